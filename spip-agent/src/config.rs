@@ -1,0 +1,152 @@
+//! The configuration in its final types. Whatever is in here is valid: a file is parsed once, completely, and an
+//! invalid state cannot be built. Keys of the predecessor keep their names and meaning.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything that the operator decides.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Name of the sensor in its records (`name`; the host name unless given).
+    pub name: String,
+    /// Where the agent listens (`ip`, `port`).
+    pub listen: SocketAddr,
+    /// Where records go, and how (`log_file`, `fsync`, `log_rotate_*`, …).
+    pub log: Log,
+    /// TLS (`tls`, `cert_path`, `key_path`, …).
+    pub tls: Tls,
+    /// eBPF (`ebpf`, `cgroup_path`, `bpf_pin_path`, …).
+    pub ebpf: Ebpf,
+    /// What bounds a connection in time.
+    pub timeouts: Timeouts,
+    /// What bounds connections in number and memory.
+    pub limits: Limits,
+    /// Ports that `rules` leaves alone (`exclude_ports`: numbers and "from-to" strings), as inclusive ranges, sorted.
+    pub exclude_ports: Vec<(u16, u16)>,
+    /// Seed of the Community ID (`community_id_seed`, 0).
+    pub community_id_seed: u16,
+}
+
+/// Where records go.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// `log_file`; standard output when absent.
+    pub file: Option<PathBuf>,
+    /// `fsync`: never | interval | always (never).
+    pub fsync: Fsync,
+    /// `log_rotate_bytes`: rotate when the file has reached this size; 0 turns it off (0).
+    pub rotate_bytes: u64,
+    /// `log_rotate_seconds`: rotate when the file is this old; 0 turns it off (0).
+    pub rotate_age: Option<Duration>,
+    /// `log_keep_files`: closed files that are kept; 0 keeps all (10).
+    pub keep_files: usize,
+    /// `log_keep_bytes`: total size of closed files that is kept; 0 keeps all (0).
+    pub keep_bytes: u64,
+    /// `log_compress`: none | zstd, for closed files (none).
+    pub compress: Compress,
+    /// `log_queue_bytes`: finished lines that wait in memory before sessions wait (8 MiB).
+    pub queue_bytes: usize,
+}
+
+/// When the log file is forced to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fsync {
+    /// Left to the kernel.
+    Never,
+    /// Once a second, when something was written.
+    Interval,
+    /// After every batch.
+    Always,
+}
+
+/// What happens to closed log files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compress {
+    /// They stay as they are.
+    None,
+    /// They are compressed with Zstandard.
+    Zstd,
+}
+
+/// TLS.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// `tls`: auto | off (auto).
+    pub enabled: bool,
+    /// `cert_path` and `key_path`, made absolute against the directory of the configuration file.
+    pub certificate: Option<CertificateFiles>,
+    /// `tls_client_certificates`: ask clients for a certificate and record what it says (false).
+    pub ask_client_certificate: bool,
+}
+
+/// The operator's own certificate.
+#[derive(Clone, Debug)]
+pub struct CertificateFiles {
+    /// `cert_path`: a PEM chain, leaf first.
+    pub chain: PathBuf,
+    /// `key_path`: a PEM key, PKCS#1, SEC1 or PKCS#8.
+    pub key: PathBuf,
+}
+
+/// eBPF.
+#[derive(Clone, Debug)]
+pub struct Ebpf {
+    /// `ebpf`: auto | off | required (auto).
+    pub mode: EbpfMode,
+    /// `cgroup_path`: the cgroup v2 directory; found through mountinfo when absent.
+    pub cgroup_path: Option<PathBuf>,
+    /// `bpf_pin_path`: directory on a bpffs (/sys/fs/bpf/spip).
+    pub pin_path: PathBuf,
+    /// `ebpf_syn_entries`: entries of the map SYNS (65,536).
+    pub syn_entries: u32,
+    /// `ebpf_origin_entries`: entries of the map ORIGINS (65,536).
+    pub origin_entries: u32,
+}
+
+/// Whether eBPF is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EbpfMode {
+    /// Where the machine offers it; the reason is logged where it does not.
+    Auto,
+    /// Not at all.
+    Off,
+    /// The agent does not start without it.
+    Required,
+}
+
+/// What bounds a connection in time; all run from the accept on.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// `first_byte_timeout_seconds`: first byte, and TLS handshake (10).
+    pub first_byte: Duration,
+    /// `read_timeout_seconds`: idleness between bytes (30).
+    pub idle: Duration,
+    /// `write_timeout_seconds`: one reply (10).
+    pub write: Duration,
+    /// `session_timeout_seconds`: the whole connection (300).
+    pub session: Duration,
+    /// `drain_timeout_seconds`: from the stop signal to the end of the process (5).
+    pub drain: Duration,
+}
+
+/// What bounds connections in number and memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// `payload_limit_bytes`: bytes kept of one connection (65,536).
+    pub payload_bytes: usize,
+    /// `payload_memory_bytes`: payload bytes in memory over all connections (128 MiB).
+    pub payload_memory_bytes: usize,
+    /// `max_sessions`: connections at once; derived from the descriptor limit when absent.
+    pub sessions: Option<usize>,
+    /// `max_sessions_per_source`: connections at once from one IPv4 address or IPv6 /64 (4,096).
+    pub sessions_per_source: usize,
+    /// `rate_limit_per_second`: sustained connections a second from one source; 0 turns it off.
+    pub rate_per_second: f64,
+    /// `rate_limit_burst`: connections that a source may open at once before the rate counts.
+    pub rate_burst: f64,
+    /// `max_sources`: sources that are remembered; the least recently seen goes (65,536).
+    pub sources: usize,
+    /// `rejected_interval_seconds`: how often refused connections are summarised (10).
+    pub rejected_interval: Duration,
+}

@@ -1,0 +1,2 @@
+//! spip-agent
+fn main(){}

@@ -1,0 +1,1 @@
+//! System messages: what the agent says of itself, in the same stream as the records.
