@@ -2,3 +2,4 @@
 //! panics, and nothing allocates more than a small multiple of its bounded input.
 
 pub mod community_id;
+pub mod syn;
