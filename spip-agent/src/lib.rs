@@ -8,6 +8,7 @@ pub mod addr;
 pub mod cli;
 pub mod config;
 pub mod ebpf;
+pub mod json;
 pub mod messages;
 pub mod protocol;
 pub mod record;
