@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use socket2::SockAddr;
+use socket2::{SockAddr, SockAddrStorage};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
@@ -53,7 +53,8 @@ pub async fn run(
     registry: &Registry,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let listener = AsyncFd::new(listener)?;
+    // SAFETY: an owned descriptor stays open and the same until the AsyncFd, which nobody takes it from, is dropped.
+    let listener = unsafe { AsyncFd::register(listener) }?;
     loop {
         tokio::select! {
             biased;
@@ -128,7 +129,7 @@ fn admit(socket: OwnedFd, peer: SocketAddr, door: &Arc<Door>, registry: &Registr
             }
         }
         None => {
-            tokio::spawn(session::run(guard, socket, registry.clone()));
+            tokio::spawn(session::run(guard, socket, registry.enter()));
         }
     }
 }
@@ -136,18 +137,16 @@ fn admit(socket: OwnedFd, peer: SocketAddr, door: &Arc<Door>, registry: &Registr
 /// accept4(2), straight: the socket stays outside the reactor until it is known to need it.
 fn accept(listener: &OwnedFd) -> Result<(OwnedFd, SocketAddr), Errno> {
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    let mut descriptor = -1;
-    // SAFETY: the closure writes a socket address and its length where it is told to, as accept4(2) does.
-    let accepted = unsafe {
-        SockAddr::try_init(|address, length| {
-            // SAFETY: both pointers come from `try_init` and live for the call.
-            descriptor = unsafe { libc::accept4(listener.as_raw_fd(), address.cast(), length, flags) };
-            if descriptor < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-        })
-    };
-    let ((), peer) = accepted.map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
+    let mut address = SockAddrStorage::zeroed();
+    let mut length = address.size_of();
+    let (descriptor, address_pointer) = (listener.as_raw_fd(), (&raw mut address).cast());
+    // SAFETY: the address is writable for the length that is given with it, and large enough for every family.
+    let accepted = unsafe { libc::accept4(descriptor, address_pointer, &raw mut length, flags) };
+    let accepted = Errno::result(accepted)?;
     // SAFETY: accept4 returned this descriptor just now; nobody else knows it.
-    let socket = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    let socket = unsafe { OwnedFd::from_raw_fd(accepted) };
+    // SAFETY: the kernel filled the address and said how long it is.
+    let peer = unsafe { SockAddr::new(address, length) };
     // The listener is bound to an Internet address, so every peer has one.
     let peer = peer.as_socket().ok_or(Errno::EAFNOSUPPORT)?;
     Ok((socket, peer))

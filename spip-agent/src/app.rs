@@ -78,7 +78,7 @@ pub fn run(config: &Config, warnings: &[String], options: Options) -> Result<()>
                 let log = log.clone();
                 move || {
                     log.reopen();
-                    log::info!(target: "agent"; "reopened the log");
+                    log::info!(target: "agent", "reopened the log");
                 }
             },
         )
@@ -95,7 +95,7 @@ pub fn run(config: &Config, warnings: &[String], options: Options) -> Result<()>
 
     let deadline = Instant::now() + config.timeouts.drain;
     drop(attached);
-    log::info!(target: "agent"; "stopped");
+    log::info!(target: "agent", "stopped");
     let summary = writer.finish(deadline);
     if summary.abandoned > 0 {
         messages::emergency(&format!("{} records could not be written before the drain limit", summary.abandoned));

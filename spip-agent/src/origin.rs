@@ -124,7 +124,7 @@ fn saved_syn(socket: &impl AsFd) -> Option<Syn> {
         )
     };
     let headers = headers.get(..length as usize)?;
-    if result == 0 && !headers.is_empty() { spip_common::parse::syn_headers(headers) } else { None }
+    if result == 0 && !headers.is_empty() { spip_common::packet::parse_headers(headers, 0).ok().map(|parsed| parsed.syn) } else { None }
 }
 
 /// Reads a socket option that is a plain structure of the kernel; nothing where the kernel has none to give.

@@ -24,7 +24,7 @@ use crate::limits::Permit;
 use crate::origin;
 use crate::payload::Payload;
 use crate::record::{CloseReason, Moment, Sensor, Session, flat};
-use crate::registry::Registry;
+use crate::registry::Registered;
 use crate::writer::Log;
 
 /// A line buffer that grew beyond this for one large payload is not kept.
@@ -156,8 +156,8 @@ impl Drop for Guard {
 }
 
 /// Conducts the connection on `stream` to its end.
-pub async fn run(mut guard: Guard, stream: OwnedFd, registry: Registry) {
-    let mut watch = Watch::new(registry.enter(), guard.engine.timeouts, guard.session.accepted.steady);
+pub async fn run(mut guard: Guard, stream: OwnedFd, registered: Registered) {
+    let mut watch = Watch::new(registered, guard.engine.timeouts, guard.session.accepted.steady);
     let reason = match TcpStream::from_std(stream.into()) {
         Ok(mut stream) => {
             let reason = conduct(&mut guard, &mut stream, &mut watch).await;

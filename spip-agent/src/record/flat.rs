@@ -72,7 +72,7 @@ pub fn encode(session: &Session, sensor: &Sensor, out: &mut Vec<u8>) {
 }
 
 fn encode_syn(syn: &Syn, out: &mut Vec<u8>) {
-    let options = syn::Options::parse(syn.options());
+    let options = syn::SynOptions::parse(syn.options());
     let mut object = Object { out };
     object.out.extend_from_slice(b"{\"ttl\":");
     object.raw(syn.ttl);
