@@ -85,7 +85,6 @@ impl Log {
     ///
     /// # Panics
     /// When there is none, or more than one, with the closest records.
-    #[must_use]
     #[expect(
         clippy::needless_pass_by_value,
         reason = "reads better with json! at the call"
