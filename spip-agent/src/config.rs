@@ -1,12 +1,27 @@
 //! The configuration in its final types. Whatever is in here is valid: a file is parsed once, completely, and an
 //! invalid state cannot be built. Keys of the predecessor keep their names and meaning.
+//!
+//! Every problem of a file is found in one pass and named with its line, key, value and what is accepted; nothing is
+//! guessed and nothing unknown is passed over, except the predecessor's `[loom]`, which is named in a warning.
+
+mod error;
+mod load;
+mod paths;
+mod ports;
+mod reader;
+mod show;
+#[cfg(test)]
+mod tests;
+
+pub use error::{ConfigError, Problem};
+pub use load::Loaded;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// Everything that the operator decides.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Name of the sensor in its records (`name`; the host name unless given).
     pub name: String,
@@ -29,7 +44,7 @@ pub struct Config {
 }
 
 /// Where records go.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Log {
     /// `log_file`; standard output when absent.
     pub file: Option<PathBuf>,
@@ -70,7 +85,7 @@ pub enum Compress {
 }
 
 /// TLS.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Tls {
     /// `tls`: auto | off (auto).
     pub enabled: bool,
@@ -81,7 +96,7 @@ pub struct Tls {
 }
 
 /// The operator's own certificate.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct CertificateFiles {
     /// `cert_path`: a PEM chain, leaf first.
     pub chain: PathBuf,
@@ -90,7 +105,7 @@ pub struct CertificateFiles {
 }
 
 /// eBPF.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Ebpf {
     /// `ebpf`: auto | off | required (auto).
     pub mode: EbpfMode,
@@ -116,7 +131,7 @@ pub enum EbpfMode {
 }
 
 /// What bounds a connection in time; all run from the accept on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Timeouts {
     /// `first_byte_timeout_seconds`: first byte, and TLS handshake (10).
     pub first_byte: Duration,
@@ -131,7 +146,7 @@ pub struct Timeouts {
 }
 
 /// What bounds connections in number and memory.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
     /// `payload_limit_bytes`: bytes kept of one connection (65,536).
     pub payload_bytes: usize,

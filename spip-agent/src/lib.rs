@@ -5,11 +5,31 @@
 //! [`app`] constructs everything; no stage imports another.
 
 pub mod addr;
+pub mod app;
 pub mod cli;
 pub mod config;
+
 pub mod ebpf;
-pub mod messages;
+pub mod listen;
+pub mod signals;
+pub mod worker;
+
+pub mod accept;
+pub mod limits;
+pub mod registry;
+pub mod rejections;
+
+pub mod budget;
+pub mod capture;
+pub mod deadline;
+pub mod origin;
+pub mod payload;
 pub mod protocol;
+pub mod session;
+
+pub mod json;
+pub mod messages;
 pub mod record;
-pub mod rules;
 pub mod writer;
+
+pub mod rules;

@@ -1,1 +1,5 @@
-//! protocol
+//! What bytes mean. Pure functions on bytes: nothing in here knows a socket, a clock or a configuration, nothing
+//! panics, and nothing allocates more than a small multiple of its bounded input.
+
+pub mod community_id;
+pub mod syn;

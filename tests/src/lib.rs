@@ -1,1 +1,76 @@
-//! tests
+//! The stage for the end-to-end tests: network namespaces that belong to one test, an agent inside, real sockets
+//! around it, and records that are read as they come.
+//!
+//! What this library decides:
+//! * A test owns a [`Net`]: two namespaces joined by a veth pair. Nothing touches the machine's own namespace, and
+//!   everything is gone when the `Net` is dropped, also by a panic; what a killed run left behind goes at the next.
+//! * Waiting is always for a signal (a message, a record, a queue that is empty, an end of file) with a deadline,
+//!   never for a time.
+//! * A failed expectation shows the records that come closest and what the agent wrote to stderr.
+//!
+//! What it trades: the namespaces need root. Without it a test says that it was skipped, except under CI, where it
+//! fails: a suite that tests nothing must not look green.
+
+mod agent;
+mod client;
+pub mod community_id;
+mod follow;
+mod namespace;
+mod net;
+mod records;
+mod sockets;
+
+pub use agent::{Agent, Ended, Launch};
+pub use client::{half_close, read_to_end, reset, tiny_window};
+pub use namespace::Namespace;
+pub use net::{CLIENT_V4, CLIENT_V6, CROWD_V4, CROWD_V6, LISTENER, Net, SENSOR_V4, SENSOR_V6};
+pub use records::{Line, Log, field_order, payload, read_log};
+
+use std::time::{Duration, Instant};
+
+/// How long a test waits for something that must happen. Long, because machines that build are slow; a passing test
+/// never waits for it.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Whether the tests may make namespaces and load eBPF: that is, whether they run as root.
+///
+/// Without root a line says that the calling test was skipped and why.
+///
+/// # Panics
+/// When `CI` is set and root is missing: there a skipped test is a failed one.
+#[must_use]
+pub fn require_root() -> bool {
+    if nix::unistd::geteuid().is_root() {
+        return true;
+    }
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("this test");
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "{test} needs root for network namespaces, and CI must not skip it"
+    );
+    // Straight to the terminal: the test runner hides what a passing test prints.
+    let line = format!("skipped: {test} needs root for network namespaces\n");
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+    false
+}
+
+/// Asks `probe` until it gives an answer.
+///
+/// For states that nothing announces, such as the kernel's queues; `what` names it when the deadline passes.
+///
+/// # Panics
+/// When there is no answer within [`PATIENCE`].
+pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = probe() {
+            return answer;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "waited {PATIENCE:?} in vain: {what}"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -1,0 +1,175 @@
+//! The accept loop: it never ends before the agent does.
+//!
+//! What the kernel may answer is one of three things: a connection, an error of one connection (it is counted and the
+//! next one is tried), or a shortage. In a shortage the loop makes room by ending the session that has been idle for
+//! longest, and tries again a little later, as nothing announces that there is room.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use socket2::{SockAddr, SockAddrStorage};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+
+use crate::limits::Limits;
+use crate::origin;
+use crate::record::Moment;
+use crate::registry::Registry;
+use crate::rejections::Rejections;
+use crate::session::{self, Engine, Guard};
+
+/// Connections taken in one go before sessions get their turn.
+const BATCH: usize = 64;
+
+/// How long the loop waits in a shortage before it tries again.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
+
+/// What the accept loops of all workers share.
+pub struct Door {
+    /// What admitted sessions share.
+    pub engine: Arc<Engine>,
+    /// Who is admitted.
+    pub limits: Limits,
+    /// Who was not.
+    pub rejections: Rejections,
+    /// Accepts that failed because of the connection itself.
+    pub accept_errors: AtomicU64,
+    /// Accepts that failed because something had run out.
+    pub shortages: AtomicU64,
+}
+
+/// Accepts from `listener` until `stop` says so; then takes what the kernel had already completed, as records.
+///
+/// # Errors
+/// The listener itself is broken, which no later attempt can mend.
+pub async fn run(
+    listener: OwnedFd,
+    door: &Arc<Door>,
+    registry: &Registry,
+    mut stop: watch::Receiver<bool>,
+) -> io::Result<()> {
+    // SAFETY: an owned descriptor stays open and the same until the AsyncFd, which nobody takes it from, is dropped.
+    let listener = unsafe { AsyncFd::register(listener) }?;
+    loop {
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => break,
+            ready = listener.readable() => {
+                let mut ready = ready?;
+                match accept_batch(listener.get_ref(), door, registry)? {
+                    Batch::Empty => ready.clear_ready(),
+                    Batch::More => drop(ready),
+                    Batch::Shortage => {
+                        drop(ready);
+                        tokio::time::sleep(SHORTAGE_PAUSE).await;
+                        continue;
+                    }
+                }
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+    // Connections that were complete before the stop are owed a record as well.
+    while let Batch::More = accept_batch(listener.get_ref(), door, registry)? {}
+    Ok(())
+}
+
+enum Batch {
+    /// Nothing waits.
+    Empty,
+    /// More may wait.
+    More,
+    /// Something has run out.
+    Shortage,
+}
+
+fn accept_batch(listener: &OwnedFd, door: &Arc<Door>, registry: &Registry) -> io::Result<Batch> {
+    for _ in 0..BATCH {
+        match accept(listener) {
+            Ok((socket, peer)) => admit(socket, peer, door, registry),
+            Err(Errno::EAGAIN) => return Ok(Batch::Empty),
+            Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
+                door.shortages.fetch_add(1, Ordering::Relaxed);
+                let _ = registry.make_room();
+                return Ok(Batch::Shortage);
+            }
+            Err(error @ (Errno::EBADF | Errno::EFAULT | Errno::EINVAL | Errno::ENOTSOCK | Errno::EOPNOTSUPP)) => {
+                return Err(error.into());
+            }
+            // ECONNABORTED, EPERM by a firewall, and errors of the network that accept(2) passes on.
+            Err(_) => {
+                door.accept_errors.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+    Ok(Batch::More)
+}
+
+fn admit(socket: OwnedFd, peer: SocketAddr, door: &Arc<Door>, registry: &Registry) {
+    let accepted = Moment::now();
+    let engine = &door.engine;
+    let permit = match door.limits.admit(peer.ip(), accepted.steady) {
+        Ok(permit) => permit,
+        Err(limit) => {
+            let origin = || origin::find(&socket, peer, engine.origins.as_ref()).origin;
+            door.rejections.note(peer, limit, accepted, origin);
+            return;
+        }
+    };
+    let mut guard = Guard::new(engine, &socket, peer, accepted, permit);
+    match guard.read_now(&socket) {
+        Some(reason) => {
+            if let Err(guard) = guard.try_finish(reason) {
+                tokio::spawn(guard.finish(reason));
+            }
+        }
+        None => {
+            tokio::spawn(session::run(guard, socket, registry.enter()));
+        }
+    }
+}
+
+/// accept4(2), straight: the socket stays outside the reactor until it is known to need it.
+fn accept(listener: &OwnedFd) -> Result<(OwnedFd, SocketAddr), Errno> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    let mut address = SockAddrStorage::zeroed();
+    let mut length = address.size_of();
+    let (descriptor, address_pointer) = (listener.as_raw_fd(), (&raw mut address).cast());
+    // SAFETY: the address is writable for the length that is given with it, and large enough for every family.
+    let accepted = unsafe { libc::accept4(descriptor, address_pointer, &raw mut length, flags) };
+    let accepted = Errno::result(accepted)?;
+    // SAFETY: accept4 returned this descriptor just now; nobody else knows it.
+    let socket = unsafe { OwnedFd::from_raw_fd(accepted) };
+    // SAFETY: the kernel filled the address and said how long it is.
+    let peer = unsafe { SockAddr::new(address, length) };
+    // The listener is bound to an Internet address, so every peer has one.
+    let peer = peer.as_socket().ok_or(Errno::EAFNOSUPPORT)?;
+    Ok((socket, peer))
+}
+
+/// Writes the records of refused connections once an `interval`, until `stop`; the last ones are left to the caller.
+pub async fn report_rejections(door: &Door, interval: Duration, mut stop: watch::Receiver<bool>) {
+    loop {
+        let stopped = tokio::time::timeout(interval, stop.wait_for(|stop| *stop)).await.is_ok();
+        record_rejections(door).await;
+        if stopped {
+            return;
+        }
+    }
+}
+
+/// Writes the records of the connections that were refused since the last time.
+pub async fn record_rejections(door: &Door) {
+    let mut line = Vec::new();
+    for session in door.rejections.drain() {
+        line.clear();
+        crate::record::flat::encode(&session, &door.engine.sensor, &mut line);
+        door.engine.log.record(&line).await;
+    }
+}
+

@@ -1,0 +1,250 @@
+//! Constructs the agent and runs it, in the order that its security rests on: configuration, log, sockets, eBPF, and
+//! only then threads. Nothing imports this module but `main`.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::runtime;
+use tokio::sync::watch;
+
+use crate::accept::{self, Door};
+use crate::budget::Budget;
+use crate::config::{Config, EbpfMode};
+use crate::ebpf::{self, Attached};
+use crate::limits::Limits;
+use crate::listen::{self, Listeners};
+use crate::messages;
+use crate::record::Sensor;
+use crate::rejections::Rejections;
+use crate::session::Engine;
+use crate::signals::Signals;
+use crate::worker::Worker;
+use crate::writer;
+
+/// Descriptors that sessions may not have: listeners, maps, logs, runtimes, and the certificates of a reload.
+const RESERVED_DESCRIPTORS: u64 = 100;
+
+/// How often errors of accept are reported, when there were any.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What the command line adds to the configuration.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Level of the kernel side's own messages.
+    pub ebpf_log: Option<log::Level>,
+}
+
+/// Runs the agent until it is told to stop.
+///
+/// # Errors
+/// Something that was asked for cannot be had, or the agent lost what it needs to go on.
+pub fn run(config: &Config, warnings: &[String], options: Options) -> Result<()> {
+    let descriptors = raise_descriptor_limit();
+    let (log, writer) = writer::open(&config.log)?;
+    messages::init(log.clone(), log::LevelFilter::Info);
+    for warning in warnings {
+        log::warn!(target: "config", "{warning}");
+    }
+
+    let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let save_syn = config.ebpf.mode == EbpfMode::Off;
+    let listeners = listen::open(config.listen, workers, save_syn)?;
+    let attached = attach(config, &listeners, options)?;
+    let sessions = session_limit(config, descriptors, workers)?;
+    let signals = Signals::block().context("cannot block signals")?;
+
+    let door = Arc::new(door(config, log.clone(), attached.as_ref(), sessions));
+    let writer = writer.spawn().context("cannot start the writer of the log")?;
+    if let Some(attached) = &attached {
+        attached.forward_messages().context("cannot start the reader of the kernel side's messages")?;
+    }
+    let (stop, stopped) = watch::channel(false);
+    let stop = Arc::new(stop);
+    signals
+        .spawn(
+            {
+                let stop = Arc::clone(&stop);
+                move |signal| {
+                    log::info!(target: "agent", signal = signal.as_str(); "stopping");
+                    stop.send_replace(true);
+                }
+            },
+            {
+                let log = log.clone();
+                move || {
+                    log.reopen();
+                    log::info!(target: "agent", "reopened the log");
+                }
+            },
+        )
+        .context("cannot start the signal thread")?;
+
+    log::info!(target: "agent",
+        version = env!("CARGO_PKG_VERSION"), name = config.name.as_str(), listen = listeners.address.to_string(),
+        passed_socket = listeners.passed, workers = workers, max_sessions = sessions, descriptors = descriptors,
+        max_sessions_per_source = config.limits.sessions_per_source,
+        rate_limit_per_second = config.limits.rate_per_second, rate_limit_burst = config.limits.rate_burst,
+        payload_limit_bytes = config.limits.payload_bytes, payload_memory_bytes = config.limits.payload_memory_bytes;
+        "starting");
+    serve(config, listeners, &door, &stop, &stopped)?;
+
+    let deadline = Instant::now() + config.timeouts.drain;
+    drop(attached);
+    log::info!(target: "agent", "stopped");
+    let summary = writer.finish(deadline);
+    if summary.abandoned > 0 {
+        messages::emergency(&format!("{} records could not be written before the drain limit", summary.abandoned));
+    }
+    if log.failed() {
+        bail!("the reader of standard output is gone");
+    }
+    Ok(())
+}
+
+/// Starts the workers, says that the agent is ready, and waits until all of them have ended.
+fn serve(
+    config: &Config,
+    listeners: Listeners,
+    door: &Arc<Door>,
+    stop: &Arc<watch::Sender<bool>>,
+    stopped: &watch::Receiver<bool>,
+) -> Result<()> {
+    let started = Instant::now();
+    let mut threads = Vec::new();
+    for (number, listener) in listeners.sockets.into_iter().enumerate() {
+        let door = Arc::clone(door);
+        let worker = Worker { number, listener, door, stop: stopped.clone(), drain: config.timeouts.drain };
+        threads.push(worker.spawn().context("cannot start a worker")?);
+    }
+    let service = spawn_service(config, door, stop, stopped.clone()).context("cannot start the service thread")?;
+    log::info!(target: "agent", listen = listeners.address.to_string(), start_ms = started.elapsed().as_millis() as u64; "ready");
+
+    let mut broken = None;
+    for thread in threads {
+        let result = thread.join();
+        // One worker that ends takes the others with it: a sensor that is half deaf is worse than one that restarts.
+        stop.send_replace(true);
+        match result {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => broken = Some(anyhow::Error::from(error).context("the listening socket broke")),
+            Err(_) => broken = Some(anyhow::anyhow!("a worker panicked")),
+        }
+    }
+    if service.join().is_err() {
+        broken = Some(anyhow::anyhow!("the service thread panicked"));
+    }
+    broken.map_or(Ok(()), Err)
+}
+
+/// The thread for what belongs to no connection: summaries of refusals, reports, the end of the log's reader.
+fn spawn_service(
+    config: &Config,
+    door: &Arc<Door>,
+    stop: &Arc<watch::Sender<bool>>,
+    stopped: watch::Receiver<bool>,
+) -> Result<thread::JoinHandle<()>> {
+    let runtime = runtime::Builder::new_current_thread().enable_time().build()?;
+    let (door, stop) = (Arc::clone(door), Arc::clone(stop));
+    let (interval, drain) = (config.limits.rejected_interval, config.timeouts.drain);
+    let service = thread::Builder::new().name("service".into()).spawn(move || {
+        runtime.block_on(async {
+            let rejections = accept::report_rejections(&door, interval, stopped.clone());
+            let faults = report_faults(&door, stopped.clone());
+            let closed = stop_when_log_closes(&door, &stop, stopped);
+            tokio::join!(rejections, faults, closed);
+            // What the workers refused while they drained.
+            let _ = tokio::time::timeout(drain, accept::record_rejections(&door)).await;
+        });
+    })?;
+    Ok(service)
+}
+
+/// Says once an interval how many accepts failed, if any did.
+async fn report_faults(door: &Door, mut stop: watch::Receiver<bool>) {
+    let mut stopping = false;
+    while !stopping {
+        stopping = tokio::time::timeout(REPORT_INTERVAL, stop.wait_for(|stop| *stop)).await.is_ok();
+        let errors = door.accept_errors.swap(0, Ordering::Relaxed);
+        let shortages = door.shortages.swap(0, Ordering::Relaxed);
+        if errors > 0 || shortages > 0 {
+            log::warn!(target: "accept", accept_errors = errors, shortages = shortages, open = door.limits.open();
+                "accepts failed; raise the descriptor limit (ulimit -n) if shortages go on");
+        }
+    }
+}
+
+/// Stops the agent when nobody reads its records any more.
+async fn stop_when_log_closes(door: &Door, stop: &watch::Sender<bool>, mut stopped: watch::Receiver<bool>) {
+    tokio::select! {
+        () = door.engine.log.closed() => { stop.send_replace(true); }
+        _ = stopped.wait_for(|stop| *stop) => {}
+    }
+}
+
+fn door(config: &Config, log: writer::Log, attached: Option<&Attached>, sessions: usize) -> Door {
+    let engine = Engine {
+        sensor: Sensor { name: config.name.clone(), community_id_seed: config.community_id_seed },
+        log,
+        origins: attached.map(Attached::origins),
+        timeouts: config.timeouts,
+        payload_limit: config.limits.payload_bytes,
+        payload_budget: Budget::new(config.limits.payload_memory_bytes),
+    };
+    Door {
+        engine: Arc::new(engine),
+        limits: Limits::new(&config.limits, sessions),
+        rejections: Rejections::default(),
+        accept_errors: AtomicU64::new(0),
+        shortages: AtomicU64::new(0),
+    }
+}
+
+/// Attaches the kernel side as the configuration wants it; says what it does, or why it is not there.
+fn attach(config: &Config, listeners: &Listeners, options: Options) -> Result<Option<Attached>> {
+    if config.ebpf.mode == EbpfMode::Off {
+        log::info!(target: "ebpf", reason = "ebpf = \"off\""; "eBPF is off: destinations come from connection tracking");
+        return Ok(None);
+    }
+    let request = ebpf::Request { config: &config.ebpf, listener: listeners.address, log_level: options.ebpf_log };
+    match ebpf::start(&request) {
+        Ok(attached) => {
+            attached.announce();
+            Ok(Some(attached))
+        }
+        Err(error) if config.ebpf.mode == EbpfMode::Required => {
+            Err(error).context("ebpf = \"required\", and eBPF cannot be used")
+        }
+        Err(error) => {
+            log::warn!(target: "ebpf", reason = format!("{:#}", anyhow::Error::from(error));
+                "eBPF is not used: destinations come from connection tracking");
+            for socket in &listeners.sockets {
+                let _ = crate::origin::save_syns(socket);
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// Raises the soft descriptor limit to the hard one; what it is then.
+fn raise_descriptor_limit() -> u64 {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 1_024 };
+    if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft }
+}
+
+/// `max_sessions`, or what the descriptors allow.
+fn session_limit(config: &Config, descriptors: u64, workers: usize) -> Result<usize> {
+    if let Some(sessions) = config.limits.sessions {
+        return Ok(sessions);
+    }
+    let reserved = RESERVED_DESCRIPTORS.min(descriptors / 2) + workers as u64;
+    let sessions = descriptors.saturating_sub(reserved);
+    if sessions == 0 {
+        bail!("{descriptors} descriptors are too few to serve anybody: raise the limit (ulimit -n)");
+    }
+    Ok(usize::try_from(sessions).unwrap_or(usize::MAX))
+}

@@ -1,0 +1,167 @@
+//! The effective configuration, every default spelled out, as a file that loads to the same [`Config`].
+
+use std::fmt::{self, Write as _};
+use std::path::Path;
+use std::time::Duration;
+
+use toml::Value;
+
+use super::{Compress, Config, EbpfMode, Fsync};
+
+impl Config {
+    /// The configuration as TOML. What is derived at the start stands there as a comment.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        let mut page = Page(String::new());
+        // Writing into a String cannot fail.
+        let _ = page.config(self);
+        page.0
+    }
+}
+
+struct Page(String);
+
+impl Page {
+    fn config(&mut self, config: &Config) -> fmt::Result {
+        let Config {
+            name,
+            listen,
+            log,
+            tls,
+            ebpf,
+            timeouts,
+            limits,
+            exclude_ports,
+            community_id_seed,
+        } = config;
+        self.key("name", text(name))?;
+        self.key("ip", text(&listen.ip().to_string()))?;
+        self.key("port", listen.port())?;
+        self.key("community_id_seed", community_id_seed)?;
+        let ports = exclude_ports.iter().map(|(from, to)| match from == to {
+            true => Value::from(i64::from(*from)),
+            false => Value::from(format!("{from}-{to}")),
+        });
+        self.key("exclude_ports", Value::Array(ports.collect()))?;
+
+        self.heading("log")?;
+        self.path("log_file", log.file.as_deref(), "standard output")?;
+        self.key(
+            "fsync",
+            text(match log.fsync {
+                Fsync::Never => "never",
+                Fsync::Interval => "interval",
+                Fsync::Always => "always",
+            }),
+        )?;
+        self.key("log_rotate_bytes", log.rotate_bytes)?;
+        self.key(
+            "log_rotate_seconds",
+            log.rotate_age.map_or(0, |age| age.as_secs()),
+        )?;
+        self.key("log_keep_files", log.keep_files)?;
+        self.key("log_keep_bytes", log.keep_bytes)?;
+        self.key(
+            "log_compress",
+            text(match log.compress {
+                Compress::None => "none",
+                Compress::Zstd => "zstd",
+            }),
+        )?;
+        self.key("log_queue_bytes", log.queue_bytes)?;
+
+        self.heading("TLS")?;
+        self.key("tls", text(if tls.enabled { "auto" } else { "off" }))?;
+        let files = tls.certificate.as_ref();
+        self.path(
+            "cert_path",
+            files.map(|files| files.chain.as_path()),
+            "certificates are made per server name",
+        )?;
+        self.path(
+            "key_path",
+            files.map(|files| files.key.as_path()),
+            "one key per start",
+        )?;
+        self.key("tls_client_certificates", tls.ask_client_certificate)?;
+
+        self.heading("eBPF")?;
+        self.key(
+            "ebpf",
+            text(match ebpf.mode {
+                EbpfMode::Auto => "auto",
+                EbpfMode::Off => "off",
+                EbpfMode::Required => "required",
+            }),
+        )?;
+        self.path(
+            "cgroup_path",
+            ebpf.cgroup_path.as_deref(),
+            "found in /proc/self/mountinfo",
+        )?;
+        self.path("bpf_pin_path", Some(&ebpf.pin_path), "")?;
+        self.key("ebpf_syn_entries", ebpf.syn_entries)?;
+        self.key("ebpf_origin_entries", ebpf.origin_entries)?;
+
+        self.heading("time")?;
+        self.key("first_byte_timeout_seconds", seconds(timeouts.first_byte))?;
+        self.key("read_timeout_seconds", seconds(timeouts.idle))?;
+        self.key("write_timeout_seconds", seconds(timeouts.write))?;
+        self.key("session_timeout_seconds", seconds(timeouts.session))?;
+        self.key("drain_timeout_seconds", seconds(timeouts.drain))?;
+
+        self.heading("limits")?;
+        self.key("payload_limit_bytes", limits.payload_bytes)?;
+        self.key("payload_memory_bytes", limits.payload_memory_bytes)?;
+        match limits.sessions {
+            Some(sessions) => self.key("max_sessions", sessions)?,
+            None => self.absent("max_sessions", "derived from the descriptor limit")?,
+        }
+        self.key("max_sessions_per_source", limits.sessions_per_source)?;
+        self.key("rate_limit_per_second", float(limits.rate_per_second))?;
+        self.key("rate_limit_burst", float(limits.rate_burst))?;
+        self.key("max_sources", limits.sources)?;
+        self.key(
+            "rejected_interval_seconds",
+            seconds(limits.rejected_interval),
+        )
+    }
+
+    fn heading(&mut self, heading: &str) -> fmt::Result {
+        writeln!(self.0, "\n# {heading}")
+    }
+
+    fn key(&mut self, key: &str, value: impl fmt::Display) -> fmt::Result {
+        writeln!(self.0, "{key} = {value}")
+    }
+
+    fn absent(&mut self, key: &str, instead: &str) -> fmt::Result {
+        writeln!(self.0, "# {key}: {instead}")
+    }
+
+    fn path(&mut self, key: &str, path: Option<&Path>, instead: &str) -> fmt::Result {
+        match path {
+            Some(path) => self.key(key, text(&path.to_string_lossy())),
+            None => self.absent(key, instead),
+        }
+    }
+}
+
+fn text(text: &str) -> Value {
+    Value::from(text)
+}
+
+/// Whole numbers without a decimal point, as people write them.
+#[allow(clippy::cast_possible_truncation)] // below 2^53 and whole: exact
+fn float(number: f64) -> Value {
+    if number.fract() == 0.0 && number.abs() < 9e15 {
+        Value::from(number as i64)
+    } else {
+        Value::from(number)
+    }
+}
+
+/// Exact for every duration that can be configured: below a day, nanoseconds fit into the 53 bits of a float.
+fn seconds(duration: Duration) -> Value {
+    float(duration.as_secs_f64())
+}

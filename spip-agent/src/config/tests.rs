@@ -1,0 +1,368 @@
+//! Each key, each default, the predecessor's file, the documentation; what is refused, and with which words.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::*;
+
+mod any_text;
+mod refusals;
+
+const FILE: &str = "/etc/spip/spip.toml";
+/// What every file needs.
+const LEAST: &str = "ip = \"0.0.0.0\"\nport = 8080\n";
+
+fn load(text: &str) -> Result<Loaded, ConfigError> {
+    Config::from_str(text, Path::new(FILE))
+}
+
+fn loaded(text: &str) -> Config {
+    load(text).expect("a valid configuration").config
+}
+
+/// The messages for the least file with some lines more; the first of these is line 3.
+fn refusal(lines: &str) -> String {
+    load(&format!("{LEAST}{lines}\n"))
+        .expect_err("an invalid configuration")
+        .to_string()
+}
+
+#[track_caller]
+fn assert_refused(lines: &str, message: &str) {
+    assert_eq!(refusal(lines), format!("{FILE}:3: {message}"));
+}
+
+#[test]
+fn everything_but_the_address_has_a_default() {
+    let config = loaded(LEAST);
+    let expected = Config {
+        name: nix::unistd::gethostname()
+            .expect("host name")
+            .into_string()
+            .expect("UTF-8"),
+        listen: "0.0.0.0:8080".parse().expect("address"),
+        log: Log {
+            file: None,
+            fsync: Fsync::Never,
+            rotate_bytes: 0,
+            rotate_age: None,
+            keep_files: 10,
+            keep_bytes: 0,
+            compress: Compress::None,
+            queue_bytes: 8_388_608,
+        },
+        tls: Tls {
+            enabled: true,
+            certificate: None,
+            ask_client_certificate: false,
+        },
+        ebpf: Ebpf {
+            mode: EbpfMode::Auto,
+            cgroup_path: None,
+            pin_path: PathBuf::from("/sys/fs/bpf/spip"),
+            syn_entries: 65_536,
+            origin_entries: 65_536,
+        },
+        timeouts: Timeouts {
+            first_byte: Duration::from_secs(10),
+            idle: Duration::from_secs(30),
+            write: Duration::from_secs(10),
+            session: Duration::from_secs(300),
+            drain: Duration::from_secs(5),
+        },
+        limits: Limits {
+            payload_bytes: 65_536,
+            payload_memory_bytes: 134_217_728,
+            sessions: None,
+            sessions_per_source: 4_096,
+            rate_per_second: 20_000.0,
+            rate_burst: 70_000.0,
+            sources: 65_536,
+            rejected_interval: Duration::from_secs(10),
+        },
+        exclude_ports: Vec::new(),
+        community_id_seed: 0,
+    };
+    assert_eq!(config, expected);
+}
+
+#[test]
+fn the_default_burst_lets_a_scan_of_all_ports_through() {
+    assert!(loaded(LEAST).limits.rate_burst > 65_535.0);
+}
+
+/// Certificate files in a directory of the test's own, which is gone afterwards.
+struct Files(PathBuf);
+
+impl Files {
+    fn new(test: &str) -> Self {
+        let directory =
+            std::env::temp_dir().join(format!("spip-config-{test}-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("directory");
+        std::fs::write(directory.join("cert.pem"), "certificate").expect("file");
+        std::fs::write(directory.join("key.pem"), "key").expect("file");
+        Self(directory)
+    }
+
+    fn config(&self) -> PathBuf {
+        self.0.join("spip.toml")
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+const FULL: &str = r#"
+name = "sensor \"7\""
+ip = "::"
+port = 9_000
+community_id_seed = 7
+exclude_ports = [22, "8000-8100", 443, "8050-9000", 444]
+log_file = "/var/log/spip.json"
+fsync = "interval"
+log_rotate_bytes = 1000000
+log_rotate_seconds = 86400
+log_keep_files = 0
+log_keep_bytes = 5000000
+log_compress = "zstd"
+log_queue_bytes = 1048576
+tls = "auto"
+cert_path = "cert.pem"
+key_path = "key.pem"
+tls_client_certificates = true
+ebpf = "required"
+cgroup_path = "/sys/fs/cgroup/unified"
+bpf_pin_path = "/sys/fs/bpf/other"
+ebpf_syn_entries = 1024
+ebpf_origin_entries = 2048
+first_byte_timeout_seconds = 1.5
+read_timeout_seconds = 2
+write_timeout_seconds = 0.123456789
+session_timeout_seconds = 86400
+drain_timeout_seconds = 1e0
+payload_limit_bytes = 0x1000
+payload_memory_bytes = 8192
+max_sessions = 1000
+max_sessions_per_source = 10
+rate_limit_per_second = 12.5
+rate_limit_burst = 100
+max_sources = 100
+rejected_interval_seconds = 60
+"#;
+
+#[test]
+fn every_key_is_read() {
+    let files = Files::new("full");
+    let config = Config::from_str(FULL, &files.config())
+        .expect("valid")
+        .config;
+    let expected = Config {
+        name: "sensor \"7\"".to_owned(),
+        listen: "[::]:9000".parse().expect("address"),
+        log: Log {
+            file: Some(PathBuf::from("/var/log/spip.json")),
+            fsync: Fsync::Interval,
+            rotate_bytes: 1_000_000,
+            rotate_age: Some(Duration::from_secs(86_400)),
+            keep_files: 0,
+            keep_bytes: 5_000_000,
+            compress: Compress::Zstd,
+            queue_bytes: 1_048_576,
+        },
+        tls: Tls {
+            enabled: true,
+            certificate: Some(CertificateFiles {
+                chain: files.0.join("cert.pem"),
+                key: files.0.join("key.pem"),
+            }),
+            ask_client_certificate: true,
+        },
+        ebpf: Ebpf {
+            mode: EbpfMode::Required,
+            cgroup_path: Some(PathBuf::from("/sys/fs/cgroup/unified")),
+            pin_path: PathBuf::from("/sys/fs/bpf/other"),
+            syn_entries: 1024,
+            origin_entries: 2048,
+        },
+        timeouts: Timeouts {
+            first_byte: Duration::from_millis(1500),
+            idle: Duration::from_secs(2),
+            write: Duration::from_nanos(123_456_789),
+            session: Duration::from_secs(86_400),
+            drain: Duration::from_secs(1),
+        },
+        limits: Limits {
+            payload_bytes: 4096,
+            payload_memory_bytes: 8192,
+            sessions: Some(1000),
+            sessions_per_source: 10,
+            rate_per_second: 12.5,
+            rate_burst: 100.0,
+            sources: 100,
+            rejected_interval: Duration::from_secs(60),
+        },
+        exclude_ports: vec![(22, 22), (443, 444), (8000, 9000)],
+        community_id_seed: 7,
+    };
+    assert_eq!(config, expected);
+}
+
+#[test]
+fn the_effective_configuration_loads_to_the_same() {
+    let files = Files::new("round-trip");
+    for text in [
+        LEAST,
+        FULL,
+        "ip = \"2001:db8::1\"\nport = 65535\ntls = \"off\"\nfsync = \"always\"\nebpf = \"off\"",
+    ] {
+        let config = Config::from_str(text, &files.config())
+            .expect("valid")
+            .config;
+        let again =
+            Config::from_str(&config.to_toml(), Path::new("/elsewhere/spip.toml")).expect("valid");
+        assert_eq!(again.config, config);
+        assert_eq!(again.warnings, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn the_effective_configuration_names_every_key() {
+    let shown = loaded(LEAST).to_toml();
+    let refused = refusal("zzz = 1");
+    let known = refused
+        .split_once("the keys are ")
+        .expect("a list of keys")
+        .1;
+    for key in known.split(", ").filter(|key| *key != "loom") {
+        assert!(
+            shown.contains(&format!("\n{key} = "))
+                || shown.starts_with(&format!("{key} = "))
+                || shown.contains(&format!("# {key}: ")),
+            "{key} in {shown}"
+        );
+    }
+}
+
+#[test]
+fn the_documentation_states_every_key_and_its_default() {
+    let page = include_str!("../../../docs/configuration.md");
+    let shown = loaded(LEAST).to_toml();
+    for line in shown.lines().filter(|line| !line.is_empty()) {
+        if let Some((key, default)) = line.split_once(" = ") {
+            let default = match key {
+                "name" => "host name".to_owned(),
+                "ip" | "port" => "required".to_owned(),
+                _ => format!("`{default}`"),
+            };
+            assert!(
+                page.contains(&format!("| `{key}` | {default} |")),
+                "{key}, default {default}"
+            );
+        } else if let Some((key, _)) = line.trim_start_matches("# ").split_once(':') {
+            assert!(page.contains(&format!("| `{key}` |")), "{key}");
+        }
+    }
+}
+
+#[test]
+fn the_full_example_of_the_documentation_loads() {
+    let page = include_str!("../../../docs/configuration.md");
+    let examples: Vec<&str> = page
+        .split("```toml\n")
+        .skip(1)
+        .filter_map(|part| part.split("```").next())
+        .collect();
+    assert_eq!(examples.len(), 2, "a small and a full example");
+    let files = Files::new("documentation");
+    for example in examples {
+        let loaded = Config::from_str(example, &files.config()).expect("valid");
+        assert_eq!(loaded.warnings, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn the_predecessors_file_loads_with_one_warning() {
+    let text = r#"
+ip = "0.0.0.0"
+port = 8080
+log_file = ""
+cert_path = ""
+key_path = ""
+name = "old"
+read_timeout_seconds = 30
+write_timeout_seconds = 10
+rate_limit_per_second = 20
+rate_limit_burst = 50000
+community_id_seed = 0
+
+[loom]
+enabled = true
+url = "https://loom.example/ingest"
+token = "secret"
+"#;
+    let Loaded { config, warnings } = load(text).expect("valid");
+    assert_eq!(config.name, "old");
+    assert_eq!((config.log.file, config.tls.certificate), (None, None));
+    assert!((config.limits.rate_per_second, config.limits.rate_burst) == (20.0, 50_000.0));
+    assert_eq!(
+        warnings,
+        [
+            "/etc/spip/spip.toml:14: [loom] is not supported yet and does nothing: records go to the log only"
+        ]
+    );
+}
+
+#[test]
+fn zero_means_the_default_where_it_did_for_the_predecessor() {
+    let text = format!(
+        "{LEAST}read_timeout_seconds = 0\nwrite_timeout_seconds = 0\nrate_limit_burst = 0\n"
+    );
+    let Loaded { config, warnings } = load(&text).expect("valid");
+    assert_eq!(config, loaded(LEAST));
+    assert_eq!(
+        warnings,
+        [
+            "/etc/spip/spip.toml:3: read_timeout_seconds = 0 means the default, 30",
+            "/etc/spip/spip.toml:4: write_timeout_seconds = 0 means the default, 10",
+            "/etc/spip/spip.toml:5: rate_limit_burst = 0 means the default, 70000",
+        ]
+    );
+}
+
+#[test]
+fn a_key_below_loom_is_named_in_its_warning() {
+    let text = format!("{LEAST}[loom]\nenabled = true\nebpf = \"off\"\n");
+    let Loaded { config, warnings } = load(&text).expect("valid");
+    assert_eq!(config.ebpf.mode, EbpfMode::Auto);
+    assert_eq!(warnings.len(), 1);
+    assert!(
+        warnings[0].contains("ebpf below it belongs to it, too"),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn a_rate_of_zero_turns_the_limit_off() {
+    assert!(
+        loaded(&format!("{LEAST}rate_limit_per_second = 0\n"))
+            .limits
+            .rate_per_second
+            == 0.0
+    );
+}
+
+#[test]
+fn a_file_is_loaded_from_disk() {
+    let files = Files::new("disk");
+    std::fs::write(files.config(), FULL).expect("file");
+    let config = Config::load(&files.config()).expect("valid").config;
+    assert_eq!(
+        config,
+        Config::from_str(FULL, &files.config())
+            .expect("valid")
+            .config
+    );
+}

@@ -1,0 +1,256 @@
+//! Who may open a session now: a bound on all sessions, a bound and a token bucket for each source.
+//!
+//! A source is an IPv4 address or an IPv6 /64, the smallest block that one host is usually given. The table of
+//! sources is bounded: the one that was seen longest ago is forgotten, which at worst gives a returning source a
+//! fresh bucket. Refusals are not decided twice: the first limit that is exceeded names the refusal.
+
+use std::hash::RandomState;
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use lru::LruCache;
+
+use crate::config;
+
+/// A block of addresses that counts as one source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// One IPv4 address.
+    V4([u8; 4]),
+    /// The upper 64 bits of an IPv6 address.
+    V6([u8; 8]),
+}
+
+impl From<IpAddr> for Source {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => Self::V4(v4.octets()),
+            IpAddr::V6(v6) => {
+                let [a, b, c, d, e, f, g, h, ..] = v6.octets();
+                Self::V6([a, b, c, d, e, f, g, h])
+            }
+        }
+    }
+}
+
+/// The limit that a refused connection would have exceeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Limit {
+    /// `max_sessions`.
+    Sessions,
+    /// `max_sessions_per_source`.
+    SessionsPerSource,
+    /// `rate_limit_per_second` and `rate_limit_burst`.
+    Rate,
+    /// The descriptors of the process or the machine; the oldest idle session made room.
+    Descriptors,
+    /// `payload_memory_bytes`; the session went on without keeping its bytes.
+    PayloadMemory,
+}
+
+impl Limit {
+    /// The name in records, metrics and messages.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sessions => "max_sessions",
+            Self::SessionsPerSource => "max_sessions_per_source",
+            Self::Rate => "rate_limit",
+            Self::Descriptors => "descriptors",
+            Self::PayloadMemory => "payload_memory",
+        }
+    }
+}
+
+/// The limits and the state that they are held against; clones share it.
+#[derive(Clone)]
+pub struct Limits(Arc<Shared>);
+
+struct Shared {
+    sessions: usize,
+    sessions_per_source: u32,
+    rate_per_second: f64,
+    rate_burst: f64,
+    state: Mutex<State>,
+}
+
+struct State {
+    open: usize,
+    sources: LruCache<Source, Tally, RandomState>,
+}
+
+struct Tally {
+    open: u32,
+    tokens: f64,
+    refilled: Instant,
+}
+
+/// The right to one session; dropping it gives the place back.
+pub struct Permit {
+    limits: Limits,
+    source: Source,
+}
+
+impl Limits {
+    /// Limits from the configuration; `sessions` is the bound on all sessions.
+    #[must_use]
+    pub fn new(config: &config::Limits, sessions: usize) -> Self {
+        let capacity = NonZeroUsize::new(config.sources).unwrap_or(NonZeroUsize::MIN);
+        Self(Arc::new(Shared {
+            sessions,
+            sessions_per_source: u32::try_from(config.sessions_per_source).unwrap_or(u32::MAX),
+            rate_per_second: config.rate_per_second,
+            rate_burst: config.rate_burst,
+            state: Mutex::new(State {
+                open: 0,
+                // Grows with the sources that come, up to the capacity: an idle sensor pays nothing for it.
+                sources: LruCache::unbounded_with_hasher(RandomState::new()),
+            }),
+        }))
+        .with_capacity(capacity)
+    }
+
+    fn with_capacity(self, capacity: NonZeroUsize) -> Self {
+        self.state().sources.resize(capacity);
+        self
+    }
+
+    /// Admits a connection from `address` at `now`, or names the limit that it would exceed.
+    ///
+    /// # Errors
+    /// The limit that is exceeded; a refused connection costs its source no token.
+    pub fn admit(&self, address: IpAddr, now: Instant) -> Result<Permit, Limit> {
+        let limits = &*self.0;
+        let source = Source::from(address);
+        let mut state = self.state();
+        if state.open >= limits.sessions {
+            return Err(Limit::Sessions);
+        }
+        let fresh = || Tally { open: 0, tokens: limits.rate_burst, refilled: now };
+        let tally = state.sources.get_or_insert_mut(source, fresh);
+        if tally.open >= limits.sessions_per_source {
+            return Err(Limit::SessionsPerSource);
+        }
+        if limits.rate_per_second > 0.0 {
+            let elapsed = now.saturating_duration_since(tally.refilled).as_secs_f64();
+            tally.tokens = (tally.tokens + elapsed * limits.rate_per_second).min(limits.rate_burst);
+            tally.refilled = now;
+            if tally.tokens < 1.0 {
+                return Err(Limit::Rate);
+            }
+            tally.tokens -= 1.0;
+        }
+        tally.open += 1;
+        state.open += 1;
+        drop(state);
+        Ok(Permit { limits: self.clone(), source })
+    }
+
+    /// Sessions that are open now.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.state().open
+    }
+
+    /// Sources that are remembered now.
+    #[must_use]
+    pub fn sources(&self) -> usize {
+        self.state().sources.len()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing in here panics between two writes that belong together: the state behind a poisoned lock is whole.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut state = self.limits.state();
+        state.open = state.open.saturating_sub(1);
+        // A source that was forgotten and came back counts from nothing: never below it.
+        if let Some(tally) = state.sources.peek_mut(&self.source) {
+            tally.open = tally.open.saturating_sub(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn limits(sessions: usize, per_source: usize, rate: f64, burst: f64, sources: usize) -> Limits {
+        let config = config::Limits {
+            payload_bytes: 1,
+            payload_memory_bytes: 1,
+            sessions: None,
+            sessions_per_source: per_source,
+            rate_per_second: rate,
+            rate_burst: burst,
+            sources,
+            rejected_interval: Duration::from_secs(1),
+        };
+        Limits::new(&config, sessions)
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("address")
+    }
+
+    #[test]
+    fn the_bound_on_all_sessions_is_held_and_given_back() {
+        let limits = limits(2, 10, 0.0, 0.0, 10);
+        let now = Instant::now();
+        let first = limits.admit(ip("192.0.2.1"), now).ok();
+        let _second = limits.admit(ip("192.0.2.2"), now).ok();
+        assert_eq!(limits.admit(ip("192.0.2.3"), now).err(), Some(Limit::Sessions));
+        drop(first);
+        assert!(limits.admit(ip("192.0.2.3"), now).is_ok());
+    }
+
+    #[test]
+    fn addresses_of_one_ipv6_block_share_their_bound() {
+        let limits = limits(10, 1, 0.0, 0.0, 10);
+        let now = Instant::now();
+        let _held = limits.admit(ip("2001:db8::1"), now).ok();
+        assert_eq!(limits.admit(ip("2001:db8::2"), now).err(), Some(Limit::SessionsPerSource));
+        assert!(limits.admit(ip("2001:db8:0:1::1"), now).is_ok());
+    }
+
+    #[test]
+    fn a_mapped_address_is_the_ipv4_source() {
+        assert_eq!(Source::from(ip("::ffff:192.0.2.1")), Source::from(ip("192.0.2.1")));
+    }
+
+    #[test]
+    fn a_bucket_empties_and_refills_with_time() {
+        let limits = limits(100, 100, 2.0, 3.0, 10);
+        let start = Instant::now();
+        for _ in 0..3 {
+            assert!(limits.admit(ip("192.0.2.1"), start).is_ok());
+        }
+        assert_eq!(limits.admit(ip("192.0.2.1"), start).err(), Some(Limit::Rate));
+        assert!(limits.admit(ip("192.0.2.2"), start).is_ok(), "another source has its own bucket");
+        let later = start + Duration::from_millis(500);
+        assert!(limits.admit(ip("192.0.2.1"), later).is_ok());
+        assert_eq!(limits.admit(ip("192.0.2.1"), later).err(), Some(Limit::Rate));
+    }
+
+    #[test]
+    fn the_table_of_sources_is_bounded() {
+        let limits = limits(100_000, 10, 0.0, 0.0, 50);
+        let now = Instant::now();
+        let mut held = Vec::new();
+        for n in 0..5_000_u32 {
+            let address = IpAddr::from(n.to_be_bytes());
+            held.push(limits.admit(address, now).ok());
+        }
+        assert_eq!(limits.sources(), 50);
+        drop(held);
+        assert_eq!(limits.open(), 0);
+    }
+}

@@ -1,0 +1,171 @@
+//! The flat format: one JSON object a line, the nine documented keys first and always in the same order, further
+//! keys only where something is known. Written straight into bytes; the log adds `seq` and closes the object.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use jiff::Timestamp;
+use jiff::fmt::temporal::DateTimePrinter;
+use sha2::{Digest, Sha256};
+use spip_common::Syn;
+
+use super::{CloseReason, Sensor, Session};
+use crate::json;
+use crate::protocol::{community_id, syn};
+
+/// Version of this format. What may change without a new number is said in `docs/records.md`.
+pub const SCHEMA: &str = "spip/1";
+
+const TIME: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
+
+/// Appends the record of `session`, without the closing brace.
+pub fn encode(session: &Session, sensor: &Sensor, out: &mut Vec<u8>) {
+    let mut object = Object { out };
+    let origin = &session.origin;
+    let kept = session.payload.kept();
+
+    object.out.push(b'{');
+    object.out.extend_from_slice(b"\"timestamp\":");
+    object.raw(unix_seconds(session.accepted.wall));
+    object.key("payload");
+    json::lossy_string(object.out, kept);
+    object.key("payload_hex");
+    object.hex(kept);
+    object.ip("source_ip", origin.client.ip());
+    object.number("source_port", origin.client.port());
+    object.ip("destination_ip", origin.destination.ip());
+    object.number("destination_port", origin.destination.port());
+    object.key("session_id");
+    object.quoted(session.id.hyphenated());
+    object.flag("is_tls", false);
+
+    object.plain("schema", SCHEMA);
+    object.text("name", &sensor.name);
+    object.time("time", session.accepted.wall);
+    object.number("duration_ms", session.duration.as_millis());
+    object.number("bytes_in", session.payload.received());
+    object.number("bytes_out", session.bytes_out);
+    object.flag("payload_truncated", session.payload.truncated());
+    if !kept.is_empty() {
+        object.key("payload_sha256");
+        object.hex(&Sha256::digest(kept));
+    }
+    object.plain("close_reason", session.close_reason.name());
+    if let CloseReason::Rejected(limit) = session.close_reason {
+        object.plain("limit", limit.name());
+    }
+    if let Some(repeated) = session.repeated {
+        object.number("count", repeated.count);
+        object.time("first_time", repeated.first);
+        object.time("last_time", repeated.last);
+    }
+    object.plain("destination_source", origin.source.name());
+    object.key("community_id");
+    let id = community_id::community_id(sensor.community_id_seed, origin.client.socket(), origin.destination.socket());
+    object.quoted(id);
+    if let Some(syn) = &origin.syn {
+        object.key("syn");
+        encode_syn(syn, object.out);
+    }
+}
+
+fn encode_syn(syn: &Syn, out: &mut Vec<u8>) {
+    let options = syn::SynOptions::parse(syn.options());
+    let mut object = Object { out };
+    object.out.extend_from_slice(b"{\"ttl\":");
+    object.raw(syn.ttl);
+    object.number("window", syn.window);
+    if let Some(mss) = options.mss {
+        object.number("mss", mss);
+    }
+    if let Some(scale) = options.scale {
+        object.number("scale", scale);
+    }
+    object.key("options");
+    object.out.push(b'[');
+    for (index, kind) in options.kinds().iter().enumerate() {
+        if index > 0 {
+            object.out.push(b',');
+        }
+        object.raw(kind);
+    }
+    object.out.push(b']');
+    object.key("muonfp");
+    object.quoted(options.muonfp(syn.window));
+    object.out.push(b'}');
+}
+
+fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// An object that is being written; keys are ours and need no escaping.
+struct Object<'a> {
+    out: &'a mut Vec<u8>,
+}
+
+impl Object<'_> {
+    fn key(&mut self, key: &'static str) {
+        self.out.extend_from_slice(b",\"");
+        self.out.extend_from_slice(key.as_bytes());
+        self.out.extend_from_slice(b"\":");
+    }
+
+    fn raw(&mut self, value: impl std::fmt::Display) {
+        // Writing to memory cannot fail.
+        let _ = write!(self.out, "{value}");
+    }
+
+    fn number(&mut self, key: &'static str, value: impl std::fmt::Display) {
+        self.key(key);
+        self.raw(value);
+    }
+
+    fn flag(&mut self, key: &'static str, value: bool) {
+        self.key(key);
+        self.out.extend_from_slice(if value { b"true" } else { b"false" });
+    }
+
+    /// A value of ours that needs no escaping.
+    fn quoted(&mut self, value: impl std::fmt::Display) {
+        self.out.push(b'"');
+        self.raw(value);
+        self.out.push(b'"');
+    }
+
+    fn plain(&mut self, key: &'static str, value: &'static str) {
+        self.key(key);
+        self.quoted(value);
+    }
+
+    fn ip(&mut self, key: &'static str, value: IpAddr) {
+        self.key(key);
+        self.quoted(value);
+    }
+
+    fn text(&mut self, key: &'static str, value: &str) {
+        self.key(key);
+        json::string(self.out, value);
+    }
+
+    fn hex(&mut self, bytes: &[u8]) {
+        let start = self.out.len() + 1;
+        self.out.resize(start + bytes.len() * 2, b'"');
+        // The slice is twice as long as the bytes, which is the only error there is.
+        let _ = hex::encode_to_slice(bytes, &mut self.out[start..]);
+        self.out.push(b'"');
+    }
+
+    /// RFC 3339 in UTC, microseconds.
+    fn time(&mut self, key: &'static str, time: SystemTime) {
+        self.key(key);
+        let timestamp = Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH);
+        let mut text = String::with_capacity(32);
+        let _ = TIME.print_timestamp(&timestamp, &mut text);
+        let _ = text.write_char('"');
+        self.out.push(b'"');
+        self.out.extend_from_slice(text.as_bytes());
+    }
+}

@@ -1,0 +1,79 @@
+//! What the kernel side counts, one set per CPU, so that counting needs no lock and no atomic operation.
+//!
+//! An LRU map evicts in silence, so evictions are not counted but follow: `stored + inserted - removed` minus what is in
+//! the map (see [`Counters::evicted`]).
+
+/// The counters. Each only grows, from the loading of the programs on.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Initial SYNs that the observer saw, each retransmission and each copy included.
+    pub syns: u64,
+    /// SYNs that made a new entry in SYNS.
+    pub stored: u64,
+    /// SYNs that were seen before, on the same interface: retransmissions.
+    pub retransmitted: u64,
+    /// SYNs that were seen before on another interface: the ports of a bridge, of a bond, or a VLAN.
+    pub copies: u64,
+    /// SYNs whose source and sequence number belong to an entry with another destination or port.
+    pub ambiguous: u64,
+    /// Packets that end too early or contradict themselves.
+    pub malformed: u64,
+    /// Entries that the kernel refused to store.
+    pub failed: u64,
+    /// Connections that the listener accepted.
+    pub passive: u64,
+    /// … for which the SYN was found, and the origin written.
+    pub joined: u64,
+    /// … for which there was no SYN.
+    pub not_found: u64,
+    /// … whose origin is written but cannot be trusted.
+    pub doubtful: u64,
+    /// Connections of this machine's own clients whose entry was corrected with what the client asked for.
+    pub local: u64,
+    /// Entries for local clients that were made without an observer.
+    pub inserted: u64,
+    /// Entries of SYNS that were removed when they were joined.
+    pub removed: u64,
+    /// Entries of ORIGINS that were removed when the connection closed in order.
+    pub closed: u64,
+}
+
+impl Counters {
+    /// Adds another CPU's counters.
+    #[must_use]
+    pub fn plus(self, other: &Self) -> Self {
+        Self {
+            syns: self.syns.wrapping_add(other.syns),
+            stored: self.stored.wrapping_add(other.stored),
+            retransmitted: self.retransmitted.wrapping_add(other.retransmitted),
+            copies: self.copies.wrapping_add(other.copies),
+            ambiguous: self.ambiguous.wrapping_add(other.ambiguous),
+            malformed: self.malformed.wrapping_add(other.malformed),
+            failed: self.failed.wrapping_add(other.failed),
+            passive: self.passive.wrapping_add(other.passive),
+            joined: self.joined.wrapping_add(other.joined),
+            not_found: self.not_found.wrapping_add(other.not_found),
+            doubtful: self.doubtful.wrapping_add(other.doubtful),
+            local: self.local.wrapping_add(other.local),
+            inserted: self.inserted.wrapping_add(other.inserted),
+            removed: self.removed.wrapping_add(other.removed),
+            closed: self.closed.wrapping_add(other.closed),
+        }
+    }
+
+    /// Entries of SYNS that the kernel evicted for newer ones, given how many are in the map now.
+    ///
+    /// Exact while nothing moves; off by what happened between reading counters and counting entries otherwise.
+    #[must_use]
+    pub fn evicted(&self, present: u64) -> u64 {
+        self.stored
+            .saturating_add(self.inserted)
+            .saturating_sub(self.removed)
+            .saturating_sub(present)
+    }
+}
+
+// SAFETY: `repr(C)`, only u64 fields: any bytes are a valid value.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for Counters {}

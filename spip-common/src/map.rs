@@ -1,0 +1,70 @@
+//! The maps: their names, keys and values; and the names of programs and of the constants that the loader sets.
+//!
+//! Map names have at most 15 characters, because the kernel keeps no more (`BPF_OBJ_NAME_LEN`).
+
+use crate::Syn;
+
+/// SYNs that were seen and not yet joined to a connection: [`SynKey`] to [`Entry`], least recently used goes first.
+pub const SYNS: &str = "SYNS";
+/// Origins of connections that the listener has: socket cookie (u64) to [`Entry`], least recently used goes first.
+pub const ORIGINS: &str = "ORIGINS";
+/// [`Counters`](crate::Counters), one set per CPU, at index 0.
+pub const COUNTERS: &str = "COUNTERS";
+
+/// The program that watches packets.
+pub const SYN_OBSERVER: &str = "syn_observer";
+/// The program that watches connections.
+pub const SOCK_OPS: &str = "sock_ops";
+
+/// Constant (u32): the listener's port. Connections to other ports are left alone at once.
+pub const LISTENER_PORT: &str = "LISTENER_PORT";
+/// Constant (u64): cookie of the network namespace that the listener is in (`SO_NETNS_COOKIE`), or 0 where the kernel
+/// cannot tell a `sock_ops` program its namespace; then all namespaces below the cgroup are looked at.
+pub const NETNS_COOKIE: &str = "NETNS_COOKIE";
+/// Constant (u32): 1 when the observer is attached, so that an unknown local client has nothing to correct.
+pub const OBSERVER_ATTACHED: &str = "OBSERVER_ATTACHED";
+
+/// Entries of SYNS and of ORIGINS unless the configuration says otherwise.
+pub const DEFAULT_ENTRIES: u32 = 65_536;
+
+/// Index of the loopback interface, in every network namespace (`LOOPBACK_IFINDEX` in the kernel).
+pub const LOOPBACK_INTERFACE: u32 = 1;
+
+/// What a SYN and its connection have in common on both sides of address translation.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SynKey {
+    /// The sender's address; IPv4 as `::ffff:a.b.c.d`.
+    pub source: [u8; 16],
+    /// The sequence number that follows the SYN: initial sequence number + 1.
+    pub next_sequence: u32,
+}
+
+const _: () = assert!(size_of::<SynKey>() == 20 && align_of::<SynKey>() == 4);
+
+/// A SYN, and how far it can be trusted. Value of both [`SYNS`] and [`ORIGINS`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The SYN. Where `observed` is 0, only destination, ports, sequence number and time are known.
+    pub syn: Syn,
+    /// How often it was seen again: retransmissions.
+    pub repeats: u32,
+    /// 1 when the observer saw the packet.
+    pub observed: u8,
+    /// 1 when a client on this machine sent it, and destination and source port are what that client used.
+    pub local: u8,
+    /// 1 when destination and source port may be another SYN's, or translated ones: ask someone else.
+    pub ambiguous: u8,
+    /// Always zero.
+    pub padding: u8,
+}
+
+const _: () = assert!(size_of::<Entry>() == 112 && align_of::<Entry>() == 8);
+
+// SAFETY: `repr(C)`, only integers and arrays of them, no padding: any bytes are a valid value.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for SynKey {}
+// SAFETY: as above.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for Entry {}

@@ -1,0 +1,313 @@
+//! Finds the initial SYN in an IP packet, or says why there is none.
+//!
+//! Decides: IPv4 with options, IPv6 with hop-by-hop, routing, fragment and destination headers (at most
+//! [`EXTENSION_HEADERS`] of them). Refuses: later fragments (they carry no TCP header, and the first one did), packets
+//! that end before their headers do or contradict themselves, routing headers that have not reached their end. The
+//! cheap refusals come first, because nearly every packet of a busy machine is refused: not TCP, not a SYN.
+//!
+//! Checksums are not verified; the kernel drops what does not verify, so that such a SYN is never joined.
+//!
+//! The same code runs in the kernel, where the verifier must see that every loop ends and every access is inside: hence
+//! fixed-size loads, a constant bound on headers, and no slicing.
+
+use crate::{Syn, SynKey};
+
+/// IPv6 extension headers that are followed; more than these are refused as malformed. Real packets have one or two.
+pub const EXTENSION_HEADERS: usize = 8;
+
+/// TCP's protocol number.
+const TCP: u8 = 6;
+/// IPv6 hop-by-hop options (RFC 8200, 4.3).
+const HOP_BY_HOP: u8 = 0;
+/// IPv6 routing header (RFC 8200, 4.4).
+const ROUTING: u8 = 43;
+/// IPv6 fragment header (RFC 8200, 4.5).
+const FRAGMENT: u8 = 44;
+/// IPv6 destination options (RFC 8200, 4.6).
+const DESTINATION_OPTIONS: u8 = 60;
+
+/// Length of the fixed part of an IPv4 header.
+const IPV4_HEADER: u32 = 20;
+/// Length of the fixed IPv6 header.
+const IPV6_HEADER: u32 = 40;
+/// Length of the fixed part of a TCP header.
+const TCP_HEADER: u32 = 20;
+/// Longest TCP options: 4 bits of data offset in words, less the fixed part.
+const TCP_OPTIONS: usize = 40;
+
+/// Where the bytes of an IP packet come from; offset 0 is the first byte of the IP header.
+pub trait Packet {
+    /// Bytes that arrived, link-layer padding included; `u32::MAX` where only headers were kept.
+    fn length(&self) -> u32;
+
+    /// `N` bytes from `offset` on, or `None` when they are not all there.
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
+
+    /// Copies `length` bytes (1 to 40) from `offset` on to the beginning of `options`; false when they are not all there.
+    fn load_options(&self, offset: u32, length: u32, options: &mut [u8; 40]) -> bool;
+}
+
+impl Packet for &[u8] {
+    fn length(&self) -> u32 {
+        u32::try_from(self.len()).unwrap_or(u32::MAX)
+    }
+
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        let start = usize::try_from(offset).ok()?;
+        self.get(start..)?.first_chunk().copied()
+    }
+
+    fn load_options(&self, offset: u32, length: u32, options: &mut [u8; 40]) -> bool {
+        let range = usize::try_from(offset)
+            .ok()
+            .zip(usize::try_from(length).ok());
+        let Some((start, length)) = range else {
+            return false;
+        };
+        let from = self.get(start..).and_then(|rest| rest.get(..length));
+        match (from, options.get_mut(..length)) {
+            (Some(from), Some(into)) => {
+                into.copy_from_slice(from);
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Headers without what followed them, as `TCP_SAVED_SYN` returns them.
+struct Headers<'a>(&'a [u8]);
+
+impl Packet for Headers<'_> {
+    fn length(&self) -> u32 {
+        u32::MAX
+    }
+
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        self.0.load(offset)
+    }
+
+    fn load_options(&self, offset: u32, length: u32, options: &mut [u8; 40]) -> bool {
+        self.0.load_options(offset, length, options)
+    }
+}
+
+/// A SYN and who sent it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parsed {
+    /// The sender's address; IPv4 as `::ffff:a.b.c.d`.
+    pub source: [u8; 16],
+    /// The SYN; time and interface are 0.
+    pub syn: Syn,
+}
+
+impl Parsed {
+    /// The key under which its connection will ask for it.
+    #[inline(always)]
+    #[must_use]
+    pub fn key(&self) -> SynKey {
+        SynKey {
+            source: self.source,
+            next_sequence: self.syn.sequence.wrapping_add(1),
+        }
+    }
+}
+
+/// Why a packet is no initial SYN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Neither IPv4 nor IPv6 by its first byte.
+    NotIp,
+    /// Another protocol, or TCP behind headers that this machine would not follow.
+    NotTcp,
+    /// Not the first fragment of its packet.
+    LaterFragment,
+    /// TCP, but without SYN, or with ACK.
+    NotInitialSyn,
+    /// It ends before its headers, or what its headers announce.
+    Truncated,
+    /// A length in it is impossible, or it has more extension headers than are followed.
+    Malformed,
+}
+
+impl Refused {
+    /// Whether this is counted as malformed, rather than ignored as somebody else's business.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_malformed(self) -> bool {
+        matches!(self, Self::Truncated | Self::Malformed)
+    }
+}
+
+/// Finds the initial SYN in an IP packet of either version.
+///
+/// # Errors
+///
+/// See [`Refused`]; a packet that is cut anywhere is refused.
+#[inline(always)]
+pub fn parse(packet: &impl Packet) -> Result<Parsed, Refused> {
+    let [first] = packet.load(0).ok_or(Refused::Truncated)?;
+    match first >> 4 {
+        4 => parse_ipv4(packet),
+        6 => parse_ipv6(packet),
+        _ => Err(Refused::NotIp),
+    }
+}
+
+/// Finds the initial SYN in its own IP and TCP headers, as `TCP_SAVED_SYN` returns them: whatever data the SYN carried
+/// is missing, and not missed. `seen_ns` becomes the time of the SYN.
+///
+/// # Errors
+///
+/// See [`Refused`]; headers that are cut anywhere are refused.
+pub fn parse_headers(headers: &[u8], seen_ns: u64) -> Result<Parsed, Refused> {
+    let mut parsed = parse(&Headers(headers))?;
+    parsed.syn.seen_ns = seen_ns;
+    Ok(parsed)
+}
+
+/// Finds the initial SYN in an IPv4 packet (RFC 791).
+///
+/// # Errors
+///
+/// See [`Refused`].
+#[inline(always)]
+pub fn parse_ipv4(packet: &impl Packet) -> Result<Parsed, Refused> {
+    let header: [u8; 20] = packet.load(0).ok_or(Refused::Truncated)?;
+    if header[0] >> 4 != 4 {
+        return Err(Refused::Malformed);
+    }
+    if header[9] != TCP {
+        return Err(Refused::NotTcp);
+    }
+    let fragment = u16::from_be_bytes([header[6], header[7]]);
+    if fragment & 0x1fff != 0 {
+        return Err(Refused::LaterFragment);
+    }
+    let header_length = u32::from(header[0] & 0x0f) * 4;
+    if header_length < IPV4_HEADER {
+        return Err(Refused::Malformed);
+    }
+
+    let mut syn = Syn::ZERO;
+    syn.ip_version = 4;
+    syn.destination = mapped([header[16], header[17], header[18], header[19]]);
+    syn.tos = header[1];
+    syn.ip_length = u16::from_be_bytes([header[2], header[3]]);
+    syn.ip_id = u16::from_be_bytes([header[4], header[5]]);
+    syn.ip_flags = header[6] >> 5;
+    syn.ttl = header[8];
+    syn.ip_options_len = (header_length - IPV4_HEADER) as u16;
+    let end = u32::from(syn.ip_length);
+    parse_tcp(packet, header_length, end, &mut syn)?;
+    Ok(Parsed {
+        source: mapped([header[12], header[13], header[14], header[15]]),
+        syn,
+    })
+}
+
+/// Finds the initial SYN in an IPv6 packet (RFC 8200).
+///
+/// # Errors
+///
+/// See [`Refused`].
+#[inline(always)]
+pub fn parse_ipv6(packet: &impl Packet) -> Result<Parsed, Refused> {
+    let header: [u8; 8] = packet.load(0).ok_or(Refused::Truncated)?;
+    if header[0] >> 4 != 6 {
+        return Err(Refused::Malformed);
+    }
+    let mut syn = Syn::ZERO;
+    syn.ip_version = 6;
+    syn.tos = header[0] << 4 | header[1] >> 4;
+    syn.flow_label = u32::from_be_bytes([0, header[1] & 0x0f, header[2], header[3]]);
+    syn.ttl = header[7];
+    let end = u32::from(u16::from_be_bytes([header[4], header[5]])) + IPV6_HEADER;
+    syn.ip_length = if end > 0xffff { 0xffff } else { end as u16 };
+
+    let mut next = header[6];
+    let mut offset = IPV6_HEADER;
+    for _ in 0..EXTENSION_HEADERS {
+        if next == TCP {
+            break;
+        }
+        let [following, words, third, fourth] = match next {
+            HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS => {
+                packet.load(offset).ok_or(Refused::Truncated)?
+            }
+            _ => return Err(Refused::NotTcp),
+        };
+        if next == FRAGMENT {
+            let position = u16::from_be_bytes([third, fourth]);
+            if position & 0xfff8 != 0 {
+                return Err(Refused::LaterFragment);
+            }
+            syn.ip_flags = position as u8 & Syn::MF;
+            offset += 8;
+        } else {
+            // Segments are left: the destination is not this packet's last one, and the kernel will hand it on changed.
+            if next == ROUTING && fourth != 0 {
+                return Err(Refused::NotTcp);
+            }
+            offset += (u32::from(words) + 1) * 8;
+        }
+        next = following;
+    }
+    if next != TCP {
+        // A last header beyond the bound: whether TCP would have followed is unknown.
+        return Err(Refused::Malformed);
+    }
+    syn.ip_options_len = (offset - IPV6_HEADER) as u16;
+    parse_tcp(packet, offset, end, &mut syn)?;
+    // Only now, when it is a SYN for certain: most packets are not.
+    syn.destination = packet.load(24).ok_or(Refused::Truncated)?;
+    Ok(Parsed {
+        source: packet.load(8).ok_or(Refused::Truncated)?,
+        syn,
+    })
+}
+
+/// Reads the TCP header at `offset` (RFC 9293, 3.1) of a packet that ends, by its own account, at `end`.
+#[inline(always)]
+fn parse_tcp(packet: &impl Packet, offset: u32, end: u32, syn: &mut Syn) -> Result<(), Refused> {
+    let header: [u8; 20] = packet.load(offset).ok_or(Refused::Truncated)?;
+    if header[13] & (Syn::SYN | Syn::ACK) != Syn::SYN {
+        return Err(Refused::NotInitialSyn);
+    }
+    if end > packet.length() {
+        return Err(Refused::Truncated);
+    }
+    let header_length = u32::from(header[12] >> 4) * 4;
+    if header_length < TCP_HEADER || offset + header_length > end {
+        return Err(Refused::Malformed);
+    }
+    syn.source_port = u16::from_be_bytes([header[0], header[1]]);
+    syn.destination_port = u16::from_be_bytes([header[2], header[3]]);
+    syn.sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+    syn.acknowledgement = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
+    syn.tcp_reserved = header[12] & 0x0f;
+    syn.tcp_flags = header[13];
+    syn.window = u16::from_be_bytes([header[14], header[15]]);
+    syn.urgent = u16::from_be_bytes([header[18], header[19]]);
+    syn.payload_length = (end - offset - header_length) as u16;
+
+    let options = header_length - TCP_HEADER;
+    if options > 0 && options <= TCP_OPTIONS as u32 {
+        if !packet.load_options(offset + TCP_HEADER, options, &mut syn.options) {
+            return Err(Refused::Truncated);
+        }
+        syn.options_len = options as u8;
+    }
+    Ok(())
+}
+
+/// An IPv4 address as `::ffff:a.b.c.d`.
+#[inline(always)]
+#[must_use]
+pub fn mapped(address: [u8; 4]) -> [u8; 16] {
+    let [a, b, c, d] = address;
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+}
+
+#[cfg(test)]
+mod tests;

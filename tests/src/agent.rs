@@ -1,0 +1,452 @@
+//! Starts the agent in the sensor's namespace, follows what it writes, and ends it in the ways in which processes end.
+//!
+//! The binary is what `SPIP_AGENT_BIN` names, else the release build beside the tests, else the debug build: the
+//! tests never build it, so that what is tested is what is shipped.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use crate::follow::{Followed, Follower};
+use crate::net::{LISTENER, Net};
+use crate::records::{Log, contains};
+use crate::{PATIENCE, eventually, sockets};
+
+/// `nobody` and `nogroup` of every distribution.
+const NOBODY: u32 = 65534;
+
+/// An agent that is about to be started: its configuration and its circumstances.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Launch<'net> {
+    net: &'net Net,
+    settings: BTreeMap<String, Value>,
+    text: String,
+    unprivileged: bool,
+    descriptors: Option<u64>,
+    arguments: Option<Vec<String>>,
+}
+
+impl<'net> Launch<'net> {
+    pub(crate) fn new(net: &'net Net) -> Self {
+        let settings = [
+            ("ip", json!("::")),
+            ("port", json!(LISTENER)),
+            ("bpf_pin_path", json!(net.pins())),
+        ];
+        let settings = settings.map(|(key, value)| (key.to_owned(), value)).into();
+        Self {
+            net,
+            settings,
+            text: String::new(),
+            unprivileged: false,
+            descriptors: None,
+            arguments: None,
+        }
+    }
+
+    /// Sets a key of the configuration. Strings, numbers, truth values and arrays look alike in JSON and TOML.
+    pub fn set(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.settings.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// Leaves a key out that a test would have.
+    pub fn unset(mut self, key: &str) -> Self {
+        self.settings.remove(key);
+        self
+    }
+
+    /// Appends text to the configuration as it is, such as a table.
+    pub fn text(mut self, text: &str) -> Self {
+        self.text.push_str(text);
+        self
+    }
+
+    /// Writes the log to a file instead of standard output.
+    pub fn log_to(self, path: &Path) -> Self {
+        self.set(
+            "log_file",
+            path.to_str().expect("the tests' paths are text"),
+        )
+    }
+
+    /// Runs as `nobody`, without a capability.
+    pub fn unprivileged(mut self) -> Self {
+        self.unprivileged = true;
+        self
+    }
+
+    /// Lowers the limit of descriptors, the hard one too.
+    pub fn descriptors(mut self, count: u64) -> Self {
+        self.descriptors = Some(count);
+        self
+    }
+
+    /// Starts with these arguments instead of `--config FILE`; `{config}` stands for the file.
+    pub fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.arguments = Some(arguments.iter().map(|text| (*text).to_owned()).collect());
+        self
+    }
+
+    /// Starts the agent and waits until it says that it is ready.
+    ///
+    /// # Panics
+    /// When it ends or says nothing, with what it wrote.
+    #[must_use]
+    pub fn start(self) -> Agent {
+        let agent = self.spawn();
+        agent.wait_message(json!({"message": "ready"}));
+        agent
+    }
+
+    /// Starts the agent without waiting for anything.
+    #[must_use]
+    pub fn spawn(self) -> Agent {
+        let config = self.config_file();
+        let log_file = self
+            .settings
+            .get("log_file")
+            .and_then(Value::as_str)
+            .map(PathBuf::from);
+        // A log that exists holds what others wrote; only what comes now is this agent's.
+        let start = log_file
+            .as_ref()
+            .and_then(|path| fs::metadata(path).ok())
+            .map_or(0, |data| data.len());
+        let mut child = self.net.sensor.enter(|| {
+            self.command(&config)
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .expect("the agent's program starts")
+        });
+        let stdout = Follower::pipe(child.stdout.take().expect("piped"));
+        let stderr = Follower::pipe(child.stderr.take().expect("piped"));
+        let file = log_file.map(|path| Follower::file(path, start));
+        Agent {
+            namespace: self.net.sensor.handle(),
+            child,
+            stdout,
+            stderr: Some(stderr),
+            file,
+        }
+    }
+
+    /// Runs the program until it ends by itself, as it does when the configuration is wrong.
+    ///
+    /// # Panics
+    /// When it goes on.
+    #[must_use]
+    pub fn run(self) -> Ended {
+        self.spawn().wait()
+    }
+
+    /// Writes the configuration to a file that `nobody` can read too.
+    fn config_file(&self) -> PathBuf {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let path = self.net.path().join(format!(
+            "agent-{}.toml",
+            NUMBER.fetch_add(1, Ordering::Relaxed)
+        ));
+        let lines = self
+            .settings
+            .iter()
+            .map(|(key, value)| format!("{key} = {value}\n"));
+        fs::write(&path, lines.collect::<String>() + &self.text)
+            .expect("the test's directory is its own");
+        path
+    }
+
+    fn command(&self, config: &Path) -> Command {
+        let mut binary = binary();
+        if self.unprivileged {
+            // The build directory may be out of reach for others than its owner.
+            let copy = self.net.path().join("spip-agent");
+            if !copy.exists() {
+                fs::copy(&binary, &copy).expect("the program can be copied");
+                fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))
+                    .expect("the copy is our own");
+            }
+            binary = copy;
+        }
+        let mut command = match self.descriptors {
+            Some(count) => {
+                let mut command = Command::new("prlimit");
+                command
+                    .arg(format!("--nofile={count}:{count}"))
+                    .arg("--")
+                    .arg(binary);
+                command
+            }
+            None => Command::new(binary),
+        };
+        match &self.arguments {
+            Some(arguments) => {
+                let config = config.to_str().expect("the tests' paths are text");
+                command.args(
+                    arguments
+                        .iter()
+                        .map(|argument| argument.replace("{config}", config)),
+                );
+            }
+            None => {
+                command.arg("--config").arg(config);
+            }
+        }
+        if self.unprivileged {
+            // From root to another user the kernel takes every capability away.
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        command.current_dir("/");
+        command
+    }
+}
+
+/// A running agent; killed when dropped.
+#[derive(Debug)]
+pub struct Agent {
+    namespace: crate::Namespace,
+    child: Child,
+    stdout: Follower,
+    stderr: Option<Follower>,
+    file: Option<Follower>,
+}
+
+/// An agent that has ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// All that it logged.
+    pub log: Log,
+    /// What it wrote to stderr.
+    pub stderr: String,
+}
+
+impl Agent {
+    /// Its process number.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for the one record that contains `expected`.
+    ///
+    /// # Panics
+    /// When none comes in time, or there is a second one, with the closest records.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "reads better with json! at the call"
+    )]
+    pub fn expect_one(&self, expected: Value) -> Value {
+        self.expect(1, &expected).remove(0)
+    }
+
+    /// Waits until `count` records contain `expected`, and returns them.
+    ///
+    /// # Panics
+    /// When fewer come in time, or there are more, with the closest records.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "reads better with json! at the call"
+    )]
+    pub fn expect_count(&self, count: usize, expected: Value) -> Vec<Value> {
+        self.expect(count, &expected)
+    }
+
+    fn expect(&self, count: usize, expected: &Value) -> Vec<Value> {
+        // Every line is compared once, also when thousands come.
+        let (mut looked_at, mut found) = (0, Vec::new());
+        self.followed().wait(Instant::now() + PATIENCE, |log| {
+            let new = &log.lines[looked_at..];
+            looked_at = log.lines.len();
+            found.extend(
+                new.iter()
+                    .filter(|line| !line.is_message() && contains(&line.value, expected))
+                    .map(|line| line.value.clone()),
+            );
+            (found.len() >= count || !log.torn.is_empty()).then_some(())
+        });
+        let explain = || {
+            self.followed()
+                .with(|log| log.explain(expected, count, found.len()))
+        };
+        assert!(found.len() == count, "{}{}", explain(), self.trace());
+        self.followed().with(Log::expect_whole);
+        found
+    }
+
+    /// Waits for a system message that contains `expected`, and returns the first.
+    ///
+    /// # Panics
+    /// When none comes in time, with those that came.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "reads better with json! at the call"
+    )]
+    pub fn wait_message(&self, expected: Value) -> Value {
+        let found = self.followed().wait(Instant::now() + PATIENCE, |log| {
+            log.messages()
+                .map(|line| &line.value)
+                .find(|value| contains(value, &expected))
+                .cloned()
+        });
+        let explain = || self.followed().with(|log| log.explain(&expected, 1, 0));
+        found.unwrap_or_else(|| panic!("no such message: {}{}", explain(), self.trace()))
+    }
+
+    /// Waits until every connection has been accepted and every byte that came has been read.
+    ///
+    /// # Panics
+    /// When that takes longer than [`PATIENCE`].
+    pub fn wait_all_read(&self) {
+        eventually("the agent accepts and reads everything", || {
+            sockets::all_read(&self.namespace, LISTENER).then_some(())
+        });
+    }
+
+    /// Waits until the agent holds exactly `count` open connections.
+    ///
+    /// # Panics
+    /// When that takes longer than [`PATIENCE`].
+    pub fn wait_open(&self, count: usize) {
+        eventually(&format!("{count} connections are open"), || {
+            (sockets::open(&self.namespace, LISTENER) == count).then_some(())
+        });
+    }
+
+    /// What it has logged so far.
+    #[must_use]
+    pub fn log(&self) -> Log {
+        self.followed().log()
+    }
+
+    /// Whether the process is still there.
+    #[must_use]
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_none())
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Panics
+    /// When the process is gone.
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).expect("process numbers are below 2^22");
+        kill(Pid::from_raw(pid), signal).expect("the agent runs");
+    }
+
+    /// Ends it as an operator does, with SIGTERM.
+    ///
+    /// # Panics
+    /// When it goes on, or ends with anything but 0.
+    #[must_use]
+    pub fn stop(self) -> Ended {
+        self.signal(Signal::SIGTERM);
+        let ended = self.wait();
+        assert!(
+            ended.status.success(),
+            "the agent ended with {}\n{}",
+            ended.status,
+            ended.stderr
+        );
+        ended.log.expect_whole();
+        ended
+    }
+
+    /// Ends it without a warning. The log may end in half a line.
+    #[must_use]
+    pub fn kill(self) -> Ended {
+        self.signal(Signal::SIGKILL);
+        self.wait()
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// When it goes on.
+    #[must_use]
+    pub fn wait(mut self) -> Ended {
+        let deadline = Instant::now() + PATIENCE;
+        // The pipe ends with the process; nobody else holds its other end.
+        self.stdout.followed.wait(deadline, |_| None::<()>);
+        let status = loop {
+            match self.child.try_wait().expect("it is our child") {
+                Some(status) => break status,
+                None if Instant::now() > deadline => panic!("the agent goes on{}", self.trace()),
+                None => std::thread::sleep(Duration::from_millis(2)),
+            }
+        };
+        let stderr = self
+            .stderr
+            .take()
+            .expect("taken here only")
+            .finish()
+            .torn
+            .join("\n");
+        let log = match self.file.take() {
+            Some(file) => file.finish(),
+            None => self.stdout.followed.log(),
+        };
+        Ended {
+            status,
+            log,
+            stderr,
+        }
+    }
+
+    fn followed(&self) -> &Followed {
+        &self.file.as_ref().unwrap_or(&self.stdout).followed
+    }
+
+    /// What a failure should show beside the records.
+    fn trace(&self) -> String {
+        let stderr = self
+            .stderr
+            .as_ref()
+            .map(|stderr| stderr.followed.log().text())
+            .unwrap_or_default();
+        format!("\nstderr: {stderr}")
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The program under test.
+fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("SPIP_AGENT_BIN") {
+        return path.into();
+    }
+    // The tests' own program lies in <target>/<profile>/deps.
+    let own = std::env::current_exe().expect("Linux knows the path of a program");
+    let target = own
+        .ancestors()
+        .nth(3)
+        .expect("cargo's directories are that deep");
+    ["release", "debug"]
+        .map(|profile| target.join(profile).join("spip-agent"))
+        .into_iter()
+        .find(|path| File::open(path).is_ok())
+        .unwrap_or_else(|| {
+            panic!(
+                "no agent below {}: run `cargo xtask build`",
+                target.display()
+            )
+        })
+}

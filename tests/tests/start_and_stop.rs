@@ -1,0 +1,223 @@
+//! How the agent starts, refuses to start, ends, and starts again after it was killed.
+
+use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+use spip_tests::{LISTENER, Net, SENSOR_V4, read_log};
+
+#[test]
+fn without_privileges_it_captures_and_says_once_why_ebpf_is_off() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    let agent = net.agent().unprivileged().start();
+    net.client.deliver((SENSOR_V4, 80), b"hello");
+    agent.expect_one(json!({
+        "payload": "hello", "destination_ip": SENSOR_V4, "destination_port": 80, "destination_source": "conntrack",
+    }));
+    let log = agent.stop().log;
+    let reasons: Vec<_> = log
+        .messages()
+        .filter(|line| line.value["level"] == "warn")
+        .filter(|line| line.text.to_lowercase().contains("ebpf"))
+        .collect();
+    assert_eq!(reasons.len(), 1, "{}", log.text());
+}
+
+#[test]
+fn without_privileges_it_does_not_start_where_ebpf_is_required() {
+    let Some(net) = Net::new() else { return };
+    let ended = net.agent().unprivileged().set("ebpf", "required").run();
+    let said = ended.log.text() + &ended.stderr;
+    assert!(!ended.status.success(), "{said}");
+    assert!(said.to_lowercase().contains("ebpf"), "{said}");
+    assert!(
+        !ended
+            .log
+            .messages()
+            .any(|line| line.value["message"] == "ready"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_predecessors_command_line_and_file_are_accepted() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    let agent = net
+        .agent()
+        .arguments(&["-config", "{config}"])
+        .set("name", "old")
+        .set("read_timeout_seconds", 30)
+        .set("write_timeout_seconds", 10)
+        .set("rate_limit_per_second", 1000)
+        .set("rate_limit_burst", 2000)
+        .set("community_id_seed", 0)
+        .text("[loom]\nenabled = true\nurl = \"https://loom.invalid\"\n")
+        .start();
+    net.client.deliver((SENSOR_V4, 80), b"hello");
+    agent.expect_one(json!({"payload": "hello", "name": "old"}));
+    let log = agent.stop().log;
+    let warnings: Vec<_> = log
+        .messages()
+        .filter(|line| line.text.contains("loom"))
+        .collect();
+    assert!(
+        !warnings.is_empty(),
+        "nothing is said of [loom]: {}",
+        log.text()
+    );
+}
+
+#[test]
+fn check_prints_the_effective_configuration_and_binds_nothing() {
+    let Some(net) = Net::new() else { return };
+    let _taken = net
+        .sensor
+        .enter(|| TcpListener::bind(("::", LISTENER)).expect("a free port"));
+    let ended = net
+        .agent()
+        .arguments(&["--config", "{config}", "--check"])
+        .set("name", "checked")
+        .run();
+    assert!(ended.status.success(), "{}", ended.stderr);
+    assert!(ended.log.text().contains("checked"), "{}", ended.log.text());
+}
+
+#[test]
+fn a_wrong_configuration_ends_with_2_before_anything_is_bound_and_names_what_is_wrong() {
+    let Some(net) = Net::new() else { return };
+    // Whoever binds first fails differently: the port is taken.
+    let _taken = net
+        .sensor
+        .enter(|| TcpListener::bind(("::", LISTENER)).expect("a free port"));
+    let agent = || net.agent();
+    let cases = [
+        (agent().set("porrt", 80), vec!["porrt"]),
+        (agent().set("port", "eighty"), vec!["port", "eighty"]),
+        (agent().set("port", 0), vec!["port", "0"]),
+        (agent().set("port", 65_536), vec!["port", "65536"]),
+        (agent().unset("port"), vec!["port"]),
+        (agent().set("ip", "300.1.2.3"), vec!["ip", "300.1.2.3"]),
+        (
+            agent().set("cert_path", "only.pem"),
+            vec!["cert_path", "key_path"],
+        ),
+        (
+            agent().set("key_path", "only.pem"),
+            vec!["cert_path", "key_path"],
+        ),
+        (
+            agent().set("cert_path", "a.pem").set("key_path", "b.pem"),
+            vec!["a.pem"],
+        ),
+        (
+            agent().set("ebpf", "sometimes"),
+            vec!["ebpf", "sometimes", "required"],
+        ),
+        (
+            agent().set("read_timeout_seconds", -1),
+            vec!["read_timeout_seconds", "-1"],
+        ),
+        (agent().text("port = = 3\n"), vec!["port"]),
+    ];
+    for (launch, named) in cases {
+        let ended = launch.clone().run();
+        let said = ended.log.text() + &ended.stderr;
+        assert_eq!(ended.status.code(), Some(2), "{launch:?}: {said}");
+        for name in named.iter().chain(&["agent-"]) {
+            assert!(said.contains(name), "{name} is not named: {said}");
+        }
+    }
+    let missing = agent()
+        .arguments(&["--config", "/nonexistent/spip.toml"])
+        .run();
+    assert_eq!(missing.status.code(), Some(2), "{}", missing.stderr);
+    assert!(
+        missing.stderr.contains("/nonexistent/spip.toml"),
+        "{}",
+        missing.stderr
+    );
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let Some(net) = Net::new() else { return };
+    let _taken = net
+        .sensor
+        .enter(|| TcpListener::bind(("::", LISTENER)).expect("a free port"));
+    let ended = net.agent().run();
+    let said = ended.log.text() + &ended.stderr;
+    assert!(
+        !ended.status.success() && said.contains(&LISTENER.to_string()),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_stop_records_every_open_session() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let agent = net.agent().start();
+        let _silent = net.connect(80);
+        let mut speaking = net.connect(81);
+        speaking
+            .write_all(b"not done")
+            .expect("the sensor takes bytes");
+        agent.wait_all_read();
+
+        agent.signal(signal);
+        let ended = agent.wait();
+
+        assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+        let log = ended.log;
+        log.expect_one(json!({"destination_port": 80, "payload": "", "close_reason": "shutdown"}));
+        log.expect_one(
+            json!({"destination_port": 81, "payload": "not done", "close_reason": "shutdown"}),
+        );
+        log.expect_count(2, json!({}));
+    }
+}
+
+#[test]
+fn after_a_kill_it_starts_at_once_on_the_same_port_log_and_pins() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    let path = net.path().join("spip.jsonl");
+    let launch = net.agent().log_to(&path);
+    for round in 0..3 {
+        let agent = launch.clone().start();
+        let text = format!("round {round}");
+        net.client.deliver((SENSOR_V4, 80), text.as_bytes());
+        agent.expect_one(json!({"payload": text}));
+        let _open = net.connect(81);
+        agent.wait_all_read();
+        let _ = agent.kill();
+    }
+    let agent = launch.start();
+    net.client.deliver((SENSOR_V4, 80), b"the last");
+    agent.expect_one(json!({"payload": "the last"}));
+    let _ = agent.stop();
+    let log = read_log(&path);
+    log.expect_whole();
+    for text in ["round 0", "round 1", "round 2", "the last"] {
+        log.expect_one(json!({"payload": text}));
+    }
+}
+
+#[test]
+fn a_log_file_is_readable_for_its_group_and_no_further() {
+    use std::os::unix::fs::PermissionsExt;
+    let Some(net) = Net::new() else { return };
+    let path = net.path().join("spip.jsonl");
+    let _ = net.agent().log_to(&path).start().stop();
+    let mode = fs::metadata(&path)
+        .expect("the log is there")
+        .permissions()
+        .mode()
+        & 0o777;
+    assert_eq!(mode, 0o640, "{mode:o}");
+}
