@@ -98,7 +98,7 @@ pub struct Summary {
     pub bytes: u64,
     /// Records given up since the start, those included that could not be written before the deadline.
     pub abandoned: u64,
-    /// Whether everything that was handed over is written.
+    /// Whether everything that waited at the end is written.
     pub complete: bool,
 }
 
@@ -272,7 +272,8 @@ impl WriterThread {
         }
         self.shared.finish(deadline);
         // The thread ends by itself at the deadline, unless a write blocks it: then it is left behind.
-        let patience = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(50);
+        let patience =
+            deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(50);
         let _ = self.end.recv_timeout(patience);
         let unwritten = self.shared.abandon_queue();
         let stats = self.shared.stats();
@@ -285,7 +286,7 @@ impl WriterThread {
             lines: stats.lines,
             bytes: stats.bytes,
             abandoned: stats.abandoned,
-            complete: stats.abandoned == 0,
+            complete: unwritten == 0,
         }
     }
 }
