@@ -284,7 +284,9 @@ mod tests {
     fn formatted_text_is_cut_at_its_limit_between_characters() {
         let mut out = Vec::new();
         let mut text = Formatted::new(&mut out, 5);
-        write!(text, "{}{}{}", "ab\n", "éé", "more").expect("writing to memory");
+        for part in ["ab\n", "éé", "more"] {
+            write!(text, "{part}").expect("writing to memory");
+        }
         assert_eq!(out, "ab\\né…".as_bytes());
     }
 

@@ -121,7 +121,7 @@ fn a_wrong_configuration_ends_with_2_before_anything_is_bound_and_names_what_is_
             agent().set("read_timeout_seconds", -1),
             vec!["read_timeout_seconds", "-1"],
         ),
-        (agent().text("port = = 3\n"), vec!["port"]),
+        (agent().unset("port").text("port = = 3\n"), vec!["not valid TOML"]),
     ];
     for (launch, named) in cases {
         let ended = launch.clone().run();
