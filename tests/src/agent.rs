@@ -4,11 +4,15 @@
 //! tests never build it, so that what is tested is what is shipped.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File};
+use std::net::TcpListener;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -34,6 +38,8 @@ pub struct Launch<'net> {
     unprivileged: bool,
     descriptors: Option<u64>,
     arguments: Option<Vec<String>>,
+    around: Option<String>,
+    stdin: Option<Arc<OwnedFd>>,
 }
 
 impl<'net> Launch<'net> {
@@ -51,6 +57,8 @@ impl<'net> Launch<'net> {
             unprivileged: false,
             descriptors: None,
             arguments: None,
+            around: None,
+            stdin: None,
         }
     }
 
@@ -98,6 +106,23 @@ impl<'net> Launch<'net> {
         self
     }
 
+    /// Starts it through a shell: in `line`, `"$@"` stands for the program with its arguments.
+    pub fn within(mut self, line: &str) -> Self {
+        self.around = Some(line.to_owned());
+        self
+    }
+
+    /// Hands a listening socket over as a service manager does (`LISTEN_FDS`, sd_listen_fds(3)).
+    pub fn listening(mut self, socket: &TcpListener) -> Self {
+        let socket = socket
+            .as_fd()
+            .try_clone_to_owned()
+            .expect("a descriptor is left");
+        self.stdin = Some(Arc::new(socket));
+        // The number of the process is only known inside it; descriptor 3 is where the convention begins.
+        self.within(r#"exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec "$@""#)
+    }
+
     /// Starts the agent and waits until it says that it is ready.
     ///
     /// # Panics
@@ -123,9 +148,13 @@ impl<'net> Launch<'net> {
             .as_ref()
             .and_then(|path| fs::metadata(path).ok())
             .map_or(0, |data| data.len());
+        let stdin = match &self.stdin {
+            Some(socket) => Stdio::from(socket.try_clone().expect("a descriptor is left")),
+            None => Stdio::null(),
+        };
         let mut child = self.net.sensor.enter(|| {
             self.command(&config)
-                .stdin(Stdio::null())
+                .stdin(stdin)
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
                 .spawn()
@@ -180,17 +209,18 @@ impl<'net> Launch<'net> {
             }
             binary = copy;
         }
-        let mut command = match self.descriptors {
-            Some(count) => {
-                let mut command = Command::new("prlimit");
-                command
-                    .arg(format!("--nofile={count}:{count}"))
-                    .arg("--")
-                    .arg(binary);
-                command
-            }
-            None => Command::new(binary),
-        };
+        let mut words = Vec::new();
+        if let Some(line) = &self.around {
+            words.extend(["sh", "-c", line, "sh"].map(OsString::from));
+        }
+        if let Some(count) = self.descriptors {
+            words.extend(
+                ["prlimit", &format!("--nofile={count}:{count}"), "--"].map(OsString::from),
+            );
+        }
+        words.push(binary.into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         match &self.arguments {
             Some(arguments) => {
                 let config = config.to_str().expect("the tests' paths are text");
@@ -326,6 +356,35 @@ impl Agent {
         });
     }
 
+    /// Memory that the process has in RAM, in bytes.
+    ///
+    /// # Panics
+    /// When the process is gone.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the agent runs");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .expect("a process with memory");
+        let kilobytes: u64 = line
+            .trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .expect("a number of kB");
+        kilobytes * 1024
+    }
+
+    /// What it wrote to stderr so far.
+    #[must_use]
+    pub fn stderr(&self) -> String {
+        self.stderr
+            .as_ref()
+            .map(|stderr| stderr.followed.log().text())
+            .unwrap_or_default()
+    }
+
     /// What it has logged so far.
     #[must_use]
     pub fn log(&self) -> Log {
@@ -412,12 +471,7 @@ impl Agent {
 
     /// What a failure should show beside the records.
     fn trace(&self) -> String {
-        let stderr = self
-            .stderr
-            .as_ref()
-            .map(|stderr| stderr.followed.log().text())
-            .unwrap_or_default();
-        format!("\nstderr: {stderr}")
+        format!("\nstderr: {}", self.stderr())
     }
 }
 

@@ -130,6 +130,27 @@ impl Net {
         self.client.sysctl("ipv6/ip_nonlocal_bind", "1");
     }
 
+    /// Mounts a file system of `bytes` bytes in memory, with an own directory, for logs that run out of room.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    #[must_use]
+    pub fn small_disk(&self, bytes: u32) -> PathBuf {
+        let path = self.directory.join("disk");
+        std::fs::create_dir_all(&path).expect("the test's directory is its own");
+        let options = format!("size={bytes}");
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(
+            Some("tmpfs"),
+            &path,
+            Some("tmpfs"),
+            flags,
+            Some(options.as_str()),
+        )
+        .expect("root may mount");
+        path
+    }
+
     /// Connects from the client to a port of the sensor's IPv4 address.
     ///
     /// # Panics

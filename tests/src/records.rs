@@ -112,6 +112,19 @@ impl Log {
         assert!(found == count, "{}", self.explain(&expected, count, found));
     }
 
+    /// How many connections the records that contain `expected` stand for: a summary counts for all that it names.
+    #[must_use]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "reads better with json! at the call"
+    )]
+    pub fn connections(&self, expected: Value) -> u64 {
+        self.matching(&expected)
+            .iter()
+            .map(|record| record["count"].as_u64().unwrap_or(1))
+            .sum()
+    }
+
     /// Asserts that every line is whole.
     ///
     /// # Panics
