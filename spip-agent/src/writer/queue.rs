@@ -114,10 +114,7 @@ impl Batch {
     /// Goes back to the start of the line of which a part is written.
     pub(super) fn restart_line(&mut self) {
         let written = self.bytes.get(..self.written).unwrap_or_default();
-        self.written = written
-            .iter()
-            .rposition(|&byte| byte == b'\n')
-            .map_or(0, |at| at + 1);
+        self.written = written.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
     }
 }
 
@@ -143,9 +140,7 @@ pub(super) enum Pause {
 
 impl Shared {
     pub(super) fn new(queue_bytes: usize) -> Self {
-        let capacity = u32::try_from(queue_bytes.min(Semaphore::MAX_PERMITS))
-            .unwrap_or(u32::MAX)
-            .max(1);
+        let capacity = u32::try_from(queue_bytes.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX).max(1);
         Shared {
             queue: Mutex::new(Queue {
                 next: Batch::default(),
@@ -263,9 +258,7 @@ impl Shared {
 
     /// What a line costs of the room. A line that is larger than the whole queue takes all of it.
     fn charge(&self, open_line: &[u8]) -> u32 {
-        u32::try_from(open_line.len() + TAIL_BYTES)
-            .unwrap_or(u32::MAX)
-            .min(self.capacity)
+        u32::try_from(open_line.len() + TAIL_BYTES).unwrap_or(u32::MAX).min(self.capacity)
     }
 
     fn append_record(&self, open_line: &[u8], charged: usize, reserved: usize) -> bool {
@@ -334,12 +327,7 @@ impl Shared {
 impl Shared {
     /// Waits for lines, at most `gather` after the first one came, and swaps them into the empty `batch`. Without lines
     /// it returns at `tick`, or when it is asked to reopen or to end.
-    pub(super) fn next_batch(
-        &self,
-        batch: &mut Batch,
-        gather: Duration,
-        tick: Option<Instant>,
-    ) -> Wake {
+    pub(super) fn next_batch(&self, batch: &mut Batch, gather: Duration, tick: Option<Instant>) -> Wake {
         let mut queue = self.lock();
         if queue.next.bytes.is_empty() {
             // All caught up: a buffer that a burst has left behind goes back.
@@ -432,16 +420,11 @@ impl Shared {
     /// Ends the queue and counts the lines in it and in flight as abandoned. Returns how many there were.
     pub(super) fn abandon_queue(&self) -> u64 {
         let mut queue = self.lock();
-        if mem::replace(&mut queue.ended, true)
-            && queue.next.bytes.is_empty()
-            && queue.in_flight == 0
-        {
+        if mem::replace(&mut queue.ended, true) && queue.next.bytes.is_empty() && queue.in_flight == 0 {
             return 0;
         }
         self.room.close();
-        let unwritten = queue
-            .accepted
-            .saturating_sub(self.counters.lines.load(Relaxed));
+        let unwritten = queue.accepted.saturating_sub(self.counters.lines.load(Relaxed));
         // Counted once, also when it is asked again.
         queue.accepted -= unwritten;
         queue.next = Batch::default();
@@ -451,22 +434,10 @@ impl Shared {
         unwritten
     }
 
-    fn wait<'a>(
-        &self,
-        queue: MutexGuard<'a, Queue>,
-        wait: Option<Duration>,
-    ) -> MutexGuard<'a, Queue> {
+    fn wait<'a>(&self, queue: MutexGuard<'a, Queue>, wait: Option<Duration>) -> MutexGuard<'a, Queue> {
         match wait {
-            Some(wait) => {
-                self.work
-                    .wait_timeout(queue, wait)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0
-            }
-            None => self
-                .work
-                .wait(queue)
-                .unwrap_or_else(PoisonError::into_inner),
+            Some(wait) => self.work.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0,
+            None => self.work.wait(queue).unwrap_or_else(PoisonError::into_inner),
         }
     }
 

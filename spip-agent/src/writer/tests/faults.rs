@@ -14,9 +14,7 @@ fn the_part_of_a_line_that_a_kill_left_is_ended_before_the_next_record() {
     block_on(log.record(&record(0, 0)));
     assert!(end(thread).complete);
     let text = fs::read(&path).expect("the file");
-    let rest = text
-        .strip_prefix(b"{\"whole\":1}\n{\"torn\":\n")
-        .expect("the part is ended once");
+    let rest = text.strip_prefix(b"{\"whole\":1}\n{\"torn\":\n").expect("the part is ended once");
     assert_complete(&parse(rest), 1);
 }
 
@@ -59,11 +57,7 @@ fn two_agents_share_a_file_without_tearing_a_line() {
     }
     let lines = lines(&path);
     for number in 0..2 {
-        let own: Vec<Value> = lines
-            .iter()
-            .filter(|line| line["thread"] == number)
-            .cloned()
-            .collect();
+        let own: Vec<Value> = lines.iter().filter(|line| line["thread"] == number).cloned().collect();
         assert_complete(&own, 20_000);
     }
 }
@@ -126,9 +120,7 @@ fn a_directory_that_goes_and_comes_back_costs_no_record() {
     block_on(log.record(&record(0, 1)));
     until("the fault is seen", || log.stats().write_failures == 1);
     // The queue fills; then records wait.
-    let filled = (2..)
-        .take_while(|&number| log.try_record(&record(0, number)))
-        .count() as u64;
+    let filled = (2..).take_while(|&number| log.try_record(&record(0, number))).count() as u64;
     thread::sleep(3 * fast().retry);
     assert_eq!(log.stats().write_failures, 1, "retries are not counted");
     assert_eq!(log.stats().lines, 1);
@@ -158,8 +150,7 @@ fn a_right_that_is_lost_and_given_again_costs_no_record() {
         until("opened again", || path.exists());
         assert!(end(thread).complete);
     });
-    let rights =
-        |mode| fs::set_permissions(&directory.0, fs::Permissions::from_mode(mode)).expect("rights");
+    let rights = |mode| fs::set_permissions(&directory.0, fs::Permissions::from_mode(mode)).expect("rights");
     let (log, thread) = without_privileges(|| started(&config(&path)));
     block_on(log.record(&record(0, 0)));
     until("written", || log.stats().lines == 1);
@@ -186,11 +177,7 @@ fn a_device_that_is_full_is_tried_until_the_end() {
 #[test]
 fn what_cannot_be_opened_is_named_with_a_remedy() {
     let directory = Directory::new();
-    let text = |path: &Path| {
-        open(&config(path))
-            .expect_err("it cannot be opened")
-            .to_string()
-    };
+    let text = |path: &Path| open(&config(path)).expect_err("it cannot be opened").to_string();
     let missing = directory.file("missing/log");
     assert_eq!(
         text(&missing),
@@ -205,10 +192,7 @@ fn what_cannot_be_opened_is_named_with_a_remedy() {
     assert!(text(&pipe).ends_with("start the reader of the pipe first"));
     fs::set_permissions(&directory.0, fs::Permissions::from_mode(0o555)).expect("rights");
     let forbidden = without_privileges(|| text(&directory.file("log")));
-    assert!(
-        forbidden.contains("allow the agent to read and write"),
-        "{forbidden}"
-    );
+    assert!(forbidden.contains("allow the agent to read and write"), "{forbidden}");
 }
 
 /// Tells the test that it runs in a process of its own, with a file system of 256 KiB at this path.
@@ -223,20 +207,12 @@ fn on_a_small_disk(test: &str) -> Option<String> {
     }
     let directory = Directory::new();
     let output = Command::new(std::env::current_exe().expect("this program"))
-        .args([
-            "--exact",
-            &format!("writer::tests::faults::{test}"),
-            "--nocapture",
-        ])
+        .args(["--exact", &format!("writer::tests::faults::{test}"), "--nocapture"])
         .env(SMALL_DISK, &directory.0)
         .output()
         .expect("the process starts");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(
-        output.status.success(),
-        "{}\n{said}",
-        String::from_utf8_lossy(&output.stdout)
-    );
+    assert!(output.status.success(), "{}\n{said}", String::from_utf8_lossy(&output.stdout));
     Some(said)
 }
 
@@ -245,22 +221,9 @@ fn small_disk() -> Option<PathBuf> {
     use nix::mount::{MsFlags, mount};
     let path = PathBuf::from(std::env::var_os(SMALL_DISK)?);
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("a mount namespace");
-    mount(
-        None::<&str>,
-        "/",
-        None::<&str>,
-        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-        None::<&str>,
-    )
-    .expect("private mounts");
-    mount(
-        Some("tmpfs"),
-        &path,
-        Some("tmpfs"),
-        MsFlags::empty(),
-        Some("size=256k"),
-    )
-    .expect("a small disk");
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+        .expect("private mounts");
+    mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::empty(), Some("size=256k")).expect("a small disk");
     Some(path)
 }
 
@@ -269,10 +232,7 @@ fn a_full_disk_makes_records_wait_and_is_said_once() {
     if let Some(disk) = small_disk() {
         let path = disk.join("log");
         fs::write(disk.join("filler"), vec![0; 200_000]).expect("a filler");
-        let (log, thread) = started(&config::Log {
-            fsync: Fsync::Interval,
-            ..config(&path)
-        });
+        let (log, thread) = started(&config::Log { fsync: Fsync::Interval, ..config(&path) });
         let mut count = 0;
         until("the queue is full for good", || {
             while log.try_record(&record(0, count)) {
@@ -303,10 +263,7 @@ fn a_full_disk_makes_records_wait_and_is_said_once() {
     assert_eq!(messages.len(), 2, "{said}");
     assert_eq!(messages[0]["level"], "error");
     let text = messages[0]["message"].as_str().expect("text");
-    assert!(
-        text.contains("No space left on device") && text.contains("records wait"),
-        "{text}"
-    );
+    assert!(text.contains("No space left on device") && text.contains("records wait"), "{text}");
     assert_eq!(messages[1]["level"], "info");
 }
 
@@ -331,10 +288,7 @@ fn two_agents_on_a_full_disk_lose_no_record_and_glue_no_lines() {
         }
         let text = fs::read_to_string(&path).expect("the log");
         assert!(text.ends_with('\n'));
-        let (whole, parts): (Vec<_>, Vec<_>) = text
-            .lines()
-            .map(serde_json::from_str::<Value>)
-            .partition(Result::is_ok);
+        let (whole, parts): (Vec<_>, Vec<_>) = text.lines().map(serde_json::from_str::<Value>).partition(Result::is_ok);
         assert_eq!(whole.len(), counts[0] + counts[1], "{} parts", parts.len());
         // At most each agent was interrupted once.
         assert!(parts.len() <= 2, "{} parts", parts.len());
