@@ -12,4 +12,5 @@ pub mod messages;
 pub mod protocol;
 pub mod record;
 pub mod rules;
+pub mod tls;
 pub mod writer;
