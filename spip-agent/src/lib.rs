@@ -26,6 +26,7 @@ pub mod origin;
 pub mod payload;
 pub mod protocol;
 pub mod session;
+pub mod tls;
 
 pub mod json;
 pub mod messages;

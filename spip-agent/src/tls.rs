@@ -1,0 +1,278 @@
+//! The TLS server: completes a handshake with whoever wants one, so that the payload can be read.
+//!
+//! It wants to hear clients, not to protect anything. Hence every suite and group of the provider is served, every
+//! server name is answered, the client's favourite application protocol is agreed to, and any client certificate is
+//! accepted. What it does not do: resume sessions (each session shows its full handshake, and nothing is kept for
+//! clients that left), early data, compression of certificates, and versions before TLS 1.2, which the library
+//! lacks.
+//!
+//! A ClientHello is read by [`crate::protocol::client_hello`] before this module sees it. That makes it possible to
+//! choose the answer per client: certificate and application protocol go into a configuration of their own, whose
+//! making is a few reference counts beside a signature of a hundred microseconds.
+
+mod certificate;
+mod client_auth;
+mod facts;
+mod failure;
+mod mint;
+mod prefixed;
+
+pub use certificate::CertificateError;
+pub use client_auth::{ClientCertificate, PresentedCertificate};
+pub use facts::{Facts, Handshake, HelloFacts, Session, Tls};
+pub use failure::Failure;
+pub use prefixed::Prefixed;
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rustls::ServerConfig;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::{ClientHello as RustlsHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::config;
+use crate::protocol::client_hello::{ClientHello, Version, extension};
+use mint::{KeyKind, Mint};
+
+/// Why there is no TLS server.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The operator's certificate cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// No key could be made for the sensor's own certificates.
+    #[error("cannot make a key for minted certificates")]
+    Key(#[from] mint::MintError),
+    /// The provider and the protocol versions do not fit each other.
+    #[error("cannot set up tls")]
+    Setup(#[from] rustls::Error),
+}
+
+/// Completes handshakes; one for the whole process, shared by all sessions.
+#[derive(Debug)]
+pub struct TlsServer {
+    /// All that does not depend on the client.
+    base: ServerConfig,
+    certificates: Certificates,
+    asks_client_certificate: bool,
+}
+
+/// Where certificates come from.
+#[derive(Debug)]
+enum Certificates {
+    /// The operator's files; what they held when they were last read well.
+    Files {
+        files: config::CertificateFiles,
+        current: RwLock<Arc<CertifiedKey>>,
+    },
+    /// Minted for each server name.
+    Minted(Arc<Mint>),
+}
+
+/// A completed handshake.
+#[derive(Debug)]
+pub struct Accepted<S> {
+    /// The decrypted stream. Boxed, because the library's state is large beside all else that a session holds.
+    pub stream: Box<TlsStream<S>>,
+    /// What was agreed.
+    pub session: Session,
+}
+
+/// A handshake that did not complete.
+#[derive(Debug)]
+pub struct Rejected<S> {
+    /// Why.
+    pub failure: Failure,
+    /// The stream beneath; the alert that says so to the client, if any, was written already.
+    pub stream: S,
+}
+
+impl TlsServer {
+    /// Reads the operator's certificate, or makes a key for minting.
+    ///
+    /// Starts no thread, so that it may run before privileges are dropped.
+    ///
+    /// # Errors
+    /// When the operator's files cannot be used, or the machine gives no randomness.
+    pub fn new(config: &config::Tls) -> Result<Self, TlsError> {
+        let provider = Arc::new(CryptoProvider {
+            cipher_suites: aws_lc_rs::ALL_CIPHER_SUITES.to_vec(),
+            kx_groups: aws_lc_rs::ALL_KX_GROUPS.to_vec(),
+            ..aws_lc_rs::default_provider()
+        });
+        let certificates = match &config.certificate {
+            Some(files) => Certificates::Files {
+                current: RwLock::new(Arc::new(certificate::load(files, &provider)?)),
+                files: files.clone(),
+            },
+            None => Certificates::Minted(Arc::new(Mint::new(Arc::clone(&provider))?)),
+        };
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
+        let builder = if config.ask_client_certificate {
+            builder.with_client_cert_verifier(Arc::new(client_auth::AnyClient::new(&provider)))
+        } else {
+            builder.with_no_client_auth()
+        };
+        let mut base = builder.with_cert_resolver(Arc::new(Fixed(None)));
+        base.session_storage = Arc::new(NoServerSessionStorage {});
+        base.send_tls13_tickets = 0;
+        Ok(Self {
+            base,
+            certificates,
+            asks_client_certificate: config.ask_client_certificate,
+        })
+    }
+
+    /// Reads the operator's certificate files again. New handshakes use what they hold now; running sessions keep
+    /// what they have. Without such files there is nothing to do.
+    ///
+    /// Reads files: not for the accept path.
+    ///
+    /// # Errors
+    /// When the files cannot be used; the certificate that was in use before stays so.
+    pub fn reload(&self) -> Result<(), CertificateError> {
+        let Certificates::Files { files, current } = &self.certificates else {
+            return Ok(());
+        };
+        let loaded = Arc::new(certificate::load(files, self.base.crypto_provider())?);
+        *current.write().unwrap_or_else(PoisonError::into_inner) = loaded;
+        Ok(())
+    }
+
+    /// Completes the handshake of a client whose hello was read, on a stream that repeats this hello from its first
+    /// byte (see [`Prefixed`]). The hello and the bytes behind it may go as soon as this returns its future.
+    ///
+    /// There is no deadline in here: drop the future when the session's has passed.
+    pub fn accept<'a, S>(
+        &'a self,
+        hello: &ClientHello<'_>,
+        stream: S,
+    ) -> impl Future<Output = Result<Accepted<S>, Rejected<S>>> + use<'a, S>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let refusal = (!serves_a_version_of(hello)).then(|| {
+            let alert = protocol_version_alert(hello.legacy_version);
+            (alert, Failure::NoCommonVersion(hello.highest_version()))
+        });
+        let kind = KeyKind::for_client(hello);
+        let server_name = mint::certificate_name(hello.server_name);
+        let protocol = favourite_protocol(hello).map(<[u8]>::to_vec);
+        async move {
+            if let Some((alert, failure)) = refusal {
+                let mut stream = stream;
+                // Whether the client still listens makes no difference to the record.
+                let _ = stream.write_all(&alert).await;
+                return Err(Rejected { failure, stream });
+            }
+            let certificate = match &self.certificates {
+                Certificates::Files { current, .. } => {
+                    Arc::clone(&current.read().unwrap_or_else(PoisonError::into_inner))
+                }
+                Certificates::Minted(mint) => match mint.certificate(server_name, kind).await {
+                    Ok(certificate) => certificate,
+                    Err(error) => {
+                        let failure = Failure::Internal(error.to_string());
+                        return Err(Rejected { failure, stream });
+                    }
+                },
+            };
+            let config = self.config_for(certificate, protocol);
+            // Boxed: the library's state would otherwise count for every session that never speaks TLS.
+            let handshake = TlsAcceptor::from(config).accept(stream).into_fallible();
+            match Box::pin(handshake).await {
+                Ok(stream) => Ok(Accepted {
+                    session: self.session(&stream),
+                    stream: Box::new(stream),
+                }),
+                Err((error, stream)) => Err(Rejected {
+                    failure: Failure::of_stream(&error),
+                    stream,
+                }),
+            }
+        }
+    }
+
+    fn config_for(
+        &self,
+        certificate: Arc<CertifiedKey>,
+        protocol: Option<Vec<u8>>,
+    ) -> Arc<ServerConfig> {
+        let mut config = self.base.clone();
+        config.cert_resolver = Arc::new(Fixed(Some(certificate)));
+        config.alpn_protocols = Vec::from_iter(protocol);
+        Arc::new(config)
+    }
+
+    fn session<S>(&self, stream: &TlsStream<S>) -> Session {
+        let (_, connection) = stream.get_ref();
+        Session {
+            version: connection
+                .protocol_version()
+                .map_or("unknown", facts::version_name),
+            cipher_suite: connection
+                .negotiated_cipher_suite()
+                .map(|suite| facts::iana_name(suite.suite()))
+                .unwrap_or_default(),
+            protocol: connection
+                .alpn_protocol()
+                .map(|name| String::from_utf8_lossy(name).into_owned()),
+            client_certificate: if self.asks_client_certificate {
+                ClientCertificate::of_chain(connection.peer_certificates().unwrap_or_default())
+            } else {
+                ClientCertificate::NotAsked
+            },
+        }
+    }
+}
+
+/// Whether the library speaks a version that the client offers.
+fn serves_a_version_of(hello: &ClientHello<'_>) -> bool {
+    // RFC 8446, section 4.2.1: where the list is there, the version in the message does not count.
+    if hello.extensions.contains(extension::SUPPORTED_VERSIONS) {
+        let offers = |version: Version| hello.supported_versions.contains(version.0);
+        offers(Version::TLS_1_3) || offers(Version::TLS_1_2)
+    } else {
+        hello.legacy_version >= Version::TLS_1_2
+    }
+}
+
+/// What a server answers to a client without any version in common. The library would complain of extensions first
+/// that such a client cannot know.
+fn protocol_version_alert(version: Version) -> [u8; 7] {
+    const ALERT: u8 = 21;
+    const FATAL: u8 = 2;
+    const PROTOCOL_VERSION: u8 = 70;
+    let [major, minor] = version.0.to_be_bytes();
+    [ALERT, major, minor, 0, 2, FATAL, PROTOCOL_VERSION]
+}
+
+/// What the client would rather speak than anything else. Names that RFC 8701 reserves are there to be passed over.
+fn favourite_protocol<'a>(hello: &ClientHello<'a>) -> Option<&'a [u8]> {
+    hello
+        .protocols
+        .iter_without_grease()
+        .find(|name| !name.is_empty())
+}
+
+/// The versions that are served, for messages.
+fn served_versions() -> String {
+    format!("{} and {} served", Version::TLS_1_2, Version::TLS_1_3)
+}
+
+/// Answers every hello with one certificate, whatever name it asks for.
+#[derive(Debug)]
+struct Fixed(Option<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Fixed {
+    fn resolve(&self, _: RustlsHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! What a record says of TLS: whether a ClientHello came, what it said, and what became of the handshake. Where a
+//! fact is missing, its place says why.
+
+use rustls::{CipherSuite, ProtocolVersion};
+
+use super::{ClientCertificate, Failure};
+use crate::protocol::client_hello::{ClientHello, ParseError, Version, handshake_message};
+use crate::protocol::ja3::Ja3;
+use crate::protocol::ja4::Ja4;
+
+/// The most application protocols that are listed by name; the bytes of the hello hold the rest.
+const MAX_PROTOCOLS: usize = 64;
+
+/// TLS on one connection.
+#[derive(Debug)]
+pub enum Tls {
+    /// The first bytes were no ClientHello, or the connection ended before that was certain.
+    NotTls,
+    /// A ClientHello was recognised.
+    Recognised(Box<Facts>),
+}
+
+impl Tls {
+    /// Whether a ClientHello was recognised (`is_tls`).
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Recognised(_))
+    }
+}
+
+/// A ClientHello and what became of it. Fingerprints are made from the bytes when they are asked for: most of a
+/// session's life nobody needs them.
+#[derive(Debug)]
+pub struct Facts {
+    /// The hello as it was sent, record headers included; as far as it came, when it is not whole
+    /// (`tls_client_hello_hex`).
+    pub client_hello: Box<[u8]>,
+    /// What became of the handshake.
+    pub handshake: Handshake,
+}
+
+impl Facts {
+    /// Reads the hello again for the record.
+    ///
+    /// # Errors
+    /// When it is not whole, or no hello that can be read (SSL 2.0, for one).
+    pub fn hello(&self) -> Result<HelloFacts, ParseError> {
+        let message = handshake_message(&self.client_hello);
+        Ok(HelloFacts::new(&ClientHello::parse(&message)?))
+    }
+}
+
+/// What became of a handshake.
+#[derive(Debug)]
+pub enum Handshake {
+    /// TLS is turned off: the hello was recorded, nothing was answered.
+    Off,
+    /// It did not complete (`tls_error`).
+    Failed(Failure),
+    /// It completed.
+    Completed(Session),
+}
+
+/// What a hello says, as it is recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HelloFacts {
+    /// `tls_server_name`: as sent, invalid UTF-8 as U+FFFD, control characters untouched.
+    pub server_name: Option<String>,
+    /// `tls_supported_protocols`: names of application protocols in the order of preference, text as above; at most
+    /// 64 of them.
+    pub protocols: Vec<String>,
+    /// The highest version that it offers.
+    pub version: Version,
+    /// `tls_ja3`: MD5 in lower-case hexadecimal.
+    pub ja3: String,
+    /// `tls_ja4`.
+    pub ja4: String,
+    /// `tls_ja4_r`: the raw form; ASCII, at most about three times as long as the hello.
+    pub ja4_r: String,
+    /// The first thing in it that was not as it should be.
+    pub malformed: Option<&'static str>,
+}
+
+impl HelloFacts {
+    /// Takes from a hello what is recorded of it.
+    #[must_use]
+    pub fn new(hello: &ClientHello<'_>) -> Self {
+        let ja4 = Ja4::new(hello);
+        Self {
+            server_name: hello.server_name.text(),
+            protocols: hello
+                .protocols
+                .iter()
+                .take(MAX_PROTOCOLS)
+                .map(|name| String::from_utf8_lossy(name).into_owned())
+                .collect(),
+            version: hello.highest_version(),
+            ja3: Ja3(hello).md5(),
+            ja4: ja4.hashed(),
+            ja4_r: ja4.raw(),
+            malformed: hello.malformed,
+        }
+    }
+}
+
+/// What a completed handshake agreed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// `tls_version`: `TLSv1.2` or `TLSv1.3`.
+    pub version: &'static str,
+    /// `tls_cipher_suite`: the name in the IANA registry.
+    pub cipher_suite: String,
+    /// `tls_alpn`: the application protocol, when one was asked for.
+    pub protocol: Option<String>,
+    /// The client's certificate, or why there is none.
+    pub client_certificate: ClientCertificate,
+}
+
+pub(super) fn version_name(version: ProtocolVersion) -> &'static str {
+    match version {
+        ProtocolVersion::TLSv1_2 => "TLSv1.2",
+        ProtocolVersion::TLSv1_3 => "TLSv1.3",
+        _ => "unknown",
+    }
+}
+
+/// The library marks the suites of TLS 1.3 in their names; the registry does not.
+pub(super) fn iana_name(suite: CipherSuite) -> String {
+    match suite.as_str() {
+        Some(name) => name.replacen("TLS13_", "TLS_", 1),
+        None => format!("0x{:04x}", u16::from(suite)),
+    }
+}

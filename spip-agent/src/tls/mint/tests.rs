@@ -1,0 +1,169 @@
+use super::*;
+use crate::protocol::client_hello::ServerName;
+use crate::tls::tests::run;
+use rustls::crypto::aws_lc_rs::default_provider;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+fn mint() -> Arc<Mint> {
+    Arc::new(Mint::new(Arc::new(default_provider())).expect("mint"))
+}
+
+fn name(text: &str) -> Option<CertificateName> {
+    Some(certificate_name(ServerName::Name(text.as_bytes())).expect("name"))
+}
+
+fn der(certificate: &CertifiedKey) -> &[u8] {
+    &certificate.cert[0]
+}
+
+#[test]
+fn a_certificate_looks_like_a_small_servers() {
+    let mint = mint();
+    for kind in [KeyKind::Ecdsa, KeyKind::Rsa] {
+        let minted = mint
+            .mint(kind, name("www.example.com").as_ref(), now())
+            .expect("minted");
+        minted.certificate.keys_match().expect("a pair");
+        let der = der(&minted.certificate);
+        let (rest, certificate) = X509Certificate::from_der(der).expect("certificate");
+        assert!(rest.is_empty());
+        assert_eq!(certificate.subject().to_string(), "CN=www.example.com");
+        assert_eq!(certificate.issuer(), certificate.subject());
+        assert!(certificate.validity().is_valid());
+        let names = certificate
+            .subject_alternative_name()
+            .expect("readable")
+            .expect("present");
+        assert_eq!(
+            names.value.general_names,
+            [GeneralName::DNSName("www.example.com")]
+        );
+        assert_eq!(certificate.raw_serial().len(), 20);
+        let text = String::from_utf8_lossy(der).to_lowercase();
+        assert!(!text.contains("rcgen") && !text.contains("spip"));
+    }
+}
+
+#[test]
+fn a_name_that_was_forgotten_has_the_same_certificate_again() {
+    let mint = mint();
+    let minted = |name: &str| {
+        let name = certificate_name(ServerName::Name(name.as_bytes()));
+        let minted = mint.mint(KeyKind::Rsa, name.as_ref(), now());
+        der(&minted.expect("minted").certificate).to_vec()
+    };
+    assert_eq!(minted("a.example"), minted("A.example."));
+    assert_ne!(minted("a.example"), minted("b.example"));
+    assert_eq!(minted(""), minted("not a name"));
+}
+
+#[test]
+fn addresses_and_long_names_are_carried_too() {
+    let mint = mint();
+    let long = format!("{}.example", "a".repeat(63)).repeat(3);
+    for (text, subject) in [
+        ("192.0.2.1", "CN=192.0.2.1"),
+        ("2001:db8::1", "CN=2001:db8::1"),
+        (long.as_str(), ""),
+    ] {
+        let minted = mint.mint(KeyKind::Ecdsa, name(text).as_ref(), now());
+        let minted = minted.expect("minted").certificate;
+        let (_, certificate) = X509Certificate::from_der(der(&minted)).expect("certificate");
+        assert_eq!(certificate.subject().to_string(), subject);
+    }
+}
+
+#[test]
+fn validity_holds_now_and_is_renewed() {
+    let started = Duration::from_secs(20_000 * DAY);
+    for seed in 0..=255u8 {
+        let digest = [seed; 32];
+        for days in [0, 1, 100, 364, 365, 366, 3000] {
+            let now = started + Duration::from_secs(days * DAY);
+            let (start, end) = validity(&digest, started, now);
+            assert!(start <= now && now < end, "seed {seed}, day {days}");
+            assert_eq!(end - start, LIFETIME);
+        }
+    }
+}
+
+#[test]
+fn an_expired_certificate_is_not_served_again() {
+    let mint = mint();
+    let key = (KeyKind::Ecdsa, name("a.example"));
+    let mut minted = mint.mint(key.0, key.1.as_ref(), now()).expect("minted");
+    minted.expires = now();
+    mint.cache.lock().expect("lock").put(key.clone(), minted);
+    assert!(mint.kept(&key).is_none());
+}
+
+#[test]
+fn a_flood_of_names_is_bounded_in_signatures_and_memory() {
+    run(async {
+        let mint = mint();
+        let default = mint
+            .certificate(None, KeyKind::Ecdsa)
+            .await
+            .expect("default");
+        let flood = 4 * CACHED.get();
+        let begun = Instant::now();
+        let mut own = 0;
+        for number in 0..flood {
+            let name = name(&format!("{number}.example"));
+            let certificate = mint
+                .certificate(name, KeyKind::Ecdsa)
+                .await
+                .expect("served");
+            own += usize::from(!Arc::ptr_eq(&certificate, &default));
+        }
+        let allowed = f64::from(BURST) + f64::from(RATE_PER_SECOND) * begun.elapsed().as_secs_f64();
+        assert!(
+            own >= BURST as usize,
+            "{own} names had a certificate of their own"
+        );
+        assert!(
+            own as f64 <= allowed + 1.0,
+            "{own} minted, {allowed} allowed"
+        );
+        assert!(mint.cache.lock().expect("lock").len() <= CACHED.get());
+    });
+}
+
+#[test]
+fn the_cache_forgets_the_least_recently_used() {
+    let mint = mint();
+    for number in 0..=CACHED.get() {
+        let minted = Minted {
+            certificate: mint.kept(&(KeyKind::Ecdsa, None)).expect("default"),
+            expires: now() + LIFETIME,
+        };
+        let key = (KeyKind::Ecdsa, name(&format!("{number}.example")));
+        mint.cache.lock().expect("lock").put(key, minted);
+    }
+    assert_eq!(mint.cache.lock().expect("lock").len(), CACHED.get());
+    assert!(mint.kept(&(KeyKind::Ecdsa, name("1.example"))).is_none());
+}
+
+#[test]
+fn many_who_ask_for_one_new_name_get_one_certificate() {
+    run(async {
+        let mint = mint();
+        let tasks: Vec<_> = (0..50)
+            .map(|_| {
+                let mint = Arc::clone(&mint);
+                tokio::spawn(
+                    async move { mint.certificate(name("a.example"), KeyKind::Ecdsa).await },
+                )
+            })
+            .collect();
+        let mut certificates = Vec::new();
+        for task in tasks {
+            certificates.push(task.await.expect("task").expect("certificate"));
+        }
+        assert!(
+            certificates
+                .iter()
+                .all(|other| Arc::ptr_eq(other, &certificates[0]))
+        );
+    });
+}
