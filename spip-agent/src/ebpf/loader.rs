@@ -315,11 +315,12 @@ fn reason(error: &(dyn StdError + 'static), privilege: &str) -> String {
             verifier_log,
         }) = current.downcast_ref::<ProgramError>()
         {
-            if is_refusal(io_error) {
-                return format!("needs {privilege}");
-            }
             let log = verifier_log.to_string();
             let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+            // The verifier refuses programs with the same numbers, but never without a word.
+            if lines.is_empty() && is_refusal(io_error) {
+                return format!("needs {privilege}");
+            }
             let last = lines
                 .get(lines.len().saturating_sub(VERIFIER_LINES)..)
                 .unwrap_or_default();
