@@ -74,3 +74,20 @@ impl Counters {
 // SAFETY: `repr(C)`, only u64 fields: any bytes are a valid value.
 #[cfg(feature = "user")]
 unsafe impl aya::Pod for Counters {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_stored_and_is_neither_removed_nor_present_was_evicted() {
+        let one = Counters { stored: 60, removed: 10, ..Counters::default() };
+        let other = Counters { stored: 40, inserted: 5, ..Counters::default() };
+        assert_eq!(one.plus(&other).evicted(75), 20);
+    }
+
+    #[test]
+    fn entries_that_come_while_counting_are_not_evictions_below_zero() {
+        assert_eq!(Counters::default().evicted(3), 0);
+    }
+}

@@ -5,7 +5,7 @@
 //! out to be impossible after all. Likewise without pins, where the maps cannot be made with them.
 
 use std::error::Error as StdError;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
@@ -30,7 +30,13 @@ use crate::config::EbpfMode;
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/spip"));
 
 /// How many lines of the verifier's answer are worth reading: the last ones say what it refused.
-const VERIFIER_LINES: usize = 4;
+const VERIFIER_LINES: usize = 2;
+/// How the lines begin that it adds to every answer.
+const STATISTICS: [&str; 3] = ["verification time", "stack depth", "processed"];
+/// `CAP_SYS_ADMIN` of linux/capability.h.
+const CAP_SYS_ADMIN: u32 = 21;
+/// `CAP_PERFMON` of linux/capability.h (Linux 5.8).
+const CAP_PERFMON: u32 = 38;
 
 /// What the constants of the programs are set to.
 struct Constants {
@@ -246,13 +252,7 @@ fn reason(error: &(dyn StdError + 'static), privilege: &str) -> String {
     let mut cause = Some(error);
     while let Some(current) = cause {
         if let Some(ProgramError::LoadError { io_error, verifier_log }) = current.downcast_ref::<ProgramError>() {
-            if is_refusal(io_error) {
-                return format!("needs {privilege}");
-            }
-            let log = verifier_log.to_string();
-            let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
-            let last = lines.get(lines.len().saturating_sub(VERIFIER_LINES)..).unwrap_or_default();
-            return format!("{io_error}; the verifier says: {}", last.join("; "));
+            return load_reason(io_error, &verifier_log.to_string(), privilege);
         }
         if current.downcast_ref::<io::Error>().is_some_and(is_refusal) {
             return format!("needs {privilege}");
@@ -260,6 +260,33 @@ fn reason(error: &(dyn StdError + 'static), privilege: &str) -> String {
         cause = current.source();
     }
     chain(error)
+}
+
+/// Why a program was not loaded. The verifier refuses with the same numbers as for a missing capability, but never
+/// without a word; and it refuses loops over bytes for whoever has no `CAP_PERFMON`.
+fn load_reason(error: &io::Error, log: &str, privilege: &str) -> String {
+    let words: Vec<&str> = log
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !STATISTICS.iter().any(|start| line.starts_with(start)))
+        .collect();
+    if words.is_empty() && is_refusal(error) {
+        return format!("needs {privilege}");
+    }
+    if is_refusal(error) && has_no_perfmon() {
+        return "needs CAP_PERFMON".to_owned();
+    }
+    let last = words.get(words.len().saturating_sub(VERIFIER_LINES)..).unwrap_or_default();
+    format!("{error}; the verifier says: {}", last.join("; "))
+}
+
+/// Whether this thread is known to have neither `CAP_PERFMON` nor `CAP_SYS_ADMIN`, which implies it.
+fn has_no_perfmon() -> bool {
+    let effective = fs::read_to_string("/proc/thread-self/status").ok().and_then(|status| {
+        let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+        u64::from_str_radix(line.trim(), 16).ok()
+    });
+    effective.is_some_and(|effective| effective & (1 << CAP_PERFMON | 1 << CAP_SYS_ADMIN) == 0)
 }
 
 fn is_refusal(error: &io::Error) -> bool {
@@ -290,6 +317,14 @@ mod tests {
         let refused =
             MapError::CreateError { name: "SYNS".to_owned(), io_error: io::Error::from_raw_os_error(libc::EPERM) };
         assert_eq!(reason(&aya::EbpfError::MapError(refused), "CAP_BPF"), "needs CAP_BPF");
+    }
+
+    #[test]
+    fn a_verifier_that_refuses_is_quoted_without_its_statistics() {
+        let log = "0: (b7) r0 = 0\nR1 type=inv expected=ctx\nprocessed 1 insns (limit 1000000)\n\n";
+        let error = io::Error::from_raw_os_error(libc::EINVAL);
+        let text = load_reason(&error, log, "CAP_BPF");
+        assert!(text.ends_with("says: 0: (b7) r0 = 0; R1 type=inv expected=ctx"), "{text}");
     }
 
     #[test]

@@ -2,16 +2,19 @@
 //!
 //! One agent owns the directory, by a lock on it that the kernel drops with the process. Another agent runs unpinned,
 //! as does one that finds no bpffs: pins are a convenience, never a condition. What is pinned already is used again if
-//! its shape is what this agent would make, and replaced if not. What is no map is not touched.
+//! its shape is what this agent would make, and replaced if not. What is no map is not touched, and neither is a directory
+//! in which another user could plant a map: origins are evidence.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use aya::maps::{MapInfo, MapType};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use nix::unistd::geteuid;
 
 /// Why nothing is pinned.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +25,9 @@ pub(super) enum Error {
     /// Another agent has the directory.
     #[error("{0} belongs to another agent that is running: set another bpf_pin_path for this one")]
     Taken(PathBuf),
+    /// Somebody else could put maps of their own there.
+    #[error("{0} can be changed by another user: remove it, or set bpf_pin_path")]
+    Untrusted(PathBuf),
     /// The directory cannot be made, opened or locked.
     #[error("cannot {action} {path}: check its owner and mode, or set bpf_pin_path")]
     Directory {
@@ -83,8 +89,14 @@ impl Pins {
         if kind.map(|kind| kind.filesystem_type()) != Some(BPF_FS_MAGIC) {
             return Err(Error::NoBpffs(path.to_path_buf()));
         }
-        fs::create_dir_all(path).map_err(failed("make"))?;
+        DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(failed("make"))?;
         let directory = File::open(path).map_err(failed("open"))?;
+        // Usually everybody may make directories on a bpffs: one that was there before may be somebody else's.
+        let found = directory.metadata().map_err(failed("look at"))?;
+        let ours = found.uid() == 0 || found.uid() == geteuid().as_raw();
+        if !ours || found.mode() & 0o022 != 0 {
+            return Err(Error::Untrusted(path.to_path_buf()));
+        }
         match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Self { path: path.to_path_buf(), _lock: lock }),
             Err((_, Errno::EWOULDBLOCK)) => Err(Error::Taken(path.to_path_buf())),

@@ -1,1 +1,308 @@
+//! Real SYNs, whole and cut at every byte, and what hostile senders make of them.
+//!
+//! The first two were sent by Linux 6.18 and taken from the wire; the others are made of them.
 
+use std::vec::Vec;
+
+use super::*;
+use std::string::ToString as _;
+
+/// IPv4, from 192.0.2.2 port 17745 to 192.0.2.1 port 8080, with the options of an ordinary Linux client.
+const IPV4: &str = "4500003ca2004000400614b8c0000202c0000201\
+    4551\
+    1f90858d5ae700000000a002faf084320000020405b40402080a41384e0f000000000103030a";
+
+/// IPv6, from 2001:db8::2 port 47586 to 2001:db8::1 port 443, likewise.
+const IPV6: &str = "600e3b2d0028064020010db800000000000000000000000220010db8000000000000000000000001\
+    b9e201bb95a0525100000000a002fd205ba30000020405a00402080a639fdf07000000000103030a";
+
+/// IPv6 hop-by-hop options (padding), then a routing header with no segments left, then destination options, 16 bytes.
+const EXTENSIONS: &[u8] = &[
+    43, 0, 1, 4, 0, 0, 0, 0, // hop-by-hop, routing follows
+    60, 0, 4, 0, 0, 0, 0, 0, // routing, destination options follow
+    6, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // destination options, TCP follows
+];
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let digits: Vec<u8> = hex.chars().filter_map(|digit| digit.to_digit(16).map(|digit| digit as u8)).collect();
+    digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
+}
+
+fn ipv4() -> Vec<u8> {
+    bytes(IPV4)
+}
+
+fn ipv6() -> Vec<u8> {
+    bytes(IPV6)
+}
+
+/// An IPv6 SYN with extension headers, the first of which is `first`.
+fn with_extensions(first: u8, extensions: &[u8]) -> Vec<u8> {
+    let mut packet = ipv6();
+    packet[6] = first;
+    let length = u16::from_be_bytes([packet[4], packet[5]]) + extensions.len() as u16;
+    packet[4..6].copy_from_slice(&length.to_be_bytes());
+    packet.splice(40..40, extensions.iter().copied());
+    packet
+}
+
+/// An IPv4 SYN with 12 bytes of IP options.
+fn with_ip_options() -> Vec<u8> {
+    let mut packet = ipv4();
+    packet[0] = 0x48;
+    packet[3] += 12;
+    packet.splice(20..20, [7, 11, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    packet
+}
+
+/// An IPv4 SYN without TCP options, as stateless scanners send it.
+fn without_options() -> Vec<u8> {
+    let mut packet = ipv4();
+    packet.truncate(40);
+    packet[3] = 40;
+    packet[32] = 0x50;
+    packet
+}
+
+fn parsed(packet: &[u8]) -> Parsed {
+    parse(&packet).expect("an initial SYN")
+}
+
+fn refused(packet: &[u8]) -> Refused {
+    parse(&packet).expect_err("no initial SYN")
+}
+
+#[test]
+fn every_field_of_an_ipv4_syn_is_read() {
+    let Parsed { source, syn } = parsed(&ipv4());
+    assert_eq!(source, mapped([192, 0, 2, 2]));
+    assert_eq!(syn.destination_ip().to_string(), "192.0.2.1");
+    assert_eq!((syn.source_port, syn.destination_port), (17745, 8080));
+    assert_eq!((syn.sequence, syn.acknowledgement), (0x858d_5ae7, 0));
+    assert_eq!((syn.window, syn.urgent), (64240, 0));
+    assert_eq!((syn.ip_version, syn.ip_id, syn.ip_length), (4, 0xa200, 60));
+    assert_eq!((syn.ttl, syn.tos, syn.ip_flags), (64, 0, Syn::DF));
+    assert_eq!((syn.ip_options_len, syn.payload_length), (0, 0));
+    assert_eq!((syn.tcp_flags, syn.tcp_reserved), (Syn::SYN, 0));
+    assert_eq!(syn.options(), bytes("020405b40402080a41384e0f000000000103030a"));
+    assert!(syn.options[20..].iter().all(|&byte| byte == 0));
+}
+
+#[test]
+fn every_field_of_an_ipv6_syn_is_read() {
+    let Parsed { source, syn } = parsed(&ipv6());
+    assert_eq!(core::net::Ipv6Addr::from(source).to_string(), "2001:db8::2");
+    assert_eq!(syn.destination_ip().to_string(), "2001:db8::1");
+    assert_eq!((syn.source_port, syn.destination_port), (47586, 443));
+    assert_eq!((syn.sequence, syn.window), (0x95a0_5251, 64800));
+    assert_eq!((syn.ip_version, syn.ip_id, syn.ip_length), (6, 0, 80));
+    assert_eq!((syn.ttl, syn.tos, syn.flow_label), (64, 0, 0xe3b2d));
+    assert_eq!(syn.options(), bytes("020405a00402080a639fdf07000000000103030a"));
+}
+
+#[test]
+fn the_traffic_class_and_the_flow_label_are_told_apart() {
+    let mut packet = ipv6();
+    packet[..4].copy_from_slice(&[0x6a, 0xbf, 0xff, 0xff]);
+    let syn = parsed(&packet).syn;
+    assert_eq!((syn.tos, syn.flow_label), (0xab, 0xf_ffff));
+}
+
+#[test]
+fn the_key_is_the_source_and_the_sequence_number_that_follows() {
+    let mut packet = ipv4();
+    packet[24..28].copy_from_slice(&[0xff; 4]);
+    let key = parsed(&packet).key();
+    assert_eq!((key.source, key.next_sequence), (mapped([192, 0, 2, 2]), 0));
+}
+
+#[test]
+fn ip_options_are_stepped_over_and_measured() {
+    let syn = parsed(&with_ip_options()).syn;
+    assert_eq!((syn.ip_options_len, syn.destination_port, syn.options_len), (12, 8080, 20));
+}
+
+#[test]
+fn extension_headers_are_stepped_over_and_measured() {
+    let syn = parsed(&with_extensions(HOP_BY_HOP, EXTENSIONS)).syn;
+    assert_eq!((syn.ip_options_len, syn.destination_port, syn.options_len), (32, 443, 20));
+    assert_eq!(syn.destination_ip().to_string(), "2001:db8::1");
+}
+
+#[test]
+fn a_syn_without_options_has_none() {
+    let syn = parsed(&without_options()).syn;
+    assert_eq!((syn.options_len, syn.ip_length, syn.payload_length), (0, 40, 0));
+    assert!(syn.options().is_empty());
+}
+
+#[test]
+fn forty_bytes_of_options_are_kept_whole() {
+    let mut packet = without_options();
+    packet[3] = 80;
+    packet[32] = 0xf0;
+    packet.extend(1..=40);
+    let syn = parsed(&packet).syn;
+    assert_eq!(syn.options_len, 40);
+    assert!(syn.options().iter().copied().eq(1..=40));
+}
+
+#[test]
+fn a_syn_that_is_cut_anywhere_is_refused_as_truncated() {
+    let whole = [
+        ipv4(),
+        with_ip_options(),
+        without_options(),
+        ipv6(),
+        with_extensions(HOP_BY_HOP, EXTENSIONS),
+        with_extensions(FRAGMENT, &[6, 0, 0, 1, 0, 0, 0, 9]),
+    ];
+    for packet in whole {
+        for length in 0..packet.len() {
+            assert_eq!(refused(&packet[..length]), Refused::Truncated, "{length} of {}", packet.len());
+            assert!(parse_headers(&packet[..length], 0).is_err(), "{length} of {}", packet.len());
+        }
+        parsed(&packet);
+    }
+}
+
+#[test]
+fn padding_of_the_link_layer_is_not_taken_for_data() {
+    let mut packet = without_options();
+    packet.extend([0; 6]);
+    assert_eq!(parsed(&packet).syn.payload_length, 0);
+}
+
+#[test]
+fn data_in_a_syn_is_counted_and_may_be_missing_in_saved_headers() {
+    let mut packet = without_options();
+    packet[3] = 45;
+    assert_eq!(refused(&packet), Refused::Truncated);
+    let saved = parse_headers(&packet, 7).expect("headers are enough");
+    packet.extend(*b"hello");
+    let whole = parsed(&packet);
+    assert_eq!(whole.syn.payload_length, 5);
+    assert_eq!(saved.syn.seen_ns, 7);
+    assert_eq!(saved.syn, Syn { seen_ns: 7, ..whole.syn });
+}
+
+#[test]
+fn only_a_syn_without_ack_is_initial() {
+    for flags in 0..=u8::MAX {
+        let mut packet = ipv4();
+        packet[33] = flags;
+        match parse(&packet.as_slice()) {
+            Ok(parsed) => {
+                assert_eq!(flags & 0x12, 0x02);
+                assert_eq!(parsed.syn.tcp_flags, flags);
+            }
+            Err(refused) => {
+                assert_ne!(flags & 0x12, 0x02);
+                assert_eq!(refused, Refused::NotInitialSyn);
+            }
+        }
+    }
+}
+
+#[test]
+fn other_protocols_are_ignored_and_not_malformed() {
+    let mut packet = ipv4();
+    packet[9] = 17;
+    assert_eq!(refused(&packet), Refused::NotTcp);
+    for next in [17, 50, 51, 58, 59] {
+        assert_eq!(refused(&with_extensions(next, &[])), Refused::NotTcp);
+    }
+    assert_eq!(refused(&[0x50; 60]), Refused::NotIp);
+    assert!(!Refused::NotTcp.is_malformed() && !Refused::NotIp.is_malformed());
+}
+
+#[test]
+fn a_later_fragment_is_ignored_and_a_first_one_is_read() {
+    let mut packet = ipv4();
+    packet[6..8].copy_from_slice(&[0x20, 0x00]);
+    assert_eq!(parsed(&packet).syn.ip_flags, Syn::MF);
+    packet[6..8].copy_from_slice(&[0x00, 0x01]);
+    assert_eq!(refused(&packet), Refused::LaterFragment);
+
+    let first = with_extensions(FRAGMENT, &[6, 0, 0, 1, 0, 0, 0, 9]);
+    assert_eq!(parsed(&first).syn.ip_flags, Syn::MF);
+    let later = with_extensions(FRAGMENT, &[6, 0, 0, 9, 0, 0, 0, 9]);
+    assert_eq!(refused(&later), Refused::LaterFragment);
+    assert!(!Refused::LaterFragment.is_malformed());
+}
+
+#[test]
+fn lengths_that_cannot_be_are_malformed() {
+    let cases: [fn(&mut [u8]); 5] = [
+        |packet| packet[0] = 0x44,                       // an IP header shorter than itself
+        |packet| packet[32] = 0x40,                      // a TCP header shorter than itself
+        |packet| packet[32] = 0xf0,                      // a TCP header beyond the packet
+        |packet| packet[2..4].copy_from_slice(&[0, 39]), // a packet shorter than its headers
+        |packet| packet[2..4].copy_from_slice(&[0, 0]),  // a packet of no length
+    ];
+    for (index, change) in cases.into_iter().enumerate() {
+        let mut packet = ipv4();
+        change(&mut packet);
+        assert_eq!(refused(&packet), Refused::Malformed, "case {index}");
+    }
+    let mut packet = ipv6();
+    packet[4..6].copy_from_slice(&[0, 0]);
+    assert_eq!(refused(&packet), Refused::Malformed);
+}
+
+#[test]
+fn a_version_that_contradicts_the_link_layer_is_malformed() {
+    assert_eq!(parse_ipv4(&ipv6().as_slice()), Err(Refused::Malformed));
+    assert_eq!(parse_ipv6(&ipv4().as_slice()), Err(Refused::Malformed));
+}
+
+#[test]
+fn a_routing_header_that_has_not_reached_its_end_is_not_followed() {
+    assert_eq!(refused(&with_extensions(ROUTING, &[6, 0, 4, 1, 0, 0, 0, 0])), Refused::NotTcp);
+}
+
+#[test]
+fn extension_headers_are_followed_up_to_the_bound_and_no_further() {
+    let chain = |count: usize| {
+        let mut headers = Vec::new();
+        for index in 0..count {
+            let next = if index + 1 == count { TCP } else { DESTINATION_OPTIONS };
+            headers.extend([next, 0, 1, 4, 0, 0, 0, 0]);
+        }
+        with_extensions(DESTINATION_OPTIONS, &headers)
+    };
+    for count in 1..=EXTENSION_HEADERS {
+        assert_eq!(usize::from(parsed(&chain(count)).syn.ip_options_len), count * 8);
+    }
+    assert_eq!(refused(&chain(EXTENSION_HEADERS + 1)), Refused::Malformed);
+}
+
+#[test]
+fn the_longest_extension_headers_do_not_overflow() {
+    let mut headers = Vec::new();
+    for index in 0..EXTENSION_HEADERS {
+        let next = if index + 1 == EXTENSION_HEADERS { TCP } else { DESTINATION_OPTIONS };
+        let mut header = [0_u8; 2048];
+        header[..2].copy_from_slice(&[next, 255]);
+        headers.extend(header);
+    }
+    let syn = parsed(&with_extensions(DESTINATION_OPTIONS, &headers)).syn;
+    assert_eq!(usize::from(syn.ip_options_len), EXTENSION_HEADERS * 2048);
+}
+
+#[test]
+fn no_single_byte_makes_the_parser_panic_or_read_outside() {
+    for packet in [ipv4(), with_ip_options(), ipv6(), with_extensions(HOP_BY_HOP, EXTENSIONS)] {
+        for position in 0..packet.len() {
+            for value in 0..=u8::MAX {
+                let mut changed = packet.clone();
+                changed[position] = value;
+                if let Ok(parsed) = parse(&changed.as_slice()) {
+                    assert!(usize::from(parsed.syn.options_len) <= 40);
+                    assert!(usize::from(parsed.syn.ip_length) <= changed.len());
+                }
+                let _ = parse_headers(&changed, 0);
+            }
+        }
+    }
+}
