@@ -143,21 +143,6 @@ fn a_right_that_is_lost_and_given_again_costs_no_record() {
     let directory = Directory::new();
     let path = directory.file("log");
     fs::set_permissions(&directory.0, fs::Permissions::from_mode(0o777)).expect("rights");
-    without_privileges(|| {
-        let (log, thread) = started(&config(&path));
-        block_on(log.record(&record(0, 0)));
-        until("written", || log.stats().lines == 1);
-        // Somebody rotates the file away, and the agent may not make a new one.
-        fs::rename(&path, directory.file("old")).expect("renamed");
-        thread::scope(|scope| {
-            // Not by this thread: it has no right to.
-            let changer = scope.spawn(|| ());
-            changer.join().expect("the thread ends");
-        });
-        log.reopen();
-        until("opened again", || path.exists());
-        assert!(end(thread).complete);
-    });
     let rights =
         |mode| fs::set_permissions(&directory.0, fs::Permissions::from_mode(mode)).expect("rights");
     let (log, thread) = without_privileges(|| started(&config(&path)));
