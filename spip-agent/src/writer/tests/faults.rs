@@ -296,6 +296,56 @@ fn a_full_disk_makes_records_wait_and_is_said_once() {
 }
 
 #[test]
+fn a_line_that_a_full_disk_cut_is_ended_by_another_agent_and_written_again() {
+    if let Some(disk) = small_disk() {
+        let path = disk.join("log");
+        fs::write(disk.join("filler"), vec![0; 230_000]).expect("a filler");
+        // The first agent comes back late enough for the other one to write before.
+        let slow = Pace {
+            retry: Duration::from_secs(1),
+            ..fast()
+        };
+        let (first, writer) =
+            open_with(&config(&path), Target::file(&path), &slow).expect("the log opens");
+        let filled = (0..)
+            .take_while(|&number| first.try_record(&record(1, number)))
+            .count() as u64;
+        let first_thread = writer.spawn().expect("the thread starts");
+        until("the disk is full", || first.stats().write_failures == 1);
+        let cut = fs::read(&path).expect("the log");
+        assert_ne!(
+            cut.last(),
+            Some(&b'\n'),
+            "the disk was full between two lines"
+        );
+        fs::remove_file(disk.join("filler")).expect("room again");
+        let (second, second_thread) = started(&config(&path));
+        block_on(second.record(&record(2, 0)));
+        assert!(end(second_thread).complete && end(first_thread).complete);
+
+        let text = fs::read_to_string(&path).expect("the log");
+        assert!(text.ends_with('\n'));
+        let (whole, parts): (Vec<_>, Vec<_>) = text
+            .lines()
+            .map(serde_json::from_str::<Value>)
+            .partition(Result::is_ok);
+        let whole: Vec<Value> = whole.into_iter().flatten().collect();
+        assert_eq!(parts.len(), 1);
+        let of = |thread| -> Vec<Value> {
+            whole
+                .iter()
+                .filter(|line| line["thread"] == thread)
+                .cloned()
+                .collect()
+        };
+        assert_complete(&of(1), filled);
+        assert_complete(&of(2), 1);
+        return;
+    }
+    on_a_small_disk("a_line_that_a_full_disk_cut_is_ended_by_another_agent_and_written_again");
+}
+
+#[test]
 fn two_agents_on_a_full_disk_lose_no_record_and_glue_no_lines() {
     if let Some(disk) = small_disk() {
         let path = disk.join("log");
