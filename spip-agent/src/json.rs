@@ -80,11 +80,7 @@ pub struct Formatted<'a> {
 impl<'a> Formatted<'a> {
     /// Appends to `out` at most `limit` bytes of text, counted before they are escaped.
     pub fn new(out: &'a mut Vec<u8>, limit: usize) -> Self {
-        Formatted {
-            out,
-            left: limit,
-            cut: false,
-        }
+        Formatted { out, left: limit, cut: false }
     }
 }
 
@@ -225,11 +221,8 @@ mod tests {
             assert_eq!(parsed(&json), text, "U+{:04X}", u32::from(character));
             let raw = json[1..json.len() - 1].contains(character);
             let must_escape = character.is_control()
-                || [
-                    '"', '\\', '\u{2028}', '\u{2029}', '\u{202e}', '\u{2066}', '\u{200f}',
-                    '\u{61c}',
-                ]
-                .contains(&character);
+                || ['"', '\\', '\u{2028}', '\u{2029}', '\u{202e}', '\u{2066}', '\u{200f}', '\u{61c}']
+                    .contains(&character);
             if must_escape && !['"', '\\'].contains(&character) {
                 assert!(!raw, "U+{:04X} stands in {json}", u32::from(character));
             }
@@ -242,11 +235,7 @@ mod tests {
             for place in 0..20 {
                 let mut bytes = *b"abcdefghijklmnopqrst";
                 bytes[place] = byte;
-                assert_eq!(
-                    parsed(&of_bytes(&bytes)),
-                    String::from_utf8_lossy(&bytes),
-                    "byte {byte:#04x} at {place}"
-                );
+                assert_eq!(parsed(&of_bytes(&bytes)), String::from_utf8_lossy(&bytes), "byte {byte:#04x} at {place}");
             }
         }
     }
@@ -263,27 +252,19 @@ mod tests {
     fn broken_sequences_are_written_as_from_utf8_lossy_reads_them() {
         // The bounds of every range that the tables of UTF-8 know.
         const BOUNDS: [u8; 18] = [
-            0x41, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc1, 0xc2, 0xe0, 0xe2, 0xed, 0xef,
-            0xf0, 0xf4, 0xf5, 0xff,
+            0x41, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc1, 0xc2, 0xe0, 0xe2, 0xed, 0xef, 0xf0, 0xf4, 0xf5, 0xff,
         ];
         for number in 0..BOUNDS.len().pow(4) {
             let byte = |place: u32| BOUNDS[number / BOUNDS.len().pow(place) % BOUNDS.len()];
             let bytes = [byte(0), byte(1), byte(2), byte(3)];
-            assert_eq!(
-                parsed(&of_bytes(&bytes)),
-                String::from_utf8_lossy(&bytes),
-                "{bytes:02x?}"
-            );
+            assert_eq!(parsed(&of_bytes(&bytes)), String::from_utf8_lossy(&bytes), "{bytes:02x?}");
         }
     }
 
     #[test]
     fn short_escapes_are_used_where_json_has_them() {
         assert_eq!(of_text("\"\\\u{8}\t\n\u{c}\r/"), r#""\"\\\b\t\n\f\r/""#);
-        assert_eq!(
-            of_text("\0\u{1b}\u{7f}\u{85}\u{2028}"),
-            r#""\u0000\u001b\u007f\u0085\u2028""#
-        );
+        assert_eq!(of_text("\0\u{1b}\u{7f}\u{85}\u{2028}"), r#""\u0000\u001b\u007f\u0085\u2028""#);
         assert_eq!(of_text("Привет, 世界 £ ☃"), "\"Привет, 世界 £ ☃\"");
     }
 

@@ -48,13 +48,7 @@ pub fn emergency(message: &str) {
 
 /// Says something of the log on standard error, in the form of a system message.
 pub fn to_stderr(level: Level, message: &str) {
-    let line = line::of(
-        &Record::builder()
-            .level(level)
-            .target("log")
-            .args(format_args!("{message}"))
-            .build(),
-    );
+    let line = line::of(&Record::builder().level(level).target("log").args(format_args!("{message}")).build());
     write_stderr(line);
 }
 
@@ -79,11 +73,7 @@ struct Messages {
 
 impl Messages {
     fn new() -> Self {
-        Messages {
-            log: OnceLock::new(),
-            repeats: Mutex::new(Repeats::new()),
-            start: Instant::now(),
-        }
+        Messages { log: OnceLock::new(), repeats: Mutex::new(Repeats::new()), start: Instant::now() }
     }
 
     fn emit(&self, level: Level, line: Vec<u8>) {
@@ -101,10 +91,7 @@ impl Messages {
             &Record::builder()
                 .level(left_out.level)
                 .target(&left_out.target)
-                .args(format_args!(
-                    "{} more messages like this were left out: {}",
-                    left_out.count, left_out.example
-                ))
+                .args(format_args!("{} more messages like this were left out: {}", left_out.count, left_out.example))
                 .key_values(&("repeated", left_out.count))
                 .build(),
         );
@@ -224,11 +211,7 @@ mod tests {
 
         let lines = parse(&text);
         assert_eq!(lines.len(), 12, "{text}");
-        assert!(
-            lines
-                .iter()
-                .all(|line| line["record_type"] == "log" && line.get("seq").is_none())
-        );
+        assert!(lines.iter().all(|line| line["record_type"] == "log" && line.get("seq").is_none()));
         assert_eq!(lines[0]["message"], "ready");
         assert_eq!(lines[0]["port"], 8080);
         assert_eq!(lines[0]["reason"], "it\u{1b}s up");

@@ -175,12 +175,7 @@ pub struct Writer {
 pub fn open(config: &config::Log) -> Result<(Log, Writer), Error> {
     let target = match &config.file {
         Some(path) => Target::file(path),
-        None => Target::Output(
-            io::stdout()
-                .as_fd()
-                .try_clone_to_owned()
-                .map_err(Error::Output)?,
-        ),
+        None => Target::Output(io::stdout().as_fd().try_clone_to_owned().map_err(Error::Output)?),
     };
     open_with(config, target, &Pace::default())
 }
@@ -274,21 +269,13 @@ impl WriterThread {
         }
         self.shared.finish(deadline);
         // The thread ends by itself at the deadline, unless a write blocks it: then it is left behind.
-        let patience =
-            deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(50);
+        let patience = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(50);
         let _ = self.end.recv_timeout(patience);
         let unwritten = self.shared.abandon_queue();
         let stats = self.shared.stats();
         if unwritten > 0 {
-            messages::emergency(&format!(
-                "the log ended with {unwritten} lines that could not be written in time"
-            ));
+            messages::emergency(&format!("the log ended with {unwritten} lines that could not be written in time"));
         }
-        Summary {
-            lines: stats.lines,
-            bytes: stats.bytes,
-            abandoned: stats.abandoned,
-            complete: unwritten == 0,
-        }
+        Summary { lines: stats.lines, bytes: stats.bytes, abandoned: stats.abandoned, complete: unwritten == 0 }
     }
 }

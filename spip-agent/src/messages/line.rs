@@ -19,24 +19,14 @@ const TEXT_BYTES: usize = 4096;
 const FIELDS: usize = 128;
 
 /// Names that a field cannot have: readers tell records from messages by them.
-const RESERVED: [&str; 7] = [
-    "timestamp",
-    "level",
-    "message",
-    "target",
-    "record_type",
-    "seq",
-    "session_id",
-];
+const RESERVED: [&str; 7] = ["timestamp", "level", "message", "target", "record_type", "seq", "session_id"];
 
 /// The largest integer that every JSON reader keeps exactly.
 const EXACT: u64 = 1 << 53;
 
 /// The line of a message, still open at its end.
 pub(super) fn of(record: &Record<'_>) -> Vec<u8> {
-    let seconds = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |time| time.as_secs());
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     let mut out = Vec::with_capacity(256);
     // Writing to a vector and to `Formatted` never fails, but a `Display` may: then the text ends there.
     out.extend_from_slice(b"{\"timestamp\":");
@@ -49,10 +39,7 @@ pub(super) fn of(record: &Record<'_>) -> Vec<u8> {
     quoted(&mut out, record.target());
     json::key(&mut out, "record_type");
     json::string(&mut out, "log");
-    let mut fields = Fields {
-        out,
-        names: Vec::new(),
-    };
+    let mut fields = Fields { out, names: Vec::new() };
     // A source that fails has said what it could.
     let _ = record.key_values().visit(&mut fields);
     fields.out
@@ -154,8 +141,7 @@ mod tests {
     fn parsed(mut line: Vec<u8>) -> Json {
         line.push(b'}');
         assert!(!line.contains(&b'\n'));
-        serde_json::from_slice(&line)
-            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&line)))
+        serde_json::from_slice(&line).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&line)))
     }
 
     fn with_fields(fields: &[(&str, Value<'_>)]) -> Json {
@@ -177,14 +163,9 @@ mod tests {
             .build());
         line.push(b'}');
         let text = String::from_utf8(line).expect("UTF-8");
-        let (time, rest) = text["{\"timestamp\":".len()..]
-            .split_once(',')
-            .expect("a comma");
+        let (time, rest) = text["{\"timestamp\":".len()..].split_once(',').expect("a comma");
         assert!(time.parse::<u64>().expect("seconds") > 1_700_000_000);
-        assert_eq!(
-            rest,
-            r#""level":"info","message":"ready","target":"start","record_type":"log","port":8080}"#
-        );
+        assert_eq!(rest, r#""level":"info","message":"ready","target":"start","record_type":"log","port":8080}"#);
     }
 
     #[test]
@@ -235,10 +216,8 @@ mod tests {
     fn a_line_is_bounded_whatever_it_is_given() {
         let text = "\u{85}".repeat(100_000);
         let names: Vec<String> = (0..1000).map(|number| format!("f{number}")).collect();
-        let fields: Vec<(&str, Value<'_>)> = names
-            .iter()
-            .map(|name| (name.as_str(), Value::from(text.as_str())))
-            .collect();
+        let fields: Vec<(&str, Value<'_>)> =
+            names.iter().map(|name| (name.as_str(), Value::from(text.as_str()))).collect();
         let line = with_fields(&fields);
         assert_eq!(line.as_object().map(serde_json::Map::len), Some(5 + FIELDS));
         let first = line["f0"].as_str().expect("text");
@@ -255,10 +234,7 @@ mod tests {
                 Err(std::fmt::Error)
             }
         }
-        let line = with_fields(&[
-            ("broken", Value::from_display(&Fails)),
-            ("next", Value::from(1)),
-        ]);
+        let line = with_fields(&[("broken", Value::from_display(&Fails)), ("next", Value::from(1))]);
         assert_eq!(line["next"], 1);
     }
 }

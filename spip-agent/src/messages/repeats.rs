@@ -59,13 +59,8 @@ impl Repeats {
 
     /// Whether this message is to be written.
     pub(super) fn admits(&mut self, record: &Record<'_>, now_ms: u64) -> bool {
-        let place = self.hasher.hash_one((
-            record.level(),
-            record.target(),
-            record.module_path(),
-            record.file(),
-            record.line(),
-        ));
+        let place =
+            self.hasher.hash_one((record.level(), record.target(), record.module_path(), record.file(), record.line()));
         let slot = &mut self.slots[place as usize % SLOTS];
         if slot.place != place || now_ms.saturating_sub(slot.since_ms) >= WINDOW_MS {
             if let Some(left_out) = slot.left_out.take() {
@@ -159,14 +154,7 @@ mod tests {
         let mut repeats = Repeats::new();
         assert_eq!((0..20).filter(|&ms| say(&mut repeats, 1, ms)).count(), 10);
         assert!(say(&mut repeats, 1, 1500));
-        assert_eq!(
-            repeats
-                .due(1500)
-                .iter()
-                .map(|left_out| left_out.count)
-                .sum::<u64>(),
-            10
-        );
+        assert_eq!(repeats.due(1500).iter().map(|left_out| left_out.count).sum::<u64>(), 10);
     }
 
     #[test]
@@ -176,18 +164,10 @@ mod tests {
         for round in 0..50 {
             for line in 0..1000 {
                 passed += u64::from(say(&mut repeats, line, round));
-                summed += repeats
-                    .due(round)
-                    .iter()
-                    .map(|left_out| left_out.count)
-                    .sum::<u64>();
+                summed += repeats.due(round).iter().map(|left_out| left_out.count).sum::<u64>();
             }
         }
-        summed += repeats
-            .due(10_000)
-            .iter()
-            .map(|left_out| left_out.count)
-            .sum::<u64>();
+        summed += repeats.due(10_000).iter().map(|left_out| left_out.count).sum::<u64>();
         assert_eq!(passed + summed, 50_000);
     }
 }

@@ -110,18 +110,13 @@ impl Batch {
     /// Goes back to the start of the line of which a part is written.
     pub(super) fn restart_line(&mut self) {
         let written = self.bytes.get(..self.written).unwrap_or_default();
-        self.written = written
-            .iter()
-            .rposition(|&byte| byte == b'\n')
-            .map_or(0, |at| at + 1);
+        self.written = written.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
     }
 }
 
 impl Shared {
     pub(super) fn new(queue_bytes: usize) -> Self {
-        let capacity = u32::try_from(queue_bytes.min(Semaphore::MAX_PERMITS))
-            .unwrap_or(u32::MAX)
-            .max(1);
+        let capacity = u32::try_from(queue_bytes.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX).max(1);
         Shared {
             queue: Mutex::new(Queue {
                 next: Batch::default(),
@@ -239,9 +234,7 @@ impl Shared {
 
     /// What a line costs of the room. A line that is larger than the whole queue takes all of it.
     fn charge(&self, open_line: &[u8]) -> u32 {
-        u32::try_from(open_line.len() + TAIL_BYTES)
-            .unwrap_or(u32::MAX)
-            .min(self.capacity)
+        u32::try_from(open_line.len() + TAIL_BYTES).unwrap_or(u32::MAX).min(self.capacity)
     }
 
     fn append_record(&self, open_line: &[u8], charged: usize, reserved: usize) -> bool {

@@ -39,11 +39,7 @@ const PARTIAL: &str = ".zst.part";
 
 /// A name for the file that is closed now, and the time in it: later than `last`, also when the clock went back, and
 /// not in use.
-pub(super) fn closed_name(
-    path: &Path,
-    now: Timestamp,
-    last: Option<Timestamp>,
-) -> (PathBuf, Timestamp) {
+pub(super) fn closed_name(path: &Path, now: Timestamp, last: Option<Timestamp>) -> (PathBuf, Timestamp) {
     let mut time = now;
     if let Some(last) = last
         && as_text(time) <= as_text(last)
@@ -147,16 +143,13 @@ impl Archive {
     pub(super) fn spawn(self, stack_bytes: usize) -> io::Result<(ClosedFiles, Stop)> {
         let (closed, next) = mpsc::sync_channel(1);
         let stop = Stop(Arc::clone(&self.stop));
-        thread::Builder::new()
-            .name("spip-log-files".into())
-            .stack_size(stack_bytes)
-            .spawn(move || {
-                yield_to_everyone();
-                self.tidy(true);
-                while next.recv().is_ok() && !self.stopped() {
-                    self.tidy(false);
-                }
-            })?;
+        thread::Builder::new().name("spip-log-files".into()).stack_size(stack_bytes).spawn(move || {
+            yield_to_everyone();
+            self.tidy(true);
+            while next.recv().is_ok() && !self.stopped() {
+                self.tidy(false);
+            }
+        })?;
         Ok((ClosedFiles(closed), stop))
     }
 
@@ -195,10 +188,8 @@ impl Archive {
                 continue;
             }
             // Gone in between, or not a file: not ours.
-            let Some(bytes) = fs::symlink_metadata(&path)
-                .ok()
-                .filter(fs::Metadata::is_file)
-                .map(|metadata| metadata.len())
+            let Some(bytes) =
+                fs::symlink_metadata(&path).ok().filter(fs::Metadata::is_file).map(|metadata| metadata.len())
             else {
                 continue;
             };
@@ -288,12 +279,7 @@ impl Archive {
     fn compress_one(&self, plain: &Path, partial: &Path) -> io::Result<()> {
         let mut from = File::open(plain)?;
         let bytes = from.metadata()?.len();
-        let to = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o640)
-            .open(partial)?;
+        let to = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(partial)?;
         let mut encoder = zstd::Encoder::new(to, LEVEL)?;
         encoder.include_checksum(true)?;
         let mut buffer = vec![0; CHUNK_BYTES];
@@ -344,29 +330,18 @@ mod tests {
         let now = time("2025-01-31T23:59:59.000001Z");
         let (first, last) = closed_name(path, now, None);
         // The directory is not there: no name in it is in use.
-        assert_eq!(
-            first,
-            Path::new("/nowhere/at/all/spip.json.20250131T235959.000001Z")
-        );
+        assert_eq!(first, Path::new("/nowhere/at/all/spip.json.20250131T235959.000001Z"));
         let (second, _) = closed_name(path, time("2024-01-01T00:00:00Z"), Some(last));
-        assert_eq!(
-            second,
-            Path::new("/nowhere/at/all/spip.json.20250131T235959.000002Z")
-        );
+        assert_eq!(second, Path::new("/nowhere/at/all/spip.json.20250131T235959.000002Z"));
         assert!(first < second);
     }
 
     #[test]
     fn only_our_own_times_are_recognised() {
         assert!(is_time("20250131T235959.000001Z"));
-        for other in [
-            "",
-            "1",
-            "20250131",
-            "20250131T235959.000001",
-            "20250131T235959.000001ZZ",
-            "2025013xT235959.000001Z",
-        ] {
+        for other in
+            ["", "1", "20250131", "20250131T235959.000001", "20250131T235959.000001ZZ", "2025013xT235959.000001Z"]
+        {
             assert!(!is_time(other), "{other}");
         }
     }

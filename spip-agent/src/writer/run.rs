@@ -37,15 +37,7 @@ enum Next {
 
 impl Run {
     pub(super) fn new(shared: Arc<Shared>, sink: Sink, fsync: Fsync, pace: Pace) -> Self {
-        Run {
-            shared,
-            sink,
-            batch: Batch::default(),
-            fsync,
-            synced: Instant::now(),
-            fault: None,
-            pace,
-        }
+        Run { shared, sink, batch: Batch::default(), fsync, synced: Instant::now(), fault: None, pace }
     }
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
@@ -61,9 +53,7 @@ impl Run {
         let _release = ReleaseOnPanic(Arc::clone(&self.shared));
         loop {
             let tick = self.next_tick();
-            let wake = self
-                .shared
-                .next_batch(&mut self.batch, self.pace.gather, tick);
+            let wake = self.shared.next_batch(&mut self.batch, self.pace.gather, tick);
             if wake.reopen {
                 self.sink.reopen();
             }
@@ -120,10 +110,7 @@ impl Run {
             return;
         };
         let seconds = since.elapsed().as_secs();
-        messages::to_stderr(
-            log::Level::Info,
-            &format!("the log is written again after {seconds} s"),
-        );
+        messages::to_stderr(log::Level::Info, &format!("the log is written again after {seconds} s"));
         log::warn!(
             target: "log",
             seconds,
@@ -134,16 +121,12 @@ impl Run {
 
     /// When there is something to do besides lines.
     fn next_tick(&self) -> Option<Instant> {
-        let sync = (self.fsync == Fsync::Interval && self.sink.dirty())
-            .then_some(self.synced + self.pace.sync);
+        let sync = (self.fsync == Fsync::Interval && self.sink.dirty()).then_some(self.synced + self.pace.sync);
         [sync, self.sink.aged()].into_iter().flatten().min()
     }
 
     fn tick(&mut self) {
-        if self.fsync == Fsync::Interval
-            && self.sink.dirty()
-            && self.synced.elapsed() >= self.pace.sync
-        {
+        if self.fsync == Fsync::Interval && self.sink.dirty() && self.synced.elapsed() >= self.pace.sync {
             self.sync();
             self.synced = Instant::now();
         }

@@ -179,12 +179,7 @@ impl Sink {
         }
         let age = self.rotate_age;
         match self.opened.as_mut() {
-            Some(opened)
-                if opened
-                    .file
-                    .metadata()
-                    .is_ok_and(|metadata| metadata.len() == 0) =>
-            {
+            Some(opened) if opened.file.metadata().is_ok_and(|metadata| metadata.len() == 0) => {
                 // Its age counts from the first line.
                 opened.aged = age.map(|age| now + age);
                 Ok(())
@@ -195,10 +190,7 @@ impl Sink {
 
     fn rotate_if_large(&mut self, batch: &Batch) -> Result<(), Failure> {
         let large = self.rotate_bytes > 0
-            && self
-                .opened
-                .as_ref()
-                .is_some_and(|opened| opened.end.is_some_and(|end| end >= self.rotate_bytes))
+            && self.opened.as_ref().is_some_and(|opened| opened.end.is_some_and(|end| end >= self.rotate_bytes))
             && batch.at_line_start()
             && Instant::now() >= self.rotate_again;
         if large { self.rotate() } else { Ok(()) }
@@ -252,10 +244,7 @@ impl Sink {
         let Target::Path(path) = &self.target else {
             return;
         };
-        let lost = self
-            .opened
-            .as_ref()
-            .is_some_and(|opened| !opened.is_named(path));
+        let lost = self.opened.as_ref().is_some_and(|opened| !opened.is_named(path));
         if lost {
             self.close();
         }
@@ -277,8 +266,7 @@ impl Sink {
 
     fn open_again(&mut self) -> Result<(), Failure> {
         if let Target::Path(path) = &self.target {
-            let opened = Opened::path(path, self.rotate_age)
-                .map_err(|error| Failure::Fault(error.to_string()))?;
+            let opened = Opened::path(path, self.rotate_age).map_err(|error| Failure::Fault(error.to_string()))?;
             self.replace(opened);
         }
         Ok(())
@@ -294,8 +282,7 @@ impl Sink {
         let Some(opened) = self.opened.as_mut() else {
             return Err(self.failure(&ErrorKind::NotFound.into()));
         };
-        let limit = (self.rotate_bytes > 0 && Instant::now() >= self.rotate_again)
-            .then_some(self.rotate_bytes);
+        let limit = (self.rotate_bytes > 0 && Instant::now() >= self.rotate_again).then_some(self.rotate_bytes);
         let before = batch.written;
         let result = opened.append(batch, limit, &mut self.lock_again);
         // A line that had to be begun again has no line feed before its end: no line is counted twice.
@@ -322,11 +309,7 @@ impl Sink {
             Target::Output(_) => {
                 let text = format!("cannot write to standard output: {error}");
                 let passing = matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::ENOBUFS));
-                if regular || passing {
-                    Failure::Fault(text)
-                } else {
-                    Failure::Closed(text)
-                }
+                if regular || passing { Failure::Fault(text) } else { Failure::Closed(text) }
             }
         }
     }

@@ -41,13 +41,7 @@ impl Directory {
     fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = fs::read_dir(&self.0)
             .expect("the directory")
-            .map(|entry| {
-                entry
-                    .expect("an entry")
-                    .file_name()
-                    .into_string()
-                    .expect("UTF-8")
-            })
+            .map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"))
             .collect();
         names.sort();
         names
@@ -99,11 +93,7 @@ fn end(thread: WriterThread) -> Summary {
 }
 
 fn block_on<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .expect("a runtime")
-        .block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime").block_on(future)
 }
 
 /// A record of some hundred bytes, open at its end.
@@ -113,14 +103,10 @@ fn record(thread: usize, number: usize) -> Vec<u8> {
 }
 
 fn parse(text: &[u8]) -> Vec<Value> {
-    assert!(
-        text.is_empty() || text.ends_with(b"\n"),
-        "the last line has no end"
-    );
+    assert!(text.is_empty() || text.ends_with(b"\n"), "the last line has no end");
     text.split_inclusive(|&byte| byte == b'\n')
         .map(|line| {
-            serde_json::from_slice(line)
-                .unwrap_or_else(|error| panic!("{error} in {}", String::from_utf8_lossy(line)))
+            serde_json::from_slice(line).unwrap_or_else(|error| panic!("{error} in {}", String::from_utf8_lossy(line)))
         })
         .collect()
 }
@@ -135,10 +121,7 @@ fn numbers(lines: &[Value], key: &str) -> Vec<u64> {
 
 /// Asserts that `seq` is 1, 2, 3 … `count`, in this order.
 fn assert_complete(lines: &[Value], count: u64) {
-    assert!(
-        numbers(lines, "seq").into_iter().eq(1..=count),
-        "the sequence has a gap or a wrong order within {count}"
-    );
+    assert!(numbers(lines, "seq").into_iter().eq(1..=count), "the sequence has a gap or a wrong order within {count}");
 }
 
 /// Looks again and again, for at most twenty seconds.

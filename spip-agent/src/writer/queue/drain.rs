@@ -38,12 +38,7 @@ pub(in crate::writer) enum Pause {
 impl Shared {
     /// Waits for lines, at most `gather` after the first one came, and swaps them into the empty `batch`. Without lines
     /// it returns at `tick`, or when it is asked to reopen or to end.
-    pub(in crate::writer) fn next_batch(
-        &self,
-        batch: &mut Batch,
-        gather: Duration,
-        tick: Option<Instant>,
-    ) -> Wake {
+    pub(in crate::writer) fn next_batch(&self, batch: &mut Batch, gather: Duration, tick: Option<Instant>) -> Wake {
         let mut queue = self.lock();
         if queue.next.bytes.is_empty() {
             // All caught up: a buffer that a burst has left behind goes back.
@@ -136,16 +131,11 @@ impl Shared {
     /// Ends the queue and counts the lines in it and in flight as abandoned. Returns how many there were.
     pub(in crate::writer) fn abandon_queue(&self) -> u64 {
         let mut queue = self.lock();
-        if mem::replace(&mut queue.ended, true)
-            && queue.next.bytes.is_empty()
-            && queue.in_flight == 0
-        {
+        if mem::replace(&mut queue.ended, true) && queue.next.bytes.is_empty() && queue.in_flight == 0 {
             return 0;
         }
         self.room.close();
-        let unwritten = queue
-            .accepted
-            .saturating_sub(self.counters.lines.load(Relaxed));
+        let unwritten = queue.accepted.saturating_sub(self.counters.lines.load(Relaxed));
         // Counted once, also when it is asked again.
         queue.accepted -= unwritten;
         queue.next = Batch::default();
@@ -155,22 +145,10 @@ impl Shared {
         unwritten
     }
 
-    fn wait<'a>(
-        &self,
-        queue: MutexGuard<'a, Queue>,
-        wait: Option<Duration>,
-    ) -> MutexGuard<'a, Queue> {
+    fn wait<'a>(&self, queue: MutexGuard<'a, Queue>, wait: Option<Duration>) -> MutexGuard<'a, Queue> {
         match wait {
-            Some(wait) => {
-                self.work
-                    .wait_timeout(queue, wait)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0
-            }
-            None => self
-                .work
-                .wait(queue)
-                .unwrap_or_else(PoisonError::into_inner),
+            Some(wait) => self.work.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0,
+            None => self.work.wait(queue).unwrap_or_else(PoisonError::into_inner),
         }
     }
 

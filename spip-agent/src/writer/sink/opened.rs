@@ -64,11 +64,7 @@ impl Opened {
             // Read too, for the look at the last byte.
             options.read(true).create(true);
         }
-        let failed = |cause: io::Error| Error::Open {
-            path: path.to_owned(),
-            remedy: remedy(&cause),
-            cause,
-        };
+        let failed = |cause: io::Error| Error::Open { path: path.to_owned(), remedy: remedy(&cause), cause };
         let file = options.open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         if special && let Ok(flags) = fcntl(&file, FcntlArg::F_GETFL) {
@@ -124,22 +120,12 @@ impl Opened {
 
     /// Whether the file has lost its last name.
     pub(super) fn is_removed(&self) -> bool {
-        self.named
-            && self.regular
-            && self
-                .file
-                .metadata()
-                .is_ok_and(|metadata| metadata.nlink() == 0)
+        self.named && self.regular && self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
     }
 
     /// One write of whole lines, or of the rest of a line that was begun. A file that reaches `limit` bytes is not
     /// filled further than to the end of that line.
-    pub(super) fn append(
-        &mut self,
-        batch: &mut Batch,
-        limit: Option<u64>,
-        lock_again: &mut Instant,
-    ) -> io::Result<()> {
+    pub(super) fn append(&mut self, batch: &mut Batch, limit: Option<u64>, lock_again: &mut Instant) -> io::Result<()> {
         let locked = self.named && self.regular && lock(&self.file, lock_again);
         let result = self.append_one(batch, limit);
         if locked {
@@ -151,9 +137,7 @@ impl Opened {
     fn append_one(&mut self, batch: &mut Batch, limit: Option<u64>) -> io::Result<()> {
         let room = if self.named && self.regular {
             let length = self.prepare_end(batch)?;
-            limit.map_or(usize::MAX, |limit| {
-                usize::try_from(limit.saturating_sub(length)).unwrap_or(usize::MAX)
-            })
+            limit.map_or(usize::MAX, |limit| usize::try_from(limit.saturating_sub(length)).unwrap_or(usize::MAX))
         } else {
             if self.end.is_none() {
                 batch.restart_line();
@@ -163,11 +147,7 @@ impl Opened {
                 self.file.write_all(b"\n")?;
                 self.broken = false;
             }
-            if self.regular {
-                usize::MAX
-            } else {
-                STREAM_BYTES
-            }
+            if self.regular { usize::MAX } else { STREAM_BYTES }
         };
         let rest = &batch.bytes[batch.written..];
         let chunk = &rest[..whole_lines(rest, room)];
@@ -215,16 +195,12 @@ fn whole_lines(rest: &[u8], room: usize) -> usize {
         return rest.len();
     }
     let from = room.saturating_sub(1);
-    rest[from..]
-        .iter()
-        .position(|&byte| byte == b'\n')
-        .map_or(rest.len(), |at| from + at + 1)
+    rest[from..].iter().position(|&byte| byte == b'\n').map_or(rest.len(), |at| from + at + 1)
 }
 
 /// Whether what is written to standard output next would continue a line: `spip-agent >> file` after a kill.
 fn ends_inside_line(file: &File, length: u64) -> io::Result<bool> {
-    let appends =
-        OFlag::from_bits_truncate(fcntl(file, FcntlArg::F_GETFL)?).contains(OFlag::O_APPEND);
+    let appends = OFlag::from_bits_truncate(fcntl(file, FcntlArg::F_GETFL)?).contains(OFlag::O_APPEND);
     if length == 0 || (!appends && (&*file).stream_position()? != length) {
         return Ok(false);
     }
@@ -237,18 +213,11 @@ fn ends_inside_line(file: &File, length: u64) -> io::Result<bool> {
 
 /// How old a file is, by its birth where the file system knows it: a restart does not make it young again.
 fn age_of(metadata: &fs::Metadata) -> Duration {
-    metadata
-        .created()
-        .ok()
-        .and_then(|born| SystemTime::now().duration_since(born).ok())
-        .unwrap_or_default()
+    metadata.created().ok().and_then(|born| SystemTime::now().duration_since(born).ok()).unwrap_or_default()
 }
 
 fn not_a_file(path: &Path, kind: &'static str) -> Error {
-    Error::NotAFile {
-        path: path.to_owned(),
-        kind,
-    }
+    Error::NotAFile { path: path.to_owned(), kind }
 }
 
 fn remedy(cause: &io::Error) -> &'static str {
@@ -294,16 +263,7 @@ mod tests {
     #[test]
     fn a_chunk_ends_with_the_line_in_which_the_room_is_used_up() {
         let lines = b"aa\nbbb\nc\n";
-        for (room, expected) in [
-            (0, 3),
-            (1, 3),
-            (3, 3),
-            (4, 7),
-            (7, 7),
-            (8, 9),
-            (9, 9),
-            (100, 9),
-        ] {
+        for (room, expected) in [(0, 3), (1, 3), (3, 3), (4, 7), (7, 7), (8, 9), (9, 9), (100, 9)] {
             assert_eq!(whole_lines(lines, room), expected, "room {room}");
         }
     }

@@ -14,9 +14,7 @@ fn the_part_of_a_line_that_a_kill_left_is_ended_before_the_next_record() {
     block_on(log.record(&record(0, 0)));
     assert!(end(thread).complete);
     let text = fs::read(&path).expect("the file");
-    let rest = text
-        .strip_prefix(b"{\"whole\":1}\n{\"torn\":\n")
-        .expect("the part is ended once");
+    let rest = text.strip_prefix(b"{\"whole\":1}\n{\"torn\":\n").expect("the part is ended once");
     assert_complete(&parse(rest), 1);
 }
 
@@ -59,11 +57,7 @@ fn two_agents_share_a_file_without_tearing_a_line() {
     }
     let lines = lines(&path);
     for number in 0..2 {
-        let own: Vec<Value> = lines
-            .iter()
-            .filter(|line| line["thread"] == number)
-            .cloned()
-            .collect();
+        let own: Vec<Value> = lines.iter().filter(|line| line["thread"] == number).cloned().collect();
         assert_complete(&own, 20_000);
     }
 }
@@ -126,9 +120,7 @@ fn a_directory_that_goes_and_comes_back_costs_no_record() {
     block_on(log.record(&record(0, 1)));
     until("the fault is seen", || log.stats().write_failures == 1);
     // The queue fills; then records wait.
-    let filled = (2..)
-        .take_while(|&number| log.try_record(&record(0, number)))
-        .count() as u64;
+    let filled = (2..).take_while(|&number| log.try_record(&record(0, number))).count() as u64;
     thread::sleep(3 * fast().retry);
     assert_eq!(log.stats().write_failures, 1, "retries are not counted");
     assert_eq!(log.stats().lines, 1);
@@ -143,8 +135,7 @@ fn a_right_that_is_lost_and_given_again_costs_no_record() {
     let directory = Directory::new();
     let path = directory.file("log");
     fs::set_permissions(&directory.0, fs::Permissions::from_mode(0o777)).expect("rights");
-    let rights =
-        |mode| fs::set_permissions(&directory.0, fs::Permissions::from_mode(mode)).expect("rights");
+    let rights = |mode| fs::set_permissions(&directory.0, fs::Permissions::from_mode(mode)).expect("rights");
     let (log, thread) = without_privileges(|| started(&config(&path)));
     block_on(log.record(&record(0, 0)));
     until("written", || log.stats().lines == 1);
@@ -171,11 +162,7 @@ fn a_device_that_is_full_is_tried_until_the_end() {
 #[test]
 fn what_cannot_be_opened_is_named_with_a_remedy() {
     let directory = Directory::new();
-    let text = |path: &Path| {
-        open(&config(path))
-            .expect_err("it cannot be opened")
-            .to_string()
-    };
+    let text = |path: &Path| open(&config(path)).expect_err("it cannot be opened").to_string();
     let missing = directory.file("missing/log");
     assert_eq!(
         text(&missing),
@@ -190,10 +177,7 @@ fn what_cannot_be_opened_is_named_with_a_remedy() {
     assert!(text(&pipe).ends_with("start the reader of the pipe first"));
     fs::set_permissions(&directory.0, fs::Permissions::from_mode(0o555)).expect("rights");
     let forbidden = without_privileges(|| text(&directory.file("log")));
-    assert!(
-        forbidden.contains("allow the agent to read and write"),
-        "{forbidden}"
-    );
+    assert!(forbidden.contains("allow the agent to read and write"), "{forbidden}");
 }
 
 /// Tells the test that it runs in a process of its own, which writes to the log of this name until it is killed.
@@ -217,25 +201,17 @@ fn a_kill_under_load_costs_the_end_of_the_log_and_nothing_before() {
     for round in 0..5_u64 {
         let _ = fs::remove_file(&path);
         let mut victim = Command::new(std::env::current_exe().expect("this program"))
-            .args([
-                "--exact",
-                "writer::tests::faults::a_kill_under_load_costs_the_end_of_the_log_and_nothing_before",
-            ])
+            .args(["--exact", "writer::tests::faults::a_kill_under_load_costs_the_end_of_the_log_and_nothing_before"])
             .env(VICTIM, &path)
             .stdout(std::process::Stdio::null())
             .spawn()
             .expect("the process starts");
-        until("it writes", || {
-            fs::metadata(&path).is_ok_and(|metadata| metadata.len() > 200_000 + round * 37_000)
-        });
+        until("it writes", || fs::metadata(&path).is_ok_and(|metadata| metadata.len() > 200_000 + round * 37_000));
         victim.kill().expect("killed");
         victim.wait().expect("gone");
 
         let before = fs::read(&path).expect("the log");
-        let whole = before
-            .iter()
-            .rposition(|&byte| byte == b'\n')
-            .map_or(0, |at| at + 1);
+        let whole = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
         let count = parse(&before[..whole]).len() as u64;
         assert_complete(&parse(&before[..whole]), count);
         // The next start goes on behind it.
@@ -244,14 +220,8 @@ fn a_kill_under_load_costs_the_end_of_the_log_and_nothing_before() {
         assert!(end(thread).complete);
         let after = fs::read(&path).expect("the log");
         assert_eq!(&after[..before.len()], before);
-        let separator = if whole == before.len() {
-            &b""[..]
-        } else {
-            &b"\n"[..]
-        };
-        let added = after[before.len()..]
-            .strip_prefix(separator)
-            .expect("the part is ended");
+        let separator = if whole == before.len() { &b""[..] } else { &b"\n"[..] };
+        let added = after[before.len()..].strip_prefix(separator).expect("the part is ended");
         assert_complete(&parse(added), 1);
     }
 }

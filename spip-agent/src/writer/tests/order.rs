@@ -30,15 +30,9 @@ fn eight_threads_write_whole_lines_with_complete_numbers() {
     let lines = lines(&path);
     assert_complete(&lines, (THREADS * RECORDS) as u64);
     for number in 0..THREADS {
-        let own: Vec<u64> = lines
-            .iter()
-            .filter(|line| line["thread"] == number)
-            .filter_map(|line| line["number"].as_u64())
-            .collect();
-        assert!(
-            own.into_iter().eq(0..RECORDS as u64),
-            "thread {number} is out of order"
-        );
+        let own: Vec<u64> =
+            lines.iter().filter(|line| line["thread"] == number).filter_map(|line| line["number"].as_u64()).collect();
+        assert!(own.into_iter().eq(0..RECORDS as u64), "thread {number} is out of order");
     }
     assert_eq!(summary.lines, (THREADS * RECORDS) as u64);
     assert_eq!(summary.bytes, fs::metadata(&path).expect("the log").len());
@@ -48,16 +42,11 @@ fn eight_threads_write_whole_lines_with_complete_numbers() {
 
 /// Fills the queue and returns how many records went in.
 fn fill(log: &Log) -> usize {
-    (0..)
-        .take_while(|&number| log.try_record(&record(0, number)))
-        .count()
+    (0..).take_while(|&number| log.try_record(&record(0, number))).count()
 }
 
 fn is_pending<F: Future>(future: std::pin::Pin<&mut F>) -> bool {
-    matches!(
-        future.poll(&mut Context::from_waker(Waker::noop())),
-        Poll::Pending
-    )
+    matches!(future.poll(&mut Context::from_waker(Waker::noop())), Poll::Pending)
 }
 
 #[test]
@@ -174,10 +163,7 @@ fn a_record_that_is_larger_than_the_queue_goes_through() {
     assert!(end(thread).complete);
     let lines = lines(&path);
     assert_complete(&lines, 3);
-    assert_eq!(
-        lines[1]["large"].as_str().map(str::len),
-        Some(1_000_000 - 10)
-    );
+    assert_eq!(lines[1]["large"].as_str().map(str::len), Some(1_000_000 - 10));
 }
 
 #[test]
@@ -238,11 +224,7 @@ fn a_line_is_written_without_a_further_one_that_pushes_it() {
     for fsync in [Fsync::Never, Fsync::Interval, Fsync::Always] {
         let directory = Directory::new();
         let path = directory.file("log");
-        let (log, writer) = open(&config::Log {
-            fsync,
-            ..config(&path)
-        })
-        .expect("the log opens");
+        let (log, writer) = open(&config::Log { fsync, ..config(&path) }).expect("the log opens");
         let thread = writer.spawn().expect("the thread starts");
         for number in 0..3 {
             block_on(log.record(&record(0, number)));
@@ -256,10 +238,7 @@ fn a_line_is_written_without_a_further_one_that_pushes_it() {
 fn a_buffer_that_grew_by_a_burst_is_small_again_afterwards() {
     let directory = Directory::new();
     let path = directory.file("log");
-    let (log, writer) = opened(&config::Log {
-        queue_bytes: 8 * 1024 * 1024,
-        ..config(&path)
-    });
+    let (log, writer) = opened(&config::Log { queue_bytes: 8 * 1024 * 1024, ..config(&path) });
     fill(&log);
     assert!(log.shared.capacity_of_next() > 4 * 1024 * 1024);
     let thread = writer.spawn().expect("the thread starts");

@@ -12,11 +12,7 @@ fn on_pipe(queue_bytes: usize) -> (Log, WriterThread, io::PipeReader) {
 }
 
 fn on(output: OwnedFd, queue_bytes: usize) -> (Log, WriterThread) {
-    let config = config::Log {
-        file: None,
-        queue_bytes,
-        ..config(Path::new("unused"))
-    };
+    let config = config::Log { file: None, queue_bytes, ..config(Path::new("unused")) };
     let (log, writer) = open_with(&config, Target::Output(output), &fast()).expect("the log opens");
     (log, writer.spawn().expect("the thread starts"))
 }
@@ -47,11 +43,7 @@ fn a_slow_reader_gets_every_line() {
 #[test]
 fn a_pipe_that_is_not_blocking_is_waited_for() {
     let (mut reader, pipe) = io::pipe().expect("a pipe");
-    nix::fcntl::fcntl(
-        &pipe,
-        nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
-    )
-    .expect("the flag");
+    nix::fcntl::fcntl(&pipe, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).expect("the flag");
     let (log, thread) = on(OwnedFd::from(pipe), 1024 * 1024);
     (0..3000).for_each(|number| assert!(log.try_record(&record(0, number))));
     // The pipe is full before the first byte is read.
@@ -102,9 +94,7 @@ fn a_closed_reader_releases_everybody_and_is_reported() {
 #[test]
 fn the_end_does_not_wait_longer_than_its_deadline_for_a_reader() {
     let (log, thread, reader) = on_pipe(1024 * 1024);
-    let count = (0..)
-        .take_while(|&number| log.try_record(&record(0, number)))
-        .count() as u64;
+    let count = (0..).take_while(|&number| log.try_record(&record(0, number))).count() as u64;
     let before = Instant::now();
     let summary = thread.finish(before + Duration::from_millis(100));
     assert!(before.elapsed() < Duration::from_secs(5));
@@ -118,19 +108,10 @@ fn output_that_is_appended_to_a_file_begins_with_a_new_line_after_a_kill() {
     let directory = Directory::new();
     let path = directory.file("log");
     fs::write(&path, "{\"torn\":").expect("the file");
-    let file = fs::OpenOptions::new()
-        .append(true)
-        .open(&path)
-        .expect("the file");
+    let file = fs::OpenOptions::new().append(true).open(&path).expect("the file");
     let (log, thread) = on(OwnedFd::from(file), 16 * 1024);
     block_on(log.record(&record(0, 0)));
     assert!(end(thread).complete);
     let text = fs::read(&path).expect("the file");
-    assert_complete(
-        &parse(
-            text.strip_prefix(b"{\"torn\":\n")
-                .expect("the part is ended"),
-        ),
-        1,
-    );
+    assert_complete(&parse(text.strip_prefix(b"{\"torn\":\n").expect("the part is ended")), 1);
 }
