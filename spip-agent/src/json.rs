@@ -29,53 +29,40 @@ pub fn string(out: &mut Vec<u8>, text: &str) {
 pub fn lossy_string(out: &mut Vec<u8>, bytes: &[u8]) {
     out.reserve(bytes.len() + 2);
     out.push(b'"');
-    let mut rest = bytes;
-    loop {
-        // Bytes that can begin no sequence are each a broken part of their own. Binary payloads are full of them.
-        while let [0x80..=0xc1 | 0xf5..=0xff, after @ ..] = rest {
-            out.extend_from_slice(REPLACEMENT);
-            rest = after;
-        }
-        match std::str::from_utf8(rest) {
-            Ok(valid) => {
-                escaped(out, valid);
-                break;
-            }
-            Err(error) => {
-                let (valid, broken) = rest.split_at(error.valid_up_to());
-                // `valid` was just found to be UTF-8: `from_utf8` cannot refuse it.
-                if let Ok(valid) = std::str::from_utf8(valid) {
-                    escaped(out, valid);
-                }
-                out.extend_from_slice(REPLACEMENT);
-                // No length: the input ends in the middle of a sequence.
-                rest = broken.get(error.error_len().unwrap_or(broken.len())..).unwrap_or_default();
-            }
-        }
-    }
+    lossy_escaped(out, bytes);
     out.push(b'"');
 }
 
 /// Appends what `text` is inside the quotes of a JSON string.
 pub fn escaped(out: &mut Vec<u8>, text: &str) {
-    let bytes = text.as_bytes();
+    lossy_escaped(out, text.as_bytes());
+}
+
+fn lossy_escaped(out: &mut Vec<u8>, bytes: &[u8]) {
     // Start of the run that is not copied yet, and the position that is looked at.
     let (mut run, mut at) = (0, 0);
-    while let Some(found) = next_special(bytes, at) {
-        let (replaced, length) = match bytes[found] {
-            byte @ (0..0x20 | b'"' | b'\\' | 0x7f) => (u32::from(byte), 1),
-            _ => match text[found..].chars().next() {
-                Some(character) if hidden(character) => (u32::from(character), character.len_utf8()),
-                Some(character) => {
-                    at = found + character.len_utf8();
+    while let Some(&byte) = bytes.get(at) {
+        let (length, replaced) = match byte {
+            0..0x20 | b'"' | b'\\' | 0x7f => (1, Some(u32::from(byte))),
+            0x20..0x7f => {
+                at = end_of_plain(bytes, at + 1);
+                continue;
+            }
+            0x80.. => match sequence(&bytes[at..]) {
+                Ok((length, code)) if hidden(code) => (length, Some(code)),
+                Ok((length, _)) => {
+                    at += length;
                     continue;
                 }
-                None => break,
+                Err(length) => (length, None),
             },
         };
-        out.extend_from_slice(&bytes[run..found]);
-        escape(out, replaced);
-        at = found + length;
+        out.extend_from_slice(&bytes[run..at]);
+        match replaced {
+            Some(code) => escape(out, code),
+            None => out.extend_from_slice(REPLACEMENT),
+        }
+        at += length;
         run = at;
     }
     out.extend_from_slice(&bytes[run..]);
@@ -121,16 +108,38 @@ pub fn key(out: &mut Vec<u8>, name: &str) {
     out.push(b':');
 }
 
+/// The UTF-8 sequence at the start of `bytes`, which begin with a byte outside ASCII: its length and character, or the
+/// length of its maximal part if it is broken (The Unicode Standard, table 3-7 and section 3.9, "U+FFFD substitution of
+/// maximal subparts").
+fn sequence(bytes: &[u8]) -> Result<(usize, u32), usize> {
+    let first = bytes.first().copied().unwrap_or_default();
+    let (length, second) = match first {
+        0xc2..=0xdf => (2, 0x80..=0xbf),
+        0xe0 => (3, 0xa0..=0xbf),
+        0xed => (3, 0x80..=0x9f),
+        0xe1..=0xef => (3, 0x80..=0xbf),
+        0xf0 => (4, 0x90..=0xbf),
+        0xf1..=0xf3 => (4, 0x80..=0xbf),
+        0xf4 => (4, 0x80..=0x8f),
+        _ => return Err(1),
+    };
+    let mut code = u32::from(first & (0x7f >> length));
+    for at in 1..length {
+        match bytes.get(at) {
+            Some(byte) if at == 1 && !second.contains(byte) => return Err(1),
+            Some(byte @ 0x80..=0xbf) => code = code << 6 | u32::from(byte & 0x3f),
+            _ => return Err(at),
+        }
+    }
+    Ok((length, code))
+}
+
 /// Whether a character outside ASCII is invisible or moves what stands around it: C1 controls, line and paragraph
 /// separator, and the Bidi_Control characters of Unicode (UAX #9).
-fn hidden(character: char) -> bool {
+fn hidden(code: u32) -> bool {
     matches!(
-        character,
-        '\u{80}'..='\u{9f}'
-            | '\u{61c}'
-            | '\u{200e}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2066}'..='\u{2069}'
+        code,
+        0x80..=0x9f | 0x61c | 0x200e..=0x200f | 0x2028..=0x202e | 0x2066..=0x2069
     )
 }
 
@@ -153,29 +162,20 @@ fn escape(out: &mut Vec<u8>, code: u32) {
     out.extend_from_slice(&[b'\\', short]);
 }
 
-/// The position of the next byte, from `from` on, that cannot be copied unseen: what JSON escapes, DEL, and the first
-/// bytes of UTF-8 sequences in which a hidden character may stand (0xc2, 0xd8, 0xe2).
-fn next_special(bytes: &[u8], from: usize) -> Option<usize> {
+/// Where the run of plain ASCII that goes on at `from` ends.
+fn end_of_plain(bytes: &[u8], from: usize) -> usize {
     let mut at = from;
-    let (words, _) = bytes.get(from..)?.as_chunks::<8>();
+    let (words, rest) = bytes.get(from..).unwrap_or_default().as_chunks::<8>();
     for word in words {
         let suspects = suspects(u64::from_le_bytes(*word));
         if suspects != 0 {
-            // Bytes below the first suspect are plain for certain; a carry can only mark too many above it.
-            for (offset, &byte) in word.iter().enumerate().skip(suspects.trailing_zeros() as usize / 8) {
-                if special(byte) {
-                    return Some(at + offset);
-                }
-            }
+            // The lowest suspect is one for certain: a borrow can only mark too many above it.
+            return at + suspects.trailing_zeros() as usize / 8;
         }
         at += 8;
     }
-    bytes[at..].iter().position(|&byte| special(byte)).map(|offset| at + offset)
-}
-
-/// Whether a byte needs a closer look.
-fn special(byte: u8) -> bool {
-    matches!(byte, 0..0x20 | b'"' | b'\\' | 0x7f | 0xc2 | 0xd8 | 0xe2)
+    let plain = |&byte: &u8| matches!(byte, 0x20..0x7f) && byte != b'"' && byte != b'\\';
+    at + rest.iter().take_while(|byte| plain(byte)).count()
 }
 
 /// The high bit of each byte of a word that may be special: those outside ASCII, below 0x20, and equal to `"`, `\` or
@@ -249,6 +249,19 @@ mod tests {
     }
 
     #[test]
+    fn broken_sequences_are_written_as_from_utf8_lossy_reads_them() {
+        // The bounds of every range that the tables of UTF-8 know.
+        const BOUNDS: [u8; 18] = [
+            0x41, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc1, 0xc2, 0xe0, 0xe2, 0xed, 0xef, 0xf0, 0xf4, 0xf5, 0xff,
+        ];
+        for number in 0..BOUNDS.len().pow(4) {
+            let byte = |place: u32| BOUNDS[number / BOUNDS.len().pow(place) % BOUNDS.len()];
+            let bytes = [byte(0), byte(1), byte(2), byte(3)];
+            assert_eq!(parsed(&of_bytes(&bytes)), String::from_utf8_lossy(&bytes), "{bytes:02x?}");
+        }
+    }
+
+    #[test]
     fn short_escapes_are_used_where_json_has_them() {
         assert_eq!(of_text("\"\\\u{8}\t\n\u{c}\r/"), r#""\"\\\b\t\n\f\r/""#);
         assert_eq!(of_text("\0\u{1b}\u{7f}\u{85}\u{2028}"), r#""\u0000\u001b\u007f\u0085\u2028""#);
@@ -276,7 +289,7 @@ mod tests {
         #[test]
         fn any_bytes_come_back_as_from_utf8_lossy_reads_them(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let json = of_bytes(&bytes);
-            prop_assert!(!json.chars().any(|c| c.is_control() || hidden(c)));
+            prop_assert!(!json.chars().any(|c| c.is_control() || hidden(u32::from(c))));
             prop_assert_eq!(parsed(&json), String::from_utf8_lossy(&bytes));
             prop_assert!(json.len() <= 6 * bytes.len() + 2);
         }

@@ -132,3 +132,92 @@ impl log::Log for Messages {
         left_out.iter().for_each(|left_out| self.sum_up(left_out));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::process::Command;
+    use std::time::Duration;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::config::{self, Compress, Fsync};
+
+    /// Tells the test below that it runs in a process of its own, and where its log is.
+    const CHILD: &str = "SPIP_TEST_MESSAGES";
+
+    fn in_child(path: PathBuf) {
+        start(LevelFilter::Info);
+        log::info!(target: "early", port = 8080; "before the log is open");
+        let config = config::Log {
+            file: Some(path),
+            fsync: Fsync::Never,
+            rotate_bytes: 0,
+            rotate_age: None,
+            keep_files: 0,
+            keep_bytes: 0,
+            compress: Compress::None,
+            queue_bytes: 4096,
+        };
+        let (log, writer) = writer::open(&config).expect("the log opens");
+        init(log.clone(), LevelFilter::Info);
+        log::info!(target: "ready", port = 8080, reason = "it\u{1b}s up"; "ready");
+        log::debug!(target: "ready", "not at this level");
+        for number in 0..15 {
+            log::info!(target: "flood", number; "again");
+        }
+        let thread = writer.spawn().expect("the thread starts");
+        while log.stats().queued_bytes > 0 || log.stats().lines < 11 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::sleep(Duration::from_millis(1100));
+        log::logger().flush();
+        let summary = thread.finish(Instant::now() + Duration::from_secs(10));
+        assert!(summary.complete);
+        log::info!(target: "late", "nobody can take this");
+        log::warn!(target: "late", "this is for standard error");
+    }
+
+    #[test]
+    fn messages_go_to_the_log_and_what_it_cannot_take_goes_to_standard_error() {
+        if let Some(path) = std::env::var_os(CHILD) {
+            return in_child(path.into());
+        }
+        let path = std::env::temp_dir().join(format!("spip-messages-{}", std::process::id()));
+        let output = Command::new(std::env::current_exe().expect("this program"))
+            .args([
+                "--exact",
+                "messages::tests::messages_go_to_the_log_and_what_it_cannot_take_goes_to_standard_error",
+                "--nocapture",
+            ])
+            .env(CHILD, &path)
+            .output()
+            .expect("the process starts");
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let _ = std::fs::remove_file(&path);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        let parse = |text: &str| -> Vec<Value> {
+            text.lines()
+                .filter(|line| line.starts_with('{'))
+                .map(|line| serde_json::from_str(line).expect("a JSON line"))
+                .collect()
+        };
+        let stderr: Vec<Value> = parse(&said);
+        let targets: Vec<_> = stderr.iter().map(|line| &line["target"]).collect();
+        assert_eq!(targets, ["early", "late"], "{said}");
+        assert_eq!(stderr[1]["level"], "warn");
+
+        let lines = parse(&text);
+        assert_eq!(lines.len(), 12, "{text}");
+        assert!(lines.iter().all(|line| line["record_type"] == "log" && line.get("seq").is_none()));
+        assert_eq!(lines[0]["message"], "ready");
+        assert_eq!(lines[0]["port"], 8080);
+        assert_eq!(lines[0]["reason"], "it\u{1b}s up");
+        assert!(!text.contains('\u{1b}'));
+        assert!(lines[1..11].iter().all(|line| line["message"] == "again"));
+        assert_eq!(lines[11]["repeated"], 5);
+        assert_eq!(lines[11]["target"], "flood");
+    }
+}

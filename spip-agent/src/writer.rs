@@ -113,8 +113,10 @@ impl Log {
     ///
     /// Waits while the queue is full, first come, first served. Cancel-safe: a call that is dropped while it waits has
     /// handed over nothing. After the log has ended the record is counted as abandoned.
-    pub async fn record(&self, open_line: &[u8]) {
-        self.shared.record(open_line).await;
+    ///
+    /// Every session's future contains this one: it is handed on as it is, so that it is not wrapped in a second one.
+    pub fn record<'a>(&'a self, open_line: &'a [u8]) -> impl Future<Output = ()> + Send + 'a {
+        self.shared.record(open_line)
     }
 
     /// Hands over a record without ever waiting, for those who cannot: when the queue is full it goes into a reserve,

@@ -5,34 +5,30 @@
 //! under a mutex that nobody holds longer than for that copy. The batch that is being written counts as queued until
 //! it is written, so both buffers together stay within the bound, give or take the reserve.
 //!
-//! A buffer that grew by a burst is made small again when the writer has caught up.
+//! `drain` is the writer's side of it.
 
-use std::mem;
+mod drain;
+
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::{Notify, Semaphore, TryAcquireError};
 
 use super::Stats;
+pub(super) use drain::Pause;
 
 /// A batch of this size is written without waiting for more, in bytes: large enough that the system call is nothing
 /// beside the copy, small enough to stay in the cache.
 const LARGE_BATCH_BYTES: usize = 256 * 1024;
-
-/// What an empty buffer may keep, in bytes.
-const KEPT_BYTES: usize = 256 * 1024;
 
 /// Room for what the log adds to a record: `,"seq":`, twenty digits, brace and line feed.
 const TAIL_BYTES: usize = 32;
 
 /// The reserve of those who cannot wait is at least this large, in bytes.
 const MINIMUM_RESERVE_BYTES: usize = 1024 * 1024;
-
-/// How often the end of the log looks for those who were let in and have not appended yet.
-const STRAGGLER_PAUSE: Duration = Duration::from_millis(2);
 
 /// What readers of the statistics look at without the lock.
 #[derive(Debug, Default)]
@@ -116,26 +112,6 @@ impl Batch {
         let written = self.bytes.get(..self.written).unwrap_or_default();
         self.written = written.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
     }
-}
-
-/// Why the writer was woken.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Wake {
-    /// The file is to be opened anew.
-    pub(super) reopen: bool,
-    /// Nothing will come after this batch.
-    pub(super) last: bool,
-}
-
-/// What ended a pause between two attempts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pause {
-    /// Try again.
-    Over,
-    /// The file is to be opened anew; try again.
-    Reopen,
-    /// The deadline of the end has passed.
-    GiveUp,
 }
 
 impl Shared {
@@ -320,131 +296,6 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         // A panic under the lock could only have left a line without its end; there is none to panic.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The writer's side.
-impl Shared {
-    /// Waits for lines, at most `gather` after the first one came, and swaps them into the empty `batch`. Without lines
-    /// it returns at `tick`, or when it is asked to reopen or to end.
-    pub(super) fn next_batch(&self, batch: &mut Batch, gather: Duration, tick: Option<Instant>) -> Wake {
-        let mut queue = self.lock();
-        if queue.next.bytes.is_empty() {
-            // All caught up: a buffer that a burst has left behind goes back.
-            queue.next.bytes.shrink_to(KEPT_BYTES);
-            batch.bytes.shrink_to(KEPT_BYTES);
-        }
-        while !queue.reopen {
-            if let Some(deadline) = queue.finish {
-                // Somebody holds room, or was just let in, and is about to append: that is worth a moment.
-                let all_in = self.room.available_permits() == self.capacity as usize;
-                if all_in || !queue.next.bytes.is_empty() || Instant::now() >= deadline {
-                    break;
-                }
-                queue = self.wait(queue, Some(STRAGGLER_PAUSE));
-                continue;
-            }
-            let (state, until) = if queue.next.bytes.is_empty() {
-                (WriterState::Idle, tick)
-            } else if queue.next.bytes.len() >= self.large {
-                break;
-            } else {
-                let since = queue.since.unwrap_or_else(Instant::now);
-                (WriterState::Gathering, Some(since + gather))
-            };
-            let wait = until.map(|until| until.saturating_duration_since(Instant::now()));
-            if wait.is_some_and(|wait| wait.is_zero()) {
-                break;
-            }
-            queue.writer = state;
-            queue = self.wait(queue, wait);
-        }
-        queue.writer = WriterState::Busy;
-        let reopen = mem::take(&mut queue.reopen);
-        mem::swap(&mut queue.next, batch);
-        queue.since = None;
-        queue.in_flight = batch.bytes.len();
-        let last = queue.finish.is_some() && batch.bytes.is_empty();
-        if last {
-            // Those who still wait for room, or come later, are told so.
-            queue.ended = true;
-            self.room.close();
-        }
-        Wake { reopen, last }
-    }
-
-    /// Takes note that `batch` is written, and lets as many waiters in as there is room for now.
-    pub(super) fn written(&self, batch: &mut Batch) {
-        let mut queue = self.lock();
-        queue.in_flight = 0;
-        queue.reserved -= batch.reserved;
-        drop(queue);
-        self.room.add_permits(batch.charged);
-        let used = batch.bytes.len();
-        batch.bytes.clear();
-        if used < batch.bytes.capacity() / 4 {
-            batch.bytes.shrink_to(KEPT_BYTES.max(2 * used));
-        }
-        batch.written = 0;
-        batch.charged = 0;
-        batch.reserved = 0;
-    }
-
-    /// Waits before the next attempt to write.
-    pub(super) fn pause(&self, retry: Duration) -> Pause {
-        let end = Instant::now() + retry;
-        let mut queue = self.lock();
-        loop {
-            if mem::take(&mut queue.reopen) {
-                return Pause::Reopen;
-            }
-            let now = Instant::now();
-            let until = queue.finish.map_or(end, |deadline| deadline.min(end));
-            if queue.finish.is_some_and(|deadline| deadline <= now) {
-                return Pause::GiveUp;
-            }
-            if until <= now {
-                return Pause::Over;
-            }
-            queue = self.wait(queue, Some(until - now));
-        }
-    }
-
-    /// Nothing can be written any more: waiters are released, and what waits is given up.
-    pub(super) fn fail(&self) {
-        self.abandon_queue();
-        self.counters.failed.store(true, Relaxed);
-        self.failed.notify_waiters();
-    }
-
-    /// Ends the queue and counts the lines in it and in flight as abandoned. Returns how many there were.
-    pub(super) fn abandon_queue(&self) -> u64 {
-        let mut queue = self.lock();
-        if mem::replace(&mut queue.ended, true) && queue.next.bytes.is_empty() && queue.in_flight == 0 {
-            return 0;
-        }
-        self.room.close();
-        let unwritten = queue.accepted.saturating_sub(self.counters.lines.load(Relaxed));
-        // Counted once, also when it is asked again.
-        queue.accepted -= unwritten;
-        queue.next = Batch::default();
-        queue.in_flight = 0;
-        drop(queue);
-        self.counters.abandoned.fetch_add(unwritten, Relaxed);
-        unwritten
-    }
-
-    fn wait<'a>(&self, queue: MutexGuard<'a, Queue>, wait: Option<Duration>) -> MutexGuard<'a, Queue> {
-        match wait {
-            Some(wait) => self.work.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0,
-            None => self.work.wait(queue).unwrap_or_else(PoisonError::into_inner),
-        }
-    }
-
-    /// What both buffers have taken from the allocator, in bytes.
-    #[cfg(test)]
-    pub(super) fn capacity_of_next(&self) -> usize {
-        self.lock().next.bytes.capacity()
     }
 }
 

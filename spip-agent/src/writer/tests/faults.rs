@@ -1,4 +1,4 @@
-//! Kills, full disks, files that are removed, directories that go and come back, rights that are lost.
+//! Kills, files that are removed, directories that go and come back, rights that are lost.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
@@ -135,21 +135,6 @@ fn a_right_that_is_lost_and_given_again_costs_no_record() {
     let directory = Directory::new();
     let path = directory.file("log");
     fs::set_permissions(&directory.0, fs::Permissions::from_mode(0o777)).expect("rights");
-    without_privileges(|| {
-        let (log, thread) = started(&config(&path));
-        block_on(log.record(&record(0, 0)));
-        until("written", || log.stats().lines == 1);
-        // Somebody rotates the file away, and the agent may not make a new one.
-        fs::rename(&path, directory.file("old")).expect("renamed");
-        thread::scope(|scope| {
-            // Not by this thread: it has no right to.
-            let changer = scope.spawn(|| ());
-            changer.join().expect("the thread ends");
-        });
-        log.reopen();
-        until("opened again", || path.exists());
-        assert!(end(thread).complete);
-    });
     let rights = |mode| fs::set_permissions(&directory.0, fs::Permissions::from_mode(mode)).expect("rights");
     let (log, thread) = without_privileges(|| started(&config(&path)));
     block_on(log.record(&record(0, 0)));
@@ -195,104 +180,48 @@ fn what_cannot_be_opened_is_named_with_a_remedy() {
     assert!(forbidden.contains("allow the agent to read and write"), "{forbidden}");
 }
 
-/// Tells the test that it runs in a process of its own, with a file system of 256 KiB at this path.
-const SMALL_DISK: &str = "SPIP_TEST_SMALL_DISK";
+/// Tells the test that it runs in a process of its own, which writes to the log of this name until it is killed.
+const VICTIM: &str = "SPIP_TEST_VICTIM";
 
-/// Runs `test` again in a process of its own, with a small disk that only it sees. Returns what it said on standard
-/// error, or `None` in a place where nothing can be mounted.
-fn on_a_small_disk(test: &str) -> Option<String> {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("{test}: left out, mounting a small disk needs root");
-        return None;
+#[test]
+fn a_kill_under_load_costs_the_end_of_the_log_and_nothing_before() {
+    if let Some(path) = std::env::var_os(VICTIM) {
+        let (log, _thread) = started(&config(Path::new(&path)));
+        // Ends by itself should nobody kill it.
+        let end = Instant::now() + Duration::from_secs(20);
+        block_on(async {
+            while Instant::now() < end {
+                log.record(&record(1, 250)).await;
+            }
+        });
+        return;
     }
     let directory = Directory::new();
-    let output = Command::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", &format!("writer::tests::faults::{test}"), "--nocapture"])
-        .env(SMALL_DISK, &directory.0)
-        .output()
-        .expect("the process starts");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{}\n{said}", String::from_utf8_lossy(&output.stdout));
-    Some(said)
-}
+    let path = directory.file("log");
+    for round in 0..5_u64 {
+        let _ = fs::remove_file(&path);
+        let mut victim = Command::new(std::env::current_exe().expect("this program"))
+            .args(["--exact", "writer::tests::faults::a_kill_under_load_costs_the_end_of_the_log_and_nothing_before"])
+            .env(VICTIM, &path)
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .expect("the process starts");
+        until("it writes", || fs::metadata(&path).is_ok_and(|metadata| metadata.len() > 200_000 + round * 37_000));
+        victim.kill().expect("killed");
+        victim.wait().expect("gone");
 
-/// In the process of its own: the small disk, mounted. Threads that are started from here on see it.
-fn small_disk() -> Option<PathBuf> {
-    use nix::mount::{MsFlags, mount};
-    let path = PathBuf::from(std::env::var_os(SMALL_DISK)?);
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("a mount namespace");
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
-        .expect("private mounts");
-    mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::empty(), Some("size=256k")).expect("a small disk");
-    Some(path)
-}
-
-#[test]
-fn a_full_disk_makes_records_wait_and_is_said_once() {
-    if let Some(disk) = small_disk() {
-        let path = disk.join("log");
-        fs::write(disk.join("filler"), vec![0; 200_000]).expect("a filler");
-        let (log, thread) = started(&config::Log { fsync: Fsync::Interval, ..config(&path) });
-        let mut count = 0;
-        until("the queue is full for good", || {
-            while log.try_record(&record(0, count)) {
-                count += 1;
-            }
-            log.stats().write_failures == 1
-        });
-        while log.try_record(&record(0, count)) {
-            count += 1;
-        }
-        thread::sleep(5 * fast().retry);
-        assert_eq!(log.stats().write_failures, 1);
-        fs::remove_file(disk.join("filler")).expect("room again");
-        block_on(log.record(&record(1, 0)));
+        let before = fs::read(&path).expect("the log");
+        let whole = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        let count = parse(&before[..whole]).len() as u64;
+        assert_complete(&parse(&before[..whole]), count);
+        // The next start goes on behind it.
+        let (log, thread) = started(&config(&path));
+        block_on(log.record(&record(2, 0)));
         assert!(end(thread).complete);
-        // Also the line in whose middle the disk was full is whole.
-        assert_complete(&lines(&path), count as u64 + 1);
-        return;
+        let after = fs::read(&path).expect("the log");
+        assert_eq!(&after[..before.len()], before);
+        let separator = if whole == before.len() { &b""[..] } else { &b"\n"[..] };
+        let added = after[before.len()..].strip_prefix(separator).expect("the part is ended");
+        assert_complete(&parse(added), 1);
     }
-    let Some(said) = on_a_small_disk("a_full_disk_makes_records_wait_and_is_said_once") else {
-        return;
-    };
-    let messages: Vec<Value> = said
-        .lines()
-        .filter(|line| line.starts_with('{'))
-        .map(|line| serde_json::from_str(line).expect("a JSON line"))
-        .collect();
-    assert_eq!(messages.len(), 2, "{said}");
-    assert_eq!(messages[0]["level"], "error");
-    let text = messages[0]["message"].as_str().expect("text");
-    assert!(text.contains("No space left on device") && text.contains("records wait"), "{text}");
-    assert_eq!(messages[1]["level"], "info");
-}
-
-#[test]
-fn two_agents_on_a_full_disk_lose_no_record_and_glue_no_lines() {
-    if let Some(disk) = small_disk() {
-        let path = disk.join("log");
-        fs::write(disk.join("filler"), vec![0; 220_000]).expect("a filler");
-        let logs = [started(&config(&path)), started(&config(&path))];
-        let mut counts = [0; 2];
-        until("both are at their limit", || {
-            for ((log, _), count) in logs.iter().zip(&mut counts) {
-                for _ in 0..20 {
-                    *count += usize::from(log.try_record(&record(0, *count)));
-                }
-            }
-            logs.iter().all(|(log, _)| log.stats().write_failures > 0)
-        });
-        fs::remove_file(disk.join("filler")).expect("room again");
-        for (_, thread) in logs {
-            assert!(end(thread).complete);
-        }
-        let text = fs::read_to_string(&path).expect("the log");
-        assert!(text.ends_with('\n'));
-        let (whole, parts): (Vec<_>, Vec<_>) = text.lines().map(serde_json::from_str::<Value>).partition(Result::is_ok);
-        assert_eq!(whole.len(), counts[0] + counts[1], "{} parts", parts.len());
-        // At most each agent was interrupted once.
-        assert!(parts.len() <= 2, "{} parts", parts.len());
-        return;
-    }
-    on_a_small_disk("two_agents_on_a_full_disk_lose_no_record_and_glue_no_lines");
 }
