@@ -506,6 +506,11 @@ fn what_is_not_in_common_is_named() {
                 hello().ciphers(&[0x002f, 0x0035]).groups(&[29]),
                 "no common cipher suite",
             ),
+            (hello().ciphers(&[0x002f, 0x0035]), "no common cipher suite"),
+            (
+                hello().ciphers(&[0xc02b]).groups(&[29]).server_name(b"a b"),
+                "protocol violation: server name must contain one host name",
+            ),
             (
                 hello().ciphers(&[0xc02b, 0xc02f]).groups(&[0x001e]),
                 "no common group",
