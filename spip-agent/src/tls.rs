@@ -64,10 +64,7 @@ pub struct TlsServer {
 #[derive(Debug)]
 enum Certificates {
     /// The operator's files; what they held when they were last read well.
-    Files {
-        files: config::CertificateFiles,
-        current: RwLock<Arc<CertifiedKey>>,
-    },
+    Files { files: config::CertificateFiles, current: RwLock<Arc<CertifiedKey>> },
     /// Minted for each server name.
     Minted(Arc<Mint>),
 }
@@ -120,11 +117,7 @@ impl TlsServer {
         let mut base = builder.with_cert_resolver(Arc::new(Fixed(None)));
         base.session_storage = Arc::new(NoServerSessionStorage {});
         base.send_tls13_tickets = 0;
-        Ok(Self {
-            base,
-            certificates,
-            asks_client_certificate: config.ask_client_certificate,
-        })
+        Ok(Self { base, certificates, asks_client_certificate: config.ask_client_certificate })
     }
 
     /// Reads the operator's certificate files again. New handshakes use what they hold now; running sessions keep
@@ -186,16 +179,11 @@ impl TlsServer {
             // Boxed: the library's state would otherwise count for every session that never speaks TLS.
             let handshake = TlsAcceptor::from(config).accept(stream).into_fallible();
             match Box::pin(handshake).await {
-                Ok(stream) => Ok(Accepted {
-                    session: self.session(&stream),
-                    stream: Box::new(stream),
-                }),
+                Ok(stream) => Ok(Accepted { session: self.session(&stream), stream: Box::new(stream) }),
                 Err((error, stream)) => {
                     let failure = match Failure::of_stream(&error) {
                         // The library looks at groups first, which clients with other suites need not send.
-                        Failure::NoCommonGroup | Failure::Incompatible(_) if !has_suite => {
-                            Failure::NoCommonCipherSuite
-                        }
+                        Failure::NoCommonGroup | Failure::Incompatible(_) if !has_suite => Failure::NoCommonCipherSuite,
                         other => other,
                     };
                     Err(Rejected { failure, stream })
@@ -204,11 +192,7 @@ impl TlsServer {
         }
     }
 
-    fn config_for(
-        &self,
-        certificate: Arc<CertifiedKey>,
-        protocol: Option<Vec<u8>>,
-    ) -> Arc<ServerConfig> {
+    fn config_for(&self, certificate: Arc<CertifiedKey>, protocol: Option<Vec<u8>>) -> Arc<ServerConfig> {
         let mut config = self.base.clone();
         config.cert_resolver = Arc::new(Fixed(Some(certificate)));
         config.alpn_protocols = Vec::from_iter(protocol);
@@ -217,24 +201,18 @@ impl TlsServer {
 
     fn serves_a_suite_of(&self, hello: &ClientHello<'_>) -> bool {
         let served = &self.base.crypto_provider().cipher_suites;
-        served
-            .iter()
-            .any(|suite| hello.cipher_suites.contains(suite.suite().into()))
+        served.iter().any(|suite| hello.cipher_suites.contains(suite.suite().into()))
     }
 
     fn session<S>(&self, stream: &TlsStream<S>) -> Session {
         let (_, connection) = stream.get_ref();
         Session {
-            version: connection
-                .protocol_version()
-                .map_or("unknown", facts::version_name),
+            version: connection.protocol_version().map_or("unknown", facts::version_name),
             cipher_suite: connection
                 .negotiated_cipher_suite()
                 .map(|suite| facts::iana_name(suite.suite()))
                 .unwrap_or_default(),
-            protocol: connection
-                .alpn_protocol()
-                .map(|name| String::from_utf8_lossy(name).into_owned()),
+            protocol: connection.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned()),
             client_certificate: if self.asks_client_certificate {
                 ClientCertificate::of_chain(connection.peer_certificates().unwrap_or_default())
             } else {
@@ -267,10 +245,7 @@ fn protocol_version_alert(version: Version) -> [u8; 7] {
 
 /// What the client would rather speak than anything else. Names that RFC 8701 reserves are there to be passed over.
 fn favourite_protocol<'a>(hello: &ClientHello<'a>) -> Option<&'a [u8]> {
-    hello
-        .protocols
-        .iter_without_grease()
-        .find(|name| !name.is_empty())
+    hello.protocols.iter_without_grease().find(|name| !name.is_empty())
 }
 
 /// The versions that are served, for messages.

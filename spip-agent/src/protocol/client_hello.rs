@@ -15,9 +15,7 @@ mod detect;
 mod list;
 mod reader;
 
-pub use detect::{
-    Detection, Detector, MAX_MESSAGE_BYTES, MAX_RAW_BYTES, detect, handshake_message,
-};
+pub use detect::{Detection, Detector, MAX_MESSAGE_BYTES, MAX_RAW_BYTES, detect, handshake_message};
 pub use list::{Protocols, U16List};
 
 use std::fmt;
@@ -105,8 +103,7 @@ impl<'a> ServerName<'a> {
     /// The name as text, invalid UTF-8 as U+FFFD; control characters are left to the writer of the record.
     #[must_use]
     pub fn text(self) -> Option<String> {
-        self.bytes()
-            .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+        self.bytes().map(|bytes| String::from_utf8_lossy(bytes).into_owned())
     }
 
     /// The address, where a client sent one although RFC 6066 wants host names only.
@@ -175,12 +172,8 @@ impl<'a> ClientHello<'a> {
         let version = reader.u16().ok_or(ParseError::Truncated("version"))?;
         reader.take(32).ok_or(ParseError::Truncated("random"))?;
         reader.list8().ok_or(ParseError::Truncated("session id"))?;
-        let suites = reader
-            .list16()
-            .ok_or(ParseError::Truncated("cipher suites"))?;
-        let compression_methods = reader
-            .list8()
-            .ok_or(ParseError::Truncated("compression methods"))?;
+        let suites = reader.list16().ok_or(ParseError::Truncated("cipher suites"))?;
+        let compression_methods = reader.list8().ok_or(ParseError::Truncated("compression methods"))?;
         let mut hello = Self {
             legacy_version: Version(version),
             cipher_suites: U16List::new(suites),
@@ -205,11 +198,7 @@ impl<'a> ClientHello<'a> {
     /// The highest version that the client offers, GREASE left out.
     #[must_use]
     pub fn highest_version(&self) -> Version {
-        self.supported_versions
-            .iter()
-            .filter(|version| !is_grease(*version))
-            .max()
-            .map_or(self.legacy_version, Version)
+        self.supported_versions.iter().filter(|version| !is_grease(*version)).max().map_or(self.legacy_version, Version)
     }
 
     fn check(&mut self, holds: bool, otherwise: &'static str) {
@@ -220,10 +209,7 @@ impl<'a> ClientHello<'a> {
 
     fn read_extensions(&mut self, mut reader: Reader<'a>) {
         let length = reader.u16().map(usize::from);
-        self.check(
-            length == Some(reader.remaining()),
-            "extensions of another length than they say",
-        );
+        self.check(length == Some(reader.remaining()), "extensions of another length than they say");
         let block = reader.take_up_to(length.unwrap_or(0));
         let mut seen = Seen::default();
         let mut rest = Reader::new(block);
@@ -262,18 +248,12 @@ impl<'a> ClientHello<'a> {
             extension::SIGNATURE_ALGORITHMS => {
                 let (list, exact) = reader.lenient16();
                 self.signature_algorithms = U16List::new(list);
-                self.check(
-                    exact && list.len() % 2 == 0,
-                    "signature algorithms of another length",
-                );
+                self.check(exact && list.len() % 2 == 0, "signature algorithms of another length");
             }
             extension::APPLICATION_LAYER_PROTOCOL_NEGOTIATION => {
                 let (list, exact) = reader.lenient16();
                 self.protocols = Protocols::new(list);
-                self.check(
-                    exact && self.protocols.is_exact(),
-                    "protocols of another length",
-                );
+                self.check(exact && self.protocols.is_exact(), "protocols of another length");
             }
             extension::SUPPORTED_VERSIONS => {
                 let (list, exact) = reader.lenient8();

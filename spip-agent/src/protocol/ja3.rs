@@ -35,10 +35,7 @@ impl fmt::Display for Ja3<'_> {
         f.write_str(",")?;
         join(f, hello.groups.iter())?;
         f.write_str(",")?;
-        join(
-            f,
-            hello.point_formats.iter().map(|format| u16::from(*format)),
-        )
+        join(f, hello.point_formats.iter().map(|format| u16::from(*format)))
     }
 }
 
@@ -82,14 +79,9 @@ mod tests {
             .server_name(b"example.com")
             .groups(&[23, 24, 25])
             .point_formats(&[0]));
-        assert_eq!(
-            text,
-            "769,47-53-5-10-49161-49162-49171-49172-50-56-19-4,0-10-11,23-24-25,0"
-        );
+        assert_eq!(text, "769,47-53-5-10-49161-49162-49171-49172-50-56-19-4,0-10-11,23-24-25,0");
         assert_eq!(md5, "ada70206e40642a3e4461f35503241d5");
-        let (text, md5) = ja3(&Hello::new()
-            .version(769)
-            .ciphers(&[4, 5, 10, 9, 100, 98, 3, 6, 19, 18, 99]));
+        let (text, md5) = ja3(&Hello::new().version(769).ciphers(&[4, 5, 10, 9, 100, 98, 3, 6, 19, 18, 99]));
         assert_eq!(text, "769,4-5-10-9-100-98-3-6-19-18-99,,,");
         assert_eq!(md5, "de350869b8c85de67a350c8d186f11e6");
     }

@@ -44,11 +44,7 @@ impl Ja4 {
             start,
             "t{}{}{:02}{:02}{}",
             version(hello.highest_version()),
-            if hello.extensions.contains(extension::SERVER_NAME) {
-                'd'
-            } else {
-                'i'
-            },
+            if hello.extensions.contains(extension::SERVER_NAME) { 'd' } else { 'i' },
             ciphers.len().min(99),
             extensions.len().min(99),
             protocol(hello.protocols.iter_without_grease().next()),
@@ -56,44 +52,25 @@ impl Ja4 {
         ciphers.sort_unstable();
         extensions.sort_unstable();
         extensions.retain(|number| {
-            !matches!(
-                *number,
-                extension::SERVER_NAME | extension::APPLICATION_LAYER_PROTOCOL_NEGOTIATION
-            )
+            !matches!(*number, extension::SERVER_NAME | extension::APPLICATION_LAYER_PROTOCOL_NEGOTIATION)
         });
-        Self {
-            start,
-            ciphers,
-            extensions,
-            signature_algorithms: without_grease(hello.signature_algorithms.iter()),
-        }
+        Self { start, ciphers, extensions, signature_algorithms: without_grease(hello.signature_algorithms.iter()) }
     }
 
     /// The fingerprint `JA4`, such as `t13d1516h2_8daaf6152771_e5627efa2ab1`.
     #[must_use]
     pub fn hashed(&self) -> String {
-        let ciphers = if self.ciphers.is_empty() {
-            NOTHING.to_owned()
-        } else {
-            hash(format_args!("{}", List(&self.ciphers)))
-        };
-        let extensions = if self.extensions.is_empty() {
-            NOTHING.to_owned()
-        } else {
-            hash(format_args!("{}", Extensions(self)))
-        };
+        let ciphers =
+            if self.ciphers.is_empty() { NOTHING.to_owned() } else { hash(format_args!("{}", List(&self.ciphers))) };
+        let extensions =
+            if self.extensions.is_empty() { NOTHING.to_owned() } else { hash(format_args!("{}", Extensions(self))) };
         format!("{}_{ciphers}_{extensions}", self.start)
     }
 
     /// The raw form `JA4_r`, with the sorted lists in place of their hashes.
     #[must_use]
     pub fn raw(&self) -> String {
-        format!(
-            "{}_{}_{}",
-            self.start,
-            List(&self.ciphers),
-            Extensions(self)
-        )
+        format!("{}_{}_{}", self.start, List(&self.ciphers), Extensions(self))
     }
 }
 

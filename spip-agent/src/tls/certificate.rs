@@ -94,19 +94,13 @@ pub enum CertificateError {
 }
 
 /// Reads chain and key.
-pub(super) fn load(
-    files: &CertificateFiles,
-    provider: &CryptoProvider,
-) -> Result<CertifiedKey, CertificateError> {
+pub(super) fn load(files: &CertificateFiles, provider: &CryptoProvider) -> Result<CertifiedKey, CertificateError> {
     let chain = chain(&files.chain)?;
     let key = key(&files.key)?;
     let key = provider
         .key_provider
         .load_private_key(key)
-        .map_err(|error| CertificateError::UnsupportedKey {
-            path: files.key.clone(),
-            reason: error.to_string(),
-        })?;
+        .map_err(|error| CertificateError::UnsupportedKey { path: files.key.clone(), reason: error.to_string() })?;
     let matches = match (chain.first(), key.public_key()) {
         (Some(leaf), Some(public)) => {
             X509Certificate::from_der(leaf).is_ok_and(|(_, leaf)| leaf.public_key().raw == &*public)
@@ -115,10 +109,7 @@ pub(super) fn load(
         _ => true,
     };
     if !matches {
-        return Err(CertificateError::Mismatch {
-            chain: files.chain.clone(),
-            key: files.key.clone(),
-        });
+        return Err(CertificateError::Mismatch { chain: files.chain.clone(), key: files.key.clone() });
     }
     Ok(CertifiedKey::new(chain, key))
 }
@@ -130,17 +121,12 @@ fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> 
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| broken(KEY, path, &error))?;
     if chain.is_empty() {
-        return Err(CertificateError::NoCertificate {
-            path: path.to_owned(),
-        });
+        return Err(CertificateError::NoCertificate { path: path.to_owned() });
     }
     for (index, certificate) in chain.iter().enumerate() {
         let whole = X509Certificate::from_der(certificate).is_ok_and(|(rest, _)| rest.is_empty());
         if !whole {
-            return Err(CertificateError::NotACertificate {
-                number: index + 1,
-                path: path.to_owned(),
-            });
+            return Err(CertificateError::NotACertificate { number: index + 1, path: path.to_owned() });
         }
     }
     Ok(chain)
@@ -152,18 +138,12 @@ fn key(path: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> {
     match PrivateKeyDer::from_pem_slice(&bytes) {
         Ok(key) => Ok(key),
         Err(pem::Error::NoItemsFound) if contains(&bytes, b"BEGIN ENCRYPTED PRIVATE KEY") => {
-            Err(CertificateError::EncryptedKey {
-                path: path.to_owned(),
-            })
+            Err(CertificateError::EncryptedKey { path: path.to_owned() })
         }
-        Err(pem::Error::NoItemsFound) => Err(CertificateError::NoKey {
-            path: path.to_owned(),
-        }),
+        Err(pem::Error::NoItemsFound) => Err(CertificateError::NoKey { path: path.to_owned() }),
         // The old encryption keeps the label of a plain key and adds headers, which end the base64 early.
         Err(_) if contains(&bytes, b"Proc-Type: 4,ENCRYPTED") => {
-            Err(CertificateError::EncryptedKey {
-                path: path.to_owned(),
-            })
+            Err(CertificateError::EncryptedKey { path: path.to_owned() })
         }
         Err(error) => Err(broken(KEY, path, &error)),
     }
@@ -174,27 +154,16 @@ fn contains(bytes: &[u8], label: &[u8]) -> bool {
 }
 
 fn broken(key: &'static str, path: &Path, error: &pem::Error) -> CertificateError {
-    CertificateError::BrokenPem {
-        key,
-        path: path.to_owned(),
-        reason: error.to_string(),
-    }
+    CertificateError::BrokenPem { key, path: path.to_owned(), reason: error.to_string() }
 }
 
 fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, CertificateError> {
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|source| CertificateError::Unreadable {
-            key,
-            path: path.to_owned(),
-            source,
-        })?;
+        .map_err(|source| CertificateError::Unreadable { key, path: path.to_owned(), source })?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(CertificateError::TooLarge {
-            key,
-            path: path.to_owned(),
-        });
+        return Err(CertificateError::TooLarge { key, path: path.to_owned() });
     }
     Ok(bytes)
 }

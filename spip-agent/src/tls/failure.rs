@@ -108,10 +108,7 @@ impl fmt::Display for Failure {
         match self {
             Self::IncompleteHello => f.write_str("client hello incomplete"),
             Self::OversizedHello(declared) => {
-                write!(
-                    f,
-                    "client hello of {declared} bytes is longer than the limit"
-                )
+                write!(f, "client hello of {declared} bytes is longer than the limit")
             }
             Self::MalformedHello(reason) => write!(f, "malformed client hello: {reason}"),
             Self::Ssl2Hello(version) => {
@@ -198,14 +195,8 @@ mod tests {
         for (failure, text) in [
             (Failure::Alert(48), "alert: unknown_ca"),
             (Failure::Alert(200), "alert: 200"),
-            (
-                Failure::NoCommonVersion(Version::TLS_1_0),
-                "tls 1.0 offered, tls 1.2 and tls 1.3 served",
-            ),
-            (
-                Failure::Ssl2Hello(Version::SSL_2),
-                "ssl 2.0 client hello: ssl 2.0 offered, tls 1.2 and tls 1.3 served",
-            ),
+            (Failure::NoCommonVersion(Version::TLS_1_0), "tls 1.0 offered, tls 1.2 and tls 1.3 served"),
+            (Failure::Ssl2Hello(Version::SSL_2), "ssl 2.0 client hello: ssl 2.0 offered, tls 1.2 and tls 1.3 served"),
             (
                 Failure::of_incompatible(&PeerIncompatible::NullCompressionRequired),
                 "incompatible client: null compression required",

@@ -21,8 +21,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use lru::LruCache;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair,
-    PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, PKCS_ECDSA_P256_SHA256,
+    PKCS_RSA_SHA256, SerialNumber,
 };
 use rustls::SignatureScheme;
 use rustls::crypto::CryptoProvider;
@@ -76,19 +76,11 @@ impl KeyKind {
     pub(super) fn for_client(hello: &ClientHello<'_>) -> Self {
         /// The ECDHE_ECDSA suites that the library has for TLS 1.2 (RFC 5289, RFC 7905).
         const ECDSA_SUITES: [u16; 3] = [0xc02b, 0xc02c, 0xcca9];
-        let signs = hello
-            .signature_algorithms
-            .contains(SignatureScheme::ECDSA_NISTP256_SHA256.into());
+        let signs = hello.signature_algorithms.contains(SignatureScheme::ECDSA_NISTP256_SHA256.into());
         // Suites of TLS 1.3 leave the kind of key open; those of TLS 1.2 name it.
         let suits = hello.supported_versions.contains(Version::TLS_1_3.0)
-            || ECDSA_SUITES
-                .iter()
-                .any(|suite| hello.cipher_suites.contains(*suite));
-        if signs && suits {
-            Self::Ecdsa
-        } else {
-            Self::Rsa
-        }
+            || ECDSA_SUITES.iter().any(|suite| hello.cipher_suites.contains(*suite));
+        if signs && suits { Self::Ecdsa } else { Self::Rsa }
     }
 }
 
@@ -122,10 +114,7 @@ struct Minted {
 impl Mint {
     pub(super) fn new(provider: Arc<CryptoProvider>) -> Result<Self, MintError> {
         let mut secret = [0; 32];
-        provider
-            .secure_random
-            .fill(&mut secret)
-            .map_err(|_| MintError::Random)?;
+        provider.secure_random.fill(&mut secret).map_err(|_| MintError::Random)?;
         let mint = Self {
             ecdsa: Key::generate(KeyKind::Ecdsa, &provider)?,
             rsa: OnceLock::new(),
@@ -172,10 +161,7 @@ impl Mint {
     }
 
     fn may_mint(&self) -> bool {
-        self.rate
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take(Instant::now())
+        self.rate.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now())
     }
 
     fn kept(&self, key: &(KeyKind, Option<CertificateName>)) -> Option<Arc<CertifiedKey>> {
@@ -184,31 +170,18 @@ impl Mint {
         Some(Arc::clone(&minted.certificate))
     }
 
-    fn mint_and_keep(
-        &self,
-        kind: KeyKind,
-        name: Option<CertificateName>,
-    ) -> Result<Arc<CertifiedKey>, MintError> {
+    fn mint_and_keep(&self, kind: KeyKind, name: Option<CertificateName>) -> Result<Arc<CertifiedKey>, MintError> {
         let minted = self.mint(kind, name.as_ref(), now())?;
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         cache.put((kind, name), minted.clone());
         Ok(minted.certificate)
     }
 
-    fn mint(
-        &self,
-        kind: KeyKind,
-        name: Option<&CertificateName>,
-        now: Duration,
-    ) -> Result<Minted, MintError> {
+    fn mint(&self, kind: KeyKind, name: Option<&CertificateName>, now: Duration) -> Result<Minted, MintError> {
         // What a server is called that nobody gave a name.
         let text = name.map_or("localhost", CertificateName::as_str);
-        let digest: [u8; 32] = Sha256::new()
-            .chain_update(self.secret)
-            .chain_update([kind as u8])
-            .chain_update(text)
-            .finalize()
-            .into();
+        let digest: [u8; 32] =
+            Sha256::new().chain_update(self.secret).chain_update([kind as u8]).chain_update(text).finalize().into();
         let (start, expires) = validity(&digest, self.started, now);
         let epoch = rcgen::date_time_ymd(1970, 1, 1);
         let mut params = CertificateParams::new([text.to_owned()])?;
@@ -225,10 +198,7 @@ impl Mint {
         let key = self.key(kind)?;
         let certificate = params.self_signed(&key.signs_certificates)?;
         Ok(Minted {
-            certificate: Arc::new(CertifiedKey::new(
-                vec![certificate.into()],
-                Arc::clone(&key.signs_handshakes),
-            )),
+            certificate: Arc::new(CertifiedKey::new(vec![certificate.into()], Arc::clone(&key.signs_handshakes))),
             expires,
         })
     }
@@ -259,10 +229,7 @@ impl Key {
             KeyKind::Rsa => &PKCS_RSA_SHA256,
         })?;
         let der = PrivatePkcs8KeyDer::from(pair.serialize_der());
-        Ok(Self {
-            signs_handshakes: provider.key_provider.load_private_key(der.into())?,
-            signs_certificates: pair,
-        })
+        Ok(Self { signs_handshakes: provider.key_provider.load_private_key(der.into())?, signs_certificates: pair })
     }
 }
 
@@ -287,9 +254,7 @@ fn serial(digest: &[u8; 32]) -> SerialNumber {
 
 /// Time since the Unix epoch.
 fn now() -> Duration {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -18,11 +18,7 @@ pub struct Prefixed<S> {
 impl<S> Prefixed<S> {
     /// Puts bytes back in front of a stream.
     pub fn new(prefix: Vec<u8>, stream: S) -> Self {
-        Self {
-            prefix,
-            taken: 0,
-            stream,
-        }
+        Self { prefix, taken: 0, stream }
     }
 
     /// The stream beneath.
@@ -65,11 +61,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 

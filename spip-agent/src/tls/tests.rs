@@ -23,10 +23,7 @@ fn both_versions_are_served_without_any_certificate_of_the_operator() {
         assert_eq!(session.protocol, None);
         assert_eq!(session.client_certificate, ClientCertificate::NotAsked);
         assert_eq!(chain.len(), 1);
-        let client = Client {
-            versions: TLS_1_2,
-            ..Client::default()
-        };
+        let client = Client { versions: TLS_1_2, ..Client::default() };
         let (session, _) = exchange(&server, client).await;
         assert_eq!(session.version, "TLSv1.2");
         assert!(session.cipher_suite.starts_with("TLS_ECDHE_ECDSA_WITH_"));
@@ -39,15 +36,8 @@ fn every_suite_and_group_of_the_provider_is_served() {
         let server = minting();
         for suite in aws_lc_rs::ALL_CIPHER_SUITES {
             let client = Client {
-                provider: CryptoProvider {
-                    cipher_suites: vec![*suite],
-                    ..aws_lc_rs::default_provider()
-                },
-                versions: if suite.tls13().is_some() {
-                    TLS_1_3
-                } else {
-                    TLS_1_2
-                },
+                provider: CryptoProvider { cipher_suites: vec![*suite], ..aws_lc_rs::default_provider() },
+                versions: if suite.tls13().is_some() { TLS_1_3 } else { TLS_1_2 },
                 ..Client::default()
             };
             let (session, _) = exchange(&server, client).await;
@@ -55,10 +45,7 @@ fn every_suite_and_group_of_the_provider_is_served() {
         }
         for group in aws_lc_rs::ALL_KX_GROUPS {
             let client = Client {
-                provider: CryptoProvider {
-                    kx_groups: vec![*group],
-                    ..aws_lc_rs::default_provider()
-                },
+                provider: CryptoProvider { kx_groups: vec![*group], ..aws_lc_rs::default_provider() },
                 versions: TLS_1_3,
                 ..Client::default()
             };
@@ -85,11 +72,7 @@ fn the_clients_favourite_protocol_is_agreed_to() {
                 let hello = ClientHello::parse(&hello).expect("hello");
                 let favourite = favourite_protocol(&hello).map(String::from_utf8_lossy);
                 assert_eq!(favourite.as_deref(), agreed);
-                let client = Client {
-                    protocols: offered.to_vec(),
-                    versions,
-                    ..Client::default()
-                };
+                let client = Client { protocols: offered.to_vec(), versions, ..Client::default() };
                 let (session, _) = exchange(&server, client).await;
                 assert_eq!(session.protocol.as_deref(), agreed);
             }
@@ -104,9 +87,7 @@ fn a_client_without_ecdsa_is_served_with_rsa() {
         let suites = aws_lc_rs::ALL_CIPHER_SUITES.iter().copied();
         let client = Client {
             provider: CryptoProvider {
-                cipher_suites: suites
-                    .filter(|suite| format!("{:?}", suite.suite()).contains("ECDHE_RSA"))
-                    .collect(),
+                cipher_suites: suites.filter(|suite| format!("{:?}", suite.suite()).contains("ECDHE_RSA")).collect(),
                 ..aws_lc_rs::default_provider()
             },
             versions: TLS_1_2,
@@ -127,10 +108,7 @@ fn names_and_addresses_are_answered_with_their_own_certificate() {
             // For an address the library sends no server name.
             ("192.0.2.1", "CN=localhost"),
         ] {
-            let client = Client {
-                name,
-                ..Client::default()
-            };
+            let client = Client { name, ..Client::default() };
             let (_, chain) = exchange(&server, client).await;
             let ClientCertificate::Presented(shown) = ClientCertificate::of_chain(&chain) else {
                 panic!("unreadable");
@@ -143,20 +121,11 @@ fn names_and_addresses_are_answered_with_their_own_certificate() {
 #[test]
 fn the_operators_certificate_is_served_with_its_chain() {
     run(async {
-        for (chain, key) in [
-            ("ecdsa-chain.crt", "ecdsa-sec1.key"),
-            ("rsa-chain.crt", "rsa-pkcs1.key"),
-        ] {
-            let server = TlsServer::new(&config::Tls {
-                certificate: Some(files(chain, key)),
-                ..config()
-            });
+        for (chain, key) in [("ecdsa-chain.crt", "ecdsa-sec1.key"), ("rsa-chain.crt", "rsa-pkcs1.key")] {
+            let server = TlsServer::new(&config::Tls { certificate: Some(files(chain, key)), ..config() });
             let server = server.expect("server");
             for versions in [TLS_1_3, TLS_1_2] {
-                let client = Client {
-                    versions,
-                    ..Client::default()
-                };
+                let client = Client { versions, ..Client::default() };
                 let (_, shown) = exchange(&server, client).await;
                 let expected: Vec<_> = CertificateDer::pem_file_iter(fixture(chain))
                     .expect("file")
@@ -175,10 +144,8 @@ fn a_broken_certificate_is_refused_while_the_old_one_goes_on() {
         let read = |name: &str| std::fs::read(fixture(name)).expect("fixture");
         let chain = directory.write("server.crt", &read("ecdsa-chain.crt"));
         let key = directory.write("server.key", &read("ecdsa-pkcs8.key"));
-        let server = TlsServer::new(&config::Tls {
-            certificate: Some(config::CertificateFiles { chain, key }),
-            ..config()
-        });
+        let server =
+            TlsServer::new(&config::Tls { certificate: Some(config::CertificateFiles { chain, key }), ..config() });
         let server = server.expect("server");
         let before = exchange(&server, Client::default()).await.1;
 
@@ -206,17 +173,10 @@ fn a_server_without_files_has_nothing_to_reload() {
 #[test]
 fn client_certificates_are_recorded_whoever_issued_them() {
     run(async {
-        let server = TlsServer::new(&config::Tls {
-            ask_client_certificate: true,
-            ..config()
-        });
+        let server = TlsServer::new(&config::Tls { ask_client_certificate: true, ..config() });
         let server = server.expect("server");
         for versions in [TLS_1_3, TLS_1_2] {
-            let client = Client {
-                certificate: Some(("client.crt", "client.key")),
-                versions,
-                ..Client::default()
-            };
+            let client = Client { certificate: Some(("client.crt", "client.key")), versions, ..Client::default() };
             let (session, _) = exchange(&server, client).await;
             let ClientCertificate::Presented(shown) = session.client_certificate else {
                 panic!("{session:?}");
@@ -226,10 +186,7 @@ fn client_certificates_are_recorded_whoever_issued_them() {
             assert_eq!(shown.not_after - shown.not_before, 36_500 * 24 * 60 * 60);
             assert_eq!(shown.sha256.len(), 64);
 
-            let client = Client {
-                versions,
-                ..Client::default()
-            };
+            let client = Client { versions, ..Client::default() };
             let (session, _) = exchange(&server, client).await;
             assert_eq!(session.client_certificate, ClientCertificate::NotSent);
         }
@@ -240,10 +197,7 @@ fn client_certificates_are_recorded_whoever_issued_them() {
 fn a_certificate_that_is_none_is_unreadable() {
     for bytes in [&b""[..], b"\x30\x80", &[0x30; 5000]] {
         let chain = [CertificateDer::from(bytes)];
-        assert_eq!(
-            ClientCertificate::of_chain(&chain),
-            ClientCertificate::Unreadable
-        );
+        assert_eq!(ClientCertificate::of_chain(&chain), ClientCertificate::Unreadable);
     }
 }
 
@@ -252,11 +206,7 @@ fn the_alert_of_a_distrustful_client_is_named() {
     run(async {
         let server = minting();
         for versions in [TLS_1_3, TLS_1_2] {
-            let client = Client {
-                trusts: false,
-                versions,
-                ..Client::default()
-            };
+            let client = Client { trusts: false, versions, ..Client::default() };
             let (failure, _) = refused(&server, client).await;
             assert_eq!(failure.to_string(), "alert: unknown_ca");
         }
@@ -267,21 +217,14 @@ fn the_alert_of_a_distrustful_client_is_named() {
 fn versions_that_are_not_served_are_named_and_answered_with_an_alert() {
     run(async {
         let server = minting();
-        for (version, offered) in [
-            (0x0300, "ssl 3.0"),
-            (0x0301, "tls 1.0"),
-            (0x0302, "tls 1.1"),
-        ] {
+        for (version, offered) in [(0x0300, "ssl 3.0"), (0x0301, "tls 1.0"), (0x0302, "tls 1.1")] {
             let hello = Hello::new()
                 .version(version)
                 .ciphers(&[0xc013, 0xc014, 0x002f, 0x0035])
                 .groups(&[29, 23])
                 .point_formats(&[0]);
             let (failure, answer) = refused_bytes(&server, &hello.records(1 << 14)).await;
-            assert_eq!(
-                failure.to_string(),
-                format!("{offered} offered, tls 1.2 and tls 1.3 served")
-            );
+            assert_eq!(failure.to_string(), format!("{offered} offered, tls 1.2 and tls 1.3 served"));
             assert_eq!(answer[0], 21, "an alert");
             assert_eq!(answer.last(), Some(&70), "protocol_version");
         }
@@ -292,25 +235,15 @@ fn versions_that_are_not_served_are_named_and_answered_with_an_alert() {
 fn what_is_not_in_common_is_named() {
     run(async {
         let server = minting();
-        let hello = || {
-            Hello::new()
-                .point_formats(&[0])
-                .signature_algorithms(&[0x0403, 0x0804, 0x0401])
-        };
+        let hello = || Hello::new().point_formats(&[0]).signature_algorithms(&[0x0403, 0x0804, 0x0401]);
         for (hello, reason) in [
-            (
-                hello().ciphers(&[0x002f, 0x0035]).groups(&[29]),
-                "no common cipher suite",
-            ),
+            (hello().ciphers(&[0x002f, 0x0035]).groups(&[29]), "no common cipher suite"),
             (hello().ciphers(&[0x002f, 0x0035]), "no common cipher suite"),
             (
                 hello().ciphers(&[0xc02b]).groups(&[29]).server_name(b"a b"),
                 "protocol violation: server name must contain one host name",
             ),
-            (
-                hello().ciphers(&[0xc02b, 0xc02f]).groups(&[0x001e]),
-                "no common group",
-            ),
+            (hello().ciphers(&[0xc02b, 0xc02f]).groups(&[0x001e]), "no common group"),
             (
                 Hello::new().ciphers(&[0xc02b]).groups(&[29]),
                 "incompatible client: signature algorithms extension required",
@@ -328,9 +261,7 @@ fn a_client_that_leaves_after_its_hello_is_named() {
     run(async {
         let server = minting();
         for vector in vectors() {
-            let Detection::ClientHello { length } =
-                crate::protocol::client_hello::detect(&vector.stream)
-            else {
+            let Detection::ClientHello { length } = crate::protocol::client_hello::detect(&vector.stream) else {
                 panic!("no hello in {}", vector.source);
             };
             let (failure, answer) = refused_bytes(&server, &vector.stream[..length]).await;
@@ -347,10 +278,7 @@ fn garbage_after_a_hello_is_a_violation() {
         let vector = &vectors()[4];
         let bytes = [&vector.stream[..], b"GET / HTTP/1.1\r\n\r\n"].concat();
         let (failure, _) = refused_bytes(&server, &bytes).await;
-        assert!(
-            failure.to_string().starts_with("protocol violation: "),
-            "{failure}"
-        );
+        assert!(failure.to_string().starts_with("protocol violation: "), "{failure}");
     });
 }
 
@@ -377,23 +305,14 @@ fn errors_after_the_handshake_have_reasons_too() {
     let error = io::Error::from(io::ErrorKind::UnexpectedEof);
     assert_eq!(Failure::of_stream(&error), Failure::Closed);
     let error = io::Error::from(io::ErrorKind::ConnectionReset);
-    assert_eq!(
-        Failure::of_stream(&error).to_string(),
-        "connection broken: connection reset"
-    );
+    assert_eq!(Failure::of_stream(&error).to_string(), "connection broken: connection reset");
 }
 
 #[test]
 fn the_facts_of_a_hello_come_from_its_bytes() {
-    let facts = Facts {
-        client_hello: vectors()[4].stream.clone().into(),
-        handshake: Handshake::Off,
-    };
+    let facts = Facts { client_hello: vectors()[4].stream.clone().into(), handshake: Handshake::Off };
     let hello = facts.hello().expect("hello");
-    assert_eq!(
-        hello.server_name.as_deref(),
-        Some("contile.services.mozilla.com")
-    );
+    assert_eq!(hello.server_name.as_deref(), Some("contile.services.mozilla.com"));
     assert_eq!(hello.protocols, ["h2", "http/1.1"]);
     assert_eq!(hello.ja4, "t13d1715h2_5b57614c22b0_3d5424432f57");
     assert!(hello.ja4_r.starts_with("t13d1715h2_002f,0035,"));

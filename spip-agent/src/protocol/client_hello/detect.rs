@@ -117,8 +117,7 @@ impl Detector {
             }
             if known >= MESSAGE_HEADER_BYTES {
                 let [_, high, middle, low] = self.header;
-                let message =
-                    MESSAGE_HEADER_BYTES + u32::from_be_bytes([0, high, middle, low]) as usize;
+                let message = MESSAGE_HEADER_BYTES + u32::from_be_bytes([0, high, middle, low]) as usize;
                 // Never negative: an earlier record would have completed the message.
                 let missing = message.saturating_sub(self.collected);
                 let end = self.record + RECORD_HEADER_BYTES + missing.min(length);
@@ -130,11 +129,7 @@ impl Detector {
                 }
             }
             if content.len() < length {
-                return if known >= MESSAGE_HEADER_BYTES {
-                    Detection::Partial
-                } else {
-                    Detection::Undecided
-                };
+                return if known >= MESSAGE_HEADER_BYTES { Detection::Partial } else { Detection::Undecided };
             }
             self.collected = known;
             self.record += RECORD_HEADER_BYTES + length;
@@ -150,19 +145,11 @@ impl Detector {
     }
 
     fn waiting(&self) -> Detection {
-        if self.is_recognised() {
-            Detection::Partial
-        } else {
-            Detection::Undecided
-        }
+        if self.is_recognised() { Detection::Partial } else { Detection::Undecided }
     }
 
     fn broken(&self, reason: &'static str) -> Detection {
-        if self.is_recognised() {
-            Detection::Malformed(reason)
-        } else {
-            Detection::NotTls
-        }
+        if self.is_recognised() { Detection::Malformed(reason) } else { Detection::NotTls }
     }
 
     fn is_recognised(&self) -> bool {
@@ -201,13 +188,7 @@ fn sslv2(bytes: &[u8]) -> Detection {
     let plausible = at(0).is_none_or(|byte| byte & 0xc0 == 0x80)
         && at(2).is_none_or(|kind| kind == CLIENT_HELLO)
         && at(3).is_none_or(|major| major == 0 || major == 3)
-        && at(4).is_none_or(|minor| {
-            if at(3) == Some(0) {
-                minor == 2
-            } else {
-                minor <= 4
-            }
-        });
+        && at(4).is_none_or(|minor| if at(3) == Some(0) { minor == 2 } else { minor <= 4 });
     if !plausible {
         return Detection::NotTls;
     }
@@ -229,10 +210,7 @@ fn sslv2(bytes: &[u8]) -> Detection {
     if bytes.len() < length {
         return Detection::Partial;
     }
-    Detection::Sslv2 {
-        length,
-        version: Version(u16::from_be_bytes([head[3], head[4]])),
-    }
+    Detection::Sslv2 { length, version: Version(u16::from_be_bytes([head[3], head[4]])) }
 }
 
 /// Joins the contents of the records in `raw`: the handshake message that a [`Detection::ClientHello`] has found.

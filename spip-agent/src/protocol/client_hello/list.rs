@@ -56,9 +56,7 @@ impl<'a> Protocols<'a> {
 
     /// The names without those that RFC 8701 reserves.
     pub fn iter_without_grease(self) -> impl Iterator<Item = &'a [u8]> {
-        self.iter().filter(|name| {
-            <[u8; 2]>::try_from(*name).map_or(true, |pair| !is_grease(u16::from_be_bytes(pair)))
-        })
+        self.iter().filter(|name| <[u8; 2]>::try_from(*name).map_or(true, |pair| !is_grease(u16::from_be_bytes(pair))))
     }
 
     /// Whether every name is whole and none is empty.
@@ -76,8 +74,6 @@ impl<'a> Protocols<'a> {
 
 impl fmt::Debug for Protocols<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list()
-            .entries(self.iter().map(|name| name.escape_ascii().to_string()))
-            .finish()
+        f.debug_list().entries(self.iter().map(|name| name.escape_ascii().to_string())).finish()
     }
 }

@@ -13,12 +13,7 @@ pub(crate) struct Hello {
 
 impl Hello {
     pub(crate) fn new() -> Self {
-        Self {
-            version: 0x0303,
-            ciphers: Vec::new(),
-            extensions: Vec::new(),
-            with_extensions: false,
-        }
+        Self { version: 0x0303, ciphers: Vec::new(), extensions: Vec::new(), with_extensions: false }
     }
 
     pub(crate) fn version(mut self, version: u16) -> Self {
@@ -45,10 +40,7 @@ impl Hello {
 
     pub(crate) fn protocols(self, names: &[&[u8]]) -> Self {
         let names: Vec<u8> = names.iter().flat_map(|name| list8(name)).collect();
-        self.extension(
-            extension::APPLICATION_LAYER_PROTOCOL_NEGOTIATION,
-            &list16(&names),
-        )
+        self.extension(extension::APPLICATION_LAYER_PROTOCOL_NEGOTIATION, &list16(&names))
     }
 
     pub(crate) fn groups(self, groups: &[u16]) -> Self {
@@ -60,10 +52,7 @@ impl Hello {
     }
 
     pub(crate) fn signature_algorithms(self, algorithms: &[u16]) -> Self {
-        self.extension(
-            extension::SIGNATURE_ALGORITHMS,
-            &list16(&numbers(algorithms)),
-        )
+        self.extension(extension::SIGNATURE_ALGORITHMS, &list16(&numbers(algorithms)))
     }
 
     pub(crate) fn versions(self, versions: &[u16]) -> Self {
@@ -91,17 +80,11 @@ impl Hello {
 }
 
 pub(crate) fn in_records(message: &[u8], content: usize) -> Vec<u8> {
-    message
-        .chunks(content)
-        .flat_map(|part| [&[22, 3, 1][..], &list16(part)].concat())
-        .collect()
+    message.chunks(content).flat_map(|part| [&[22, 3, 1][..], &list16(part)].concat()).collect()
 }
 
 fn numbers(numbers: &[u16]) -> Vec<u8> {
-    numbers
-        .iter()
-        .flat_map(|number| number.to_be_bytes())
-        .collect()
+    numbers.iter().flat_map(|number| number.to_be_bytes()).collect()
 }
 
 fn list8(bytes: &[u8]) -> Vec<u8> {

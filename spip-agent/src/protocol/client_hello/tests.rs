@@ -21,11 +21,7 @@ fn judge_every_prefix(stream: &[u8]) -> Detection {
     let mut before = Detection::Undecided;
     for length in 0..=stream.len() {
         let verdict = detect(&stream[..length]);
-        assert_eq!(
-            stepwise.advance(&stream[..length]),
-            verdict,
-            "stepwise, after {length} bytes"
-        );
+        assert_eq!(stepwise.advance(&stream[..length]), verdict, "stepwise, after {length} bytes");
         match before {
             Detection::Undecided => {}
             Detection::Partial => assert!(verdict.is_tls(), "{verdict:?} after {length} bytes"),
@@ -56,10 +52,7 @@ fn a_hello_is_found_in_records_of_any_size() {
     for content in 1..=message.len() {
         let raw = hello.records(content);
         let with_more = [&raw[..], b"\x14\x03\x03\x00\x01\x01"].concat();
-        assert_eq!(
-            judge_every_prefix(&with_more),
-            Detection::ClientHello { length: raw.len() }
-        );
+        assert_eq!(judge_every_prefix(&with_more), Detection::ClientHello { length: raw.len() });
         assert_eq!(*handshake_message(&raw), message);
     }
 }
@@ -98,11 +91,7 @@ fn other_protocols_are_told_apart_by_their_first_bytes() {
         (b"\x81\x00\x02", 3),
         (b"\xe2\x98\x83", 1),
     ] {
-        assert_eq!(
-            judge_every_prefix(stream),
-            Detection::NotTls,
-            "{stream:02x?}"
-        );
+        assert_eq!(judge_every_prefix(stream), Detection::NotTls, "{stream:02x?}");
         assert_eq!(detect(&stream[..decided_after]), Detection::NotTls);
         assert_eq!(detect(&stream[..decided_after - 1]), Detection::Undecided);
     }
@@ -111,18 +100,11 @@ fn other_protocols_are_told_apart_by_their_first_bytes() {
 #[test]
 fn a_hello_that_breaks_off_into_something_else_stays_tls() {
     let raw = full().records(20);
-    for other in [
-        &b"\x15\x03\x01\x00\x02\x02\x28"[..],
-        b"GET /",
-        b"\x16\x02",
-        b"\x16\x03\x01\x00\x00",
-        b"\x16\x03\x01\x40\x01",
-    ] {
+    for other in
+        [&b"\x15\x03\x01\x00\x02\x02\x28"[..], b"GET /", b"\x16\x02", b"\x16\x03\x01\x00\x00", b"\x16\x03\x01\x40\x01"]
+    {
         let stream = [&raw[..50], other].concat();
-        assert!(
-            matches!(judge_every_prefix(&stream), Detection::Malformed(_)),
-            "{other:02x?}"
-        );
+        assert!(matches!(judge_every_prefix(&stream), Detection::Malformed(_)), "{other:02x?}");
     }
 }
 
@@ -131,18 +113,9 @@ fn the_longest_hello_fits_and_the_next_does_not() {
     let fixed = Hello::new().extension(0x7777, &[]).message().len();
     let largest = Hello::new().extension(0x7777, &vec![0; MAX_MESSAGE_BYTES - fixed]);
     let raw = largest.records(1 << 14);
-    assert_eq!(
-        detect(&raw),
-        Detection::ClientHello { length: raw.len() },
-        "exactly {MAX_MESSAGE_BYTES} bytes"
-    );
+    assert_eq!(detect(&raw), Detection::ClientHello { length: raw.len() }, "exactly {MAX_MESSAGE_BYTES} bytes");
     let halves = largest.records(1 << 13);
-    assert_eq!(
-        detect(&halves),
-        Detection::ClientHello {
-            length: halves.len()
-        }
-    );
+    assert_eq!(detect(&halves), Detection::ClientHello { length: halves.len() });
     let above = Hello::new().extension(0x7777, &vec![0; MAX_MESSAGE_BYTES - fixed + 1]);
     let declared = MAX_MESSAGE_BYTES + 1;
     let raw = above.records(1 << 14);
@@ -175,18 +148,12 @@ fn ssl_2_hellos_are_recognised_by_their_agreeing_lengths() {
     let length = hello.len();
     hello.extend(b"more");
     let version = Version::SSL_2;
-    assert_eq!(
-        judge_every_prefix(&hello),
-        Detection::Sslv2 { length, version }
-    );
+    assert_eq!(judge_every_prefix(&hello), Detection::Sslv2 { length, version });
     assert_eq!(detect(&hello[..11]), Detection::Partial);
     // The same, ready for TLS 1.0.
     hello[3..5].copy_from_slice(&[3, 1]);
     let version = Version::TLS_1_0;
-    assert_eq!(
-        judge_every_prefix(&hello),
-        Detection::Sslv2 { length, version }
-    );
+    assert_eq!(judge_every_prefix(&hello), Detection::Sslv2 { length, version });
     for (at, value) in [(1, 0x23), (6, 8), (8, 1), (10, 15), (4, 5), (3, 2), (2, 4)] {
         let mut other = hello.clone();
         other[at] = value;
@@ -202,12 +169,7 @@ fn every_part_of_a_hello_is_read() {
     assert_eq!(hello.highest_version(), Version::TLS_1_3);
     assert!(hello.cipher_suites.iter().eq([0x1301, 0xc02f]));
     assert_eq!(hello.compression_methods, [0]);
-    assert!(
-        hello
-            .extensions
-            .numbers()
-            .eq([0, 16, 10, 11, 13, 43, 0xff01])
-    );
+    assert!(hello.extensions.numbers().eq([0, 16, 10, 11, 13, 43, 0xff01]));
     assert_eq!(hello.server_name, ServerName::Name(b"www.example.com"));
     assert!(hello.protocols.iter().eq([&b"h2"[..], b"http/1.1"]));
     assert!(hello.groups.iter().eq([29, 23]));
@@ -238,11 +200,7 @@ fn every_truncation_of_a_message_is_an_error() {
 fn every_truncation_of_a_body_is_read_as_far_as_it_goes() {
     let message = full().message();
     let fixed = Hello::new().ciphers(&[0x1301, 0xc02f]).message().len();
-    let whole: Vec<u16> = ClientHello::parse(&message)
-        .expect("hello")
-        .extensions
-        .numbers()
-        .collect();
+    let whole: Vec<u16> = ClientHello::parse(&message).expect("hello").extensions.numbers().collect();
     for length in 4..message.len() {
         let mut cut = message[..length].to_vec();
         cut[1..4].copy_from_slice(&u32::try_from(length - 4).expect("short").to_be_bytes()[1..]);
@@ -258,10 +216,7 @@ fn every_truncation_of_a_body_is_read_as_far_as_it_goes() {
 
 #[test]
 fn another_message_is_no_hello() {
-    assert_eq!(
-        ClientHello::parse(b"\x02\x00\x00\x00"),
-        Err(ParseError::NotAClientHello(2))
-    );
+    assert_eq!(ClientHello::parse(b"\x02\x00\x00\x00"), Err(ParseError::NotAClientHello(2)));
 }
 
 fn name_of(body: &[u8]) -> (Option<Vec<u8>>, bool, bool) {
@@ -281,34 +236,19 @@ fn broken_server_names_keep_their_bytes() {
     assert_eq!(name_of(b""), (bytes(b""), false, true));
     assert_eq!(name_of(b"\x07"), (bytes(b"\x07"), false, true));
     assert_eq!(name_of(b"\x00\x00"), (bytes(b""), false, true));
-    assert_eq!(
-        name_of(b"\x00\x04\x01\x00\x01a"),
-        (bytes(b"\x01\x00\x01a"), false, true)
-    );
-    assert_eq!(
-        name_of(b"\x00\x03\x00\x00\x00"),
-        (bytes(b"\x00\x00\x00"), false, true)
-    );
+    assert_eq!(name_of(b"\x00\x04\x01\x00\x01a"), (bytes(b"\x01\x00\x01a"), false, true));
+    assert_eq!(name_of(b"\x00\x03\x00\x00\x00"), (bytes(b"\x00\x00\x00"), false, true));
     // A list length that lies, a name that is cut off, a second name.
     assert_eq!(name_of(b"\x00\x09\x00\x00\x01a"), (bytes(b"a"), true, true));
-    assert_eq!(
-        name_of(b"\x00\x04\x00\x00\x09a"),
-        (bytes(b"a"), false, true)
-    );
-    assert_eq!(
-        name_of(b"\x00\x08\x00\x00\x01a\x00\x00\x01b"),
-        (bytes(b"a"), true, true)
-    );
+    assert_eq!(name_of(b"\x00\x04\x00\x00\x09a"), (bytes(b"a"), false, true));
+    assert_eq!(name_of(b"\x00\x08\x00\x00\x01a\x00\x00\x01b"), (bytes(b"a"), true, true));
 }
 
 #[test]
 fn server_names_are_text_whatever_their_bytes() {
     let message = Hello::new().server_name(b"a\xff\x00\x1b[2J").message();
     let hello = ClientHello::parse(&message).expect("hello");
-    assert_eq!(
-        hello.server_name.text().as_deref(),
-        Some("a\u{fffd}\0\u{1b}[2J")
-    );
+    assert_eq!(hello.server_name.text().as_deref(), Some("a\u{fffd}\0\u{1b}[2J"));
     assert_eq!(hello.malformed, None);
 }
 
@@ -320,10 +260,7 @@ fn addresses_in_place_of_names_are_recognised() {
         (b"example.com", None),
         (b"\xff", None),
     ] {
-        assert_eq!(
-            ServerName::Name(name).ip_literal(),
-            address.map(|address| address.parse().expect("address"))
-        );
+        assert_eq!(ServerName::Name(name).ip_literal(), address.map(|address| address.parse().expect("address")));
     }
 }
 
@@ -337,20 +274,14 @@ fn protocols_may_be_cut_off_empty_or_reserved() {
     };
     assert_eq!(names(b"\x00\x03\x02h2"), (vec![b"h2".to_vec()], false));
     assert_eq!(names(b"\x00\x05\x02h2\x09x"), (vec![b"h2".to_vec()], true));
-    assert_eq!(
-        names(b"\x00\x04\x00\x02h2"),
-        (vec![vec![], b"h2".to_vec()], true)
-    );
+    assert_eq!(names(b"\x00\x04\x00\x02h2"), (vec![vec![], b"h2".to_vec()], true));
     assert_eq!(names(b"\x00\x00"), (vec![], false));
     assert_eq!(names(b"\x00"), (vec![], true));
 }
 
 #[test]
 fn the_first_of_two_extensions_counts() {
-    let message = Hello::new()
-        .server_name(b"first")
-        .server_name(b"second")
-        .message();
+    let message = Hello::new().server_name(b"first").server_name(b"second").message();
     let hello = ClientHello::parse(&message).expect("hello");
     assert_eq!(hello.server_name, ServerName::Name(b"first"));
     assert!(hello.extensions.numbers().eq([0, 0]));
@@ -375,12 +306,7 @@ fn read_all(stream: &[u8]) {
     assert!(message.len() <= raw.len());
     if let Ok(hello) = ClientHello::parse(&message) {
         assert!(hello.protocols.iter().count() <= raw.len());
-        assert!(
-            hello
-                .server_name
-                .text()
-                .is_none_or(|text| text.len() <= 3 * raw.len())
-        );
+        assert!(hello.server_name.text().is_none_or(|text| text.len() <= 3 * raw.len()));
         assert!(!format!("{hello:?}").is_empty());
         let ja4 = crate::protocol::ja4::Ja4::new(&hello);
         assert_eq!(ja4.hashed().len(), 36);

@@ -33,8 +33,8 @@ fn every_captured_hello_has_its_published_fingerprint() {
 fn the_example_of_the_specification_comes_out_in_both_forms() {
     let ja4 = ja4(&Hello::new()
         .ciphers(&[
-            0x2a2a, 0x1301, 0x1302, 0x1303, 0xc02b, 0xc02f, 0xc02c, 0xc030, 0xcca9, 0xcca8, 0xc013,
-            0xc014, 0x009c, 0x009d, 0x002f, 0x0035,
+            0x2a2a, 0x1301, 0x1302, 0x1303, 0xc02b, 0xc02f, 0xc02c, 0xc030, 0xcca9, 0xcca8, 0xc013, 0xc014, 0x009c,
+            0x009d, 0x002f, 0x0035,
         ])
         .extension(0xdada, &[])
         .extension(0x001b, &[2, 0, 2])
@@ -44,9 +44,7 @@ fn the_example_of_the_specification_comes_out_in_both_forms() {
         .extension(0x4469, &[])
         .extension(0x0017, &[])
         .extension(0x002d, &[])
-        .signature_algorithms(&[
-            0x0403, 0x0804, 0x0401, 0x0503, 0x0805, 0x0501, 0x0806, 0x0601,
-        ])
+        .signature_algorithms(&[0x0403, 0x0804, 0x0401, 0x0503, 0x0805, 0x0501, 0x0806, 0x0601])
         .extension(0x0005, &[])
         .extension(0x0023, &[])
         .extension(0x0012, &[])
@@ -69,10 +67,9 @@ fn the_example_of_the_specification_comes_out_in_both_forms() {
 fn without_signature_algorithms_nothing_is_appended() {
     // The hash is the one that the specification gives for this list.
     let mut hello = Hello::new();
-    for number in [
-        0x0005, 0x000a, 0x000b, 0x000d, 0x0012, 0x0015, 0x0017, 0x001b, 0x0023, 0x002b, 0x002d,
-        0x0033, 0x4469, 0xff01,
-    ] {
+    for number in
+        [0x0005, 0x000a, 0x000b, 0x000d, 0x0012, 0x0015, 0x0017, 0x001b, 0x0023, 0x002b, 0x002d, 0x0033, 0x4469, 0xff01]
+    {
         hello = hello.extension(number, &[]);
     }
     let ja4 = ja4(&hello);
@@ -88,10 +85,7 @@ fn empty_lists_are_zeros() {
     let only_grease = ja4(&Hello::new().ciphers(&[0x0a0a]).extension(0x1a1a, &[]));
     assert_eq!(only_grease.hashed(), "t12i000000_000000000000_000000000000");
     let only_omitted = ja4(&Hello::new().server_name(b"a").protocols(&[b"h2"]));
-    assert_eq!(
-        only_omitted.hashed(),
-        "t12d0002h2_000000000000_000000000000"
-    );
+    assert_eq!(only_omitted.hashed(), "t12d0002h2_000000000000_000000000000");
 }
 
 #[test]
@@ -107,11 +101,7 @@ fn counts_stop_at_99() {
 #[test]
 fn signalling_and_experimental_ciphers_count() {
     let hello = Hello::new().ciphers(&[0x00ff, 0x5600, 0xfe00, 0xfeff]);
-    assert!(
-        ja4(&hello)
-            .raw()
-            .starts_with("t12i040000_00ff,5600,fe00,feff_")
-    );
+    assert!(ja4(&hello).raw().starts_with("t12i040000_00ff,5600,fe00,feff_"));
 }
 
 #[test]
@@ -176,19 +166,10 @@ fn the_version_is_the_highest_offered() {
         (0xfefc, "d3"),
         (0x0305, "00"),
     ] {
-        assert_eq!(
-            version_characters(&Hello::new().version(number)),
-            characters
-        );
-        assert_eq!(
-            version_characters(&Hello::new().versions(&[0x0002, number])),
-            characters
-        );
+        assert_eq!(version_characters(&Hello::new().version(number)), characters);
+        assert_eq!(version_characters(&Hello::new().versions(&[0x0002, number])), characters);
     }
-    assert_eq!(
-        version_characters(&Hello::new().versions(&[0xfafa, 0x0302, 0x0303, 0x0301])),
-        "12"
-    );
+    assert_eq!(version_characters(&Hello::new().versions(&[0xfafa, 0x0302, 0x0303, 0x0301])), "12");
     assert_eq!(version_characters(&Hello::new().versions(&[0xfafa])), "12");
     assert_eq!(version_characters(&Hello::new().versions(&[])), "12");
 }

@@ -9,10 +9,7 @@ pub(in crate::tls) fn fixture(name: &str) -> PathBuf {
 
 /// A chain and a key among the fixtures.
 pub(in crate::tls) fn files(chain: &str, key: &str) -> CertificateFiles {
-    CertificateFiles {
-        chain: fixture(chain),
-        key: fixture(key),
-    }
+    CertificateFiles { chain: fixture(chain), key: fixture(key) }
 }
 
 /// A directory that goes when the test ends.
@@ -42,9 +39,7 @@ impl Drop for Directory {
 }
 
 fn refusal(files: &CertificateFiles) -> String {
-    load(files, &default_provider())
-        .expect_err("refused")
-        .to_string()
+    load(files, &default_provider()).expect_err("refused").to_string()
 }
 
 #[test]
@@ -84,10 +79,7 @@ fn an_encrypted_key_is_refused_with_the_command_that_decrypts_it() {
     assert!(message.contains("openssl pkey -in"), "{message}");
     let directory = Directory::new();
     let old = b"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n";
-    let message = refusal(&CertificateFiles {
-        chain: fixture("rsa-chain.crt"),
-        key: directory.write("old.key", old),
-    });
+    let message = refusal(&CertificateFiles { chain: fixture("rsa-chain.crt"), key: directory.write("old.key", old) });
     assert!(message.contains("is encrypted"), "{message}");
 }
 
@@ -95,10 +87,7 @@ fn an_encrypted_key_is_refused_with_the_command_that_decrypts_it() {
 fn unreadable_and_endless_files_are_refused() {
     let message = refusal(&files("nothing.crt", "ecdsa-pkcs8.key"));
     assert!(message.contains("cannot read cert_path"), "{message}");
-    let message = refusal(&CertificateFiles {
-        chain: PathBuf::from("/dev/zero"),
-        key: fixture("ecdsa-pkcs8.key"),
-    });
+    let message = refusal(&CertificateFiles { chain: PathBuf::from("/dev/zero"), key: fixture("ecdsa-pkcs8.key") });
     assert!(message.contains("larger than 1 MiB"), "{message}");
 }
 
@@ -109,28 +98,16 @@ fn broken_files_are_refused() {
     for (content, expected) in [
         (&b""[..], "holds no certificate"),
         (b"\xff\xfe\x00", "holds no certificate"),
-        (
-            b"-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n",
-            "broken PEM",
-        ),
+        (b"-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n", "broken PEM"),
         (b"-----BEGIN CERTIFICATE-----\nAAAA\n", "broken PEM"),
-        (
-            b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-            "certificate 1 in",
-        ),
+        (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "certificate 1 in"),
     ] {
-        let message = refusal(&CertificateFiles {
-            chain: directory.write("broken.crt", content),
-            key: key.clone(),
-        });
+        let message = refusal(&CertificateFiles { chain: directory.write("broken.crt", content), key: key.clone() });
         assert!(message.contains(expected), "{message}");
     }
     let message = refusal(&CertificateFiles {
         chain: fixture("ecdsa-chain.crt"),
-        key: directory.write(
-            "broken.key",
-            b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
-        ),
+        key: directory.write("broken.key", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"),
     });
     assert!(message.contains("cannot be used"), "{message}");
 }

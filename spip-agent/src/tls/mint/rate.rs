@@ -18,11 +18,7 @@ impl Rate {
     pub(super) fn new(per_second: u32, burst: u32, now: Instant) -> Self {
         let interval = Duration::from_secs(1) / per_second;
         let capacity = interval * burst;
-        Self {
-            interval,
-            capacity,
-            empty_at: now.checked_sub(capacity).unwrap_or(now),
-        }
+        Self { interval, capacity, empty_at: now.checked_sub(capacity).unwrap_or(now) }
     }
 
     /// Takes one token, if there is one.
@@ -48,9 +44,7 @@ mod tests {
         assert_eq!((0..100).filter(|_| rate.take(start)).count(), 5);
         let later = start + Duration::from_millis(1000);
         assert_eq!((0..100).filter(|_| rate.take(later)).count(), 5);
-        let granted = (0..1000)
-            .filter(|step| rate.take(later + Duration::from_millis(*step * 10)))
-            .count();
+        let granted = (0..1000).filter(|step| rate.take(later + Duration::from_millis(*step * 10))).count();
         assert!((99..=100).contains(&granted), "{granted} in ten seconds");
     }
 }

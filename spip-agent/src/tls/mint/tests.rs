@@ -20,9 +20,7 @@ fn der(certificate: &CertifiedKey) -> &[u8] {
 fn a_certificate_looks_like_a_small_servers() {
     let mint = mint();
     for kind in [KeyKind::Ecdsa, KeyKind::Rsa] {
-        let minted = mint
-            .mint(kind, name("www.example.com").as_ref(), now())
-            .expect("minted");
+        let minted = mint.mint(kind, name("www.example.com").as_ref(), now()).expect("minted");
         minted.certificate.keys_match().expect("a pair");
         let der = der(&minted.certificate);
         let (rest, certificate) = X509Certificate::from_der(der).expect("certificate");
@@ -30,14 +28,8 @@ fn a_certificate_looks_like_a_small_servers() {
         assert_eq!(certificate.subject().to_string(), "CN=www.example.com");
         assert_eq!(certificate.issuer(), certificate.subject());
         assert!(certificate.validity().is_valid());
-        let names = certificate
-            .subject_alternative_name()
-            .expect("readable")
-            .expect("present");
-        assert_eq!(
-            names.value.general_names,
-            [GeneralName::DNSName("www.example.com")]
-        );
+        let names = certificate.subject_alternative_name().expect("readable").expect("present");
+        assert_eq!(names.value.general_names, [GeneralName::DNSName("www.example.com")]);
         assert_eq!(certificate.raw_serial().len(), 20);
         let text = String::from_utf8_lossy(der).to_lowercase();
         assert!(!text.contains("rcgen") && !text.contains("spip"));
@@ -61,11 +53,7 @@ fn a_name_that_was_forgotten_has_the_same_certificate_again() {
 fn addresses_and_long_names_are_carried_too() {
     let mint = mint();
     let long = format!("{}.example", "a".repeat(63)).repeat(3);
-    for (text, subject) in [
-        ("192.0.2.1", "CN=192.0.2.1"),
-        ("2001:db8::1", "CN=2001:db8::1"),
-        (long.as_str(), ""),
-    ] {
+    for (text, subject) in [("192.0.2.1", "CN=192.0.2.1"), ("2001:db8::1", "CN=2001:db8::1"), (long.as_str(), "")] {
         let minted = mint.mint(KeyKind::Ecdsa, name(text).as_ref(), now());
         let minted = minted.expect("minted").certificate;
         let (_, certificate) = X509Certificate::from_der(der(&minted)).expect("certificate");
@@ -101,30 +89,18 @@ fn an_expired_certificate_is_not_served_again() {
 fn a_flood_of_names_is_bounded_in_signatures_and_memory() {
     run(async {
         let mint = mint();
-        let default = mint
-            .certificate(None, KeyKind::Ecdsa)
-            .await
-            .expect("default");
+        let default = mint.certificate(None, KeyKind::Ecdsa).await.expect("default");
         let flood = 4 * CACHED.get();
         let begun = Instant::now();
         let mut own = 0;
         for number in 0..flood {
             let name = name(&format!("{number}.example"));
-            let certificate = mint
-                .certificate(name, KeyKind::Ecdsa)
-                .await
-                .expect("served");
+            let certificate = mint.certificate(name, KeyKind::Ecdsa).await.expect("served");
             own += usize::from(!Arc::ptr_eq(&certificate, &default));
         }
         let allowed = f64::from(BURST) + f64::from(RATE_PER_SECOND) * begun.elapsed().as_secs_f64();
-        assert!(
-            own >= BURST as usize,
-            "{own} names had a certificate of their own"
-        );
-        assert!(
-            own as f64 <= allowed + 1.0,
-            "{own} minted, {allowed} allowed"
-        );
+        assert!(own >= BURST as usize, "{own} names had a certificate of their own");
+        assert!(own as f64 <= allowed + 1.0, "{own} minted, {allowed} allowed");
         assert!(mint.cache.lock().expect("lock").len() <= CACHED.get());
     });
 }
@@ -133,10 +109,8 @@ fn a_flood_of_names_is_bounded_in_signatures_and_memory() {
 fn the_cache_forgets_the_least_recently_used() {
     let mint = mint();
     for number in 0..=CACHED.get() {
-        let minted = Minted {
-            certificate: mint.kept(&(KeyKind::Ecdsa, None)).expect("default"),
-            expires: now() + LIFETIME,
-        };
+        let minted =
+            Minted { certificate: mint.kept(&(KeyKind::Ecdsa, None)).expect("default"), expires: now() + LIFETIME };
         let key = (KeyKind::Ecdsa, name(&format!("{number}.example")));
         mint.cache.lock().expect("lock").put(key, minted);
     }
@@ -151,19 +125,13 @@ fn many_who_ask_for_one_new_name_get_one_certificate() {
         let tasks: Vec<_> = (0..50)
             .map(|_| {
                 let mint = Arc::clone(&mint);
-                tokio::spawn(
-                    async move { mint.certificate(name("a.example"), KeyKind::Ecdsa).await },
-                )
+                tokio::spawn(async move { mint.certificate(name("a.example"), KeyKind::Ecdsa).await })
             })
             .collect();
         let mut certificates = Vec::new();
         for task in tasks {
             certificates.push(task.await.expect("task").expect("certificate"));
         }
-        assert!(
-            certificates
-                .iter()
-                .all(|other| Arc::ptr_eq(other, &certificates[0]))
-        );
+        assert!(certificates.iter().all(|other| Arc::ptr_eq(other, &certificates[0])));
     });
 }

@@ -23,23 +23,12 @@ pub(super) static TLS_1_3: Versions = &[&rustls::version::TLS13];
 
 /// Runs a test that must end.
 pub(in crate::tls) fn run<T>(test: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("runtime");
-    runtime.block_on(async {
-        tokio::time::timeout(Duration::from_secs(60), test)
-            .await
-            .expect("in time")
-    })
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), test).await.expect("in time") })
 }
 
 pub(super) fn config() -> config::Tls {
-    config::Tls {
-        enabled: true,
-        certificate: None,
-        ask_client_certificate: false,
-    }
+    config::Tls { enabled: true, certificate: None, ask_client_certificate: false }
 }
 
 pub(super) fn minting() -> TlsServer {
@@ -59,11 +48,7 @@ impl ServerCertVerifier for Trust {
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        if self.0 {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            Err(Distrust::UnknownIssuer.into())
-        }
+        if self.0 { Ok(ServerCertVerified::assertion()) } else { Err(Distrust::UnknownIssuer.into()) }
     }
 
     fn verify_tls12_signature(
@@ -133,9 +118,7 @@ impl Client {
         };
         config.alpn_protocols = self.protocols.iter().map(|name| name.to_vec()).collect();
         let name = ServerName::try_from(self.name).expect("name");
-        TlsConnector::from(Arc::new(config))
-            .connect(name, stream)
-            .await
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await
     }
 }
 
@@ -143,10 +126,7 @@ impl Client {
 async fn accept(
     server: &TlsServer,
     mut stream: DuplexStream,
-) -> (
-    Vec<u8>,
-    Result<Accepted<Prefixed<DuplexStream>>, Rejected<Prefixed<DuplexStream>>>,
-) {
+) -> (Vec<u8>, Result<Accepted<Prefixed<DuplexStream>>, Rejected<Prefixed<DuplexStream>>>) {
     let mut received = Vec::new();
     let mut detector = Detector::default();
     let length = loop {
@@ -167,10 +147,7 @@ async fn accept(
 }
 
 /// A handshake, and an exchange of bytes after it.
-pub(super) async fn exchange(
-    server: &TlsServer,
-    client: Client,
-) -> (Session, Vec<CertificateDer<'static>>) {
+pub(super) async fn exchange(server: &TlsServer, client: Client) -> (Session, Vec<CertificateDer<'static>>) {
     let (far, near) = tokio::io::duplex(1 << 14);
     let client = tokio::spawn(async move {
         let mut stream = client.connect(far).await.expect("client");
@@ -183,10 +160,7 @@ pub(super) async fn exchange(
     });
     let server = async {
         let (_, accepted) = accept(server, near).await;
-        let Accepted {
-            mut stream,
-            session,
-        } = accepted.expect("server");
+        let Accepted { mut stream, session } = accepted.expect("server");
         let mut question = [0; 4];
         stream.read_exact(&mut question).await.expect("read");
         assert_eq!(&question, b"ping");
