@@ -152,6 +152,7 @@ impl TlsServer {
             let alert = protocol_version_alert(hello.legacy_version);
             (alert, Failure::NoCommonVersion(hello.highest_version()))
         });
+        let has_suite = self.serves_a_suite_of(hello);
         let kind = KeyKind::for_client(hello);
         let server_name = mint::certificate_name(hello.server_name);
         let protocol = favourite_protocol(hello).map(<[u8]>::to_vec);
@@ -179,7 +180,14 @@ impl TlsServer {
             let handshake = TlsAcceptor::from(config).accept(stream).into_fallible();
             match Box::pin(handshake).await {
                 Ok(stream) => Ok(Accepted { session: self.session(&stream), stream: Box::new(stream) }),
-                Err((error, stream)) => Err(Rejected { failure: Failure::of_stream(&error), stream }),
+                Err((error, stream)) => {
+                    let failure = match Failure::of_stream(&error) {
+                        // The library looks at groups first, which clients with other suites need not send.
+                        Failure::NoCommonGroup | Failure::Incompatible(_) if !has_suite => Failure::NoCommonCipherSuite,
+                        other => other,
+                    };
+                    Err(Rejected { failure, stream })
+                }
             }
         }
     }
@@ -189,6 +197,11 @@ impl TlsServer {
         config.cert_resolver = Arc::new(Fixed(Some(certificate)));
         config.alpn_protocols = Vec::from_iter(protocol);
         Arc::new(config)
+    }
+
+    fn serves_a_suite_of(&self, hello: &ClientHello<'_>) -> bool {
+        let served = &self.base.crypto_provider().cipher_suites;
+        served.iter().any(|suite| hello.cipher_suites.contains(suite.suite().into()))
     }
 
     fn session<S>(&self, stream: &TlsStream<S>) -> Session {

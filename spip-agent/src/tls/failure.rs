@@ -71,10 +71,10 @@ impl Failure {
         match error {
             Error::AlertReceived(alert) => Self::Alert((*alert).into()),
             Error::PeerIncompatible(reason) => Self::of_incompatible(reason),
+            Error::PeerMisbehaved(reason) => Self::Violation(words(&format!("{reason:?}"))),
             Error::InvalidMessage(_)
             | Error::InappropriateMessage { .. }
             | Error::InappropriateHandshakeMessage { .. }
-            | Error::PeerMisbehaved(_)
             | Error::PeerSentOversizedRecord
             | Error::DecryptError => Self::Violation(error.to_string()),
             Error::InvalidCertificate(_) | Error::NoCertificatesPresented => {

@@ -1,198 +1,17 @@
+mod client;
+
+use std::io;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+pub(super) use client::run;
+
 use super::certificate::tests::{Directory, files, fixture};
 use super::*;
 use crate::protocol::client_hello::sample::{Hello, vectors};
-use crate::protocol::client_hello::{Detection, Detector, handshake_message};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{CertificateError as Distrust, ClientConfig, DigitallySignedStruct, SignatureScheme};
-use std::io;
-use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio_rustls::{TlsConnector, client};
-
-type Versions = &'static [&'static rustls::SupportedProtocolVersion];
-static TLS_1_2: Versions = &[&rustls::version::TLS12];
-static TLS_1_3: Versions = &[&rustls::version::TLS13];
-
-/// Runs a test that must end.
-pub(super) fn run<T>(test: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), test).await.expect("in time") })
-}
-
-fn config() -> config::Tls {
-    config::Tls { enabled: true, certificate: None, ask_client_certificate: false }
-}
-
-fn minting() -> TlsServer {
-    TlsServer::new(&config()).expect("server")
-}
-
-/// Trusts any server, or none; remembers nothing.
-#[derive(Debug)]
-struct Trust(bool);
-
-impl ServerCertVerifier for Trust {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        if self.0 { Ok(ServerCertVerified::assertion()) } else { Err(Distrust::UnknownIssuer.into()) }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
-        algorithms.supported_schemes()
-    }
-}
-
-/// What a client of the library is like.
-struct Client {
-    versions: Versions,
-    provider: CryptoProvider,
-    protocols: Vec<&'static [u8]>,
-    name: &'static str,
-    trusts: bool,
-    certificate: Option<(&'static str, &'static str)>,
-}
-
-impl Default for Client {
-    fn default() -> Self {
-        Self {
-            versions: rustls::ALL_VERSIONS,
-            provider: aws_lc_rs::default_provider(),
-            protocols: Vec::new(),
-            name: "www.example.com",
-            trusts: true,
-            certificate: None,
-        }
-    }
-}
-
-impl Client {
-    async fn connect(self, stream: DuplexStream) -> io::Result<client::TlsStream<DuplexStream>> {
-        let builder = ClientConfig::builder_with_provider(Arc::new(self.provider))
-            .with_protocol_versions(self.versions)
-            .expect("versions")
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Trust(self.trusts)));
-        let mut config = match self.certificate {
-            None => builder.with_no_client_auth(),
-            Some((chain, key)) => builder
-                .with_client_auth_cert(
-                    vec![CertificateDer::from_pem_file(fixture(chain)).expect("certificate")],
-                    PrivateKeyDer::from_pem_file(fixture(key)).expect("key"),
-                )
-                .expect("pair"),
-        };
-        config.alpn_protocols = self.protocols.iter().map(|name| name.to_vec()).collect();
-        let name = ServerName::try_from(self.name).expect("name");
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await
-    }
-}
-
-/// Reads a hello as a session does, then hands over.
-async fn accept(
-    server: &TlsServer,
-    mut stream: DuplexStream,
-) -> (Vec<u8>, Result<Accepted<Prefixed<DuplexStream>>, Rejected<Prefixed<DuplexStream>>>) {
-    let mut received = Vec::new();
-    let mut detector = Detector::default();
-    let length = loop {
-        match detector.advance(&received) {
-            Detection::ClientHello { length } => break length,
-            verdict => assert!(verdict.needs_more(), "{verdict:?}"),
-        }
-        assert_ne!(stream.read_buf(&mut received).await.expect("read"), 0);
-    };
-    let raw = received[..length].to_vec();
-    let future = {
-        let message = handshake_message(&raw);
-        let hello = ClientHello::parse(&message).expect("hello");
-        server.accept(&hello, Prefixed::new(received, stream))
-    };
-    let result = future.await;
-    (raw, result)
-}
-
-/// A handshake, and an exchange of bytes after it.
-async fn exchange(server: &TlsServer, client: Client) -> (Session, Vec<CertificateDer<'static>>) {
-    let (far, near) = tokio::io::duplex(1 << 14);
-    let client = tokio::spawn(async move {
-        let mut stream = client.connect(far).await.expect("client");
-        stream.write_all(b"ping").await.expect("write");
-        let mut answer = [0; 4];
-        stream.read_exact(&mut answer).await.expect("read");
-        assert_eq!(&answer, b"pong");
-        let chain = stream.get_ref().1.peer_certificates().expect("chain");
-        chain.to_vec()
-    });
-    let server = async {
-        let (_, accepted) = accept(server, near).await;
-        let Accepted { mut stream, session } = accepted.expect("server");
-        let mut question = [0; 4];
-        stream.read_exact(&mut question).await.expect("read");
-        assert_eq!(&question, b"ping");
-        stream.write_all(b"pong").await.expect("write");
-        stream.flush().await.expect("flush");
-        session
-    };
-    let session = server.await;
-    (session, client.await.expect("client"))
-}
-
-/// A handshake that fails; what the server and the client say.
-async fn refused(server: &TlsServer, client: Client) -> (Failure, String) {
-    let (far, near) = tokio::io::duplex(1 << 14);
-    let client = tokio::spawn(async move {
-        let error = client.connect(far).await.expect_err("refused");
-        error.to_string()
-    });
-    let server = async {
-        let (_, result) = accept(server, near).await;
-        result.expect_err("refused").failure
-    };
-    let failure = server.await;
-    (failure, client.await.expect("client"))
-}
-
-/// Sends bytes that were made elsewhere, closes, and says how that failed.
-async fn refused_bytes(server: &TlsServer, bytes: &[u8]) -> (Failure, Vec<u8>) {
-    let (mut far, near) = tokio::io::duplex(1 << 16);
-    far.write_all(bytes).await.expect("write");
-    far.shutdown().await.expect("shutdown");
-    let (_, result) = accept(server, near).await;
-    let rejected = result.expect_err("refused");
-    drop(rejected.stream);
-    let mut answer = Vec::new();
-    far.read_to_end(&mut answer).await.expect("read");
-    (rejected.failure, answer)
-}
+use crate::protocol::client_hello::{Detection, handshake_message};
+use client::{Client, TLS_1_2, TLS_1_3, config, exchange, minting, refused, refused_bytes};
 
 #[test]
 fn both_versions_are_served_without_any_certificate_of_the_operator() {
@@ -419,6 +238,11 @@ fn what_is_not_in_common_is_named() {
         let hello = || Hello::new().point_formats(&[0]).signature_algorithms(&[0x0403, 0x0804, 0x0401]);
         for (hello, reason) in [
             (hello().ciphers(&[0x002f, 0x0035]).groups(&[29]), "no common cipher suite"),
+            (hello().ciphers(&[0x002f, 0x0035]), "no common cipher suite"),
+            (
+                hello().ciphers(&[0xc02b]).groups(&[29]).server_name(b"a b"),
+                "protocol violation: server name must contain one host name",
+            ),
             (hello().ciphers(&[0xc02b, 0xc02f]).groups(&[0x001e]), "no common group"),
             (
                 Hello::new().ciphers(&[0xc02b]).groups(&[29]),
