@@ -1,2 +1,2 @@
 //! spip-agent
-fn main(){}
+fn main() {}

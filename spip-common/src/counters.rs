@@ -67,10 +67,7 @@ impl Counters {
     /// Exact while nothing moves; off by what happened between reading counters and counting entries otherwise.
     #[must_use]
     pub fn evicted(&self, present: u64) -> u64 {
-        self.stored
-            .saturating_add(self.inserted)
-            .saturating_sub(self.removed)
-            .saturating_sub(present)
+        self.stored.saturating_add(self.inserted).saturating_sub(self.removed).saturating_sub(present)
     }
 }
 
@@ -84,16 +81,8 @@ mod tests {
 
     #[test]
     fn what_was_stored_and_is_neither_removed_nor_present_was_evicted() {
-        let one = Counters {
-            stored: 60,
-            removed: 10,
-            ..Counters::default()
-        };
-        let other = Counters {
-            stored: 40,
-            inserted: 5,
-            ..Counters::default()
-        };
+        let one = Counters { stored: 60, removed: 10, ..Counters::default() };
+        let other = Counters { stored: 40, inserted: 5, ..Counters::default() };
         assert_eq!(one.plus(&other).evicted(75), 20);
     }
 

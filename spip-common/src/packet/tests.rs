@@ -24,14 +24,8 @@ const EXTENSIONS: &[u8] = &[
 ];
 
 fn bytes(hex: &str) -> Vec<u8> {
-    let digits: Vec<u8> = hex
-        .chars()
-        .filter_map(|digit| digit.to_digit(16).map(|digit| digit as u8))
-        .collect();
-    digits
-        .chunks(2)
-        .map(|pair| pair[0] << 4 | pair[1])
-        .collect()
+    let digits: Vec<u8> = hex.chars().filter_map(|digit| digit.to_digit(16).map(|digit| digit as u8)).collect();
+    digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
 }
 
 fn ipv4() -> Vec<u8> {
@@ -90,10 +84,7 @@ fn every_field_of_an_ipv4_syn_is_read() {
     assert_eq!((syn.ttl, syn.tos, syn.ip_flags), (64, 0, Syn::DF));
     assert_eq!((syn.ip_options_len, syn.payload_length), (0, 0));
     assert_eq!((syn.tcp_flags, syn.tcp_reserved), (Syn::SYN, 0));
-    assert_eq!(
-        syn.options(),
-        bytes("020405b40402080a41384e0f000000000103030a")
-    );
+    assert_eq!(syn.options(), bytes("020405b40402080a41384e0f000000000103030a"));
     assert!(syn.options[20..].iter().all(|&byte| byte == 0));
 }
 
@@ -106,10 +97,7 @@ fn every_field_of_an_ipv6_syn_is_read() {
     assert_eq!((syn.sequence, syn.window), (0x95a0_5251, 64800));
     assert_eq!((syn.ip_version, syn.ip_id, syn.ip_length), (6, 0, 80));
     assert_eq!((syn.ttl, syn.tos, syn.flow_label), (64, 0, 0xe3b2d));
-    assert_eq!(
-        syn.options(),
-        bytes("020405a00402080a639fdf07000000000103030a")
-    );
+    assert_eq!(syn.options(), bytes("020405a00402080a639fdf07000000000103030a"));
 }
 
 #[test]
@@ -131,29 +119,20 @@ fn the_key_is_the_source_and_the_sequence_number_that_follows() {
 #[test]
 fn ip_options_are_stepped_over_and_measured() {
     let syn = parsed(&with_ip_options()).syn;
-    assert_eq!(
-        (syn.ip_options_len, syn.destination_port, syn.options_len),
-        (12, 8080, 20)
-    );
+    assert_eq!((syn.ip_options_len, syn.destination_port, syn.options_len), (12, 8080, 20));
 }
 
 #[test]
 fn extension_headers_are_stepped_over_and_measured() {
     let syn = parsed(&with_extensions(HOP_BY_HOP, EXTENSIONS)).syn;
-    assert_eq!(
-        (syn.ip_options_len, syn.destination_port, syn.options_len),
-        (32, 443, 20)
-    );
+    assert_eq!((syn.ip_options_len, syn.destination_port, syn.options_len), (32, 443, 20));
     assert_eq!(syn.destination_ip().to_string(), "2001:db8::1");
 }
 
 #[test]
 fn a_syn_without_options_has_none() {
     let syn = parsed(&without_options()).syn;
-    assert_eq!(
-        (syn.options_len, syn.ip_length, syn.payload_length),
-        (0, 40, 0)
-    );
+    assert_eq!((syn.options_len, syn.ip_length, syn.payload_length), (0, 40, 0));
     assert!(syn.options().is_empty());
 }
 
@@ -180,17 +159,8 @@ fn a_syn_that_is_cut_anywhere_is_refused_as_truncated() {
     ];
     for packet in whole {
         for length in 0..packet.len() {
-            assert_eq!(
-                refused(&packet[..length]),
-                Refused::Truncated,
-                "{length} of {}",
-                packet.len()
-            );
-            assert!(
-                parse_headers(&packet[..length], 0).is_err(),
-                "{length} of {}",
-                packet.len()
-            );
+            assert_eq!(refused(&packet[..length]), Refused::Truncated, "{length} of {}", packet.len());
+            assert!(parse_headers(&packet[..length], 0).is_err(), "{length} of {}", packet.len());
         }
         parsed(&packet);
     }
@@ -213,13 +183,7 @@ fn data_in_a_syn_is_counted_and_may_be_missing_in_saved_headers() {
     let whole = parsed(&packet);
     assert_eq!(whole.syn.payload_length, 5);
     assert_eq!(saved.syn.seen_ns, 7);
-    assert_eq!(
-        saved.syn,
-        Syn {
-            seen_ns: 7,
-            ..whole.syn
-        }
-    );
+    assert_eq!(saved.syn, Syn { seen_ns: 7, ..whole.syn });
 }
 
 #[test]
@@ -270,11 +234,11 @@ fn a_later_fragment_is_ignored_and_a_first_one_is_read() {
 #[test]
 fn lengths_that_cannot_be_are_malformed() {
     let cases: [fn(&mut [u8]); 5] = [
-        |packet| packet[0] = 0x44,  // an IP header shorter than itself
-        |packet| packet[32] = 0x40, // a TCP header shorter than itself
-        |packet| packet[32] = 0xf0, // a TCP header beyond the packet
+        |packet| packet[0] = 0x44,                       // an IP header shorter than itself
+        |packet| packet[32] = 0x40,                      // a TCP header shorter than itself
+        |packet| packet[32] = 0xf0,                      // a TCP header beyond the packet
         |packet| packet[2..4].copy_from_slice(&[0, 39]), // a packet shorter than its headers
-        |packet| packet[2..4].copy_from_slice(&[0, 0]), // a packet of no length
+        |packet| packet[2..4].copy_from_slice(&[0, 0]),  // a packet of no length
     ];
     for (index, change) in cases.into_iter().enumerate() {
         let mut packet = ipv4();
@@ -294,10 +258,7 @@ fn a_version_that_contradicts_the_link_layer_is_malformed() {
 
 #[test]
 fn a_routing_header_that_has_not_reached_its_end_is_not_followed() {
-    assert_eq!(
-        refused(&with_extensions(ROUTING, &[6, 0, 4, 1, 0, 0, 0, 0])),
-        Refused::NotTcp
-    );
+    assert_eq!(refused(&with_extensions(ROUTING, &[6, 0, 4, 1, 0, 0, 0, 0])), Refused::NotTcp);
 }
 
 #[test]
@@ -305,20 +266,13 @@ fn extension_headers_are_followed_up_to_the_bound_and_no_further() {
     let chain = |count: usize| {
         let mut headers = Vec::new();
         for index in 0..count {
-            let next = if index + 1 == count {
-                TCP
-            } else {
-                DESTINATION_OPTIONS
-            };
+            let next = if index + 1 == count { TCP } else { DESTINATION_OPTIONS };
             headers.extend([next, 0, 1, 4, 0, 0, 0, 0]);
         }
         with_extensions(DESTINATION_OPTIONS, &headers)
     };
     for count in 1..=EXTENSION_HEADERS {
-        assert_eq!(
-            usize::from(parsed(&chain(count)).syn.ip_options_len),
-            count * 8
-        );
+        assert_eq!(usize::from(parsed(&chain(count)).syn.ip_options_len), count * 8);
     }
     assert_eq!(refused(&chain(EXTENSION_HEADERS + 1)), Refused::Malformed);
 }
@@ -327,11 +281,7 @@ fn extension_headers_are_followed_up_to_the_bound_and_no_further() {
 fn the_longest_extension_headers_do_not_overflow() {
     let mut headers = Vec::new();
     for index in 0..EXTENSION_HEADERS {
-        let next = if index + 1 == EXTENSION_HEADERS {
-            TCP
-        } else {
-            DESTINATION_OPTIONS
-        };
+        let next = if index + 1 == EXTENSION_HEADERS { TCP } else { DESTINATION_OPTIONS };
         let mut header = [0_u8; 2048];
         header[..2].copy_from_slice(&[next, 255]);
         headers.extend(header);
@@ -342,12 +292,7 @@ fn the_longest_extension_headers_do_not_overflow() {
 
 #[test]
 fn no_single_byte_makes_the_parser_panic_or_read_outside() {
-    for packet in [
-        ipv4(),
-        with_ip_options(),
-        ipv6(),
-        with_extensions(HOP_BY_HOP, EXTENSIONS),
-    ] {
+    for packet in [ipv4(), with_ip_options(), ipv6(), with_extensions(HOP_BY_HOP, EXTENSIONS)] {
         for position in 0..packet.len() {
             for value in 0..=u8::MAX {
                 let mut changed = packet.clone();
