@@ -26,7 +26,7 @@ use aya_ebpf::{
     macros::sock_ops,
     programs::SockOpsContext,
 };
-use aya_log_ebpf::debug;
+use aya_log_ebpf::{debug, info};
 use spip_common::{Entry, Syn, SynKey, map::LOOPBACK_INTERFACE};
 
 use crate::{
@@ -146,7 +146,7 @@ fn accepted(ctx: &SockOpsContext) {
     }
     if entry.observed | entry.local == 0 || !belongs(&entry, &key) {
         count(|counters| counters.not_found += 1);
-        debug!(ctx, "no syn for a connection from {:i}", key.source);
+        info!(ctx, "no syn for a connection from {:i}", key.source);
         return;
     }
     let keep = entry.ambiguous != 0;

@@ -14,7 +14,7 @@ use aya_ebpf::{
     bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns, macros::socket_filter,
     programs::SkBuffContext,
 };
-use aya_log_ebpf::debug;
+use aya_log_ebpf::{debug, info};
 use spip_common::{
     Entry, Parsed, Syn,
     packet::{parse_ipv4, parse_ipv6},
@@ -112,7 +112,7 @@ fn store(ctx: &SkBuffContext, parsed: &Parsed) {
     } else {
         known.ambiguous = 1;
         count(|counters| counters.ambiguous += 1);
-        debug!(
+        info!(
             ctx,
             "ambiguous syn from {:i} port {} to {:i} port {}",
             parsed.source,
