@@ -25,6 +25,7 @@ use crate::record::Sensor;
 use crate::rejections::Rejections;
 use crate::session::Engine;
 use crate::signals::Signals;
+use crate::tls::TlsServer;
 use crate::worker::Worker;
 use crate::writer;
 
@@ -94,7 +95,8 @@ impl Agent {
             passed_socket = listeners.passed, workers = workers, max_sessions = sessions, descriptors = descriptors,
             config = config.to_toml().as_str();
             "starting");
-        let door = Arc::new(door(config, log.clone(), attached.as_ref(), sessions));
+        let tls = config.tls.enabled.then(|| TlsServer::new(&config.tls)).transpose()?;
+        let door = Arc::new(door(config, log.clone(), attached.as_ref(), tls, sessions));
         Ok(Self { door, listeners, attached, signals: Some(signals) })
     }
 
@@ -106,11 +108,8 @@ impl Agent {
         let (stop, stopped) = watch::channel(false);
         let stop = Arc::new(stop);
         if let Some(signals) = self.signals.take() {
-            let (on_stop, log) = (Arc::clone(&stop), self.door.engine.log.clone());
-            let reload = move || {
-                log.reopen();
-                log::info!(target: "agent", "reopened the log");
-            };
+            let (on_stop, engine) = (Arc::clone(&stop), Arc::clone(&self.door.engine));
+            let reload = move || reload(&engine);
             let stop = move |signal: Signal| {
                 log::info!(target: "agent", signal = signal.as_str(); "stopping");
                 on_stop.send_replace(true);
@@ -126,6 +125,18 @@ impl Agent {
         let service = spawn_service(config, &self.door, &stop, stopped).context("cannot start the service thread")?;
         log::info!(target: "agent", listen = self.listeners.address.to_string(); "ready");
         join(threads, service, &stop)
+    }
+}
+
+/// SIGHUP: the log is opened again, the operator's certificate is read again.
+fn reload(engine: &Engine) {
+    engine.log.reopen();
+    match engine.tls.as_ref().map(TlsServer::reload).transpose() {
+        Ok(_) => log::info!(target: "agent", "reopened the log and read the certificate again"),
+        Err(error) => {
+            let reason = format!("{:#}", anyhow::Error::from(error));
+            log::error!(target: "tls", reason = reason.as_str(); "the old certificate stays in use");
+        }
     }
 }
 
@@ -193,10 +204,17 @@ async fn stop_when_log_closes(door: &Door, stop: &watch::Sender<bool>, mut stopp
     }
 }
 
-fn door(config: &Config, log: writer::Log, attached: Option<&Attached>, sessions: usize) -> Door {
+fn door(
+    config: &Config,
+    log: writer::Log,
+    attached: Option<&Attached>,
+    tls: Option<TlsServer>,
+    sessions: usize,
+) -> Door {
     let engine = Engine {
         sensor: Sensor { name: config.name.clone(), community_id_seed: config.community_id_seed },
         log,
+        tls,
         origins: attached.map(Attached::origins),
         timeouts: config.timeouts,
         payload_limit: config.limits.payload_bytes,

@@ -32,15 +32,30 @@ pub fn with_scratch<T>(read: impl FnOnce(&mut [u8]) -> T) -> T {
     SCRATCH.with_borrow_mut(|scratch| read(scratch))
 }
 
+/// How the reading ended.
+#[derive(Debug)]
+pub struct End {
+    /// What that means for the session.
+    pub reason: CloseReason,
+    /// The error of the stream that was behind it.
+    pub error: Option<io::Error>,
+}
+
+impl From<CloseReason> for End {
+    fn from(reason: CloseReason) -> Self {
+        Self { reason, error: None }
+    }
+}
+
 /// Reads from `stream` until the client is done or the session has to end, whatever comes first; says why.
-pub async fn to_end<S: AsyncRead + Unpin>(stream: &mut S, payload: &mut Payload, watch: &mut Watch) -> CloseReason {
+pub async fn to_end<S: AsyncRead + Unpin>(stream: &mut S, payload: &mut Payload, watch: &mut Watch) -> End {
     while !payload.is_full() {
-        if let Err(reason) = more(stream, payload, watch, Step::Idle).await {
-            return reason;
+        if let Err(end) = more(stream, payload, watch, Step::Idle).await {
+            return end;
         }
     }
     count_rest(stream, payload, watch).await;
-    CloseReason::PayloadLimit
+    CloseReason::PayloadLimit.into()
 }
 
 /// Reads once, at least one byte.
@@ -52,13 +67,13 @@ pub async fn more<S: AsyncRead + Unpin>(
     payload: &mut Payload,
     watch: &mut Watch,
     step: Step,
-) -> Result<(), CloseReason> {
+) -> Result<(), End> {
     let read = watch.run(step, |context| poll_read(stream, context, |bytes| payload.push(bytes))).await?;
     watch.touch();
     match read {
-        Ok(0) => Err(CloseReason::ClientClosed),
+        Ok(0) => Err(CloseReason::ClientClosed.into()),
         Ok(_) => Ok(()),
-        Err(error) => Err(reason_of(&error)),
+        Err(error) => Err(End { reason: reason_of(&error), error: Some(error) }),
     }
 }
 

@@ -1,8 +1,13 @@
 //! What one client sent: kept up to a limit per connection and a budget over all of them, counted beyond.
 //!
 //! Memory is taken as bytes arrive, never ahead of them: a connection that says nothing owns no buffer.
+//!
+//! A payload begins in its opening: until it is clear what the first bytes are, as many are kept as the longest
+//! ClientHello needs, whatever the limit. Settled as payload they are cut to the limit; taken away as a hello they
+//! still count against the budget for as long as the session lasts.
 
 use crate::budget::Budget;
+use crate::protocol::client_hello::MAX_RAW_BYTES;
 
 /// Smallest allocation for a payload; most first packets of scanners fit.
 const FIRST_CAPACITY_BYTES: usize = 256;
@@ -13,7 +18,10 @@ pub struct Payload {
     kept: Vec<u8>,
     received: u64,
     limit: usize,
+    is_opening: bool,
     budget: Budget,
+    /// Taken from the budget for bytes that went elsewhere in the session.
+    lent: usize,
     starved: bool,
 }
 
@@ -21,7 +29,7 @@ impl Payload {
     /// Nothing yet; at most `limit` bytes will be kept, while `budget` lasts.
     #[must_use]
     pub fn new(limit: usize, budget: Budget) -> Self {
-        Self { kept: Vec::new(), received: 0, limit, budget, starved: false }
+        Self { kept: Vec::new(), received: 0, limit, is_opening: true, budget, lent: 0, starved: false }
     }
 
     /// Takes the next bytes from the wire: keeps what fits, counts all. From the first byte that was not kept on
@@ -32,7 +40,7 @@ impl Payload {
         if already_cut {
             return;
         }
-        let wanted = bytes.len().min(self.limit - self.kept.len());
+        let wanted = bytes.len().min(self.limit_now().saturating_sub(self.kept.len()));
         if self.reserve(wanted) {
             self.kept.extend_from_slice(&bytes[..wanted]);
         } else {
@@ -51,7 +59,8 @@ impl Payload {
         if needed <= capacity {
             return true;
         }
-        let grown = needed.max((capacity * 2).min(self.limit)).max(FIRST_CAPACITY_BYTES.min(self.limit));
+        let limit = self.limit_now();
+        let grown = needed.max((capacity * 2).min(limit)).max(FIRST_CAPACITY_BYTES.min(limit));
         if !self.budget.take(grown - capacity) {
             return false;
         }
@@ -64,11 +73,29 @@ impl Payload {
         true
     }
 
-    /// Takes the kept bytes away, as if nothing had been received: they turned out to be a protocol's envelope.
+    fn limit_now(&self) -> usize {
+        if self.is_opening { self.limit.max(MAX_RAW_BYTES) } else { self.limit }
+    }
+
+    /// Whether the first bytes may still turn out to be anything.
     #[must_use]
-    pub fn take(&mut self) -> Vec<u8> {
+    pub fn is_opening(&self) -> bool {
+        self.is_opening
+    }
+
+    /// Ends the opening: what was received is payload.
+    pub fn settle(&mut self) {
+        self.is_opening = false;
+        self.kept.truncate(self.limit);
+    }
+
+    /// Ends the opening: what was received is an envelope around the payload that is yet to come. The bytes go
+    /// elsewhere in the session; their memory is given back when it ends.
+    #[must_use]
+    pub fn take_envelope(&mut self) -> Vec<u8> {
+        self.is_opening = false;
         self.received = 0;
-        self.budget.give(self.kept.capacity());
+        self.lent += self.kept.capacity();
         std::mem::take(&mut self.kept)
     }
 
@@ -93,7 +120,7 @@ impl Payload {
     /// Whether no further byte will be kept.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.kept.len() >= self.limit || self.starved
+        self.kept.len() >= self.limit_now() || self.starved
     }
 
     /// Whether the budget over all connections cut this payload short, and not its own limit.
@@ -105,7 +132,7 @@ impl Payload {
 
 impl Drop for Payload {
     fn drop(&mut self) {
-        self.budget.give(self.kept.capacity());
+        self.budget.give(self.kept.capacity() + self.lent);
     }
 }
 
@@ -113,10 +140,42 @@ impl Drop for Payload {
 mod tests {
     use super::*;
 
+    fn settled(limit: usize, budget: Budget) -> Payload {
+        let mut payload = Payload::new(limit, budget);
+        payload.settle();
+        payload
+    }
+
+    #[test]
+    fn an_opening_keeps_a_whole_hello_and_is_cut_when_it_is_payload() {
+        let budget = Budget::new(1 << 20);
+        let mut payload = Payload::new(100, budget.clone());
+        payload.push(&[1; 10_000]);
+        assert_eq!(payload.kept().len(), 10_000);
+        payload.settle();
+        assert_eq!((payload.kept().len(), payload.received()), (100, 10_000));
+        assert!(payload.truncated());
+        drop(payload);
+        assert_eq!(budget.left(), 1 << 20);
+    }
+
+    #[test]
+    fn an_envelope_counts_until_the_session_ends() {
+        let budget = Budget::new(1 << 20);
+        let mut payload = Payload::new(100, budget.clone());
+        payload.push(&[1; 10_000]);
+        assert_eq!(payload.take_envelope(), [1; 10_000]);
+        assert!(budget.left() <= (1 << 20) - 10_000);
+        payload.push(b"inside");
+        assert_eq!((payload.kept(), payload.received()), (&b"inside"[..], 6));
+        drop(payload);
+        assert_eq!(budget.left(), 1 << 20);
+    }
+
     #[test]
     fn bytes_beyond_the_limit_are_counted_and_not_kept() {
         let budget = Budget::new(1_000);
-        let mut payload = Payload::new(4, budget);
+        let mut payload = settled(4, budget);
         payload.push(b"abc");
         payload.push(b"def");
         assert_eq!(payload.kept(), b"abcd");
@@ -126,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_payload_of_exactly_the_limit_is_whole() {
-        let mut payload = Payload::new(4, Budget::new(1_000));
+        let mut payload = settled(4, Budget::new(1_000));
         payload.push(b"abcd");
         assert!(!payload.truncated() && payload.is_full());
     }
@@ -134,7 +193,7 @@ mod tests {
     #[test]
     fn an_empty_budget_keeps_the_count_and_one_piece() {
         let budget = Budget::new(300);
-        let mut payload = Payload::new(10_000, budget.clone());
+        let mut payload = settled(10_000, budget.clone());
         payload.push(&[1; 200]);
         payload.push(&[2; 5_000]);
         payload.push(&[3; 10]);
@@ -148,7 +207,7 @@ mod tests {
     #[test]
     fn growth_returns_every_byte_of_the_budget() {
         let budget = Budget::new(1 << 20);
-        let mut payload = Payload::new(65_536, budget.clone());
+        let mut payload = settled(65_536, budget.clone());
         for _ in 0..70_000 {
             payload.push(b"x");
         }

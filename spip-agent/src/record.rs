@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::addr::{ClientAddr, Destination};
 use crate::limits::Limit;
 use crate::payload::Payload;
+use crate::tls::Tls;
 
 /// An instant on both clocks: the wall's, for people, and the monotonic one, for durations.
 #[derive(Clone, Copy, Debug)]
@@ -133,6 +134,8 @@ pub struct Session {
     pub origin: Origin,
     /// What the client sent; inside TLS, what was decrypted.
     pub payload: Payload,
+    /// Whether the client spoke TLS, and what became of it.
+    pub tls: Tls,
     /// Bytes sent to the client.
     pub bytes_out: u64,
     /// Why it ended.

@@ -17,6 +17,7 @@ use crate::budget::Budget;
 use crate::limits::{Limit, Source};
 use crate::payload::Payload;
 use crate::record::{CloseReason, DestinationSource, Moment, Origin, Repeated, Session};
+use crate::tls::Tls;
 
 /// Entries of one interval: at about 250 bytes each 1 MiB at most, and as many lines.
 pub const SOURCES_MAX: usize = 4_096;
@@ -81,6 +82,7 @@ impl Entry {
             duration: Duration::ZERO,
             origin: self.origin,
             payload: Payload::new(0, Budget::new(0)),
+            tls: Tls::NotTls,
             bytes_out: 0,
             close_reason: CloseReason::Rejected(limit),
             repeated,

@@ -7,7 +7,8 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,15 +17,17 @@ use tokio::net::TcpStream;
 use uuid::Uuid;
 
 use crate::budget::Budget;
-use crate::capture;
+use crate::capture::{self, End};
 use crate::config::Timeouts;
 use crate::deadline::{Step, Watch};
 use crate::ebpf::Origins;
 use crate::limits::Permit;
 use crate::origin;
 use crate::payload::Payload;
+use crate::protocol::client_hello::{ClientHello, Detection, Detector, handshake_message};
 use crate::record::{CloseReason, Moment, Sensor, Session, flat};
 use crate::registry::Registered;
+use crate::tls::{Facts, Failure, Handshake, Prefixed, Tls, TlsServer};
 use crate::writer::Log;
 
 /// A line buffer that grew beyond this for one large payload is not kept.
@@ -40,6 +43,8 @@ pub struct Engine {
     pub sensor: Sensor,
     /// Where records go.
     pub log: Log,
+    /// Answers TLS, unless it is turned off.
+    pub tls: Option<TlsServer>,
     /// What the kernel side saw, where it is attached.
     pub origins: Option<Origins>,
     /// Bounds in time.
@@ -54,6 +59,7 @@ pub struct Engine {
 pub struct Guard {
     engine: Arc<Engine>,
     session: Session,
+    detector: Detector,
     cookie: Option<u64>,
     recorded: bool,
     /// Held until the record is written: sessions that wait for the log count as open.
@@ -72,11 +78,13 @@ impl Guard {
                 duration: Duration::ZERO,
                 origin: found.origin,
                 payload: Payload::new(engine.payload_limit, engine.payload_budget.clone()),
+                tls: Tls::NotTls,
                 bytes_out: 0,
                 close_reason: CloseReason::Aborted,
                 repeated: None,
             },
             engine: Arc::clone(engine),
+            detector: Detector::default(),
             cookie: found.cookie,
             recorded: false,
             _permit: permit,
@@ -100,6 +108,32 @@ impl Guard {
         None
     }
 
+    /// What the first bytes are, as far as they came.
+    fn detect(&mut self) -> Detection {
+        self.detector.advance(self.session.payload.kept())
+    }
+
+    /// Ends the opening of a connection on which no handshake takes place: all of its bytes are payload, and what they
+    /// hold of a ClientHello is kept beside them.
+    fn settle(&mut self, verdict: Detection) {
+        let payload = &mut self.session.payload;
+        let handshake = match Failure::of_detection(verdict) {
+            Some(failure) => Handshake::Failed(failure),
+            None if self.engine.tls.is_none() => Handshake::Off,
+            // A whole hello, and its sender left before it was answered.
+            None => Handshake::Failed(Failure::Closed),
+        };
+        let hello = match verdict {
+            Detection::Undecided | Detection::NotTls => None,
+            Detection::ClientHello { length } | Detection::Sslv2 { length, .. } => payload.kept().get(..length),
+            Detection::Partial | Detection::Oversized { .. } | Detection::Malformed(_) => Some(payload.kept()),
+        };
+        if let Some(hello) = hello {
+            self.session.tls = Tls::Recognised(Box::new(Facts::new(hello, handshake)));
+        }
+        payload.settle();
+    }
+
     /// Writes the record when the log has room for it; otherwise gives the guard back.
     ///
     /// # Errors
@@ -119,8 +153,20 @@ impl Guard {
         }
     }
 
+    /// Writes the record of a handshake that failed.
+    async fn fail(mut self, failure: Failure, reason: CloseReason) {
+        if let Some(facts) = self.session.tls.facts_mut() {
+            facts.handshake = Handshake::Failed(failure);
+        }
+        self.finish(reason).await;
+    }
+
     /// What only the end of the session can tell.
     fn end(&mut self, reason: CloseReason) {
+        if self.session.payload.is_opening() {
+            let verdict = self.detect();
+            self.settle(verdict);
+        }
         let session = &mut self.session;
         session.close_reason = reason;
         session.duration = session.accepted.steady.elapsed();
@@ -156,34 +202,108 @@ impl Drop for Guard {
 }
 
 /// Conducts the connection on `stream` to its end.
-pub async fn run(mut guard: Guard, stream: OwnedFd, registered: Registered) {
+pub async fn run(guard: Guard, stream: OwnedFd, registered: Registered) {
     let mut watch = Watch::new(registered, guard.engine.timeouts, guard.session.accepted.steady);
-    let reason = match TcpStream::from_std(stream.into()) {
-        Ok(mut stream) => {
-            let reason = conduct(&mut guard, &mut stream, &mut watch).await;
-            // Record first: the client learns of the end only when its bytes are safe.
-            guard.finish(reason).await;
-            return;
-        }
-        // The reactor takes no more descriptors.
-        Err(_) => CloseReason::Aborted,
+    // The reactor may take no more descriptors.
+    let Ok(stream) = TcpStream::from_std(stream.into()) else { return guard.finish(CloseReason::Aborted).await };
+    conduct(guard, stream, &mut watch).await;
+}
+
+async fn conduct(mut guard: Guard, mut stream: TcpStream, watch: &mut Watch) {
+    let reason = match open(&mut guard, &mut stream, watch).await {
+        Err(end) => end.reason,
+        Ok(Opening::Plain) => capture::to_end(&mut stream, &mut guard.session.payload, watch).await.reason,
+        Ok(Opening::Refused) => CloseReason::TlsError,
+        // Boxed: what TLS needs would otherwise count for every session that never speaks it.
+        Ok(Opening::Tls(hello)) => return Box::pin(decrypt(guard, hello, stream, watch)).await,
     };
+    // Record first: the client learns of the end, by the drop of the stream, when its bytes are safe.
     guard.finish(reason).await;
 }
 
-async fn conduct(guard: &mut Guard, stream: &mut TcpStream, watch: &mut Watch) -> CloseReason {
-    let payload = &mut guard.session.payload;
-    if payload.kept().is_empty()
-        && let Err(reason) = capture::more(stream, payload, watch, Step::Opening).await
-    {
-        return reason;
+/// What the first bytes of a connection turned out to be.
+enum Opening {
+    /// Payload.
+    Plain,
+    /// A whole ClientHello, and perhaps bytes behind it.
+    Tls(Hello),
+    /// A ClientHello that cannot be answered.
+    Refused,
+}
+
+/// Raw bytes that begin with a ClientHello.
+struct Hello {
+    raw: Vec<u8>,
+    length: usize,
+}
+
+/// Reads until it is clear what the client speaks.
+async fn open(guard: &mut Guard, stream: &mut TcpStream, watch: &mut Watch) -> Result<Opening, End> {
+    let verdict = loop {
+        let verdict = guard.detect();
+        if !verdict.needs_more() || guard.session.payload.is_full() {
+            break verdict;
+        }
+        capture::more(stream, &mut guard.session.payload, watch, Step::Opening).await?;
+    };
+    if let (Detection::ClientHello { length }, true) = (verdict, guard.engine.tls.is_some()) {
+        let raw = guard.session.payload.take_envelope();
+        return Ok(Opening::Tls(Hello { raw, length }));
     }
-    capture::to_end(stream, payload, watch).await
+    guard.settle(verdict);
+    Ok(match verdict {
+        Detection::Sslv2 { .. } | Detection::Oversized { .. } => Opening::Refused,
+        _ => Opening::Plain,
+    })
+}
+
+/// Completes the handshake and captures what is inside.
+async fn decrypt(mut guard: Guard, hello: Hello, stream: TcpStream, watch: &mut Watch) {
+    let engine = Arc::clone(&guard.engine);
+    let Hello { raw, length } = hello;
+    let facts = Facts::new(&raw[..length], Handshake::Failed(Failure::TimedOut));
+    let handshake = engine.tls.as_ref().map(|server| {
+        let message = handshake_message(&facts.client_hello);
+        ClientHello::parse(&message).map(|hello| server.accept(&hello, Prefixed::new(raw, stream)))
+    });
+    // From here on the record has the hello, whatever happens.
+    guard.session.tls = Tls::Recognised(Box::new(facts));
+    let mut handshake = match handshake {
+        Some(Ok(handshake)) => pin!(handshake),
+        Some(Err(error)) => return guard.fail(Failure::from(error), CloseReason::TlsError).await,
+        None => return guard.fail(Failure::Internal("no TLS server".to_owned()), CloseReason::Aborted).await,
+    };
+    let mut accepted = match watch.run(Step::Opening, |context| handshake.as_mut().poll(context)).await {
+        Ok(Ok(accepted)) => accepted,
+        Ok(Err(rejected)) => {
+            let reason = match rejected.failure {
+                Failure::Closed => CloseReason::ClientClosed,
+                Failure::Broken(_) => CloseReason::ClientReset,
+                _ => CloseReason::TlsError,
+            };
+            return guard.fail(rejected.failure, reason).await;
+        }
+        Err(reason) => {
+            let failure = match reason {
+                CloseReason::FirstByteTimeout | CloseReason::SessionTimeout => Failure::TimedOut,
+                _ => Failure::Internal("the sensor ended the session".to_owned()),
+            };
+            return guard.fail(failure, reason).await;
+        }
+    };
+    watch.touch();
+    if let Some(facts) = guard.session.tls.facts_mut() {
+        facts.handshake = Handshake::Completed(accepted.session);
+    }
+    let end = capture::to_end(&mut accepted.stream, &mut guard.session.payload, watch).await;
+    if let (Some(facts), CloseReason::TlsError, Some(error)) = (guard.session.tls.facts_mut(), end.reason, &end.error) {
+        facts.broken = Some(Failure::of_stream(error));
+    }
+    guard.finish(end.reason).await;
 }
 
 /// Receives from a socket that is not with the reactor yet.
 fn receive(socket: &OwnedFd, payload: &mut Payload) -> io::Result<usize> {
-    use std::os::fd::AsRawFd;
     capture::with_scratch(|scratch| {
         let length = recv(socket.as_raw_fd(), scratch, MsgFlags::MSG_DONTWAIT)?;
         payload.push(&scratch[..length]);

@@ -14,6 +14,7 @@ use spip_common::Syn;
 use super::{CloseReason, Sensor, Session};
 use crate::json;
 use crate::protocol::{community_id, syn};
+use crate::tls::{ClientCertificate, Facts, Handshake, PresentedCertificate};
 
 /// Version of this format. What may change without a new number is said in `docs/records.md`.
 pub const SCHEMA: &str = "spip/1";
@@ -39,7 +40,7 @@ pub fn encode(session: &Session, sensor: &Sensor, out: &mut Vec<u8>) {
     object.number("destination_port", origin.destination.port());
     object.key("session_id");
     object.quoted(session.id.hyphenated());
-    object.flag("is_tls", false);
+    object.flag("is_tls", session.tls.is_tls());
 
     object.plain("schema", SCHEMA);
     object.text("name", &sensor.name);
@@ -65,10 +66,58 @@ pub fn encode(session: &Session, sensor: &Sensor, out: &mut Vec<u8>) {
     object.key("community_id");
     let id = community_id::community_id(sensor.community_id_seed, origin.client.socket(), origin.destination.socket());
     object.quoted(id);
+    if let Some(facts) = session.tls.facts() {
+        encode_tls(facts, &mut object);
+    }
     if let Some(syn) = &origin.syn {
         object.key("syn");
         encode_syn(syn, object.out);
     }
+}
+
+fn encode_tls(facts: &Facts, object: &mut Object<'_>) {
+    if let Ok(hello) = facts.hello() {
+        if let Some(name) = &hello.server_name {
+            object.text("tls_server_name", name);
+        }
+        if !hello.protocols.is_empty() {
+            object.key("tls_supported_protocols");
+            object.list(&hello.protocols, |out, name| json::string(out, name));
+        }
+        object.text("tls_ja3", &hello.ja3);
+        object.text("tls_ja4", &hello.ja4);
+        object.text("tls_ja4_r", &hello.ja4_r);
+    }
+    object.key("tls_client_hello_hex");
+    object.hex(&facts.client_hello);
+    if let Handshake::Completed(session) = &facts.handshake {
+        object.plain("tls_version", session.version);
+        object.text("tls_cipher_suite", &session.cipher_suite);
+        if let Some(protocol) = &session.protocol {
+            object.text("tls_alpn", protocol);
+        }
+        if let ClientCertificate::Presented(certificate) = &session.client_certificate {
+            encode_certificate(certificate, object);
+        }
+    }
+    if let Some(failure) = facts.failure() {
+        object.text("tls_error", &failure.to_string());
+    }
+}
+
+fn encode_certificate(certificate: &PresentedCertificate, object: &mut Object<'_>) {
+    let instant = |seconds: i64| Timestamp::from_second(seconds).map(|time| time.to_string());
+    object.key("tls_client_certificate");
+    object.out.extend_from_slice(b"{\"subject\":");
+    json::string(object.out, &certificate.subject);
+    object.text("issuer", &certificate.issuer);
+    for (key, seconds) in [("not_before", certificate.not_before), ("not_after", certificate.not_after)] {
+        if let Ok(time) = instant(seconds) {
+            object.text(key, &time);
+        }
+    }
+    object.text("sha256", &certificate.sha256);
+    object.out.push(b'}');
 }
 
 fn encode_syn(syn: &Syn, out: &mut Vec<u8>) {
@@ -84,14 +133,7 @@ fn encode_syn(syn: &Syn, out: &mut Vec<u8>) {
         object.number("scale", scale);
     }
     object.key("options");
-    object.out.push(b'[');
-    for (index, kind) in options.kinds().iter().enumerate() {
-        if index > 0 {
-            object.out.push(b',');
-        }
-        object.raw(kind);
-    }
-    object.out.push(b']');
+    object.list(options.kinds(), |out, kind| out.extend_from_slice(kind.to_string().as_bytes()));
     object.key("muonfp");
     object.quoted(options.muonfp(syn.window));
     object.out.push(b'}');
@@ -148,6 +190,17 @@ impl Object<'_> {
     fn text(&mut self, key: &'static str, value: &str) {
         self.key(key);
         json::string(self.out, value);
+    }
+
+    fn list<T>(&mut self, items: &[T], write: impl Fn(&mut Vec<u8>, &T)) {
+        self.out.push(b'[');
+        for (index, item) in items.iter().enumerate() {
+            if index > 0 {
+                self.out.push(b',');
+            }
+            write(self.out, item);
+        }
+        self.out.push(b']');
     }
 
     fn hex(&mut self, bytes: &[u8]) {

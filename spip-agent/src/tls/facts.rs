@@ -26,6 +26,23 @@ impl Tls {
     pub fn is_tls(&self) -> bool {
         matches!(self, Self::Recognised(_))
     }
+
+    /// The facts, where a ClientHello was recognised.
+    #[must_use]
+    pub fn facts(&self) -> Option<&Facts> {
+        match self {
+            Self::NotTls => None,
+            Self::Recognised(facts) => Some(facts),
+        }
+    }
+
+    /// The facts, to be completed.
+    pub fn facts_mut(&mut self) -> Option<&mut Facts> {
+        match self {
+            Self::NotTls => None,
+            Self::Recognised(facts) => Some(facts),
+        }
+    }
 }
 
 /// A ClientHello and what became of it. Fingerprints are made from the bytes when they are asked for: most of a
@@ -37,9 +54,26 @@ pub struct Facts {
     pub client_hello: Box<[u8]>,
     /// What became of the handshake.
     pub handshake: Handshake,
+    /// What ended the session after a completed handshake, other than its ordinary end (`tls_error`).
+    pub broken: Option<Failure>,
 }
 
 impl Facts {
+    /// The hello in `raw`, as far as it came; what became of the handshake is said later.
+    #[must_use]
+    pub fn new(raw: &[u8], handshake: Handshake) -> Self {
+        Self { client_hello: raw.into(), handshake, broken: None }
+    }
+
+    /// Why the handshake, or the session after it, failed.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Failure> {
+        match &self.handshake {
+            Handshake::Failed(failure) => Some(failure),
+            Handshake::Off | Handshake::Completed(_) => self.broken.as_ref(),
+        }
+    }
+
     /// Reads the hello again for the record.
     ///
     /// # Errors
