@@ -31,10 +31,7 @@ pub(crate) fn run(project: &Project) -> Result<()> {
 /// Builds with a toolchain that is known to be there.
 pub(crate) fn build(project: &Project, toolchain: &Toolchain) -> Result<()> {
     let folder = project.ebpf_folder().join("build");
-    report::step(
-        "Building",
-        format!("the kernel side with {}", toolchain.compiler.candidate),
-    );
+    report::step("Building", format!("the kernel side with {}", toolchain.compiler.candidate));
     let mut cargo = cargo(project, toolchain)?;
     cargo
         .args(["build", "--release", "--target", TARGET])
@@ -49,14 +46,7 @@ pub(crate) fn build(project: &Project, toolchain: &Toolchain) -> Result<()> {
     check(&object).with_context(|| format!("{} is no usable object", built.display()))?;
     let destination = project.ebpf_object();
     if place(&object, &destination)? {
-        report::step(
-            "Built",
-            format!(
-                "{} ({} bytes)",
-                project.relative(&destination),
-                object.len()
-            ),
-        );
+        report::step("Built", format!("{} ({} bytes)", project.relative(&destination), object.len()));
     } else {
         report::step("Unchanged", project.relative(&destination));
     }
@@ -81,10 +71,7 @@ fn cargo(project: &Project, toolchain: &Toolchain) -> Result<Command> {
     cargo
         .env("RUSTC", &compiler.candidate.rustc)
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &linker.program)
-        .env(
-            "CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS",
-            "-Cdebuginfo=2 -Clink-arg=--btf",
-        )
+        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", "-Cdebuginfo=2 -Clink-arg=--btf")
         .current_dir(project.root.join("spip-ebpf"));
     Ok(cargo)
 }
@@ -108,14 +95,12 @@ fn is_for_userspace(variable: &str) -> bool {
 
 /// What a wrong linker or flag would have left out: the machine of the ELF header and the BTF section.
 fn check(object: &[u8]) -> Result<()> {
-    let machine = object
-        .get(18..20)
-        .map(|bytes| u16::from_le_bytes([bytes[0], bytes[1]]));
+    let machine = object.get(18..20).map(|bytes| u16::from_le_bytes([bytes[0], bytes[1]]));
     if !object.starts_with(b"\x7fELF") || machine != Some(EM_BPF) {
         bail!("not an ELF file for eBPF");
     }
-    // Section names are stored as strings that end with 0.
-    if !object.windows(6).any(|window| window == b"\0.BTF\0") {
+    // Section names end with 0 and share their ends: this one may be stored as the end of `.rel.BTF`.
+    if !object.windows(5).any(|window| window == b".BTF\0") {
         bail!("it has no BTF, without which its maps cannot be created");
     }
     Ok(())
@@ -149,6 +134,7 @@ mod tests {
     #[test]
     fn an_object_needs_the_machine_and_btf() {
         check(&object(EM_BPF, b"\0.text\0.BTF\0")).expect("both are there");
+        check(&object(EM_BPF, b"\0.rel.BTF\0")).expect("the name is shared");
         assert!(check(&object(EM_BPF, b"\0.text\0.BTF.ext\0")).is_err());
         assert!(check(&object(62, b"\0.BTF\0")).is_err());
         assert!(check(b"\x7fELF").is_err());
@@ -157,20 +143,10 @@ mod tests {
 
     #[test]
     fn the_callers_flags_go_and_its_network_settings_stay() {
-        for gone in [
-            "RUSTFLAGS",
-            "CARGO_ENCODED_RUSTFLAGS",
-            "RUSTC_WRAPPER",
-            "RUSTUP_TOOLCHAIN",
-        ] {
+        for gone in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER", "RUSTUP_TOOLCHAIN"] {
             assert!(is_for_userspace(gone), "{gone}");
         }
-        for kept in [
-            "CARGO_HOME",
-            "CARGO_HTTP_PROXY",
-            "CARGO_NET_OFFLINE",
-            "PATH",
-        ] {
+        for kept in ["CARGO_HOME", "CARGO_HTTP_PROXY", "CARGO_NET_OFFLINE", "PATH"] {
             assert!(!is_for_userspace(kept), "{kept}");
         }
     }

@@ -51,10 +51,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let root = Root::detect();
     if root == Root::No {
-        bail!(
-            "the demo makes network namespaces and needs root: {}",
-            privilege::REMEDY
-        );
+        bail!("the demo makes network namespaces and needs root: {}", privilege::REMEDY);
     }
     let project = Project::locate()?;
     let toolchain = setup::for_demo(&project)?;
@@ -63,9 +60,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         return show(&project.agent());
     }
     let own = std::env::current_exe().context("cannot find this program")?;
-    let mut command = root
-        .command(own, &[("PATH", process::full_path())])
-        .unwrap_or_else(|| Command::new("false"));
+    let mut command = root.command(own, &[("PATH", process::full_path())]).unwrap_or_else(|| Command::new("false"));
     command.arg("demo").arg("--agent").arg(project.agent());
     process::run(&mut command)
 }

@@ -20,15 +20,10 @@ extern "C" fn note(_: i32) {
 
 /// From here on SIGINT, SIGTERM and SIGHUP are noted instead of ending the process.
 pub(crate) fn catch() -> Result<()> {
-    let action = SigAction::new(
-        SigHandler::Handler(note),
-        SaFlags::SA_RESTART,
-        SigSet::empty(),
-    );
+    let action = SigAction::new(SigHandler::Handler(note), SaFlags::SA_RESTART, SigSet::empty());
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         // SAFETY: the handler stores into an atomic, which is safe in a signal handler.
-        unsafe { sigaction(signal, &action) }
-            .with_context(|| format!("cannot catch {}", signal.as_str()))?;
+        unsafe { sigaction(signal, &action) }.with_context(|| format!("cannot catch {}", signal.as_str()))?;
     }
     Ok(())
 }

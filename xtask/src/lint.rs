@@ -32,9 +32,9 @@ pub(crate) fn run(project: &Project) -> Result<()> {
     match advisories(project, &deny) {
         Ok(Advisories::Clear) => {}
         Ok(Advisories::Found) => failed.push("advisories"),
-        Err(error) => report::note(format!(
-            "advisories were not checked, their database cannot be fetched here: {error:#}"
-        )),
+        Err(error) => {
+            report::note(format!("advisories were not checked, their database cannot be fetched here: {error:#}"))
+        }
     }
     if !failed.is_empty() {
         bail!("lint: {}", failed.join(", "));
@@ -48,13 +48,9 @@ fn checks(project: &Project, deny: &Path) -> Vec<(&'static str, Command)> {
     let mut format = project.cargo("fmt");
     format.args(["--all", "--check"]);
     let mut format_ebpf = project.cargo("fmt");
-    format_ebpf
-        .args(["--all", "--check", "--manifest-path"])
-        .arg(&ebpf);
+    format_ebpf.args(["--all", "--check", "--manifest-path"]).arg(&ebpf);
     let mut clippy = project.cargo("clippy");
-    clippy
-        .args(["--workspace", "--all-targets", "--locked"])
-        .args(["--", "-D", "warnings"]);
+    clippy.args(["--workspace", "--all-targets", "--locked"]).args(["--", "-D", "warnings"]);
     let mut clippy_ebpf = project.cargo("clippy");
     clippy_ebpf
         .args(["--locked", "--manifest-path"])
@@ -68,11 +64,11 @@ fn checks(project: &Project, deny: &Path) -> Vec<(&'static str, Command)> {
         ("clippy", clippy),
         ("clippy of the kernel side", clippy_ebpf),
     ];
-    for (name, manifest) in [
-        ("dependencies", project.root.join("Cargo.toml")),
-        ("dependencies of the kernel side", ebpf),
-    ] {
+    for (name, manifest) in
+        [("dependencies", project.root.join("Cargo.toml")), ("dependencies of the kernel side", ebpf)]
+    {
         let mut command = deny_command(project, deny, &manifest);
+        command.args(["--locked", "check", "--hide-inclusion-graph"]);
         command.args(["bans", "licenses", "sources"]);
         checks.push((name, command));
     }
@@ -84,9 +80,8 @@ fn deny_command(project: &Project, deny: &Path, manifest: &Path) -> Command {
     command
         .arg("--manifest-path")
         .arg(manifest)
-        .args(["--locked", "check", "--config"])
+        .arg("--config")
         .arg(project.root.join("deny.toml"))
-        .arg("--hide-inclusion-graph")
         .current_dir(&project.root);
     command
 }
@@ -99,17 +94,11 @@ enum Advisories {
 /// The error is that the database could not be had.
 fn advisories(project: &Project, deny: &Path) -> Result<Advisories> {
     let manifest = project.root.join("Cargo.toml");
-    let mut fetch = Command::new(deny);
-    fetch
-        .arg("--manifest-path")
-        .arg(&manifest)
-        .args(["fetch", "--config"])
-        .arg(project.root.join("deny.toml"))
-        .arg("db")
-        .current_dir(&project.root);
+    let mut fetch = deny_command(project, deny, &manifest);
+    fetch.args(["fetch", "db"]);
     process::run_within(&mut fetch, FETCH_LIMIT)?;
     let mut check = deny_command(project, deny, &manifest);
-    check.args(["--disable-fetch", "advisories"]);
+    check.args(["--locked", "--offline", "check", "advisories"]);
     Ok(match process::run(&mut check) {
         Ok(()) => Advisories::Clear,
         Err(_) => Advisories::Found,

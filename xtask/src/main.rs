@@ -27,11 +27,7 @@ use clap::{Parser, Subcommand};
 use crate::project::Project;
 
 #[derive(Parser)]
-#[command(
-    name = "cargo xtask",
-    bin_name = "cargo xtask",
-    about = "Builds, shows and checks spip"
-)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Builds, shows and checks spip")]
 struct Cli {
     #[command(subcommand)]
     task: Task,

@@ -46,29 +46,19 @@ impl Namespace {
         let mut flag = std::ffi::OsString::from("--net=");
         flag.push(self.file());
         let mut command = Command::new("nsenter");
-        command
-            .arg(flag)
-            .arg("--")
-            .arg(program)
-            .env("PATH", process::full_path());
+        command.arg(flag).arg("--").arg(program).env("PATH", process::full_path());
         command
     }
 
     /// Runs `work` on a thread inside and returns what it returned.
-    pub(crate) fn inside<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let namespace =
-            File::open(self.file()).with_context(|| format!("cannot open {}", self.name))?;
+    pub(crate) fn inside<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+        let namespace = File::open(self.file()).with_context(|| format!("cannot open {}", self.name))?;
         let thread = thread::spawn(move || {
             // Only this thread moves, and it ends here.
             setns(namespace, CloneFlags::CLONE_NEWNET).context("cannot enter the namespace")?;
             work()
         });
-        thread
-            .join()
-            .map_err(|_| anyhow!("the thread in {} panicked", self.name))?
+        thread.join().map_err(|_| anyhow!("the thread in {} panicked", self.name))?
     }
 
     fn ip(&self, arguments: &[&str]) -> Result<()> {
@@ -109,9 +99,7 @@ impl Link {
         let pair = ["link", "add", "eth0", "netns", &sensor.name, "type", "veth"];
         let peer = ["peer", "name", "eth0", "netns", &client.name];
         ip(&[&pair[..], &peer[..]].concat())?;
-        for (host, address, address_v6) in
-            [(sensor, SENSOR, SENSOR_V6), (client, CLIENT, CLIENT_V6)]
-        {
+        for (host, address, address_v6) in [(sensor, SENSOR, SENSOR_V6), (client, CLIENT, CLIENT_V6)] {
             host.ip(&["link", "set", "lo", "up"])?;
             host.ip(&["address", "add", &format!("{address}/24"), "dev", "eth0"])?;
             if link.has_ipv6 {
@@ -138,11 +126,7 @@ pub(crate) fn remove_stale(purpose: &str) -> Result<()> {
 
 /// The entries of a folder; none when it is not there.
 pub(crate) fn names(folder: &Path) -> Vec<String> {
-    fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .collect()
+    fs::read_dir(folder).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
 }
 
 /// Whether something is named `purpose-PID` or `purpose-PID-…` and no process has this id.

@@ -86,13 +86,8 @@ mod tests {
 
     #[test]
     fn sudo_receives_the_environment_by_name() {
-        let command = Root::Sudo
-            .command("/bin/agent", &[("SPIP_AGENT_BIN", "/a b".into())])
-            .expect("sudo can run it");
-        assert_eq!(
-            process::shown(&command),
-            "sudo -n env 'SPIP_AGENT_BIN=/a b' /bin/agent"
-        );
+        let command = Root::Sudo.command("/bin/agent", &[("SPIP_AGENT_BIN", "/a b".into())]).expect("sudo can run it");
+        assert_eq!(process::shown(&command), "sudo -n env 'SPIP_AGENT_BIN=/a b' /bin/agent");
     }
 
     #[test]

@@ -21,9 +21,7 @@ const SYSTEM_FOLDERS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 /// Shows and runs a command, its output on the terminal.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     report::step("Running", shown(command));
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start {}", name(command)))?;
+    let status = command.status().with_context(|| format!("cannot start {}", name(command)))?;
     if !status.success() {
         bail!("{} ended with {status}", name(command));
     }
@@ -33,10 +31,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 /// As [`run`], but ends the command when it takes longer than `limit`: for downloads, which may hang.
 pub(crate) fn run_within(command: &mut Command, limit: Duration) -> Result<()> {
     report::step("Running", shown(command));
-    let mut child = command
-        .stdin(Stdio::null())
-        .spawn()
-        .with_context(|| format!("cannot start {}", name(command)))?;
+    let mut child = command.stdin(Stdio::null()).spawn().with_context(|| format!("cannot start {}", name(command)))?;
     let end = Instant::now() + limit;
     loop {
         if let Some(status) = child.try_wait()? {
@@ -56,17 +51,9 @@ pub(crate) fn run_within(command: &mut Command, limit: Duration) -> Result<()> {
 
 /// Runs a command quietly and returns its stdout; its stderr becomes part of the error.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot start {}", name(command)))?;
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {}", name(command)))?;
     if !output.status.success() {
-        bail!(
-            "{} ended with {}: {}",
-            shown(command),
-            output.status,
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("{} ended with {}: {}", shown(command), output.status, String::from_utf8_lossy(&output.stderr).trim());
     }
     String::from_utf8(output.stdout).with_context(|| format!("{} wrote no text", name(command)))
 }
@@ -122,11 +109,7 @@ fn name(command: &Command) -> String {
 
 /// The command as a shell would take it, without its environment.
 pub(crate) fn shown(command: &Command) -> String {
-    std::iter::once(command.get_program())
-        .chain(command.get_args())
-        .map(quoted)
-        .collect::<Vec<_>>()
-        .join(" ")
+    std::iter::once(command.get_program()).chain(command.get_args()).map(quoted).collect::<Vec<_>>().join(" ")
 }
 
 fn quoted(word: &OsStr) -> String {
@@ -147,10 +130,7 @@ mod tests {
     fn a_shown_command_can_be_pasted_into_a_shell() {
         let mut command = Command::new("curl");
         command.args(["-w", "%{local_port} it's", "", "http://[2001:db8::1]/"]);
-        assert_eq!(
-            shown(&command),
-            r"curl -w '%{local_port} it'\''s' '' 'http://[2001:db8::1]/'"
-        );
+        assert_eq!(shown(&command), r"curl -w '%{local_port} it'\''s' '' 'http://[2001:db8::1]/'");
     }
 
     #[test]
@@ -171,8 +151,7 @@ mod tests {
     #[test]
     fn a_command_that_hangs_is_ended() {
         let began = Instant::now();
-        let error = run_within(Command::new("sleep").arg("60"), Duration::from_millis(200))
-            .expect_err("must be ended");
+        let error = run_within(Command::new("sleep").arg("60"), Duration::from_millis(200)).expect_err("must be ended");
         assert!(error.to_string().contains("took longer"), "{error}");
         assert!(began.elapsed() < Duration::from_secs(10));
     }

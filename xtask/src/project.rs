@@ -25,12 +25,9 @@ impl Project {
     pub(crate) fn locate() -> Result<Self> {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         // At run time first: a checkout that was moved together with its target folder still works.
-        let manifest = env::var_os("CARGO_MANIFEST_DIR")
-            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
-        let root = manifest
-            .parent()
-            .context("xtask lies outside of a workspace")?
-            .to_owned();
+        let manifest =
+            env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+        let root = manifest.parent().context("xtask lies outside of a workspace")?.to_owned();
         let metadata = process::output(
             Command::new(&cargo)
                 .args(["metadata", "--no-deps", "--format-version", "1"])
@@ -38,15 +35,8 @@ impl Project {
                 .arg(root.join("Cargo.toml")),
         )?;
         let metadata: Value = serde_json::from_str(&metadata).context("cargo metadata")?;
-        let target = metadata["target_directory"]
-            .as_str()
-            .context("cargo metadata names no target_directory")?
-            .into();
-        Ok(Self {
-            root,
-            target,
-            cargo,
-        })
+        let target = metadata["target_directory"].as_str().context("cargo metadata names no target_directory")?.into();
+        Ok(Self { root, target, cargo })
     }
 
     /// A cargo command for the userspace workspace.

@@ -28,9 +28,7 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
     build::build(project, &toolchain)?;
     let agent = project.agent();
     let mut command = Root::detect().command(&agent, &[]).unwrap_or_else(|| {
-        report::note(
-            "neither root nor sudo: the agent does without what it may not do, and says so",
-        );
+        report::note("neither root nor sudo: the agent does without what it may not do, and says so");
         Command::new(&agent)
     });
     command.args(&options.arguments);

@@ -58,11 +58,7 @@ struct Missing {
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}: {}\n    remedy: {}",
-            self.what, self.why, self.remedy
-        )
+        write!(f, "{}: {}\n    remedy: {}", self.what, self.why, self.remedy)
     }
 }
 
@@ -80,19 +76,9 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
             let Toolchain { compiler, linker } = toolchain;
             report::step(
                 "Found",
-                format!(
-                    "rustc {} with LLVM {}: {}",
-                    compiler.version, compiler.llvm, compiler.candidate
-                ),
+                format!("rustc {} with LLVM {}: {}", compiler.version, compiler.llvm, compiler.candidate),
             );
-            report::step(
-                "Found",
-                format!(
-                    "bpf-linker {}: {}",
-                    linker.version,
-                    project.relative(&linker.program)
-                ),
-            );
+            report::step("Found", format!("bpf-linker {}: {}", linker.version, project.relative(&linker.program)));
         }
         if let Some(deny) = &found.deny {
             report::step("Found", format!("cargo-deny: {}", project.relative(deny)));
@@ -123,17 +109,13 @@ pub(crate) fn for_test(project: &Project) -> Result<Toolchain> {
 pub(crate) fn for_lint(project: &Project) -> Result<PathBuf> {
     let found = Found::look(project, Need::Lint, true)?;
     complete(&found.missing)?;
-    found
-        .deny
-        .ok_or_else(|| anyhow!("cargo-deny was not looked for"))
+    found.deny.ok_or_else(|| anyhow!("cargo-deny was not looked for"))
 }
 
 fn toolchain_for(project: &Project, need: Need) -> Result<Toolchain> {
     let found = Found::look(project, need, true)?;
     complete(&found.missing)?;
-    found
-        .toolchain
-        .ok_or_else(|| anyhow!("the compiler for the kernel was not looked for"))
+    found.toolchain.ok_or_else(|| anyhow!("the compiler for the kernel was not looked for"))
 }
 
 /// The result of one round.
@@ -161,11 +143,7 @@ impl Found {
                 Err(absent) => missing.push(absent),
             }
         }
-        Ok(Self {
-            toolchain,
-            deny,
-            missing,
-        })
+        Ok(Self { toolchain, deny, missing })
     }
 }
 
@@ -205,10 +183,7 @@ fn complete(missing: &[Missing]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    let list: String = missing
-        .iter()
-        .map(|absent| format!("\n  {absent}"))
-        .collect();
+    let list: String = missing.iter().map(|absent| format!("\n  {absent}")).collect();
     Err(anyhow!("setup is incomplete:{list}"))
 }
 

@@ -46,10 +46,7 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
     let root = Root::detect();
     let strict = env::var("CI").is_ok_and(|ci| ci == "true" || ci == "1");
     if strict && !options.unit && !root.is_unattended() {
-        bail!(
-            "the end-to-end tests need root and CI is set: {}",
-            privilege::REMEDY
-        );
+        bail!("the end-to-end tests need root and CI is set: {}", privilege::REMEDY);
     }
     if !options.unit {
         let toolchain = setup::for_test(project)?;
@@ -91,15 +88,9 @@ fn end_to_end(project: &Project, options: &Options, root: Root) -> Result<Outcom
     let mut counts = Counts::default();
     for program in programs {
         let Some(mut command) = root.command(&program, &environment) else {
-            return Ok(Outcome::Skipped(format!(
-                "they need root: {}",
-                privilege::REMEDY
-            )));
+            return Ok(Outcome::Skipped(format!("they need root: {}", privilege::REMEDY)));
         };
-        command
-            .args(&options.filter)
-            .args(&options.arguments)
-            .current_dir(&folder);
+        command.args(&options.filter).args(&options.arguments).current_dir(&folder);
         counts.merge(&counted(&mut command)?);
     }
     Ok(Outcome::Ran(counts))
@@ -108,15 +99,9 @@ fn end_to_end(project: &Project, options: &Options, root: Root) -> Result<Outcom
 /// Compiles the end-to-end tests and returns their programs.
 fn end_to_end_programs(project: &Project) -> Result<Vec<PathBuf>> {
     let mut cargo = project.cargo("test");
-    cargo
-        .args(["--package", END_TO_END, "--locked", "--no-run"])
-        .args(["--message-format", "json-render-diagnostics"]);
+    cargo.args(["--package", END_TO_END, "--locked", "--no-run"]).args(["--message-format", "json-render-diagnostics"]);
     report::step("Running", process::shown(&cargo));
-    let built = cargo
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot start cargo")?;
+    let built = cargo.stdout(Stdio::piped()).stderr(Stdio::inherit()).output().context("cannot start cargo")?;
     if !built.status.success() {
         bail!("the end-to-end tests do not compile");
     }
@@ -234,11 +219,7 @@ impl fmt::Display for Summary {
         for (name, outcome) in &self.parts {
             match outcome {
                 Outcome::Ran(counts) => {
-                    write!(
-                        f,
-                        "{name:>18}: {} passed, {} failed",
-                        counts.passed, counts.failed
-                    )?;
+                    write!(f, "{name:>18}: {} passed, {} failed", counts.passed, counts.failed)?;
                     if counts.ignored > 0 {
                         write!(f, ", {} ignored", counts.ignored)?;
                     }
@@ -261,7 +242,8 @@ impl fmt::Display for Summary {
 mod tests {
     use super::*;
 
-    const RESULT: &str = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.01s";
+    const RESULT: &str =
+        "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.01s";
 
     #[test]
     fn results_of_several_programs_add_up() {

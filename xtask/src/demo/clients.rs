@@ -55,47 +55,19 @@ pub(super) struct Visit {
 /// The clients of the demo, in their order.
 pub(super) fn visits(has_ipv6: bool) -> Vec<Visit> {
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let visit = |name, place, address, port, action| Visit {
-        name,
-        place,
-        destination: SocketAddr::new(address, port),
-        action,
-    };
+    let visit =
+        |name, place, address, port, action| Visit { name, place, destination: SocketAddr::new(address, port), action };
     let mut visits = vec![
         visit("curl, HTTP", Place::Remote, SENSOR, 80, Action::Http),
         visit("curl, HTTPS", Place::Remote, SENSOR, 443, Action::Https),
-        visit(
-            "plain bytes",
-            Place::Remote,
-            SENSOR,
-            23,
-            Action::Bytes(b"root\r\nadmin\r\n"),
-        ),
-        visit(
-            "binary bytes",
-            Place::Remote,
-            SENSOR,
-            3306,
-            Action::Bytes(b"\x00\x9f\xff\x01"),
-        ),
+        visit("plain bytes", Place::Remote, SENSOR, 23, Action::Bytes(b"root\r\nadmin\r\n")),
+        visit("binary bytes", Place::Remote, SENSOR, 3306, Action::Bytes(b"\x00\x9f\xff\x01")),
         visit("says nothing", Place::Remote, SENSOR, 5432, Action::Silence),
         visit("local curl, HTTP", Place::Local, loopback, 80, Action::Http),
-        visit(
-            "local bytes",
-            Place::Local,
-            loopback,
-            6379,
-            Action::Bytes(b"INFO\r\n"),
-        ),
+        visit("local bytes", Place::Local, loopback, 6379, Action::Bytes(b"INFO\r\n")),
     ];
     if has_ipv6 {
-        visits.push(visit(
-            "curl, HTTP, IPv6",
-            Place::Remote,
-            SENSOR_V6,
-            8080,
-            Action::Http,
-        ));
+        visits.push(visit("curl, HTTP, IPv6", Place::Remote, SENSOR_V6, 8080, Action::Http));
     }
     visits
 }
@@ -112,10 +84,7 @@ impl Visit {
             Action::Http => curl(host, &format!("http://{destination}/hello?from=curl")),
             Action::Https => curl(host, &format!("https://{destination}/hello?from=curl")),
             Action::Bytes(bytes) => {
-                report::step(
-                    "Client",
-                    format!("sends {} bytes to {destination}", bytes.len()),
-                );
+                report::step("Client", format!("sends {} bytes to {destination}", bytes.len()));
                 host.inside(move || {
                     let mut stream = connect(destination)?;
                     stream.write_all(bytes)?;
@@ -135,22 +104,14 @@ impl Visit {
 }
 
 fn connect(destination: SocketAddr) -> Result<TcpStream> {
-    TcpStream::connect_timeout(&destination, CONNECT_LIMIT)
-        .with_context(|| format!("cannot connect to {destination}"))
+    TcpStream::connect_timeout(&destination, CONNECT_LIMIT).with_context(|| format!("cannot connect to {destination}"))
 }
 
 fn curl(host: &Namespace, url: &str) -> Result<()> {
     let mut command = host.command("curl");
     command
         // Neither the configuration nor the proxy of whoever runs the demo.
-        .args([
-            "-q",
-            "--noproxy",
-            "*",
-            "--globoff",
-            "--silent",
-            "--insecure",
-        ])
+        .args(["-q", "--noproxy", "*", "--globoff", "--silent", "--insecure"])
         .args(["--max-time", CURL_SECONDS, "--output", "/dev/null", url])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -183,11 +144,7 @@ mod tests {
 
     #[test]
     fn without_ipv6_nobody_comes_by_it() {
-        assert!(
-            visits(false)
-                .iter()
-                .all(|visit| visit.destination.is_ipv4())
-        );
+        assert!(visits(false).iter().all(|visit| visit.destination.is_ipv4()));
         assert!(visits(true).iter().any(|visit| visit.destination.is_ipv6()));
     }
 }

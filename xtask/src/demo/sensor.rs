@@ -50,10 +50,7 @@ struct Files {
 impl Files {
     fn create(has_ipv6: bool) -> Result<Self> {
         let name = format!("{PURPOSE}-{}", std::process::id());
-        let files = Self {
-            folder: std::env::temp_dir().join(&name),
-            pins: Path::new(BPFFS).join(&name),
-        };
+        let files = Self { folder: std::env::temp_dir().join(&name), pins: Path::new(BPFFS).join(&name) };
         // Fails when it exists: nobody else may have put a configuration there.
         fs::DirBuilder::new()
             .mode(0o700)
@@ -107,32 +104,20 @@ impl Sensor {
     pub(super) fn start(agent: &Path, namespace: &Namespace, has_ipv6: bool) -> Result<Self> {
         let files = Files::create(has_ipv6)?;
         let mut rules = namespace.command(agent);
-        rules
-            .args(["rules", "install", "--yes", "--local", "--config"])
-            .arg(files.configuration());
+        rules.args(["rules", "install", "--yes", "--local", "--config"]).arg(files.configuration());
         process::output(&mut rules).context("the rules were not installed")?;
         let mut command = namespace.command(agent);
-        command
-            .arg("--config")
-            .arg(files.configuration())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped());
+        command.arg("--config").arg(files.configuration()).stdin(Stdio::null()).stdout(Stdio::piped());
         // SAFETY: prctl is async-signal-safe, and nothing is allocated between fork and exec.
         unsafe {
             // Also when this process is killed, the agent goes, and with it what it holds.
             command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGTERM)?));
         }
         report::step("Starting", process::shown(&command));
-        let mut agent = command
-            .spawn()
-            .context("cannot start the agent by nsenter")?;
+        let mut agent = command.spawn().context("cannot start the agent by nsenter")?;
         let output = agent.stdout.take();
         let (sender, lines) = channel();
-        let mut sensor = Self {
-            agent,
-            lines,
-            _files: files,
-        };
+        let mut sensor = Self { agent, lines, _files: files };
         let output = output.context("the agent has no stdout")?;
         thread::spawn(move || show(output, &sender));
         sensor.wait_until_ready()?;
@@ -149,11 +134,7 @@ impl Sensor {
     }
 
     /// The next session record that satisfies `wanted`; `None` when it does not come by `end`.
-    pub(super) fn record(
-        &mut self,
-        end: Instant,
-        wanted: impl Fn(&Value) -> bool,
-    ) -> Result<Option<Value>> {
+    pub(super) fn record(&mut self, end: Instant, wanted: impl Fn(&Value) -> bool) -> Result<Option<Value>> {
         self.wait_for(end, |line| line["record_type"] != "log" && wanted(line))
     }
 

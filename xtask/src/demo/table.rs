@@ -6,14 +6,7 @@ use serde_json::Value;
 
 use super::clients::Visit;
 
-const HEAD: [&str; 6] = [
-    "client",
-    "source",
-    "destination",
-    "bytes",
-    "TLS",
-    "known by",
-];
+const HEAD: [&str; 6] = ["client", "source", "destination", "bytes", "TLS", "known by"];
 
 /// Visits with their records; a visit without one stays visible.
 pub(super) struct Table<'a>(pub(super) &'a [(Visit, Option<Value>)]);
@@ -29,11 +22,7 @@ impl Table<'_> {
 pub(super) fn endpoint(record: &Value, side: &str) -> String {
     let address = record[format!("{side}_ip")].as_str().unwrap_or("?");
     let port = &record[format!("{side}_port")];
-    if address.contains(':') {
-        format!("[{address}]:{port}")
-    } else {
-        format!("{address}:{port}")
-    }
+    if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
 }
 
 fn row(visit: &Visit, record: Option<&Value>) -> [String; 6] {
@@ -41,14 +30,7 @@ fn row(visit: &Visit, record: Option<&Value>) -> [String; 6] {
     let Some(record) = record else {
         let expected = visit.destination.to_string();
         let none = || "-".to_owned();
-        return [
-            name,
-            none(),
-            expected,
-            none(),
-            none(),
-            "no record".to_owned(),
-        ];
+        return [name, none(), expected, none(), none(), "no record".to_owned()];
     };
     let bytes = match &record["bytes_in"] {
         Value::Null => {
@@ -57,41 +39,27 @@ fn row(visit: &Visit, record: Option<&Value>) -> [String; 6] {
         }
         count => count.to_string(),
     };
-    let tls = if record["is_tls"] == true {
-        "yes"
-    } else {
-        "no"
-    };
+    let tls = if record["is_tls"] == true { "yes" } else { "no" };
     [
         name,
         endpoint(record, "source"),
         endpoint(record, "destination"),
         bytes,
         tls.to_owned(),
-        record["destination_source"]
-            .as_str()
-            .unwrap_or("?")
-            .to_owned(),
+        record["destination_source"].as_str().unwrap_or("?").to_owned(),
     ]
 }
 
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rows = vec![HEAD.map(str::to_owned)];
-        rows.extend(
-            self.0
-                .iter()
-                .map(|(visit, record)| row(visit, record.as_ref())),
-        );
+        rows.extend(self.0.iter().map(|(visit, record)| row(visit, record.as_ref())));
         let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
         let widths: [usize; 6] = std::array::from_fn(width);
         for row in &rows {
             let [client, source, destination, bytes, tls, known_by] = row;
             let [a, b, c, d, e, _] = widths;
-            writeln!(
-                f,
-                "{client:a$}  {source:b$}  {destination:c$}  {bytes:>d$}  {tls:e$}  {known_by}"
-            )?;
+            writeln!(f, "{client:a$}  {source:b$}  {destination:c$}  {bytes:>d$}  {tls:e$}  {known_by}")?;
         }
         Ok(())
     }
@@ -124,9 +92,6 @@ mod tests {
         let table = Table(&outcomes).to_string();
         let line = table.lines().nth(1).expect("a line below the head");
         let words: Vec<&str> = line.split_whitespace().collect();
-        assert_eq!(
-            words[words.len() - 5..],
-            ["[2001:db8::2]:40000", "198.51.100.1:80", "2", "yes", "ebpf"]
-        );
+        assert_eq!(words[words.len() - 5..], ["[2001:db8::2]:40000", "198.51.100.1:80", "2", "yes", "ebpf"]);
     }
 }

@@ -29,9 +29,7 @@ pub(crate) struct Version(pub(crate) u32, pub(crate) u32, pub(crate) u32);
 impl Version {
     /// Reads the leading numbers of `1.97.0-nightly` or `22.1`; absent parts count as 0.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let numbers = text
-            .split(|c: char| c != '.' && !c.is_ascii_digit())
-            .next()?;
+        let numbers = text.split(|c: char| c != '.' && !c.is_ascii_digit()).next()?;
         let mut parts = numbers.split('.');
         let major = parts.next()?.parse().ok()?;
         let mut or_zero = || parts.next().and_then(|part| part.parse().ok()).unwrap_or(0);
@@ -81,31 +79,19 @@ impl Compiler {
         let ask = |arguments: &[&str]| {
             let mut rustc = Command::new(&candidate.rustc);
             // A proxy of rustup would answer for the toolchain of the caller.
-            rustc
-                .env_remove("RUSTUP_TOOLCHAIN")
-                .env_remove("LD_LIBRARY_PATH");
+            rustc.env_remove("RUSTUP_TOOLCHAIN").env_remove("LD_LIBRARY_PATH");
             process::output(rustc.args(arguments)).map_err(|error| format!("{error:#}"))
         };
         let about = ask(&["-vV"])?;
-        let field = |name: &str| {
-            about
-                .lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
-                .map(str::to_owned)
-        };
+        let field =
+            |name: &str| about.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::to_owned);
         let release = field("release").ok_or("`rustc -vV` names no release")?;
         let version = Version::parse(&release).ok_or("`rustc -vV` names no release")?;
-        let llvm = field("LLVM version")
-            .and_then(|llvm| Version::parse(&llvm))
-            .ok_or("it is built without LLVM")?;
+        let llvm = field("LLVM version").and_then(|llvm| Version::parse(&llvm)).ok_or("it is built without LLVM")?;
         let sysroot = PathBuf::from(ask(&["--print", "sysroot"])?.trim());
         // A proxy stands for the toolchain behind it; so do links that distributions make.
         let inside = sysroot.join("bin/rustc");
-        let rustc = if inside.exists() {
-            inside
-        } else {
-            candidate.rustc.clone()
-        };
+        let rustc = if inside.exists() { inside } else { candidate.rustc.clone() };
         let cargo = Some(rustc.with_file_name("cargo"))
             .filter(|cargo| cargo.exists())
             .or_else(|| process::find("cargo"))
@@ -124,10 +110,7 @@ impl Compiler {
     /// Whether it can compile core for the kernel; the error is the reason why not.
     pub(crate) fn can_build_core(&self) -> Result<(), String> {
         if self.version < OLDEST {
-            return Err(format!(
-                "rustc {} is older than {OLDEST}, which the kernel side needs",
-                self.version
-            ));
+            return Err(format!("rustc {} is older than {OLDEST}, which the kernel side needs", self.version));
         }
         if !self.has_core_source() {
             return Err(format!(
@@ -148,26 +131,15 @@ impl Compiler {
 /// PATH, /usr/bin. With `SPIP_EBPF_RUSTC` only that one: who names a compiler wants no other.
 pub(crate) fn candidates() -> Vec<Candidate> {
     if let Some(rustc) = env::var_os("SPIP_EBPF_RUSTC") {
-        return vec![Candidate {
-            rustc: rustc.into(),
-            origin: "SPIP_EBPF_RUSTC".to_owned(),
-            toolchain: None,
-        }];
+        return vec![Candidate { rustc: rustc.into(), origin: "SPIP_EBPF_RUSTC".to_owned(), toolchain: None }];
     }
     let mut found = rustup_toolchains();
     let usr_bin = PathBuf::from("/usr/bin/rustc");
     let on_path = process::find_all("rustc");
-    for rustc in on_path
-        .into_iter()
-        .chain(usr_bin.exists().then_some(usr_bin))
-    {
+    for rustc in on_path.into_iter().chain(usr_bin.exists().then_some(usr_bin)) {
         let origin = "PATH".to_owned();
         let toolchain = None;
-        found.push(Candidate {
-            rustc,
-            origin,
-            toolchain,
-        });
+        found.push(Candidate { rustc, origin, toolchain });
     }
     found
 }
@@ -179,13 +151,8 @@ fn rustup_toolchains() -> Vec<Candidate> {
     nightly_first(&listed)
         .into_iter()
         .filter_map(|toolchain| {
-            let rustc = process::output(Command::new("rustup").args([
-                "which",
-                "--toolchain",
-                toolchain,
-                "rustc",
-            ]))
-            .ok()?;
+            let rustc =
+                process::output(Command::new("rustup").args(["which", "--toolchain", toolchain, "rustc"])).ok()?;
             Some(Candidate {
                 rustc: rustc.trim().into(),
                 origin: format!("rustup toolchain {toolchain}"),
@@ -197,11 +164,8 @@ fn rustup_toolchains() -> Vec<Candidate> {
 
 /// The toolchains of `rustup toolchain list`, nightly ones first, otherwise in the order given.
 fn nightly_first(listed: &str) -> Vec<&str> {
-    let mut toolchains: Vec<&str> = listed
-        .lines()
-        .filter_map(|line| line.split_whitespace().next())
-        .filter(|name| *name != "no")
-        .collect();
+    let mut toolchains: Vec<&str> =
+        listed.lines().filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "no").collect();
     toolchains.sort_by_key(|name| !name.starts_with("nightly"));
     toolchains
 }
@@ -226,12 +190,8 @@ fn llvm_library(sysroot: &Path, rustc: &Path, llvm: Version) -> Option<PathBuf> 
 /// Only a name with the major version in it: /usr/lib often holds the LLVM of other programs, too.
 fn is_llvm_library(path: &Path, llvm: Version) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let rest = name.strip_prefix("libLLVM").map(|rest| {
-        rest.trim_start_matches(".so")
-            .trim_start_matches(['-', '.'])
-    });
-    rest.and_then(Version::parse)
-        .is_some_and(|version| version.0 == llvm.0)
+    let rest = name.strip_prefix("libLLVM").map(|rest| rest.trim_start_matches(".so").trim_start_matches(['-', '.']));
+    rest.and_then(Version::parse).is_some_and(|version| version.0 == llvm.0)
         && fs::metadata(path).is_ok_and(|file| file.len() >= SMALLEST_LIBRARY_BYTES)
 }
 
@@ -252,10 +212,7 @@ mod tests {
     #[test]
     fn nightly_toolchains_come_first() {
         let listed = "stable-x86_64 (active, default)\nnightly-x86_64\n1.95.0-x86_64\n";
-        assert_eq!(
-            nightly_first(listed),
-            ["nightly-x86_64", "stable-x86_64", "1.95.0-x86_64"]
-        );
+        assert_eq!(nightly_first(listed), ["nightly-x86_64", "stable-x86_64", "1.95.0-x86_64"]);
     }
 
     #[test]
@@ -270,9 +227,7 @@ mod tests {
         let script = folder.join("libLLVM-22-rust-1.95.0-stable.so");
         let library = folder.join("libLLVM.so.22.1-rust-1.95.0-stable");
         fs::write(&script, "INPUT(libLLVM.so.22.1)").expect("write the script");
-        fs::File::create(&library)
-            .and_then(|file| file.set_len(SMALLEST_LIBRARY_BYTES))
-            .expect("write the library");
+        fs::File::create(&library).and_then(|file| file.set_len(SMALLEST_LIBRARY_BYTES)).expect("write the library");
         let version = Version(22, 1, 2);
         assert!(!is_llvm_library(&script, version));
         assert!(is_llvm_library(&library, version));
@@ -282,11 +237,7 @@ mod tests {
 
     #[test]
     fn what_is_no_compiler_is_refused_with_a_reason() {
-        let candidate = |rustc: &str| Candidate {
-            rustc: rustc.into(),
-            origin: "test".to_owned(),
-            toolchain: None,
-        };
+        let candidate = |rustc: &str| Candidate { rustc: rustc.into(), origin: "test".to_owned(), toolchain: None };
         assert!(Compiler::examine(candidate("/no/such/rustc")).is_err());
         let error = Compiler::examine(candidate("/bin/true")).expect_err("true is no rustc");
         assert!(error.contains("no release"), "{error}");

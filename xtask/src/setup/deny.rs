@@ -12,10 +12,7 @@ use crate::report;
 const PINNED: Version = Version(0, 20, 2);
 
 /// The pinned cargo-deny, from the target folder or PATH, built into the former where it is nowhere.
-pub(crate) fn ready(
-    project: &Project,
-    install: bool,
-) -> Result<Result<std::path::PathBuf, Missing>> {
+pub(crate) fn ready(project: &Project, install: bool) -> Result<Result<std::path::PathBuf, Missing>> {
     let built = project.tools().join("bin/cargo-deny");
     let found = std::iter::once(built.clone())
         .chain(process::find_all("cargo-deny"))
@@ -29,11 +26,7 @@ pub(crate) fn ready(
         .args(["--force", "--root"])
         .arg(project.tools())
         .env_remove("RUSTFLAGS");
-    let missing = |why: String| Missing {
-        what: format!("cargo-deny {PINNED}"),
-        why,
-        remedy: process::shown(&command),
-    };
+    let missing = |why: String| Missing { what: format!("cargo-deny {PINNED}"), why, remedy: process::shown(&command) };
     if !install {
         return Ok(Err(missing("not found".to_owned())));
     }
@@ -41,9 +34,6 @@ pub(crate) fn ready(
     report::step("Building", "cargo-deny; takes some minutes, once");
     Ok(match process::run(&mut command) {
         Ok(()) => Ok(built),
-        Err(error) => Err(Missing {
-            why: format!("{error:#}"),
-            ..absent
-        }),
+        Err(error) => Err(Missing { why: format!("{error:#}"), ..absent }),
     })
 }

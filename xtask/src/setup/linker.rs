@@ -76,11 +76,7 @@ pub(crate) fn find(project: &Project, compiler: &Compiler, others: &[Compiler]) 
         } else {
             continue;
         };
-        return Found::Ready(Linker {
-            program,
-            version,
-            library,
-        });
+        return Found::Ready(Linker { program, version, library });
     }
     match library {
         Some(library) => Found::Installable(library),
@@ -104,13 +100,8 @@ pub(crate) fn install_command(project: &Project) -> Command {
 pub(crate) fn install(project: &Project, library: PathBuf) -> Result<Linker> {
     process::run(&mut install_command(project))?;
     let program = program(project);
-    let version =
-        version(&program).with_context(|| format!("{} does not start", program.display()))?;
-    Ok(Linker {
-        program,
-        version,
-        library: Some(library),
-    })
+    let version = version(&program).with_context(|| format!("{} does not start", program.display()))?;
+    Ok(Linker { program, version, library: Some(library) })
 }
 
 impl Linker {
@@ -124,8 +115,7 @@ impl Linker {
         if fs::read_link(&link).ok().as_ref() != Some(library) {
             match fs::remove_dir_all(&folder) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(error)
-                        .with_context(|| format!("cannot remove {}", folder.display()));
+                    return Err(error).with_context(|| format!("cannot remove {}", folder.display()));
                 }
                 _ => {}
             }
@@ -189,11 +179,7 @@ mod tests {
 
     fn compiler(llvm: Version, library: Option<&str>) -> Compiler {
         Compiler {
-            candidate: Candidate {
-                rustc: "/rustc".into(),
-                origin: "test".to_owned(),
-                toolchain: None,
-            },
+            candidate: Candidate { rustc: "/rustc".into(), origin: "test".to_owned(), toolchain: None },
             cargo: "/cargo".into(),
             version: Version(1, 95, 0),
             nightly: false,

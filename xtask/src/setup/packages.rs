@@ -24,12 +24,7 @@ struct Tool {
 }
 
 const fn tool(program: &'static str, needs: &'static [Need], packages: [&'static str; 5]) -> Tool {
-    Tool {
-        program,
-        needs,
-        without: None,
-        packages,
-    }
+    Tool { program, needs, without: None, packages }
 }
 
 const fn optional(
@@ -38,12 +33,7 @@ const fn optional(
     without: &'static str,
     packages: [&'static str; 5],
 ) -> Tool {
-    Tool {
-        program,
-        needs,
-        without: Some(without),
-        packages,
-    }
+    Tool { program, needs, without: Some(without), packages }
 }
 
 /// Package managers by their program, and the command that installs what follows.
@@ -63,83 +53,17 @@ const NAMESPACES: &[Need] = &[Need::Demo, Need::Test];
 const TEST: &[Need] = &[Need::Test];
 
 const TOOLS: [Tool; 13] = [
-    tool(
-        "cc",
-        ALL,
-        ["gcc libc6-dev", "gcc", "gcc", "build-base", "gcc"],
-    ),
-    tool(
-        "ip",
-        NAMESPACES,
-        ["iproute2", "iproute", "iproute2", "iproute2", "iproute2"],
-    ),
-    tool(
-        "iptables",
-        NAMESPACES,
-        [
-            "iptables",
-            "iptables-nft",
-            "iptables-nft",
-            "iptables",
-            "iptables",
-        ],
-    ),
-    tool(
-        "ip6tables",
-        NAMESPACES,
-        [
-            "iptables",
-            "iptables-nft",
-            "iptables-nft",
-            "iptables",
-            "iptables",
-        ],
-    ),
-    tool(
-        "nsenter",
-        NAMESPACES,
-        [
-            "util-linux",
-            "util-linux-core",
-            "util-linux",
-            "util-linux-misc",
-            "util-linux",
-        ],
-    ),
-    tool(
-        "curl",
-        NAMESPACES,
-        ["curl ca-certificates", "curl", "curl", "curl", "curl"],
-    ),
+    tool("cc", ALL, ["gcc libc6-dev", "gcc", "gcc", "build-base", "gcc"]),
+    tool("ip", NAMESPACES, ["iproute2", "iproute", "iproute2", "iproute2", "iproute2"]),
+    tool("iptables", NAMESPACES, ["iptables", "iptables-nft", "iptables-nft", "iptables", "iptables"]),
+    tool("ip6tables", NAMESPACES, ["iptables", "iptables-nft", "iptables-nft", "iptables", "iptables"]),
+    tool("nsenter", NAMESPACES, ["util-linux", "util-linux-core", "util-linux", "util-linux-misc", "util-linux"]),
+    tool("curl", NAMESPACES, ["curl ca-certificates", "curl", "curl", "curl", "curl"]),
     tool("openssl", TEST, ["openssl"; 5]),
-    tool(
-        "nc",
-        TEST,
-        [
-            "netcat-openbsd",
-            "nmap-ncat",
-            "openbsd-netcat",
-            "netcat-openbsd",
-            "netcat-openbsd",
-        ],
-    ),
+    tool("nc", TEST, ["netcat-openbsd", "nmap-ncat", "openbsd-netcat", "netcat-openbsd", "netcat-openbsd"]),
     tool("nmap", TEST, ["nmap"; 5]),
-    tool(
-        "ssh",
-        TEST,
-        [
-            "openssh-client",
-            "openssh-clients",
-            "openssh",
-            "openssh-client-default",
-            "openssh-clients",
-        ],
-    ),
-    tool(
-        "python3",
-        TEST,
-        ["python3", "python3", "python", "python3", "python3"],
-    ),
+    tool("ssh", TEST, ["openssh-client", "openssh-clients", "openssh", "openssh-client-default", "openssh-clients"]),
+    tool("python3", TEST, ["python3", "python3", "python", "python3", "python3"]),
     optional(
         "bpftool",
         TEST,
@@ -160,8 +84,7 @@ pub(crate) fn ready(need: Need, root: Root, install: bool) -> Result<Vec<Missing
             report::note("packages are not installed: neither root nor passwordless sudo");
         }
     }
-    let (optional, required): (Vec<&Tool>, Vec<&Tool>) =
-        missing.into_iter().partition(|tool| tool.without.is_some());
+    let (optional, required): (Vec<&Tool>, Vec<&Tool>) = missing.into_iter().partition(|tool| tool.without.is_some());
     for tool in optional {
         report::note(format!(
             "{} is missing, so {} are left out ({})",
@@ -193,9 +116,7 @@ fn absent(need: Need) -> Vec<&'static Tool> {
 /// distribution may lack them.
 fn install_by_apt(missing: &[&Tool], root: Root) -> Result<()> {
     let packages = |wanted: bool| {
-        let tools = missing
-            .iter()
-            .filter(|tool| tool.without.is_some() == wanted);
+        let tools = missing.iter().filter(|tool| tool.without.is_some() == wanted);
         unique_packages(tools.copied(), APT)
     };
     let required = packages(false);
@@ -230,9 +151,7 @@ pub(crate) fn apt_install(packages: &[&str], root: Root) -> Result<()> {
 /// Whether apt's lists offer this package.
 pub(crate) fn apt_knows(package: &str) -> bool {
     process::output(Command::new("apt-cache").args(["policy", package])).is_ok_and(|policy| {
-        policy
-            .lines()
-            .any(|line| line.trim().starts_with("Candidate:") && !line.contains("(none)"))
+        policy.lines().any(|line| line.trim().starts_with("Candidate:") && !line.contains("(none)"))
     })
 }
 
@@ -242,31 +161,18 @@ pub(crate) fn apt_update(root: Root) -> Result<()> {
 }
 
 fn apt(root: Root, arguments: &[&str]) -> Command {
-    let environment = [
-        ("DEBIAN_FRONTEND", "noninteractive".into()),
-        ("PATH", process::full_path()),
-    ];
+    let environment = [("DEBIAN_FRONTEND", "noninteractive".into()), ("PATH", process::full_path())];
     // Callers ask `Root::is_unattended` first; without rights apt says itself what it lacks.
-    let mut command = root
-        .command("apt-get", &environment)
-        .unwrap_or_else(|| Command::new("apt-get"));
-    command
-        .args(["--quiet", "-o", "Dpkg::Use-Pty=0"])
-        .args(arguments);
+    let mut command = root.command("apt-get", &environment).unwrap_or_else(|| Command::new("apt-get"));
+    command.args(["--quiet", "-o", "Dpkg::Use-Pty=0"]).args(arguments);
     command
 }
 
 /// The command that installs these tools on this system.
 fn remedy(tools: &[&Tool]) -> String {
-    let manager = MANAGERS
-        .iter()
-        .position(|(program, _)| process::find(program).is_some());
+    let manager = MANAGERS.iter().position(|(program, _)| process::find(program).is_some());
     match manager {
-        Some(index) => format!(
-            "{} {}",
-            MANAGERS[index].1,
-            unique_packages(tools.iter().copied(), index).join(" ")
-        ),
+        Some(index) => format!("{} {}", MANAGERS[index].1, unique_packages(tools.iter().copied(), index).join(" ")),
         None => format!(
             "install the packages that bring them; Debian calls them {}",
             unique_packages(tools.iter().copied(), APT).join(" ")
@@ -289,11 +195,7 @@ mod tests {
     use super::*;
 
     fn programs(need: Need) -> Vec<&'static str> {
-        TOOLS
-            .iter()
-            .filter(|tool| tool.needs.contains(&need))
-            .map(|tool| tool.program)
-            .collect()
+        TOOLS.iter().filter(|tool| tool.needs.contains(&need)).map(|tool| tool.program).collect()
     }
 
     #[test]
@@ -319,11 +221,7 @@ mod tests {
     #[test]
     fn every_tool_has_a_package_on_every_system() {
         for tool in &TOOLS {
-            assert!(
-                tool.packages.iter().all(|package| !package.is_empty()),
-                "{}",
-                tool.program
-            );
+            assert!(tool.packages.iter().all(|package| !package.is_empty()), "{}", tool.program);
         }
     }
 }

@@ -43,11 +43,7 @@ enum Survey {
 }
 
 /// The pair, after installing what can be installed; or what is missing.
-pub(crate) fn ready(
-    project: &Project,
-    root: Root,
-    install: bool,
-) -> Result<Result<Toolchain, Missing>> {
+pub(crate) fn ready(project: &Project, root: Root, install: bool) -> Result<Result<Toolchain, Missing>> {
     let mut survey = look_around(project);
     if install
         && let Survey::Refused(refusals, compilers) = &survey
@@ -60,10 +56,7 @@ pub(crate) fn ready(
         Survey::LinkerMissing(compiler, library) if install => {
             report::step(
                 "Building",
-                format!(
-                    "bpf-linker for {} (LLVM {}); takes a minute or two, once",
-                    compiler.candidate, compiler.llvm
-                ),
+                format!("bpf-linker for {} (LLVM {}); takes a minute or two, once", compiler.candidate, compiler.llvm),
             );
             match linker::install(project, library) {
                 Ok(linker) => Ok(Ok(Toolchain { compiler, linker })),
@@ -81,10 +74,7 @@ fn look_around(project: &Project) -> Survey {
     for candidate in candidates() {
         match Compiler::examine(candidate.clone()) {
             // A link or a proxy to one that was seen already.
-            Ok(compiler)
-                if compilers
-                    .iter()
-                    .any(|seen| seen.candidate.rustc == compiler.candidate.rustc) => {}
+            Ok(compiler) if compilers.iter().any(|seen| seen.candidate.rustc == compiler.candidate.rustc) => {}
             Ok(compiler) => compilers.push(compiler),
             Err(reason) => refusals.push((candidate, reason)),
         }
@@ -163,9 +153,12 @@ fn rustup_remedy(compilers: &[Compiler]) -> Command {
     });
     match lacking_source {
         Some(toolchain) => command.args(["component", "add", "rust-src", "--toolchain", toolchain]),
-        None => command
-            .args(["toolchain", "install", RUSTUP_TOOLCHAIN])
-            .args(["--profile", "minimal", "--component", "rust-src"]),
+        None => command.args(["toolchain", "install", RUSTUP_TOOLCHAIN]).args([
+            "--profile",
+            "minimal",
+            "--component",
+            "rust-src",
+        ]),
     };
     command
 }
@@ -178,11 +171,7 @@ fn no_compiler(refusals: &[(Candidate, String)], compilers: &[Compiler]) -> Miss
     if refusals.is_empty() {
         why = "no rustc was found by SPIP_EBPF_RUSTC, rustup, PATH or in /usr/bin".to_owned();
     }
-    Missing {
-        what: "a rustc that can compile for the kernel".to_owned(),
-        why,
-        remedy: compiler_remedy(compilers),
-    }
+    Missing { what: "a rustc that can compile for the kernel".to_owned(), why, remedy: compiler_remedy(compilers) }
 }
 
 fn compiler_remedy(compilers: &[Compiler]) -> String {
@@ -200,10 +189,7 @@ fn compiler_remedy(compilers: &[Compiler]) -> String {
     by_distribution
         .iter()
         .find(|(program, _)| process::find(program).is_some())
-        .map_or_else(
-            || "install rustup and run this command again".to_owned(),
-            |(_, command)| (*command).to_owned(),
-        )
+        .map_or_else(|| "install rustup and run this command again".to_owned(), |(_, command)| (*command).to_owned())
 }
 
 fn no_linker(project: &Project, why: &str) -> Missing {
