@@ -47,9 +47,9 @@ impl Config {
     /// # Errors
     /// When it cannot be read, and when anything in it is wrong: then all problems are named at once.
     pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
-        let unreadable = |source| ConfigError::Unreadable {
+        let unreadable = |cause| ConfigError::Unreadable {
             path: path.to_owned(),
-            source,
+            cause,
         };
         let mut bytes = Vec::new();
         File::open(path)

@@ -88,7 +88,7 @@ fn agent(sessions: usize) -> Round {
     let pid = agent.pid();
     let (outcome, cpu) = measure(&net, pid, sessions);
     let peak_kb = memory_kb(pid, "VmHWM");
-    agent.stop();
+    let _ended = agent.stop();
     let records = read_log(&log).matching(&json!({"bytes_in": HTTP_LIKE.len(), "destination_source": "ebpf"})).len();
     Round { outcome, cpu, peak_kb, records: Some(records) }
 }
