@@ -20,8 +20,7 @@ fn main() {
         Some(named) => {
             let named = PathBuf::from(named);
             println!("cargo::rerun-if-changed={}", named.display());
-            fs::read(&named)
-                .unwrap_or_else(|error| panic!("{VARIABLE}={}: {error}", named.display()))
+            fs::read(&named).unwrap_or_else(|error| panic!("{VARIABLE}={}: {error}", named.display()))
         }
         None => built(&out),
     };
@@ -31,12 +30,7 @@ fn main() {
 /// The object below the target directory; empty where it was not built.
 fn built(out: &Path) -> Vec<u8> {
     // OUT_DIR is TARGET/PROFILE/build/PACKAGE/out, or one level deeper with `--target`.
-    let candidates = || {
-        out.ancestors()
-            .skip(4)
-            .take(2)
-            .map(|target| target.join(OBJECT))
-    };
+    let candidates = || out.ancestors().skip(4).take(2).map(|target| target.join(OBJECT));
     for object in candidates() {
         if let Ok(bytes) = fs::read(&object) {
             println!("cargo::rerun-if-changed={}", object.display());

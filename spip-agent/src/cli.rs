@@ -119,11 +119,7 @@ struct Steered {
 
 impl Steered {
     fn options(self, yes: bool) -> rules::Options {
-        rules::Options {
-            local: self.local,
-            include_listening: self.include_listening,
-            yes,
-        }
+        rules::Options { local: self.local, include_listening: self.include_listening, yes }
     }
 }
 
@@ -137,12 +133,7 @@ fn level() -> impl clap::builder::TypedValueParser<Value = LevelFilter> {
 /// # Errors
 /// A mistake, or the text that `--help` and `--version` ask for: [`clap::Error::exit`] does what is due for each.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
-    let Arguments {
-        config,
-        check,
-        ebpf_log,
-        subcommand,
-    } = Arguments::try_parse_from(with_double_dash(arguments))?;
+    let Arguments { config, check, ebpf_log, subcommand } = Arguments::try_parse_from(with_double_dash(arguments))?;
     let required = || {
         let text = "the configuration is missing: name it with --config FILE";
         Arguments::command().error(ErrorKind::MissingRequiredArgument, text)
@@ -152,44 +143,26 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
         return Err(Arguments::command().error(ErrorKind::ArgumentConflict, text));
     }
     Ok(match subcommand {
-        None if check => Command::Check {
-            config: config.ok_or_else(required)?,
-        },
-        None => Command::Run {
-            config: config.ok_or_else(required)?,
-            ebpf_log,
-        },
+        None if check => Command::Check { config: config.ok_or_else(required)? },
+        None => Command::Run { config: config.ok_or_else(required)?, ebpf_log },
         Some(Sub::Rules(sub)) => {
             let (action, options) = match sub {
                 RulesSub::Show(steered) => (rules::Action::Show, steered.options(false)),
-                RulesSub::Install { steered, yes } => {
-                    (rules::Action::Install, steered.options(yes))
+                RulesSub::Install { steered, yes } => (rules::Action::Install, steered.options(yes)),
+                RulesSub::Remove { yes, local } => {
+                    (rules::Action::Remove, rules::Options { local, yes, ..rules::Options::default() })
                 }
-                RulesSub::Remove { yes, local } => (
-                    rules::Action::Remove,
-                    rules::Options {
-                        local,
-                        yes,
-                        ..rules::Options::default()
-                    },
-                ),
             };
             if config.is_none() && action != rules::Action::Remove {
                 return Err(required());
             }
-            Command::Rules {
-                action,
-                config,
-                options,
-            }
+            Command::Rules { action, config, options }
         }
     })
 }
 
 /// The predecessor's `-config` as clap knows it; without this it would be `-c onfig`.
-fn with_double_dash(
-    arguments: impl IntoIterator<Item = OsString>,
-) -> impl Iterator<Item = OsString> {
+fn with_double_dash(arguments: impl IntoIterator<Item = OsString>) -> impl Iterator<Item = OsString> {
     arguments.into_iter().map(|argument| {
         let bytes = argument.as_encoded_bytes();
         if bytes == b"-config" || bytes.starts_with(b"-config=") {
@@ -236,11 +209,7 @@ pub fn check(path: &Path) -> ExitCode {
 #[must_use]
 pub fn rules(action: rules::Action, path: Option<&Path>, options: rules::Options) -> ExitCode {
     // Removing must work with a file that is broken or gone.
-    let config = match path
-        .filter(|_| action != rules::Action::Remove)
-        .map(load)
-        .transpose()
-    {
+    let config = match path.filter(|_| action != rules::Action::Remove).map(load).transpose() {
         Ok(loaded) => loaded.map(|loaded| loaded.config),
         Err(status) => return status,
     };
@@ -278,16 +247,8 @@ mod tests {
         (error.kind(), error.to_string())
     }
 
-    fn rules_command(
-        action: rules::Action,
-        config: Option<&str>,
-        options: rules::Options,
-    ) -> Command {
-        Command::Rules {
-            action,
-            config: config.map(PathBuf::from),
-            options,
-        }
+    fn rules_command(action: rules::Action, config: Option<&str>, options: rules::Options) -> Command {
+        Command::Rules { action, config: config.map(PathBuf::from), options }
     }
 
     #[test]
@@ -297,17 +258,8 @@ mod tests {
 
     #[test]
     fn the_configuration_is_named_with_one_dash_or_two() {
-        for line in [
-            "x --config f",
-            "x -config f",
-            "x -config=f",
-            "x --config=f",
-            "x -c f",
-        ] {
-            let expected = Command::Run {
-                config: "f".into(),
-                ebpf_log: LevelFilter::Off,
-            };
+        for line in ["x --config f", "x -config f", "x -config=f", "x --config=f", "x -c f"] {
+            let expected = Command::Run { config: "f".into(), ebpf_log: LevelFilter::Off };
             assert_eq!(parsed(line).expect(line), expected);
         }
     }
@@ -315,14 +267,8 @@ mod tests {
     #[test]
     fn a_path_that_is_not_utf8_is_a_path() {
         use std::os::unix::ffi::OsStringExt as _;
-        let arguments = [
-            OsString::from("x"),
-            OsString::from_vec(b"-config=\xff".to_vec()),
-        ];
-        let expected = Command::Run {
-            config: OsString::from_vec(vec![0xff]).into(),
-            ebpf_log: LevelFilter::Off,
-        };
+        let arguments = [OsString::from("x"), OsString::from_vec(b"-config=\xff".to_vec())];
+        let expected = Command::Run { config: OsString::from_vec(vec![0xff]).into(), ebpf_log: LevelFilter::Off };
         assert_eq!(parse(arguments).expect("a path"), expected);
     }
 
@@ -337,28 +283,16 @@ mod tests {
             ("trace", LevelFilter::Trace),
         ] {
             let line = format!("x -config f --ebpf-log {name}");
-            assert_eq!(
-                parsed(&line).expect(name),
-                Command::Run {
-                    config: "f".into(),
-                    ebpf_log
-                }
-            );
+            assert_eq!(parsed(&line).expect(name), Command::Run { config: "f".into(), ebpf_log });
         }
         let (kind, text) = refused("x -config f --ebpf-log loud");
         assert_eq!(kind, ErrorKind::InvalidValue);
-        assert!(
-            text.contains("[possible values: off, error, warn, info, debug, trace]"),
-            "{text}"
-        );
+        assert!(text.contains("[possible values: off, error, warn, info, debug, trace]"), "{text}");
     }
 
     #[test]
     fn a_check_is_not_a_run() {
-        assert_eq!(
-            parsed("x --check -config f").expect("valid"),
-            Command::Check { config: "f".into() }
-        );
+        assert_eq!(parsed("x --check -config f").expect("valid"), Command::Check { config: "f".into() });
     }
 
     #[test]
@@ -372,56 +306,34 @@ mod tests {
 
     #[test]
     fn rules_take_the_configuration_before_or_after() {
-        let options = rules::Options {
-            local: true,
-            ..rules::Options::default()
-        };
+        let options = rules::Options { local: true, ..rules::Options::default() };
         let expected = rules_command(rules::Action::Show, Some("f"), options);
-        for line in [
-            "x rules show --config f --local",
-            "x -config f rules show --local",
-            "x rules -config=f show --local",
-        ] {
+        for line in
+            ["x rules show --config f --local", "x -config f rules show --local", "x rules -config=f show --local"]
+        {
             assert_eq!(parsed(line).expect(line), expected);
         }
     }
 
     #[test]
     fn rules_are_installed_with_their_options() {
-        let options = rules::Options {
-            local: true,
-            include_listening: true,
-            yes: true,
-        };
+        let options = rules::Options { local: true, include_listening: true, yes: true };
         let expected = rules_command(rules::Action::Install, Some("f"), options);
-        assert_eq!(
-            parsed("x rules install -config f --local --include-listening --yes").expect("valid"),
-            expected
-        );
+        assert_eq!(parsed("x rules install -config f --local --include-listening --yes").expect("valid"), expected);
     }
 
     #[test]
     fn rules_are_removed_without_a_configuration() {
         let expected = rules_command(rules::Action::Remove, None, rules::Options::default());
         assert_eq!(parsed("x rules remove").expect("valid"), expected);
-        let options = rules::Options {
-            local: true,
-            yes: true,
-            ..rules::Options::default()
-        };
+        let options = rules::Options { local: true, yes: true, ..rules::Options::default() };
         let expected = rules_command(rules::Action::Remove, Some("f"), options);
-        assert_eq!(
-            parsed("x rules remove --local --yes -config f").expect("valid"),
-            expected
-        );
+        assert_eq!(parsed("x rules remove --local --yes -config f").expect("valid"), expected);
     }
 
     #[test]
     fn what_belongs_to_the_agent_is_refused_beside_a_subcommand() {
-        for line in [
-            "x --check rules show -config f",
-            "x --ebpf-log info rules show -config f",
-        ] {
+        for line in ["x --check rules show -config f", "x --ebpf-log info rules show -config f"] {
             assert_eq!(refused(line).0, ErrorKind::ArgumentConflict);
         }
     }

@@ -153,13 +153,7 @@ impl Attached {
 
     /// Says at start what the kernel side does: one message for what is there, one for each part that is missing.
     pub fn announce(&self) {
-        let Description {
-            observer,
-            sock_ops,
-            pins,
-            namespace_filter,
-            notes,
-        } = &self.description;
+        let Description { observer, sock_ops, pins, namespace_filter, notes } = &self.description;
         let cgroup = match sock_ops {
             Part::Present(path) => path.display().to_string(),
             Part::Missing(_) => String::new(),
@@ -177,10 +171,7 @@ impl Attached {
             namespace_filter = *namespace_filter;
             "eBPF is attached"
         );
-        for reason in [observer.missing(), sock_ops.missing()]
-            .into_iter()
-            .flatten()
-        {
+        for reason in [observer.missing(), sock_ops.missing()].into_iter().flatten() {
             log::warn!(target: "ebpf", "eBPF is incomplete: {reason}");
         }
         if let Some(reason) = pins.missing() {
@@ -198,17 +189,10 @@ impl Attached {
     ///
     /// When the thread cannot be started.
     pub fn forward_messages(&self) -> io::Result<()> {
-        let waiting = self
-            .kernel_log
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let waiting = self.kernel_log.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(kernel_log) = waiting {
             let forwarder = kernel_log.forward()?;
-            *self
-                .forwarder
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) = Some(forwarder);
+            *self.forwarder.lock().unwrap_or_else(PoisonError::into_inner) = Some(forwarder);
         }
         Ok(())
     }
@@ -216,8 +200,6 @@ impl Attached {
 
 impl std::fmt::Debug for Attached {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Attached")
-            .field("description", &self.description)
-            .finish_non_exhaustive()
+        f.debug_struct("Attached").field("description", &self.description).finish_non_exhaustive()
     }
 }

@@ -63,17 +63,13 @@ pub enum Outcome {
 #[derive(Debug, Error)]
 pub enum Error {
     /// There is no program to change rules with.
-    #[error(
-        "cannot find {0}: install the package iptables, or write rules of your own for nftables"
-    )]
+    #[error("cannot find {0}: install the package iptables, or write rules of your own for nftables")]
     NotFound(&'static str),
     /// The program could not be started.
     #[error("cannot run {0}: {1}")]
     NotRun(&'static str, io::Error),
     /// We may not change rules.
-    #[error(
-        "{0} was refused by the kernel: needs CAP_NET_ADMIN and CAP_NET_RAW, run as root or with sudo"
-    )]
+    #[error("{0} was refused by the kernel: needs CAP_NET_ADMIN and CAP_NET_RAW, run as root or with sudo")]
     NotPermitted(&'static str),
     /// The program failed; its words.
     #[error("{0} failed, and nothing of {1} was changed: {2}")]
@@ -93,9 +89,7 @@ pub enum Error {
     #[error("cannot ask whether to go on, because the standard input is no terminal: say --yes")]
     NoTerminal,
     /// The listening sockets are unknown, and with them the port of `sshd`.
-    #[error(
-        "cannot read the sockets of this machine from {0}: {1}; without them sshd might be cut off"
-    )]
+    #[error("cannot read the sockets of this machine from {0}: {1}; without them sshd might be cut off")]
     Sockets(String, io::Error),
     /// The answer or the output went wrong.
     #[error("cannot talk to the terminal: {0}")]
@@ -126,12 +120,7 @@ pub fn run(action: Action, config: Option<&Config>, options: Options) -> Result<
         (_, None) => return Err(Error::NoConfiguration),
         (_, Some(config)) => {
             let sockets = Sockets::read(Path::new("/proc"))?;
-            wanted(
-                config,
-                options,
-                &sockets,
-                std::env::var("SSH_CONNECTION").ok().as_deref(),
-            )?
+            wanted(config, options, &sockets, std::env::var("SSH_CONNECTION").ok().as_deref())?
         }
     };
     let mut page = String::new();
@@ -177,17 +166,12 @@ fn steps(
             Ok(saved) => saved,
             Err(error) if action == Action::Show => {
                 if !chains.is_empty() {
-                    let _ = writeln!(
-                        page,
-                        "# note: the present {family} rules are unknown, taken for empty: {error}"
-                    );
+                    let _ = writeln!(page, "# note: the present {family} rules are unknown, taken for empty: {error}");
                 }
                 Saved::default()
             }
             // Where a family has no tables, there are no rules of ours in them either.
-            Err(error)
-                if chains.is_empty() && !(action == Action::Remove && family == Family::V4) =>
-            {
+            Err(error) if chains.is_empty() && !(action == Action::Remove && family == Family::V4) => {
                 if matches!(error, Error::NotFound(_) | Error::Failed(..)) {
                     continue;
                 }
@@ -229,36 +213,20 @@ fn wanted(
 ) -> Result<(Wanted, Vec<String>), Error> {
     let (reach, mut notes) = Reach::of(config.listen, options.local);
     if !reach.any() {
-        return Err(Error::Unreachable {
-            listen: config.listen,
-            reasons: notes.join("; "),
-        });
+        return Err(Error::Unreachable { listen: config.listen, reasons: notes.join("; ") });
     }
     if !sockets.complete {
         notes.push("not every process is visible: run as root to see who listens where".to_owned());
     }
     let exclusions = Exclusions::of(config, sockets, ssh_connection, options.include_listening);
     let chains = |(outside, local)| plan::chains(outside, local, &exclusions, config.listen.port());
-    Ok((
-        Wanted {
-            v4: chains(reach.v4),
-            v6: chains(reach.v6),
-        },
-        notes,
-    ))
+    Ok((Wanted { v4: chains(reach.v4), v6: chains(reach.v6) }, notes))
 }
 
 /// The same step as a person would take it in a shell.
 fn script(family: Family, input: &str, action: Action) -> String {
-    let what = if action == Action::Remove {
-        "taken away"
-    } else {
-        "set up"
-    };
-    format!(
-        "# {family}, {what} in one step\n{} <<'END'\n{input}END\n",
-        family.restore_command()
-    )
+    let what = if action == Action::Remove { "taken away" } else { "set up" };
+    format!("# {family}, {what} in one step\n{} <<'END'\n{input}END\n", family.restore_command())
 }
 
 /// Applies the steps. IPv6 may be missing behind tools that are there: then IPv4 alone is better than nothing.
@@ -282,10 +250,7 @@ fn confirmed() -> Result<bool, Error> {
     }
     print("Run this? [y/N] ")?;
     let mut answer = String::new();
-    input
-        .lock()
-        .read_line(&mut answer)
-        .map_err(Error::Terminal)?;
+    input.lock().read_line(&mut answer).map_err(Error::Terminal)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes" | "Yes" | "YES"))
 }
 
@@ -293,7 +258,5 @@ fn confirmed() -> Result<bool, Error> {
 fn print(text: &str) -> Result<(), Error> {
     let mut output = io::stdout();
     let written = output.write_all(text.as_bytes());
-    written
-        .and_then(|()| output.flush())
-        .map_err(Error::Terminal)
+    written.and_then(|()| output.flush()).map_err(Error::Terminal)
 }

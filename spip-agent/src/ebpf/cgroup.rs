@@ -53,11 +53,7 @@ fn mounted(mountinfo: &[u8]) -> Option<PathBuf> {
         let Some((root, point)) = fields.nth(3).zip(fields.next()) else {
             continue;
         };
-        if fields
-            .find(|field| field == b"-")
-            .and_then(|_| fields.next())
-            != Some(b"cgroup2")
-        {
+        if fields.find(|field| field == b"-").and_then(|_| fields.next()) != Some(b"cgroup2") {
             continue;
         }
         let point = PathBuf::from(OsString::from_vec(unescaped(point)));
@@ -74,16 +70,7 @@ fn unescaped(field: &[u8]) -> Vec<u8> {
     let mut path = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&byte, after)) = rest.split_first() {
-        if let (
-            b'\\',
-            [
-                a @ b'0'..=b'3',
-                b @ b'0'..=b'7',
-                c @ b'0'..=b'7',
-                after @ ..,
-            ],
-        ) = (byte, after)
-        {
+        if let (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) = (byte, after) {
             path.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
             rest = after;
         } else {
@@ -106,16 +93,12 @@ mod tests {
 
     #[test]
     fn version_2_is_found_beside_version_1() {
-        assert_eq!(
-            mounted(HYBRID),
-            Some(PathBuf::from("/sys/fs/cgroup/unified"))
-        );
+        assert_eq!(mounted(HYBRID), Some(PathBuf::from("/sys/fs/cgroup/unified")));
     }
 
     #[test]
     fn the_root_of_the_hierarchy_is_preferred_to_a_part_of_it() {
-        let mounts =
-            b"30 1 0:9 /part /a rw - cgroup2 none rw\n31 1 0:9 / /b rw - cgroup2 none rw\n";
+        let mounts = b"30 1 0:9 /part /a rw - cgroup2 none rw\n31 1 0:9 / /b rw - cgroup2 none rw\n";
         assert_eq!(mounted(mounts), Some(PathBuf::from("/b")));
         let mounts = b"30 1 0:9 /part /a rw - cgroup2 none rw\n";
         assert_eq!(mounted(mounts), Some(PathBuf::from("/a")));
@@ -136,10 +119,6 @@ mod tests {
     #[test]
     fn a_configured_directory_of_another_kind_is_refused_by_name() {
         let error = find(Some(Path::new("/proc"))).expect_err("proc is no cgroup");
-        assert!(
-            error
-                .to_string()
-                .starts_with("cgroup_path /proc is not on a cgroup v2")
-        );
+        assert!(error.to_string().starts_with("cgroup_path /proc is not on a cgroup v2"));
     }
 }

@@ -25,29 +25,22 @@ impl KernelLog {
     /// Starts the thread that forwards them.
     pub(super) fn forward(mut self) -> io::Result<Forwarder> {
         let (until, stop) = io::pipe()?;
-        let thread = thread::Builder::new()
-            .name("ebpf-log".to_owned())
-            .spawn(move || {
-                loop {
-                    self.0.flush();
-                    let mut wait = [
-                        PollFd::new(self.0.as_fd(), PollFlags::POLLIN),
-                        PollFd::new(until.as_fd(), PollFlags::POLLIN),
-                    ];
-                    match poll(&mut wait, PollTimeout::NONE) {
-                        Ok(_) | Err(Errno::EINTR) => {}
-                        Err(_) => break,
-                    }
-                    if wait[1].any().unwrap_or(true) {
-                        break;
-                    }
-                }
+        let thread = thread::Builder::new().name("ebpf-log".to_owned()).spawn(move || {
+            loop {
                 self.0.flush();
-            })?;
-        Ok(Forwarder {
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+                let mut wait =
+                    [PollFd::new(self.0.as_fd(), PollFlags::POLLIN), PollFd::new(until.as_fd(), PollFlags::POLLIN)];
+                match poll(&mut wait, PollTimeout::NONE) {
+                    Ok(_) | Err(Errno::EINTR) => {}
+                    Err(_) => break,
+                }
+                if wait[1].any().unwrap_or(true) {
+                    break;
+                }
+            }
+            self.0.flush();
+        })?;
+        Ok(Forwarder { stop: Some(stop), thread: Some(thread) })
     }
 }
 

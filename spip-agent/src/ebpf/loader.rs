@@ -71,10 +71,7 @@ pub(super) fn start(request: &Request<'_>) -> Result<Attached, Error> {
                 Err(reason) => Part::Missing(reason),
             }
         }
-        Err(error) => Part::Missing(format!(
-            "cannot open a packet socket: {}",
-            reason(&error, "CAP_NET_RAW")
-        )),
+        Err(error) => Part::Missing(format!("cannot open a packet socket: {}", reason(&error, "CAP_NET_RAW"))),
     };
     let mut ebpf = match loaded {
         Some(ebpf) => ebpf,
@@ -92,14 +89,9 @@ pub(super) fn start(request: &Request<'_>) -> Result<Attached, Error> {
 
     match (observer.missing(), sock_ops.missing()) {
         (Some(observer), Some(sock_ops)) => {
-            return Err(Error::Nothing {
-                observer: observer.to_owned(),
-                sock_ops: sock_ops.to_owned(),
-            });
+            return Err(Error::Nothing { observer: observer.to_owned(), sock_ops: sock_ops.to_owned() });
         }
-        (Some(reason), None) | (None, Some(reason))
-            if request.config.mode == EbpfMode::Required =>
-        {
+        (Some(reason), None) | (None, Some(reason)) if request.config.mode == EbpfMode::Required => {
             return Err(Error::Incomplete(reason.to_owned()));
         }
         _ => {}
@@ -113,27 +105,16 @@ pub(super) fn start(request: &Request<'_>) -> Result<Attached, Error> {
         Ok(pins) => (Part::Present(pins.path().to_path_buf()), Some(pins)),
         Err(error) => (Part::Missing(chain(&error)), None),
     };
-    let kernel_log = request
-        .log_level
-        .and_then(|_| match KernelLog::new(&mut ebpf) {
-            Ok(kernel_log) => Some(kernel_log),
-            Err(error) => {
-                notes.push(format!(
-                    "the programs' own messages cannot be read: {}",
-                    chain(&error)
-                ));
-                None
-            }
-        });
+    let kernel_log = request.log_level.and_then(|_| match KernelLog::new(&mut ebpf) {
+        Ok(kernel_log) => Some(kernel_log),
+        Err(error) => {
+            notes.push(format!("the programs' own messages cannot be read: {}", chain(&error)));
+            None
+        }
+    });
     let (origins, counters) = take_maps(&mut ebpf)?;
     Ok(Attached {
-        description: Description {
-            observer,
-            sock_ops,
-            pins,
-            namespace_filter: constants.namespace != 0,
-            notes,
-        },
+        description: Description { observer, sock_ops, pins, namespace_filter: constants.namespace != 0, notes },
         origins,
         counters,
         kernel_log: Mutex::new(kernel_log),
@@ -160,10 +141,7 @@ fn shapes(request: &Request<'_>) -> [(&'static str, Shape); 3] {
     };
     [
         (SYNS, lru(size_of::<SynKey>(), request.config.syn_entries)),
-        (
-            ORIGINS,
-            lru(size_of::<u64>(), request.config.origin_entries),
-        ),
+        (ORIGINS, lru(size_of::<u64>(), request.config.origin_entries)),
         (COUNTERS, counters),
     ]
 }
@@ -186,10 +164,9 @@ fn load(
     let pins = match pins {
         Ok(pins) => match load_with(request, constants, Some(&pins)) {
             Ok(ebpf) => return Ok((ebpf, Ok(pins))),
-            Err(error) => Err(pins::Error::Refused {
-                path: pins.path().to_path_buf(),
-                reason: reason(&error, "CAP_BPF"),
-            }),
+            Err(error) => {
+                Err(pins::Error::Refused { path: pins.path().to_path_buf(), reason: reason(&error, "CAP_BPF") })
+            }
         },
         Err(error) => Err(error),
     };
@@ -199,11 +176,7 @@ fn load(
     }
 }
 
-fn load_with(
-    request: &Request<'_>,
-    constants: &Constants,
-    pins: Option<&Pins>,
-) -> Result<Ebpf, aya::EbpfError> {
+fn load_with(request: &Request<'_>, constants: &Constants, pins: Option<&Pins>) -> Result<Ebpf, aya::EbpfError> {
     let mut loader = EbpfLoader::new();
     loader
         .map_max_entries(SYNS, request.config.syn_entries)
@@ -222,84 +195,46 @@ fn load_with(
 
 /// Attaches the observer, then lets packets come.
 fn attach_observer(ebpf: &mut Ebpf, socket: &PacketSocket) -> Result<(), String> {
-    let refused = |error: &ProgramError| {
-        format!(
-            "cannot load the program {SYN_OBSERVER}: {}",
-            reason(error, "CAP_BPF")
-        )
-    };
-    let program = ebpf
-        .program_mut(SYN_OBSERVER)
-        .ok_or(format!("the object has no program {SYN_OBSERVER}"))?;
+    let refused =
+        |error: &ProgramError| format!("cannot load the program {SYN_OBSERVER}: {}", reason(error, "CAP_BPF"));
+    let program = ebpf.program_mut(SYN_OBSERVER).ok_or(format!("the object has no program {SYN_OBSERVER}"))?;
     let program: &mut SocketFilter = program.try_into().map_err(|error| refused(&error))?;
     program.load().map_err(|error| refused(&error))?;
     let attach = |error: &(dyn StdError + 'static)| {
-        format!(
-            "cannot attach {SYN_OBSERVER} to a packet socket: {}",
-            reason(error, "CAP_NET_RAW")
-        )
+        format!("cannot attach {SYN_OBSERVER} to a packet socket: {}", reason(error, "CAP_NET_RAW"))
     };
-    program
-        .attach(socket.as_fd())
-        .map_err(|error| attach(&error))?;
+    program.attach(socket.as_fd()).map_err(|error| attach(&error))?;
     socket.receive_all().map_err(|error| attach(&error))
 }
 
 /// Attaches `sock_ops` to the cgroup; which one it is.
 fn attach_sock_ops(ebpf: &mut Ebpf, request: &Request<'_>) -> Result<PathBuf, String> {
     let refused = |error: &ProgramError| {
-        format!(
-            "cannot load the program {SOCK_OPS}: {}",
-            reason(error, "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")
-        )
+        format!("cannot load the program {SOCK_OPS}: {}", reason(error, "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"))
     };
-    let path =
-        cgroup::find(request.config.cgroup_path.as_deref()).map_err(|error| chain(&error))?;
-    let cgroup = File::open(&path).map_err(|error| {
-        format!(
-            "cannot open cgroup {}: {}",
-            path.display(),
-            reason(&error, "to be root")
-        )
-    })?;
-    let program = ebpf
-        .program_mut(SOCK_OPS)
-        .ok_or(format!("the object has no program {SOCK_OPS}"))?;
+    let path = cgroup::find(request.config.cgroup_path.as_deref()).map_err(|error| chain(&error))?;
+    let cgroup = File::open(&path)
+        .map_err(|error| format!("cannot open cgroup {}: {}", path.display(), reason(&error, "to be root")))?;
+    let program = ebpf.program_mut(SOCK_OPS).ok_or(format!("the object has no program {SOCK_OPS}"))?;
     let program: &mut SockOps = program.try_into().map_err(|error| refused(&error))?;
     program.load().map_err(|error| refused(&error))?;
     // Links are several to a cgroup whatever the mode; with links, the other modes are refused.
     program
         .attach(cgroup, CgroupAttachMode::Single)
-        .map_err(|error| {
-            format!(
-                "cannot attach to cgroup {}: {}",
-                path.display(),
-                reason(&error, "CAP_NET_ADMIN")
-            )
-        })?;
+        .map_err(|error| format!("cannot attach to cgroup {}: {}", path.display(), reason(&error, "CAP_NET_ADMIN")))?;
     Ok(path)
 }
 
 /// Takes the maps that the agent reads out of the object; the programs keep their own hold on them.
 fn take_maps(ebpf: &mut Ebpf) -> Result<(Origins, PerCpuArray<MapData, Counters>), Error> {
-    let mut take = |name: &str| {
-        ebpf.take_map(name).ok_or(MapError::InvalidName {
-            name: name.to_owned(),
-        })
-    };
+    let mut take = |name: &str| ebpf.take_map(name).ok_or(MapError::InvalidName { name: name.to_owned() });
     let data = |map: Map, name: &str| match map {
         Map::LruHashMap(data) => Ok(data),
-        _ => Err(MapError::InvalidName {
-            name: name.to_owned(),
-        }),
+        _ => Err(MapError::InvalidName { name: name.to_owned() }),
     };
     let origins = data(take(ORIGINS)?, ORIGINS)?;
     let syns = data(take(SYNS)?, SYNS)?;
-    let descriptor = origins
-        .fd()
-        .as_fd()
-        .try_clone_to_owned()
-        .map_err(MapError::IoError)?;
+    let descriptor = origins.fd().as_fd().try_clone_to_owned().map_err(MapError::IoError)?;
     let removals = MapData::from_fd(descriptor)?;
     let counters = PerCpuArray::try_from(take(COUNTERS)?)?;
     Ok((Origins::new(origins, removals, syns)?, counters))
@@ -310,19 +245,13 @@ fn take_maps(ebpf: &mut Ebpf) -> Result<(Origins, PerCpuArray<MapData, Counters>
 fn reason(error: &(dyn StdError + 'static), privilege: &str) -> String {
     let mut cause = Some(error);
     while let Some(current) = cause {
-        if let Some(ProgramError::LoadError {
-            io_error,
-            verifier_log,
-        }) = current.downcast_ref::<ProgramError>()
-        {
+        if let Some(ProgramError::LoadError { io_error, verifier_log }) = current.downcast_ref::<ProgramError>() {
             if is_refusal(io_error) {
                 return format!("needs {privilege}");
             }
             let log = verifier_log.to_string();
             let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
-            let last = lines
-                .get(lines.len().saturating_sub(VERIFIER_LINES)..)
-                .unwrap_or_default();
+            let last = lines.get(lines.len().saturating_sub(VERIFIER_LINES)..).unwrap_or_default();
             return format!("{io_error}; the verifier says: {}", last.join("; "));
         }
         if current.downcast_ref::<io::Error>().is_some_and(is_refusal) {
@@ -358,22 +287,15 @@ mod tests {
 
     #[test]
     fn a_refusal_names_the_privilege_wherever_it_is_in_the_chain() {
-        let refused = MapError::CreateError {
-            name: "SYNS".to_owned(),
-            io_error: io::Error::from_raw_os_error(libc::EPERM),
-        };
-        assert_eq!(
-            reason(&aya::EbpfError::MapError(refused), "CAP_BPF"),
-            "needs CAP_BPF"
-        );
+        let refused =
+            MapError::CreateError { name: "SYNS".to_owned(), io_error: io::Error::from_raw_os_error(libc::EPERM) };
+        assert_eq!(reason(&aya::EbpfError::MapError(refused), "CAP_BPF"), "needs CAP_BPF");
     }
 
     #[test]
     fn another_error_is_told_with_its_cause() {
-        let failed = MapError::CreateError {
-            name: "SYNS".to_owned(),
-            io_error: io::Error::from_raw_os_error(libc::ENOMEM),
-        };
+        let failed =
+            MapError::CreateError { name: "SYNS".to_owned(), io_error: io::Error::from_raw_os_error(libc::ENOMEM) };
         let text = reason(&failed, "CAP_BPF");
         assert!(text.contains("SYNS") && text.contains("memory"), "{text}");
     }

@@ -23,9 +23,7 @@ pub(super) fn cookie() -> u64 {
 
 #[allow(unsafe_code)]
 fn own_cookie() -> Option<u64> {
-    let socket = UdpSocket::bind(("127.0.0.1", 0))
-        .or_else(|_| UdpSocket::bind(("::1", 0)))
-        .ok()?;
+    let socket = UdpSocket::bind(("127.0.0.1", 0)).or_else(|_| UdpSocket::bind(("::1", 0))).ok()?;
     let mut cookie = 0_u64;
     let mut length = size_of_val(&cookie) as libc::socklen_t;
     // SAFETY: the pointer names a writable integer of the length that is given with it.

@@ -49,11 +49,7 @@ struct Inner {
 
 impl Origins {
     /// Of the maps ORIGINS (twice, by two descriptors) and SYNS.
-    pub(super) fn new(
-        origins: MapData,
-        removals: MapData,
-        syns: MapData,
-    ) -> Result<Self, MapError> {
+    pub(super) fn new(origins: MapData, removals: MapData, syns: MapData) -> Result<Self, MapError> {
         Ok(Self(Arc::new(Inner {
             origins: HashMap::try_from(Map::LruHashMap(origins))?,
             removals: Mutex::new(HashMap::try_from(Map::LruHashMap(removals))?),
@@ -72,11 +68,7 @@ impl Origins {
     /// Removes what is kept for a socket. To be called for each connection that did not end by closing in order, on
     /// both sides: a reset, unread data, a connection that was refused. Without it the entry waits for the LRU.
     pub fn forget(&self, cookie: u64) {
-        let mut removals = self
-            .0
-            .removals
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut removals = self.0.removals.lock().unwrap_or_else(PoisonError::into_inner);
         // Nothing to remove is no error: the kernel side may have been first.
         let _ = removals.remove(&cookie);
     }
@@ -89,14 +81,10 @@ impl Origins {
             IpAddr::V4(address) => address.to_ipv6_mapped(),
             IpAddr::V6(address) => address,
         };
-        let key = SynKey {
-            source: source.octets(),
-            next_sequence: sequence.wrapping_add(1),
-        };
+        let key = SynKey { source: source.octets(), next_sequence: sequence.wrapping_add(1) };
         let mut origin = self.0.syns.get(&key, 0).ok().map(Origin::from)?;
         // As in the kernel: over loopback, what was seen is what was translated, unless the client's side corrected it.
-        origin.ambiguous |=
-            !origin.local && origin.syn.interface == spip_common::map::LOOPBACK_INTERFACE;
+        origin.ambiguous |= !origin.local && origin.syn.interface == spip_common::map::LOOPBACK_INTERFACE;
         Some(origin)
     }
 

@@ -77,13 +77,7 @@ pub(super) struct Pins {
 impl Pins {
     /// Makes the directory where it is missing, and takes it.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
-        let failed = |action| {
-            move |source| Error::Directory {
-                action,
-                path: path.to_path_buf(),
-                source,
-            }
-        };
+        let failed = |action| move |source| Error::Directory { action, path: path.to_path_buf(), source };
         let existing = path.ancestors().find(|ancestor| ancestor.exists());
         let kind = existing.and_then(|existing| statfs(existing).ok());
         if kind.map(|kind| kind.filesystem_type()) != Some(BPF_FS_MAGIC) {
@@ -92,10 +86,7 @@ impl Pins {
         fs::create_dir_all(path).map_err(failed("make"))?;
         let directory = File::open(path).map_err(failed("open"))?;
         match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Self {
-                path: path.to_path_buf(),
-                _lock: lock,
-            }),
+            Ok(lock) => Ok(Self { path: path.to_path_buf(), _lock: lock }),
             Err((_, Errno::EWOULDBLOCK)) => Err(Error::Taken(path.to_path_buf())),
             Err((_, error)) => Err(failed("lock")(error.into())),
         }
@@ -121,11 +112,7 @@ impl Pins {
         if Shape::of(&found) == Some(shape) {
             return Ok(None);
         }
-        fs::remove_file(&pin).map_err(|source| Error::Directory {
-            action: "replace",
-            path: pin.clone(),
-            source,
-        })?;
+        fs::remove_file(&pin).map_err(|source| Error::Directory { action: "replace", path: pin.clone(), source })?;
         Ok(Some(format!(
             "replaced {}: it was a map of another shape ({} bytes of key, {} of value, {} entries)",
             pin.display(),

@@ -42,20 +42,14 @@ impl Exclusions {
         for range in &config.exclude_ports {
             exclusions.both(*range, "exclude_ports");
         }
-        let session = ssh_connection
-            .and_then(|text| text.split(' ').nth(3))
-            .and_then(|port| port.parse().ok());
+        let session = ssh_connection.and_then(|text| text.split(' ').nth(3)).and_then(|port| port.parse().ok());
         if let Some(port) = session {
             exclusions.both((port, port), "the SSH session of this terminal");
         }
         for port in &sockets.ssh_sessions {
             exclusions.both((*port, *port), "an open SSH session");
         }
-        for listener in sockets
-            .listeners
-            .iter()
-            .filter(|listener| listener.port != own)
-        {
+        for listener in sockets.listeners.iter().filter(|listener| listener.port != own) {
             exclusions.listener(listener, include_listening);
         }
         exclusions
@@ -66,16 +60,8 @@ impl Exclusions {
         match owner.as_deref() {
             Some(name) if is_ssh(name) => self.both(port, &format!("{name} listens on {ip}")),
             // It may well be sshd: where nobody can tell, the operator must not be locked out.
-            None => self.reachable(
-                port,
-                *ip,
-                &format!("something out of sight listens on {ip}"),
-            ),
-            Some(name @ "systemd") => self.reachable(
-                port,
-                *ip,
-                &format!("{name} listens on {ip}, perhaps for sshd"),
-            ),
+            None => self.reachable(port, *ip, &format!("something out of sight listens on {ip}")),
+            Some(name @ "systemd") => self.reachable(port, *ip, &format!("{name} listens on {ip}, perhaps for sshd")),
             Some(_) if include => {}
             Some(name) => self.reachable(port, *ip, &format!("{name} listens on {ip}")),
         }
@@ -97,15 +83,8 @@ impl Exclusions {
 
 /// The first reason that covers a port is the one to show.
 fn push(exclusions: &mut Vec<Exclusion>, (from, to): (u16, u16), reason: &str) {
-    if !exclusions
-        .iter()
-        .any(|known| known.from <= from && to <= known.to)
-    {
-        exclusions.push(Exclusion {
-            from,
-            to,
-            reason: reason.to_owned(),
-        });
+    if !exclusions.iter().any(|known| known.from <= from && to <= known.to) {
+        exclusions.push(Exclusion { from, to, reason: reason.to_owned() });
     }
 }
 
@@ -115,9 +94,7 @@ mod tests {
 
     fn config() -> Config {
         let text = "ip = \"::\"\nport = 8080\nexclude_ports = [25, \"100-200\"]";
-        Config::from_str(text, std::path::Path::new("/spip.toml"))
-            .expect("valid")
-            .config
+        Config::from_str(text, std::path::Path::new("/spip.toml")).expect("valid").config
     }
 
     fn sockets() -> Sockets {
@@ -144,20 +121,12 @@ mod tests {
     }
 
     fn shown(exclusions: &[Exclusion]) -> Vec<String> {
-        exclusions
-            .iter()
-            .map(|e| format!("{}-{} {}", e.from, e.to, e.reason))
-            .collect()
+        exclusions.iter().map(|e| format!("{}-{} {}", e.from, e.to, e.reason)).collect()
     }
 
     #[test]
     fn what_listens_outside_keeps_its_port_with_a_reason() {
-        let exclusions = Exclusions::of(
-            &config(),
-            &sockets(),
-            Some("192.0.2.9 50000 192.0.2.1 2022"),
-            false,
-        );
+        let exclusions = Exclusions::of(&config(), &sockets(), Some("192.0.2.9 50000 192.0.2.1 2022"), false);
         let outside = [
             "8080-8080 the agent itself listens here",
             "25-25 exclude_ports",
@@ -178,11 +147,7 @@ mod tests {
     #[test]
     fn ssh_and_what_might_be_ssh_stay_out_whatever_is_asked() {
         let exclusions = Exclusions::of(&config(), &sockets(), None, true);
-        let ports: Vec<u16> = exclusions
-            .outside
-            .iter()
-            .map(|exclusion| exclusion.from)
-            .collect();
+        let ports: Vec<u16> = exclusions.outside.iter().map(|exclusion| exclusion.from).collect();
         assert_eq!(ports, [8080, 25, 100, 22, 2222, 2022, 23, 99]);
         assert_eq!(shown(&exclusions.local), shown(&exclusions.outside));
     }

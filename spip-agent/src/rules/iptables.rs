@@ -65,12 +65,7 @@ impl Iptables {
     pub(super) fn from_environment() -> Self {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let usual = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
-        Self {
-            directories: std::env::split_paths(&path)
-                .filter(|path| path.is_absolute())
-                .chain(usual)
-                .collect(),
-        }
+        Self { directories: std::env::split_paths(&path).filter(|path| path.is_absolute()).chain(usual).collect() }
     }
 
     /// Our part of the present rules.
@@ -85,11 +80,7 @@ impl Iptables {
     pub(super) fn restore(&self, family: Family, input: &str) -> Result<(), Error> {
         let tool = family.restore();
         let mut command = self.command(tool)?;
-        command
-            .args(["--noflush", WAIT])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.args(["--noflush", WAIT]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let output = command.spawn().and_then(|mut child| {
             if let Some(mut pipe) = child.stdin.take() {
                 match pipe.write_all(input.as_bytes()) {
@@ -104,22 +95,14 @@ impl Iptables {
     }
 
     fn command(&self, tool: &'static str) -> Result<Command, Error> {
-        let path = self
-            .directories
-            .iter()
-            .map(|directory| directory.join(tool))
-            .find(|path| path.is_file());
+        let path = self.directories.iter().map(|directory| directory.join(tool)).find(|path| path.is_file());
         let mut command = Command::new(path.ok_or(Error::NotFound(tool))?);
         command.env("LC_ALL", "C");
         Ok(command)
     }
 }
 
-fn checked(
-    tool: &'static str,
-    family: Family,
-    output: io::Result<Output>,
-) -> Result<Output, Error> {
+fn checked(tool: &'static str, family: Family, output: io::Result<Output>) -> Result<Output, Error> {
     let output = output.map_err(|error| Error::NotRun(tool, error))?;
     if output.status.success() {
         return Ok(output);
@@ -128,16 +111,7 @@ fn checked(
     if said.contains("Permission denied") || said.contains("Operation not permitted") {
         return Err(Error::NotPermitted(tool));
     }
-    let said = said
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect::<Vec<_>>()
-        .join("; ");
-    let said = if said.is_empty() {
-        output.status.to_string()
-    } else {
-        said
-    };
+    let said = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
+    let said = if said.is_empty() { output.status.to_string() } else { said };
     Err(Error::Failed(tool, family.name(), said))
 }

@@ -35,9 +35,7 @@ impl Reach {
                 ));
                 let first = ip.is_ipv6() || ip == IpAddr::from(Ipv4Addr::LOCALHOST);
                 if local && !first {
-                    notes.push(format!(
-                        "clients on this machine are led to 127.0.0.1, not to {ip}"
-                    ));
+                    notes.push(format!("clients on this machine are led to 127.0.0.1, not to {ip}"));
                 } else if !local {
                     notes.push("clients on this machine are taken with --local only".to_owned());
                 }
@@ -62,16 +60,15 @@ impl Reach {
         };
         if reach.any() && reach.v4 != reach.v6 {
             let other = if ip.is_ipv4() { "IPv6" } else { "IPv4" };
-            notes.push(format!("{other} is left alone, because the agent listens on {ip} only; ip = \"::\" takes both"));
+            notes
+                .push(format!("{other} is left alone, because the agent listens on {ip} only; ip = \"::\" takes both"));
         }
         (reach, notes)
     }
 
     /// Whether there is anything to set up.
     pub(super) fn any(self) -> bool {
-        [self.v4, self.v6]
-            .iter()
-            .any(|(outside, local)| *outside || *local)
+        [self.v4, self.v6].iter().any(|(outside, local)| *outside || *local)
     }
 }
 
@@ -94,12 +91,7 @@ pub(super) fn chains(outside: bool, local: bool, exclusions: &Exclusions, port: 
             .map(|ports| format!("-A {name} -p tcp -m multiport --dports {ports} -j RETURN"))
             .collect();
         rules.push(format!("-A {name} -p tcp -j REDIRECT --to-ports {port}"));
-        Chain {
-            name,
-            jump,
-            comments: exclusions.iter().map(comment).collect(),
-            rules,
-        }
+        Chain { name, jump, comments: exclusions.iter().map(comment).collect(), rules }
     };
     let mut chains = Vec::new();
     if outside {
@@ -108,31 +100,20 @@ pub(super) fn chains(outside: bool, local: bool, exclusions: &Exclusions, port: 
     }
     if local {
         // Whatever address of its own a machine speaks to, the packets leave by the loopback interface.
-        chains.push(chain(
-            LOCAL,
-            "-A OUTPUT -o lo -p tcp -j SPIP_LOCAL",
-            &exclusions.local,
-        ));
+        chains.push(chain(LOCAL, "-A OUTPUT -o lo -p tcp -j SPIP_LOCAL", &exclusions.local));
     }
     chains
 }
 
 fn comment(exclusion: &Exclusion) -> String {
     let Exclusion { from, to, reason } = exclusion;
-    let ports = if from == to {
-        from.to_string()
-    } else {
-        format!("{from}-{to}")
-    };
+    let ports = if from == to { from.to_string() } else { format!("{from}-{to}") };
     format!("# left alone: {ports:<11} {reason}")
 }
 
 /// The ports of all exclusions, each list short enough for one match.
 fn port_lists(exclusions: &[Exclusion]) -> Vec<String> {
-    let mut ranges: Vec<(u16, u16)> = exclusions
-        .iter()
-        .map(|exclusion| (exclusion.from, exclusion.to))
-        .collect();
+    let mut ranges: Vec<(u16, u16)> = exclusions.iter().map(|exclusion| (exclusion.from, exclusion.to)).collect();
     ranges.sort_unstable();
     let mut merged: Vec<(u16, u16)> = Vec::new();
     for (from, to) in ranges {
@@ -144,11 +125,7 @@ fn port_lists(exclusions: &[Exclusion]) -> Vec<String> {
     let mut lists: Vec<String> = Vec::new();
     let mut used = MULTIPORT_SLOTS;
     for (from, to) in merged {
-        let (slots, ports) = if from == to {
-            (1, from.to_string())
-        } else {
-            (2, format!("{from}:{to}"))
-        };
+        let (slots, ports) = if from == to { (1, from.to_string()) } else { (2, format!("{from}:{to}")) };
         match lists.last_mut() {
             Some(list) if used + slots <= MULTIPORT_SLOTS => {
                 list.push(',');
@@ -168,9 +145,7 @@ fn port_lists(exclusions: &[Exclusion]) -> Vec<String> {
 pub(super) fn is_in_place(wanted: &[Chain], saved: &Saved) -> bool {
     let rules = wanted.iter().flat_map(|chain| &chain.rules);
     stale(wanted, saved).is_empty()
-        && wanted
-            .iter()
-            .all(|chain| saved.chains.contains(&chain.name) && has_its_jump(chain, saved))
+        && wanted.iter().all(|chain| saved.chains.contains(&chain.name) && has_its_jump(chain, saved))
         && rules.eq(&saved.rules)
 }
 
@@ -187,9 +162,7 @@ pub(super) fn input(wanted: &[Chain], saved: &Saved) -> String {
         let _ = writeln!(text, ":{} - [0:0]", chain.name);
     }
     for (target, rule) in &saved.jumps {
-        let kept = wanted
-            .iter()
-            .any(|chain| chain.name == *target && has_its_jump(chain, saved));
+        let kept = wanted.iter().any(|chain| chain.name == *target && has_its_jump(chain, saved));
         if !kept {
             let _ = writeln!(text, "{}", rule.replacen("-A ", "-D ", 1));
         }
@@ -217,10 +190,7 @@ fn stale(wanted: &[Chain], saved: &Saved) -> Vec<&'static str> {
 
 /// Whether the one rule that leads to a chain is there, and no other.
 fn has_its_jump(chain: &Chain, saved: &Saved) -> bool {
-    let mut jumps = saved
-        .jumps
-        .iter()
-        .filter(|(target, _)| *target == chain.name);
+    let mut jumps = saved.jumps.iter().filter(|(target, _)| *target == chain.name);
     jumps.next().is_some_and(|(_, rule)| rule == chain.jump) && jumps.next().is_none()
 }
 

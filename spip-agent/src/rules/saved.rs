@@ -126,15 +126,7 @@ COMMIT
 
     #[test]
     fn output_of_any_kind_is_read_without_harm() {
-        for text in [
-            "",
-            "*nat",
-            "*nat\n-A ",
-            "*nat\n:\n:SPIP",
-            "*nat\n-A X -j",
-            "*nat\n-A X \"",
-            "*nat\n-A X \"\\",
-        ] {
+        for text in ["", "*nat", "*nat\n-A ", "*nat\n:\n:SPIP", "*nat\n-A X -j", "*nat\n-A X \"", "*nat\n-A X \"\\"] {
             assert!(Saved::parse(text).jumps.is_empty());
         }
     }

@@ -45,9 +45,7 @@ impl Sockets {
             match fs::File::open(&path) {
                 Ok(file) => table.add(BufReader::new(file)),
                 // A kernel without IPv6.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && name == "net/tcp6" => {
-                    Ok(())
-                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound && name == "net/tcp6" => Ok(()),
                 Err(error) => Err(error),
             }
             .map_err(|error| Error::Sockets(path.display().to_string(), error))?;
@@ -87,12 +85,7 @@ impl Table {
         let mut ssh_sessions = Vec::new();
         let mut complete = true;
         for process in fs::read_dir(proc).into_iter().flatten().flatten() {
-            if !process
-                .file_name()
-                .as_encoded_bytes()
-                .iter()
-                .all(u8::is_ascii_digit)
-            {
+            if !process.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit) {
                 continue;
             }
             let descriptors = match fs::read_dir(process.path().join("fd")) {
@@ -105,10 +98,7 @@ impl Table {
             };
             let name = harmless(&fs::read(process.path().join("comm")).unwrap_or_default());
             for descriptor in descriptors.flatten() {
-                let Some(inode) = fs::read_link(descriptor.path())
-                    .ok()
-                    .and_then(|link| inode(&link))
-                else {
+                let Some(inode) = fs::read_link(descriptor.path()).ok().and_then(|link| inode(&link)) else {
                     continue;
                 };
                 if self.listening.contains_key(&inode) {
@@ -128,21 +118,13 @@ impl Table {
         let mut listeners: Vec<Listener> = self
             .listening
             .into_iter()
-            .map(|(inode, (port, ip))| Listener {
-                port,
-                ip,
-                owner: owners.remove(&inode),
-            })
+            .map(|(inode, (port, ip))| Listener { port, ip, owner: owners.remove(&inode) })
             .collect();
         listeners.sort();
         listeners.dedup();
         ssh_sessions.sort_unstable();
         ssh_sessions.dedup();
-        Sockets {
-            listeners,
-            ssh_sessions,
-            complete,
-        }
+        Sockets { listeners, ssh_sessions, complete }
     }
 }
 
@@ -155,31 +137,21 @@ pub(super) fn is_ssh(name: &str) -> bool {
 fn harmless(name: &[u8]) -> String {
     let name = name.strip_suffix(b"\n").unwrap_or(name);
     let plain = |byte: &u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'/' | b':' | b'+' => {
-            char::from(*byte)
-        }
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'/' | b':' | b'+' => char::from(*byte),
         _ => '?',
     };
     name.iter().take(32).map(plain).collect()
 }
 
 fn inode(link: &Path) -> Option<u64> {
-    link.to_str()?
-        .strip_prefix("socket:[")?
-        .strip_suffix(']')?
-        .parse()
-        .ok()
+    link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
 /// `0100007F:1F90`: words of the address in the byte order of the machine, the port as a number.
 fn address(text: &str) -> Option<(IpAddr, u16)> {
     let (address, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
-    let word = |n: usize| {
-        u32::from_str_radix(address.get(n * 8..n * 8 + 8)?, 16)
-            .ok()
-            .map(u32::to_ne_bytes)
-    };
+    let word = |n: usize| u32::from_str_radix(address.get(n * 8..n * 8 + 8)?, 16).ok().map(u32::to_ne_bytes);
     let ip = match address.len() {
         8 => IpAddr::from(Ipv4Addr::from(word(0)?)),
         32 => {
@@ -217,8 +189,7 @@ mod tests {
 
     impl Proc {
         fn new(test: &str) -> Self {
-            let path =
-                std::env::temp_dir().join(format!("spip-proc-{test}-{}", std::process::id()));
+            let path = std::env::temp_dir().join(format!("spip-proc-{test}-{}", std::process::id()));
             fs::create_dir_all(path.join("net")).expect("directory");
             fs::write(path.join("net/tcp"), TCP).expect("file");
             Self(path)
@@ -230,11 +201,7 @@ mod tests {
             fs::write(path.join("comm"), name).expect("file");
             symlink("/dev/null", path.join("fd/0")).expect("link");
             for (n, inode) in sockets.iter().enumerate() {
-                symlink(
-                    format!("socket:[{inode}]"),
-                    path.join(format!("fd/{}", n + 3)),
-                )
-                .expect("link");
+                symlink(format!("socket:[{inode}]"), path.join(format!("fd/{}", n + 3))).expect("link");
             }
         }
     }
@@ -282,14 +249,8 @@ mod tests {
 
     #[test]
     fn without_a_table_there_is_an_error_and_not_an_empty_list() {
-        let error = Sockets::read(Path::new("/nonexistent"))
-            .expect_err("no procfs")
-            .to_string();
-        assert!(
-            error
-                .starts_with("cannot read the sockets of this machine from /nonexistent/net/tcp: "),
-            "{error}"
-        );
+        let error = Sockets::read(Path::new("/nonexistent")).expect_err("no procfs").to_string();
+        assert!(error.starts_with("cannot read the sockets of this machine from /nonexistent/net/tcp: "), "{error}");
     }
 
     #[test]
@@ -303,11 +264,7 @@ mod tests {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("listener");
         let port = socket.local_addr().expect("address").port();
         let sockets = Sockets::read(Path::new("/proc")).expect("sockets");
-        let found = sockets
-            .listeners
-            .iter()
-            .find(|listener| listener.port == port)
-            .expect("our listener");
+        let found = sockets.listeners.iter().find(|listener| listener.port == port).expect("our listener");
         assert_eq!(found.ip, IpAddr::from([127, 0, 0, 1]));
         assert!(found.owner.is_some());
     }

@@ -5,11 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn exclusion(from: u16, to: u16, reason: &str) -> Exclusion {
-    Exclusion {
-        from,
-        to,
-        reason: reason.to_owned(),
-    }
+    Exclusion { from, to, reason: reason.to_owned() }
 }
 
 fn exclusions() -> Exclusions {
@@ -26,11 +22,7 @@ fn exclusions() -> Exclusions {
 /// What `iptables-save` would say after `input` was applied to nothing.
 fn applied(input: &str) -> Saved {
     Saved::parse(
-        &input
-            .lines()
-            .filter(|line| !line.starts_with('#'))
-            .map(|line| format!("{line}\n"))
-            .collect::<String>(),
+        &input.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect::<String>(),
     )
 }
 
@@ -62,31 +54,21 @@ fn both_chains_with_their_reasons() {
 fn what_was_installed_is_in_place() {
     let wanted = chains(true, true, &exclusions(), 8080);
     assert!(!is_in_place(&wanted, &Saved::default()));
-    assert!(is_in_place(
-        &wanted,
-        &applied(&input(&wanted, &Saved::default()))
-    ));
+    assert!(is_in_place(&wanted, &applied(&input(&wanted, &Saved::default()))));
 }
 
 #[test]
 fn another_port_refills_the_chain_and_leaves_the_jump_where_it_is() {
-    let saved = applied(&input(
-        &chains(true, false, &exclusions(), 8080),
-        &Saved::default(),
-    ));
+    let saved = applied(&input(&chains(true, false, &exclusions(), 8080), &Saved::default()));
     let wanted = chains(true, false, &Exclusions::default(), 9000);
     assert!(!is_in_place(&wanted, &saved));
-    assert_eq!(
-        input(&wanted, &saved),
-        "*nat\n:SPIP - [0:0]\n-A SPIP -p tcp -j REDIRECT --to-ports 9000\nCOMMIT\n"
-    );
+    assert_eq!(input(&wanted, &saved), "*nat\n:SPIP - [0:0]\n-A SPIP -p tcp -j REDIRECT --to-ports 9000\nCOMMIT\n");
 }
 
 #[test]
 fn jumps_that_are_not_ours_alone_become_one() {
     let jump = "-A PREROUTING -p tcp -m addrtype --dst-type LOCAL -j SPIP";
-    let text =
-        format!("*nat\n:SPIP - [0:0]\n{jump}\n-A PREROUTING -i eth0 -j SPIP\n{jump}\nCOMMIT\n");
+    let text = format!("*nat\n:SPIP - [0:0]\n{jump}\n-A PREROUTING -i eth0 -j SPIP\n{jump}\nCOMMIT\n");
     let wanted = chains(true, false, &Exclusions::default(), 9000);
     assert_eq!(
         input(&wanted, &Saved::parse(&text)),
@@ -103,10 +85,7 @@ fn jumps_that_are_not_ours_alone_become_one() {
 
 #[test]
 fn without_local_the_local_chain_of_before_goes() {
-    let saved = applied(&input(
-        &chains(true, true, &Exclusions::default(), 9000),
-        &Saved::default(),
-    ));
+    let saved = applied(&input(&chains(true, true, &Exclusions::default(), 9000), &Saved::default()));
     let wanted = chains(true, false, &Exclusions::default(), 9000);
     assert!(!is_in_place(&wanted, &saved));
     assert_eq!(
@@ -118,10 +97,7 @@ fn without_local_the_local_chain_of_before_goes() {
 
 #[test]
 fn removing_takes_both_chains_and_every_jump_to_them() {
-    let saved = applied(&input(
-        &chains(true, true, &exclusions(), 9000),
-        &Saved::default(),
-    ));
+    let saved = applied(&input(&chains(true, true, &exclusions(), 9000), &Saved::default()));
     assert_eq!(
         input(&[], &saved),
         "*nat\n-D PREROUTING -p tcp -m addrtype --dst-type LOCAL -j SPIP\n-D OUTPUT -o lo -p tcp -j SPIP_LOCAL\n\
@@ -139,13 +115,9 @@ fn removing_from_half_an_installation_takes_that_half() {
 
 #[test]
 fn an_empty_chain_with_its_jump_is_not_in_place() {
-    let saved = Saved::parse(
-        "*nat\n:SPIP - [0:0]\n-A PREROUTING -p tcp -m addrtype --dst-type LOCAL -j SPIP\nCOMMIT\n",
-    );
-    assert!(!is_in_place(
-        &chains(true, false, &Exclusions::default(), 1),
-        &saved
-    ));
+    let saved =
+        Saved::parse("*nat\n:SPIP - [0:0]\n-A PREROUTING -p tcp -m addrtype --dst-type LOCAL -j SPIP\nCOMMIT\n");
+    assert!(!is_in_place(&chains(true, false, &Exclusions::default(), 1), &saved));
 }
 
 #[track_caller]
@@ -171,56 +143,19 @@ fn rules_are_made_only_where_they_reach_the_listener() {
         true,
         only_local,
         none,
-        &[
-            "no connection from outside reaches 127.0.0.1",
-            "IPv6 is left alone",
-        ],
+        &["no connection from outside reaches 127.0.0.1", "IPv6 is left alone"],
     );
-    reaches(
-        "127.0.0.1",
-        false,
-        none,
-        none,
-        &["no connection from outside", "with --local only"],
-    );
-    reaches(
-        "127.0.0.2",
-        true,
-        none,
-        none,
-        &[
-            "no connection from outside",
-            "led to 127.0.0.1, not to 127.0.0.2",
-        ],
-    );
-    reaches(
-        "::1",
-        true,
-        none,
-        only_local,
-        &[
-            "no connection from outside reaches ::1",
-            "IPv4 is left alone",
-        ],
-    );
+    reaches("127.0.0.1", false, none, none, &["no connection from outside", "with --local only"]);
+    reaches("127.0.0.2", true, none, none, &["no connection from outside", "led to 127.0.0.1, not to 127.0.0.2"]);
+    reaches("::1", true, none, only_local, &["no connection from outside reaches ::1", "IPv4 is left alone"]);
     reaches(
         "192.0.2.1",
         true,
         outside,
         none,
-        &[
-            "first address of the interface",
-            "led to loopback, not to 192.0.2.1",
-            "IPv6",
-        ],
+        &["first address of the interface", "led to loopback, not to 192.0.2.1", "IPv6"],
     );
-    reaches(
-        "2001:db8::1",
-        false,
-        none,
-        outside,
-        &["first address of the interface", "IPv4 is left alone"],
-    );
+    reaches("2001:db8::1", false, none, outside, &["first address of the interface", "IPv4 is left alone"]);
 }
 
 proptest! {

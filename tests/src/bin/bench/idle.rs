@@ -25,8 +25,10 @@ pub(crate) fn run(connections: usize) {
         for number in 0..connections {
             let source = Ipv4Addr::from(u32::from(CROWD_V4) + 1 + (number % 64) as u32);
             let port = 1_000 + (number % 2_000) as u16;
-            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a descriptor");
-            nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::IpBindAddressNoPort, &true).expect("option");
+            let socket =
+                socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a descriptor");
+            nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::IpBindAddressNoPort, &true)
+                .expect("option");
             socket.bind(&SocketAddr::from((source, 0)).into()).expect("an address of the crowd");
             socket.connect(&SocketAddr::from((SENSOR_V4, port)).into()).expect("the sensor answers");
             held.push(socket);

@@ -16,10 +16,9 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["sessions", options @ ..] => sessions::run(
-            option(options, "--sessions").unwrap_or(60_000),
-            option(options, "--rounds").unwrap_or(3),
-        ),
+        ["sessions", options @ ..] => {
+            sessions::run(option(options, "--sessions").unwrap_or(60_000), option(options, "--rounds").unwrap_or(3))
+        }
         ["idle", options @ ..] => idle::run(option(options, "--connections").unwrap_or(18_000)),
         ["floor", port, log] => floor::run(port.parse().expect("a port"), log.as_ref()),
         _ => {

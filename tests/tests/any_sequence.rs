@@ -1,0 +1,125 @@
+//! Whatever clients do, in whatever order: each leaves exactly one record, and its bytes are what was sent, up to the
+//! limit.
+
+use std::io::Write;
+use std::net::{IpAddr, TcpStream};
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use serde_json::{Value, json};
+use spip_tests::{Agent, Net, SENSOR_V4, SENSOR_V6, half_close, payload, reset};
+
+/// Small, so that clients often reach it.
+const LIMIT: usize = 2048;
+
+/// How a client leaves.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Close,
+    HalfClose,
+    Reset,
+}
+
+/// One client: where it goes, what it sends write by write, how it leaves.
+#[derive(Clone, Debug)]
+struct Client {
+    v6: bool,
+    port: u16,
+    writes: Vec<Vec<u8>>,
+    end: End,
+}
+
+fn client() -> impl Strategy<Value = Client> {
+    let end = prop_oneof![Just(End::Close), Just(End::HalfClose), Just(End::Reset)];
+    let bytes = prop_oneof![3 => vec(any::<u8>(), 0..64), 1 => vec(any::<u8>(), 0..1500)];
+    (any::<bool>(), 1..=u16::MAX, vec(bytes, 0..5), end).prop_map(|(v6, port, writes, end)| Client {
+        v6,
+        port,
+        writes,
+        end,
+    })
+}
+
+impl Client {
+    fn address(&self) -> IpAddr {
+        if self.v6 { SENSOR_V6 } else { SENSOR_V4 }
+    }
+
+    fn sent(&self) -> Vec<u8> {
+        self.writes.concat()
+    }
+
+    fn write(&self, stream: &mut TcpStream) {
+        for bytes in &self.writes {
+            // Beyond the limit the sensor may have closed; what was sent until then is what counts.
+            if stream.write_all(bytes).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// What is wrong with the record, if anything.
+    fn fault(&self, record: &Value) -> Option<&'static str> {
+        let sent = self.sent();
+        let kept = payload(record);
+        if kept != sent[..sent.len().min(LIMIT)] {
+            return Some("the payload is not what was sent");
+        }
+        if sent.len() < LIMIT && (record["bytes_in"] != sent.len() || record["payload_truncated"] != false) {
+            return Some("the bytes are miscounted");
+        }
+        let expected = match self.end {
+            End::Reset => "client_reset",
+            End::Close | End::HalfClose => "client_closed",
+        };
+        (record["close_reason"] != expected && sent.len() < LIMIT).then_some("the reason is another")
+    }
+}
+
+/// Lets all clients act, interleaved, and checks the record of each.
+fn play(net: &Net, agent: &Agent, clients: &[Client]) -> Result<(), TestCaseError> {
+    let mut streams: Vec<_> =
+        clients.iter().map(|client| net.client.connect((client.address(), client.port))).collect();
+    let ports: Vec<_> =
+        streams.iter().map(|stream| stream.local_addr().expect("a connected socket has an address").port()).collect();
+    for (client, stream) in clients.iter().zip(&mut streams) {
+        client.write(stream);
+    }
+    let mut half_closed = Vec::new();
+    for (client, stream) in clients.iter().zip(streams) {
+        match client.end {
+            End::Close => drop(stream),
+            End::Reset => reset(stream),
+            End::HalfClose => {
+                if client.sent().len() < LIMIT {
+                    half_close(&stream);
+                }
+                half_closed.push(stream);
+            }
+        }
+    }
+    for (client, port) in clients.iter().zip(ports) {
+        let record = agent.expect_one(json!({
+            "source_port": port, "destination_ip": client.address(), "destination_port": client.port,
+        }));
+        prop_assert!(client.fault(&record).is_none(), "{:?}: {client:?}\n{record}", client.fault(&record));
+    }
+    Ok(())
+}
+
+#[test]
+fn any_sequence_of_client_actions_leaves_one_record_with_the_bytes_that_were_sent() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    let agent = net.agent().set("payload_limit_bytes", LIMIT).set("tls", "off").start();
+    let config = Config { cases: 24, max_shrink_iters: 30, failure_persistence: None, ..Config::default() };
+    let result = TestRunner::new(config).run(&vec(client(), 1..16), |clients| play(&net, &agent, &clients));
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+    let log = agent.stop().log;
+    let records = log.sessions().count() as u64;
+    assert_eq!(log.connections(json!({})), records, "something was summarised");
+    log.expect_sequence();
+}
