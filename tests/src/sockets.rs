@@ -14,7 +14,10 @@ struct Row {
 }
 
 /// State numbers of the kernel (include/net/tcp_states.h).
+const ESTABLISHED: u8 = 1;
 const TIME_WAIT: u8 = 6;
+const CLOSE_WAIT: u8 = 8;
+#[cfg(test)]
 const LISTEN: u8 = 10;
 
 fn rows(namespace: &Namespace) -> Vec<Row> {
@@ -39,9 +42,10 @@ pub(crate) fn all_read(namespace: &Namespace, port: u16) -> bool {
     rows(namespace).iter().filter(|row| row.port == port && row.state != TIME_WAIT).all(|row| row.waiting == 0)
 }
 
-/// Connections to `port` that are open on this side, accepted or not.
+/// Connections to `port` that nobody has closed on this side, accepted or not.
 pub(crate) fn open(namespace: &Namespace, port: u16) -> usize {
-    rows(namespace).iter().filter(|row| row.port == port && row.state != TIME_WAIT && row.state != LISTEN).count()
+    let is_open = |row: &&Row| row.port == port && matches!(row.state, ESTABLISHED | CLOSE_WAIT);
+    rows(namespace).iter().filter(is_open).count()
 }
 
 #[cfg(test)]
