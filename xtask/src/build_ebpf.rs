@@ -99,8 +99,8 @@ fn check(object: &[u8]) -> Result<()> {
     if !object.starts_with(b"\x7fELF") || machine != Some(EM_BPF) {
         bail!("not an ELF file for eBPF");
     }
-    // Section names are stored as strings that end with 0.
-    if !object.windows(6).any(|window| window == b"\0.BTF\0") {
+    // Section names end with 0 and share their ends: this one may be stored as the end of `.rel.BTF`.
+    if !object.windows(5).any(|window| window == b".BTF\0") {
         bail!("it has no BTF, without which its maps cannot be created");
     }
     Ok(())
@@ -134,6 +134,7 @@ mod tests {
     #[test]
     fn an_object_needs_the_machine_and_btf() {
         check(&object(EM_BPF, b"\0.text\0.BTF\0")).expect("both are there");
+        check(&object(EM_BPF, b"\0.rel.BTF\0")).expect("the name is shared");
         assert!(check(&object(EM_BPF, b"\0.text\0.BTF.ext\0")).is_err());
         assert!(check(&object(62, b"\0.BTF\0")).is_err());
         assert!(check(b"\x7fELF").is_err());

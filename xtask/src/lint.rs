@@ -68,6 +68,7 @@ fn checks(project: &Project, deny: &Path) -> Vec<(&'static str, Command)> {
         [("dependencies", project.root.join("Cargo.toml")), ("dependencies of the kernel side", ebpf)]
     {
         let mut command = deny_command(project, deny, &manifest);
+        command.args(["--locked", "check", "--hide-inclusion-graph"]);
         command.args(["bans", "licenses", "sources"]);
         checks.push((name, command));
     }
@@ -79,9 +80,8 @@ fn deny_command(project: &Project, deny: &Path, manifest: &Path) -> Command {
     command
         .arg("--manifest-path")
         .arg(manifest)
-        .args(["--locked", "check", "--config"])
+        .arg("--config")
         .arg(project.root.join("deny.toml"))
-        .arg("--hide-inclusion-graph")
         .current_dir(&project.root);
     command
 }
@@ -94,17 +94,11 @@ enum Advisories {
 /// The error is that the database could not be had.
 fn advisories(project: &Project, deny: &Path) -> Result<Advisories> {
     let manifest = project.root.join("Cargo.toml");
-    let mut fetch = Command::new(deny);
-    fetch
-        .arg("--manifest-path")
-        .arg(&manifest)
-        .args(["fetch", "--config"])
-        .arg(project.root.join("deny.toml"))
-        .arg("db")
-        .current_dir(&project.root);
+    let mut fetch = deny_command(project, deny, &manifest);
+    fetch.args(["fetch", "db"]);
     process::run_within(&mut fetch, FETCH_LIMIT)?;
     let mut check = deny_command(project, deny, &manifest);
-    check.args(["--disable-fetch", "advisories"]);
+    check.args(["--locked", "--offline", "check", "advisories"]);
     Ok(match process::run(&mut check) {
         Ok(()) => Advisories::Clear,
         Err(_) => Advisories::Found,

@@ -5,6 +5,7 @@
 //! calls the same commands as people do. Built with few dependencies on purpose: on a machine where
 //! nothing was compiled before, this program is what a newcomer waits for first.
 
+mod bench;
 mod build;
 mod build_ebpf;
 mod demo;
@@ -47,6 +48,8 @@ enum Task {
     Demo(demo::Options),
     /// Unit tests, then end-to-end tests in network namespaces
     Test(test::Options),
+    /// Measure the agent beside a bare loop
+    Bench(bench::Options),
     /// Formatting, clippy for both sides, licences and bans
     Lint,
 }
@@ -72,6 +75,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Run(options) => run::run(&project()?, options),
         Task::Demo(options) => demo::run(options),
         Task::Test(options) => test::run(&project()?, options),
+        Task::Bench(options) => bench::run(&project()?, options),
         Task::Lint => lint::run(&project()?),
     }
 }

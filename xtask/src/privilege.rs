@@ -77,6 +77,11 @@ impl Root {
     }
 }
 
+/// A command line that changes the system, as this caller has to type it.
+pub(crate) fn as_typed(command: &str) -> String {
+    if geteuid().is_root() { command.to_owned() } else { format!("sudo {command}") }
+}
+
 /// What a caller without rights is told.
 pub(crate) const REMEDY: &str = "run it as root, or install sudo and allow it for this user";
 

@@ -79,12 +79,15 @@ fn unit(project: &Project, options: &Options) -> Result<Counts> {
 fn end_to_end(project: &Project, options: &Options, root: Root) -> Result<Outcome> {
     let programs = end_to_end_programs(project)?;
     let folder = project.root.join("tests");
-    let environment: [(&str, OsString); 4] = [
+    let mut environment: Vec<(&str, OsString)> = vec![
         ("SPIP_AGENT_BIN", project.agent().into()),
         ("PATH", process::full_path()),
         ("CARGO_MANIFEST_DIR", folder.clone().into()),
         ("RUST_BACKTRACE", "1".into()),
     ];
+    if let Some(ci) = env::var_os("CI") {
+        environment.push(("CI", ci));
+    }
     let mut counts = Counts::default();
     for program in programs {
         let Some(mut command) = root.command(&program, &environment) else {

@@ -14,7 +14,6 @@ use anyhow::{Context, Result};
 
 use crate::interrupt;
 use crate::network::{Link, Namespace, SENSOR, SENSOR_V6};
-use crate::process;
 use crate::report;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
@@ -116,7 +115,7 @@ fn curl(host: &Namespace, url: &str) -> Result<()> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    report::step("Client", process::shown(&command));
+    report::step("Client", format!("curl {url}"));
     let mut child = command.spawn().context("cannot start curl by nsenter")?;
     // curl ends by itself, by its own limit at the latest.
     while child.try_wait()?.is_none() {

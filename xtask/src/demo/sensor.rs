@@ -200,7 +200,7 @@ fn show(output: ChildStdout, lines: &Sender<Value>) {
             continue;
         };
         if value["record_type"] == "log" {
-            report::step("Agent", value["message"].as_str().unwrap_or_default());
+            report::step("Agent", said(&value));
         } else if writeln!(stdout().lock(), "{line}").is_err() {
             // Whoever read our output has left.
             return;
@@ -208,5 +208,27 @@ fn show(output: ChildStdout, lines: &Sender<Value>) {
         if lines.send(value).is_err() {
             return;
         }
+    }
+}
+
+/// A system message for people: what it says, and why where it gives a reason.
+fn said(message: &Value) -> String {
+    let text = message["message"].as_str().unwrap_or_default();
+    match message["reason"].as_str() {
+        Some(reason) => format!("{text} ({reason})"),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_reason_is_said_with_the_message() {
+        assert_eq!(said(&json!({"message": "ready"})), "ready");
+        let message = json!({"message": "eBPF is not used", "reason": "needs CAP_BPF"});
+        assert_eq!(said(&message), "eBPF is not used (needs CAP_BPF)");
     }
 }

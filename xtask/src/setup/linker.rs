@@ -84,21 +84,33 @@ pub(crate) fn find(project: &Project, compiler: &Compiler, others: &[Compiler]) 
     }
 }
 
-/// The command by which [`install`] builds the pinned linker.
-pub(crate) fn install_command(project: &Project) -> Command {
+/// The command that builds the pinned linker, for people.
+pub(crate) fn remedy(project: &Project) -> String {
+    install_remedy(project, "bpf-linker", PINNED)
+}
+
+/// A command that builds a tool into the target folder.
+pub(crate) fn install_command(project: &Project, tool: &str, version: Version) -> Command {
     let mut install = project.cargo("install");
     install
-        .args(["bpf-linker", "--version", &PINNED.to_string(), "--locked"])
+        .args([tool, "--version", &version.to_string(), "--locked"])
         .args(["--force", "--root"])
-        .arg(project.tools());
-    // Its build must not meet flags that are meant for the project.
-    install.env_remove("RUSTFLAGS");
+        .arg(project.tools())
+        // Flags and targets of the caller are meant for the project, not for its tools.
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_BUILD_TARGET");
     install
+}
+
+/// [`install_command`] as a person would type it.
+pub(crate) fn install_remedy(project: &Project, tool: &str, version: Version) -> String {
+    let root = project.tools();
+    format!("cargo install {tool} --version {version} --locked --force --root {}", root.display())
 }
 
 /// Builds the pinned linker, with cargo's output on the terminal: it takes a minute or two.
 pub(crate) fn install(project: &Project, library: PathBuf) -> Result<Linker> {
-    process::run(&mut install_command(project))?;
+    process::run(&mut install_command(project, "bpf-linker", PINNED))?;
     let program = program(project);
     let version = version(&program).with_context(|| format!("{} does not start", program.display()))?;
     Ok(Linker { program, version, library: Some(library) })

@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::{Missing, Need};
-use crate::privilege::Root;
+use crate::privilege::{self, Root};
 use crate::process;
 use crate::report;
 
@@ -172,7 +172,10 @@ fn apt(root: Root, arguments: &[&str]) -> Command {
 fn remedy(tools: &[&Tool]) -> String {
     let manager = MANAGERS.iter().position(|(program, _)| process::find(program).is_some());
     match manager {
-        Some(index) => format!("{} {}", MANAGERS[index].1, unique_packages(tools.iter().copied(), index).join(" ")),
+        Some(index) => {
+            let packages = unique_packages(tools.iter().copied(), index).join(" ");
+            privilege::as_typed(&format!("{} {packages}", MANAGERS[index].1))
+        }
         None => format!(
             "install the packages that bring them; Debian calls them {}",
             unique_packages(tools.iter().copied(), APT).join(" ")

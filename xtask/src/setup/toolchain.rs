@@ -11,7 +11,7 @@ use anyhow::Result;
 use super::compiler::{Candidate, Compiler, Version, candidates};
 use super::linker::{self, Found, Linker};
 use super::{Missing, packages};
-use crate::privilege::Root;
+use crate::privilege::{self, Root};
 use crate::process;
 use crate::project::Project;
 use crate::report;
@@ -176,7 +176,7 @@ fn no_compiler(refusals: &[(Candidate, String)], compilers: &[Compiler]) -> Miss
 
 fn compiler_remedy(compilers: &[Compiler]) -> String {
     if process::find("apt-get").is_some() && packages::apt_knows(APT_PACKAGES[0]) {
-        return format!("apt-get install --no-remove {}", APT_PACKAGES.join(" "));
+        return privilege::as_typed(&format!("apt-get install --no-remove {}", APT_PACKAGES.join(" ")));
     }
     if process::find("rustup").is_some() {
         return process::shown(&rustup_remedy(compilers));
@@ -186,16 +186,12 @@ fn compiler_remedy(compilers: &[Compiler]) -> String {
         ("pacman", "pacman -S --needed rust rust-src"),
         ("apk", "apk add rust cargo rust-src"),
     ];
-    by_distribution
-        .iter()
-        .find(|(program, _)| process::find(program).is_some())
-        .map_or_else(|| "install rustup and run this command again".to_owned(), |(_, command)| (*command).to_owned())
+    by_distribution.iter().find(|(program, _)| process::find(program).is_some()).map_or_else(
+        || "install rustup and run this command again".to_owned(),
+        |(_, command)| privilege::as_typed(command),
+    )
 }
 
 fn no_linker(project: &Project, why: &str) -> Missing {
-    Missing {
-        what: "bpf-linker".to_owned(),
-        why: why.to_owned(),
-        remedy: process::shown(&linker::install_command(project)),
-    }
+    Missing { what: "bpf-linker".to_owned(), why: why.to_owned(), remedy: linker::remedy(project) }
 }

@@ -1,0 +1,41 @@
+//! `cargo xtask bench`: the release agent beside a bare loop, measured in namespaces.
+//!
+//! The program that measures is part of the tests' package and built with optimisations, as it must keep up with what
+//! it drives. This command builds both and starts it as root; what is measured, and how, is its business.
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::build;
+use crate::privilege::{self, Root};
+use crate::process;
+use crate::project::Project;
+use crate::setup;
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// What to measure, and its options: `sessions`, `idle`
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+/// Sets up, builds and measures.
+pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
+    let root = Root::detect();
+    if root == Root::No {
+        bail!("benchmarks make network namespaces and need root: {}", privilege::REMEDY);
+    }
+    let toolchain = setup::for_demo(project)?;
+    build::build(project, &toolchain)?;
+    process::run(
+        project
+            .cargo("build")
+            .args(["--release", "--locked", "--package", "spip-tests", "--bin", "bench"])
+            .env_remove("CARGO_BUILD_TARGET"),
+    )?;
+    let environment = [("SPIP_AGENT_BIN", project.agent().into()), ("PATH", process::full_path())];
+    let Some(mut bench) = root.command(project.target.join("release/bench"), &environment) else {
+        bail!("benchmarks need root: {}", privilege::REMEDY);
+    };
+    process::run(bench.args(&options.arguments))
+}
