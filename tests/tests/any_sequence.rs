@@ -137,7 +137,7 @@ fn any_sequence_of_client_actions_leaves_one_record_with_the_bytes_that_were_sen
         .start();
     let config = Config {
         cases: 24,
-        max_shrink_iters: 30,
+        max_shrink_iters: 8,
         failure_persistence: None,
         ..Config::default()
     };
