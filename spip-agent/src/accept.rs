@@ -172,4 +172,3 @@ pub async fn record_rejections(door: &Door) {
         door.engine.log.record(&line).await;
     }
 }
-

@@ -1,14 +1,16 @@
 //! Constructs the agent and runs it, in the order that its security rests on: configuration, log, sockets, eBPF, and
 //! only then threads. Nothing imports this module but `main`.
 
+use std::io;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
 use tokio::runtime;
 use tokio::sync::watch;
 
@@ -44,90 +46,95 @@ pub struct Options {
 /// # Errors
 /// Something that was asked for cannot be had, or the agent lost what it needs to go on.
 pub fn run(config: &Config, warnings: &[String], options: Options) -> Result<()> {
-    let descriptors = raise_descriptor_limit();
     let (log, writer) = writer::open(&config.log)?;
     messages::init(log.clone(), log::LevelFilter::Info);
     for warning in warnings {
         log::warn!(target: "config", "{warning}");
     }
-
-    let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let save_syn = config.ebpf.mode == EbpfMode::Off;
-    let listeners = listen::open(config.listen, workers, save_syn)?;
-    let attached = attach(config, &listeners, options)?;
-    let sessions = session_limit(config, descriptors, workers)?;
-    let signals = Signals::block().context("cannot block signals")?;
-
-    let door = Arc::new(door(config, log.clone(), attached.as_ref(), sessions));
-    let writer = writer.spawn().context("cannot start the writer of the log")?;
-    if let Some(attached) = &attached {
-        attached.forward_messages().context("cannot start the reader of the kernel side's messages")?;
-    }
-    let (stop, stopped) = watch::channel(false);
-    let stop = Arc::new(stop);
-    signals
-        .spawn(
-            {
-                let stop = Arc::clone(&stop);
-                move |signal| {
-                    log::info!(target: "agent", signal = signal.as_str(); "stopping");
-                    stop.send_replace(true);
-                }
-            },
-            {
-                let log = log.clone();
-                move || {
-                    log.reopen();
-                    log::info!(target: "agent", "reopened the log");
-                }
-            },
-        )
-        .context("cannot start the signal thread")?;
-
-    log::info!(target: "agent",
-        version = env!("CARGO_PKG_VERSION"), name = config.name.as_str(), listen = listeners.address.to_string(),
-        passed_socket = listeners.passed, workers = workers, max_sessions = sessions, descriptors = descriptors,
-        max_sessions_per_source = config.limits.sessions_per_source,
-        rate_limit_per_second = config.limits.rate_per_second, rate_limit_burst = config.limits.rate_burst,
-        payload_limit_bytes = config.limits.payload_bytes, payload_memory_bytes = config.limits.payload_memory_bytes;
-        "starting");
-    serve(config, listeners, &door, &stop, &stopped)?;
-
-    let deadline = Instant::now() + config.timeouts.drain;
-    drop(attached);
+    let mut agent = match Agent::prepare(config, &log, options) {
+        Ok(agent) => agent,
+        Err(error) => {
+            // What was said on the way to the failure belongs to the log.
+            let _summary = writer.spawn()?.finish(Instant::now() + config.timeouts.drain);
+            return Err(error);
+        }
+    };
+    let writer = writer.spawn()?;
+    let served = agent.serve(config);
     log::info!(target: "agent", "stopped");
-    let summary = writer.finish(deadline);
+    let summary = writer.finish(Instant::now() + config.timeouts.drain);
     if summary.abandoned > 0 {
         messages::emergency(&format!("{} records could not be written before the drain limit", summary.abandoned));
     }
     if log.failed() {
         bail!("the reader of standard output is gone");
     }
-    Ok(())
+    served
 }
 
-/// Starts the workers, says that the agent is ready, and waits until all of them have ended.
-fn serve(
-    config: &Config,
+/// Everything that has to be had before the first thread.
+struct Agent {
+    door: Arc<Door>,
     listeners: Listeners,
-    door: &Arc<Door>,
-    stop: &Arc<watch::Sender<bool>>,
-    stopped: &watch::Receiver<bool>,
-) -> Result<()> {
-    let started = Instant::now();
-    let mut threads = Vec::new();
-    for (number, listener) in listeners.sockets.into_iter().enumerate() {
-        let door = Arc::clone(door);
-        let worker = Worker { number, listener, door, stop: stopped.clone(), drain: config.timeouts.drain };
-        threads.push(worker.spawn().context("cannot start a worker")?);
-    }
-    let service = spawn_service(config, door, stop, stopped.clone()).context("cannot start the service thread")?;
-    log::info!(target: "agent", listen = listeners.address.to_string(), start_ms = started.elapsed().as_millis() as u64; "ready");
+    /// The kernel side works until this is dropped.
+    attached: Option<Attached>,
+    signals: Option<Signals>,
+}
 
+impl Agent {
+    fn prepare(config: &Config, log: &writer::Log, options: Options) -> Result<Self> {
+        let descriptors = raise_descriptor_limit();
+        let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let listeners = listen::open(config.listen, workers, config.ebpf.mode == EbpfMode::Off)?;
+        let attached = attach(config, &listeners, options)?;
+        let sessions = session_limit(config, descriptors, workers)?;
+        let signals = Signals::block().context("cannot block signals")?;
+        log::info!(target: "agent",
+            version = env!("CARGO_PKG_VERSION"), name = config.name.as_str(), listen = listeners.address.to_string(),
+            passed_socket = listeners.passed, workers = workers, max_sessions = sessions, descriptors = descriptors,
+            config = config.to_toml().as_str();
+            "starting");
+        let door = Arc::new(door(config, log.clone(), attached.as_ref(), sessions));
+        Ok(Self { door, listeners, attached, signals: Some(signals) })
+    }
+
+    /// Serves until a signal, or until something breaks that cannot be mended.
+    fn serve(&mut self, config: &Config) -> Result<()> {
+        if let Some(attached) = &self.attached {
+            attached.forward_messages().context("cannot start the reader of the kernel side's messages")?;
+        }
+        let (stop, stopped) = watch::channel(false);
+        let stop = Arc::new(stop);
+        if let Some(signals) = self.signals.take() {
+            let (on_stop, log) = (Arc::clone(&stop), self.door.engine.log.clone());
+            let reload = move || {
+                log.reopen();
+                log::info!(target: "agent", "reopened the log");
+            };
+            let stop = move |signal: Signal| {
+                log::info!(target: "agent", signal = signal.as_str(); "stopping");
+                on_stop.send_replace(true);
+            };
+            signals.spawn(stop, reload).context("cannot start the signal thread")?;
+        }
+        let mut threads = Vec::new();
+        for (number, listener) in self.listeners.sockets.drain(..).enumerate() {
+            let door = Arc::clone(&self.door);
+            let worker = Worker { number, listener, door, stop: stopped.clone(), drain: config.timeouts.drain };
+            threads.push(worker.spawn().context("cannot start a worker")?);
+        }
+        let service = spawn_service(config, &self.door, &stop, stopped).context("cannot start the service thread")?;
+        log::info!(target: "agent", listen = self.listeners.address.to_string(); "ready");
+        join(threads, service, &stop)
+    }
+}
+
+/// Waits until all workers have ended. One that ends takes the others with it: a sensor that is half deaf is worse than
+/// one that restarts.
+fn join(threads: Vec<JoinHandle<io::Result<()>>>, service: JoinHandle<()>, stop: &watch::Sender<bool>) -> Result<()> {
     let mut broken = None;
     for thread in threads {
         let result = thread.join();
-        // One worker that ends takes the others with it: a sensor that is half deaf is worse than one that restarts.
         stop.send_replace(true);
         match result {
             Ok(Ok(())) => {}
@@ -147,7 +154,7 @@ fn spawn_service(
     door: &Arc<Door>,
     stop: &Arc<watch::Sender<bool>>,
     stopped: watch::Receiver<bool>,
-) -> Result<thread::JoinHandle<()>> {
+) -> Result<JoinHandle<()>> {
     let runtime = runtime::Builder::new_current_thread().enable_time().build()?;
     let (door, stop) = (Arc::clone(door), Arc::clone(stop));
     let (interval, drain) = (config.limits.rejected_interval, config.timeouts.drain);

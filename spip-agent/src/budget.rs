@@ -18,9 +18,7 @@ impl Budget {
     /// Takes `bytes`, or nothing when fewer are left.
     #[must_use]
     pub fn take(&self, bytes: usize) -> bool {
-        self.0
-            .try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes))
-            .is_ok()
+        self.0.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_ok()
     }
 
     /// Gives `bytes` back.

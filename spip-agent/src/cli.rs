@@ -1,1 +1,348 @@
-//! cli
+//! The command line: what the operator asked for, and the commands that end without an agent.
+//!
+//! Single-dash `-config` is the way in which the Go predecessor was started, and is understood wherever `--config` is.
+//! Usage errors and a bad configuration end with status 2 before anything is bound.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser, Subcommand};
+use log::LevelFilter;
+
+use crate::config::{Config, Loaded};
+use crate::rules;
+
+/// Status of the process for a mistake on the command line or in the configuration.
+pub const USAGE: u8 = 2;
+
+/// What the operator asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Run the agent.
+    Run {
+        /// The configuration file.
+        config: PathBuf,
+        /// Which messages of the eBPF programs become system messages.
+        ebpf_log: LevelFilter,
+    },
+    /// Print the effective configuration and exit.
+    Check {
+        /// The configuration file.
+        config: PathBuf,
+    },
+    /// Show, install or remove firewall rules and exit.
+    Rules {
+        /// Which of it.
+        action: rules::Action,
+        /// The configuration file; [`rules::Action::Remove`] does without.
+        config: Option<PathBuf>,
+        /// How.
+        options: rules::Options,
+    },
+}
+
+/// Records every TCP connection that reaches this machine, on any port, as one line of JSON.
+#[derive(Debug, Parser)]
+#[command(name = "spip-agent", version, disable_help_subcommand = true)]
+#[command(after_help = "\
+Examples:
+  spip-agent --config spip.toml                 run; Ctrl-C or SIGTERM stops it, and every open session is recorded
+  spip-agent --config spip.toml --check         is the file right, and what holds where it says nothing?
+  spip-agent rules show --config spip.toml      firewall rules that lead every port to the agent
+
+-config FILE and -config=FILE mean the same as --config FILE.
+Status: 0 done, 1 failed, 2 wrong usage or configuration.")]
+struct Arguments {
+    /// The configuration, a TOML file.
+    #[arg(short, long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+
+    /// Check the configuration, print it with every default filled in, and exit.
+    #[arg(long)]
+    check: bool,
+
+    /// Messages of the eBPF programs that become system messages, for debugging.
+    #[arg(long, value_name = "LEVEL", default_value = "off", value_parser = level())]
+    ebpf_log: LevelFilter,
+
+    #[command(subcommand)]
+    subcommand: Option<Sub>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Sub {
+    /// Firewall rules that lead every port to the agent.
+    ///
+    /// They live in chains of their own, SPIP and SPIP_LOCAL in the table nat; nothing else is touched. Left alone are
+    /// the agent's own port, exclude_ports, the port of sshd and every port on which something listens now.
+    #[command(subcommand)]
+    Rules(RulesSub),
+}
+
+#[derive(Debug, Subcommand)]
+enum RulesSub {
+    /// Print the commands that install would run, with the ports that are left alone and why.
+    Show(Steered),
+    /// Set the rules up, or bring them up to date; asks before.
+    Install {
+        #[command(flatten)]
+        steered: Steered,
+        /// Do not ask.
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Take away what install set up, and nothing else; asks before. Needs no configuration.
+    Remove {
+        /// Do not ask.
+        #[arg(short, long)]
+        yes: bool,
+        /// Accepted, so that it can be given as for install; both chains go in any case.
+        #[arg(long, hide = true)]
+        local: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct Steered {
+    /// Also take the connections that this machine makes to itself.
+    #[arg(long)]
+    local: bool,
+
+    /// Also take ports on which something listens; it is then out of reach. sshd keeps its port.
+    #[arg(long)]
+    include_listening: bool,
+}
+
+impl Steered {
+    fn options(self, yes: bool) -> rules::Options {
+        rules::Options { local: self.local, include_listening: self.include_listening, yes }
+    }
+}
+
+fn level() -> impl clap::builder::TypedValueParser<Value = LevelFilter> {
+    PossibleValuesParser::new(["off", "error", "warn", "info", "debug", "trace"])
+        .try_map(|level| level.parse::<LevelFilter>())
+}
+
+/// Reads the arguments, the name of the program first.
+///
+/// # Errors
+/// A mistake, or the text that `--help` and `--version` ask for: [`clap::Error::exit`] does what is due for each.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
+    let Arguments { config, check, ebpf_log, subcommand } = Arguments::try_parse_from(with_double_dash(arguments))?;
+    let required = || {
+        let text = "the configuration is missing: name it with --config FILE";
+        Arguments::command().error(ErrorKind::MissingRequiredArgument, text)
+    };
+    if subcommand.is_some() && (check || ebpf_log != LevelFilter::Off) {
+        let text = "--check and --ebpf-log go with the agent itself, not with a subcommand";
+        return Err(Arguments::command().error(ErrorKind::ArgumentConflict, text));
+    }
+    Ok(match subcommand {
+        None if check => Command::Check { config: config.ok_or_else(required)? },
+        None => Command::Run { config: config.ok_or_else(required)?, ebpf_log },
+        Some(Sub::Rules(sub)) => {
+            let (action, options) = match sub {
+                RulesSub::Show(steered) => (rules::Action::Show, steered.options(false)),
+                RulesSub::Install { steered, yes } => (rules::Action::Install, steered.options(yes)),
+                RulesSub::Remove { yes, local } => {
+                    (rules::Action::Remove, rules::Options { local, yes, ..rules::Options::default() })
+                }
+            };
+            if config.is_none() && action != rules::Action::Remove {
+                return Err(required());
+            }
+            Command::Rules { action, config, options }
+        }
+    })
+}
+
+/// The predecessor's `-config` as clap knows it; without this it would be `-c onfig`.
+fn with_double_dash(arguments: impl IntoIterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    arguments.into_iter().map(|argument| {
+        let bytes = argument.as_encoded_bytes();
+        if bytes == b"-config" || bytes.starts_with(b"-config=") {
+            let mut double = OsString::from("-");
+            double.push(OsStr::new(&argument));
+            double
+        } else {
+            argument
+        }
+    })
+}
+
+/// Loads the configuration of a command; warnings and errors go to standard error.
+///
+/// # Errors
+/// The status with which the process is to end, after the reason was printed.
+pub fn load(path: &Path) -> Result<Loaded, ExitCode> {
+    match Config::load(path) {
+        Ok(loaded) => Ok(loaded),
+        Err(error) => {
+            complain(&error.to_string());
+            Err(ExitCode::from(USAGE))
+        }
+    }
+}
+
+/// `--check`: prints the effective configuration, a file that loads to the same.
+#[must_use]
+pub fn check(path: &Path) -> ExitCode {
+    let Loaded { config, warnings } = match load(path) {
+        Ok(loaded) => loaded,
+        Err(status) => return status,
+    };
+    for warning in warnings {
+        complain(&format!("warning: {warning}"));
+    }
+    match io::stdout().write_all(config.to_toml().as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// `rules`: what it does is on standard output, why it did not on standard error.
+#[must_use]
+pub fn rules(action: rules::Action, path: Option<&Path>, options: rules::Options) -> ExitCode {
+    // Removing must work with a file that is broken or gone.
+    let config = match path.filter(|_| action != rules::Action::Remove).map(load).transpose() {
+        Ok(loaded) => loaded.map(|loaded| loaded.config),
+        Err(status) => return status,
+    };
+    match rules::run(action, config.as_ref(), options) {
+        Ok(rules::Outcome::Done) => ExitCode::SUCCESS,
+        Ok(rules::Outcome::Declined) => ExitCode::FAILURE,
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::from(error.exit_status())
+        }
+    }
+}
+
+/// Each line of a message with the name of the program; a closed standard error is no reason to die.
+fn complain(message: &str) {
+    let mut text = String::new();
+    for line in message.lines() {
+        text.push_str("spip-agent: ");
+        text.push_str(line);
+        text.push('\n');
+    }
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Command, clap::Error> {
+        parse(line.split(' ').map(OsString::from))
+    }
+
+    fn refused(line: &str) -> (ErrorKind, String) {
+        let error = parsed(line).expect_err("a mistake");
+        (error.kind(), error.to_string())
+    }
+
+    fn rules_command(action: rules::Action, config: Option<&str>, options: rules::Options) -> Command {
+        Command::Rules { action, config: config.map(PathBuf::from), options }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_configuration_is_named_with_one_dash_or_two() {
+        for line in ["x --config f", "x -config f", "x -config=f", "x --config=f", "x -c f"] {
+            let expected = Command::Run { config: "f".into(), ebpf_log: LevelFilter::Off };
+            assert_eq!(parsed(line).expect(line), expected);
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_not_utf8_is_a_path() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let arguments = [OsString::from("x"), OsString::from_vec(b"-config=\xff".to_vec())];
+        let expected = Command::Run { config: OsString::from_vec(vec![0xff]).into(), ebpf_log: LevelFilter::Off };
+        assert_eq!(parse(arguments).expect("a path"), expected);
+    }
+
+    #[test]
+    fn the_level_of_kernel_messages_is_one_of_six() {
+        for (name, ebpf_log) in [
+            ("off", LevelFilter::Off),
+            ("error", LevelFilter::Error),
+            ("warn", LevelFilter::Warn),
+            ("info", LevelFilter::Info),
+            ("debug", LevelFilter::Debug),
+            ("trace", LevelFilter::Trace),
+        ] {
+            let line = format!("x -config f --ebpf-log {name}");
+            assert_eq!(parsed(&line).expect(name), Command::Run { config: "f".into(), ebpf_log });
+        }
+        let (kind, text) = refused("x -config f --ebpf-log loud");
+        assert_eq!(kind, ErrorKind::InvalidValue);
+        assert!(text.contains("[possible values: off, error, warn, info, debug, trace]"), "{text}");
+    }
+
+    #[test]
+    fn a_check_is_not_a_run() {
+        assert_eq!(parsed("x --check -config f").expect("valid"), Command::Check { config: "f".into() });
+    }
+
+    #[test]
+    fn without_a_configuration_the_mistake_says_what_to_do() {
+        for line in ["x", "x --check", "x rules show", "x rules install --yes"] {
+            let (kind, text) = refused(line);
+            assert_eq!(kind, ErrorKind::MissingRequiredArgument);
+            assert!(text.contains("name it with --config FILE"), "{text}");
+        }
+    }
+
+    #[test]
+    fn rules_take_the_configuration_before_or_after() {
+        let options = rules::Options { local: true, ..rules::Options::default() };
+        let expected = rules_command(rules::Action::Show, Some("f"), options);
+        for line in
+            ["x rules show --config f --local", "x -config f rules show --local", "x rules -config=f show --local"]
+        {
+            assert_eq!(parsed(line).expect(line), expected);
+        }
+    }
+
+    #[test]
+    fn rules_are_installed_with_their_options() {
+        let options = rules::Options { local: true, include_listening: true, yes: true };
+        let expected = rules_command(rules::Action::Install, Some("f"), options);
+        assert_eq!(parsed("x rules install -config f --local --include-listening --yes").expect("valid"), expected);
+    }
+
+    #[test]
+    fn rules_are_removed_without_a_configuration() {
+        let expected = rules_command(rules::Action::Remove, None, rules::Options::default());
+        assert_eq!(parsed("x rules remove").expect("valid"), expected);
+        let options = rules::Options { local: true, yes: true, ..rules::Options::default() };
+        let expected = rules_command(rules::Action::Remove, Some("f"), options);
+        assert_eq!(parsed("x rules remove --local --yes -config f").expect("valid"), expected);
+    }
+
+    #[test]
+    fn what_belongs_to_the_agent_is_refused_beside_a_subcommand() {
+        for line in ["x --check rules show -config f", "x --ebpf-log info rules show -config f"] {
+            assert_eq!(refused(line).0, ErrorKind::ArgumentConflict);
+        }
+    }
+
+    #[test]
+    fn what_is_unknown_is_refused() {
+        assert_eq!(refused("x -config f --chekc").0, ErrorKind::UnknownArgument);
+        assert_eq!(refused("x rules flush").0, ErrorKind::InvalidSubcommand);
+        assert_eq!(refused("x --help").0, ErrorKind::DisplayHelp);
+        assert_eq!(refused("x --version").0, ErrorKind::DisplayVersion);
+    }
+}

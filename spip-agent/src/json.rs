@@ -49,9 +49,7 @@ pub fn lossy_string(out: &mut Vec<u8>, bytes: &[u8]) {
                 }
                 out.extend_from_slice(REPLACEMENT);
                 // No length: the input ends in the middle of a sequence.
-                rest = broken
-                    .get(error.error_len().unwrap_or(broken.len())..)
-                    .unwrap_or_default();
+                rest = broken.get(error.error_len().unwrap_or(broken.len())..).unwrap_or_default();
             }
         }
     }
@@ -67,9 +65,7 @@ pub fn escaped(out: &mut Vec<u8>, text: &str) {
         let (replaced, length) = match bytes[found] {
             byte @ (0..0x20 | b'"' | b'\\' | 0x7f) => (u32::from(byte), 1),
             _ => match text[found..].chars().next() {
-                Some(character) if hidden(character) => {
-                    (u32::from(character), character.len_utf8())
-                }
+                Some(character) if hidden(character) => (u32::from(character), character.len_utf8()),
                 Some(character) => {
                     at = found + character.len_utf8();
                     continue;
@@ -97,11 +93,7 @@ pub struct Formatted<'a> {
 impl<'a> Formatted<'a> {
     /// Appends to `out` at most `limit` bytes of text, counted before they are escaped.
     pub fn new(out: &'a mut Vec<u8>, limit: usize) -> Self {
-        Formatted {
-            out,
-            left: limit,
-            cut: false,
-        }
+        Formatted { out, left: limit, cut: false }
     }
 }
 
@@ -170,11 +162,7 @@ fn next_special(bytes: &[u8], from: usize) -> Option<usize> {
         let suspects = suspects(u64::from_le_bytes(*word));
         if suspects != 0 {
             // Bytes below the first suspect are plain for certain; a carry can only mark too many above it.
-            for (offset, &byte) in word
-                .iter()
-                .enumerate()
-                .skip(suspects.trailing_zeros() as usize / 8)
-            {
+            for (offset, &byte) in word.iter().enumerate().skip(suspects.trailing_zeros() as usize / 8) {
                 if special(byte) {
                     return Some(at + offset);
                 }
@@ -182,10 +170,7 @@ fn next_special(bytes: &[u8], from: usize) -> Option<usize> {
         }
         at += 8;
     }
-    bytes[at..]
-        .iter()
-        .position(|&byte| special(byte))
-        .map(|offset| at + offset)
+    bytes[at..].iter().position(|&byte| special(byte)).map(|offset| at + offset)
 }
 
 /// Whether a byte needs a closer look.
@@ -236,11 +221,8 @@ mod tests {
             assert_eq!(parsed(&json), text, "U+{:04X}", u32::from(character));
             let raw = json[1..json.len() - 1].contains(character);
             let must_escape = character.is_control()
-                || [
-                    '"', '\\', '\u{2028}', '\u{2029}', '\u{202e}', '\u{2066}', '\u{200f}',
-                    '\u{61c}',
-                ]
-                .contains(&character);
+                || ['"', '\\', '\u{2028}', '\u{2029}', '\u{202e}', '\u{2066}', '\u{200f}', '\u{61c}']
+                    .contains(&character);
             if must_escape && !['"', '\\'].contains(&character) {
                 assert!(!raw, "U+{:04X} stands in {json}", u32::from(character));
             }
@@ -253,11 +235,7 @@ mod tests {
             for place in 0..20 {
                 let mut bytes = *b"abcdefghijklmnopqrst";
                 bytes[place] = byte;
-                assert_eq!(
-                    parsed(&of_bytes(&bytes)),
-                    String::from_utf8_lossy(&bytes),
-                    "byte {byte:#04x} at {place}"
-                );
+                assert_eq!(parsed(&of_bytes(&bytes)), String::from_utf8_lossy(&bytes), "byte {byte:#04x} at {place}");
             }
         }
     }
@@ -273,10 +251,7 @@ mod tests {
     #[test]
     fn short_escapes_are_used_where_json_has_them() {
         assert_eq!(of_text("\"\\\u{8}\t\n\u{c}\r/"), r#""\"\\\b\t\n\f\r/""#);
-        assert_eq!(
-            of_text("\0\u{1b}\u{7f}\u{85}\u{2028}"),
-            r#""\u0000\u001b\u007f\u0085\u2028""#
-        );
+        assert_eq!(of_text("\0\u{1b}\u{7f}\u{85}\u{2028}"), r#""\u0000\u001b\u007f\u0085\u2028""#);
         assert_eq!(of_text("Привет, 世界 £ ☃"), "\"Привет, 世界 £ ☃\"");
     }
 
@@ -284,7 +259,9 @@ mod tests {
     fn formatted_text_is_cut_at_its_limit_between_characters() {
         let mut out = Vec::new();
         let mut text = Formatted::new(&mut out, 5);
-        write!(text, "{}{}{}", "ab\n", "éé", "more").expect("writing to memory");
+        for part in ["ab\n", "éé", "more"] {
+            write!(text, "{part}").expect("writing to memory");
+        }
         assert_eq!(out, "ab\\né…".as_bytes());
     }
 

@@ -1,2 +1,35 @@
-//! spip-agent
-fn main() {}
+//! The program: hands the command line to what carries it out, and the outcome to the shell.
+//!
+//! Status 0 is success, 1 a failure, 2 a mistake on the command line or in the configuration.
+
+use std::process::ExitCode;
+
+use spip_agent::app::{self, Options};
+use spip_agent::cli::{self, Command};
+use spip_agent::messages;
+
+fn main() -> ExitCode {
+    let command = match cli::parse(std::env::args_os()) {
+        Ok(command) => command,
+        // Help and version end here too, with success.
+        Err(answer) => answer.exit(),
+    };
+    match command {
+        Command::Check { config } => cli::check(&config),
+        Command::Rules { action, config, options } => cli::rules(action, config.as_deref(), options),
+        Command::Run { config, ebpf_log } => {
+            let loaded = match cli::load(&config) {
+                Ok(loaded) => loaded,
+                Err(status) => return status,
+            };
+            let options = Options { ebpf_log: ebpf_log.to_level() };
+            match app::run(&loaded.config, &loaded.warnings, options) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    messages::emergency(&format!("{error:#}"));
+                    ExitCode::FAILURE
+                }
+            }
+        }
+    }
+}

@@ -115,16 +115,14 @@ fn saved_syn(socket: &impl AsFd) -> Option<Syn> {
     let descriptor = socket.as_fd().as_raw_fd();
     // SAFETY: the buffer is writable for the length that is given with it.
     let result = unsafe {
-        libc::getsockopt(
-            descriptor,
-            libc::IPPROTO_TCP,
-            TCP_SAVED_SYN,
-            headers.as_mut_ptr().cast(),
-            &raw mut length,
-        )
+        libc::getsockopt(descriptor, libc::IPPROTO_TCP, TCP_SAVED_SYN, headers.as_mut_ptr().cast(), &raw mut length)
     };
     let headers = headers.get(..length as usize)?;
-    if result == 0 && !headers.is_empty() { spip_common::packet::parse_headers(headers, 0).ok().map(|parsed| parsed.syn) } else { None }
+    if result == 0 && !headers.is_empty() {
+        spip_common::packet::parse_headers(headers, 0).ok().map(|parsed| parsed.syn)
+    } else {
+        None
+    }
 }
 
 /// Reads a socket option that is a plain structure of the kernel; nothing where the kernel has none to give.

@@ -73,11 +73,8 @@ impl Rejections {
 
 impl Entry {
     fn into_session(self, limit: Limit) -> Session {
-        let repeated = (self.count > 1).then_some(Repeated {
-            count: self.count,
-            first: self.first.wall,
-            last: self.last,
-        });
+        let repeated =
+            (self.count > 1).then_some(Repeated { count: self.count, first: self.first.wall, last: self.last });
         Session {
             id: Uuid::new_v4(),
             accepted: self.first,
@@ -107,10 +104,8 @@ mod tests {
 
     fn refuse(rejections: &Rejections, address: [u8; 4], limit: Limit) {
         let client = SocketAddr::from((address, 40_000));
-        rejections.note(client, limit, Moment::now(), || Origin {
-            client: ClientAddr::new(client),
-            ..of_many_sources()
-        });
+        rejections
+            .note(client, limit, Moment::now(), || Origin { client: ClientAddr::new(client), ..of_many_sources() });
     }
 
     #[test]

@@ -1,1 +1,279 @@
 //! The writer of the log: queue, batch, file, rotation.
+//!
+//! Sessions hand finished lines to one bounded queue in memory; one thread writes them in large appends. What is
+//! decided here:
+//!
+//! - **No record is dropped to save time.** While the queue is full, [`Log::record`] waits, in the order in which the
+//!   callers came. A disk that is full, a directory that is gone or a right that was lost fills the queue and nothing
+//!   else; the writer tries again each second and goes on by itself.
+//! - **Nobody pays a system call for a record.** A line is copied under a short lock; the writer is woken once when
+//!   the first line of a batch arrives and once when the batch is large. It is written at most 200 ms after it was
+//!   handed over, so that is what a kill can cost.
+//! - **The order of `seq` is the order of the file.** The number is given under the lock that orders the lines, from 1
+//!   on, for each start of the process. A number that is missing is a record that had to be abandoned: it was taken
+//!   for it.
+//! - **A line is never torn.** Each write holds whole lines and goes to a file that is open for appending, so several
+//!   agents may share one; `sink` says what happens when the disk takes only a part.
+//!
+//! Not decided here: what a record looks like. The encoder delivers a JSON object without its closing brace.
+
+mod queue;
+mod rotation;
+mod run;
+mod sink;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::config;
+use crate::messages;
+use queue::Shared;
+use sink::{Sink, Target};
+
+/// Stack of the writer's threads, in bytes. They call shallow code only.
+const STACK_BYTES: usize = 512 * 1024;
+
+/// Why the log cannot be opened or its thread not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be opened for appending.
+    #[error("cannot open log_file {}: {cause}; {remedy}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+        /// What the operator can do.
+        remedy: &'static str,
+    },
+    /// The name belongs to something that cannot be appended to.
+    #[error("cannot append to log_file {}: it is {kind}; name a file", path.display())]
+    NotAFile {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// Standard output cannot be used.
+    #[error("cannot write to standard output: {0}; set log_file")]
+    Output(io::Error),
+    /// The thread cannot be started.
+    #[error("cannot start the thread of the log: {0}; raise the limit of processes (ulimit -u)")]
+    Thread(io::Error),
+}
+
+/// What the log has done since the start of the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Bytes that wait in memory, those of a batch that cannot be written included.
+    pub queued_bytes: u64,
+    /// Lines written: records and system messages.
+    pub lines: u64,
+    /// Bytes written.
+    pub bytes: u64,
+    /// Files that were closed by rotation.
+    pub rotations: u64,
+    /// How often writing stopped because of an error; retries are not counted.
+    pub write_failures: u64,
+    /// Records that were given up: the queue was full and its caller could not wait, or the log had ended.
+    pub abandoned: u64,
+    /// System messages that found the queue full.
+    pub messages_dropped: u64,
+}
+
+/// How the log ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Lines written since the start of the process.
+    pub lines: u64,
+    /// Bytes written since the start of the process.
+    pub bytes: u64,
+    /// Records given up since the start, those included that could not be written before the deadline.
+    pub abandoned: u64,
+    /// Whether everything that waited at the end is written.
+    pub complete: bool,
+}
+
+/// Where lines are handed over. A clone is another handle of the same log.
+#[derive(Clone, Debug)]
+pub struct Log {
+    shared: Arc<Shared>,
+}
+
+impl Log {
+    /// Hands over a record: a JSON object without its closing brace. The log adds `seq` and ends the line.
+    ///
+    /// Waits while the queue is full, first come, first served. Cancel-safe: a call that is dropped while it waits has
+    /// handed over nothing. After the log has ended the record is counted as abandoned.
+    pub async fn record(&self, open_line: &[u8]) {
+        self.shared.record(open_line).await;
+    }
+
+    /// Hands over a record without ever waiting, for those who cannot: when the queue is full it goes into a reserve,
+    /// and when that is full too it is abandoned and counted. Its `seq` is then missing in the file.
+    pub fn record_now(&self, open_line: &[u8]) {
+        self.shared.record_now(open_line);
+    }
+
+    /// Hands over a record if there is room, and says whether it did. What was refused is not counted.
+    #[must_use]
+    pub fn try_record(&self, open_line: &[u8]) -> bool {
+        self.shared.try_record(open_line)
+    }
+
+    /// Hands over a system message, a JSON object without its closing brace; it gets no `seq`. Never waits: `false`
+    /// says that there was no room, which is counted.
+    pub fn message(&self, open_line: &[u8]) -> bool {
+        self.shared.message(open_line)
+    }
+
+    /// Opens the file anew under its name, after what was handed over before was taken out of the queue: for SIGHUP,
+    /// when something else has renamed the file. No effect on standard output.
+    pub fn reopen(&self) {
+        self.shared.reopen();
+    }
+
+    /// What the log has done so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared.stats()
+    }
+
+    /// Whether nothing can be written any more: the reader of standard output is gone.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        self.shared.counters.failed.load(Relaxed)
+    }
+
+    /// Waits until [`Log::failed`].
+    pub async fn closed(&self) {
+        self.shared.until_failed().await;
+    }
+}
+
+/// The log, open, but not yet written to: lines are collected until the thread is spawned.
+#[derive(Debug)]
+pub struct Writer {
+    run: run::Run,
+    archive: Option<rotation::Archive>,
+}
+
+/// Opens the log. A file is created with mode 0640 and opened for appending.
+///
+/// # Errors
+/// The file cannot be opened, or its name belongs to something else; the message names path and remedy.
+pub fn open(config: &config::Log) -> Result<(Log, Writer), Error> {
+    let target = match &config.file {
+        Some(path) => Target::file(path),
+        None => Target::Output(io::stdout().as_fd().try_clone_to_owned().map_err(Error::Output)?),
+    };
+    open_with(config, target, &Pace::default())
+}
+
+/// Opens a log on an open descriptor, as if it were standard output.
+///
+/// # Errors
+/// None at present; what is wrong with the descriptor shows when it is written to.
+pub fn open_on(config: &config::Log, output: OwnedFd) -> Result<(Log, Writer), Error> {
+    open_with(config, Target::Output(output), &Pace::default())
+}
+
+/// How often things are done. Only tests change it.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// How long lines are collected before they are written, at most. Below 200 ms, to leave time for the write.
+    gather: Duration,
+    /// Between two attempts to write what could not be written, and between two looks at whether the name of the file
+    /// still leads to it.
+    retry: Duration,
+    /// Between two forced writes to the disk, for `fsync = "interval"`.
+    sync: Duration,
+    /// Between two attempts to rotate after one has failed.
+    rotate_again: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Pace {
+            gather: Duration::from_millis(150),
+            retry: Duration::from_secs(1),
+            sync: Duration::from_secs(1),
+            rotate_again: Duration::from_secs(60),
+        }
+    }
+}
+
+fn open_with(config: &config::Log, target: Target, pace: &Pace) -> Result<(Log, Writer), Error> {
+    let shared = Arc::new(Shared::new(config.queue_bytes));
+    let archive = rotation::Archive::new(config, &target);
+    let sink = Sink::open(config, target, *pace, Arc::clone(&shared.counters))?;
+    let run = run::Run::new(Arc::clone(&shared), sink, config.fsync, *pace);
+    Ok((Log { shared }, Writer { run, archive }))
+}
+
+impl Writer {
+    /// Starts the thread that writes, and one that compresses and removes closed files if there can be any.
+    ///
+    /// # Errors
+    /// The system refuses a thread.
+    pub fn spawn(self) -> Result<WriterThread, Error> {
+        let Writer { mut run, archive } = self;
+        let shared = Arc::clone(run.shared());
+        let (ended, end) = mpsc::sync_channel(1);
+        let stop = archive
+            .map(|archive| {
+                let (closed, stop) = archive.spawn(STACK_BYTES).map_err(Error::Thread)?;
+                run.announce_closed_files(closed);
+                Ok(stop)
+            })
+            .transpose()?;
+        thread::Builder::new()
+            .name("spip-log".into())
+            .stack_size(STACK_BYTES)
+            .spawn(move || {
+                run.until_finished();
+                // Nobody listens when the process did not wait for the end.
+                let _ = ended.send(());
+            })
+            .map_err(Error::Thread)?;
+        Ok(WriterThread { shared, end, stop })
+    }
+}
+
+/// The running thread of the log. Dropped without [`WriterThread::finish`], it goes on until the process ends.
+#[derive(Debug)]
+pub struct WriterThread {
+    shared: Arc<Shared>,
+    end: mpsc::Receiver<()>,
+    stop: Option<rotation::Stop>,
+}
+
+impl WriterThread {
+    /// Writes everything that was handed over, forces it to the disk unless `fsync` is `never`, and ends the log. What
+    /// cannot be written before `deadline` is given up, counted, and named on standard error. Blocks the caller.
+    #[must_use]
+    pub fn finish(self, deadline: Instant) -> Summary {
+        // A file that is being compressed is left for the next start.
+        if let Some(stop) = &self.stop {
+            stop.now();
+        }
+        self.shared.finish(deadline);
+        // The thread ends by itself at the deadline, unless a write blocks it: then it is left behind.
+        let patience = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(50);
+        let _ = self.end.recv_timeout(patience);
+        let unwritten = self.shared.abandon_queue();
+        let stats = self.shared.stats();
+        if unwritten > 0 {
+            messages::emergency(&format!("the log ended with {unwritten} lines that could not be written in time"));
+        }
+        Summary { lines: stats.lines, bytes: stats.bytes, abandoned: stats.abandoned, complete: unwritten == 0 }
+    }
+}

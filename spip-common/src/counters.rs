@@ -67,10 +67,7 @@ impl Counters {
     /// Exact while nothing moves; off by what happened between reading counters and counting entries otherwise.
     #[must_use]
     pub fn evicted(&self, present: u64) -> u64 {
-        self.stored
-            .saturating_add(self.inserted)
-            .saturating_sub(self.removed)
-            .saturating_sub(present)
+        self.stored.saturating_add(self.inserted).saturating_sub(self.removed).saturating_sub(present)
     }
 }
 

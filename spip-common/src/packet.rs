@@ -58,9 +58,7 @@ impl Packet for &[u8] {
     }
 
     fn load_options(&self, offset: u32, length: u32, options: &mut [u8; 40]) -> bool {
-        let range = usize::try_from(offset)
-            .ok()
-            .zip(usize::try_from(length).ok());
+        let range = usize::try_from(offset).ok().zip(usize::try_from(length).ok());
         let Some((start, length)) = range else {
             return false;
         };
@@ -106,10 +104,7 @@ impl Parsed {
     #[inline(always)]
     #[must_use]
     pub fn key(&self) -> SynKey {
-        SynKey {
-            source: self.source,
-            next_sequence: self.syn.sequence.wrapping_add(1),
-        }
+        SynKey { source: self.source, next_sequence: self.syn.sequence.wrapping_add(1) }
     }
 }
 
@@ -200,10 +195,7 @@ pub fn parse_ipv4(packet: &impl Packet) -> Result<Parsed, Refused> {
     syn.ip_options_len = (header_length - IPV4_HEADER) as u16;
     let end = u32::from(syn.ip_length);
     parse_tcp(packet, header_length, end, &mut syn)?;
-    Ok(Parsed {
-        source: mapped([header[12], header[13], header[14], header[15]]),
-        syn,
-    })
+    Ok(Parsed { source: mapped([header[12], header[13], header[14], header[15]]), syn })
 }
 
 /// Finds the initial SYN in an IPv6 packet (RFC 8200).
@@ -232,9 +224,7 @@ pub fn parse_ipv6(packet: &impl Packet) -> Result<Parsed, Refused> {
             break;
         }
         let [following, words, third, fourth] = match next {
-            HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS => {
-                packet.load(offset).ok_or(Refused::Truncated)?
-            }
+            HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS => packet.load(offset).ok_or(Refused::Truncated)?,
             _ => return Err(Refused::NotTcp),
         };
         if next == FRAGMENT {
@@ -261,10 +251,7 @@ pub fn parse_ipv6(packet: &impl Packet) -> Result<Parsed, Refused> {
     parse_tcp(packet, offset, end, &mut syn)?;
     // Only now, when it is a SYN for certain: most packets are not.
     syn.destination = packet.load(24).ok_or(Refused::Truncated)?;
-    Ok(Parsed {
-        source: packet.load(8).ok_or(Refused::Truncated)?,
-        syn,
-    })
+    Ok(Parsed { source: packet.load(8).ok_or(Refused::Truncated)?, syn })
 }
 
 /// Reads the TCP header at `offset` (RFC 9293, 3.1) of a packet that ends, by its own account, at `end`.

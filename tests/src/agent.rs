@@ -44,11 +44,7 @@ pub struct Launch<'net> {
 
 impl<'net> Launch<'net> {
     pub(crate) fn new(net: &'net Net) -> Self {
-        let settings = [
-            ("ip", json!("::")),
-            ("port", json!(LISTENER)),
-            ("bpf_pin_path", json!(net.pins())),
-        ];
+        let settings = [("ip", json!("::")), ("port", json!(LISTENER)), ("bpf_pin_path", json!(net.pins()))];
         let settings = settings.map(|(key, value)| (key.to_owned(), value)).into();
         Self {
             net,
@@ -82,10 +78,7 @@ impl<'net> Launch<'net> {
 
     /// Writes the log to a file instead of standard output.
     pub fn log_to(self, path: &Path) -> Self {
-        self.set(
-            "log_file",
-            path.to_str().expect("the tests' paths are text"),
-        )
+        self.set("log_file", path.to_str().expect("the tests' paths are text"))
     }
 
     /// Runs as `nobody`, without a capability.
@@ -114,10 +107,7 @@ impl<'net> Launch<'net> {
 
     /// Hands a listening socket over as a service manager does (`LISTEN_FDS`, sd_listen_fds(3)).
     pub fn listening(mut self, socket: &TcpListener) -> Self {
-        let socket = socket
-            .as_fd()
-            .try_clone_to_owned()
-            .expect("a descriptor is left");
+        let socket = socket.as_fd().try_clone_to_owned().expect("a descriptor is left");
         self.stdin = Some(Arc::new(socket));
         // The number of the process is only known inside it; descriptor 3 is where the convention begins.
         self.within(r#"exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec "$@""#)
@@ -138,16 +128,9 @@ impl<'net> Launch<'net> {
     #[must_use]
     pub fn spawn(self) -> Agent {
         let config = self.config_file();
-        let log_file = self
-            .settings
-            .get("log_file")
-            .and_then(Value::as_str)
-            .map(PathBuf::from);
+        let log_file = self.settings.get("log_file").and_then(Value::as_str).map(PathBuf::from);
         // A log that exists holds what others wrote; only what comes now is this agent's.
-        let start = log_file
-            .as_ref()
-            .and_then(|path| fs::metadata(path).ok())
-            .map_or(0, |data| data.len());
+        let start = log_file.as_ref().and_then(|path| fs::metadata(path).ok()).map_or(0, |data| data.len());
         let stdin = match &self.stdin {
             Some(socket) => Stdio::from(socket.try_clone().expect("a descriptor is left")),
             None => Stdio::null(),
@@ -163,13 +146,7 @@ impl<'net> Launch<'net> {
         let stdout = Follower::pipe(child.stdout.take().expect("piped"));
         let stderr = Follower::pipe(child.stderr.take().expect("piped"));
         let file = log_file.map(|path| Follower::file(path, start));
-        Agent {
-            namespace: self.net.sensor.handle(),
-            child,
-            stdout,
-            stderr: Some(stderr),
-            file,
-        }
+        Agent { namespace: self.net.sensor.handle(), child, stdout, stderr: Some(stderr), file }
     }
 
     /// Runs the program until it ends by itself, as it does when the configuration is wrong.
@@ -184,16 +161,9 @@ impl<'net> Launch<'net> {
     /// Writes the configuration to a file that `nobody` can read too.
     fn config_file(&self) -> PathBuf {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let path = self.net.path().join(format!(
-            "agent-{}.toml",
-            NUMBER.fetch_add(1, Ordering::Relaxed)
-        ));
-        let lines = self
-            .settings
-            .iter()
-            .map(|(key, value)| format!("{key} = {value}\n"));
-        fs::write(&path, lines.collect::<String>() + &self.text)
-            .expect("the test's directory is its own");
+        let path = self.net.path().join(format!("agent-{}.toml", NUMBER.fetch_add(1, Ordering::Relaxed)));
+        let lines = self.settings.iter().map(|(key, value)| format!("{key} = {value}\n"));
+        fs::write(&path, lines.collect::<String>() + &self.text).expect("the test's directory is its own");
         path
     }
 
@@ -204,8 +174,7 @@ impl<'net> Launch<'net> {
             let copy = self.net.path().join("spip-agent");
             if !copy.exists() {
                 fs::copy(&binary, &copy).expect("the program can be copied");
-                fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))
-                    .expect("the copy is our own");
+                fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).expect("the copy is our own");
             }
             binary = copy;
         }
@@ -214,9 +183,7 @@ impl<'net> Launch<'net> {
             words.extend(["sh", "-c", line, "sh"].map(OsString::from));
         }
         if let Some(count) = self.descriptors {
-            words.extend(
-                ["prlimit", &format!("--nofile={count}:{count}"), "--"].map(OsString::from),
-            );
+            words.extend(["prlimit", &format!("--nofile={count}:{count}"), "--"].map(OsString::from));
         }
         words.push(binary.into());
         let mut command = Command::new(&words[0]);
@@ -224,11 +191,7 @@ impl<'net> Launch<'net> {
         match &self.arguments {
             Some(arguments) => {
                 let config = config.to_str().expect("the tests' paths are text");
-                command.args(
-                    arguments
-                        .iter()
-                        .map(|argument| argument.replace("{config}", config)),
-                );
+                command.args(arguments.iter().map(|argument| argument.replace("{config}", config)));
             }
             None => {
                 command.arg("--config").arg(config);
@@ -275,10 +238,7 @@ impl Agent {
     ///
     /// # Panics
     /// When none comes in time, or there is a second one, with the closest records.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "reads better with json! at the call"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "reads better with json! at the call")]
     pub fn expect_one(&self, expected: Value) -> Value {
         self.expect(1, &expected).remove(0)
     }
@@ -287,10 +247,7 @@ impl Agent {
     ///
     /// # Panics
     /// When fewer come in time, or there are more, with the closest records.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "reads better with json! at the call"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "reads better with json! at the call")]
     pub fn expect_count(&self, count: usize, expected: Value) -> Vec<Value> {
         self.expect(count, &expected)
     }
@@ -308,10 +265,7 @@ impl Agent {
             );
             (found.len() >= count || !log.torn.is_empty()).then_some(())
         });
-        let explain = || {
-            self.followed()
-                .with(|log| log.explain(expected, count, found.len()))
-        };
+        let explain = || self.followed().with(|log| log.explain(expected, count, found.len()));
         assert!(found.len() == count, "{}{}", explain(), self.trace());
         self.followed().with(Log::expect_whole);
         found
@@ -321,16 +275,10 @@ impl Agent {
     ///
     /// # Panics
     /// When none comes in time, with those that came.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "reads better with json! at the call"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "reads better with json! at the call")]
     pub fn wait_message(&self, expected: Value) -> Value {
         let found = self.followed().wait(Instant::now() + PATIENCE, |log| {
-            log.messages()
-                .map(|line| &line.value)
-                .find(|value| contains(value, &expected))
-                .cloned()
+            log.messages().map(|line| &line.value).find(|value| contains(value, &expected)).cloned()
         });
         let explain = || self.followed().with(|log| log.explain(&expected, 1, 0));
         found.unwrap_or_else(|| panic!("no such message: {}{}", explain(), self.trace()))
@@ -362,27 +310,16 @@ impl Agent {
     /// When the process is gone.
     #[must_use]
     pub fn resident_bytes(&self) -> u64 {
-        let status =
-            fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the agent runs");
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .expect("a process with memory");
-        let kilobytes: u64 = line
-            .trim()
-            .trim_end_matches(" kB")
-            .parse()
-            .expect("a number of kB");
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the agent runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process with memory");
+        let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of kB");
         kilobytes * 1024
     }
 
     /// What it wrote to stderr so far.
     #[must_use]
     pub fn stderr(&self) -> String {
-        self.stderr
-            .as_ref()
-            .map(|stderr| stderr.followed.log().text())
-            .unwrap_or_default()
+        self.stderr.as_ref().map(|stderr| stderr.followed.log().text()).unwrap_or_default()
     }
 
     /// What it has logged so far.
@@ -414,12 +351,7 @@ impl Agent {
     pub fn stop(self) -> Ended {
         self.signal(Signal::SIGTERM);
         let ended = self.wait();
-        assert!(
-            ended.status.success(),
-            "the agent ended with {}\n{}",
-            ended.status,
-            ended.stderr
-        );
+        assert!(ended.status.success(), "the agent ended with {}\n{}", ended.status, ended.stderr);
         ended.log.expect_whole();
         ended
     }
@@ -447,22 +379,12 @@ impl Agent {
                 None => std::thread::sleep(Duration::from_millis(2)),
             }
         };
-        let stderr = self
-            .stderr
-            .take()
-            .expect("taken here only")
-            .finish()
-            .torn
-            .join("\n");
+        let stderr = self.stderr.take().expect("taken here only").finish().torn.join("\n");
         let log = match self.file.take() {
             Some(file) => file.finish(),
             None => self.stdout.followed.log(),
         };
-        Ended {
-            status,
-            log,
-            stderr,
-        }
+        Ended { status, log, stderr }
     }
 
     fn followed(&self) -> &Followed {
@@ -489,18 +411,10 @@ fn binary() -> PathBuf {
     }
     // The tests' own program lies in <target>/<profile>/deps.
     let own = std::env::current_exe().expect("Linux knows the path of a program");
-    let target = own
-        .ancestors()
-        .nth(3)
-        .expect("cargo's directories are that deep");
+    let target = own.ancestors().nth(3).expect("cargo's directories are that deep");
     ["release", "debug"]
         .map(|profile| target.join(profile).join("spip-agent"))
         .into_iter()
         .find(|path| File::open(path).is_ok())
-        .unwrap_or_else(|| {
-            panic!(
-                "no agent below {}: run `cargo xtask build`",
-                target.display()
-            )
-        })
+        .unwrap_or_else(|| panic!("no agent below {}: run `cargo xtask build`", target.display()))
 }

@@ -17,9 +17,7 @@ impl Namespace {
     #[must_use]
     pub fn connect(&self, to: impl Into<SocketAddr>) -> TcpStream {
         let to = to.into();
-        self.enter(|| {
-            open(None, to).unwrap_or_else(|error| panic!("cannot connect to {to}: {error}"))
-        })
+        self.enter(|| open(None, to).unwrap_or_else(|error| panic!("cannot connect to {to}: {error}")))
     }
 
     /// Connects from inside the namespace, from an address and port of choice; port 0 is any. Several connections
@@ -28,23 +26,15 @@ impl Namespace {
     /// # Panics
     /// When the address cannot be taken or the connection is refused.
     #[must_use]
-    pub fn connect_from(
-        &self,
-        from: impl Into<SocketAddr>,
-        to: impl Into<SocketAddr>,
-    ) -> TcpStream {
+    pub fn connect_from(&self, from: impl Into<SocketAddr>, to: impl Into<SocketAddr>) -> TcpStream {
         let (from, to) = (from.into(), to.into());
         self.enter(|| {
-            open(Some(from), to)
-                .unwrap_or_else(|error| panic!("cannot connect from {from} to {to}: {error}"))
+            open(Some(from), to).unwrap_or_else(|error| panic!("cannot connect from {from} to {to}: {error}"))
         })
     }
 
     /// Opens one connection for each pair of own and remote address, all from one thread, those that fail left out.
-    pub fn connect_all(
-        &self,
-        pairs: impl Iterator<Item = (Option<SocketAddr>, SocketAddr)> + Send,
-    ) -> Vec<TcpStream> {
+    pub fn connect_all(&self, pairs: impl Iterator<Item = (Option<SocketAddr>, SocketAddr)> + Send) -> Vec<TcpStream> {
         self.enter(|| pairs.filter_map(|(from, to)| open(from, to).ok()).collect())
     }
 
@@ -55,9 +45,7 @@ impl Namespace {
     /// When the connection is refused or reset.
     pub fn deliver(&self, to: impl Into<SocketAddr>, bytes: &[u8]) -> SocketAddr {
         let mut stream = self.connect(to);
-        let from = stream
-            .local_addr()
-            .expect("a connected socket has an address");
+        let from = stream.local_addr().expect("a connected socket has an address");
         stream.write_all(bytes).expect("the sensor takes bytes");
         half_close(&stream);
         read_to_end(&mut stream);
@@ -83,9 +71,7 @@ fn open(from: Option<SocketAddr>, to: SocketAddr) -> std::io::Result<TcpStream> 
 /// # Panics
 /// When the connection is gone already.
 pub fn half_close(stream: &TcpStream) {
-    stream
-        .shutdown(Shutdown::Write)
-        .expect("the connection is open");
+    stream.shutdown(Shutdown::Write).expect("the connection is open");
 }
 
 /// Reads until the other side closes, or resets, and returns what it sent.
@@ -93,19 +79,11 @@ pub fn half_close(stream: &TcpStream) {
 /// # Panics
 /// When the other side keeps the connection open for longer than [`PATIENCE`].
 pub fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
-    stream
-        .set_read_timeout(Some(PATIENCE))
-        .expect("a timeout above zero");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
     let mut bytes = Vec::new();
     if let Err(error) = stream.read_to_end(&mut bytes) {
-        let waited = matches!(
-            error.kind(),
-            std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
-        );
-        assert!(
-            !waited,
-            "the sensor still holds the connection after {PATIENCE:?}"
-        );
+        let waited = matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut);
+        assert!(!waited, "the sensor still holds the connection after {PATIENCE:?}");
     }
     bytes
 }
@@ -116,9 +94,7 @@ pub fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
 /// When the socket refuses the option.
 pub fn reset(stream: TcpStream) {
     let socket = Socket::from(stream);
-    socket
-        .set_linger(Some(Duration::ZERO))
-        .expect("the option exists since Linux 2.4");
+    socket.set_linger(Some(Duration::ZERO)).expect("the option exists since Linux 2.4");
 }
 
 /// Connects with the smallest receive buffer that the kernel grants and never reads: what the sensor might answer
@@ -130,14 +106,9 @@ pub fn reset(stream: TcpStream) {
 pub fn tiny_window(from: &Namespace, to: impl Into<SocketAddr>) -> TcpStream {
     let to = to.into();
     from.enter(|| {
-        let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))
-            .expect("a socket");
-        socket
-            .set_recv_buffer_size(1)
-            .expect("the kernel rounds up");
-        socket
-            .connect_timeout(&to.into(), PATIENCE)
-            .expect("the sensor listens");
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP)).expect("a socket");
+        socket.set_recv_buffer_size(1).expect("the kernel rounds up");
+        socket.connect_timeout(&to.into(), PATIENCE).expect("the sensor listens");
         socket.into()
     })
 }

@@ -12,11 +12,7 @@ const TCP: u8 = 6;
 #[must_use]
 pub fn of_tcp(seed: u16, one: SocketAddr, other: SocketAddr) -> String {
     let key = |end: SocketAddr| (octets(end.ip()), end.port());
-    let (low, high) = if key(one) <= key(other) {
-        (key(one), key(other))
-    } else {
-        (key(other), key(one))
-    };
+    let (low, high) = if key(one) <= key(other) { (key(one), key(other)) } else { (key(other), key(one)) };
     let mut bytes = seed.to_be_bytes().to_vec();
     bytes.extend(low.0);
     bytes.extend(high.0);
@@ -38,17 +34,10 @@ fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for group in bytes.chunks(3) {
-        let bits = group
-            .iter()
-            .fold(0u32, |bits, byte| bits << 8 | u32::from(*byte))
-            << (8 * (3 - group.len()));
+        let bits = group.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
         for digit in 0..4 {
             let index = (bits >> (18 - 6 * digit)) & 63;
-            text.push(if digit <= group.len() {
-                char::from(DIGITS[index as usize])
-            } else {
-                '='
-            });
+            text.push(if digit <= group.len() { char::from(DIGITS[index as usize]) } else { '=' });
         }
     }
     text

@@ -41,11 +41,7 @@ impl Followed {
     }
 
     /// Waits until `probe` answers, the writer has ended, or the deadline has passed; the last answer.
-    pub(crate) fn wait<T>(
-        &self,
-        deadline: Instant,
-        mut probe: impl FnMut(&Log) -> Option<T>,
-    ) -> Option<T> {
+    pub(crate) fn wait<T>(&self, deadline: Instant, mut probe: impl FnMut(&Log) -> Option<T>) -> Option<T> {
         let mut state = self.lock();
         loop {
             let answer = probe(&state.log);
@@ -53,11 +49,7 @@ impl Followed {
             if answer.is_some() || state.ended || left.is_zero() {
                 return answer;
             }
-            state = self
-                .changed
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -107,19 +99,13 @@ impl Follower {
         let thread = std::thread::spawn(move || {
             let mut reader = BufReader::new(source);
             let mut line = Vec::new();
-            while reader
-                .read_until(b'\n', &mut line)
-                .is_ok_and(|count| count > 0)
-            {
+            while reader.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
                 shared.take(&line);
                 line.clear();
             }
             shared.end();
         });
-        Self {
-            followed,
-            thread: Some(thread),
-        }
+        Self { followed, thread: Some(thread) }
     }
 
     /// Follows a file from `start` on, until [`Follower::finish`].
@@ -130,10 +116,7 @@ impl Follower {
             follow_file(&shared, &path, start);
             shared.end();
         });
-        Self {
-            followed,
-            thread: Some(thread),
-        }
+        Self { followed, thread: Some(thread) }
     }
 
     /// The writer is gone: reads what is left and ends.
@@ -180,10 +163,7 @@ fn read_until_replaced(shared: &Followed, file: File, path: &Path) -> bool {
         // replacement: the agent may still hold the old one.
         let last = shared.lock().last_look;
         let replaced = std::fs::metadata(path).is_ok_and(|data| data.ino() != number);
-        while reader
-            .read_until(b'\n', &mut line)
-            .is_ok_and(|count| count > 0)
-        {
+        while reader.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
             shared.take(&line);
             line.clear();
         }

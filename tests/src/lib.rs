@@ -45,10 +45,7 @@ pub fn require_root() -> bool {
     }
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("this test");
-    assert!(
-        std::env::var_os("CI").is_none(),
-        "{test} needs root for network namespaces, and CI must not skip it"
-    );
+    assert!(std::env::var_os("CI").is_none(), "{test} needs root for network namespaces, and CI must not skip it");
     // Straight to the terminal: the test runner hides what a passing test prints.
     let line = format!("skipped: {test} needs root for network namespaces\n");
     let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
@@ -67,10 +64,7 @@ pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
         if let Some(answer) = probe() {
             return answer;
         }
-        assert!(
-            Instant::now() < deadline,
-            "waited {PATIENCE:?} in vain: {what}"
-        );
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

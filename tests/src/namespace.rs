@@ -28,25 +28,15 @@ impl Namespace {
         static STALE: Once = Once::new();
         STALE.call_once(remove_stale);
         let name = format!("{PREFIX}{}-{number}-{role}", std::process::id());
-        host(&format!(
-            "ip netns add {name} && ip -n {name} link set lo up"
-        ));
+        host(&format!("ip netns add {name} && ip -n {name} link set lo up"));
         let file = File::open(Path::new(NAMES).join(&name)).expect("the namespace was made");
-        Self {
-            name,
-            file,
-            owner: true,
-        }
+        Self { name, file, owner: true }
     }
 
     /// Another handle to the same namespace, for as long as its owner lives.
     pub(crate) fn handle(&self) -> Self {
         let file = self.file.try_clone().expect("a descriptor is left");
-        Self {
-            name: self.name.clone(),
-            file,
-            owner: false,
-        }
+        Self { name: self.name.clone(), file, owner: false }
     }
 
     /// Its name, as `ip netns` shows it.
@@ -63,8 +53,7 @@ impl Namespace {
         std::thread::scope(|scope| {
             scope
                 .spawn(|| {
-                    setns(&self.file, CloneFlags::CLONE_NEWNET)
-                        .expect("root may enter a namespace");
+                    setns(&self.file, CloneFlags::CLONE_NEWNET).expect("root may enter a namespace");
                     act()
                 })
                 .join()
@@ -95,26 +84,15 @@ impl Namespace {
 impl Drop for Namespace {
     fn drop(&mut self) {
         if self.owner {
-            let _ = Command::new("ip")
-                .args(["netns", "del", &self.name])
-                .stderr(Stdio::null())
-                .status();
+            let _ = Command::new("ip").args(["netns", "del", &self.name]).stderr(Stdio::null()).status();
         }
     }
 }
 
 /// Runs a shell command line where the calling thread is.
 pub(crate) fn host(line: &str) -> String {
-    let output = Command::new("sh")
-        .args(["-c", line])
-        .output()
-        .expect("sh starts");
-    assert!(
-        output.status.success(),
-        "{line}: {}\n{}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = Command::new("sh").args(["-c", line]).output().expect("sh starts");
+    assert!(output.status.success(), "{line}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -143,28 +121,16 @@ fn remove_stale() {
         }
         // Only processes inside a namespace that these tests made.
         let pids = Command::new("ip").args(["netns", "pids", &name]).output();
-        for pid in pids
-            .iter()
-            .flat_map(|output| output.stdout.split(u8::is_ascii_whitespace))
-        {
-            if let Some(pid) = std::str::from_utf8(pid)
-                .ok()
-                .and_then(|pid| pid.parse().ok())
-            {
-                let _ = nix::sys::signal::kill(
-                    nix::unistd::Pid::from_raw(pid),
-                    nix::sys::signal::SIGKILL,
-                );
+        for pid in pids.iter().flat_map(|output| output.stdout.split(u8::is_ascii_whitespace)) {
+            if let Some(pid) = std::str::from_utf8(pid).ok().and_then(|pid| pid.parse().ok()) {
+                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
             }
         }
         let _ = Command::new("ip").args(["netns", "del", &name]).status();
     }
     for name in entries(&std::env::temp_dir()) {
         let rest = name.strip_prefix(&format!("{PREFIX}tests-"));
-        if rest
-            .and_then(|rest| rest.split('-').next())
-            .is_some_and(left_behind)
-        {
+        if rest.and_then(|rest| rest.split('-').next()).is_some_and(left_behind) {
             remove_directory(&std::env::temp_dir().join(name));
         }
     }
@@ -172,9 +138,7 @@ fn remove_stale() {
 
 fn entries(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect()
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
 /// Whether `pid` is the number of a process that is gone.

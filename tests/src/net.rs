@@ -52,8 +52,7 @@ impl Net {
         let sensor = Namespace::create(number, "sensor");
         let client = Namespace::create(number, "client");
         let directory = directory(number);
-        std::fs::create_dir_all(&directory)
-            .expect("the directory for temporary files can be written");
+        std::fs::create_dir_all(&directory).expect("the directory for temporary files can be written");
         host(&format!(
             "ip link add wire netns {s} type veth peer name wire netns {c} &&
              ip -n {s} addr add {SENSOR_V4}/24 dev wire && ip -n {c} addr add {CLIENT_V4}/24 dev wire &&
@@ -62,17 +61,10 @@ impl Net {
             s = sensor.name(),
             c = client.name(),
         ));
-        let net = Self {
-            bpffs: mount_bpffs(&directory),
-            sensor,
-            client,
-            directory,
-        };
+        let net = Self { bpffs: mount_bpffs(&directory), sensor, client, directory };
         // Duplicate address detection is off, but the link must carry before an IPv6 address answers.
         crate::eventually("the veth pair carries", || {
-            let state = net
-                .sensor
-                .shell("ip -6 addr show dev wire scope global; ip link show dev wire");
+            let state = net.sensor.shell("ip -6 addr show dev wire scope global; ip link show dev wire");
             (state.contains("state UP") && !state.contains("tentative")).then_some(())
         });
         Some(net)
@@ -124,9 +116,8 @@ impl Net {
         self.sensor.shell(&format!(
             "ip route add {CROWD_V4}/15 via {CLIENT_V4} && ip -6 route add {CROWD_V6}/33 via {CLIENT_V6}"
         ));
-        self.client.shell(&format!(
-            "ip route add local {CROWD_V4}/15 dev lo && ip -6 route add local {CROWD_V6}/33 dev lo"
-        ));
+        self.client
+            .shell(&format!("ip route add local {CROWD_V4}/15 dev lo && ip -6 route add local {CROWD_V6}/33 dev lo"));
         self.client.sysctl("ipv6/ip_nonlocal_bind", "1");
     }
 
@@ -140,14 +131,7 @@ impl Net {
         std::fs::create_dir_all(&path).expect("the test's directory is its own");
         let options = format!("size={bytes}");
         let flags = nix::mount::MsFlags::empty();
-        nix::mount::mount(
-            Some("tmpfs"),
-            &path,
-            Some("tmpfs"),
-            flags,
-            Some(options.as_str()),
-        )
-        .expect("root may mount");
+        nix::mount::mount(Some("tmpfs"), &path, Some("tmpfs"), flags, Some(options.as_str())).expect("root may mount");
         path
     }
 
@@ -172,14 +156,7 @@ fn mount_bpffs(directory: &Path) -> bool {
     let target = directory.join("bpf");
     std::fs::create_dir_all(&target).expect("the test's directory is its own");
     let none: Option<&str> = None;
-    nix::mount::mount(
-        Some("bpf"),
-        &target,
-        Some("bpf"),
-        nix::mount::MsFlags::empty(),
-        none,
-    )
-    .is_ok()
+    nix::mount::mount(Some("bpf"), &target, Some("bpf"), nix::mount::MsFlags::empty(), none).is_ok()
 }
 
 /// Tests hold thousands of sockets: the soft limit of this process becomes the hard one.

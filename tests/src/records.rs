@@ -44,11 +44,7 @@ impl Log {
         let text = text.trim_end_matches(['\n', '\r']);
         match serde_json::from_str::<Value>(text) {
             Ok(value) if value.is_object() => {
-                self.lines.push(Line {
-                    text: text.to_owned(),
-                    value,
-                    seen: Instant::now(),
-                });
+                self.lines.push(Line { text: text.to_owned(), value, seen: Instant::now() });
             }
             _ if text.is_empty() => {}
             _ => self.torn.push(text.to_owned()),
@@ -75,27 +71,17 @@ impl Log {
     /// The records of sessions that contain `expected`.
     #[must_use]
     pub fn matching(&self, expected: &Value) -> Vec<&Value> {
-        self.sessions()
-            .map(|line| &line.value)
-            .filter(|value| contains(value, expected))
-            .collect()
+        self.sessions().map(|line| &line.value).filter(|value| contains(value, expected)).collect()
     }
 
     /// The one record that contains `expected`.
     ///
     /// # Panics
     /// When there is none, or more than one, with the closest records.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "reads better with json! at the call"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "reads better with json! at the call")]
     pub fn expect_one(&self, expected: Value) -> &Value {
         let found = self.matching(&expected);
-        assert!(
-            found.len() == 1,
-            "{}",
-            self.explain(&expected, 1, found.len())
-        );
+        assert!(found.len() == 1, "{}", self.explain(&expected, 1, found.len()));
         found[0]
     }
 
@@ -103,10 +89,7 @@ impl Log {
     ///
     /// # Panics
     /// When there are fewer or more, with the closest records.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "reads better with json! at the call"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "reads better with json! at the call")]
     pub fn expect_count(&self, count: usize, expected: Value) {
         let found = self.matching(&expected).len();
         assert!(found == count, "{}", self.explain(&expected, count, found));
@@ -114,15 +97,9 @@ impl Log {
 
     /// How many connections the records that contain `expected` stand for: a summary counts for all that it names.
     #[must_use]
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "reads better with json! at the call"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "reads better with json! at the call")]
     pub fn connections(&self, expected: Value) -> u64 {
-        self.matching(&expected)
-            .iter()
-            .map(|record| record["count"].as_u64().unwrap_or(1))
-            .sum()
+        self.matching(&expected).iter().map(|record| record["count"].as_u64().unwrap_or(1)).sum()
     }
 
     /// Asserts that every line is whole.
@@ -130,12 +107,7 @@ impl Log {
     /// # Panics
     /// With the first line that is not.
     pub fn expect_whole(&self) {
-        assert!(
-            self.torn.is_empty(),
-            "{} lines are not JSON, the first: {:?}",
-            self.torn.len(),
-            self.torn[0]
-        );
+        assert!(self.torn.is_empty(), "{} lines are not JSON, the first: {:?}", self.torn.len(), self.torn[0]);
     }
 
     /// Asserts that `seq` counts the sessions of one process without a gap or a repetition.
@@ -143,30 +115,18 @@ impl Log {
     /// # Panics
     /// With the numbers that are missing or doubled.
     pub fn expect_sequence(&self) {
-        let mut numbers: Vec<u64> = self
-            .sessions()
-            .map(|line| line.value["seq"].as_u64().expect("every record has seq"))
-            .collect();
+        let mut numbers: Vec<u64> =
+            self.sessions().map(|line| line.value["seq"].as_u64().expect("every record has seq")).collect();
         numbers.sort_unstable();
-        let gaps: Vec<_> = numbers
-            .windows(2)
-            .filter(|pair| pair[1] != pair[0] + 1)
-            .take(5)
-            .collect();
+        let gaps: Vec<_> = numbers.windows(2).filter(|pair| pair[1] != pair[0] + 1).take(5).collect();
         assert!(gaps.is_empty(), "seq has gaps or doubles between: {gaps:?}");
-        assert!(
-            numbers.first().is_none_or(|first| *first <= 1),
-            "seq starts at {:?}",
-            numbers.first()
-        );
+        assert!(numbers.first().is_none_or(|first| *first <= 1), "seq starts at {:?}", numbers.first());
     }
 
     /// Why an expectation failed: how many were found, and the records that come closest.
     pub(crate) fn explain(&self, expected: &Value, wanted: usize, found: usize) -> String {
-        let mut text = format!(
-            "wanted {wanted} of {} records to contain {expected}, found {found}\n",
-            self.sessions().count()
-        );
+        let mut text =
+            format!("wanted {wanted} of {} records to contain {expected}, found {found}\n", self.sessions().count());
         let mut scored: Vec<_> = self
             .sessions()
             .map(|line| {
@@ -178,11 +138,7 @@ impl Log {
         scored.sort_by_key(|(matching, ..)| std::cmp::Reverse(*matching));
         for (matching, differences, line) in scored.iter().take(4) {
             let shown: String = line.text.chars().take(900).collect();
-            let _ = writeln!(
-                text,
-                "- {matching} fields as wanted; {}\n  {shown}",
-                differences.join(", ")
-            );
+            let _ = writeln!(text, "- {matching} fields as wanted; {}\n  {shown}", differences.join(", "));
         }
         for line in &self.torn {
             let _ = writeln!(text, "- not JSON: {line:?}");
@@ -201,8 +157,7 @@ impl Log {
 /// When the file cannot be read.
 #[must_use]
 pub fn read_log(path: &Path) -> Log {
-    let bytes = std::fs::read(path)
-        .unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
+    let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
     let mut log = Log::default();
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
         let text = String::from_utf8_lossy(line);
@@ -221,12 +176,7 @@ pub fn read_log(path: &Path) -> Log {
 /// When the record has no `payload_hex`.
 #[must_use]
 pub fn payload(record: &Value) -> Vec<u8> {
-    hex::decode(
-        record["payload_hex"]
-            .as_str()
-            .expect("a record has payload_hex"),
-    )
-    .expect("payload_hex is hexadecimal")
+    hex::decode(record["payload_hex"].as_str().expect("a record has payload_hex")).expect("payload_hex is hexadecimal")
 }
 
 /// The keys of a line in the order in which they stand in it, doubles included.
@@ -255,9 +205,7 @@ pub fn field_order(line: &str) -> Vec<String> {
             deserializer.deserialize_map(Collect)
         }
     }
-    serde_json::from_str::<Keys>(line)
-        .expect("a line is a JSON object")
-        .0
+    serde_json::from_str::<Keys>(line).expect("a line is a JSON object").0
 }
 
 /// Whether `value` has everything that `expected` has.
@@ -272,14 +220,7 @@ fn compare(value: &Value, expected: &Value, path: &str, differences: &mut Vec<St
     if let (Value::Object(fields), false) = (expected, value.is_null()) {
         return fields
             .iter()
-            .map(|(key, expected)| {
-                compare(
-                    &value[key.as_str()],
-                    expected,
-                    &format!("{path}.{key}"),
-                    differences,
-                )
-            })
+            .map(|(key, expected)| compare(&value[key.as_str()], expected, &format!("{path}.{key}"), differences))
             .sum();
     }
     if value == expected {
@@ -313,29 +254,13 @@ mod tests {
     fn the_closest_record_is_shown_first() {
         let log = log(&[r#"{"a":9,"b":9,"c":9}"#, r#"{"a":1,"b":2,"c":9}"#]);
         let text = log.explain(&json!({"a": 1, "b": 2, "c": 3}), 1, 0);
-        assert!(
-            text.contains("- 2 fields as wanted; .c is 9, not 3\n  {\"a\":1"),
-            "{text}"
-        );
+        assert!(text.contains("- 2 fields as wanted; .c is 9, not 3\n  {\"a\":1"), "{text}");
     }
 
     #[test]
     fn messages_are_no_sessions_and_broken_lines_are_torn() {
-        let log = log(&[
-            r#"{"record_type":"log"}"#,
-            r#"{"a":1}"#,
-            r#"{"a":"#,
-            "",
-            "7",
-        ]);
-        assert_eq!(
-            (
-                log.sessions().count(),
-                log.messages().count(),
-                log.torn.len()
-            ),
-            (1, 1, 2)
-        );
+        let log = log(&[r#"{"record_type":"log"}"#, r#"{"a":1}"#, r#"{"a":"#, "", "7"]);
+        assert_eq!((log.sessions().count(), log.messages().count(), log.torn.len()), (1, 1, 2));
     }
 
     #[test]
@@ -346,9 +271,6 @@ mod tests {
 
     #[test]
     fn keys_come_in_the_order_of_the_line() {
-        assert_eq!(
-            field_order(r#"{"b":{"z":1},"a":[1],"b":2}"#),
-            ["b", "a", "b"]
-        );
+        assert_eq!(field_order(r#"{"b":{"z":1},"a":[1],"b":2}"#), ["b", "a", "b"]);
     }
 }

@@ -20,14 +20,9 @@ const LISTEN: u8 = 10;
 fn rows(namespace: &Namespace) -> Vec<Row> {
     let text = namespace.enter(|| {
         // `/proc/net` is the namespace of the process's first thread; this one is of the thread that entered.
-        ["tcp", "tcp6"].map(|table| {
-            fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default()
-        })
+        ["tcp", "tcp6"].map(|table| fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default())
     });
-    text.iter()
-        .flat_map(|table| table.lines().skip(1))
-        .filter_map(row)
-        .collect()
+    text.iter().flat_map(|table| table.lines().skip(1)).filter_map(row).collect()
 }
 
 fn row(line: &str) -> Option<Row> {
@@ -35,28 +30,18 @@ fn row(line: &str) -> Option<Row> {
     let (_, port) = fields.next()?.rsplit_once(':')?;
     let state = u8::from_str_radix(fields.nth(1)?, 16).ok()?;
     let (_, waiting) = fields.next()?.split_once(':')?;
-    Some(Row {
-        port: u16::from_str_radix(port, 16).ok()?,
-        state,
-        waiting: u64::from_str_radix(waiting, 16).ok()?,
-    })
+    Some(Row { port: u16::from_str_radix(port, 16).ok()?, state, waiting: u64::from_str_radix(waiting, 16).ok()? })
 }
 
 /// Whether every connection to `port` has been accepted and every byte that came has been read.
 pub(crate) fn all_read(namespace: &Namespace, port: u16) -> bool {
     // A connection in the backlog counts once, as one of the listener's; it has bytes of its own beside.
-    rows(namespace)
-        .iter()
-        .filter(|row| row.port == port && row.state != TIME_WAIT)
-        .all(|row| row.waiting == 0)
+    rows(namespace).iter().filter(|row| row.port == port && row.state != TIME_WAIT).all(|row| row.waiting == 0)
 }
 
 /// Connections to `port` that are open on this side, accepted or not.
 pub(crate) fn open(namespace: &Namespace, port: u16) -> usize {
-    rows(namespace)
-        .iter()
-        .filter(|row| row.port == port && row.state != TIME_WAIT && row.state != LISTEN)
-        .count()
+    rows(namespace).iter().filter(|row| row.port == port && row.state != TIME_WAIT && row.state != LISTEN).count()
 }
 
 #[cfg(test)]

@@ -33,13 +33,11 @@ struct Client {
 fn client() -> impl Strategy<Value = Client> {
     let end = prop_oneof![Just(End::Close), Just(End::HalfClose), Just(End::Reset)];
     let bytes = prop_oneof![3 => vec(any::<u8>(), 0..64), 1 => vec(any::<u8>(), 0..1500)];
-    (any::<bool>(), 1..=u16::MAX, vec(bytes, 0..5), end).prop_map(|(v6, port, writes, end)| {
-        Client {
-            v6,
-            port,
-            writes,
-            end,
-        }
+    (any::<bool>(), 1..=u16::MAX, vec(bytes, 0..5), end).prop_map(|(v6, port, writes, end)| Client {
+        v6,
+        port,
+        writes,
+        end,
     })
 }
 
@@ -68,35 +66,23 @@ impl Client {
         if kept != sent[..sent.len().min(LIMIT)] {
             return Some("the payload is not what was sent");
         }
-        if sent.len() < LIMIT
-            && (record["bytes_in"] != sent.len() || record["payload_truncated"] != false)
-        {
+        if sent.len() < LIMIT && (record["bytes_in"] != sent.len() || record["payload_truncated"] != false) {
             return Some("the bytes are miscounted");
         }
         let expected = match self.end {
             End::Reset => "client_reset",
             End::Close | End::HalfClose => "client_closed",
         };
-        (record["close_reason"] != expected && sent.len() < LIMIT)
-            .then_some("the reason is another")
+        (record["close_reason"] != expected && sent.len() < LIMIT).then_some("the reason is another")
     }
 }
 
 /// Lets all clients act, interleaved, and checks the record of each.
 fn play(net: &Net, agent: &Agent, clients: &[Client]) -> Result<(), TestCaseError> {
-    let mut streams: Vec<_> = clients
-        .iter()
-        .map(|client| net.client.connect((client.address(), client.port)))
-        .collect();
-    let ports: Vec<_> = streams
-        .iter()
-        .map(|stream| {
-            stream
-                .local_addr()
-                .expect("a connected socket has an address")
-                .port()
-        })
-        .collect();
+    let mut streams: Vec<_> =
+        clients.iter().map(|client| net.client.connect((client.address(), client.port))).collect();
+    let ports: Vec<_> =
+        streams.iter().map(|stream| stream.local_addr().expect("a connected socket has an address").port()).collect();
     for (client, stream) in clients.iter().zip(&mut streams) {
         client.write(stream);
     }
@@ -117,11 +103,7 @@ fn play(net: &Net, agent: &Agent, clients: &[Client]) -> Result<(), TestCaseErro
         let record = agent.expect_one(json!({
             "source_port": port, "destination_ip": client.address(), "destination_port": client.port,
         }));
-        prop_assert!(
-            client.fault(&record).is_none(),
-            "{:?}: {client:?}\n{record}",
-            client.fault(&record)
-        );
+        prop_assert!(client.fault(&record).is_none(), "{:?}: {client:?}\n{record}", client.fault(&record));
     }
     Ok(())
 }
@@ -130,29 +112,14 @@ fn play(net: &Net, agent: &Agent, clients: &[Client]) -> Result<(), TestCaseErro
 fn any_sequence_of_client_actions_leaves_one_record_with_the_bytes_that_were_sent() {
     let Some(net) = Net::new() else { return };
     net.redirect();
-    let agent = net
-        .agent()
-        .set("payload_limit_bytes", LIMIT)
-        .set("tls", "off")
-        .start();
-    let config = Config {
-        cases: 24,
-        max_shrink_iters: 8,
-        failure_persistence: None,
-        ..Config::default()
-    };
-    let result = TestRunner::new(config).run(&vec(client(), 1..16), |clients| {
-        play(&net, &agent, &clients)
-    });
+    let agent = net.agent().set("payload_limit_bytes", LIMIT).set("tls", "off").start();
+    let config = Config { cases: 24, max_shrink_iters: 8, failure_persistence: None, ..Config::default() };
+    let result = TestRunner::new(config).run(&vec(client(), 1..16), |clients| play(&net, &agent, &clients));
     if let Err(error) = result {
         panic!("{error}");
     }
     let log = agent.stop().log;
     let records = log.sessions().count() as u64;
-    assert_eq!(
-        log.connections(json!({})),
-        records,
-        "something was summarised"
-    );
+    assert_eq!(log.connections(json!({})), records, "something was summarised");
     log.expect_sequence();
 }

@@ -5,10 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::json;
-use spip_tests::{
-    CROWD_V4, CROWD_V6, Net, SENSOR_V4, SENSOR_V6, half_close, payload, read_to_end, reset,
-    tiny_window,
-};
+use spip_tests::{CROWD_V4, CROWD_V6, Net, SENSOR_V4, SENSOR_V6, half_close, payload, read_to_end, reset, tiny_window};
 
 #[test]
 fn dripping_bytes_does_not_prolong_a_session_beyond_its_limit() {
@@ -27,26 +24,18 @@ fn dripping_bytes_does_not_prolong_a_session_beyond_its_limit() {
             std::thread::sleep(Duration::from_millis(50));
         }
     });
-    let record =
-        agent.expect_one(json!({"destination_port": 23, "close_reason": "session_timeout"}));
+    let record = agent.expect_one(json!({"destination_port": 23, "close_reason": "session_timeout"}));
     dripping.join().expect("the client ends");
     let duration = record["duration_ms"].as_u64().expect("a duration");
     assert!((3000..5000).contains(&duration), "{record}");
-    assert!(
-        payload(&record).len() > 10 && payload(&record).iter().all(|byte| *byte == b'.'),
-        "{record}"
-    );
+    assert!(payload(&record).len() > 10 && payload(&record).iter().all(|byte| *byte == b'.'), "{record}");
 }
 
 #[test]
 fn silence_and_one_byte_then_silence_end_in_time() {
     let Some(net) = Net::new() else { return };
     net.redirect();
-    let agent = net
-        .agent()
-        .set("first_byte_timeout_seconds", 1)
-        .set("read_timeout_seconds", 2)
-        .start();
+    let agent = net.agent().set("first_byte_timeout_seconds", 1).set("read_timeout_seconds", 2).start();
     let _silent = net.connect(1);
     let mut one = net.connect(2);
     one.write_all(b"x").expect("the sensor takes bytes");
@@ -58,12 +47,9 @@ fn silence_and_one_byte_then_silence_end_in_time() {
         let duration = record["duration_ms"].as_u64().expect("a duration");
         assert!((from..to).contains(&duration), "{record}");
     };
-    let silent = agent.expect_one(
-        json!({"destination_port": 1, "close_reason": "first_byte_timeout", "bytes_in": 0}),
-    );
+    let silent = agent.expect_one(json!({"destination_port": 1, "close_reason": "first_byte_timeout", "bytes_in": 0}));
     bounds(silent, 1000, 3000);
-    let one = agent
-        .expect_one(json!({"destination_port": 2, "close_reason": "idle_timeout", "payload": "x"}));
+    let one = agent.expect_one(json!({"destination_port": 2, "close_reason": "idle_timeout", "payload": "x"}));
     bounds(one, 2000, 4000);
     let tls = agent.expect_one(json!({"destination_port": 3, "payload_hex": "16"}));
     bounds(tls, 1000, 4000);
@@ -100,22 +86,14 @@ fn a_flood_from_two_thousand_addresses_is_recorded_with_each_of_them() {
     net.add_crowd();
     // Fewer sources are remembered than come.
     let agent = net.agent().set("max_sources", 100).start();
-    let sources: Vec<Ipv4Addr> = (1..=2000)
-        .map(|number| Ipv4Addr::from_bits(CROWD_V4.to_bits() + number * 7))
-        .collect();
-    let pairs = sources.iter().map(|source| {
-        (
-            Some(SocketAddr::new((*source).into(), 0)),
-            SocketAddr::new(SENSOR_V4, 80),
-        )
-    });
+    let sources: Vec<Ipv4Addr> =
+        (1..=2000).map(|number| Ipv4Addr::from_bits(CROWD_V4.to_bits() + number * 7)).collect();
+    let pairs =
+        sources.iter().map(|source| (Some(SocketAddr::new((*source).into(), 0)), SocketAddr::new(SENSOR_V4, 80)));
     let streams = net.client.connect_all(pairs);
     assert_eq!(streams.len(), 2000);
     drop(streams);
-    agent.expect_count(
-        2000,
-        json!({"destination_port": 80, "close_reason": "client_closed"}),
-    );
+    agent.expect_count(2000, json!({"destination_port": 80, "close_reason": "client_closed"}));
     let log = agent.stop().log;
     for source in sources {
         log.expect_one(json!({"source_ip": source}));
@@ -128,22 +106,14 @@ fn a_flood_from_two_thousand_ipv6_networks_is_recorded_with_each_of_them() {
     net.redirect();
     net.add_crowd();
     let agent = net.agent().set("max_sources", 100).start();
-    let sources: Vec<Ipv6Addr> = (1..=2000u128)
-        .map(|number| Ipv6Addr::from_bits(CROWD_V6.to_bits() | number << 64 | 1))
-        .collect();
-    let pairs = sources.iter().map(|source| {
-        (
-            Some(SocketAddr::new((*source).into(), 0)),
-            SocketAddr::new(SENSOR_V6, 80),
-        )
-    });
+    let sources: Vec<Ipv6Addr> =
+        (1..=2000u128).map(|number| Ipv6Addr::from_bits(CROWD_V6.to_bits() | number << 64 | 1)).collect();
+    let pairs =
+        sources.iter().map(|source| (Some(SocketAddr::new((*source).into(), 0)), SocketAddr::new(SENSOR_V6, 80)));
     let streams = net.client.connect_all(pairs);
     assert_eq!(streams.len(), 2000);
     drop(streams);
-    agent.expect_count(
-        2000,
-        json!({"destination_port": 80, "close_reason": "client_closed"}),
-    );
+    agent.expect_count(2000, json!({"destination_port": 80, "close_reason": "client_closed"}));
     let log = agent.stop().log;
     for source in sources {
         log.expect_one(json!({"source_ip": source}));
@@ -170,32 +140,21 @@ fn clients_that_close_their_half_and_stay_do_not_hold_a_session() {
     let Some(net) = Net::new() else { return };
     net.redirect();
     let agent = net.agent().start();
-    let mut streams = net
-        .client
-        .connect_all((0..300).map(|number| (None, SocketAddr::new(SENSOR_V4, 1 + number))));
+    let mut streams = net.client.connect_all((0..300).map(|number| (None, SocketAddr::new(SENSOR_V4, 1 + number))));
     for stream in &mut streams {
         stream.write_all(b"half").expect("the sensor takes bytes");
         half_close(stream);
     }
-    agent.expect_count(
-        300,
-        json!({"payload": "half", "close_reason": "client_closed"}),
-    );
+    agent.expect_count(300, json!({"payload": "half", "close_reason": "client_closed"}));
     // The sensor has closed its half too.
-    streams
-        .iter_mut()
-        .for_each(|stream| drop(read_to_end(stream)));
+    streams.iter_mut().for_each(|stream| drop(read_to_end(stream)));
 }
 
 #[test]
 fn clients_that_never_read_are_recorded_and_let_go() {
     let Some(net) = Net::new() else { return };
     net.redirect();
-    let agent = net
-        .agent()
-        .set("read_timeout_seconds", 1)
-        .set("write_timeout_seconds", 1)
-        .start();
+    let agent = net.agent().set("read_timeout_seconds", 1).set("write_timeout_seconds", 1).start();
     let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(50);
     let streams: Vec<_> = (0..50)
         .map(|number| {
@@ -215,24 +174,16 @@ fn clients_that_send_without_end_are_cut_and_cost_bounded_memory() {
     let Some(net) = Net::new() else { return };
     net.redirect();
     let limit = 64 * 1024;
-    let agent = net
-        .agent()
-        .set("payload_memory_bytes", 2 * 1024 * 1024)
-        .set("session_timeout_seconds", 20)
-        .start();
+    let agent = net.agent().set("payload_memory_bytes", 2 * 1024 * 1024).set("session_timeout_seconds", 20).start();
     let before = agent.resident_bytes();
     let block = vec![b'A'; 1024 * 1024];
-    let mut streams = net
-        .client
-        .connect_all((0..200).map(|number| (None, SocketAddr::new(SENSOR_V4, 1 + number))));
+    let mut streams = net.client.connect_all((0..200).map(|number| (None, SocketAddr::new(SENSOR_V4, 1 + number))));
     std::thread::scope(|scope| {
         for some in streams.chunks_mut(20) {
             let block = &block;
             scope.spawn(move || {
                 for stream in some {
-                    stream
-                        .set_write_timeout(Some(Duration::from_secs(5)))
-                        .expect("a timeout above zero");
+                    stream.set_write_timeout(Some(Duration::from_secs(5))).expect("a timeout above zero");
                     // Ends with an error as soon as the sensor has had enough.
                     while stream.write_all(block).is_ok() {}
                 }
@@ -241,11 +192,7 @@ fn clients_that_send_without_end_are_cut_and_cost_bounded_memory() {
     });
     drop(streams);
     for record in agent.expect_count(200, json!({})) {
-        assert!(
-            payload(&record).len() <= limit,
-            "{}",
-            payload(&record).len()
-        );
+        assert!(payload(&record).len() <= limit, "{}", payload(&record).len());
         assert_eq!(record["payload_truncated"], true);
     }
     let grown = agent.resident_bytes().saturating_sub(before);
@@ -257,9 +204,7 @@ fn ninety_idle_clients_at_sixty_four_descriptors_do_not_make_it_deaf() {
     let Some(net) = Net::new() else { return };
     net.redirect();
     let agent = net.agent().descriptors(64).start();
-    let idle = net
-        .client
-        .connect_all((0..90).map(|number| (None, SocketAddr::new(SENSOR_V4, 100 + number))));
+    let idle = net.client.connect_all((0..90).map(|number| (None, SocketAddr::new(SENSOR_V4, 100 + number))));
     assert_eq!(idle.len(), 90);
     // While they hold on, and after they are gone.
     for port in [1, 2, 3] {
@@ -268,9 +213,7 @@ fn ninety_idle_clients_at_sixty_four_descriptors_do_not_make_it_deaf() {
     }
     drop(idle);
     net.client.deliver((SENSOR_V4, 4), b"still there?");
-    agent.expect_one(
-        json!({"destination_port": 4, "payload": "still there?", "close_reason": "client_closed"}),
-    );
+    agent.expect_one(json!({"destination_port": 4, "payload": "still there?", "close_reason": "client_closed"}));
     let log = agent.stop().log;
     assert_eq!(log.connections(json!({})), 94);
     log.expect_sequence();
@@ -288,14 +231,8 @@ fn addresses_of_the_unspecified_kind_are_not_in_a_record_of_a_real_client() {
         reset(stream);
     }
     for record in agent.expect_count(100, json!({"payload": "x"})) {
-        let address: IpAddr = record["source_ip"]
-            .as_str()
-            .and_then(|text| text.parse().ok())
-            .expect("an address");
-        assert!(
-            !address.is_unspecified() && record["source_port"] != 0,
-            "{record}"
-        );
+        let address: IpAddr = record["source_ip"].as_str().and_then(|text| text.parse().ok()).expect("an address");
+        assert!(!address.is_unspecified() && record["source_port"] != 0, "{record}");
         assert_eq!(record["destination_ip"], json!(SENSOR_V4));
     }
 }

@@ -7,8 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use spip_tests::{
-    CLIENT_V4, CLIENT_V6, LISTENER, Net, SENSOR_V4, SENSOR_V6, community_id, field_order,
-    half_close, payload, read_to_end, reset,
+    CLIENT_V4, CLIENT_V6, LISTENER, Net, SENSOR_V4, SENSOR_V6, community_id, field_order, half_close, payload,
+    read_to_end, reset,
 };
 
 /// The keys that every record begins with.
@@ -40,10 +40,7 @@ fn every_byte_value_of_a_payload_is_recorded_as_it_was_sent() {
     }));
     assert_eq!(payload(&record), bytes);
     assert_eq!(record["payload"], String::from_utf8_lossy(&bytes).as_ref());
-    assert_eq!(
-        record["payload_sha256"],
-        hex::encode(Sha256::digest(&bytes))
-    );
+    assert_eq!(record["payload_sha256"], hex::encode(Sha256::digest(&bytes)));
 }
 
 #[test]
@@ -113,11 +110,8 @@ fn a_dual_stack_listener_writes_ipv4_clients_as_ipv4() {
     let agent = net.agent().set("ip", "::").start();
     net.client.deliver((SENSOR_V4, 25), b"four");
     net.client.deliver((SENSOR_V6, 25), b"six");
-    agent.expect_one(
-        json!({"payload": "four", "source_ip": CLIENT_V4, "destination_ip": SENSOR_V4}),
-    );
-    agent
-        .expect_one(json!({"payload": "six", "source_ip": CLIENT_V6, "destination_ip": SENSOR_V6}));
+    agent.expect_one(json!({"payload": "four", "source_ip": CLIENT_V4, "destination_ip": SENSOR_V4}));
+    agent.expect_one(json!({"payload": "six", "source_ip": CLIENT_V6, "destination_ip": SENSOR_V6}));
 }
 
 #[test]
@@ -126,9 +120,7 @@ fn an_ipv4_listener_records_ipv4_clients() {
     net.redirect();
     let agent = net.agent().set("ip", "0.0.0.0").start();
     net.client.deliver((SENSOR_V4, 25), b"four");
-    agent.expect_one(
-        json!({"payload": "four", "source_ip": CLIENT_V4, "destination_ip": SENSOR_V4}),
-    );
+    agent.expect_one(json!({"payload": "four", "source_ip": CLIENT_V4, "destination_ip": SENSOR_V4}));
 }
 
 #[test]
@@ -161,18 +153,12 @@ fn two_hundred_clients_that_send_and_reset_at_once_leave_their_payload() {
     let agent = net.agent().start();
     for number in 0..200u16 {
         let mut stream = net.connect(2000 + number);
-        stream
-            .write_all(format!("gone {number}").as_bytes())
-            .expect("the sensor takes bytes");
+        stream.write_all(format!("gone {number}").as_bytes()).expect("the sensor takes bytes");
         reset(stream);
     }
     for record in agent.expect_count(200, json!({"close_reason": "client_reset"})) {
         let port = record["destination_port"].as_u64().expect("a port");
-        assert_eq!(
-            record["payload"],
-            format!("gone {}", port - 2000),
-            "{record}"
-        );
+        assert_eq!(record["payload"], format!("gone {}", port - 2000), "{record}");
     }
     agent.stop().log.expect_count(200, json!({}));
 }
@@ -183,17 +169,11 @@ fn a_thousand_clients_at_once_each_leave_their_own_record() {
     net.redirect();
     let agent = net.agent().start();
     let ports = 10_000..11_000u16;
-    let mut streams = net.client.connect_all(
-        ports
-            .clone()
-            .map(|port| (None, SocketAddr::new(SENSOR_V4, port))),
-    );
+    let mut streams = net.client.connect_all(ports.clone().map(|port| (None, SocketAddr::new(SENSOR_V4, port))));
     assert_eq!(streams.len(), 1000);
     agent.wait_open(1000);
     for (stream, port) in streams.iter_mut().zip(ports) {
-        stream
-            .write_all(&port.to_be_bytes())
-            .expect("the sensor takes bytes");
+        stream.write_all(&port.to_be_bytes()).expect("the sensor takes bytes");
         half_close(stream);
     }
     for record in agent.expect_count(1000, json!({"bytes_in": 2})) {
@@ -223,23 +203,11 @@ fn a_long_payload_is_cut_at_the_limit_and_counted_to_its_end() {
 fn a_record_has_the_documented_shape() {
     let Some(net) = Net::new() else { return };
     net.redirect();
-    let agent = net
-        .agent()
-        .set("name", "sensor-7")
-        .set("community_id_seed", 7)
-        .start();
-    let seconds = || {
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .expect("after 1970")
-            .as_secs()
-    };
+    let agent = net.agent().set("name", "sensor-7").set("community_id_seed", 7).start();
+    let seconds = || SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
 
     let before = seconds();
-    let from = net.client.deliver(
-        (SENSOR_V4, 81),
-        b"\xff\"\n\x1b[31m \xc2\x9b \xe2\x80\xa8 \x7f",
-    );
+    let from = net.client.deliver((SENSOR_V4, 81), b"\xff\"\n\x1b[31m \xc2\x9b \xe2\x80\xa8 \x7f");
     let after = seconds();
 
     agent.expect_one(json!({"destination_port": 81}));
@@ -250,50 +218,21 @@ fn a_record_has_the_documented_shape() {
     let mut names = field_order(&line.text);
     names.sort();
     names.dedup();
-    assert_eq!(
-        names.len(),
-        field_order(&line.text).len(),
-        "a key appears twice: {}",
-        line.text
-    );
-    assert!(
-        line.text.bytes().all(|byte| byte >= b' ' && byte != 0x7f),
-        "a control character: {:?}",
-        line.text
-    );
-    assert!(
-        !line.text.contains(['\u{9b}', '\u{2028}']),
-        "a character that terminals obey: {:?}",
-        line.text
-    );
+    assert_eq!(names.len(), field_order(&line.text).len(), "a key appears twice: {}", line.text);
+    assert!(line.text.bytes().all(|byte| byte >= b' ' && byte != 0x7f), "a control character: {:?}", line.text);
+    assert!(!line.text.contains(['\u{9b}', '\u{2028}']), "a character that terminals obey: {:?}", line.text);
 
-    assert!(
-        (before..=after).contains(&record["timestamp"].as_u64().expect("an integer")),
-        "{record}"
-    );
+    assert!((before..=after).contains(&record["timestamp"].as_u64().expect("an integer")), "{record}");
     assert_eq!(record["schema"], "spip/1");
     assert_eq!(record["name"], "sensor-7");
     assert_eq!(record["session_id"].as_str().map(str::len), Some(36));
-    assert!(
-        record["duration_ms"].is_u64() && record["seq"].is_u64(),
-        "{record}"
-    );
+    assert!(record["duration_ms"].is_u64() && record["seq"].is_u64(), "{record}");
     let time = record["time"].as_str().expect("text");
-    assert!(
-        time.len() == "2026-01-01T00:00:00.000000Z".len() && time.ends_with('Z'),
-        "{time}"
-    );
+    assert!(time.len() == "2026-01-01T00:00:00.000000Z".len() && time.ends_with('Z'), "{time}");
     let to = SocketAddr::new(SENSOR_V4, 81);
     assert_eq!(record["community_id"], community_id::of_tcp(7, from, to));
-    let finite = |value: &Value| {
-        value
-            .as_f64()
-            .is_none_or(|number| number.abs() <= 9_007_199_254_740_992.0)
-    };
-    assert!(
-        record.as_object().expect("an object").values().all(finite),
-        "a number above 2^53: {record}"
-    );
+    let finite = |value: &Value| value.as_f64().is_none_or(|number| number.abs() <= 9_007_199_254_740_992.0);
+    assert!(record.as_object().expect("an object").values().all(finite), "a number above 2^53: {record}");
 }
 
 #[test]

@@ -21,37 +21,22 @@ fn a_source_above_its_rate_is_refused_and_summarised_while_others_are_served() {
         .set("rate_limit_burst", 10)
         .set("rejected_interval_seconds", 1)
         .start();
-    let streams = net
-        .client
-        .connect_all((0..200).map(|number| (None, SocketAddr::new(SENSOR_V4, 1000 + number))));
+    let streams = net.client.connect_all((0..200).map(|number| (None, SocketAddr::new(SENSOR_V4, 1000 + number))));
     assert_eq!(streams.len(), 200);
     let other = net.client.connect_from((crowd(1, 1), 0), (SENSOR_V6, 80));
     agent.wait_all_read();
     drop((streams, other));
     agent.expect_one(json!({"source_ip": crowd(1, 1), "close_reason": "client_closed"}));
-    agent.expect_count(
-        10,
-        json!({"source_ip": CLIENT_V4, "close_reason": "client_closed"}),
-    );
+    agent.expect_count(10, json!({"source_ip": CLIENT_V4, "close_reason": "client_closed"}));
 
     let log = agent.stop().log;
-    assert_eq!(
-        log.connections(json!({"close_reason": "rejected", "limit": "rate_limit", "payload": ""})),
-        190
-    );
+    assert_eq!(log.connections(json!({"close_reason": "rejected", "limit": "rate_limit", "payload": ""})), 190);
     let summaries = log.matching(&json!({"close_reason": "rejected"}));
-    assert!(
-        summaries.len() < 10,
-        "{} lines for 190 refusals",
-        summaries.len()
-    );
+    assert!(summaries.len() < 10, "{} lines for 190 refusals", summaries.len());
     for record in summaries {
         assert_eq!(record["source_ip"], json!(CLIENT_V4));
         let (first, last) = (record["first_time"].as_str(), record["last_time"].as_str());
-        assert!(
-            record["count"].is_null() || first <= last && first.is_some(),
-            "{record}"
-        );
+        assert!(record["count"].is_null() || first <= last && first.is_some(), "{record}");
     }
     log.expect_sequence();
 }
@@ -60,14 +45,8 @@ fn a_source_above_its_rate_is_refused_and_summarised_while_others_are_served() {
 fn sessions_at_once_are_bounded_for_each_ipv4_address() {
     let Some(net) = Net::new() else { return };
     net.redirect();
-    let agent = net
-        .agent()
-        .set("max_sessions_per_source", 5)
-        .set("rejected_interval_seconds", 1)
-        .start();
-    let held = net
-        .client
-        .connect_all((0..8).map(|number| (None, SocketAddr::new(SENSOR_V4, 1000 + number))));
+    let agent = net.agent().set("max_sessions_per_source", 5).set("rejected_interval_seconds", 1).start();
+    let held = net.client.connect_all((0..8).map(|number| (None, SocketAddr::new(SENSOR_V4, 1000 + number))));
     agent.wait_open(5);
     drop(held);
     agent.expect_count(5, json!({"close_reason": "client_closed"}));
@@ -75,10 +54,7 @@ fn sessions_at_once_are_bounded_for_each_ipv4_address() {
     net.client.deliver((SENSOR_V4, 80), b"again");
     agent.expect_one(json!({"payload": "again"}));
     let log = agent.stop().log;
-    assert_eq!(
-        log.connections(json!({"close_reason": "rejected", "limit": "max_sessions_per_source"})),
-        3
-    );
+    assert_eq!(log.connections(json!({"close_reason": "rejected", "limit": "max_sessions_per_source"})), 3);
     assert_eq!(log.connections(json!({})), 9);
 }
 
@@ -87,11 +63,7 @@ fn sessions_at_once_are_bounded_for_each_ipv6_network() {
     let Some(net) = Net::new() else { return };
     net.redirect();
     net.add_crowd();
-    let agent = net
-        .agent()
-        .set("max_sessions_per_source", 5)
-        .set("rejected_interval_seconds", 1)
-        .start();
+    let agent = net.agent().set("max_sessions_per_source", 5).set("rejected_interval_seconds", 1).start();
     let to = SocketAddr::new(SENSOR_V6, 80);
     let one_network = (1..=8).map(|host| (Some(SocketAddr::new(crowd(1, host), 0)), to));
     let networks = (2..=4).map(|network| (Some(SocketAddr::new(crowd(network, 1), 0)), to));
@@ -104,24 +76,15 @@ fn sessions_at_once_are_bounded_for_each_ipv6_network() {
         agent.expect_one(json!({"source_ip": crowd(network, 1), "close_reason": "client_closed"}));
     }
     let log = agent.stop().log;
-    assert_eq!(
-        log.connections(json!({"close_reason": "rejected", "limit": "max_sessions_per_source"})),
-        3
-    );
+    assert_eq!(log.connections(json!({"close_reason": "rejected", "limit": "max_sessions_per_source"})), 3);
 }
 
 #[test]
 fn a_configured_number_of_sessions_is_held() {
     let Some(net) = Net::new() else { return };
     net.redirect();
-    let agent = net
-        .agent()
-        .set("max_sessions", 10)
-        .set("rejected_interval_seconds", 1)
-        .start();
-    let held = net
-        .client
-        .connect_all((0..30).map(|number| (None, SocketAddr::new(SENSOR_V4, 1000 + number))));
+    let agent = net.agent().set("max_sessions", 10).set("rejected_interval_seconds", 1).start();
+    let held = net.client.connect_all((0..30).map(|number| (None, SocketAddr::new(SENSOR_V4, 1000 + number))));
     assert_eq!(held.len(), 30);
     agent.wait_open(10);
     drop(held);

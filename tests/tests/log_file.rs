@@ -9,18 +9,15 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::json;
-use spip_tests::{
-    LISTENER, Log, Net, PATIENCE, SENSOR_V4, eventually, half_close, read_log, read_to_end,
-};
+use spip_tests::{LISTENER, Log, Net, PATIENCE, SENSOR_V4, eventually, half_close, read_log, read_to_end};
 
 /// What a kill may cost: records wait this long at most before they are written.
 const FLUSHED_WITHIN: Duration = Duration::from_millis(200);
 
 /// Opens `count` connections that say `bytes` and their number, and end; they stay until they are dropped.
 fn speak(net: &Net, count: u16, bytes: &[u8]) -> Vec<TcpStream> {
-    let mut streams = net
-        .client
-        .connect_all((0..count).map(|number| (None, SocketAddr::new(SENSOR_V4, 1000 + number))));
+    let mut streams =
+        net.client.connect_all((0..count).map(|number| (None, SocketAddr::new(SENSOR_V4, 1000 + number))));
     assert_eq!(streams.len(), usize::from(count));
     for stream in &mut streams {
         stream.write_all(bytes).expect("the sensor takes bytes");
@@ -35,23 +32,14 @@ fn a_full_disk_holds_records_back_until_there_is_room() {
     net.redirect();
     let disk = net.small_disk(1024 * 1024);
     let path = disk.join("spip.jsonl");
-    let agent = net
-        .agent()
-        .log_to(&path)
-        .set("log_queue_bytes", 65_536)
-        .start();
+    let agent = net.agent().log_to(&path).set("log_queue_bytes", 65_536).start();
     let filler = disk.join("filler");
     // Fills the disk to its last byte: copying ends with an error.
-    let _ = net.sensor.shell(&format!(
-        "dd if=/dev/zero of={} bs=4096 2>/dev/null || true",
-        filler.display()
-    ));
+    let _ = net.sensor.shell(&format!("dd if=/dev/zero of={} bs=4096 2>/dev/null || true", filler.display()));
 
     let streams = speak(&net, 300, &[b'A'; 500]);
     agent.wait_all_read();
-    eventually("the agent says that the disk is full", || {
-        (!agent.stderr().trim().is_empty()).then_some(())
-    });
+    eventually("the agent says that the disk is full", || (!agent.stderr().trim().is_empty()).then_some(()));
     // It still accepts.
     let more = speak(&net, 20, b"later");
     agent.wait_all_read();
@@ -61,16 +49,8 @@ fn a_full_disk_holds_records_back_until_there_is_room() {
     agent.expect_count(20, json!({"payload": "later"}));
     drop((streams, more));
     let ended = agent.stop();
-    let complaints = ended
-        .stderr
-        .lines()
-        .filter(|line| line.contains("wait"))
-        .count();
-    assert_eq!(
-        complaints, 1,
-        "said more than once, or not: {}",
-        ended.stderr
-    );
+    let complaints = ended.stderr.lines().filter(|line| line.contains("wait")).count();
+    assert_eq!(complaints, 1, "said more than once, or not: {}", ended.stderr);
     let log = read_log(&path);
     log.expect_whole();
     log.expect_count(320, json!({}));
@@ -83,26 +63,14 @@ fn a_second_stop_signal_ends_it_at_once() {
     net.redirect();
     let disk = net.small_disk(256 * 1024);
     let path = disk.join("spip.jsonl");
-    let agent = net
-        .agent()
-        .log_to(&path)
-        .set("drain_timeout_seconds", 60)
-        .start();
-    let _ = net.sensor.shell(&format!(
-        "dd if=/dev/zero of={}/filler bs=4096 2>/dev/null || true",
-        disk.display()
-    ));
+    let agent = net.agent().log_to(&path).set("drain_timeout_seconds", 60).start();
+    let _ = net.sensor.shell(&format!("dd if=/dev/zero of={}/filler bs=4096 2>/dev/null || true", disk.display()));
     let _streams = speak(&net, 10, &[b'A'; 2000]);
-    eventually("the agent says that the disk is full", || {
-        (!agent.stderr().trim().is_empty()).then_some(())
-    });
+    eventually("the agent says that the disk is full", || (!agent.stderr().trim().is_empty()).then_some(()));
     agent.signal(Signal::SIGTERM);
     // The first one closes the door and waits for the disk; whoever connects now is refused.
     eventually("the listener is closed", || {
-        net.client
-            .connect_all([(None, (SENSOR_V4, LISTENER).into())].into_iter())
-            .is_empty()
-            .then_some(())
+        net.client.connect_all([(None, (SENSOR_V4, LISTENER).into())].into_iter()).is_empty().then_some(())
     });
     let asked = Instant::now();
     agent.signal(Signal::SIGTERM);
@@ -144,8 +112,7 @@ fn a_removed_log_file_is_noticed_without_a_signal() {
     let mut number = 0;
     eventually("the log is made again", || {
         number += 1;
-        net.client
-            .deliver((SENSOR_V4, 80), format!("{number}").as_bytes());
+        net.client.deliver((SENSOR_V4, 80), format!("{number}").as_bytes());
         path.exists().then_some(())
     });
     net.client.deliver((SENSOR_V4, 81), b"the last");
@@ -170,11 +137,7 @@ fn renaming_the_log_under_load_loses_and_doubles_nothing() {
             fs::rename(&path, &old).expect("the log is there");
             files.push(old);
             agent.signal(Signal::SIGHUP);
-            eventually("the log is made again", || {
-                fs::metadata(&path)
-                    .is_ok_and(|data| data.len() > 0)
-                    .then_some(())
-            });
+            eventually("the log is made again", || fs::metadata(&path).is_ok_and(|data| data.len() > 0).then_some(()));
         }
         done.store(true, Ordering::Relaxed);
         load.join().expect("the load ends").len()
@@ -208,11 +171,7 @@ fn rotation_by_size_keeps_every_record() {
     agent.wait_open(0);
     let _ = agent.stop();
     let mut all = Log::default();
-    let files: Vec<_> = fs::read_dir(&directory)
-        .expect("it is there")
-        .flatten()
-        .map(|entry| entry.path())
-        .collect();
+    let files: Vec<_> = fs::read_dir(&directory).expect("it is there").flatten().map(|entry| entry.path()).collect();
     for file in &files {
         let part = read_log(file);
         part.expect_whole();
@@ -255,26 +214,14 @@ fn a_reader_of_standard_output_that_goes_away_ends_the_agent() {
     let Some(net) = Net::new() else { return };
     net.redirect();
     // The reader leaves after the first line; what is said of it goes to stderr.
-    let agent = net
-        .agent()
-        .within(r#"{ "$@"; echo "status $?" >&2; } | head -n 1"#)
-        .spawn();
+    let agent = net.agent().within(r#"{ "$@"; echo "status $?" >&2; } | head -n 1"#).spawn();
     let deadline = Instant::now() + PATIENCE;
     while !agent.stderr().contains("status") {
-        let _ = net
-            .client
-            .connect_all([(None, (SENSOR_V4, 80).into())].into_iter());
-        assert!(
-            Instant::now() < deadline,
-            "the agent goes on: {}",
-            agent.stderr()
-        );
+        let _ = net.client.connect_all([(None, (SENSOR_V4, 80).into())].into_iter());
+        assert!(Instant::now() < deadline, "the agent goes on: {}", agent.stderr());
     }
     let said = agent.stderr();
-    assert!(
-        !said.contains("status 0") && !said.contains("panicked") && said.lines().count() < 10,
-        "{said}"
-    );
+    assert!(!said.contains("status 0") && !said.contains("panicked") && said.lines().count() < 10, "{said}");
 }
 
 /// Delivers numbered payloads one after the other until `done`, or until the sensor is gone; each with the time at
@@ -332,9 +279,7 @@ fn twenty_kills_at_random_moments_tear_no_line_and_lose_no_record_that_had_time(
             done.store(true, Ordering::Relaxed);
             for load in loads {
                 let delivered = load.join().expect("the load ends");
-                let in_time = delivered
-                    .iter()
-                    .filter(|(_, ended)| *ended + FLUSHED_WITHIN < killed);
+                let in_time = delivered.iter().filter(|(_, ended)| *ended + FLUSHED_WITHIN < killed);
                 owed.extend(in_time.map(|(number, _)| *number));
             }
         });
@@ -350,46 +295,20 @@ fn twenty_kills_at_random_moments_tear_no_line_and_lose_no_record_that_had_time(
             torn += 1;
             // What a kill has cut is followed by the first words of the next start, and by nothing of its own time.
             let next = lines.peek().copied().unwrap_or_default();
-            assert!(
-                next.contains(r#""record_type":"log""#),
-                "torn in the middle: {line:?}, then {next:?}"
-            );
+            assert!(next.contains(r#""record_type":"log""#), "torn in the middle: {line:?}, then {next:?}");
         }
     }
     assert!(torn <= 20, "{torn} torn lines after 20 kills");
     let log = read_log(&path);
     let mut written: Vec<u32> = log
         .sessions()
-        .filter_map(|line| {
-            line.value["payload"]
-                .as_str()?
-                .strip_prefix("number ")?
-                .strip_suffix('.')?
-                .parse()
-                .ok()
-        })
+        .filter_map(|line| line.value["payload"].as_str()?.strip_prefix("number ")?.strip_suffix('.')?.parse().ok())
         .collect();
     written.sort_unstable();
-    assert!(
-        written.windows(2).all(|pair| pair[0] != pair[1]),
-        "a connection was recorded twice"
-    );
-    let lost: Vec<_> = owed
-        .iter()
-        .filter(|number| written.binary_search(number).is_err())
-        .collect();
-    assert!(
-        lost.is_empty(),
-        "{} of {} records lost: {:?}",
-        lost.len(),
-        owed.len(),
-        &lost[..lost.len().min(10)]
-    );
-    assert!(
-        owed.len() > 200,
-        "too little load to say anything: {}",
-        owed.len()
-    );
+    assert!(written.windows(2).all(|pair| pair[0] != pair[1]), "a connection was recorded twice");
+    let lost: Vec<_> = owed.iter().filter(|number| written.binary_search(number).is_err()).collect();
+    assert!(lost.is_empty(), "{} of {} records lost: {:?}", lost.len(), owed.len(), &lost[..lost.len().min(10)]);
+    assert!(owed.len() > 200, "too little load to say anything: {}", owed.len());
 }
 
 #[test]

@@ -14,8 +14,7 @@ const MANY: usize = 9_000;
 fn a_stop_with_nine_thousand_open_sessions_records_them_all_within_the_drain_limit() {
     let Some(net) = Net::new() else { return };
     net.redirect();
-    let (_, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
-        .expect("a limit");
+    let (_, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).expect("a limit");
     let count = MANY.min(usize::try_from(hard).unwrap_or(MANY).saturating_sub(500));
     net.sensor.sysctl("core/somaxconn", "16384");
     let agent = net
@@ -25,9 +24,7 @@ fn a_stop_with_nine_thousand_open_sessions_records_them_all_within_the_drain_lim
         .set("drain_timeout_seconds", 5)
         .start();
     let ports = (0..count).map(|number| 1 + u16::try_from(number).expect("fewer than ports"));
-    let streams = net
-        .client
-        .connect_all(ports.map(|port| (None, SocketAddr::new(SENSOR_V4, port))));
+    let streams = net.client.connect_all(ports.map(|port| (None, SocketAddr::new(SENSOR_V4, port))));
     assert_eq!(streams.len(), count);
     agent.wait_open(count);
     agent.wait_all_read();
@@ -37,9 +34,7 @@ fn a_stop_with_nine_thousand_open_sessions_records_them_all_within_the_drain_lim
     let took = asked.elapsed();
 
     assert!(took < Duration::from_secs(6), "took {took:?}");
-    ended
-        .log
-        .expect_count(count, json!({"close_reason": "shutdown"}));
+    ended.log.expect_count(count, json!({"close_reason": "shutdown"}));
     ended.log.expect_sequence();
 }
 
@@ -47,9 +42,7 @@ fn a_stop_with_nine_thousand_open_sessions_records_them_all_within_the_drain_lim
 fn a_restart_behind_a_passed_socket_refuses_no_connection() {
     let Some(net) = Net::new() else { return };
     net.redirect();
-    let socket = net
-        .sensor
-        .enter(|| TcpListener::bind(("::", LISTENER)).expect("a free port"));
+    let socket = net.sensor.enter(|| TcpListener::bind(("::", LISTENER)).expect("a free port"));
     let launch = net.agent().listening(&socket);
     let first = launch.clone().start();
     net.client.deliver((SENSOR_V4, 80), b"to the first");
@@ -58,9 +51,7 @@ fn a_restart_behind_a_passed_socket_refuses_no_connection() {
 
     // Nobody accepts now; the kernel completes the connection all the same.
     let mut between = net.connect(81);
-    between
-        .write_all(b"in between")
-        .expect("the kernel takes bytes");
+    between.write_all(b"in between").expect("the kernel takes bytes");
     half_close(&between);
 
     let second = launch.start();
@@ -78,19 +69,12 @@ fn connections_that_wait_in_the_backlog_at_a_stop_are_recorded_or_refused_but_ne
     let agent = net.agent().start();
     // A stopped process accepts nothing: these wait in the backlog, complete, with bytes.
     agent.signal(nix::sys::signal::Signal::SIGSTOP);
-    let mut streams = net
-        .client
-        .connect_all((0..50).map(|number| (None, SocketAddr::new(SENSOR_V4, 1000 + number))));
+    let mut streams = net.client.connect_all((0..50).map(|number| (None, SocketAddr::new(SENSOR_V4, 1000 + number))));
     for stream in &mut streams {
-        stream
-            .write_all(b"waiting")
-            .expect("the kernel takes bytes");
+        stream.write_all(b"waiting").expect("the kernel takes bytes");
     }
     eventually("the bytes have arrived", || {
-        net.sensor
-            .shell("cat /proc/thread-self/net/tcp6")
-            .contains(":00000007")
-            .then_some(())
+        net.sensor.shell("cat /proc/thread-self/net/tcp6").contains(":00000007").then_some(())
     });
     agent.signal(nix::sys::signal::Signal::SIGTERM);
     agent.signal(nix::sys::signal::Signal::SIGCONT);

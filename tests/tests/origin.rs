@@ -13,14 +13,10 @@ const ONE_PORT: u16 = 40_000;
 /// Opens 50 connections from one source port to ports 1000 to 1049, all at once, and says in each where it went.
 fn fifty_from_one_port(net: &Net, from: std::net::IpAddr, to: std::net::IpAddr) -> Vec<TcpStream> {
     let from = SocketAddr::new(from, ONE_PORT);
-    let mut streams: Vec<_> = (1000..1050)
-        .map(|port| net.client.connect_from(from, (to, port)))
-        .collect();
+    let mut streams: Vec<_> = (1000..1050).map(|port| net.client.connect_from(from, (to, port))).collect();
     for (stream, port) in streams.iter_mut().zip(1000..) {
         let port: u16 = port;
-        stream
-            .write_all(format!("to {port}").as_bytes())
-            .expect("the sensor takes bytes");
+        stream.write_all(format!("to {port}").as_bytes()).expect("the sensor takes bytes");
         half_close(stream);
     }
     streams
@@ -95,10 +91,7 @@ fn without_ebpf_and_nat_the_sockets_own_address_is_the_destination() {
         "payload": "straight", "source_port": from.port(), "destination_port": LISTENER,
     }));
     // Conntrack knows connections that no rule has changed too, where anything makes it track.
-    assert!(
-        ["socket", "conntrack"].contains(&record["destination_source"].as_str().unwrap_or("none")),
-        "{record}"
-    );
+    assert!(["socket", "conntrack"].contains(&record["destination_source"].as_str().unwrap_or("none")), "{record}");
 }
 
 #[test]
@@ -121,23 +114,13 @@ fn two_agents_side_by_side_record_their_own_connections_only() {
             "iptables -w -t nat -A PREROUTING -p tcp --dport {port} -j REDIRECT --to-ports {listener}"
         ));
     }
-    let one = net
-        .agent()
-        .set("ebpf", "required")
-        .set("port", 20_001)
-        .start();
-    let other = net
-        .agent()
-        .set("ebpf", "required")
-        .set("port", 20_002)
-        .start();
+    let one = net.agent().set("ebpf", "required").set("port", 20_001).start();
+    let other = net.agent().set("ebpf", "required").set("port", 20_002).start();
     for (agent, port) in [(&one, 80), (&other, 81), (&one, 80)] {
         let from = SocketAddr::new(CLIENT_V4, 0);
         let mut stream = net.client.connect_from(from, (SENSOR_V4, port));
         stream.write_all(b"hello").expect("the sensor takes bytes");
-        let from = stream
-            .local_addr()
-            .expect("a connected socket has an address");
+        let from = stream.local_addr().expect("a connected socket has an address");
         drop(stream);
         agent.expect_one(json!({
             "payload": "hello", "source_port": from.port(), "destination_port": port, "destination_source": "ebpf",
@@ -146,9 +129,7 @@ fn two_agents_side_by_side_record_their_own_connections_only() {
     one.stop().log.expect_count(2, json!({}));
     // The end of the one takes nothing from the other.
     net.client.deliver((SENSOR_V4, 81), b"still here");
-    other.expect_one(
-        json!({"payload": "still here", "destination_port": 81, "destination_source": "ebpf"}),
-    );
+    other.expect_one(json!({"payload": "still here", "destination_port": 81, "destination_source": "ebpf"}));
     other.stop().log.expect_count(2, json!({}));
 }
 
@@ -160,24 +141,13 @@ fn pinned_maps_of_another_shape_are_replaced() {
     }
     net.redirect();
     // Killed, so that its pins stay; the next one wants a smaller map under the same name.
-    let _ = net
-        .agent()
-        .set("ebpf", "required")
-        .set("ebpf_syn_entries", 4096)
-        .start()
-        .kill();
+    let _ = net.agent().set("ebpf", "required").set("ebpf_syn_entries", 4096).start().kill();
     assert!(pins(&net).len() >= 3, "pins: {:?}", pins(&net));
 
-    let agent = net
-        .agent()
-        .set("ebpf", "required")
-        .set("ebpf_syn_entries", 1024)
-        .start();
+    let agent = net.agent().set("ebpf", "required").set("ebpf_syn_entries", 1024).start();
 
     net.client.deliver((SENSOR_V4, 80), b"new shape");
-    agent.expect_one(
-        json!({"payload": "new shape", "destination_port": 80, "destination_source": "ebpf"}),
-    );
+    agent.expect_one(json!({"payload": "new shape", "destination_port": 80, "destination_source": "ebpf"}));
 }
 
 #[test]
@@ -190,17 +160,12 @@ fn a_foreign_map_under_the_name_of_a_pin_is_replaced() {
     let _ = net.agent().set("ebpf", "required").start().kill();
     for pin in pins(&net) {
         std::fs::remove_file(&pin).expect("the pin is ours");
-        let map = format!(
-            "bpftool map create {} type array key 4 value 4 entries 1 name foreign",
-            pin.display()
-        );
+        let map = format!("bpftool map create {} type array key 4 value 4 entries 1 name foreign", pin.display());
         net.sensor.shell(&map);
     }
     let agent = net.agent().set("ebpf", "required").start();
     net.client.deliver((SENSOR_V4, 80), b"mine again");
-    agent.expect_one(
-        json!({"payload": "mine again", "destination_port": 80, "destination_source": "ebpf"}),
-    );
+    agent.expect_one(json!({"payload": "mine again", "destination_port": 80, "destination_source": "ebpf"}));
 }
 
 #[test]
@@ -215,42 +180,22 @@ fn pinned_maps_show_their_fields_by_name() {
     agent.wait_all_read();
     let dumps: String = pins(&net)
         .iter()
-        .map(|pin| {
-            net.sensor.shell(&format!(
-                "bpftool --json --pretty map dump pinned {}",
-                pin.display()
-            ))
-        })
+        .map(|pin| net.sensor.shell(&format!("bpftool --json --pretty map dump pinned {}", pin.display())))
         .collect();
     for name in ["destination", "source_port", "ttl", "window"] {
-        assert!(
-            dumps.contains(&format!("{name}\"")) || dumps.contains(&format!("{name}_")),
-            "no {name}: {dumps}"
-        );
+        assert!(dumps.contains(&format!("{name}\"")) || dumps.contains(&format!("{name}_")), "no {name}: {dumps}");
     }
-    assert!(
-        dumps.contains("5900"),
-        "the open connection is in no map: {dumps}"
-    );
+    assert!(dumps.contains("5900"), "the open connection is in no map: {dumps}");
     drop(open);
 }
 
 fn has_bpftool() -> bool {
-    Command::new("bpftool")
-        .arg("version")
-        .output()
-        .is_ok_and(|output| output.status.success())
+    Command::new("bpftool").arg("version").output().is_ok_and(|output| output.status.success())
 }
 
 fn pins(net: &Net) -> Vec<std::path::PathBuf> {
-    let entries = std::fs::read_dir(net.pins())
-        .into_iter()
-        .flatten()
-        .flatten();
-    entries
-        .map(|entry| entry.path())
-        .filter(|path| path.is_file())
-        .collect()
+    let entries = std::fs::read_dir(net.pins()).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.is_file()).collect()
 }
 
 /// The facts of a SYN that this kernel's own client sends.
@@ -260,11 +205,7 @@ fn expect_syn(record: &Value) {
     assert!((63..=64).contains(&ttl), "{record}");
     assert!(syn["window"].is_u64() && syn["scale"].is_u64(), "{record}");
     // Maximum segment size, SACK permitted, timestamps, padding, window scale.
-    assert_eq!(
-        (&syn["mss"], &syn["options"]),
-        (&json!(1460), &json!([2, 4, 8, 1, 3])),
-        "{record}"
-    );
+    assert_eq!((&syn["mss"], &syn["options"]), (&json!(1460), &json!([2, 4, 8, 1, 3])), "{record}");
     let fingerprint = format!("{}:2-4-8-1-3:1460:{}", syn["window"], syn["scale"]);
     assert_eq!(syn["muonfp"], fingerprint, "{record}");
 }

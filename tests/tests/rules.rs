@@ -19,19 +19,13 @@ const FOREIGN: &str = "
 fn saved(net: &Net) -> String {
     let text = net.sensor.shell("iptables-save; ip6tables-save");
     let lines = text.lines().filter(|line| !line.starts_with('#'));
-    lines
-        .map(|line| line.split(" [").next().unwrap_or(line).to_owned() + "\n")
-        .collect()
+    lines.map(|line| line.split(" [").next().unwrap_or(line).to_owned() + "\n").collect()
 }
 
 fn rules(net: &Net, arguments: &[&str]) -> Ended {
     let mut all = vec!["rules", arguments[0], "--config", "{config}"];
     all.extend(&arguments[1..]);
-    let ended = net
-        .agent()
-        .arguments(&all)
-        .set("exclude_ports", json!([2222, "3000-3010"]))
-        .run();
+    let ended = net.agent().arguments(&all).set("exclude_ports", json!([2222, "3000-3010"])).run();
     assert!(ended.status.success(), "{all:?}: {}", ended.stderr);
     ended
 }
@@ -65,24 +59,14 @@ fn installed_rules_lead_strangers_to_the_agent_and_spare_excluded_ports() {
     for address in [SENSOR_V4, SENSOR_V6] {
         let text = format!("to {address}");
         net.client.deliver((address, 8443), text.as_bytes());
-        agent.expect_one(
-            json!({"payload": text, "destination_ip": address, "destination_port": 8443}),
-        );
+        agent.expect_one(json!({"payload": text, "destination_ip": address, "destination_port": 8443}));
     }
     let from = (spip_tests::CLIENT_V4, 0).into();
     let excluded = [2222, 3000, 3010].map(|port| (Some(from), (SENSOR_V4, port).into()));
-    assert_eq!(
-        net.client.connect_all(excluded.into_iter()).len(),
-        0,
-        "excluded ports answer"
-    );
+    assert_eq!(net.client.connect_all(excluded.into_iter()).len(), 0, "excluded ports answer");
     // Without --local nothing on the machine itself is led away.
     let local = (None, (IpAddr::V4(Ipv4Addr::LOCALHOST), 8443).into());
-    assert_eq!(
-        net.sensor.connect_all([local].into_iter()).len(),
-        0,
-        "loopback is led away"
-    );
+    assert_eq!(net.sensor.connect_all([local].into_iter()).len(), 0, "loopback is led away");
     let log = agent.stop().log;
     log.expect_count(2, json!({}));
     log.expect_count(0, json!({"destination_port": LISTENER}));
@@ -93,8 +77,7 @@ fn local_rules_lead_loopback_to_the_agent() {
     let Some(net) = Net::new() else { return };
     rules(&net, &["install", "--yes", "--local"]);
     let agent = net.agent().start();
-    net.sensor
-        .deliver((IpAddr::V4(Ipv4Addr::LOCALHOST), 8080), b"from here");
+    net.sensor.deliver((IpAddr::V4(Ipv4Addr::LOCALHOST), 8080), b"from here");
     agent.expect_one(json!({"payload": "from here", "destination_port": 8080}));
 }
 
@@ -103,10 +86,7 @@ fn show_prints_commands_and_changes_nothing() {
     let Some(net) = Net::new() else { return };
     let before = saved(&net);
     let shown = rules(&net, &["show"]).log.text();
-    assert!(
-        shown.contains("SPIP") && shown.contains(&LISTENER.to_string()) && shown.contains("2222"),
-        "{shown}"
-    );
+    assert!(shown.contains("SPIP") && shown.contains(&LISTENER.to_string()) && shown.contains("2222"), "{shown}");
     assert_eq!(saved(&net), before);
 }
 
@@ -115,9 +95,6 @@ fn install_without_a_yes_changes_nothing() {
     let Some(net) = Net::new() else { return };
     let before = saved(&net);
     // Nobody answers: standard input is empty.
-    let _ = net
-        .agent()
-        .arguments(&["rules", "install", "--config", "{config}"])
-        .run();
+    let _ = net.agent().arguments(&["rules", "install", "--config", "{config}"]).run();
     assert_eq!(saved(&net), before);
 }

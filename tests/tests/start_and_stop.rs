@@ -33,13 +33,7 @@ fn without_privileges_it_does_not_start_where_ebpf_is_required() {
     let said = ended.log.text() + &ended.stderr;
     assert!(!ended.status.success(), "{said}");
     assert!(said.to_lowercase().contains("ebpf"), "{said}");
-    assert!(
-        !ended
-            .log
-            .messages()
-            .any(|line| line.value["message"] == "ready"),
-        "{said}"
-    );
+    assert!(!ended.log.messages().any(|line| line.value["message"] == "ready"), "{said}");
 }
 
 #[test]
@@ -60,28 +54,15 @@ fn a_predecessors_command_line_and_file_are_accepted() {
     net.client.deliver((SENSOR_V4, 80), b"hello");
     agent.expect_one(json!({"payload": "hello", "name": "old"}));
     let log = agent.stop().log;
-    let warnings: Vec<_> = log
-        .messages()
-        .filter(|line| line.text.contains("loom"))
-        .collect();
-    assert!(
-        !warnings.is_empty(),
-        "nothing is said of [loom]: {}",
-        log.text()
-    );
+    let warnings: Vec<_> = log.messages().filter(|line| line.text.contains("loom")).collect();
+    assert!(!warnings.is_empty(), "nothing is said of [loom]: {}", log.text());
 }
 
 #[test]
 fn check_prints_the_effective_configuration_and_binds_nothing() {
     let Some(net) = Net::new() else { return };
-    let _taken = net
-        .sensor
-        .enter(|| TcpListener::bind(("::", LISTENER)).expect("a free port"));
-    let ended = net
-        .agent()
-        .arguments(&["--config", "{config}", "--check"])
-        .set("name", "checked")
-        .run();
+    let _taken = net.sensor.enter(|| TcpListener::bind(("::", LISTENER)).expect("a free port"));
+    let ended = net.agent().arguments(&["--config", "{config}", "--check"]).set("name", "checked").run();
     assert!(ended.status.success(), "{}", ended.stderr);
     assert!(ended.log.text().contains("checked"), "{}", ended.log.text());
 }
@@ -90,9 +71,7 @@ fn check_prints_the_effective_configuration_and_binds_nothing() {
 fn a_wrong_configuration_ends_with_2_before_anything_is_bound_and_names_what_is_wrong() {
     let Some(net) = Net::new() else { return };
     // Whoever binds first fails differently: the port is taken.
-    let _taken = net
-        .sensor
-        .enter(|| TcpListener::bind(("::", LISTENER)).expect("a free port"));
+    let _taken = net.sensor.enter(|| TcpListener::bind(("::", LISTENER)).expect("a free port"));
     let agent = || net.agent();
     let cases = [
         (agent().set("porrt", 80), vec!["porrt"]),
@@ -101,27 +80,12 @@ fn a_wrong_configuration_ends_with_2_before_anything_is_bound_and_names_what_is_
         (agent().set("port", 65_536), vec!["port", "65536"]),
         (agent().unset("port"), vec!["port"]),
         (agent().set("ip", "300.1.2.3"), vec!["ip", "300.1.2.3"]),
-        (
-            agent().set("cert_path", "only.pem"),
-            vec!["cert_path", "key_path"],
-        ),
-        (
-            agent().set("key_path", "only.pem"),
-            vec!["cert_path", "key_path"],
-        ),
-        (
-            agent().set("cert_path", "a.pem").set("key_path", "b.pem"),
-            vec!["a.pem"],
-        ),
-        (
-            agent().set("ebpf", "sometimes"),
-            vec!["ebpf", "sometimes", "required"],
-        ),
-        (
-            agent().set("read_timeout_seconds", -1),
-            vec!["read_timeout_seconds", "-1"],
-        ),
-        (agent().text("port = = 3\n"), vec!["port"]),
+        (agent().set("cert_path", "only.pem"), vec!["cert_path", "key_path"]),
+        (agent().set("key_path", "only.pem"), vec!["cert_path", "key_path"]),
+        (agent().set("cert_path", "a.pem").set("key_path", "b.pem"), vec!["a.pem"]),
+        (agent().set("ebpf", "sometimes"), vec!["ebpf", "sometimes", "required"]),
+        (agent().set("read_timeout_seconds", -1), vec!["read_timeout_seconds", "-1"]),
+        (agent().unset("port").text("port = = 3\n"), vec!["not valid TOML"]),
     ];
     for (launch, named) in cases {
         let ended = launch.clone().run();
@@ -131,29 +95,18 @@ fn a_wrong_configuration_ends_with_2_before_anything_is_bound_and_names_what_is_
             assert!(said.contains(name), "{name} is not named: {said}");
         }
     }
-    let missing = agent()
-        .arguments(&["--config", "/nonexistent/spip.toml"])
-        .run();
+    let missing = agent().arguments(&["--config", "/nonexistent/spip.toml"]).run();
     assert_eq!(missing.status.code(), Some(2), "{}", missing.stderr);
-    assert!(
-        missing.stderr.contains("/nonexistent/spip.toml"),
-        "{}",
-        missing.stderr
-    );
+    assert!(missing.stderr.contains("/nonexistent/spip.toml"), "{}", missing.stderr);
 }
 
 #[test]
 fn a_port_that_is_taken_is_named() {
     let Some(net) = Net::new() else { return };
-    let _taken = net
-        .sensor
-        .enter(|| TcpListener::bind(("::", LISTENER)).expect("a free port"));
+    let _taken = net.sensor.enter(|| TcpListener::bind(("::", LISTENER)).expect("a free port"));
     let ended = net.agent().run();
     let said = ended.log.text() + &ended.stderr;
-    assert!(
-        !ended.status.success() && said.contains(&LISTENER.to_string()),
-        "{said}"
-    );
+    assert!(!ended.status.success() && said.contains(&LISTENER.to_string()), "{said}");
 }
 
 #[test]
@@ -164,9 +117,7 @@ fn a_stop_records_every_open_session() {
         let agent = net.agent().start();
         let _silent = net.connect(80);
         let mut speaking = net.connect(81);
-        speaking
-            .write_all(b"not done")
-            .expect("the sensor takes bytes");
+        speaking.write_all(b"not done").expect("the sensor takes bytes");
         agent.wait_all_read();
 
         agent.signal(signal);
@@ -175,9 +126,7 @@ fn a_stop_records_every_open_session() {
         assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
         let log = ended.log;
         log.expect_one(json!({"destination_port": 80, "payload": "", "close_reason": "shutdown"}));
-        log.expect_one(
-            json!({"destination_port": 81, "payload": "not done", "close_reason": "shutdown"}),
-        );
+        log.expect_one(json!({"destination_port": 81, "payload": "not done", "close_reason": "shutdown"}));
         log.expect_count(2, json!({}));
     }
 }
@@ -214,10 +163,6 @@ fn a_log_file_is_readable_for_its_group_and_no_further() {
     let Some(net) = Net::new() else { return };
     let path = net.path().join("spip.jsonl");
     let _ = net.agent().log_to(&path).start().stop();
-    let mode = fs::metadata(&path)
-        .expect("the log is there")
-        .permissions()
-        .mode()
-        & 0o777;
+    let mode = fs::metadata(&path).expect("the log is there").permissions().mode() & 0o777;
     assert_eq!(mode, 0o640, "{mode:o}");
 }

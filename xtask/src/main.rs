@@ -1,2 +1,77 @@
-//! xtask
-fn main(){}
+//! `cargo xtask`: the one front door to building, showing and checking spip.
+//!
+//! Each command is a file of its own with one `run` function; this one only reads the command line. A
+//! command asks `setup` for what it needs before it starts, so that nobody has to know an order, and CI
+//! calls the same commands as people do. Built with few dependencies on purpose: on a machine where
+//! nothing was compiled before, this program is what a newcomer waits for first.
+
+mod build;
+mod build_ebpf;
+mod demo;
+mod interrupt;
+mod lint;
+mod network;
+mod privilege;
+mod process;
+mod project;
+mod report;
+mod run;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::project::Project;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Builds, shows and checks spip")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Find or install what the other commands need
+    Setup(setup::Options),
+    /// Compile the kernel side into target/ebpf/spip
+    BuildEbpf,
+    /// Compile the kernel side and the release agent
+    Build,
+    /// Build, then run the agent with the arguments after `--`
+    Run(run::Options),
+    /// Show the sensor at work in two network namespaces that vanish afterwards
+    Demo(demo::Options),
+    /// Unit tests, then end-to-end tests in network namespaces
+    Test(test::Options),
+    /// Formatting, clippy for both sides, licences and bans
+    Lint,
+}
+
+fn main() -> ExitCode {
+    let task = Cli::parse().task;
+    match run(&task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report::failure(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: &Task) -> Result<()> {
+    // Located by those that need it: the demo's part that runs as root knows nothing of the project.
+    let project = Project::locate;
+    match task {
+        Task::Setup(options) => setup::run(&project()?, options),
+        Task::BuildEbpf => build_ebpf::run(&project()?),
+        Task::Build => build::run(&project()?),
+        Task::Run(options) => run::run(&project()?, options),
+        Task::Demo(options) => demo::run(options),
+        Task::Test(options) => test::run(&project()?, options),
+        Task::Lint => lint::run(&project()?),
+    }
+}

@@ -12,9 +12,7 @@ use toml::de::DeValue;
 
 use super::error::{ConfigError, Problem};
 use super::reader::{DAY, Found, Reader, accepted_integer};
-use super::{
-    CertificateFiles, Compress, Config, Ebpf, EbpfMode, Fsync, Limits, Log, Timeouts, Tls,
-};
+use super::{CertificateFiles, Compress, Config, Ebpf, EbpfMode, Fsync, Limits, Log, Timeouts, Tls};
 
 /// Largest configuration file; the full one of the documentation has a few kilobytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -47,33 +45,20 @@ impl Config {
     /// # Errors
     /// When it cannot be read, and when anything in it is wrong: then all problems are named at once.
     pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
-        let unreadable = |source| ConfigError::Unreadable {
-            path: path.to_owned(),
-            source,
-        };
+        let unreadable = |cause| ConfigError::Unreadable { path: path.to_owned(), cause };
         let mut bytes = Vec::new();
-        File::open(path)
-            .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
-            .map_err(unreadable)?;
-        let invalid = |line, text: String| ConfigError::Invalid {
-            path: path.to_owned(),
-            problems: vec![Problem { line, text }],
-        };
+        File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
+        let invalid =
+            |line, text: String| ConfigError::Invalid { path: path.to_owned(), problems: vec![Problem { line, text }] };
         if bytes.len() as u64 > MAX_FILE_BYTES {
-            return Err(invalid(
-                None,
-                format!("larger than {MAX_FILE_BYTES} bytes: not a configuration file"),
-            ));
+            return Err(invalid(None, format!("larger than {MAX_FILE_BYTES} bytes: not a configuration file")));
         }
         match std::str::from_utf8(&bytes) {
             Ok(text) => Self::from_str(text, path),
             Err(error) => {
                 let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
                 let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-                Err(invalid(
-                    Some(line),
-                    "not valid UTF-8: a configuration file is UTF-8 text".to_owned(),
-                ))
+                Err(invalid(Some(line), "not valid UTF-8: a configuration file is UTF-8 text".to_owned()))
             }
         }
     }
@@ -84,23 +69,13 @@ impl Config {
     /// # Errors
     /// When anything in it is wrong: then all problems are named at once.
     pub fn from_str(text: &str, path: &Path) -> Result<Loaded, ConfigError> {
-        let invalid = |problems| ConfigError::Invalid {
-            path: path.to_owned(),
-            problems,
-        };
-        let mut loading = Loading {
-            read: Reader::new(text).map_err(invalid)?,
-            path,
-            warnings: Vec::new(),
-        };
+        let invalid = |problems| ConfigError::Invalid { path: path.to_owned(), problems };
+        let mut loading = Loading { read: Reader::new(text).map_err(invalid)?, path, warnings: Vec::new() };
         let config = loading.config();
         loading.loom();
         let problems = loading.read.finish();
         match config {
-            Some(config) if problems.is_empty() => Ok(Loaded {
-                config,
-                warnings: loading.warnings,
-            }),
+            Some(config) if problems.is_empty() => Ok(Loaded { config, warnings: loading.warnings }),
             _ => Err(invalid(problems)),
         }
     }
@@ -120,22 +95,15 @@ impl<'i> Loading<'i> {
         let port = self.port();
         let config = Config {
             name: self.name(),
-            listen: SocketAddr::new(
-                ip.unwrap_or(IpAddr::from([0, 0, 0, 0])),
-                port.unwrap_or_default(),
-            ),
+            listen: SocketAddr::new(ip.unwrap_or(IpAddr::from([0, 0, 0, 0])), port.unwrap_or_default()),
             log: self.log(),
             tls: self.tls(),
             ebpf: self.ebpf(),
             timeouts: self.timeouts(),
             limits: self.limits(),
             exclude_ports: self.exclude_ports(),
-            community_id_seed: u16::try_from(self.read.integer(
-                "community_id_seed",
-                (0, 65_535),
-                0,
-            ))
-            .unwrap_or_default(),
+            community_id_seed: u16::try_from(self.read.integer("community_id_seed", (0, 65_535), 0))
+                .unwrap_or_default(),
         };
         (ip.is_some() && port.is_some()).then_some(config)
     }
@@ -147,14 +115,8 @@ impl<'i> Loading<'i> {
             self.read.problem(None, format!("ip: missing; {ACCEPTED}"));
             return None;
         };
-        let ip = found
-            .value
-            .get_ref()
-            .as_str()
-            .and_then(|text| text.parse::<IpAddr>().ok());
-        let ip = ip
-            .map(|ip| ip.to_canonical())
-            .filter(|ip| !ip.is_multicast());
+        let ip = found.value.get_ref().as_str().and_then(|text| text.parse::<IpAddr>().ok());
+        let ip = ip.map(|ip| ip.to_canonical()).filter(|ip| !ip.is_multicast());
         if ip.is_none() {
             self.read.refuse_type(&found, "string", ACCEPTED);
         }
@@ -164,10 +126,7 @@ impl<'i> Loading<'i> {
     fn port(&mut self) -> Option<u16> {
         let accepted = accepted_integer((1, 65_535));
         let Some(found) = self.read.take("port") else {
-            self.read.problem(
-                None,
-                format!("port: missing; {accepted}, for example port = 8080"),
-            );
+            self.read.problem(None, format!("port: missing; {accepted}, for example port = 8080"));
             return None;
         };
         let port = self.read.as_integer(&found, (1, 65_535), &accepted)?;
@@ -186,19 +145,13 @@ impl<'i> Loading<'i> {
     }
 
     fn log(&mut self) -> Log {
-        let age = self
-            .read
-            .integer("log_rotate_seconds", (0, MAX_AGE_SECONDS), 0);
+        let age = self.read.integer("log_rotate_seconds", (0, MAX_AGE_SECONDS), 0);
         Log {
             // Where output goes is the business of whoever starts the program, as in a shell: the working directory.
             file: self.path("log_file"),
             fsync: self.read.choice(
                 "fsync",
-                &[
-                    ("never", Fsync::Never),
-                    ("interval", Fsync::Interval),
-                    ("always", Fsync::Always),
-                ],
+                &[("never", Fsync::Never), ("interval", Fsync::Interval), ("always", Fsync::Always)],
                 Fsync::Never,
             ),
             rotate_bytes: self.read.integer("log_rotate_bytes", (0, MAX_BYTES), 0),
@@ -215,36 +168,25 @@ impl<'i> Loading<'i> {
     }
 
     fn tls(&mut self) -> Tls {
-        let enabled = self
-            .read
-            .choice("tls", &[("auto", true), ("off", false)], true);
+        let enabled = self.read.choice("tls", &[("auto", true), ("off", false)], true);
         let chain = self.readable("cert_path");
         let key = self.readable("key_path");
         let certificate = match (chain, key) {
             (Some((chain, _)), Some((key, _))) => Some(CertificateFiles { chain, key }),
             (Some((_, found)), None) => {
-                self.read
-                    .refuse(&found, "is given without key_path; give both, or neither");
+                self.read.refuse(&found, "is given without key_path; give both, or neither");
                 None
             }
             (None, Some((_, found))) => {
-                self.read
-                    .refuse(&found, "is given without cert_path; give both, or neither");
+                self.read.refuse(&found, "is given without cert_path; give both, or neither");
                 None
             }
             (None, None) => None,
         };
         if certificate.is_some() && !enabled {
-            self.warn(
-                None,
-                "cert_path and key_path are not used, because tls = \"off\"",
-            );
+            self.warn(None, "cert_path and key_path are not used, because tls = \"off\"");
         }
-        Tls {
-            enabled,
-            certificate,
-            ask_client_certificate: self.read.boolean("tls_client_certificates", false),
-        }
+        Tls { enabled, certificate, ask_client_certificate: self.read.boolean("tls_client_certificates", false) }
     }
 
     fn ebpf(&mut self) -> Ebpf {
@@ -254,17 +196,11 @@ impl<'i> Loading<'i> {
         Ebpf {
             mode: self.read.choice(
                 "ebpf",
-                &[
-                    ("auto", EbpfMode::Auto),
-                    ("off", EbpfMode::Off),
-                    ("required", EbpfMode::Required),
-                ],
+                &[("auto", EbpfMode::Auto), ("off", EbpfMode::Off), ("required", EbpfMode::Required)],
                 EbpfMode::Auto,
             ),
             cgroup_path: self.absolute("cgroup_path"),
-            pin_path: self
-                .absolute("bpf_pin_path")
-                .unwrap_or_else(|| PathBuf::from("/sys/fs/bpf/spip")),
+            pin_path: self.absolute("bpf_pin_path").unwrap_or_else(|| PathBuf::from("/sys/fs/bpf/spip")),
             syn_entries: entries(&mut self.read, "ebpf_syn_entries"),
             origin_entries: entries(&mut self.read, "ebpf_origin_entries"),
         }
@@ -285,21 +221,14 @@ impl<'i> Loading<'i> {
         let memory = self.read.take("payload_memory_bytes");
         let payload_memory_bytes = memory.as_ref().map_or(Some(128 << 20), |found| {
             let bounds = (1, MAX_BYTES);
-            self.read
-                .as_integer(found, bounds, &accepted_integer(bounds))
+            self.read.as_integer(found, bounds, &accepted_integer(bounds))
         });
-        let payload_memory_bytes =
-            usize::try_from(payload_memory_bytes.unwrap_or(MAX_BYTES)).unwrap_or(usize::MAX);
+        let payload_memory_bytes = usize::try_from(payload_memory_bytes.unwrap_or(MAX_BYTES)).unwrap_or(usize::MAX);
         if payload_memory_bytes < payload_bytes {
-            let why = format!(
-                "must be at least payload_limit_bytes ({payload_bytes}), or no connection could fill it"
-            );
+            let why = format!("must be at least payload_limit_bytes ({payload_bytes}), or no connection could fill it");
             match memory {
                 Some(found) => self.read.refuse(&found, &why),
-                None => self.read.problem(
-                    None,
-                    format!("payload_memory_bytes = {payload_memory_bytes}: {why}"),
-                ),
+                None => self.read.problem(None, format!("payload_memory_bytes = {payload_memory_bytes}: {why}")),
             }
         }
         Limits {
@@ -316,9 +245,7 @@ impl<'i> Loading<'i> {
 
     fn rate(&mut self, key: &'static str, default: f64) -> f64 {
         let found = self.read.take(key);
-        found
-            .and_then(|found| self.read.as_number(&found, (0.0, MAX_RATE)))
-            .unwrap_or(default)
+        found.and_then(|found| self.read.as_number(&found, (0.0, MAX_RATE))).unwrap_or(default)
     }
 
     /// Without a burst no connection would ever be let in; for the predecessor 0 meant its default.
@@ -327,15 +254,10 @@ impl<'i> Loading<'i> {
             return RATE_BURST;
         };
         if is_zero(found.value.get_ref()) {
-            self.warn(
-                Some(&found),
-                &format!("rate_limit_burst = 0 means the default, {RATE_BURST}"),
-            );
+            self.warn(Some(&found), &format!("rate_limit_burst = 0 means the default, {RATE_BURST}"));
             return RATE_BURST;
         }
-        self.read
-            .as_number(&found, (1.0, MAX_RATE))
-            .unwrap_or(RATE_BURST)
+        self.read.as_number(&found, (1.0, MAX_RATE)).unwrap_or(RATE_BURST)
     }
 
     /// A duration that the predecessor took, too: for it 0 meant the default, and its files must load.
@@ -345,10 +267,7 @@ impl<'i> Loading<'i> {
         if let Some(zero) = &found
             && is_zero(zero.value.get_ref())
         {
-            self.warn(
-                Some(zero),
-                &format!("{key} = 0 means the default, {default}"),
-            );
+            self.warn(Some(zero), &format!("{key} = 0 means the default, {default}"));
             found = None;
         }
         self.read.as_seconds(found, default)
@@ -361,17 +280,12 @@ impl<'i> Loading<'i> {
             return;
         };
         let Some(table) = found.value.get_ref().as_table() else {
-            self.read
-                .refuse_type(&found, "table", "must be a table, [loom]");
+            self.read.refuse_type(&found, "table", "must be a table, [loom]");
             return;
         };
-        let swallowed: Vec<&str> = table
-            .keys()
-            .map(|key| key.get_ref().as_ref())
-            .filter(|key| self.read.knows(key))
-            .collect();
-        let mut text =
-            "[loom] is not supported yet and does nothing: records go to the log only".to_owned();
+        let swallowed: Vec<&str> =
+            table.keys().map(|key| key.get_ref().as_ref()).filter(|key| self.read.knows(key)).collect();
+        let mut text = "[loom] is not supported yet and does nothing: records go to the log only".to_owned();
         if !swallowed.is_empty() {
             text.push_str(&format!(
                 "; {} below it belongs to it, too: move it above [loom] if it is meant for the agent",
@@ -387,19 +301,14 @@ impl<'i> Loading<'i> {
 
     fn optional_size(&mut self, key: &'static str, bounds: (u64, u64)) -> Option<usize> {
         let found = self.read.take(key)?;
-        let number = self
-            .read
-            .as_integer(&found, bounds, &accepted_integer(bounds))?;
+        let number = self.read.as_integer(&found, bounds, &accepted_integer(bounds))?;
         usize::try_from(number).ok()
     }
 
     fn warn(&mut self, found: Option<&Found<'_>>, text: &str) {
         let file = self.path.display();
         self.warnings.push(match found {
-            Some(found) => format!(
-                "{file}:{}: {text}",
-                self.read.line(found.value.span().start)
-            ),
+            Some(found) => format!("{file}:{}: {text}", self.read.line(found.value.span().start)),
             None => format!("{file}: {text}"),
         });
     }
@@ -407,15 +316,9 @@ impl<'i> Loading<'i> {
 
 /// The machine's name, which names the sensor unless the operator does.
 fn host_name() -> String {
-    let name = nix::unistd::gethostname()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default();
+    let name = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let name: String = name.chars().filter(|c| !c.is_control()).collect();
-    if name.is_empty() {
-        "spip".to_owned()
-    } else {
-        name
-    }
+    if name.is_empty() { "spip".to_owned() } else { name }
 }
 
 fn is_zero(value: &DeValue<'_>) -> bool {

@@ -16,11 +16,7 @@ impl<'i> Loading<'i> {
         let path = self.made_absolute(&directory.join(text), &found)?;
         let opened = std::fs::metadata(&path).and_then(|metadata| {
             // Opening a FIFO would wait for its writer.
-            if metadata.is_file() {
-                File::open(&path).map(drop)
-            } else {
-                Err(std::io::ErrorKind::InvalidInput.into())
-            }
+            if metadata.is_file() { File::open(&path).map(drop) } else { Err(std::io::ErrorKind::InvalidInput.into()) }
         });
         match opened {
             Ok(()) => Some((path, found)),
@@ -29,10 +25,7 @@ impl<'i> Loading<'i> {
                     std::io::ErrorKind::InvalidInput => "not a regular file".to_owned(),
                     _ => error.to_string(),
                 };
-                let why = format!(
-                    "cannot read {}: {why}; must be a PEM file that the agent may read",
-                    path.display()
-                );
+                let why = format!("cannot read {}: {why}; must be a PEM file that the agent may read", path.display());
                 self.read.refuse(&found, &why);
                 // It was given all the same: the other of the pair must not be called alone.
                 Some((path, found))
@@ -58,14 +51,9 @@ impl<'i> Loading<'i> {
 
     /// The absolute form, in UTF-8: otherwise the effective configuration could not be written down.
     fn made_absolute(&mut self, path: &Path, found: &Found<'_>) -> Option<PathBuf> {
-        let absolute = std::path::absolute(path)
-            .ok()
-            .filter(|path| path.to_str().is_some());
+        let absolute = std::path::absolute(path).ok().filter(|path| path.to_str().is_some());
         if absolute.is_none() {
-            self.read.refuse(
-                found,
-                "cannot be made absolute in UTF-8; write an absolute path",
-            );
+            self.read.refuse(found, "cannot be made absolute in UTF-8; write an absolute path");
         }
         absolute
     }

@@ -8,8 +8,7 @@ use super::reader::Found;
 
 impl Loading<'_> {
     pub(super) fn exclude_ports(&mut self) -> Vec<(u16, u16)> {
-        const ACCEPTED: &str =
-            "must be an array of ports from 1 to 65535 and ranges such as \"8000-8100\"";
+        const ACCEPTED: &str = "must be an array of ports from 1 to 65535 and ranges such as \"8000-8100\"";
         let Some(Found { key, value }) = self.read.take("exclude_ports") else {
             return Vec::new();
         };
@@ -17,14 +16,7 @@ impl Loading<'_> {
         let elements = match value.into_inner() {
             DeValue::Array(elements) => elements,
             other => {
-                self.read.refuse_type(
-                    &Found {
-                        key,
-                        value: Spanned::new(span, other),
-                    },
-                    "array",
-                    ACCEPTED,
-                );
+                self.read.refuse_type(&Found { key, value: Spanned::new(span, other) }, "array", ACCEPTED);
                 return Vec::new();
             }
         };
@@ -50,10 +42,7 @@ fn port_range(text: &str) -> Option<(u16, u16)> {
     let (from, to) = text.split_once('-').unwrap_or((text, text));
     let port = |text: &str| {
         let text = text.trim();
-        text.bytes()
-            .all(|byte| byte.is_ascii_digit())
-            .then(|| text.parse::<u16>().ok())
-            .flatten()
+        text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u16>().ok()).flatten()
     };
     let (from, to) = (port(from)?, port(to)?);
     (0 < from && from <= to).then_some((from, to))

@@ -37,12 +37,7 @@ impl<'i> Reader<'i> {
         let (table, errors) = DeTable::parse_recoverable(text);
         if errors.is_empty() {
             let table = table.into_inner();
-            return Ok(Self {
-                text,
-                table,
-                known: Vec::new(),
-                problems: Vec::new(),
-            });
+            return Ok(Self { text, table, known: Vec::new(), problems: Vec::new() });
         }
         let problem = |error: &toml::de::Error| Problem {
             line: error.span().map(|span| line(text, span.start)),
@@ -59,11 +54,7 @@ impl<'i> Reader<'i> {
 
     /// Writes down that a value is not what the key takes.
     pub(super) fn refuse(&mut self, found: &Found<'_>, why: &str) {
-        let text = format!(
-            "{} = {}: {why}",
-            found.key,
-            Quoted(self.source(&found.value))
-        );
+        let text = format!("{} = {}: {why}", found.key, Quoted(self.source(&found.value)));
         self.problem(Some(found.value.span().start), text);
     }
 
@@ -88,17 +79,11 @@ impl<'i> Reader<'i> {
         let Some(found) = self.take(key) else {
             return default;
         };
-        self.as_integer(&found, bounds, &accepted_integer(bounds))
-            .unwrap_or(default)
+        self.as_integer(&found, bounds, &accepted_integer(bounds)).unwrap_or(default)
     }
 
     /// The number in a value, if it is one within inclusive bounds.
-    pub(super) fn as_integer(
-        &mut self,
-        found: &Found<'_>,
-        bounds: (u64, u64),
-        accepted: &str,
-    ) -> Option<u64> {
+    pub(super) fn as_integer(&mut self, found: &Found<'_>, bounds: (u64, u64), accepted: &str) -> Option<u64> {
         let number = whole(found.value.get_ref()).and_then(|number| u64::try_from(number).ok());
         let number = number.filter(|number| (bounds.0..=bounds.1).contains(number));
         if number.is_none() {
@@ -120,11 +105,7 @@ impl<'i> Reader<'i> {
         };
         let seconds = number(found.value.get_ref()).filter(|s| (0.001..=DAY).contains(s));
         if seconds.is_none() {
-            self.refuse_type(
-                &found,
-                "number",
-                "must be a number of seconds from 0.001 to 86400 (a day)",
-            );
+            self.refuse_type(&found, "number", "must be a number of seconds from 0.001 to 86400 (a day)");
         }
         Duration::from_secs_f64(seconds.unwrap_or(default))
     }
@@ -133,22 +114,13 @@ impl<'i> Reader<'i> {
     pub(super) fn as_number(&mut self, found: &Found<'_>, bounds: (f64, f64)) -> Option<f64> {
         let number = number(found.value.get_ref()).filter(|n| (bounds.0..=bounds.1).contains(n));
         if number.is_none() {
-            self.refuse_type(
-                found,
-                "number",
-                &format!("must be a number from {} to {}", bounds.0, bounds.1),
-            );
+            self.refuse_type(found, "number", &format!("must be a number from {} to {}", bounds.0, bounds.1));
         }
         number
     }
 
     /// One of a few words.
-    pub(super) fn choice<T: Copy>(
-        &mut self,
-        key: &'static str,
-        choices: &[(&str, T)],
-        default: T,
-    ) -> T {
+    pub(super) fn choice<T: Copy>(&mut self, key: &'static str, choices: &[(&str, T)], default: T) -> T {
         let Some(found) = self.take(key) else {
             return default;
         };
@@ -156,15 +128,8 @@ impl<'i> Reader<'i> {
         if let Some((_, value)) = choices.iter().find(|(name, _)| Some(*name) == word) {
             return *value;
         }
-        let names: Vec<String> = choices
-            .iter()
-            .map(|(name, _)| format!("\"{name}\""))
-            .collect();
-        self.refuse_type(
-            &found,
-            "string",
-            &format!("must be one of {}", names.join(", ")),
-        );
+        let names: Vec<String> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+        self.refuse_type(&found, "string", &format!("must be one of {}", names.join(", ")));
         default
     }
 
@@ -181,11 +146,7 @@ impl<'i> Reader<'i> {
     }
 
     /// A text; empty means that the key is not given, as it did for the predecessor.
-    pub(super) fn string(
-        &mut self,
-        key: &'static str,
-        accepted: &str,
-    ) -> Option<(String, Found<'i>)> {
+    pub(super) fn string(&mut self, key: &'static str, accepted: &str) -> Option<(String, Found<'i>)> {
         let found = self.take(key)?;
         let Some(text) = found.value.get_ref().as_str().map(str::to_owned) else {
             self.refuse_type(&found, "string", accepted);
@@ -227,11 +188,7 @@ impl<'i> Reader<'i> {
                 Some(name) => format!("did you mean {name}?"),
                 None => format!("the keys are {}", self.known.join(", ")),
             };
-            let what = if value.get_ref().is_table() {
-                "table"
-            } else {
-                "key"
-            };
+            let what = if value.get_ref().is_table() { "table" } else { "key" };
             let text = format!("{}: unknown {what}; {hint}", Quoted(key.get_ref()));
             self.problem(Some(key.span().start), text);
         }
@@ -246,20 +203,11 @@ pub(super) fn accepted_integer(bounds: (u64, u64)) -> String {
 }
 
 fn article(kind: &str) -> &'static str {
-    if kind.starts_with(['a', 'i']) {
-        "an"
-    } else {
-        "a"
-    }
+    if kind.starts_with(['a', 'i']) { "an" } else { "a" }
 }
 
 fn line(text: &str, at: usize) -> usize {
-    text.as_bytes()
-        .iter()
-        .take(at)
-        .filter(|byte| **byte == b'\n')
-        .count()
-        + 1
+    text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1
 }
 
 fn whole(value: &DeValue<'_>) -> Option<i64> {
@@ -287,6 +235,5 @@ fn closest(key: &str, known: &[&'static str]) -> Option<&'static str> {
     let key = key.to_lowercase().replace('-', "_");
     let alike = |name: &&'static str| (strsim::normalized_damerau_levenshtein(&key, name), *name);
     let best = known.iter().map(alike).max_by(|a, b| a.0.total_cmp(&b.0));
-    best.filter(|(alike, _)| *alike >= ALIKE)
-        .map(|(_, name)| name)
+    best.filter(|(alike, _)| *alike >= ALIKE).map(|(_, name)| name)
 }

@@ -23,17 +23,7 @@ struct Page(String);
 
 impl Page {
     fn config(&mut self, config: &Config) -> fmt::Result {
-        let Config {
-            name,
-            listen,
-            log,
-            tls,
-            ebpf,
-            timeouts,
-            limits,
-            exclude_ports,
-            community_id_seed,
-        } = config;
+        let Config { name, listen, log, tls, ebpf, timeouts, limits, exclude_ports, community_id_seed } = config;
         self.key("name", text(name))?;
         self.key("ip", text(&listen.ip().to_string()))?;
         self.key("port", listen.port())?;
@@ -55,10 +45,7 @@ impl Page {
             }),
         )?;
         self.key("log_rotate_bytes", log.rotate_bytes)?;
-        self.key(
-            "log_rotate_seconds",
-            log.rotate_age.map_or(0, |age| age.as_secs()),
-        )?;
+        self.key("log_rotate_seconds", log.rotate_age.map_or(0, |age| age.as_secs()))?;
         self.key("log_keep_files", log.keep_files)?;
         self.key("log_keep_bytes", log.keep_bytes)?;
         self.key(
@@ -73,16 +60,8 @@ impl Page {
         self.heading("TLS")?;
         self.key("tls", text(if tls.enabled { "auto" } else { "off" }))?;
         let files = tls.certificate.as_ref();
-        self.path(
-            "cert_path",
-            files.map(|files| files.chain.as_path()),
-            "certificates are made per server name",
-        )?;
-        self.path(
-            "key_path",
-            files.map(|files| files.key.as_path()),
-            "one key per start",
-        )?;
+        self.path("cert_path", files.map(|files| files.chain.as_path()), "certificates are made per server name")?;
+        self.path("key_path", files.map(|files| files.key.as_path()), "one key per start")?;
         self.key("tls_client_certificates", tls.ask_client_certificate)?;
 
         self.heading("eBPF")?;
@@ -94,11 +73,7 @@ impl Page {
                 EbpfMode::Required => "required",
             }),
         )?;
-        self.path(
-            "cgroup_path",
-            ebpf.cgroup_path.as_deref(),
-            "found in /proc/self/mountinfo",
-        )?;
+        self.path("cgroup_path", ebpf.cgroup_path.as_deref(), "found in /proc/self/mountinfo")?;
         self.path("bpf_pin_path", Some(&ebpf.pin_path), "")?;
         self.key("ebpf_syn_entries", ebpf.syn_entries)?;
         self.key("ebpf_origin_entries", ebpf.origin_entries)?;
@@ -121,10 +96,7 @@ impl Page {
         self.key("rate_limit_per_second", float(limits.rate_per_second))?;
         self.key("rate_limit_burst", float(limits.rate_burst))?;
         self.key("max_sources", limits.sources)?;
-        self.key(
-            "rejected_interval_seconds",
-            seconds(limits.rejected_interval),
-        )
+        self.key("rejected_interval_seconds", seconds(limits.rejected_interval))
     }
 
     fn heading(&mut self, heading: &str) -> fmt::Result {
@@ -154,11 +126,7 @@ fn text(text: &str) -> Value {
 /// Whole numbers without a decimal point, as people write them.
 #[allow(clippy::cast_possible_truncation)] // below 2^53 and whole: exact
 fn float(number: f64) -> Value {
-    if number.fract() == 0.0 && number.abs() < 9e15 {
-        Value::from(number as i64)
-    } else {
-        Value::from(number)
-    }
+    if number.fract() == 0.0 && number.abs() < 9e15 { Value::from(number as i64) } else { Value::from(number) }
 }
 
 /// Exact for every duration that can be configured: below a day, nanoseconds fit into the 53 bits of a float.

@@ -22,9 +22,7 @@ fn loaded(text: &str) -> Config {
 
 /// The messages for the least file with some lines more; the first of these is line 3.
 fn refusal(lines: &str) -> String {
-    load(&format!("{LEAST}{lines}\n"))
-        .expect_err("an invalid configuration")
-        .to_string()
+    load(&format!("{LEAST}{lines}\n")).expect_err("an invalid configuration").to_string()
 }
 
 #[track_caller]
@@ -36,10 +34,7 @@ fn assert_refused(lines: &str, message: &str) {
 fn everything_but_the_address_has_a_default() {
     let config = loaded(LEAST);
     let expected = Config {
-        name: nix::unistd::gethostname()
-            .expect("host name")
-            .into_string()
-            .expect("UTF-8"),
+        name: nix::unistd::gethostname().expect("host name").into_string().expect("UTF-8"),
         listen: "0.0.0.0:8080".parse().expect("address"),
         log: Log {
             file: None,
@@ -51,11 +46,7 @@ fn everything_but_the_address_has_a_default() {
             compress: Compress::None,
             queue_bytes: 8_388_608,
         },
-        tls: Tls {
-            enabled: true,
-            certificate: None,
-            ask_client_certificate: false,
-        },
+        tls: Tls { enabled: true, certificate: None, ask_client_certificate: false },
         ebpf: Ebpf {
             mode: EbpfMode::Auto,
             cgroup_path: None,
@@ -96,8 +87,7 @@ struct Files(PathBuf);
 
 impl Files {
     fn new(test: &str) -> Self {
-        let directory =
-            std::env::temp_dir().join(format!("spip-config-{test}-{}", std::process::id()));
+        let directory = std::env::temp_dir().join(format!("spip-config-{test}-{}", std::process::id()));
         std::fs::create_dir_all(&directory).expect("directory");
         std::fs::write(directory.join("cert.pem"), "certificate").expect("file");
         std::fs::write(directory.join("key.pem"), "key").expect("file");
@@ -156,9 +146,7 @@ rejected_interval_seconds = 60
 #[test]
 fn every_key_is_read() {
     let files = Files::new("full");
-    let config = Config::from_str(FULL, &files.config())
-        .expect("valid")
-        .config;
+    let config = Config::from_str(FULL, &files.config()).expect("valid").config;
     let expected = Config {
         name: "sensor \"7\"".to_owned(),
         listen: "[::]:9000".parse().expect("address"),
@@ -174,10 +162,7 @@ fn every_key_is_read() {
         },
         tls: Tls {
             enabled: true,
-            certificate: Some(CertificateFiles {
-                chain: files.0.join("cert.pem"),
-                key: files.0.join("key.pem"),
-            }),
+            certificate: Some(CertificateFiles { chain: files.0.join("cert.pem"), key: files.0.join("key.pem") }),
             ask_client_certificate: true,
         },
         ebpf: Ebpf {
@@ -213,16 +198,9 @@ fn every_key_is_read() {
 #[test]
 fn the_effective_configuration_loads_to_the_same() {
     let files = Files::new("round-trip");
-    for text in [
-        LEAST,
-        FULL,
-        "ip = \"2001:db8::1\"\nport = 65535\ntls = \"off\"\nfsync = \"always\"\nebpf = \"off\"",
-    ] {
-        let config = Config::from_str(text, &files.config())
-            .expect("valid")
-            .config;
-        let again =
-            Config::from_str(&config.to_toml(), Path::new("/elsewhere/spip.toml")).expect("valid");
+    for text in [LEAST, FULL, "ip = \"2001:db8::1\"\nport = 65535\ntls = \"off\"\nfsync = \"always\"\nebpf = \"off\""] {
+        let config = Config::from_str(text, &files.config()).expect("valid").config;
+        let again = Config::from_str(&config.to_toml(), Path::new("/elsewhere/spip.toml")).expect("valid");
         assert_eq!(again.config, config);
         assert_eq!(again.warnings, Vec::<String>::new());
     }
@@ -232,10 +210,7 @@ fn the_effective_configuration_loads_to_the_same() {
 fn the_effective_configuration_names_every_key() {
     let shown = loaded(LEAST).to_toml();
     let refused = refusal("zzz = 1");
-    let known = refused
-        .split_once("the keys are ")
-        .expect("a list of keys")
-        .1;
+    let known = refused.split_once("the keys are ").expect("a list of keys").1;
     for key in known.split(", ").filter(|key| *key != "loom") {
         assert!(
             shown.contains(&format!("\n{key} = "))
@@ -257,10 +232,7 @@ fn the_documentation_states_every_key_and_its_default() {
                 "ip" | "port" => "required".to_owned(),
                 _ => format!("`{default}`"),
             };
-            assert!(
-                page.contains(&format!("| `{key}` | {default} |")),
-                "{key}, default {default}"
-            );
+            assert!(page.contains(&format!("| `{key}` | {default} |")), "{key}, default {default}");
         } else if let Some((key, _)) = line.trim_start_matches("# ").split_once(':') {
             assert!(page.contains(&format!("| `{key}` |")), "{key}");
         }
@@ -270,11 +242,7 @@ fn the_documentation_states_every_key_and_its_default() {
 #[test]
 fn the_full_example_of_the_documentation_loads() {
     let page = include_str!("../../../docs/configuration.md");
-    let examples: Vec<&str> = page
-        .split("```toml\n")
-        .skip(1)
-        .filter_map(|part| part.split("```").next())
-        .collect();
+    let examples: Vec<&str> = page.split("```toml\n").skip(1).filter_map(|part| part.split("```").next()).collect();
     assert_eq!(examples.len(), 2, "a small and a full example");
     let files = Files::new("documentation");
     for example in examples {
@@ -309,17 +277,13 @@ token = "secret"
     assert!((config.limits.rate_per_second, config.limits.rate_burst) == (20.0, 50_000.0));
     assert_eq!(
         warnings,
-        [
-            "/etc/spip/spip.toml:14: [loom] is not supported yet and does nothing: records go to the log only"
-        ]
+        ["/etc/spip/spip.toml:14: [loom] is not supported yet and does nothing: records go to the log only"]
     );
 }
 
 #[test]
 fn zero_means_the_default_where_it_did_for_the_predecessor() {
-    let text = format!(
-        "{LEAST}read_timeout_seconds = 0\nwrite_timeout_seconds = 0\nrate_limit_burst = 0\n"
-    );
+    let text = format!("{LEAST}read_timeout_seconds = 0\nwrite_timeout_seconds = 0\nrate_limit_burst = 0\n");
     let Loaded { config, warnings } = load(&text).expect("valid");
     assert_eq!(config, loaded(LEAST));
     assert_eq!(
@@ -338,20 +302,12 @@ fn a_key_below_loom_is_named_in_its_warning() {
     let Loaded { config, warnings } = load(&text).expect("valid");
     assert_eq!(config.ebpf.mode, EbpfMode::Auto);
     assert_eq!(warnings.len(), 1);
-    assert!(
-        warnings[0].contains("ebpf below it belongs to it, too"),
-        "{warnings:?}"
-    );
+    assert!(warnings[0].contains("ebpf below it belongs to it, too"), "{warnings:?}");
 }
 
 #[test]
 fn a_rate_of_zero_turns_the_limit_off() {
-    assert!(
-        loaded(&format!("{LEAST}rate_limit_per_second = 0\n"))
-            .limits
-            .rate_per_second
-            == 0.0
-    );
+    assert!(loaded(&format!("{LEAST}rate_limit_per_second = 0\n")).limits.rate_per_second == 0.0);
 }
 
 #[test]
@@ -359,10 +315,5 @@ fn a_file_is_loaded_from_disk() {
     let files = Files::new("disk");
     std::fs::write(files.config(), FULL).expect("file");
     let config = Config::load(&files.config()).expect("valid").config;
-    assert_eq!(
-        config,
-        Config::from_str(FULL, &files.config())
-            .expect("valid")
-            .config
-    );
+    assert_eq!(config, Config::from_str(FULL, &files.config()).expect("valid").config);
 }

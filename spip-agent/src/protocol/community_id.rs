@@ -33,20 +33,11 @@ impl CommunityId {
     ///
     /// Addresses are made canonical first: an observer on the wire never sees `::ffff:a.b.c.d`.
     #[must_use]
-    pub fn new(
-        transport: Transport,
-        seed: u16,
-        source: SocketAddr,
-        destination: SocketAddr,
-    ) -> Self {
+    pub fn new(transport: Transport, seed: u16, source: SocketAddr, destination: SocketAddr) -> Self {
         let source = (Octets::new(source.ip()), source.port());
         let destination = (Octets::new(destination.ip()), destination.port());
         let forward = (source.0.as_slice(), source.1) <= (destination.0.as_slice(), destination.1);
-        let (low, high) = if forward {
-            (source, destination)
-        } else {
-            (destination, source)
-        };
+        let (low, high) = if forward { (source, destination) } else { (destination, source) };
         let digest = Sha1::new()
             .chain_update(seed.to_be_bytes())
             .chain_update(low.0.as_slice())
@@ -138,14 +129,10 @@ mod tests {
 
     fn vectors() -> Vec<(Transport, SocketAddr, SocketAddr, String)> {
         let all: Vec<Value> =
-            serde_json::from_str(include_str!("../../fixtures/community_id_seed0.json"))
-                .expect("fixture");
+            serde_json::from_str(include_str!("../../fixtures/community_id_seed0.json")).expect("fixture");
         let endpoint = |vector: &Value, address: &str, port: &str| {
             let address: IpAddr = vector[address].as_str()?.parse().ok()?;
-            Some(SocketAddr::new(
-                address,
-                vector[port].as_u64()?.try_into().ok()?,
-            ))
+            Some(SocketAddr::new(address, vector[port].as_u64()?.try_into().ok()?))
         };
         all.iter()
             .filter_map(|vector| {
@@ -168,56 +155,32 @@ mod tests {
     #[test]
     fn every_baseline_flow_with_ports_has_its_published_identifier() {
         let vectors = vectors();
-        assert_eq!(
-            vectors.len(),
-            8,
-            "the baseline has eight flows of TCP, UDP and SCTP"
-        );
+        assert_eq!(vectors.len(), 8, "the baseline has eight flows of TCP, UDP and SCTP");
         for (transport, source, destination, expected) in vectors {
             let id = CommunityId::new(transport, 0, source, destination);
             assert_eq!(id.to_string(), expected, "{source} -> {destination}");
             assert_eq!(id.as_bytes(), expected.as_bytes());
-            assert_eq!(
-                CommunityId::new(transport, 0, destination, source),
-                id,
-                "either direction"
-            );
+            assert_eq!(CommunityId::new(transport, 0, destination, source), id, "either direction");
         }
     }
 
     #[test]
     fn the_seed_changes_the_identifier() {
-        let (source, destination) = (
-            "192.0.2.1:1".parse().expect("a"),
-            "192.0.2.2:2".parse().expect("b"),
-        );
-        assert_ne!(
-            community_id(0, source, destination),
-            community_id(1, source, destination)
-        );
+        let (source, destination) = ("192.0.2.1:1".parse().expect("a"), "192.0.2.2:2".parse().expect("b"));
+        assert_ne!(community_id(0, source, destination), community_id(1, source, destination));
     }
 
     #[test]
     fn a_mapped_address_counts_as_ipv4() {
-        let plain = community_id(
-            0,
-            "192.0.2.1:5".parse().expect("a"),
-            "192.0.2.2:6".parse().expect("b"),
-        );
-        let mapped = community_id(
-            0,
-            "[::ffff:192.0.2.1]:5".parse().expect("a"),
-            "[::ffff:192.0.2.2]:6".parse().expect("b"),
-        );
+        let plain = community_id(0, "192.0.2.1:5".parse().expect("a"), "192.0.2.2:6".parse().expect("b"));
+        let mapped =
+            community_id(0, "[::ffff:192.0.2.1]:5".parse().expect("a"), "[::ffff:192.0.2.2]:6".parse().expect("b"));
         assert_eq!(plain, mapped);
     }
 
     #[test]
     fn the_port_decides_the_order_of_equal_addresses() {
-        let (low, high) = (
-            "192.0.2.1:80".parse().expect("a"),
-            "192.0.2.1:8080".parse().expect("b"),
-        );
+        let (low, high) = ("192.0.2.1:80".parse().expect("a"), "192.0.2.1:8080".parse().expect("b"));
         assert_eq!(community_id(0, low, high), community_id(0, high, low));
     }
 }

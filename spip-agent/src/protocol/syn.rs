@@ -30,12 +30,7 @@ impl SynOptions {
     /// Reads the raw option bytes of a TCP header, as sent.
     #[must_use]
     pub fn parse(raw: &[u8]) -> Self {
-        let mut options = Self {
-            kinds: [0; MAX_OPTIONS_BYTES],
-            count: 0,
-            mss: None,
-            scale: None,
-        };
+        let mut options = Self { kinds: [0; MAX_OPTIONS_BYTES], count: 0, mss: None, scale: None };
         let mut rest = &raw[..raw.len().min(MAX_OPTIONS_BYTES)];
         while let [kind, after @ ..] = rest {
             options.note(*kind);
@@ -63,10 +58,7 @@ impl SynOptions {
     /// The fingerprint of a SYN with these options and this window, for display.
     #[must_use]
     pub fn muonfp(&self, window: u16) -> MuonFp<'_> {
-        MuonFp {
-            window,
-            options: self,
-        }
+        MuonFp { window, options: self }
     }
 
     fn note(&mut self, kind: u8) {
@@ -128,9 +120,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const LINUX: [u8; 20] = [
-        2, 4, 0x05, 0xb4, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7,
-    ];
+    const LINUX: [u8; 20] = [2, 4, 0x05, 0xb4, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7];
 
     fn muonfp(window: u16, raw: &[u8]) -> String {
         SynOptions::parse(raw).muonfp(window).to_string()

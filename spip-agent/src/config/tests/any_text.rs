@@ -6,11 +6,7 @@ use super::*;
 
 /// Lines that look like a configuration and mostly are not one.
 fn line_like() -> impl Strategy<Value = String> {
-    let known = refusal("zzz = 1")
-        .split_once("the keys are ")
-        .expect("list")
-        .1
-        .to_owned();
+    let known = refusal("zzz = 1").split_once("the keys are ").expect("list").1.to_owned();
     let keys: Vec<String> = known.split(", ").map(str::to_owned).collect();
     let value = prop_oneof![
         any::<i64>().prop_map(|n| n.to_string()),

@@ -15,100 +15,50 @@ fn an_address_and_a_port_are_required() {
 
 #[test]
 fn an_address_is_not_a_name_and_not_a_group() {
-    for ip in [
-        "localhost",
-        "[::]",
-        "0.0.0.0:80",
-        "224.0.0.1",
-        "ff02::1",
-        "",
-        "fe80::1%eth0",
-    ] {
-        let message = load(&format!("ip = \"{ip}\"\nport = 1"))
-            .expect_err(ip)
-            .to_string();
-        let start =
-            format!("/etc/spip/spip.toml:1: ip = \"{ip}\": must be the IP address to listen on");
+    for ip in ["localhost", "[::]", "0.0.0.0:80", "224.0.0.1", "ff02::1", "", "fe80::1%eth0"] {
+        let message = load(&format!("ip = \"{ip}\"\nport = 1")).expect_err(ip).to_string();
+        let start = format!("/etc/spip/spip.toml:1: ip = \"{ip}\": must be the IP address to listen on");
         assert!(message.starts_with(&start), "{message}");
     }
 }
 
 #[test]
 fn a_mapped_listen_address_is_ipv4() {
-    assert_eq!(
-        loaded("ip = \"::ffff:192.0.2.1\"\nport = 1")
-            .listen
-            .to_string(),
-        "192.0.2.1:1"
-    );
+    assert_eq!(loaded("ip = \"::ffff:192.0.2.1\"\nport = 1").listen.to_string(), "192.0.2.1:1");
 }
 
 #[test]
 fn a_port_outside_its_bounds_is_refused() {
     for port in ["0", "65536", "-1", "99999999999999999999"] {
-        let message = load(&format!("ip = \"::\"\nport = {port}"))
-            .expect_err(port)
-            .to_string();
-        assert_eq!(
-            message,
-            format!("{FILE}:2: port = {port}: must be a whole number from 1 to 65535")
-        );
+        let message = load(&format!("ip = \"::\"\nport = {port}")).expect_err(port).to_string();
+        assert_eq!(message, format!("{FILE}:2: port = {port}: must be a whole number from 1 to 65535"));
     }
 }
 
 #[test]
 fn a_wrong_type_is_named() {
-    let message = load("ip = 1\nport = \"80\"")
-        .expect_err("types")
-        .to_string();
-    assert!(
-        message.contains(":1: ip = 1: is an integer; must be the IP address"),
-        "{message}"
-    );
-    assert!(
-        message.ends_with(":2: port = \"80\": is a string; must be a whole number from 1 to 65535"),
-        "{message}"
-    );
-    assert_refused(
-        "tls = true",
-        "tls = true: is a boolean; must be one of \"auto\", \"off\"",
-    );
-    assert_refused(
-        "fsync = 1.5",
-        "fsync = 1.5: is a float; must be one of \"never\", \"interval\", \"always\"",
-    );
-    assert_refused(
-        "log_compress = []",
-        "log_compress = []: is an array; must be one of \"none\", \"zstd\"",
-    );
+    let message = load("ip = 1\nport = \"80\"").expect_err("types").to_string();
+    assert!(message.contains(":1: ip = 1: is an integer; must be the IP address"), "{message}");
+    assert!(message.ends_with(":2: port = \"80\": is a string; must be a whole number from 1 to 65535"), "{message}");
+    assert_refused("tls = true", "tls = true: is a boolean; must be one of \"auto\", \"off\"");
+    assert_refused("fsync = 1.5", "fsync = 1.5: is a float; must be one of \"never\", \"interval\", \"always\"");
+    assert_refused("log_compress = []", "log_compress = []: is an array; must be one of \"none\", \"zstd\"");
     assert_refused(
         "name = {}",
         "name = {}: is a table; must be a text of at most 255 bytes without control characters",
     );
-    assert_refused(
-        "log_file = 1979-05-27",
-        "log_file = 1979-05-27: is a datetime; must be a path",
-    );
+    assert_refused("log_file = 1979-05-27", "log_file = 1979-05-27: is a datetime; must be a path");
     assert_refused(
         "tls_client_certificates = \"yes\"",
         "tls_client_certificates = \"yes\": is a string; must be true or false",
     );
-    assert_refused(
-        "loom = 1",
-        "loom = 1: is an integer; must be a table, [loom]",
-    );
+    assert_refused("loom = 1", "loom = 1: is an integer; must be a table, [loom]");
 }
 
 #[test]
 fn a_word_outside_its_choices_is_refused() {
-    assert_refused(
-        "ebpf = \"on\"",
-        "ebpf = \"on\": must be one of \"auto\", \"off\", \"required\"",
-    );
-    assert_refused(
-        "tls = \"OFF\"",
-        "tls = \"OFF\": must be one of \"auto\", \"off\"",
-    );
+    assert_refused("ebpf = \"on\"", "ebpf = \"on\": must be one of \"auto\", \"off\", \"required\"");
+    assert_refused("tls = \"OFF\"", "tls = \"OFF\": must be one of \"auto\", \"off\"");
 }
 
 #[test]
@@ -125,9 +75,7 @@ fn a_duration_is_positive_finite_and_sane() {
         for value in ["-1", "0.0", "nan", "inf", "-inf", "86401", "1e400"] {
             assert_refused(
                 &format!("{key} = {value}"),
-                &format!(
-                    "{key} = {value}: must be a number of seconds from 0.001 to 86400 (a day)"
-                ),
+                &format!("{key} = {value}: must be a number of seconds from 0.001 to 86400 (a day)"),
             );
         }
     }
@@ -166,10 +114,7 @@ fn a_number_outside_its_bounds_is_refused() {
             &format!("rate_limit_per_second = {value}: must be a number from 0 to 1000000000"),
         );
     }
-    assert_refused(
-        "rate_limit_burst = 0.5",
-        "rate_limit_burst = 0.5: must be a number from 1 to 1000000000",
-    );
+    assert_refused("rate_limit_burst = 0.5", "rate_limit_burst = 0.5: must be a number from 1 to 1000000000");
 }
 
 #[test]
@@ -178,47 +123,29 @@ fn one_connection_fits_into_the_memory_of_all() {
         "payload_memory_bytes = 1000",
         "payload_memory_bytes = 1000: must be at least payload_limit_bytes (65536), or no connection could fill it",
     );
-    assert!(
-        refusal("payload_limit_bytes = 1000000000")
-            .contains("payload_memory_bytes = 134217728: must be at least")
-    );
+    assert!(refusal("payload_limit_bytes = 1000000000").contains("payload_memory_bytes = 134217728: must be at least"));
 }
 
 #[test]
 fn excluded_ports_are_numbers_and_ranges() {
     let accepted = "must be an array of ports from 1 to 65535 and ranges such as \"8000-8100\"";
-    assert_refused(
-        "exclude_ports = 22",
-        &format!("exclude_ports = 22: is an integer; {accepted}"),
-    );
-    for (element, kind) in [
-        ("0", ""),
-        ("65536", ""),
-        ("1.5", "is a float; "),
-        ("true", "is a boolean; "),
-        ("[22]", "is an array; "),
-    ] {
+    assert_refused("exclude_ports = 22", &format!("exclude_ports = 22: is an integer; {accepted}"));
+    for (element, kind) in
+        [("0", ""), ("65536", ""), ("1.5", "is a float; "), ("true", "is a boolean; "), ("[22]", "is an array; ")]
+    {
         assert_refused(
             &format!("exclude_ports = [22, {element}]"),
             &format!("exclude_ports = {element}: {kind}{accepted}"),
         );
     }
-    for element in [
-        "90-80", "0-5", "1-65536", "-5", "5-", "a-b", "", "1-2-3", "+1-2", "22,23",
-    ] {
+    for element in ["90-80", "0-5", "1-65536", "-5", "5-", "a-b", "", "1-2-3", "+1-2", "22,23"] {
         assert_refused(
             &format!("exclude_ports = [\"{element}\"]"),
             &format!("exclude_ports = \"{element}\": {accepted}"),
         );
     }
-    assert_eq!(
-        loaded(&format!("{LEAST}exclude_ports = [\"1-65535\", 65535]")).exclude_ports,
-        [(1, 65_535)]
-    );
-    assert_eq!(
-        loaded(&format!("{LEAST}exclude_ports = [\" 5 - 7 \", \"9\"]")).exclude_ports,
-        [(5, 7), (9, 9)]
-    );
+    assert_eq!(loaded(&format!("{LEAST}exclude_ports = [\"1-65535\", 65535]")).exclude_ports, [(1, 65_535)]);
+    assert_eq!(loaded(&format!("{LEAST}exclude_ports = [\" 5 - 7 \", \"9\"]")).exclude_ports, [(5, 7), (9, 9)]);
 }
 
 #[test]
@@ -231,10 +158,7 @@ fn a_misspelt_key_gets_a_suggestion() {
         ("certpath", "cert_path"),
         ("max_session_per_source", "max_sessions_per_source"),
     ] {
-        assert_refused(
-            &format!("{wrong} = 1"),
-            &format!("{wrong}: unknown key; did you mean {right}?"),
-        );
+        assert_refused(&format!("{wrong} = 1"), &format!("{wrong}: unknown key; did you mean {right}?"));
     }
     assert_refused("[lom]\nx = 1", "lom: unknown table; did you mean loom?");
 }
@@ -243,9 +167,7 @@ fn a_misspelt_key_gets_a_suggestion() {
 fn an_unknown_key_gets_the_list_and_its_value_stays_unsaid() {
     let message = refusal("api_token_of_something = \"secret\"");
     assert!(
-        message.starts_with(
-            "/etc/spip/spip.toml:3: api_token_of_something: unknown key; the keys are ip, port, "
-        ),
+        message.starts_with("/etc/spip/spip.toml:3: api_token_of_something: unknown key; the keys are ip, port, "),
         "{message}"
     );
     assert!(!message.contains("secret"));
@@ -253,17 +175,9 @@ fn an_unknown_key_gets_the_list_and_its_value_stays_unsaid() {
 
 #[test]
 fn all_problems_are_named_at_once_in_the_order_of_the_file() {
-    let message = load("tls = 3\nip = \"x\"\nprot = 80\nfsync = \"no\"")
-        .expect_err("invalid")
-        .to_string();
-    let places: Vec<&str> = message
-        .lines()
-        .filter_map(|line| line.split(": ").nth(1))
-        .collect();
-    assert_eq!(
-        places,
-        ["port", "tls = 3", "ip = \"x\"", "prot", "fsync = \"no\""]
-    );
+    let message = load("tls = 3\nip = \"x\"\nprot = 80\nfsync = \"no\"").expect_err("invalid").to_string();
+    let places: Vec<&str> = message.lines().filter_map(|line| line.split(": ").nth(1)).collect();
+    assert_eq!(places, ["port", "tls = 3", "ip = \"x\"", "prot", "fsync = \"no\""]);
 }
 
 #[test]
@@ -283,16 +197,11 @@ fn a_certificate_and_its_key_come_together() {
     let files = Files::new("pair");
     for (given, other) in [("cert_path", "key_path"), ("key_path", "cert_path")] {
         let text = format!("{LEAST}{given} = \"cert.pem\"\n");
-        let message = Config::from_str(&text, &files.config())
-            .expect_err("one alone")
-            .to_string();
+        let message = Config::from_str(&text, &files.config()).expect_err("one alone").to_string();
         let file = files.config();
         assert_eq!(
             message,
-            format!(
-                "{}:3: {given} = \"cert.pem\": is given without {other}; give both, or neither",
-                file.display()
-            )
+            format!("{}:3: {given} = \"cert.pem\": is given without {other}; give both, or neither", file.display())
         );
     }
 }
@@ -301,9 +210,7 @@ fn a_certificate_and_its_key_come_together() {
 fn an_unreadable_certificate_is_refused() {
     let files = Files::new("missing");
     let text = format!("{LEAST}cert_path = \"no.pem\"\nkey_path = \".\"\n");
-    let message = Config::from_str(&text, &files.config())
-        .expect_err("missing")
-        .to_string();
+    let message = Config::from_str(&text, &files.config()).expect_err("missing").to_string();
     let (file, directory) = (files.config(), files.0.clone());
     let (file, directory) = (file.display(), directory.display());
     assert_eq!(
@@ -321,25 +228,17 @@ fn an_unreadable_certificate_is_refused() {
 fn a_certificate_that_is_not_used_is_said() {
     let files = Files::new("unused");
     let text = format!("{LEAST}tls = \"off\"\ncert_path = \"cert.pem\"\nkey_path = \"key.pem\"\n");
-    let warnings = Config::from_str(&text, &files.config())
-        .expect("valid")
-        .warnings;
+    let warnings = Config::from_str(&text, &files.config()).expect("valid").warnings;
     assert_eq!(
         warnings,
-        [format!(
-            "{}: cert_path and key_path are not used, because tls = \"off\"",
-            files.config().display()
-        )]
+        [format!("{}: cert_path and key_path are not used, because tls = \"off\"", files.config().display())]
     );
 }
 
 #[test]
 fn a_relative_log_file_is_in_the_working_directory() {
     let here = std::env::current_dir().expect("directory");
-    assert_eq!(
-        loaded(&format!("{LEAST}log_file = \"spip.json\"")).log.file,
-        Some(here.join("spip.json"))
-    );
+    assert_eq!(loaded(&format!("{LEAST}log_file = \"spip.json\"")).log.file, Some(here.join("spip.json")));
 }
 
 #[test]
@@ -354,72 +253,41 @@ fn paths_into_the_kernel_are_absolute() {
 
 #[test]
 fn a_path_holds_no_zero_byte() {
-    assert_refused(
-        "log_file = \"a\\u0000b\"",
-        "log_file = \"a\\u0000b\": holds a zero byte; must be a path",
-    );
+    assert_refused("log_file = \"a\\u0000b\"", "log_file = \"a\\u0000b\": holds a zero byte; must be a path");
 }
 
 #[test]
 fn a_name_is_short_and_printable() {
     let accepted = "must be a text of at most 255 bytes without control characters";
     assert_refused("name = \"a\\nb\"", &format!("name = \"a\\nb\": {accepted}"));
-    assert!(
-        refusal(&format!("name = \"{}\"", "x".repeat(256))).ends_with(&format!("…: {accepted}"))
-    );
+    assert!(refusal(&format!("name = \"{}\"", "x".repeat(256))).ends_with(&format!("…: {accepted}")));
 }
 
 #[test]
 fn a_value_in_a_message_is_one_short_line() {
     let message = refusal(&format!("tls = \"\"\"\n\x7f{}\"\"\"", "x\n".repeat(1000)));
     assert_eq!(message.lines().count(), 1);
-    assert!(
-        message.len() < 400 && !message.contains('\x7f'),
-        "{message:?}"
-    );
+    assert!(message.len() < 400 && !message.contains('\x7f'), "{message:?}");
 }
 
 #[test]
 fn an_unreadable_file_is_named() {
-    let message = Config::load(Path::new("/nonexistent/spip.toml"))
-        .expect_err("missing")
-        .to_string();
-    assert_eq!(
-        message,
-        "cannot read the configuration /nonexistent/spip.toml: No such file or directory (os error 2)"
-    );
-    let message = Config::load(Path::new("/"))
-        .expect_err("a directory")
-        .to_string();
-    assert_eq!(
-        message,
-        "cannot read the configuration /: Is a directory (os error 21)"
-    );
+    let message = Config::load(Path::new("/nonexistent/spip.toml")).expect_err("missing").to_string();
+    assert_eq!(message, "cannot read the configuration /nonexistent/spip.toml: No such file or directory (os error 2)");
+    let message = Config::load(Path::new("/")).expect_err("a directory").to_string();
+    assert_eq!(message, "cannot read the configuration /: Is a directory (os error 21)");
 }
 
 #[test]
 fn a_file_without_end_is_not_read_to_its_end() {
-    let message = Config::load(Path::new("/dev/zero"))
-        .expect_err("endless")
-        .to_string();
-    assert_eq!(
-        message,
-        "/dev/zero: larger than 1048576 bytes: not a configuration file"
-    );
+    let message = Config::load(Path::new("/dev/zero")).expect_err("endless").to_string();
+    assert_eq!(message, "/dev/zero: larger than 1048576 bytes: not a configuration file");
 }
 
 #[test]
 fn a_file_that_is_not_utf8_is_refused_with_its_line() {
     let files = Files::new("utf8");
     std::fs::write(files.config(), b"ip = \"::\"\nname = \"\xff\"\n").expect("file");
-    let message = Config::load(&files.config())
-        .expect_err("not UTF-8")
-        .to_string();
-    assert_eq!(
-        message,
-        format!(
-            "{}:2: not valid UTF-8: a configuration file is UTF-8 text",
-            files.config().display()
-        )
-    );
+    let message = Config::load(&files.config()).expect_err("not UTF-8").to_string();
+    assert_eq!(message, format!("{}:2: not valid UTF-8: a configuration file is UTF-8 text", files.config().display()));
 }

@@ -1,0 +1,302 @@
+//! Loads the object and attaches its programs, with as much as the machine allows.
+//!
+//! The programs learn the listener's port, its namespace and whether the observer is there from constants, before the
+//! verifier sees them: so the packet socket is made first, and the object is loaded again where the observer turns
+//! out to be impossible after all. Likewise without pins, where the maps cannot be made with them.
+
+use std::error::Error as StdError;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use aya::maps::{Map, MapData, MapError, MapType, PerCpuArray};
+use aya::programs::{CgroupAttachMode, ProgramError, SockOps, SocketFilter};
+use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+use spip_common::map::{
+    COUNTERS, LISTENER_PORT, NETNS_COOKIE, OBSERVER_ATTACHED, ORIGINS, SOCK_OPS, SYN_OBSERVER, SYNS,
+};
+use spip_common::{Counters, Entry, SynKey};
+
+use super::kernel_log::KernelLog;
+use super::packet_socket::PacketSocket;
+use super::pins::{self, Pins, Shape};
+use super::{Attached, Description, Error, Origins, Part, Request, cgroup, namespace};
+use crate::config::EbpfMode;
+
+/// The object that the build embedded; empty where there was none.
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/spip"));
+
+/// How many lines of the verifier's answer are worth reading: the last ones say what it refused.
+const VERIFIER_LINES: usize = 4;
+
+/// What the constants of the programs are set to.
+struct Constants {
+    port: u32,
+    namespace: u64,
+    observer: u32,
+    log_level: u8,
+}
+
+pub(super) fn start(request: &Request<'_>) -> Result<Attached, Error> {
+    if OBJECT.is_empty() {
+        return Err(Error::NotBuilt);
+    }
+    // Before Linux 5.11 maps count as locked memory. Where this is refused and needed, loading says so.
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+
+    let mut constants = Constants {
+        port: request.listener.port().into(),
+        namespace: namespace::cookie(),
+        observer: 0,
+        // The kernel side's levels are numbered as those of `log`; 0 lets nothing through.
+        log_level: request.log_level.map_or(0, |level| level as u8),
+    };
+    let mut notes = Vec::new();
+    let mut pins = prepare_pins(request, &mut notes);
+
+    let mut loaded = None;
+    let observer = match PacketSocket::open() {
+        Ok(socket) => {
+            constants.observer = 1;
+            let (mut ebpf, used) = load(request, &constants, pins)?;
+            pins = used;
+            match attach_observer(&mut ebpf, &socket) {
+                Ok(()) => {
+                    loaded = Some(ebpf);
+                    Part::Present(socket)
+                }
+                Err(reason) => Part::Missing(reason),
+            }
+        }
+        Err(error) => Part::Missing(format!("cannot open a packet socket: {}", reason(&error, "CAP_NET_RAW"))),
+    };
+    let mut ebpf = match loaded {
+        Some(ebpf) => ebpf,
+        None => {
+            constants.observer = 0;
+            let (ebpf, used) = load(request, &constants, pins)?;
+            pins = used;
+            ebpf
+        }
+    };
+    let sock_ops = match attach_sock_ops(&mut ebpf, request) {
+        Ok(cgroup) => Part::Present(cgroup),
+        Err(reason) => Part::Missing(reason),
+    };
+
+    match (observer.missing(), sock_ops.missing()) {
+        (Some(observer), Some(sock_ops)) => {
+            return Err(Error::Nothing { observer: observer.to_owned(), sock_ops: sock_ops.to_owned() });
+        }
+        (Some(reason), None) | (None, Some(reason)) if request.config.mode == EbpfMode::Required => {
+            return Err(Error::Incomplete(reason.to_owned()));
+        }
+        _ => {}
+    }
+
+    let (observer, socket) = match observer {
+        Part::Present(socket) => (Part::Present(()), Some(socket)),
+        Part::Missing(reason) => (Part::Missing(reason), None),
+    };
+    let (pins, directory) = match pins {
+        Ok(pins) => (Part::Present(pins.path().to_path_buf()), Some(pins)),
+        Err(error) => (Part::Missing(chain(&error)), None),
+    };
+    let kernel_log = request.log_level.and_then(|_| match KernelLog::new(&mut ebpf) {
+        Ok(kernel_log) => Some(kernel_log),
+        Err(error) => {
+            notes.push(format!("the programs' own messages cannot be read: {}", chain(&error)));
+            None
+        }
+    });
+    let (origins, counters) = take_maps(&mut ebpf)?;
+    Ok(Attached {
+        description: Description { observer, sock_ops, pins, namespace_filter: constants.namespace != 0, notes },
+        origins,
+        counters,
+        kernel_log: Mutex::new(kernel_log),
+        forwarder: Mutex::new(None),
+        _ebpf: ebpf,
+        _socket: socket,
+        _pins: directory,
+    })
+}
+
+/// The shapes of the maps that are pinned.
+fn shapes(request: &Request<'_>) -> [(&'static str, Shape); 3] {
+    let lru = |key: usize, max_entries| Shape {
+        map_type: MapType::LruHash,
+        key_size: key as u32,
+        value_size: size_of::<Entry>() as u32,
+        max_entries,
+    };
+    let counters = Shape {
+        map_type: MapType::PerCpuArray,
+        key_size: size_of::<u32>() as u32,
+        value_size: size_of::<Counters>() as u32,
+        max_entries: 1,
+    };
+    [
+        (SYNS, lru(size_of::<SynKey>(), request.config.syn_entries)),
+        (ORIGINS, lru(size_of::<u64>(), request.config.origin_entries)),
+        (COUNTERS, counters),
+    ]
+}
+
+/// Takes the directory of pins, and clears it of maps of other shapes.
+fn prepare_pins(request: &Request<'_>, notes: &mut Vec<String>) -> Result<Pins, pins::Error> {
+    let pins = Pins::open(&request.config.pin_path)?;
+    for (map, shape) in shapes(request) {
+        notes.extend(pins.prepare(map, shape)?);
+    }
+    Ok(pins)
+}
+
+/// Loads the object, and its maps with pins where that is possible.
+fn load(
+    request: &Request<'_>,
+    constants: &Constants,
+    pins: Result<Pins, pins::Error>,
+) -> Result<(Ebpf, Result<Pins, pins::Error>), Error> {
+    let pins = match pins {
+        Ok(pins) => match load_with(request, constants, Some(&pins)) {
+            Ok(ebpf) => return Ok((ebpf, Ok(pins))),
+            Err(error) => {
+                Err(pins::Error::Refused { path: pins.path().to_path_buf(), reason: reason(&error, "CAP_BPF") })
+            }
+        },
+        Err(error) => Err(error),
+    };
+    match load_with(request, constants, None) {
+        Ok(ebpf) => Ok((ebpf, pins)),
+        Err(error) => Err(Error::Load(reason(&error, "CAP_BPF"))),
+    }
+}
+
+fn load_with(request: &Request<'_>, constants: &Constants, pins: Option<&Pins>) -> Result<Ebpf, aya::EbpfError> {
+    let mut loader = EbpfLoader::new();
+    loader
+        .map_max_entries(SYNS, request.config.syn_entries)
+        .map_max_entries(ORIGINS, request.config.origin_entries)
+        .override_global(LISTENER_PORT, &constants.port, true)
+        .override_global(NETNS_COOKIE, &constants.namespace, true)
+        .override_global(OBSERVER_ATTACHED, &constants.observer, true)
+        .override_global(aya_log::LEVEL, &constants.log_level, false);
+    if let Some(pins) = pins {
+        for map in [SYNS, ORIGINS, COUNTERS] {
+            loader.map_pin_path(map, pins.pin(map));
+        }
+    }
+    loader.load(OBJECT)
+}
+
+/// Attaches the observer, then lets packets come.
+fn attach_observer(ebpf: &mut Ebpf, socket: &PacketSocket) -> Result<(), String> {
+    let refused =
+        |error: &ProgramError| format!("cannot load the program {SYN_OBSERVER}: {}", reason(error, "CAP_BPF"));
+    let program = ebpf.program_mut(SYN_OBSERVER).ok_or(format!("the object has no program {SYN_OBSERVER}"))?;
+    let program: &mut SocketFilter = program.try_into().map_err(|error| refused(&error))?;
+    program.load().map_err(|error| refused(&error))?;
+    let attach = |error: &(dyn StdError + 'static)| {
+        format!("cannot attach {SYN_OBSERVER} to a packet socket: {}", reason(error, "CAP_NET_RAW"))
+    };
+    program.attach(socket.as_fd()).map_err(|error| attach(&error))?;
+    socket.receive_all().map_err(|error| attach(&error))
+}
+
+/// Attaches `sock_ops` to the cgroup; which one it is.
+fn attach_sock_ops(ebpf: &mut Ebpf, request: &Request<'_>) -> Result<PathBuf, String> {
+    let refused = |error: &ProgramError| {
+        format!("cannot load the program {SOCK_OPS}: {}", reason(error, "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"))
+    };
+    let path = cgroup::find(request.config.cgroup_path.as_deref()).map_err(|error| chain(&error))?;
+    let cgroup = File::open(&path)
+        .map_err(|error| format!("cannot open cgroup {}: {}", path.display(), reason(&error, "to be root")))?;
+    let program = ebpf.program_mut(SOCK_OPS).ok_or(format!("the object has no program {SOCK_OPS}"))?;
+    let program: &mut SockOps = program.try_into().map_err(|error| refused(&error))?;
+    program.load().map_err(|error| refused(&error))?;
+    // Links are several to a cgroup whatever the mode; with links, the other modes are refused.
+    program
+        .attach(cgroup, CgroupAttachMode::Single)
+        .map_err(|error| format!("cannot attach to cgroup {}: {}", path.display(), reason(&error, "CAP_NET_ADMIN")))?;
+    Ok(path)
+}
+
+/// Takes the maps that the agent reads out of the object; the programs keep their own hold on them.
+fn take_maps(ebpf: &mut Ebpf) -> Result<(Origins, PerCpuArray<MapData, Counters>), Error> {
+    let mut take = |name: &str| ebpf.take_map(name).ok_or(MapError::InvalidName { name: name.to_owned() });
+    let data = |map: Map, name: &str| match map {
+        Map::LruHashMap(data) => Ok(data),
+        _ => Err(MapError::InvalidName { name: name.to_owned() }),
+    };
+    let origins = data(take(ORIGINS)?, ORIGINS)?;
+    let syns = data(take(SYNS)?, SYNS)?;
+    let descriptor = origins.fd().as_fd().try_clone_to_owned().map_err(MapError::IoError)?;
+    let removals = MapData::from_fd(descriptor)?;
+    let counters = PerCpuArray::try_from(take(COUNTERS)?)?;
+    Ok((Origins::new(origins, removals, syns)?, counters))
+}
+
+/// What an error comes to: the privilege that is missing where the kernel refused for want of one, the last words of
+/// the verifier where it refused a program, or the whole chain of causes.
+fn reason(error: &(dyn StdError + 'static), privilege: &str) -> String {
+    let mut cause = Some(error);
+    while let Some(current) = cause {
+        if let Some(ProgramError::LoadError { io_error, verifier_log }) = current.downcast_ref::<ProgramError>() {
+            if is_refusal(io_error) {
+                return format!("needs {privilege}");
+            }
+            let log = verifier_log.to_string();
+            let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+            let last = lines.get(lines.len().saturating_sub(VERIFIER_LINES)..).unwrap_or_default();
+            return format!("{io_error}; the verifier says: {}", last.join("; "));
+        }
+        if current.downcast_ref::<io::Error>().is_some_and(is_refusal) {
+            return format!("needs {privilege}");
+        }
+        cause = current.source();
+    }
+    chain(error)
+}
+
+fn is_refusal(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
+}
+
+/// An error and its causes in one line.
+fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(current) = cause {
+        let next = current.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = current.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_the_privilege_wherever_it_is_in_the_chain() {
+        let refused =
+            MapError::CreateError { name: "SYNS".to_owned(), io_error: io::Error::from_raw_os_error(libc::EPERM) };
+        assert_eq!(reason(&aya::EbpfError::MapError(refused), "CAP_BPF"), "needs CAP_BPF");
+    }
+
+    #[test]
+    fn another_error_is_told_with_its_cause() {
+        let failed =
+            MapError::CreateError { name: "SYNS".to_owned(), io_error: io::Error::from_raw_os_error(libc::ENOMEM) };
+        let text = reason(&failed, "CAP_BPF");
+        assert!(text.contains("SYNS") && text.contains("memory"), "{text}");
+    }
+}

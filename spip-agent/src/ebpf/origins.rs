@@ -1,0 +1,96 @@
+//! Looks up what the kernel side knows of a connection.
+//!
+//! A look-up is one system call, made once for each connection, and needs no capability (Linux 5.19 and later). Removal
+//! takes its own descriptor behind a lock, so that look-ups never wait.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aya::maps::{HashMap, Map, MapData, MapError};
+use spip_common::{Entry, Syn, SynKey};
+
+/// Where a connection came from and was going, as its SYN said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The SYN. Without `observed`, only destination, ports, sequence number and time are known.
+    pub syn: Syn,
+    /// Whether the packet itself was seen, so that all of `syn` is known.
+    pub observed: bool,
+    /// A client on this machine: destination and source port are what it used, before address translation.
+    pub local: bool,
+    /// Destination and source port may be those of another SYN, or translated ones: ask another source.
+    pub ambiguous: bool,
+    /// How often the SYN was sent again.
+    pub repeats: u32,
+}
+
+impl From<Entry> for Origin {
+    fn from(entry: Entry) -> Self {
+        Self {
+            syn: entry.syn,
+            observed: entry.observed != 0,
+            local: entry.local != 0,
+            ambiguous: entry.ambiguous != 0,
+            repeats: entry.repeats,
+        }
+    }
+}
+
+/// The origins of the listener's connections. Cloning it is cheap, and all clones are the same.
+#[derive(Clone, Debug)]
+pub struct Origins(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    origins: HashMap<MapData, u64, Entry>,
+    removals: Mutex<HashMap<MapData, u64, Entry>>,
+    syns: HashMap<MapData, SynKey, Entry>,
+}
+
+impl Origins {
+    /// Of the maps ORIGINS (twice, by two descriptors) and SYNS.
+    pub(super) fn new(origins: MapData, removals: MapData, syns: MapData) -> Result<Self, MapError> {
+        Ok(Self(Arc::new(Inner {
+            origins: HashMap::try_from(Map::LruHashMap(origins))?,
+            removals: Mutex::new(HashMap::try_from(Map::LruHashMap(removals))?),
+            syns: HashMap::try_from(Map::LruHashMap(syns))?,
+        })))
+    }
+
+    /// The origin of the connection whose socket has this `SO_COOKIE`.
+    ///
+    /// A socket may reach the accept queue just before the kernel side has written its entry: ask once more, later.
+    #[must_use]
+    pub fn lookup(&self, cookie: u64) -> Option<Origin> {
+        self.0.origins.get(&cookie, 0).ok().map(Origin::from)
+    }
+
+    /// Removes what is kept for a socket. To be called for each connection that did not end by closing in order, on
+    /// both sides: a reset, unread data, a connection that was refused. Without it the entry waits for the LRU.
+    pub fn forget(&self, cookie: u64) {
+        let mut removals = self.0.removals.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nothing to remove is no error: the kernel side may have been first.
+        let _ = removals.remove(&cookie);
+    }
+
+    /// The SYN of a connection by its source address and initial sequence number (both in what `TCP_SAVED_SYN`
+    /// returns): the join that `sock_ops` makes, for a machine on which only the observer could be attached.
+    #[must_use]
+    pub fn find(&self, source: IpAddr, sequence: u32) -> Option<Origin> {
+        let source = match source {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => address,
+        };
+        let key = SynKey { source: source.octets(), next_sequence: sequence.wrapping_add(1) };
+        let mut origin = self.0.syns.get(&key, 0).ok().map(Origin::from)?;
+        // As in the kernel: over loopback, what was seen is what was translated, unless the client's side corrected it.
+        origin.ambiguous |= !origin.local && origin.syn.interface == spip_common::map::LOOPBACK_INTERFACE;
+        Some(origin)
+    }
+
+    /// How many SYNs wait for their connection now. Walks the whole map: for a status page, not for each session.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        self.0.syns.keys().filter(Result::is_ok).count() as u64
+    }
+}

@@ -1,0 +1,240 @@
+//! One message as a JSON object without its closing brace.
+//!
+//! `timestamp` (Unix seconds), `level`, `message`, `target` and `record_type` come first, then the fields in the order
+//! in which they were given. A field that has the name of one of these, or of a member that only records have, gets
+//! `field_` before its name. Numbers above 2^53 become strings, as in records: many readers hold them as doubles.
+
+use std::fmt::Write as _;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use log::Record;
+use log::kv::{Error, Key, Value, VisitSource, VisitValue};
+
+use crate::json::{self, Formatted};
+
+/// Length at which the text of a message or a field is cut, in bytes before it is escaped.
+const TEXT_BYTES: usize = 4096;
+
+/// How many fields a message can have.
+const FIELDS: usize = 128;
+
+/// Names that a field cannot have: readers tell records from messages by them.
+const RESERVED: [&str; 7] = ["timestamp", "level", "message", "target", "record_type", "seq", "session_id"];
+
+/// The largest integer that every JSON reader keeps exactly.
+const EXACT: u64 = 1 << 53;
+
+/// The line of a message, still open at its end.
+pub(super) fn of(record: &Record<'_>) -> Vec<u8> {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let mut out = Vec::with_capacity(256);
+    // Writing to a vector and to `Formatted` never fails, but a `Display` may: then the text ends there.
+    out.extend_from_slice(b"{\"timestamp\":");
+    out.extend_from_slice(seconds.to_string().as_bytes());
+    json::key(&mut out, "level");
+    json::string(&mut out, &record.level().as_str().to_ascii_lowercase());
+    json::key(&mut out, "message");
+    quoted(&mut out, record.args());
+    json::key(&mut out, "target");
+    quoted(&mut out, record.target());
+    json::key(&mut out, "record_type");
+    json::string(&mut out, "log");
+    let mut fields = Fields { out, names: Vec::new() };
+    // A source that fails has said what it could.
+    let _ = record.key_values().visit(&mut fields);
+    fields.out
+}
+
+fn quoted(out: &mut Vec<u8>, text: impl std::fmt::Display) {
+    out.push(b'"');
+    let _ = write!(Formatted::new(out, TEXT_BYTES), "{text}");
+    out.push(b'"');
+}
+
+/// Fields on their way into the line.
+struct Fields {
+    out: Vec<u8>,
+    /// Names in use: a second field of a name is left out, for a JSON object has each name once.
+    names: Vec<String>,
+}
+
+impl<'kvs> VisitSource<'kvs> for Fields {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
+        let mut name = key.as_str().to_owned();
+        if RESERVED.contains(&name.as_str()) {
+            name.insert_str(0, "field_");
+        }
+        if self.names.len() == FIELDS || self.names.contains(&name) {
+            return Ok(());
+        }
+        json::key(&mut self.out, &name);
+        self.names.push(name);
+        let before = self.out.len();
+        let visited = value.visit(Member(&mut self.out));
+        if visited.is_err() || self.out.len() == before {
+            self.out.truncate(before);
+            self.out.extend_from_slice(b"null");
+        }
+        Ok(())
+    }
+}
+
+/// The value of a field.
+struct Member<'a>(&'a mut Vec<u8>);
+
+impl Member<'_> {
+    fn number(&mut self, exact: bool, text: impl std::fmt::Display) {
+        if exact {
+            // Digits need no escaping.
+            let _ = write!(Formatted::new(self.0, TEXT_BYTES), "{text}");
+        } else {
+            quoted(self.0, text);
+        }
+    }
+}
+
+impl<'v> VisitValue<'v> for Member<'_> {
+    fn visit_any(&mut self, value: Value<'_>) -> Result<(), Error> {
+        quoted(self.0, value);
+        Ok(())
+    }
+
+    fn visit_null(&mut self) -> Result<(), Error> {
+        self.0.extend_from_slice(b"null");
+        Ok(())
+    }
+
+    fn visit_u64(&mut self, value: u64) -> Result<(), Error> {
+        self.number(value <= EXACT, value);
+        Ok(())
+    }
+
+    fn visit_i64(&mut self, value: i64) -> Result<(), Error> {
+        self.number(value.unsigned_abs() <= EXACT, value);
+        Ok(())
+    }
+
+    fn visit_f64(&mut self, value: f64) -> Result<(), Error> {
+        // Not a number and infinity compare as false: JSON has neither.
+        self.number(value.abs() <= EXACT as f64, value);
+        Ok(())
+    }
+
+    fn visit_bool(&mut self, value: bool) -> Result<(), Error> {
+        self.number(true, value);
+        Ok(())
+    }
+
+    fn visit_str(&mut self, value: &str) -> Result<(), Error> {
+        quoted(self.0, value);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use log::Level;
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+
+    fn parsed(mut line: Vec<u8>) -> Json {
+        line.push(b'}');
+        assert!(!line.contains(&b'\n'));
+        serde_json::from_slice(&line).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&line)))
+    }
+
+    fn with_fields(fields: &[(&str, Value<'_>)]) -> Json {
+        parsed(of(&Record::builder()
+            .level(Level::Warn)
+            .target("ebpf")
+            .args(format_args!("not \"ready\"\u{1b}[31m\n"))
+            .key_values(&fields)
+            .build()))
+    }
+
+    #[test]
+    fn a_message_has_its_fixed_members_first_and_its_fields_after() {
+        let mut line = of(&Record::builder()
+            .level(Level::Info)
+            .target("start")
+            .args(format_args!("ready"))
+            .key_values(&("port", 8080))
+            .build());
+        line.push(b'}');
+        let text = String::from_utf8(line).expect("UTF-8");
+        let (time, rest) = text["{\"timestamp\":".len()..].split_once(',').expect("a comma");
+        assert!(time.parse::<u64>().expect("seconds") > 1_700_000_000);
+        assert_eq!(rest, r#""level":"info","message":"ready","target":"start","record_type":"log","port":8080}"#);
+    }
+
+    #[test]
+    fn values_keep_their_types_and_large_numbers_become_text() {
+        let line = with_fields(&[
+            ("text", Value::from("a\u{202e}b")),
+            ("small", Value::from(1_u64 << 53)),
+            ("large", Value::from((1_u64 << 53) + 1)),
+            ("negative", Value::from(-5)),
+            ("yes", Value::from(true)),
+            ("part", Value::from(0.25)),
+            ("none", Value::from(f64::NAN)),
+            ("huge", Value::from(f64::MAX)),
+            ("nothing", Value::null()),
+            ("letter", Value::from('x')),
+            ("debugged", Value::from_debug(&Some(1))),
+        ]);
+        assert_eq!(line["message"], "not \"ready\"\u{1b}[31m\n");
+        assert_eq!(line["text"], "a\u{202e}b");
+        assert_eq!(line["small"], 1_u64 << 53);
+        assert_eq!(line["large"], "9007199254740993");
+        assert_eq!(line["negative"], -5);
+        assert_eq!(line["yes"], true);
+        assert_eq!(line["part"], 0.25);
+        assert_eq!(line["none"], "NaN");
+        assert!(line["huge"].is_string());
+        assert_eq!(line["nothing"], Json::Null);
+        assert_eq!(line["letter"], "x");
+        assert_eq!(line["debugged"], "Some(1)");
+    }
+
+    #[test]
+    fn a_field_cannot_take_a_fixed_name_nor_come_twice() {
+        let line = with_fields(&[
+            ("level", Value::from(1)),
+            ("seq", Value::from(2)),
+            ("a\"b", Value::from(3)),
+            ("a\"b", Value::from(4)),
+        ]);
+        assert_eq!(line["level"], "warn");
+        assert_eq!(line["field_level"], 1);
+        assert_eq!(line["field_seq"], 2);
+        assert_eq!(line["a\"b"], 3);
+        assert_eq!(line.get("seq"), None);
+    }
+
+    #[test]
+    fn a_line_is_bounded_whatever_it_is_given() {
+        let text = "\u{85}".repeat(100_000);
+        let names: Vec<String> = (0..1000).map(|number| format!("f{number}")).collect();
+        let fields: Vec<(&str, Value<'_>)> =
+            names.iter().map(|name| (name.as_str(), Value::from(text.as_str()))).collect();
+        let line = with_fields(&fields);
+        assert_eq!(line.as_object().map(serde_json::Map::len), Some(5 + FIELDS));
+        let first = line["f0"].as_str().expect("text");
+        assert!(first.len() <= TEXT_BYTES + 3 && first.ends_with('…'));
+        assert_eq!(json!(line["f999"]), Json::Null);
+    }
+
+    #[test]
+    fn a_display_that_fails_leaves_a_whole_line() {
+        struct Fails;
+        impl std::fmt::Display for Fails {
+            fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("half")?;
+                Err(std::fmt::Error)
+            }
+        }
+        let line = with_fields(&[("broken", Value::from_display(&Fails)), ("next", Value::from(1))]);
+        assert_eq!(line["next"], 1);
+    }
+}

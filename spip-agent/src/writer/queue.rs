@@ -1,0 +1,483 @@
+//! The queue between sessions and writer: one buffer that is filled while the other one is written.
+//!
+//! Room is counted in bytes by a semaphore, which serves its waiters in order and wakes only those for whom there is
+//! room: ten thousand waiting sessions cost what ten thousand cost, not its square. The lines themselves are copied
+//! under a mutex that nobody holds longer than for that copy. The batch that is being written counts as queued until
+//! it is written, so both buffers together stay within the bound, give or take the reserve.
+//!
+//! A buffer that grew by a burst is made small again when the writer has caught up.
+
+use std::mem;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, Semaphore, TryAcquireError};
+
+use super::Stats;
+
+/// A batch of this size is written without waiting for more, in bytes: large enough that the system call is nothing
+/// beside the copy, small enough to stay in the cache.
+const LARGE_BATCH_BYTES: usize = 256 * 1024;
+
+/// What an empty buffer may keep, in bytes.
+const KEPT_BYTES: usize = 256 * 1024;
+
+/// Room for what the log adds to a record: `,"seq":`, twenty digits, brace and line feed.
+const TAIL_BYTES: usize = 32;
+
+/// The reserve of those who cannot wait is at least this large, in bytes.
+const MINIMUM_RESERVE_BYTES: usize = 1024 * 1024;
+
+/// How often the end of the log looks for those who were let in and have not appended yet.
+const STRAGGLER_PAUSE: Duration = Duration::from_millis(2);
+
+/// What readers of the statistics look at without the lock.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) lines: AtomicU64,
+    pub(super) bytes: AtomicU64,
+    pub(super) rotations: AtomicU64,
+    pub(super) write_failures: AtomicU64,
+    pub(super) abandoned: AtomicU64,
+    pub(super) messages_dropped: AtomicU64,
+    pub(super) failed: AtomicBool,
+}
+
+/// The queue, shared by all handles and the writer.
+#[derive(Debug)]
+pub(super) struct Shared {
+    queue: Mutex<Queue>,
+    /// The writer waits here.
+    work: Condvar,
+    /// Free bytes.
+    room: Semaphore,
+    capacity: u32,
+    reserve: usize,
+    large: usize,
+    pub(super) counters: Arc<Counters>,
+    failed: Notify,
+}
+
+#[derive(Debug)]
+struct Queue {
+    /// What waits for the writer.
+    next: Batch,
+    /// When the first line of `next` came.
+    since: Option<Instant>,
+    /// The last number that was given to a record.
+    seq: u64,
+    /// Lines accepted so far.
+    accepted: u64,
+    /// Bytes of the batch that the writer has.
+    in_flight: usize,
+    /// Bytes of the reserve in use, those in flight included.
+    reserved: usize,
+    writer: WriterState,
+    reopen: bool,
+    finish: Option<Instant>,
+    ended: bool,
+}
+
+/// What the writer waits for, and so, who wakes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WriterState {
+    /// The first line.
+    Idle,
+    /// A large batch.
+    Gathering,
+    /// Nothing: it writes, or is woken already.
+    Busy,
+}
+
+/// Lines on their way to the file.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// Whole lines.
+    pub(super) bytes: Vec<u8>,
+    /// How many of the bytes are written.
+    pub(super) written: usize,
+    /// Permits that are given back when it is written.
+    charged: usize,
+    /// Bytes of the reserve that are given back when it is written.
+    reserved: usize,
+}
+
+impl Batch {
+    /// Whether what is written ends with a line.
+    pub(super) fn at_line_start(&self) -> bool {
+        self.written == 0 || self.bytes.get(self.written - 1) == Some(&b'\n')
+    }
+
+    /// Goes back to the start of the line of which a part is written.
+    pub(super) fn restart_line(&mut self) {
+        let written = self.bytes.get(..self.written).unwrap_or_default();
+        self.written = written.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+    }
+}
+
+/// Why the writer was woken.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Wake {
+    /// The file is to be opened anew.
+    pub(super) reopen: bool,
+    /// Nothing will come after this batch.
+    pub(super) last: bool,
+}
+
+/// What ended a pause between two attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pause {
+    /// Try again.
+    Over,
+    /// The file is to be opened anew; try again.
+    Reopen,
+    /// The deadline of the end has passed.
+    GiveUp,
+}
+
+impl Shared {
+    pub(super) fn new(queue_bytes: usize) -> Self {
+        let capacity = u32::try_from(queue_bytes.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX).max(1);
+        Shared {
+            queue: Mutex::new(Queue {
+                next: Batch::default(),
+                since: None,
+                seq: 0,
+                accepted: 0,
+                in_flight: 0,
+                reserved: 0,
+                writer: WriterState::Busy,
+                reopen: false,
+                finish: None,
+                ended: false,
+            }),
+            work: Condvar::new(),
+            room: Semaphore::new(capacity as usize),
+            capacity,
+            reserve: (queue_bytes / 2).max(MINIMUM_RESERVE_BYTES),
+            large: (queue_bytes / 4).clamp(1, LARGE_BATCH_BYTES),
+            counters: Arc::default(),
+            failed: Notify::new(),
+        }
+    }
+
+    pub(super) async fn record(&self, open_line: &[u8]) {
+        let charge = self.charge(open_line);
+        let permit = match self.room.try_acquire_many(charge) {
+            Err(TryAcquireError::NoPermits) => self.room.acquire_many(charge).await.ok(),
+            other => other.ok(),
+        };
+        match permit {
+            Some(permit) => {
+                permit.forget();
+                self.append_record(open_line, charge as usize, 0);
+            }
+            None => self.abandon_one(),
+        }
+    }
+
+    pub(super) fn try_record(&self, open_line: &[u8]) -> bool {
+        let charge = self.charge(open_line);
+        let Ok(permit) = self.room.try_acquire_many(charge) else {
+            return false;
+        };
+        permit.forget();
+        self.append_record(open_line, charge as usize, 0)
+    }
+
+    pub(super) fn record_now(&self, open_line: &[u8]) {
+        let charge = self.charge(open_line);
+        match self.room.try_acquire_many(charge) {
+            Ok(permit) => {
+                permit.forget();
+                self.append_record(open_line, charge as usize, 0);
+            }
+            Err(TryAcquireError::Closed) => self.abandon_one(),
+            Err(TryAcquireError::NoPermits) => {
+                self.append_record(open_line, 0, charge as usize);
+            }
+        }
+    }
+
+    pub(super) fn message(&self, open_line: &[u8]) -> bool {
+        let charge = self.charge(open_line);
+        let taken = self.room.try_acquire_many(charge).is_ok_and(|permit| {
+            permit.forget();
+            self.append(self.lock(), open_line, b"}\n", charge as usize, 0)
+        });
+        if !taken {
+            self.counters.messages_dropped.fetch_add(1, Relaxed);
+        }
+        taken
+    }
+
+    pub(super) fn reopen(&self) {
+        let mut queue = self.lock();
+        queue.reopen = true;
+        self.wake(queue);
+    }
+
+    /// Asks the writer to write what is there and to end.
+    pub(super) fn finish(&self, deadline: Instant) {
+        let mut queue = self.lock();
+        queue.finish = Some(deadline);
+        self.wake(queue);
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        let queued_bytes = {
+            let queue = self.lock();
+            (queue.next.bytes.len() + queue.in_flight) as u64
+        };
+        let counters = &self.counters;
+        Stats {
+            queued_bytes,
+            lines: counters.lines.load(Relaxed),
+            bytes: counters.bytes.load(Relaxed),
+            rotations: counters.rotations.load(Relaxed),
+            write_failures: counters.write_failures.load(Relaxed),
+            abandoned: counters.abandoned.load(Relaxed),
+            messages_dropped: counters.messages_dropped.load(Relaxed),
+        }
+    }
+
+    pub(super) async fn until_failed(&self) {
+        loop {
+            let mut notified = std::pin::pin!(self.failed.notified());
+            // Registered before the flag is read: a failure in between is not missed.
+            notified.as_mut().enable();
+            if self.counters.failed.load(Relaxed) {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// What a line costs of the room. A line that is larger than the whole queue takes all of it.
+    fn charge(&self, open_line: &[u8]) -> u32 {
+        u32::try_from(open_line.len() + TAIL_BYTES).unwrap_or(u32::MAX).min(self.capacity)
+    }
+
+    fn append_record(&self, open_line: &[u8], charged: usize, reserved: usize) -> bool {
+        let mut queue = self.lock();
+        // Also of a record that has no place any more: the gap tells the reader that one is missing.
+        queue.seq += 1;
+        let mut tail = [0; TAIL_BYTES];
+        let tail = sequence_tail(&mut tail, queue.seq);
+        let taken = self.append(queue, open_line, tail, charged, reserved);
+        if !taken {
+            self.abandon_one();
+        }
+        taken
+    }
+
+    /// Copies one line into the buffer and wakes the writer if it waits for that.
+    fn append(
+        &self,
+        mut queue: MutexGuard<'_, Queue>,
+        open_line: &[u8],
+        tail: &[u8],
+        charged: usize,
+        reserved: usize,
+    ) -> bool {
+        debug_assert!(!open_line.contains(&b'\n'), "a record is one line");
+        if queue.ended || (reserved > 0 && queue.reserved + reserved > self.reserve) {
+            return false;
+        }
+        if queue.next.bytes.is_empty() {
+            queue.since = Some(Instant::now());
+        }
+        queue.next.bytes.extend_from_slice(open_line);
+        queue.next.bytes.extend_from_slice(tail);
+        queue.next.charged += charged;
+        queue.next.reserved += reserved;
+        queue.reserved += reserved;
+        queue.accepted += 1;
+        let awaited = match queue.writer {
+            WriterState::Idle => true,
+            WriterState::Gathering => queue.next.bytes.len() >= self.large,
+            WriterState::Busy => false,
+        };
+        if awaited {
+            self.wake(queue);
+        }
+        true
+    }
+
+    fn wake(&self, mut queue: MutexGuard<'_, Queue>) {
+        queue.writer = WriterState::Busy;
+        drop(queue);
+        self.work.notify_one();
+    }
+
+    fn abandon_one(&self) {
+        self.counters.abandoned.fetch_add(1, Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // A panic under the lock could only have left a line without its end; there is none to panic.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The writer's side.
+impl Shared {
+    /// Waits for lines, at most `gather` after the first one came, and swaps them into the empty `batch`. Without lines
+    /// it returns at `tick`, or when it is asked to reopen or to end.
+    pub(super) fn next_batch(&self, batch: &mut Batch, gather: Duration, tick: Option<Instant>) -> Wake {
+        let mut queue = self.lock();
+        if queue.next.bytes.is_empty() {
+            // All caught up: a buffer that a burst has left behind goes back.
+            queue.next.bytes.shrink_to(KEPT_BYTES);
+            batch.bytes.shrink_to(KEPT_BYTES);
+        }
+        while !queue.reopen {
+            if let Some(deadline) = queue.finish {
+                // Somebody holds room, or was just let in, and is about to append: that is worth a moment.
+                let all_in = self.room.available_permits() == self.capacity as usize;
+                if all_in || !queue.next.bytes.is_empty() || Instant::now() >= deadline {
+                    break;
+                }
+                queue = self.wait(queue, Some(STRAGGLER_PAUSE));
+                continue;
+            }
+            let (state, until) = if queue.next.bytes.is_empty() {
+                (WriterState::Idle, tick)
+            } else if queue.next.bytes.len() >= self.large {
+                break;
+            } else {
+                let since = queue.since.unwrap_or_else(Instant::now);
+                (WriterState::Gathering, Some(since + gather))
+            };
+            let wait = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if wait.is_some_and(|wait| wait.is_zero()) {
+                break;
+            }
+            queue.writer = state;
+            queue = self.wait(queue, wait);
+        }
+        queue.writer = WriterState::Busy;
+        let reopen = mem::take(&mut queue.reopen);
+        mem::swap(&mut queue.next, batch);
+        queue.since = None;
+        queue.in_flight = batch.bytes.len();
+        let last = queue.finish.is_some() && batch.bytes.is_empty();
+        if last {
+            // Those who still wait for room, or come later, are told so.
+            queue.ended = true;
+            self.room.close();
+        }
+        Wake { reopen, last }
+    }
+
+    /// Takes note that `batch` is written, and lets as many waiters in as there is room for now.
+    pub(super) fn written(&self, batch: &mut Batch) {
+        let mut queue = self.lock();
+        queue.in_flight = 0;
+        queue.reserved -= batch.reserved;
+        drop(queue);
+        self.room.add_permits(batch.charged);
+        let used = batch.bytes.len();
+        batch.bytes.clear();
+        if used < batch.bytes.capacity() / 4 {
+            batch.bytes.shrink_to(KEPT_BYTES.max(2 * used));
+        }
+        batch.written = 0;
+        batch.charged = 0;
+        batch.reserved = 0;
+    }
+
+    /// Waits before the next attempt to write.
+    pub(super) fn pause(&self, retry: Duration) -> Pause {
+        let end = Instant::now() + retry;
+        let mut queue = self.lock();
+        loop {
+            if mem::take(&mut queue.reopen) {
+                return Pause::Reopen;
+            }
+            let now = Instant::now();
+            let until = queue.finish.map_or(end, |deadline| deadline.min(end));
+            if queue.finish.is_some_and(|deadline| deadline <= now) {
+                return Pause::GiveUp;
+            }
+            if until <= now {
+                return Pause::Over;
+            }
+            queue = self.wait(queue, Some(until - now));
+        }
+    }
+
+    /// Nothing can be written any more: waiters are released, and what waits is given up.
+    pub(super) fn fail(&self) {
+        self.abandon_queue();
+        self.counters.failed.store(true, Relaxed);
+        self.failed.notify_waiters();
+    }
+
+    /// Ends the queue and counts the lines in it and in flight as abandoned. Returns how many there were.
+    pub(super) fn abandon_queue(&self) -> u64 {
+        let mut queue = self.lock();
+        if mem::replace(&mut queue.ended, true) && queue.next.bytes.is_empty() && queue.in_flight == 0 {
+            return 0;
+        }
+        self.room.close();
+        let unwritten = queue.accepted.saturating_sub(self.counters.lines.load(Relaxed));
+        // Counted once, also when it is asked again.
+        queue.accepted -= unwritten;
+        queue.next = Batch::default();
+        queue.in_flight = 0;
+        drop(queue);
+        self.counters.abandoned.fetch_add(unwritten, Relaxed);
+        unwritten
+    }
+
+    fn wait<'a>(&self, queue: MutexGuard<'a, Queue>, wait: Option<Duration>) -> MutexGuard<'a, Queue> {
+        match wait {
+            Some(wait) => self.work.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0,
+            None => self.work.wait(queue).unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+
+    /// What both buffers have taken from the allocator, in bytes.
+    #[cfg(test)]
+    pub(super) fn capacity_of_next(&self) -> usize {
+        self.lock().next.bytes.capacity()
+    }
+}
+
+/// Writes `,"seq":N}` and a line feed to the end of `space`.
+fn sequence_tail(space: &mut [u8; TAIL_BYTES], seq: u64) -> &[u8] {
+    const START: &[u8] = b",\"seq\":";
+    const END: &[u8] = b"}\n";
+    let mut at = TAIL_BYTES - END.len();
+    space[at..].copy_from_slice(END);
+    let mut rest = seq;
+    loop {
+        at -= 1;
+        space[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    at -= START.len();
+    space[at..at + START.len()].copy_from_slice(START);
+    &space[at..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tail_holds_any_number() {
+        for seq in [0, 1, 9, 10, 12_345, u64::MAX] {
+            let mut space = [0; TAIL_BYTES];
+            let expected = format!(",\"seq\":{seq}}}\n");
+            assert_eq!(sequence_tail(&mut space, seq), expected.as_bytes());
+        }
+    }
+}

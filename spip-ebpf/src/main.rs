@@ -1,0 +1,29 @@
+//! The kernel side: programs that tell the agent where a connection was going before address translation.
+//!
+//! Address translation leaves one thing of a SYN alone: the sequence number. So `syn_observer` notes every SYN of the
+//! network namespace under (source address, sequence number + 1), and `sock_ops`, which is called when a connection is
+//! established, asks for (remote address, next sequence number expected), and writes what it finds under the socket's
+//! cookie, where the agent looks it up. What the types mean, and in which byte order, is decided in `spip-common`.
+//!
+//! The programs are thin entries; each has a file. They decide nothing about a packet's fate: the filter drops its own
+//! copies, and `sock_ops` changes nothing but the callbacks of the listener's own connections.
+#![no_std]
+#![no_main]
+
+mod connection;
+mod maps;
+mod skb;
+mod sock_ops;
+mod syn_observer;
+
+/// Never called: nothing in the programs can panic, or the verifier would refuse them. The language asks for it.
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+/// What makes the helpers that are reserved for GPL programs available.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

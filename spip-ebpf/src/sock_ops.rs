@@ -1,0 +1,209 @@
+//! Joins a connection of the listener to the SYN that began it, and forgets it when it is over.
+//!
+//! Called by the kernel for every TCP connection below the cgroup, so the first thing is to leave: an accepted
+//! connection that is not to the listener's port, or any that is not in its network namespace, costs two comparisons.
+//!
+//! - **A client of this machine** (`ACTIVE_ESTABLISHED`, before the client answers, so before the listener's side is
+//!   established): its socket knows what it asked for, before address translation; the observer saw its SYN on the
+//!   loopback interface, after. The entry is corrected. A SYN that came over loopback and was not corrected is doubtful.
+//! - **The listener's side** (`PASSIVE_ESTABLISHED`): the SYN is found by the client's sequence number, and written to
+//!   ORIGINS under the socket's cookie. The SYN's entry has done its work and goes, unless it is ambiguous: an
+//!   ambiguous one must stay, or the next SYN with its key would be believed by a connection that is still on its way.
+//! - **The end** (`STATE_CB` to CLOSE, for the listener's connections only): the origin is removed when the old state
+//!   shows that this side had closed, because then the agent has long had its answer. When the peer ends it by a reset
+//!   (the old state is ESTABLISHED, CLOSE_WAIT or SYN_RECV), the connection may still wait to be accepted, and the
+//!   agent's question is still to come; the entry is kept, and the agent removes it when it is done. The same old
+//!   states are seen when the agent closes with unread data. Whatever nobody removes, the LRU does.
+
+use aya_ebpf::{
+    bindings::{
+        BPF_EXIST, BPF_NOEXIST, BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB,
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
+        BPF_TCP_CLOSE, BPF_TCP_CLOSING, BPF_TCP_FIN_WAIT1, BPF_TCP_FIN_WAIT2, BPF_TCP_LAST_ACK,
+        BPF_TCP_TIME_WAIT,
+    },
+    helpers::bpf_ktime_get_ns,
+    macros::sock_ops,
+    programs::SockOpsContext,
+};
+use aya_log_ebpf::debug;
+use spip_common::{Entry, Syn, SynKey, map::LOOPBACK_INTERFACE};
+
+use crate::{
+    connection::Connection,
+    maps::{LISTENER_PORT, OBSERVER_ATTACHED, ORIGINS, SYNS, count},
+};
+
+/// An entry that nothing is known of.
+const EMPTY: Entry = Entry {
+    syn: Syn::ZERO,
+    repeats: 0,
+    observed: 0,
+    local: 0,
+    ambiguous: 0,
+    padding: 0,
+};
+
+/// Entry of the program. The return value only matters to callbacks that ask for one; this program answers none.
+#[sock_ops]
+pub fn sock_ops(ctx: SockOpsContext) -> u32 {
+    match ctx.op() {
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => accepted(&ctx),
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => connected(&ctx),
+        BPF_SOCK_OPS_STATE_CB => changed(&ctx),
+        _ => {}
+    }
+    1
+}
+
+/// Whether the entry that was found under a key belongs to it.
+///
+/// The LRU may give an entry's memory to another key while it is copied. The sequence number is in both key and entry,
+/// so that somebody else's entry is noticed. Entries are copied once, on the stack: a scratch map would be shared with
+/// a softirq that runs this program while a process is in it.
+#[inline(always)]
+fn belongs(entry: &Entry, key: &SynKey) -> bool {
+    entry.syn.sequence.wrapping_add(1) == key.next_sequence
+}
+
+/// A connection of this machine's own client is established.
+#[inline(always)]
+fn connected(ctx: &SockOpsContext) {
+    let connection = Connection(ctx);
+    if !connection.is_in_our_namespace() {
+        return;
+    }
+    let (Some(source), Some(destination)) =
+        (connection.local_address(), connection.remote_address())
+    else {
+        return;
+    };
+    let key = SynKey {
+        source,
+        next_sequence: connection.oldest_unacknowledged(),
+    };
+    let observed = OBSERVER_ATTACHED.load() != 0;
+    let mut entry = EMPTY;
+    if observed {
+        // SAFETY: the reference is only used for this copy, before any insertion or removal by this program.
+        let Some(known) = (unsafe { SYNS.get(&key) }) else {
+            return;
+        };
+        entry = *known;
+        // Only loopback brings this machine's own SYNs back to it as they left.
+        if !belongs(&entry, &key) || entry.syn.interface != LOOPBACK_INTERFACE {
+            return;
+        }
+    } else {
+        entry.syn.sequence = key.next_sequence.wrapping_sub(1);
+        // SAFETY: the helper reads a clock.
+        entry.syn.seen_ns = unsafe { bpf_ktime_get_ns() };
+    }
+    entry.local = 1;
+    entry.syn.destination = destination;
+    entry.syn.destination_port = connection.remote_port();
+    entry.syn.source_port = connection.local_port() as u16;
+    let flags = if observed { BPF_EXIST } else { BPF_NOEXIST };
+    let written = SYNS.insert(&key, &entry, flags.into()).is_ok();
+    count(|counters| {
+        if !written {
+            counters.failed += 1;
+        } else if observed {
+            counters.local += 1;
+        } else {
+            counters.inserted += 1;
+        }
+    });
+    debug!(
+        ctx,
+        "local client {:i} port {} asked for {:i} port {}",
+        key.source,
+        entry.syn.source_port,
+        entry.syn.destination,
+        entry.syn.destination_port
+    );
+}
+
+/// A connection to the listener is established.
+#[inline(always)]
+fn accepted(ctx: &SockOpsContext) {
+    let connection = Connection(ctx);
+    if connection.local_port() != LISTENER_PORT.load() || !connection.is_in_our_namespace() {
+        return;
+    }
+    let Some(source) = connection.remote_address() else {
+        return;
+    };
+    count(|counters| counters.passive += 1);
+    let key = SynKey {
+        source,
+        next_sequence: connection.next_expected(),
+    };
+    let mut entry = EMPTY;
+    // SAFETY: the reference is only used for this copy, before any insertion or removal by this program.
+    if let Some(known) = unsafe { SYNS.get(&key) } {
+        entry = *known;
+    }
+    if entry.observed | entry.local == 0 || !belongs(&entry, &key) {
+        count(|counters| counters.not_found += 1);
+        debug!(ctx, "no syn for a connection from {:i}", key.source);
+        return;
+    }
+    let keep = entry.ambiguous != 0;
+    if entry.local == 0 && entry.syn.interface == LOOPBACK_INTERFACE {
+        entry.ambiguous = 1;
+    }
+    if ORIGINS.insert(connection.cookie(), &entry, 0).is_err() {
+        count(|counters| counters.failed += 1);
+        return;
+    }
+    // Other programs may have asked for callbacks on this socket: theirs stay. A refusal only costs the tidying up.
+    let _ = ctx.set_cb_flags((ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG) as i32);
+    let removed = !keep && SYNS.remove(&key).is_ok();
+    count(|counters| {
+        counters.joined += 1;
+        if entry.ambiguous != 0 {
+            counters.doubtful += 1;
+        }
+        if removed {
+            counters.removed += 1;
+        }
+    });
+    debug!(
+        ctx,
+        "connection from {:i} port {} was to {:i} port {}",
+        key.source,
+        entry.syn.source_port,
+        entry.syn.destination,
+        entry.syn.destination_port
+    );
+}
+
+/// A connection changes its state.
+#[inline(always)]
+fn changed(ctx: &SockOpsContext) {
+    if ctx.arg(1) != BPF_TCP_CLOSE || !closed_by_us(ctx.arg(0)) {
+        return;
+    }
+    let connection = Connection(ctx);
+    // Other programs may have asked for this callback on their own sockets.
+    if connection.local_port() != LISTENER_PORT.load() || !connection.is_in_our_namespace() {
+        return;
+    }
+    if ORIGINS.remove(connection.cookie()).is_ok() {
+        count(|counters| counters.closed += 1);
+    }
+}
+
+/// Whether this side had closed the connection when it was in `state`.
+#[inline(always)]
+fn closed_by_us(state: u32) -> bool {
+    matches!(
+        state,
+        BPF_TCP_LAST_ACK
+            | BPF_TCP_FIN_WAIT1
+            | BPF_TCP_FIN_WAIT2
+            | BPF_TCP_CLOSING
+            | BPF_TCP_TIME_WAIT
+    )
+}

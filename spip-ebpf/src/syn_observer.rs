@@ -1,0 +1,132 @@
+//! Notes every initial SYN of the network namespace before address translation: where it was going, and what it
+//! looked like.
+//!
+//! A socket filter on a packet socket, which sees packets before netfilter does. It returns 0, so nothing is ever
+//! queued on that socket. Packets that are not for this machine are left out, as the kernel's TCP leaves them out.
+//!
+//! The first SYN under a key stays. A retransmission says nothing new and is only counted. A SYN with the same key but
+//! another destination or port is either chance (one in four thousand million per pair), or a tool that uses one
+//! sequence number for many SYNs, or somebody who wants a connection recorded as going where it did not. It cannot be
+//! told whose connection will be established, so the entry is marked, and whoever joins it is told to ask elsewhere.
+//! A marked entry stays marked until the LRU drops it.
+
+use aya_ebpf::{
+    bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns, macros::socket_filter,
+    programs::SkBuffContext,
+};
+use aya_log_ebpf::debug;
+use spip_common::{
+    Entry, Parsed, Syn,
+    packet::{parse_ipv4, parse_ipv6},
+};
+
+use crate::{
+    maps::{SYNS, count},
+    skb::Skb,
+};
+
+/// `EtherType` of IPv4.
+const ETH_P_IP: u16 = 0x0800;
+/// `EtherType` of IPv6.
+const ETH_P_IPV6: u16 = 0x86dd;
+/// The packet is addressed to this machine (`if_packet.h`).
+const PACKET_HOST: u32 = 0;
+
+/// Entry of the program: looks, and keeps nothing of the packet.
+#[socket_filter]
+pub fn syn_observer(ctx: SkBuffContext) -> i64 {
+    observe(&ctx);
+    0
+}
+
+#[inline(always)]
+fn observe(ctx: &SkBuffContext) {
+    let skb = Skb(ctx);
+    if skb.packet_type() != PACKET_HOST {
+        return;
+    }
+    let parsed = match skb.protocol() {
+        ETH_P_IP => parse_ipv4(&skb),
+        ETH_P_IPV6 => parse_ipv6(&skb),
+        _ => return,
+    };
+    match parsed {
+        Ok(mut parsed) => {
+            parsed.syn.interface = skb.interface();
+            // SAFETY: the helper reads a clock.
+            parsed.syn.seen_ns = unsafe { bpf_ktime_get_ns() };
+            store(ctx, &parsed);
+        }
+        Err(refused) if refused.is_malformed() => count(|counters| counters.malformed += 1),
+        Err(_) => {}
+    }
+}
+
+#[inline(always)]
+fn store(ctx: &SkBuffContext, parsed: &Parsed) {
+    let key = parsed.key();
+    let syn = &parsed.syn;
+    let entry = Entry {
+        syn: *syn,
+        repeats: 0,
+        observed: 1,
+        local: 0,
+        ambiguous: 0,
+        padding: 0,
+    };
+    let stored = SYNS.insert(&key, &entry, BPF_NOEXIST.into()).is_ok();
+    count(|counters| {
+        counters.syns += 1;
+        if stored {
+            counters.stored += 1;
+        }
+    });
+    if stored {
+        debug!(
+            ctx,
+            "syn from {:i} port {} to {:i} port {}",
+            parsed.source,
+            syn.source_port,
+            syn.destination,
+            syn.destination_port
+        );
+        return;
+    }
+
+    let Some(known) = SYNS.get_ptr_mut(&key) else {
+        // Neither new nor there: the map could not take it.
+        count(|counters| counters.failed += 1);
+        return;
+    };
+    // SAFETY: the entry is valid while the program runs. Another CPU may change it, or the LRU give it to another key,
+    // between this line and the next ones: then a mark or a count is lost or stands on a stranger's entry. Both
+    // are harmless; a marked entry only means that someone else is asked.
+    let known = unsafe { &mut *known };
+    if known.local != 0 || same_connection(&known.syn, syn) {
+        if known.syn.interface == syn.interface {
+            known.repeats = known.repeats.saturating_add(1);
+            count(|counters| counters.retransmitted += 1);
+        } else {
+            count(|counters| counters.copies += 1);
+        }
+    } else {
+        known.ambiguous = 1;
+        count(|counters| counters.ambiguous += 1);
+        debug!(
+            ctx,
+            "ambiguous syn from {:i} port {} to {:i} port {}",
+            parsed.source,
+            syn.source_port,
+            syn.destination,
+            syn.destination_port
+        );
+    }
+}
+
+/// Whether two SYNs ask for the same connection.
+#[inline(always)]
+fn same_connection(one: &Syn, other: &Syn) -> bool {
+    one.source_port == other.source_port
+        && one.destination_port == other.destination_port
+        && one.destination == other.destination
+}

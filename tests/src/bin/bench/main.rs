@@ -1,0 +1,35 @@
+//! Benchmarks of the agent beside a baseline, in namespaces, in one run. Started by `cargo xtask bench`.
+//!
+//! Numbers are compared as ratios of medians over alternating rounds: whatever else the machine does meets both.
+
+mod floor;
+mod idle;
+mod load;
+mod process;
+mod sessions;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: bench sessions [--sessions N] [--rounds N] | idle [--connections N] | floor PORT LOG";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["sessions", options @ ..] => {
+            sessions::run(option(options, "--sessions").unwrap_or(60_000), option(options, "--rounds").unwrap_or(3))
+        }
+        ["idle", options @ ..] => idle::run(option(options, "--connections").unwrap_or(18_000)),
+        ["floor", port, log] => floor::run(port.parse().expect("a port"), log.as_ref()),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn option(options: &[&str], name: &str) -> Option<usize> {
+    let at = options.iter().position(|word| *word == name)?;
+    options.get(at + 1).map(|value| value.parse().unwrap_or_else(|_| panic!("{name} takes a number, not {value}")))
+}

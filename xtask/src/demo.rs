@@ -1,0 +1,97 @@
+//! `cargo xtask demo`: the sensor at work, without touching this machine's network.
+//!
+//! Two namespaces stand for two hosts. The sensor's gets the agent's own rules and the release agent; real
+//! clients visit from the other one and over loopback. Each record appears when it is written; a table at
+//! the end says how each destination was known. The demo fails when a visit left no record, so that it
+//! proves what it shows. All that it makes belongs to values whose drop removes it: the way out is the same
+//! at the end, after an error and after Ctrl-C.
+
+mod clients;
+mod sensor;
+mod table;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde_json::Value;
+
+use self::clients::Visit;
+use self::sensor::Sensor;
+use self::table::Table;
+use crate::build;
+use crate::interrupt;
+use crate::network::{self, Link};
+use crate::privilege::{self, Root};
+use crate::process;
+use crate::project::Project;
+use crate::report;
+use crate::setup;
+
+/// How the names of namespaces, folders and pins begin.
+const PURPOSE: &str = "spip-demo";
+
+/// From the end of a visit to its record: the agent flushes within 200 ms.
+const RECORD_LIMIT: Duration = Duration::from_secs(5);
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// The agent that was built already: the part of the demo that runs as root
+    #[arg(long, hide = true)]
+    agent: Option<PathBuf>,
+}
+
+/// Sets up, builds and shows.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    if let Some(agent) = &options.agent {
+        return show(agent);
+    }
+    let root = Root::detect();
+    if root == Root::No {
+        bail!("the demo makes network namespaces and needs root: {}", privilege::REMEDY);
+    }
+    let project = Project::locate()?;
+    let toolchain = setup::for_demo(&project)?;
+    build::build(&project, &toolchain)?;
+    if root == Root::Already {
+        return show(&project.agent());
+    }
+    let own = std::env::current_exe().context("cannot find this program")?;
+    let mut command = root.command(own, &[("PATH", process::full_path())]).unwrap_or_else(|| Command::new("false"));
+    command.arg("demo").arg("--agent").arg(project.agent());
+    process::run(&mut command)
+}
+
+fn show(agent: &Path) -> Result<()> {
+    interrupt::catch()?;
+    network::remove_stale(PURPOSE)?;
+    sensor::remove_stale();
+    // Dropped last, after the agent in it has ended.
+    let link = Link::create(PURPOSE)?;
+    let mut sensor = Sensor::start(agent, &link.sensor, link.has_ipv6)?;
+    if !link.has_ipv6 {
+        report::note("this kernel has no IPv6, so nobody visits by it");
+    }
+    let mut outcomes: Vec<(Visit, Option<Value>)> = Vec::new();
+    for visit in clients::visits(link.has_ipv6) {
+        interrupt::check()?;
+        visit.make(&link)?;
+        let end = Instant::now() + RECORD_LIMIT;
+        let record = sensor.record(end, |record| is_to(record, visit.destination))?;
+        outcomes.push((visit, record));
+    }
+    sensor.stop()?;
+    let table = Table(&outcomes);
+    println!("\n{table}");
+    match table.unrecorded() {
+        0 => Ok(()),
+        missing => bail!("{missing} of {} visits left no record", outcomes.len()),
+    }
+}
+
+fn is_to(record: &Value, destination: SocketAddr) -> bool {
+    table::endpoint(record, "destination") == destination.to_string()
+}

@@ -1,0 +1,112 @@
+//! `cargo xtask lint`: formatting, clippy for both sides, dependencies.
+//!
+//! All checks run even when an early one fails: one round shows all that is to be done. The kernel side is
+//! checked for the host, by the userspace toolchain, so that linting needs no compiler for the kernel.
+//! Advisories are looked at where their database can be fetched; without network that is said and is no
+//! failure, since the result would depend on the day and the place.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::process;
+use crate::project::Project;
+use crate::report;
+use crate::setup;
+
+/// Fetching the advisories takes seconds; longer means that nothing comes.
+const FETCH_LIMIT: Duration = Duration::from_secs(60);
+
+/// Sets up and checks.
+pub(crate) fn run(project: &Project) -> Result<()> {
+    let deny = setup::for_lint(project)?;
+    let mut failed = Vec::new();
+    for (name, mut command) in checks(project, &deny) {
+        if let Err(error) = process::run(&mut command) {
+            report::note(format!("{error:#}"));
+            failed.push(name);
+        }
+    }
+    match advisories(project, &deny) {
+        Ok(Advisories::Clear) => {}
+        Ok(Advisories::Found) => failed.push("advisories"),
+        Err(error) => {
+            report::note(format!("advisories were not checked, their database cannot be fetched here: {error:#}"))
+        }
+    }
+    if !failed.is_empty() {
+        bail!("lint: {}", failed.join(", "));
+    }
+    report::step("Clean", "formatting, clippy, dependencies");
+    Ok(())
+}
+
+fn checks(project: &Project, deny: &Path) -> Vec<(&'static str, Command)> {
+    let ebpf = project.ebpf_manifest();
+    let mut format = project.cargo("fmt");
+    format.args(["--all", "--check"]);
+    let mut format_ebpf = project.cargo("fmt");
+    format_ebpf.args(["--all", "--check", "--manifest-path"]).arg(&ebpf);
+    let mut clippy = project.cargo("clippy");
+    clippy.args(["--workspace", "--all-targets", "--locked"]).args(["--", "-D", "warnings"]);
+    let mut clippy_ebpf = project.cargo("clippy");
+    clippy_ebpf
+        .args(["--locked", "--manifest-path"])
+        .arg(&ebpf)
+        .arg("--target-dir")
+        .arg(project.ebpf_folder().join("lint"))
+        .args(["--", "-D", "warnings"]);
+    let mut checks = vec![
+        ("formatting", format),
+        ("formatting of the kernel side", format_ebpf),
+        ("clippy", clippy),
+        ("clippy of the kernel side", clippy_ebpf),
+    ];
+    for (name, manifest) in
+        [("dependencies", project.root.join("Cargo.toml")), ("dependencies of the kernel side", ebpf)]
+    {
+        let mut command = deny_command(project, deny, &manifest);
+        command.args(["bans", "licenses", "sources"]);
+        checks.push((name, command));
+    }
+    checks
+}
+
+fn deny_command(project: &Project, deny: &Path, manifest: &Path) -> Command {
+    let mut command = Command::new(deny);
+    command
+        .arg("--manifest-path")
+        .arg(manifest)
+        .args(["--locked", "check", "--config"])
+        .arg(project.root.join("deny.toml"))
+        .arg("--hide-inclusion-graph")
+        .current_dir(&project.root);
+    command
+}
+
+enum Advisories {
+    Clear,
+    Found,
+}
+
+/// The error is that the database could not be had.
+fn advisories(project: &Project, deny: &Path) -> Result<Advisories> {
+    let manifest = project.root.join("Cargo.toml");
+    let mut fetch = Command::new(deny);
+    fetch
+        .arg("--manifest-path")
+        .arg(&manifest)
+        .args(["fetch", "--config"])
+        .arg(project.root.join("deny.toml"))
+        .arg("db")
+        .current_dir(&project.root);
+    process::run_within(&mut fetch, FETCH_LIMIT)?;
+    let mut check = deny_command(project, deny, &manifest);
+    check.args(["--disable-fetch", "advisories"]);
+    Ok(match process::run(&mut check) {
+        Ok(()) => Advisories::Clear,
+        Err(_) => Advisories::Found,
+    })
+}

@@ -1,0 +1,158 @@
+//! Starting other programs: shown before they run, and an error names what failed.
+//!
+//! Output of long commands goes straight to the terminal, never into a buffer: a silent minute looks like
+//! a hang.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::report;
+
+/// Where administration tools are, which the PATH of an ordinary user often leaves out.
+const SYSTEM_FOLDERS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
+
+/// Shows and runs a command, its output on the terminal.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    report::step("Running", shown(command));
+    let status = command.status().with_context(|| format!("cannot start {}", name(command)))?;
+    if !status.success() {
+        bail!("{} ended with {status}", name(command));
+    }
+    Ok(())
+}
+
+/// As [`run`], but ends the command when it takes longer than `limit`: for downloads, which may hang.
+pub(crate) fn run_within(command: &mut Command, limit: Duration) -> Result<()> {
+    report::step("Running", shown(command));
+    let mut child = command.stdin(Stdio::null()).spawn().with_context(|| format!("cannot start {}", name(command)))?;
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            if status.success() {
+                return Ok(());
+            }
+            bail!("{} ended with {status}", name(command));
+        }
+        if Instant::now() >= end {
+            child.kill()?;
+            child.wait()?;
+            bail!("{} took longer than {} s", name(command), limit.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Runs a command quietly and returns its stdout; its stderr becomes part of the error.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {}", name(command)))?;
+    if !output.status.success() {
+        bail!("{} ended with {}: {}", shown(command), output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("{} wrote no text", name(command)))
+}
+
+/// Whether a command can be started and succeeds; nothing is shown.
+pub(crate) fn succeeds(command: &mut Command) -> bool {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// All executables of this name on PATH and in the system folders, in that order, each once.
+pub(crate) fn find_all(program: &str) -> Vec<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut found: Vec<PathBuf> = Vec::new();
+    for folder in env::split_paths(&path).chain(SYSTEM_FOLDERS.map(PathBuf::from)) {
+        let candidate = folder.join(program);
+        if folder.is_absolute() && is_executable(&candidate) && !found.contains(&candidate) {
+            found.push(candidate);
+        }
+    }
+    found
+}
+
+/// The first executable of this name on PATH or in the system folders.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    find_all(program).into_iter().next()
+}
+
+/// PATH with the system folders behind it, for programs that call `ip` or `iptables` by name.
+pub(crate) fn full_path() -> std::ffi::OsString {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<PathBuf> = env::split_paths(&path).collect();
+    for folder in SYSTEM_FOLDERS.map(PathBuf::from) {
+        if !folders.contains(&folder) {
+            folders.push(folder);
+        }
+    }
+    // Folders that came out of a PATH hold no separator, so joining cannot fail.
+    env::join_paths(folders).unwrap_or(path)
+}
+
+fn is_executable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+}
+
+fn name(command: &Command) -> String {
+    command.get_program().to_string_lossy().into_owned()
+}
+
+/// The command as a shell would take it, without its environment.
+pub(crate) fn shown(command: &Command) -> String {
+    std::iter::once(command.get_program()).chain(command.get_args()).map(quoted).collect::<Vec<_>>().join(" ")
+}
+
+fn quoted(word: &OsStr) -> String {
+    let word = word.to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.into_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shown_command_can_be_pasted_into_a_shell() {
+        let mut command = Command::new("curl");
+        command.args(["-w", "%{local_port} it's", "", "http://[2001:db8::1]/"]);
+        assert_eq!(shown(&command), r"curl -w '%{local_port} it'\''s' '' 'http://[2001:db8::1]/'");
+    }
+
+    #[test]
+    fn a_program_that_is_nowhere_is_not_found() {
+        assert_eq!(find("no-such-program-as-this"), None);
+    }
+
+    #[test]
+    fn the_shell_is_found_once_per_folder() {
+        let found = find_all("sh");
+        assert!(!found.is_empty());
+        let mut unique = found.clone();
+        unique.sort();
+        unique.dedup();
+        assert_eq!(unique.len(), found.len());
+    }
+
+    #[test]
+    fn a_command_that_hangs_is_ended() {
+        let began = Instant::now();
+        let error = run_within(Command::new("sleep").arg("60"), Duration::from_millis(200)).expect_err("must be ended");
+        assert!(error.to_string().contains("took longer"), "{error}");
+        assert!(began.elapsed() < Duration::from_secs(10));
+    }
+}

@@ -1,0 +1,220 @@
+//! bpf-linker: the one that fits the LLVM of the chosen compiler.
+//!
+//! The linker reads the compiler's bitcode, so its LLVM must be at least as new. Version 0.10.4 brings no
+//! LLVM: it loads the shared one of a rustc, which is why it is pinned and built into the target folder.
+//! It takes the first `libLLVM*` of the first folder that has one, and system folders hold several;
+//! therefore it is shown a folder that holds exactly one link. From 0.11 on the linker needs LLVM's
+//! development files to be built, so for newer compilers only one that is there already is used.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::compiler::{Compiler, Version};
+use crate::process;
+use crate::project::Project;
+
+/// Pinned: the last version that loads the LLVM of a rustc.
+const PINNED: Version = Version(0, 10, 4);
+
+/// The LLVM that [`PINNED`] speaks to.
+const PINNED_LLVM: u32 = 22;
+
+/// The oldest LLVM whose BPF bitcode it is trusted with here.
+const OLDEST_LLVM: u32 = 20;
+
+/// From this version on a bpf-linker carries its own LLVM.
+const SELF_CONTAINED: Version = Version(0, 11, 0);
+
+/// The LLVM of versions from [`SELF_CONTAINED`] on, as released.
+const SELF_CONTAINED_LLVM: u32 = 23;
+
+/// A linker with what it must be shown to work.
+#[derive(Debug)]
+pub(crate) struct Linker {
+    pub(crate) program: PathBuf,
+    pub(crate) version: Version,
+    /// The LLVM to load; `None` for a linker that carries its own.
+    pub(crate) library: Option<PathBuf>,
+}
+
+/// What can be done about a compiler's linker.
+#[derive(Debug)]
+pub(crate) enum Found {
+    Ready(Linker),
+    /// None is there, but [`install`] can build one that loads this library.
+    Installable(PathBuf),
+    /// The reason and remedy.
+    Impossible(String),
+}
+
+/// Looks for a linker that reads this compiler's bitcode: in the target folder, then on PATH. `others` are
+/// compilers whose LLVM library may be borrowed.
+pub(crate) fn find(project: &Project, compiler: &Compiler, others: &[Compiler]) -> Found {
+    let library = library(compiler, others);
+    let built = program(project);
+    let versions = std::iter::once(built.clone())
+        .chain(process::find_all("bpf-linker"))
+        .filter_map(|program| Some((version(&program)?, program)));
+    for (version, program) in versions {
+        // An outdated one in the target folder is ours to replace.
+        if program == built && version != PINNED {
+            continue;
+        }
+        let library = if version >= SELF_CONTAINED {
+            if compiler.llvm.0 > SELF_CONTAINED_LLVM {
+                continue;
+            }
+            None
+        } else if version.0 == PINNED.0 && version.1 == PINNED.1 && library.is_some() {
+            library.clone()
+        } else {
+            continue;
+        };
+        return Found::Ready(Linker { program, version, library });
+    }
+    match library {
+        Some(library) => Found::Installable(library),
+        None => Found::Impossible(no_linker_for(compiler)),
+    }
+}
+
+/// The command by which [`install`] builds the pinned linker.
+pub(crate) fn install_command(project: &Project) -> Command {
+    let mut install = project.cargo("install");
+    install
+        .args(["bpf-linker", "--version", &PINNED.to_string(), "--locked"])
+        .args(["--force", "--root"])
+        .arg(project.tools());
+    // Its build must not meet flags that are meant for the project.
+    install.env_remove("RUSTFLAGS");
+    install
+}
+
+/// Builds the pinned linker, with cargo's output on the terminal: it takes a minute or two.
+pub(crate) fn install(project: &Project, library: PathBuf) -> Result<Linker> {
+    process::run(&mut install_command(project))?;
+    let program = program(project);
+    let version = version(&program).with_context(|| format!("{} does not start", program.display()))?;
+    Ok(Linker { program, version, library: Some(library) })
+}
+
+impl Linker {
+    /// A folder in which the linker finds the one LLVM that it is to load; made where it is missing.
+    pub(crate) fn library_folder(&self, project: &Project) -> Result<Option<PathBuf>> {
+        let Some(library) = &self.library else {
+            return Ok(None);
+        };
+        let folder = project.tools().join("llvm");
+        let link = folder.join("libLLVM.so");
+        if fs::read_link(&link).ok().as_ref() != Some(library) {
+            match fs::remove_dir_all(&folder) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("cannot remove {}", folder.display()));
+                }
+                _ => {}
+            }
+            fs::create_dir_all(&folder)
+                .and_then(|()| symlink(library, &link))
+                .with_context(|| format!("cannot link {}", link.display()))?;
+        }
+        Ok(Some(folder))
+    }
+}
+
+fn program(project: &Project) -> PathBuf {
+    project.tools().join("bin/bpf-linker")
+}
+
+/// The version that a tool states as `name 1.2.3`; `None` when it does not start.
+pub(crate) fn version(program: impl AsRef<OsStr>) -> Option<Version> {
+    let said = process::output(Command::new(program).arg("--version")).ok()?;
+    Version::parse(said.split_whitespace().nth(1)?)
+}
+
+/// A shared LLVM that the pinned linker can load and that is at least as new as the compiler's: its own, or
+/// that of another compiler on this system.
+fn library(compiler: &Compiler, others: &[Compiler]) -> Option<PathBuf> {
+    if !(OLDEST_LLVM..=PINNED_LLVM).contains(&compiler.llvm.0) {
+        return None;
+    }
+    let loadable: Vec<&Compiler> = std::iter::once(compiler)
+        .chain(others)
+        .filter(|candidate| candidate.llvm.0 == PINNED_LLVM && candidate.llvm_library.is_some())
+        .collect();
+    loadable
+        .iter()
+        .find(|candidate| candidate.llvm >= compiler.llvm)
+        // Patch releases of one LLVM read each other's bitcode.
+        .or(loadable.first())
+        .and_then(|candidate| candidate.llvm_library.clone())
+}
+
+fn no_linker_for(compiler: &Compiler) -> String {
+    let llvm = compiler.llvm;
+    if llvm.0 > PINNED_LLVM {
+        format!(
+            "it has LLVM {llvm}, bpf-linker {PINNED} reads up to {PINNED_LLVM}; with `cargo binstall \
+             bpf-linker` there would be one that reads {SELF_CONTAINED_LLVM}"
+        )
+    } else if llvm.0 < OLDEST_LLVM {
+        format!("its LLVM {llvm} is older than {OLDEST_LLVM}")
+    } else {
+        format!(
+            "no shared LLVM {PINNED_LLVM} that bpf-linker {PINNED} could load comes with a rustc of this \
+             system; with `cargo binstall bpf-linker` there would be a linker that brings its own"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::setup::compiler::Candidate;
+
+    fn compiler(llvm: Version, library: Option<&str>) -> Compiler {
+        Compiler {
+            candidate: Candidate { rustc: "/rustc".into(), origin: "test".to_owned(), toolchain: None },
+            cargo: "/cargo".into(),
+            version: Version(1, 95, 0),
+            nightly: false,
+            llvm,
+            llvm_library: library.map(Into::into),
+            sysroot: "/".into(),
+        }
+    }
+
+    #[test]
+    fn the_compilers_own_library_is_preferred() {
+        let own = compiler(Version(22, 1, 2), Some("/own"));
+        let other = compiler(Version(22, 1, 8), Some("/other"));
+        assert_eq!(library(&own, &[other]), Some("/own".into()));
+    }
+
+    #[test]
+    fn an_older_compiler_borrows_a_newer_library() {
+        let own = compiler(Version(20, 1, 0), Some("/own"));
+        let other = compiler(Version(22, 1, 8), Some("/other"));
+        assert_eq!(library(&own, &[other]), Some("/other".into()));
+        assert_eq!(library(&own, &[]), None);
+    }
+
+    #[test]
+    fn a_compiler_newer_than_the_linker_gets_no_library() {
+        let own = compiler(Version(23, 1, 0), Some("/own"));
+        let other = compiler(Version(22, 1, 8), Some("/other"));
+        assert_eq!(library(&own, &[other]), None);
+        assert!(no_linker_for(&own).contains("binstall"));
+    }
+
+    #[test]
+    fn what_does_not_start_has_no_version() {
+        assert_eq!(version("/no/such/linker"), None);
+        assert_eq!(version("/bin/true"), None);
+    }
+}

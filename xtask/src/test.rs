@@ -1,0 +1,296 @@
+//! `cargo xtask test`: unit tests, then end-to-end tests with real clients in network namespaces.
+//!
+//! The end-to-end tests drive the release agent: what is shipped is what is tested, and the demo has built
+//! it already. They are compiled as the caller and only run as root. Without a way to become root they are
+//! skipped, and the summary says so; with `CI=true` that is a failure.
+
+use std::env;
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{BufRead, BufReader, Write, stdout};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde_json::Value;
+
+use crate::build;
+use crate::privilege::{self, Root};
+use crate::process;
+use crate::project::Project;
+use crate::report;
+use crate::setup;
+
+/// The package of the end-to-end tests.
+const END_TO_END: &str = "spip-tests";
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Only tests whose name contains this
+    filter: Option<String>,
+    /// Only unit tests: needs no compiler for the kernel and no rights
+    #[arg(long, conflicts_with = "end_to_end")]
+    unit: bool,
+    /// Only end-to-end tests
+    #[arg(long)]
+    end_to_end: bool,
+    /// Arguments of the test programs, such as `--nocapture`
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+/// Sets up, builds and tests.
+pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
+    // Rights are looked at first: a caller in CI should not wait for a build to hear that they are missing.
+    let root = Root::detect();
+    let strict = env::var("CI").is_ok_and(|ci| ci == "true" || ci == "1");
+    if strict && !options.unit && !root.is_unattended() {
+        bail!("the end-to-end tests need root and CI is set: {}", privilege::REMEDY);
+    }
+    if !options.unit {
+        let toolchain = setup::for_test(project)?;
+        build::build(project, &toolchain)?;
+    }
+    let mut summary = Summary::default();
+    if !options.end_to_end {
+        let counts = unit(project, options)?;
+        summary.add("unit tests", Outcome::Ran(counts));
+    }
+    if !options.unit {
+        let outcome = end_to_end(project, options, root)?;
+        summary.add("end-to-end tests", outcome);
+    }
+    eprint!("\n{summary}");
+    summary.verdict(strict)
+}
+
+fn unit(project: &Project, options: &Options) -> Result<Counts> {
+    let mut cargo = project.cargo("test");
+    cargo
+        .args(["--workspace", "--exclude", END_TO_END, "--locked"])
+        .arg("--no-fail-fast")
+        .args(&options.filter)
+        .arg("--")
+        .args(&options.arguments);
+    counted(&mut cargo)
+}
+
+fn end_to_end(project: &Project, options: &Options, root: Root) -> Result<Outcome> {
+    let programs = end_to_end_programs(project)?;
+    let folder = project.root.join("tests");
+    let environment: [(&str, OsString); 4] = [
+        ("SPIP_AGENT_BIN", project.agent().into()),
+        ("PATH", process::full_path()),
+        ("CARGO_MANIFEST_DIR", folder.clone().into()),
+        ("RUST_BACKTRACE", "1".into()),
+    ];
+    let mut counts = Counts::default();
+    for program in programs {
+        let Some(mut command) = root.command(&program, &environment) else {
+            return Ok(Outcome::Skipped(format!("they need root: {}", privilege::REMEDY)));
+        };
+        command.args(&options.filter).args(&options.arguments).current_dir(&folder);
+        counts.merge(&counted(&mut command)?);
+    }
+    Ok(Outcome::Ran(counts))
+}
+
+/// Compiles the end-to-end tests and returns their programs.
+fn end_to_end_programs(project: &Project) -> Result<Vec<PathBuf>> {
+    let mut cargo = project.cargo("test");
+    cargo.args(["--package", END_TO_END, "--locked", "--no-run"]).args(["--message-format", "json-render-diagnostics"]);
+    report::step("Running", process::shown(&cargo));
+    let built = cargo.stdout(Stdio::piped()).stderr(Stdio::inherit()).output().context("cannot start cargo")?;
+    if !built.status.success() {
+        bail!("the end-to-end tests do not compile");
+    }
+    Ok(test_programs(&String::from_utf8_lossy(&built.stdout)))
+}
+
+/// The test programs among cargo's messages.
+fn test_programs(messages: &str) -> Vec<PathBuf> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message["profile"]["test"] == true)
+        .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .collect()
+}
+
+/// Runs test programs with their output on the terminal, and counts along.
+fn counted(command: &mut Command) -> Result<Counts> {
+    report::step("Running", process::shown(command));
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+    let mut counts = Counts::default();
+    let pipe = child.stdout.take().context("the child has no stdout")?;
+    for line in BufReader::new(pipe).split(b'\n') {
+        let line = line?;
+        let mut out = stdout().lock();
+        out.write_all(&line)?;
+        out.write_all(b"\n")?;
+        counts.read(&String::from_utf8_lossy(&line));
+    }
+    // A program that does not compile or is killed counts nothing but must not pass.
+    counts.broken = u64::from(!child.wait()?.success() && counts.failed == 0);
+    Ok(counts)
+}
+
+/// How many tests did what.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Counts {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+    /// Programs that ended badly without naming a failed test.
+    broken: u64,
+    names: Vec<String>,
+}
+
+impl Counts {
+    /// Reads a line of a test program: the result of one test, or of all.
+    fn read(&mut self, line: &str) {
+        if let Some(test) = line.strip_prefix("test ")
+            && let Some(name) = test.strip_suffix(" ... FAILED")
+        {
+            self.names.push(name.to_owned());
+        }
+        let Some(result) = line.strip_prefix("test result: ") else {
+            return;
+        };
+        let count = |what: &str| {
+            result
+                .split(['.', ';'])
+                .find_map(|part| part.trim().strip_suffix(what)?.trim().parse::<u64>().ok())
+                .unwrap_or(0)
+        };
+        self.passed += count("passed");
+        self.failed += count("failed");
+        self.ignored += count("ignored");
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.ignored += other.ignored;
+        self.broken += other.broken;
+        self.names.extend_from_slice(&other.names);
+    }
+}
+
+enum Outcome {
+    Ran(Counts),
+    /// With the reason and the remedy.
+    Skipped(String),
+}
+
+/// What is said at the end.
+#[derive(Default)]
+struct Summary {
+    parts: Vec<(&'static str, Outcome)>,
+}
+
+impl Summary {
+    fn add(&mut self, name: &'static str, outcome: Outcome) {
+        self.parts.push((name, outcome));
+    }
+
+    fn verdict(&self, strict: bool) -> Result<()> {
+        for (name, outcome) in &self.parts {
+            match outcome {
+                Outcome::Ran(counts) if counts.failed + counts.broken > 0 => {
+                    bail!("{name}: {} failed", counts.failed + counts.broken);
+                }
+                Outcome::Skipped(why) if strict => {
+                    bail!("{name} were skipped and CI is set: {why}")
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, outcome) in &self.parts {
+            match outcome {
+                Outcome::Ran(counts) => {
+                    write!(f, "{name:>18}: {} passed, {} failed", counts.passed, counts.failed)?;
+                    if counts.ignored > 0 {
+                        write!(f, ", {} ignored", counts.ignored)?;
+                    }
+                    if counts.broken > 0 {
+                        write!(f, ", {} ended badly", counts.broken)?;
+                    }
+                    writeln!(f)?;
+                    for test in &counts.names {
+                        writeln!(f, "{:>18}  failed: {test}", "")?;
+                    }
+                }
+                Outcome::Skipped(why) => writeln!(f, "{name:>18}: skipped, {why}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RESULT: &str =
+        "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.01s";
+
+    #[test]
+    fn results_of_several_programs_add_up() {
+        let mut counts = Counts::default();
+        counts.read("test a::name ... FAILED");
+        counts.read("test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out");
+        counts.read(RESULT);
+        assert_eq!((counts.passed, counts.failed, counts.ignored), (17, 3, 1));
+        assert_eq!(counts.names, ["a::name"]);
+    }
+
+    #[test]
+    fn a_failed_test_fails_the_command() {
+        let mut counts = Counts::default();
+        counts.read(RESULT);
+        let mut summary = Summary::default();
+        summary.add("unit tests", Outcome::Ran(counts));
+        assert!(summary.verdict(false).is_err());
+    }
+
+    #[test]
+    fn a_program_that_ends_badly_fails_the_command() {
+        let counts = counted(&mut Command::new("false")).expect("false starts");
+        let mut summary = Summary::default();
+        summary.add("unit tests", Outcome::Ran(counts));
+        assert!(summary.verdict(false).is_err());
+    }
+
+    #[test]
+    fn skipped_tests_fail_in_ci_only() {
+        let mut summary = Summary::default();
+        summary.add("end-to-end tests", Outcome::Skipped("no root".to_owned()));
+        summary.verdict(false).expect("a person may skip them");
+        assert!(summary.verdict(true).is_err());
+        assert!(summary.to_string().contains("skipped, no root"));
+    }
+
+    #[test]
+    fn only_test_programs_are_taken_from_cargos_messages() {
+        let messages = concat!(
+            r#"{"reason":"compiler-artifact","profile":{"test":true},"executable":"/t/deps/e2e-1"}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","profile":{"test":false},"executable":"/t/floor"}"#,
+            "\n",
+            r#"{"reason":"build-finished","success":true}"#,
+            "\nnot json\n"
+        );
+        assert_eq!(test_programs(messages), [PathBuf::from("/t/deps/e2e-1")]);
+    }
+}
