@@ -35,6 +35,9 @@ pub struct Door {
     pub engine: Arc<Engine>,
     /// Who is admitted.
     pub limits: Limits,
+    /// Whether the longest idle session ends for a newcomer when all places are taken. So it is where the descriptors
+    /// set the number; an operator who sets it wants newcomers refused.
+    pub makes_room: bool,
     /// Who was not.
     pub rejections: Rejections,
     /// Accepts that failed because of the connection itself.
@@ -113,7 +116,8 @@ fn accept_batch(listener: &OwnedFd, door: &Arc<Door>, registry: &Registry) -> io
 fn admit(socket: OwnedFd, peer: SocketAddr, door: &Arc<Door>, registry: &Registry) {
     let accepted = Moment::now();
     let engine = &door.engine;
-    let permit = match door.limits.admit(peer.ip(), accepted.steady) {
+    let make_room = || door.makes_room && registry.make_room();
+    let permit = match door.limits.admit(peer.ip(), accepted.steady, make_room) {
         Ok(permit) => permit,
         Err(limit) => {
             let origin = || origin::find(&socket, peer, engine.origins.as_ref()).origin;

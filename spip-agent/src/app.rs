@@ -205,6 +205,7 @@ fn door(config: &Config, log: writer::Log, attached: Option<&Attached>, sessions
     Door {
         engine: Arc::new(engine),
         limits: Limits::new(&config.limits, sessions),
+        makes_room: config.limits.sessions.is_none(),
         rejections: Rejections::default(),
         accept_errors: AtomicU64::new(0),
         shortages: AtomicU64::new(0),

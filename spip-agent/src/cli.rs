@@ -47,7 +47,14 @@ pub enum Command {
 
 /// Records every TCP connection that reaches this machine, on any port, as one line of JSON.
 #[derive(Debug, Parser)]
-#[command(name = "spip-agent", version, disable_help_subcommand = true)]
+#[command(
+    name = "spip-agent",
+    bin_name = "spip-agent",
+    version,
+    override_usage = "spip-agent --config FILE [--check] [--ebpf-log LEVEL]\n       \
+                      spip-agent rules show|install|remove --config FILE",
+    disable_help_subcommand = true
+)]
 #[command(after_help = "\
 Examples:
   spip-agent --config spip.toml                 run; Ctrl-C or SIGTERM stops it, and every open session is recorded
@@ -183,7 +190,8 @@ pub fn load(path: &Path) -> Result<Loaded, ExitCode> {
     match Config::load(path) {
         Ok(loaded) => Ok(loaded),
         Err(error) => {
-            complain(&error.to_string());
+            // Without the name of the program: editors follow lines that begin with file and line.
+            let _ = io::stderr().write_all(format!("{error}\n").as_bytes());
             Err(ExitCode::from(USAGE))
         }
     }

@@ -117,17 +117,16 @@ impl Limits {
         self
     }
 
-    /// Admits a connection from `address` at `now`, or names the limit that it would exceed.
+    /// Admits a connection from `address` at `now`, or names the limit that it would exceed. When all places are taken
+    /// `make_room` is asked whether a session was told to end for it.
     ///
     /// # Errors
     /// The limit that is exceeded; a refused connection costs its source no token.
-    pub fn admit(&self, address: IpAddr, now: Instant) -> Result<Permit, Limit> {
+    pub fn admit(&self, address: IpAddr, now: Instant, make_room: impl FnOnce() -> bool) -> Result<Permit, Limit> {
         let limits = &*self.0;
         let source = Source::from(address);
         let mut state = self.state();
-        if state.open >= limits.sessions {
-            return Err(Limit::Sessions);
-        }
+        let is_full = state.open >= limits.sessions;
         let fresh = || Tally { open: 0, tokens: limits.rate_burst, refilled: now };
         let tally = state.sources.get_or_insert_mut(source, fresh);
         if tally.open >= limits.sessions_per_source {
@@ -140,8 +139,12 @@ impl Limits {
             if tally.tokens < 1.0 {
                 return Err(Limit::Rate);
             }
-            tally.tokens -= 1.0;
         }
+        // Last, so that nobody loses a place for a connection that another limit refuses.
+        if is_full && !make_room() {
+            return Err(Limit::Sessions);
+        }
+        tally.tokens -= 1.0;
         tally.open += 1;
         state.open += 1;
         drop(state);
@@ -197,6 +200,10 @@ mod tests {
         Limits::new(&config, sessions)
     }
 
+    fn admit(limits: &Limits, address: IpAddr, now: Instant) -> Result<Permit, Limit> {
+        limits.admit(address, now, || false)
+    }
+
     fn ip(text: &str) -> IpAddr {
         text.parse().expect("address")
     }
@@ -205,20 +212,31 @@ mod tests {
     fn the_bound_on_all_sessions_is_held_and_given_back() {
         let limits = limits(2, 10, 0.0, 0.0, 10);
         let now = Instant::now();
-        let first = limits.admit(ip("192.0.2.1"), now).ok();
-        let _second = limits.admit(ip("192.0.2.2"), now).ok();
-        assert_eq!(limits.admit(ip("192.0.2.3"), now).err(), Some(Limit::Sessions));
+        let first = admit(&limits, ip("192.0.2.1"), now).ok();
+        let _second = admit(&limits, ip("192.0.2.2"), now).ok();
+        assert_eq!(admit(&limits, ip("192.0.2.3"), now).err(), Some(Limit::Sessions));
         drop(first);
-        assert!(limits.admit(ip("192.0.2.3"), now).is_ok());
+        assert!(admit(&limits, ip("192.0.2.3"), now).is_ok());
+    }
+
+    #[test]
+    fn a_session_that_was_told_to_end_makes_room_for_another() {
+        let limits = limits(1, 1, 0.0, 0.0, 10);
+        let now = Instant::now();
+        let held = limits.admit(ip("192.0.2.1"), now, || true).ok();
+        assert!(limits.admit(ip("192.0.2.2"), now, || true).is_ok());
+        let refused = limits.admit(ip("192.0.2.1"), now, || panic!("nobody goes for a source at its own limit"));
+        assert_eq!(refused.err(), Some(Limit::SessionsPerSource));
+        drop(held);
     }
 
     #[test]
     fn addresses_of_one_ipv6_block_share_their_bound() {
         let limits = limits(10, 1, 0.0, 0.0, 10);
         let now = Instant::now();
-        let _held = limits.admit(ip("2001:db8::1"), now).ok();
-        assert_eq!(limits.admit(ip("2001:db8::2"), now).err(), Some(Limit::SessionsPerSource));
-        assert!(limits.admit(ip("2001:db8:0:1::1"), now).is_ok());
+        let _held = admit(&limits, ip("2001:db8::1"), now).ok();
+        assert_eq!(admit(&limits, ip("2001:db8::2"), now).err(), Some(Limit::SessionsPerSource));
+        assert!(admit(&limits, ip("2001:db8:0:1::1"), now).is_ok());
     }
 
     #[test]
@@ -231,13 +249,13 @@ mod tests {
         let limits = limits(100, 100, 2.0, 3.0, 10);
         let start = Instant::now();
         for _ in 0..3 {
-            assert!(limits.admit(ip("192.0.2.1"), start).is_ok());
+            assert!(admit(&limits, ip("192.0.2.1"), start).is_ok());
         }
-        assert_eq!(limits.admit(ip("192.0.2.1"), start).err(), Some(Limit::Rate));
-        assert!(limits.admit(ip("192.0.2.2"), start).is_ok(), "another source has its own bucket");
+        assert_eq!(admit(&limits, ip("192.0.2.1"), start).err(), Some(Limit::Rate));
+        assert!(admit(&limits, ip("192.0.2.2"), start).is_ok(), "another source has its own bucket");
         let later = start + Duration::from_millis(500);
-        assert!(limits.admit(ip("192.0.2.1"), later).is_ok());
-        assert_eq!(limits.admit(ip("192.0.2.1"), later).err(), Some(Limit::Rate));
+        assert!(admit(&limits, ip("192.0.2.1"), later).is_ok());
+        assert_eq!(admit(&limits, ip("192.0.2.1"), later).err(), Some(Limit::Rate));
     }
 
     #[test]
@@ -247,7 +265,7 @@ mod tests {
         let mut held = Vec::new();
         for n in 0..5_000_u32 {
             let address = IpAddr::from(n.to_be_bytes());
-            held.push(limits.admit(address, now).ok());
+            held.push(admit(&limits, address, now).ok());
         }
         assert_eq!(limits.sources(), 50);
         drop(held);

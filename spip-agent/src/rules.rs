@@ -16,7 +16,7 @@ mod saved;
 mod sockets;
 
 use std::fmt::Write as _;
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::io::{self, BufRead as _, IsTerminal as _};
 use std::path::Path;
 
 use thiserror::Error;
@@ -115,41 +115,57 @@ impl Error {
 /// See [`Error`]; whatever it is, the rules of the family named in it are as they were before.
 pub fn run(action: Action, config: Option<&Config>, options: Options) -> Result<Outcome, Error> {
     let iptables = Iptables::from_environment();
+    let ssh_connection = std::env::var("SSH_CONNECTION").ok();
     let (wanted, notes) = match (action, config) {
         (Action::Remove, _) => (Wanted::default(), Vec::new()),
         (_, None) => return Err(Error::NoConfiguration),
         (_, Some(config)) => {
             let sockets = Sockets::read(Path::new("/proc"))?;
-            wanted(config, options, &sockets, std::env::var("SSH_CONNECTION").ok().as_deref())?
+            wanted(config, options, &sockets, ssh_connection.as_deref())?
         }
     };
+    carry_out(action, &wanted, &notes, options.yes, &iptables, &mut io::stdout())
+}
+
+/// Shows what is to be done, asks, and does it.
+fn carry_out(
+    action: Action,
+    wanted: &Wanted,
+    notes: &[String],
+    yes: bool,
+    iptables: &Iptables,
+    output: &mut dyn io::Write,
+) -> Result<Outcome, Error> {
     let mut page = String::new();
     for note in notes {
         let _ = writeln!(page, "# note: {note}");
     }
-    let steps = steps(action, &wanted, &iptables, &mut page)?;
-    print(&page)?;
+    let steps = steps(action, wanted, iptables, &mut page)?;
+    print(output, &page)?;
     match action {
         Action::Show => return Ok(Outcome::Done),
         Action::Remove if steps.is_empty() => {
-            print("nothing to remove: there is no chain SPIP or SPIP_LOCAL\n")?;
+            print(output, "nothing to remove: there is no chain SPIP or SPIP_LOCAL\n")?;
             return Ok(Outcome::Done);
         }
         Action::Install if steps.is_empty() => {
-            print("nothing to change\n")?;
+            print(output, "nothing to change\n")?;
             return Ok(Outcome::Done);
         }
         Action::Install | Action::Remove => {}
     }
-    if !options.yes && !confirmed()? {
-        print("nothing was changed\n")?;
+    if !yes && !confirmed(output)? {
+        print(output, "nothing was changed\n")?;
         return Ok(Outcome::Declined);
     }
-    apply(&iptables, &steps, !wanted.v4.is_empty())?;
-    print(match action {
-        Action::Remove => "removed\n",
-        _ => "installed; `spip-agent rules remove` takes it away again\n",
-    })?;
+    apply(iptables, &steps, !wanted.v4.is_empty(), output)?;
+    print(
+        output,
+        match action {
+            Action::Remove => "removed\n",
+            _ => "installed; `spip-agent rules remove` takes it away again\n",
+        },
+    )?;
     Ok(Outcome::Done)
 }
 
@@ -230,11 +246,16 @@ fn script(family: Family, input: &str, action: Action) -> String {
 }
 
 /// Applies the steps. IPv6 may be missing behind tools that are there: then IPv4 alone is better than nothing.
-fn apply(iptables: &Iptables, steps: &[(Family, String)], v4_wanted: bool) -> Result<(), Error> {
+fn apply(
+    iptables: &Iptables,
+    steps: &[(Family, String)],
+    v4_wanted: bool,
+    output: &mut dyn io::Write,
+) -> Result<(), Error> {
     for (family, input) in steps {
         match iptables.restore(*family, input) {
             Err(error @ Error::Failed(..)) if *family == Family::V6 && v4_wanted => {
-                print(&format!("note: {family} is left out: {error}\n"))?;
+                print(output, &format!("note: {family} is left out: {error}\n"))?;
             }
             other => other?,
         }
@@ -243,20 +264,22 @@ fn apply(iptables: &Iptables, steps: &[(Family, String)], v4_wanted: bool) -> Re
 }
 
 /// Asks on the terminal; everything but a yes is a no.
-fn confirmed() -> Result<bool, Error> {
+fn confirmed(output: &mut dyn io::Write) -> Result<bool, Error> {
     let input = io::stdin();
     if !input.is_terminal() {
         return Err(Error::NoTerminal);
     }
-    print("Run this? [y/N] ")?;
+    print(output, "Run this? [y/N] ")?;
     let mut answer = String::new();
     input.lock().read_line(&mut answer).map_err(Error::Terminal)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes" | "Yes" | "YES"))
 }
 
 /// Not `println!`, which panics when the reader has gone.
-fn print(text: &str) -> Result<(), Error> {
-    let mut output = io::stdout();
+fn print(output: &mut dyn io::Write, text: &str) -> Result<(), Error> {
     let written = output.write_all(text.as_bytes());
     written.and_then(|()| output.flush()).map_err(Error::Terminal)
 }
+
+#[cfg(test)]
+mod tests;

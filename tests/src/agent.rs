@@ -379,7 +379,7 @@ impl Agent {
                 None => std::thread::sleep(Duration::from_millis(2)),
             }
         };
-        let stderr = self.stderr.take().expect("taken here only").finish().torn.join("\n");
+        let stderr = self.stderr.take().expect("taken here only").finish().text();
         let log = match self.file.take() {
             Some(file) => file.finish(),
             None => self.stdout.followed.log(),

@@ -91,7 +91,7 @@ pub(super) fn chains(outside: bool, local: bool, exclusions: &Exclusions, port: 
             .map(|ports| format!("-A {name} -p tcp -m multiport --dports {ports} -j RETURN"))
             .collect();
         rules.push(format!("-A {name} -p tcp -j REDIRECT --to-ports {port}"));
-        Chain { name, jump, comments: exclusions.iter().map(comment).collect(), rules }
+        Chain { name, jump, comments: comments(exclusions), rules }
     };
     let mut chains = Vec::new();
     if outside {
@@ -105,10 +105,20 @@ pub(super) fn chains(outside: bool, local: bool, exclusions: &Exclusions, port: 
     chains
 }
 
-fn comment(exclusion: &Exclusion) -> String {
-    let Exclusion { from, to, reason } = exclusion;
-    let ports = if from == to { from.to_string() } else { format!("{from}-{to}") };
-    format!("# left alone: {ports:<11} {reason}")
+/// A line for each reason, in the order in which they came up.
+fn comments(exclusions: &[Exclusion]) -> Vec<String> {
+    let mut reasons: Vec<(&str, String)> = Vec::new();
+    for Exclusion { from, to, reason } in exclusions {
+        let ports = if from == to { from.to_string() } else { format!("{from}-{to}") };
+        match reasons.iter_mut().find(|(known, _)| known == reason) {
+            Some((_, list)) => {
+                list.push_str(", ");
+                list.push_str(&ports);
+            }
+            None => reasons.push((reason, ports)),
+        }
+    }
+    reasons.into_iter().map(|(reason, ports)| format!("# left alone: {ports}: {reason}")).collect()
 }
 
 /// The ports of all exclusions, each list short enough for one match.

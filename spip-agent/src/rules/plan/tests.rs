@@ -33,21 +33,27 @@ fn both_chains_with_their_reasons() {
         "*nat\n\
          :SPIP - [0:0]\n\
          :SPIP_LOCAL - [0:0]\n\
-         # left alone: 8080        own\n\
-         # left alone: 22          sshd listens on ::\n\
-         # left alone: 100-200     exclude_ports\n\
+         # left alone: 8080: own\n\
+         # left alone: 22: sshd listens on ::\n\
+         # left alone: 100-200: exclude_ports\n\
          -A SPIP -p tcp -m multiport --dports 22,100:200,8080 -j RETURN\n\
          -A SPIP -p tcp -j REDIRECT --to-ports 8080\n\
          -A PREROUTING -p tcp -m addrtype --dst-type LOCAL -j SPIP\n\
-         # left alone: 8080        own\n\
-         # left alone: 22          sshd listens on ::\n\
-         # left alone: 100-200     exclude_ports\n\
-         # left alone: 5432        postgres listens on 127.0.0.1\n\
+         # left alone: 8080: own\n\
+         # left alone: 22: sshd listens on ::\n\
+         # left alone: 100-200: exclude_ports\n\
+         # left alone: 5432: postgres listens on 127.0.0.1\n\
          -A SPIP_LOCAL -p tcp -m multiport --dports 22,100:200,5432,8080 -j RETURN\n\
          -A SPIP_LOCAL -p tcp -j REDIRECT --to-ports 8080\n\
          -A OUTPUT -o lo -p tcp -j SPIP_LOCAL\n\
          COMMIT\n"
     );
+}
+
+#[test]
+fn ports_with_the_same_reason_share_a_line() {
+    let exclusions = [exclusion(1, 1, "x"), exclusion(2, 2, "y"), exclusion(3, 5, "x")];
+    assert_eq!(comments(&exclusions), ["# left alone: 1, 3-5: x", "# left alone: 2: y"]);
 }
 
 #[test]
