@@ -281,7 +281,7 @@ impl Agent {
             log.messages().map(|line| &line.value).find(|value| contains(value, &expected)).cloned()
         });
         let explain = || self.followed().with(|log| log.explain(&expected, 1, 0));
-        found.unwrap_or_else(|| panic!("no such message: {}{}", explain(), self.trace()))
+        found.unwrap_or_else(|| panic!("no such message from pid {}: {}{}", self.pid(), explain(), self.trace()))
     }
 
     /// Waits until every connection has been accepted and every byte that came has been read.

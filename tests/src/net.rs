@@ -25,6 +25,10 @@ pub const CROWD_V4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
 /// First address of the /33 that [`Net::add_crowd`] gives to the client: two thousand million /64 networks.
 pub const CROWD_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x8000, 0, 0, 0, 0, 0);
 
+/// Locally administered addresses of the two ends of the cable.
+const SENSOR_MAC: &str = "02:00:00:00:00:01";
+const CLIENT_MAC: &str = "02:00:00:00:00:02";
+
 /// Two namespaces, joined.
 #[derive(Debug)]
 pub struct Net {
@@ -53,11 +57,16 @@ impl Net {
         let client = Namespace::create(number, "client");
         let directory = directory(number);
         std::fs::create_dir_all(&directory).expect("the directory for temporary files can be written");
+        // Both ends know each other from the start: an IPv6 link-local address is not ready to ask for neighbours yet.
         host(&format!(
-            "ip link add wire netns {s} type veth peer name wire netns {c} &&
+            "ip link add wire address {SENSOR_MAC} netns {s} type veth peer name wire address {CLIENT_MAC} netns {c} &&
              ip -n {s} addr add {SENSOR_V4}/24 dev wire && ip -n {c} addr add {CLIENT_V4}/24 dev wire &&
              ip -n {s} addr add {SENSOR_V6}/64 dev wire nodad && ip -n {c} addr add {CLIENT_V6}/64 dev wire nodad &&
-             ip -n {s} link set wire up && ip -n {c} link set wire up",
+             ip -n {s} link set wire up && ip -n {c} link set wire up &&
+             ip -n {s} neigh replace {CLIENT_V4} lladdr {CLIENT_MAC} dev wire nud permanent &&
+             ip -n {s} neigh replace {CLIENT_V6} lladdr {CLIENT_MAC} dev wire nud permanent &&
+             ip -n {c} neigh replace {SENSOR_V4} lladdr {SENSOR_MAC} dev wire nud permanent &&
+             ip -n {c} neigh replace {SENSOR_V6} lladdr {SENSOR_MAC} dev wire nud permanent",
             s = sensor.name(),
             c = client.name(),
         ));

@@ -15,10 +15,16 @@ struct Row {
 
 /// State numbers of the kernel (include/net/tcp_states.h).
 const ESTABLISHED: u8 = 1;
-const TIME_WAIT: u8 = 6;
 const CLOSE_WAIT: u8 = 8;
-#[cfg(test)]
 const LISTEN: u8 = 10;
+
+impl Row {
+    /// Whether a process of this side has it, or will accept it. What is closed here and still waits for the other
+    /// side belongs to the kernel alone.
+    fn is_held(&self) -> bool {
+        matches!(self.state, ESTABLISHED | CLOSE_WAIT)
+    }
+}
 
 fn rows(namespace: &Namespace) -> Vec<Row> {
     let text = namespace.enter(|| {
@@ -38,14 +44,14 @@ fn row(line: &str) -> Option<Row> {
 
 /// Whether every connection to `port` has been accepted and every byte that came has been read.
 pub(crate) fn all_read(namespace: &Namespace, port: u16) -> bool {
-    // A connection in the backlog counts once, as one of the listener's; it has bytes of its own beside.
-    rows(namespace).iter().filter(|row| row.port == port && row.state != TIME_WAIT).all(|row| row.waiting == 0)
+    let rows = rows(namespace);
+    let mut rows = rows.iter().filter(|row| row.port == port && (row.is_held() || row.state == LISTEN));
+    rows.all(|row| row.waiting == 0)
 }
 
-/// Connections to `port` that nobody has closed on this side, accepted or not.
+/// Connections to `port` that are open on this side, accepted or not.
 pub(crate) fn open(namespace: &Namespace, port: u16) -> usize {
-    let is_open = |row: &&Row| row.port == port && matches!(row.state, ESTABLISHED | CLOSE_WAIT);
-    rows(namespace).iter().filter(is_open).count()
+    rows(namespace).iter().filter(|row| row.port == port && row.is_held()).count()
 }
 
 #[cfg(test)]

@@ -113,7 +113,7 @@ fn any_sequence_of_client_actions_leaves_one_record_with_the_bytes_that_were_sen
     let Some(net) = Net::new() else { return };
     net.redirect();
     let agent = net.agent().set("payload_limit_bytes", LIMIT).set("tls", "off").start();
-    let config = Config { cases: 24, max_shrink_iters: 30, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: 24, max_shrink_iters: 8, failure_persistence: None, ..Config::default() };
     let result = TestRunner::new(config).run(&vec(client(), 1..16), |clients| play(&net, &agent, &clients));
     if let Err(error) = result {
         panic!("{error}");
