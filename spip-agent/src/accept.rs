@@ -129,11 +129,11 @@ fn admit(socket: OwnedFd, peer: SocketAddr, door: &Arc<Door>, registry: &Registr
     match guard.read_now(&socket) {
         Some(reason) => {
             if !guard.try_finish(reason) {
-                tokio::spawn(guard.finish(reason));
+                tokio::spawn(Box::new(guard).finish(reason));
             }
         }
         None => {
-            tokio::spawn(session::run(guard, socket, registry.enter()));
+            tokio::spawn(session::run(Box::new(guard), socket, registry.enter()));
         }
     }
 }

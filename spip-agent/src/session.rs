@@ -98,6 +98,8 @@ impl Guard {
     pub fn read_now(&mut self, socket: &OwnedFd) -> Option<CloseReason> {
         while !self.session.payload.is_full() {
             match receive(socket, &mut self.session.payload) {
+                // A hello is answered, or refused, in one place only: the end of the stream can be read again there.
+                Ok(0) if self.engine.tls.is_some() && self.detect().is_tls() => return None,
                 Ok(0) => return Some(CloseReason::ClientClosed),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
@@ -131,7 +133,12 @@ impl Guard {
         if let Some(hello) = hello {
             self.session.tls = Tls::Recognised(Box::new(Facts::new(hello, handshake)));
         }
-        payload.settle();
+        if matches!(verdict, Detection::ClientHello { .. }) && self.engine.tls.is_some() {
+            // As after a handshake that failed: the hello is in its own place, and nothing was decrypted.
+            drop(payload.take_envelope());
+        } else {
+            payload.settle();
+        }
     }
 
     /// Writes the record when the log has room for it; false when it has none, and [`Guard::finish`] has to wait.
@@ -143,7 +150,7 @@ impl Guard {
     }
 
     /// Writes the record, waiting for the log where it is full.
-    pub async fn finish(mut self, reason: CloseReason) {
+    pub async fn finish(mut self: Box<Self>, reason: CloseReason) {
         if !self.try_finish(reason) {
             let line = self.with_line(|_, line| line.to_vec());
             self.engine.log.record(&line).await;
@@ -152,7 +159,7 @@ impl Guard {
     }
 
     /// Writes the record of a handshake that failed.
-    async fn fail(mut self, failure: Failure, reason: CloseReason) {
+    async fn fail(mut self: Box<Self>, failure: Failure, reason: CloseReason) {
         if let Some(facts) = self.session.tls.facts_mut() {
             facts.handshake = Handshake::Failed(failure);
         }
@@ -200,14 +207,21 @@ impl Drop for Guard {
 }
 
 /// Conducts the connection on `stream` to its end.
-pub async fn run(guard: Guard, stream: OwnedFd, registered: Registered) {
+///
+/// Boxed, because a future holds a copy of what it is given for each function that passes it on.
+pub async fn run(mut guard: Box<Guard>, stream: OwnedFd, registered: Registered) {
+    // Under load the client's bytes come while others are accepted; then the reactor is not needed either.
+    tokio::task::yield_now().await;
+    if let Some(reason) = guard.read_now(&stream) {
+        return guard.finish(reason).await;
+    }
     let mut watch = Watch::new(registered, guard.engine.timeouts, guard.session.accepted.steady);
     // The reactor may take no more descriptors.
     let Ok(stream) = TcpStream::from_std(stream.into()) else { return guard.finish(CloseReason::Aborted).await };
     conduct(guard, stream, &mut watch).await;
 }
 
-async fn conduct(mut guard: Guard, mut stream: TcpStream, watch: &mut Watch) {
+async fn conduct(mut guard: Box<Guard>, mut stream: TcpStream, watch: &mut Watch) {
     let reason = match open(&mut guard, &mut stream, watch).await {
         Err(end) => end.reason,
         Ok(Opening::Plain) => capture::to_end(&mut stream, &mut guard.session.payload, watch).await.reason,
@@ -256,7 +270,7 @@ async fn open(guard: &mut Guard, stream: &mut TcpStream, watch: &mut Watch) -> R
 }
 
 /// Completes the handshake and captures what is inside.
-async fn decrypt(mut guard: Guard, hello: Hello, stream: TcpStream, watch: &mut Watch) {
+async fn decrypt(mut guard: Box<Guard>, hello: Hello, stream: TcpStream, watch: &mut Watch) {
     let engine = Arc::clone(&guard.engine);
     let Hello { raw, length } = hello;
     let facts = Facts::new(&raw[..length], Handshake::Failed(Failure::TimedOut));
