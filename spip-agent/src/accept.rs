@@ -16,6 +16,7 @@ use socket2::{SockAddr, SockAddrStorage};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
+use crate::deadline::Watch;
 use crate::limits::Limits;
 use crate::origin;
 use crate::record::Moment;
@@ -133,7 +134,8 @@ fn admit(socket: OwnedFd, peer: SocketAddr, door: &Arc<Door>, registry: &Registr
             }
         }
         None => {
-            tokio::spawn(session::run(Box::new(guard), socket, registry.enter()));
+            let watch = Watch::new(registry.enter(), &engine.timeouts, accepted.steady);
+            tokio::spawn(session::run(Box::new(guard), socket, watch));
         }
     }
 }

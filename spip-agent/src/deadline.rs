@@ -26,8 +26,9 @@ pub enum Step {
 /// Watches over one session: its deadlines, and orders to end.
 pub struct Watch {
     registered: Registered,
-    timeouts: Timeouts,
-    accepted: Instant,
+    opening: Instant,
+    session: Instant,
+    idle: Duration,
     active: Instant,
     /// Set at the first wait. It is moved only when it fires: most sessions end before, and activity costs nothing.
     timer: Option<Pin<Box<Sleep>>>,
@@ -36,8 +37,15 @@ pub struct Watch {
 impl Watch {
     /// Watches over the session that was accepted at `accepted`.
     #[must_use]
-    pub fn new(registered: Registered, timeouts: Timeouts, accepted: Instant) -> Self {
-        Self { registered, timeouts, accepted, active: accepted, timer: None }
+    pub fn new(registered: Registered, timeouts: &Timeouts, accepted: Instant) -> Self {
+        Self {
+            registered,
+            opening: accepted + timeouts.first_byte,
+            session: accepted + timeouts.session,
+            idle: timeouts.idle,
+            active: accepted,
+            timer: None,
+        }
     }
 
     /// Notes that the client did something.
@@ -87,10 +95,10 @@ impl Watch {
 
     /// The nearest deadline of `step`, and what it means when it has passed.
     fn deadline(&self, step: Step) -> (Instant, CloseReason) {
-        let session = (self.accepted + self.timeouts.session, CloseReason::SessionTimeout);
+        let session = (self.session, CloseReason::SessionTimeout);
         let own = match step {
-            Step::Opening => (self.accepted + self.timeouts.first_byte, CloseReason::FirstByteTimeout),
-            Step::Idle => (self.active + self.timeouts.idle, CloseReason::IdleTimeout),
+            Step::Opening => (self.opening, CloseReason::FirstByteTimeout),
+            Step::Idle => (self.active + self.idle, CloseReason::IdleTimeout),
             Step::Rest(until) => (until.min(self.active + REST_PAUSE), CloseReason::PayloadLimit),
         };
         if own.0 <= session.0 { own } else { session }
@@ -121,7 +129,7 @@ mod tests {
     }
 
     fn watch() -> Watch {
-        Watch::new(Registry::default().enter(), timeouts(), Instant::now())
+        Watch::new(Registry::default().enter(), &timeouts(), Instant::now())
     }
 
     #[test]

@@ -26,7 +26,6 @@ use crate::origin;
 use crate::payload::Payload;
 use crate::protocol::client_hello::{ClientHello, Detection, Detector, handshake_message};
 use crate::record::{CloseReason, Moment, Sensor, Session, flat};
-use crate::registry::Registered;
 use crate::tls::{Facts, Failure, Handshake, Prefixed, Tls, TlsServer};
 use crate::writer::Log;
 
@@ -209,13 +208,12 @@ impl Drop for Guard {
 /// Conducts the connection on `stream` to its end.
 ///
 /// Boxed, because a future holds a copy of what it is given for each function that passes it on.
-pub async fn run(mut guard: Box<Guard>, stream: OwnedFd, registered: Registered) {
+pub async fn run(mut guard: Box<Guard>, stream: OwnedFd, mut watch: Watch) {
     // Under load the client's bytes come while others are accepted; then the reactor is not needed either.
     tokio::task::yield_now().await;
     if let Some(reason) = guard.read_now(&stream) {
         return guard.finish(reason).await;
     }
-    let mut watch = Watch::new(registered, guard.engine.timeouts, guard.session.accepted.steady);
     // The reactor may take no more descriptors.
     let Ok(stream) = TcpStream::from_std(stream.into()) else { return guard.finish(CloseReason::Aborted).await };
     conduct(guard, stream, &mut watch).await;
