@@ -16,14 +16,18 @@ pub mod http;
 pub mod value;
 
 mod docker;
+mod hpack;
 mod http1;
+mod http2;
 mod kubernetes;
 mod reader;
 mod request_line;
+pub mod ssh;
 
 use credentials::Credentials;
 use http::Http;
 use reader::{End, Reader};
+use ssh::Ssh;
 use value::Object;
 
 /// How many bytes decide at most; a client that has sent them without being recognised stays unknown.
@@ -33,7 +37,13 @@ pub const CLASSIFY_BYTES: usize = 8 * 1024;
 pub const UNKNOWN: &str = "unknown";
 
 /// All protocols, in the order in which they are asked. One comes before another when its rule is the narrower one.
-static PROTOCOLS: &[&Protocol] = &[&docker::PROTOCOL, &kubernetes::PROTOCOL, &http1::PROTOCOL];
+static PROTOCOLS: &[&Protocol] = &[
+    &ssh::PROTOCOL,
+    &http2::PROTOCOL,
+    &docker::PROTOCOL,
+    &kubernetes::PROTOCOL,
+    &http1::PROTOCOL,
+];
 
 /// One protocol: how it is recognised and what it tells.
 pub struct Protocol {
@@ -88,7 +98,9 @@ pub struct Understanding {
     pub protocol: Option<&'static str>,
     /// For HTTP of every version.
     pub http: Option<Http>,
-    /// The facts of every other protocol, to be written under its name. `incomplete` is true where the client began
+    /// For SSH.
+    pub ssh: Option<Ssh>,
+    /// The facts of every other protocol, and what HTTP/2 has beside `http`, to be written under its name. `incomplete` is true where the client began
     /// a message that is not whole.
     pub details: Object,
     /// Names and secrets in clear.

@@ -1,0 +1,145 @@
+//! The tables of RFC 7541: the entries that both sides know (appendix A), and the Huffman code (appendix B).
+
+/// Entries 1 to 61.
+pub(super) static STATIC: [(&str, &str); 61] = [
+    (":authority", ""),
+    (":method", "GET"),
+    (":method", "POST"),
+    (":path", "/"),
+    (":path", "/index.html"),
+    (":scheme", "http"),
+    (":scheme", "https"),
+    (":status", "200"),
+    (":status", "204"),
+    (":status", "206"),
+    (":status", "304"),
+    (":status", "400"),
+    (":status", "404"),
+    (":status", "500"),
+    ("accept-charset", ""),
+    ("accept-encoding", "gzip, deflate"),
+    ("accept-language", ""),
+    ("accept-ranges", ""),
+    ("accept", ""),
+    ("access-control-allow-origin", ""),
+    ("age", ""),
+    ("allow", ""),
+    ("authorization", ""),
+    ("cache-control", ""),
+    ("content-disposition", ""),
+    ("content-encoding", ""),
+    ("content-language", ""),
+    ("content-length", ""),
+    ("content-location", ""),
+    ("content-range", ""),
+    ("content-type", ""),
+    ("cookie", ""),
+    ("date", ""),
+    ("etag", ""),
+    ("expect", ""),
+    ("expires", ""),
+    ("from", ""),
+    ("host", ""),
+    ("if-match", ""),
+    ("if-modified-since", ""),
+    ("if-none-match", ""),
+    ("if-range", ""),
+    ("if-unmodified-since", ""),
+    ("last-modified", ""),
+    ("link", ""),
+    ("location", ""),
+    ("max-forwards", ""),
+    ("proxy-authenticate", ""),
+    ("proxy-authorization", ""),
+    ("range", ""),
+    ("referer", ""),
+    ("refresh", ""),
+    ("retry-after", ""),
+    ("server", ""),
+    ("set-cookie", ""),
+    ("strict-transport-security", ""),
+    ("transfer-encoding", ""),
+    ("user-agent", ""),
+    ("vary", ""),
+    ("via", ""),
+    ("www-authenticate", ""),
+];
+
+/// The symbols by the length of their code in bits, shortest first, in ascending order within one length. That order
+/// determines the codes, because the code is canonical. The end-of-string symbol, the last of 30 bits, is left out.
+pub(super) static HUFFMAN: &[(u32, &[u8])] = &[
+    (
+        5,
+        &[b'0', b'1', b'2', b'a', b'c', b'e', b'i', b'o', b's', b't'],
+    ),
+    (
+        6,
+        &[
+            b' ', b'%', b'-', b'.', b'/', b'3', b'4', b'5', b'6', b'7', b'8', b'9', b'=', b'A',
+            b'_', b'b', b'd', b'f', b'g', b'h', b'l', b'm', b'n', b'p', b'r', b'u',
+        ],
+    ),
+    (
+        7,
+        &[
+            b':', b'B', b'C', b'D', b'E', b'F', b'G', b'H', b'I', b'J', b'K', b'L', b'M', b'N',
+            b'O', b'P', b'Q', b'R', b'S', b'T', b'U', b'V', b'W', b'Y', b'j', b'k', b'q', b'v',
+            b'w', b'x', b'y', b'z',
+        ],
+    ),
+    (8, &[b'&', b'*', b',', b';', b'X', b'Z']),
+    (10, &[b'!', b'"', b'(', b')', b'?']),
+    (11, &[b'\'', b'+', b'|']),
+    (12, &[b'#', b'>']),
+    (13, &[0, b'$', b'@', b'[', b']', b'~']),
+    (14, &[b'^', b'}']),
+    (15, &[b'<', b'`', b'{']),
+    (19, &[b'\\', 195, 208]),
+    (20, &[128, 130, 131, 162, 184, 194, 224, 226]),
+    (
+        21,
+        &[
+            153, 161, 167, 172, 176, 177, 179, 209, 216, 217, 227, 229, 230,
+        ],
+    ),
+    (
+        22,
+        &[
+            129, 132, 133, 134, 136, 146, 154, 156, 160, 163, 164, 169, 170, 173, 178, 181, 185,
+            186, 187, 189, 190, 196, 198, 228, 232, 233,
+        ],
+    ),
+    (
+        23,
+        &[
+            1, 135, 137, 138, 139, 140, 141, 143, 147, 149, 150, 151, 152, 155, 157, 158, 165, 166,
+            168, 174, 175, 180, 182, 183, 188, 191, 197, 231, 239,
+        ],
+    ),
+    (
+        24,
+        &[9, 142, 144, 145, 148, 159, 171, 206, 215, 225, 236, 237],
+    ),
+    (25, &[199, 207, 234, 235]),
+    (
+        26,
+        &[
+            192, 193, 200, 201, 202, 205, 210, 213, 218, 219, 238, 240, 242, 243, 255,
+        ],
+    ),
+    (
+        27,
+        &[
+            203, 204, 211, 212, 214, 221, 222, 223, 241, 244, 245, 246, 247, 248, 250, 251, 252,
+            253, 254,
+        ],
+    ),
+    (
+        28,
+        &[
+            2, 3, 4, 5, 6, 7, 8, 11, 12, 14, 15, 16, 17, 18, 19, 20, 21, 23, 24, 25, 26, 27, 28,
+            29, 30, 31, 127, 220, 249,
+        ],
+    ),
+    (30, &[10, 13, 22]),
+];
