@@ -11,18 +11,36 @@
 //! A protocol is one file with a [`Protocol`], named here as a module and in the table. Its samples, real bytes of
 //! real clients, are part of it: the tests below run every prefix of all of them through every protocol.
 
+mod adb;
+mod amqp;
+mod bittorrent;
+mod bson;
 pub mod credentials;
-pub mod http;
-pub mod value;
-
 mod docker;
 mod hpack;
+pub mod http;
 mod http1;
 mod http2;
+mod iso_tsap;
 mod kubernetes;
+mod ldap;
+mod minecraft;
+mod mongodb;
+mod mqtt;
+mod mysql;
+mod postgresql;
+mod rdp;
 mod reader;
 mod request_line;
+mod s7;
+mod sasl;
+mod smb;
+mod socks;
 pub mod ssh;
+mod tpkt;
+pub mod value;
+mod vnc;
+mod x11;
 
 use credentials::Credentials;
 use http::Http;
@@ -43,6 +61,22 @@ static PROTOCOLS: &[&Protocol] = &[
     &docker::PROTOCOL,
     &kubernetes::PROTOCOL,
     &http1::PROTOCOL,
+    &adb::PROTOCOL,
+    &amqp::PROTOCOL,
+    &bittorrent::PROTOCOL,
+    &vnc::PROTOCOL,
+    &mqtt::PROTOCOL,
+    &rdp::PROTOCOL,
+    &s7::PROTOCOL,
+    &iso_tsap::PROTOCOL,
+    &smb::PROTOCOL,
+    &postgresql::PROTOCOL,
+    &ldap::PROTOCOL,
+    &x11::PROTOCOL,
+    &socks::PROTOCOL,
+    &minecraft::PROTOCOL,
+    &mysql::PROTOCOL,
+    &mongodb::PROTOCOL,
 ];
 
 /// One protocol: how it is recognised and what it tells.
