@@ -16,27 +16,39 @@ mod amqp;
 mod bittorrent;
 mod bson;
 pub mod credentials;
+mod dialogue;
+mod dns;
 mod docker;
+mod ftp;
 mod hpack;
 pub mod http;
 mod http1;
 mod http2;
+mod imap;
 mod iso_tsap;
 mod kubernetes;
 mod ldap;
+mod memcached;
 mod minecraft;
+mod modbus;
 mod mongodb;
 mod mqtt;
 mod mysql;
+mod pop3;
 mod postgresql;
 mod rdp;
 mod reader;
+mod redis;
 mod request_line;
+mod rtsp;
 mod s7;
 mod sasl;
+mod sip;
 mod smb;
+mod smtp;
 mod socks;
 pub mod ssh;
+mod telnet;
 mod tpkt;
 pub mod value;
 mod vnc;
@@ -61,10 +73,13 @@ static PROTOCOLS: &[&Protocol] = &[
     &docker::PROTOCOL,
     &kubernetes::PROTOCOL,
     &http1::PROTOCOL,
+    &rtsp::PROTOCOL,
+    &sip::PROTOCOL,
     &adb::PROTOCOL,
     &amqp::PROTOCOL,
     &bittorrent::PROTOCOL,
     &vnc::PROTOCOL,
+    &telnet::PROTOCOL,
     &mqtt::PROTOCOL,
     &rdp::PROTOCOL,
     &s7::PROTOCOL,
@@ -73,6 +88,14 @@ static PROTOCOLS: &[&Protocol] = &[
     &postgresql::PROTOCOL,
     &ldap::PROTOCOL,
     &x11::PROTOCOL,
+    &redis::PROTOCOL,
+    &memcached::PROTOCOL,
+    &smtp::PROTOCOL,
+    &pop3::PROTOCOL,
+    &ftp::PROTOCOL,
+    &imap::PROTOCOL,
+    &modbus::PROTOCOL,
+    &dns::PROTOCOL,
     &socks::PROTOCOL,
     &minecraft::PROTOCOL,
     &mysql::PROTOCOL,
@@ -163,10 +186,14 @@ pub fn classify(prefix: &[u8]) -> Verdict {
 pub fn understand(client_bytes: &[u8], truncated: bool) -> Understanding {
     match classify(client_bytes) {
         Verdict::Is(protocol) => understand_as(protocol, client_bytes, truncated),
-        Verdict::NeedMore | Verdict::Unknown => Understanding {
-            truncated,
-            ..Understanding::default()
-        },
+        Verdict::NeedMore | Verdict::Unknown => {
+            let mut understanding = Understanding {
+                truncated,
+                ..Understanding::default()
+            };
+            dialogue::undecided_login(client_bytes, &mut understanding.credentials);
+            understanding
+        }
     }
 }
 

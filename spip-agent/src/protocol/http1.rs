@@ -4,6 +4,7 @@
 //! its strictness, so that a broken request still shows its target and headers, beside the reason. Bodies are
 //! measured, never decoded: they are in the payload.
 
+use super::dialogue::next_line;
 use super::http::{self, Http, PIPELINED};
 use super::reader::{End, Reader};
 use super::request_line::{self, Family, request_line};
@@ -191,18 +192,6 @@ impl<'a> Head<'a> {
             .iter()
             .filter(move |(other, _)| other.eq_ignore_ascii_case(name))
             .map(|(_, value)| *value)
-    }
-}
-
-/// The next line without its end, or what is left; `None` when nothing is.
-fn next_line<'a>(reader: &mut Reader<'a>) -> Option<&'a [u8]> {
-    let rest = reader.rest();
-    if rest.is_empty() {
-        return None;
-    }
-    match reader.line(usize::MAX) {
-        Ok(line) => line,
-        Err(End) => reader.take(rest.len()).ok(),
     }
 }
 

@@ -3,6 +3,8 @@
 //! The name of the version decides which of the three it is, so no verdict falls before it is seen. Targets with
 //! spaces and raw bytes in them are common in attacks and are accepted; the first version in the line counts.
 
+use super::dialogue;
+use super::http::HEADERS;
 use super::reader::{End, Reader};
 
 /// The longest method: longer than every registered one.
@@ -82,6 +84,38 @@ pub(super) fn request_line<'a>(reader: &mut Reader<'a>) -> Result<Option<Request
         return found(Family::Http, LINE_BYTES);
     }
     Ok(None)
+}
+
+/// The headers behind the first line, up to an empty line, at most [`HEADERS`].
+pub(super) fn headers(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let mut reader = Reader::new(bytes);
+    skip_empty_lines(&mut reader);
+    let _request_line = dialogue::next_line(&mut reader);
+    let lines = std::iter::from_fn(move || {
+        dialogue::next_line(&mut reader).filter(|line| !line.is_empty())
+    });
+    lines.take(HEADERS).filter_map(|line| {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        Some((
+            line.get(..colon)?.trim_ascii(),
+            line.get(colon + 1..)?.trim_ascii(),
+        ))
+    })
+}
+
+/// The user of an `Authorization` header of the scheme Digest (RFC 7616).
+pub(super) fn digest_user(value: &[u8]) -> Option<&[u8]> {
+    const USER: &[u8] = b"username=\"";
+    if !value.get(..7)?.eq_ignore_ascii_case(b"digest ") {
+        return None;
+    }
+    let at = value
+        .windows(USER.len())
+        .position(|window| window.eq_ignore_ascii_case(USER))?;
+    value
+        .get(at + USER.len()..)?
+        .split(|byte| *byte == b'"')
+        .next()
 }
 
 /// Leaves out the line ends that careless clients put before a request.

@@ -9,7 +9,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 /// The longest text of a fact, in bytes of UTF-8.
 pub const TEXT_BYTES: usize = 512;
 /// The longest list of a fact.
-pub const LIST_ITEMS: usize = 64;
+pub const LIST_ITEMS: usize = 32;
 
 /// One fact.
 #[derive(Clone, Debug, PartialEq, Eq)]
