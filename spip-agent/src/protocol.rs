@@ -94,10 +94,10 @@ static PROTOCOLS: &[&Protocol] = &[
     &pop3::PROTOCOL,
     &ftp::PROTOCOL,
     &imap::PROTOCOL,
-    &modbus::PROTOCOL,
-    &dns::PROTOCOL,
     &socks::PROTOCOL,
     &minecraft::PROTOCOL,
+    &modbus::PROTOCOL,
+    &dns::PROTOCOL,
     &mysql::PROTOCOL,
     &mongodb::PROTOCOL,
 ];

@@ -50,11 +50,11 @@ fn understand(bytes: &[u8], out: &mut Understanding) -> Result<(), End> {
         let length = usize::try_from(reader.be32()?).map_err(|_| End)?;
         let payload = reader.take(length)?;
         reader.take(1)?;
-        if kind == 1 {
-            if let Some(arguments) = payload.strip_prefix(START_OK) {
-                // Fields beyond the end of their own frame are the client's fault, not that of what was kept.
-                let _whole = start_ok(&mut Reader::new(arguments), out);
-            }
+        if kind == 1
+            && let Some(arguments) = payload.strip_prefix(START_OK)
+        {
+            // Fields beyond the end of their own frame are the client's fault, not that of what was kept.
+            let _whole = start_ok(&mut Reader::new(arguments), out);
         }
     }
     Ok(())

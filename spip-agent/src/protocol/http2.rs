@@ -180,10 +180,10 @@ impl Frames {
                 }
                 _ => {}
             }
-            if let Some(letter) = name.strip_prefix(b":").and_then(|name| name.first()) {
-                if self.pseudo_headers.len() < LIST_ITEMS {
-                    self.pseudo_headers.push(char::from(*letter).to_string());
-                }
+            if let Some(letter) = name.strip_prefix(b":").and_then(|name| name.first())
+                && self.pseudo_headers.len() < LIST_ITEMS
+            {
+                self.pseudo_headers.push(char::from(*letter).to_string());
             }
             self.http.add_header(name, value);
         }

@@ -177,9 +177,7 @@ mod tests {
     #[test]
     fn a_simple_bind_shows_name_and_password() {
         let understanding = understand(PROTOCOL.samples[0], false);
-        let expected = concat!(
-            r#"{"operation":"bind","version":3,"bind_dn":"cn=admin,dc=example,dc=org","authentication":"simple"}"#
-        );
+        let expected = "{\"operation\":\"bind\",\"version\":3,\"bind_dn\":\"cn=admin,dc=example,dc=org\",\"authentication\":\"simple\"}";
         assert_eq!(details(PROTOCOL.samples[0]), expected);
         let credential = understanding.credentials.list.first().expect("a login");
         let expected = (Some("cn=admin,dc=example,dc=org"), Some("secret"));

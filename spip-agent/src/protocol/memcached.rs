@@ -21,7 +21,7 @@ pub(super) static PROTOCOL: Protocol = Protocol {
         b"version\r\n",
         include_bytes!("../../fixtures/protocol/pymemcache.memcached"),
         b"\x80\x10\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x15\xf0\xd1\x62\x00\x00\x00\x00\x00\x00\x00\x00",
-        b"\x80\x21\x00\x05\x00\x00\x00\x00\x00\x00\x00\x10\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00PLAIN\x00user\x00pass\x00",
+        b"\x80\x21\x00\x05\x00\x00\x00\x00\x00\x00\x00\x0f\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00PLAIN\x00user\x00pass",
     ],
 };
 
@@ -190,13 +190,10 @@ mod tests {
             serde_json::to_string(&understanding.details).expect("json"),
             expected
         );
+        let credential = understanding.credentials.list.first().expect("a login");
         assert_eq!(
-            understanding
-                .credentials
-                .list
-                .first()
-                .and_then(|c| c.user.as_deref()),
-            Some("user")
+            (credential.user.as_deref(), credential.secret.as_deref()),
+            (Some("user"), Some("pass"))
         );
     }
 }

@@ -63,8 +63,9 @@ fn understand(bytes: &[u8], out: &mut Understanding) -> Result<(), End> {
             Ok(Some((_, Request::Tls))) => requests.push(Value::from("tls")),
             Ok(Some((_, Request::Gss))) => requests.push(Value::from("gss")),
             Ok(Some((_, Request::Cancel))) => {
-                requests.push(Value::from("cancel"));
-                break;
+                // The process and its secret follow, and nothing after them.
+                out.details.list("requests", vec![Value::from("cancel")]);
+                return Ok(());
             }
             Ok(Some((length, Request::Startup(minor)))) => {
                 requests.push(Value::from("startup"));
@@ -88,10 +89,10 @@ fn understand(bytes: &[u8], out: &mut Understanding) -> Result<(), End> {
         end = messages(&mut reader, user, out);
     }
     // A user without a password in clear is a name all the same.
-    if let Some(user) = user {
-        if out.credentials.list.is_empty() {
-            out.credentials.add(Some(user), None);
-        }
+    if let Some(user) = user
+        && out.credentials.list.is_empty()
+    {
+        out.credentials.add(Some(user), None);
     }
     end
 }
@@ -141,7 +142,7 @@ fn messages(
         let text = body.strip_suffix(&[0]).unwrap_or(body);
         match kind {
             // With MD5 it is a digest of 35 characters, with SCRAM an exchange of messages with a length in them.
-            b'p' if !text.contains(&0) && !(text.len() == 35 && text.starts_with(b"md5")) => {
+            b'p' if !text.contains(&0) && !is_md5(text) => {
                 out.credentials.add(user, Some(text));
             }
             b'Q' => out.details.text("query", text),
@@ -149,6 +150,10 @@ fn messages(
         }
     }
     Ok(())
+}
+
+fn is_md5(text: &[u8]) -> bool {
+    text.len() == 35 && text.starts_with(b"md5")
 }
 
 #[cfg(test)]
@@ -183,6 +188,15 @@ mod tests {
             (Some("postgres"), None)
         );
         assert_eq!(understanding.details.get("incomplete"), None);
+    }
+
+    #[test]
+    fn a_cancellation_is_whole_without_messages() {
+        let details = understand(PROTOCOL.samples[2], false).details;
+        assert_eq!(
+            serde_json::to_string(&details).expect("json"),
+            r#"{"requests":["cancel"]}"#
+        );
     }
 
     #[test]

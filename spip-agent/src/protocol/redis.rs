@@ -160,14 +160,13 @@ fn login(words: &[&[u8]], out: &mut Understanding) {
             [_, user, secret, ..] => out.credentials.add(Some(user), Some(secret)),
             _ => {}
         }
-    } else if is(words.first(), b"HELLO") {
-        if let Some(at) = words
+    } else if is(words.first(), b"HELLO")
+        && let Some(at) = words
             .iter()
             .position(|word| word.eq_ignore_ascii_case(b"AUTH"))
-        {
-            out.credentials
-                .add(words.get(at + 1).copied(), words.get(at + 2).copied());
-        }
+    {
+        out.credentials
+            .add(words.get(at + 1).copied(), words.get(at + 2).copied());
     }
 }
 

@@ -1,9 +1,9 @@
 //! SOCKS 4 and 4a, and SOCKS 5 (RFC 1928) with name and password (RFC 1929): who looks for an open proxy, and whereto.
 //!
 //! Version 5 decides at the end of a list of one to sixteen assigned or private methods, version 4 at the end of the
-//! user name behind a command. A client of version 5 says three bytes and waits, so three bytes must decide; MongoDB's
-//! length of exactly 261 bytes looks the same and is lost to that. Version 4 leaves the ports 0 and 1 to the length
-//! fields of MongoDB and MySQL, which look the same there.
+//! user name behind a command. A client of version 5 says three bytes and waits, so three bytes must decide: a length
+//! of exactly 261 bytes of MongoDB or MySQL, and the transaction 0x0501 of Modbus, look the same and are lost to that.
+//! Version 4 leaves the ports 0 and 1 to the length fields of MongoDB and MySQL, which look the same there.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

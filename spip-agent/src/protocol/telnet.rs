@@ -21,7 +21,7 @@ pub(super) static PROTOCOL: Protocol = Protocol {
 };
 
 /// Bytes with a meaning behind IAC (RFC 854).
-mod telnet {
+mod byte {
     pub(super) const SE: u8 = 240;
     pub(super) const SB: u8 = 250;
     pub(super) const WILL: u8 = 251;
@@ -34,7 +34,7 @@ mod telnet {
 }
 
 fn recognise(reader: &mut Reader<'_>) -> Result<bool, End> {
-    if !reader.literal(&[telnet::IAC])? || !matches!(reader.u8()?, telnet::SB..=telnet::DONT) {
+    if !reader.literal(&[byte::IAC])? || !matches!(reader.u8()?, byte::SB..=byte::DONT) {
         return Ok(false);
     }
     // Assigned by IANA: 0 to 49, 138 to 140, and the extended list.
@@ -67,23 +67,23 @@ fn strip(
 ) -> Result<(), End> {
     while !reader.rest().is_empty() {
         let byte = reader.u8()?;
-        if byte != telnet::IAC {
+        if byte != byte::IAC {
             text.push(byte);
             continue;
         }
         let verb = match reader.u8()? {
-            telnet::IAC => {
-                text.push(telnet::IAC);
+            byte::IAC => {
+                text.push(byte::IAC);
                 continue;
             }
-            telnet::SB => {
+            byte::SB => {
                 subnegotiation(reader, out)?;
                 continue;
             }
-            telnet::WILL => "will",
-            telnet::WONT => "wont",
-            telnet::DO => "do",
-            telnet::DONT => "dont",
+            byte::WILL => "will",
+            byte::WONT => "wont",
+            byte::DO => "do",
+            byte::DONT => "dont",
             _ => continue,
         };
         let option = reader.u8()?;
@@ -100,18 +100,18 @@ fn subnegotiation(reader: &mut Reader<'_>, out: &mut Understanding) -> Result<()
     let mut value = Vec::new();
     loop {
         match reader.u8()? {
-            telnet::IAC => match reader.u8()? {
-                telnet::SE => break,
+            byte::IAC => match reader.u8()? {
+                byte::SE => break,
                 byte => value.push(byte),
             },
             byte => value.push(byte),
         }
     }
     // 0 stands before the name that a client is.
-    if let (telnet::TERMINAL_TYPE, Some((0, name))) = (option, value.split_first()) {
-        if !name.is_empty() {
-            out.details.text("terminal", name);
-        }
+    if let (byte::TERMINAL_TYPE, Some((0, name))) = (option, value.split_first())
+        && !name.is_empty()
+    {
+        out.details.text("terminal", name);
     }
     Ok(())
 }

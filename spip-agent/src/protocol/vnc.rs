@@ -43,10 +43,10 @@ fn understand(bytes: &[u8], out: &mut Understanding) -> Result<(), End> {
     out.details.text("version", version);
     reader.take(1)?;
     // From 3.7 on the client chooses one of the server's security types (RFC 6143, section 7.1.2).
-    if version != b"003.003" {
-        if let Ok(security) = reader.u8() {
-            out.details.number("security_type", security);
-        }
+    if version != b"003.003"
+        && let Ok(security) = reader.u8()
+    {
+        out.details.number("security_type", security);
     }
     Ok(())
 }
