@@ -9,6 +9,10 @@
 //! allocates besides what the output buffer grows by.
 
 use std::fmt;
+use std::io;
+
+use serde::Serialize;
+use serde_json::ser::Formatter;
 
 /// Hexadecimal digits of the escapes, as the record's other hexadecimal fields: lower case.
 const HEX: &[u8; 16] = b"0123456789abcdef";
@@ -31,6 +35,28 @@ pub fn lossy_string(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
     lossy_escaped(out, bytes);
     out.push(b'"');
+}
+
+/// Appends `value` as JSON whose strings are as safe as those of [`string`].
+///
+/// Writes `null` when the value cannot be JSON, which no value of this crate is.
+pub fn value(out: &mut Vec<u8>, value: &impl Serialize) {
+    let start = out.len();
+    if value.serialize(&mut serde_json::Serializer::with_formatter(&mut *out, TerminalSafe)).is_err() {
+        out.truncate(start);
+        out.extend_from_slice(b"null");
+    }
+}
+
+/// Escapes in the runs of text that the library would copy as they are.
+struct TerminalSafe;
+
+impl Formatter for TerminalSafe {
+    fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        let mut safe = Vec::with_capacity(fragment.len());
+        escaped(&mut safe, fragment);
+        writer.write_all(&safe)
+    }
 }
 
 /// Appends what `text` is inside the quotes of a JSON string.
@@ -196,6 +222,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn values_are_escaped_as_strings_are() {
+        let text = "a\"\\\u{7f}\u{85}\u{2028}\u{202e}\n\u{e9}";
+        let mut as_value = Vec::new();
+        value(&mut as_value, &vec![text]);
+        assert_eq!(serde_json::from_slice::<Vec<String>>(&as_value).expect("JSON"), [text]);
+        let text = String::from_utf8(as_value).expect("text");
+        assert!(!text.contains(['\u{7f}', '\u{85}', '\u{2028}', '\u{202e}', '\n']), "{text}");
+    }
 
     fn of_text(text: &str) -> String {
         let mut out = Vec::new();

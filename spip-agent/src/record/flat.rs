@@ -8,12 +8,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use spip_common::Syn;
 
 use super::{CloseReason, Sensor, Session};
 use crate::json;
-use crate::protocol::{community_id, syn};
+use crate::protocol::{self, Understanding, community_id, syn};
 use crate::tls::{ClientCertificate, Facts, Handshake, PresentedCertificate};
 
 /// Version of this format. What may change without a new number is said in `docs/records.md`.
@@ -66,12 +67,37 @@ pub fn encode(session: &Session, sensor: &Sensor, out: &mut Vec<u8>) {
     object.key("community_id");
     let id = community_id::community_id(sensor.community_id_seed, origin.client.socket(), origin.destination.socket());
     object.quoted(id);
+    if !kept.is_empty() {
+        encode_understanding(&protocol::understand(kept, session.payload.truncated()), &mut object);
+    }
     if let Some(facts) = session.tls.facts() {
         encode_tls(facts, &mut object);
     }
     if let Some(syn) = &origin.syn {
         object.key("syn");
         encode_syn(syn, object.out);
+    }
+}
+
+fn encode_understanding(understood: &Understanding, object: &mut Object<'_>) {
+    let name = understood.protocol.unwrap_or(protocol::UNKNOWN);
+    object.plain("protocol", name);
+    if let Some(http) = &understood.http {
+        object.value("http", http);
+    }
+    if let Some(ssh) = &understood.ssh {
+        object.text("ssh_client", &ssh.client);
+        if let (Some(hassh), Some(algorithms)) = (&ssh.hassh, &ssh.hassh_algorithms) {
+            object.text("ssh_hassh", hassh);
+            object.text("ssh_hassh_algorithms", algorithms);
+        }
+    }
+    // HTTP/1 has its facts in `http` alone, so no key is written twice.
+    if !understood.details.is_empty() && name != "http" {
+        object.value(name, &understood.details);
+    }
+    if !understood.credentials.list.is_empty() {
+        object.value("credentials", &understood.credentials.list);
     }
 }
 
@@ -168,6 +194,11 @@ impl Object<'_> {
     fn flag(&mut self, key: &'static str, value: bool) {
         self.key(key);
         self.out.extend_from_slice(if value { b"true" } else { b"false" });
+    }
+
+    fn value(&mut self, key: &'static str, value: &impl Serialize) {
+        self.key(key);
+        json::value(self.out, value);
     }
 
     /// A value of ours that needs no escaping.

@@ -1,0 +1,211 @@
+//! What a request says, of HTTP/1 and HTTP/2 alike: the facts that a record keeps under `http`.
+//!
+//! Headers stay an ordered array with duplicates, because order and repetition are what tells tools apart. Everything
+//! is clipped: [`HEADERS`] headers, [`HEADERS_BYTES`] bytes of them in all, [`VALUE_BYTES`] a value.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::GeneralPurpose;
+use base64::engine::{DecodePaddingMode, GeneralPurposeConfig};
+use serde::Serialize;
+
+use super::credentials::Credentials;
+use super::value::clip;
+use super::{docker, kubernetes};
+
+/// How many headers a record keeps.
+pub const HEADERS: usize = 100;
+/// How many bytes of header names and values a record keeps.
+pub const HEADERS_BYTES: usize = 16 * 1024;
+/// The longest header name.
+pub const NAME_BYTES: usize = 128;
+/// The longest header value.
+pub const VALUE_BYTES: usize = 2048;
+/// The longest target.
+pub const TARGET_BYTES: usize = 4096;
+/// How many of the requests that follow the first on the same connection are named.
+pub const PIPELINED: usize = 16;
+
+/// Base64 as clients write it: padded or not, with or without zero trailing bits.
+pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
+
+/// The first request of a connection, and how many followed it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Http {
+    /// As sent; for HTTP/2 the value of `:method`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// As sent: a path, an absolute URI, `*`, or for CONNECT a host and port; for HTTP/2 the value of `:path`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// `0.9`, `1.0`, `1.1`, `2`, or what the client wrote after `HTTP/`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The first Host header; for HTTP/2 the value of `:authority`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The first User-Agent header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_agent: Option<String>,
+    /// Names and values in the order of the wire, with duplicates.
+    pub headers: Vec<(String, String)>,
+    /// The length of the body: what Content-Length announces, or what the chunks of a whole chunked body add up to.
+    /// Absent where the client never says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body_bytes: Option<u64>,
+    /// How much of that body is in the kept payload, without the framing of chunks.
+    pub body_kept: u64,
+    /// How many requests the kept payload begins.
+    pub requests: u64,
+    /// Method and target of those that follow the first, at most [`PIPELINED`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pipelined: Vec<(String, String)>,
+    /// What follows the requests and is none: a tunnel, an upgraded protocol, garbage.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub trailing_bytes: u64,
+    /// `docker` or `kubernetes`, where the path belongs to that API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api: Option<&'static str>,
+    /// Whether something was too long or too many to keep.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
+    /// Why the request is not wholly understood.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<&'static str>,
+    /// How many bytes of headers were kept, to stop at the limit.
+    #[serde(skip)]
+    headers_bytes: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl Http {
+    /// Keeps the method.
+    pub(super) fn set_method(&mut self, method: &[u8]) {
+        let method = self.clip(method, NAME_BYTES);
+        self.method = Some(method);
+    }
+
+    /// Keeps the target, and names the API that it belongs to.
+    pub(super) fn set_target(&mut self, target: &[u8]) {
+        self.api = if docker::resource(target).is_some() {
+            Some("docker")
+        } else if kubernetes::resource(target).is_some() {
+            Some("kubernetes")
+        } else {
+            None
+        };
+        let target = self.clip(target, TARGET_BYTES);
+        self.target = Some(target);
+    }
+
+    /// Keeps the version.
+    pub(super) fn set_version(&mut self, version: &[u8]) {
+        let version = self.clip(version, 16);
+        self.version = Some(version);
+    }
+
+    /// Keeps the host, unless one is known.
+    pub(super) fn set_host(&mut self, host: &[u8]) {
+        if self.host.is_none() {
+            let host = self.clip(host, VALUE_BYTES);
+            self.host = Some(host);
+        }
+    }
+
+    /// Keeps one header, and what it tells.
+    pub(super) fn add_header(&mut self, name: &[u8], value: &[u8]) {
+        if name.eq_ignore_ascii_case(b"host") {
+            self.set_host(value);
+        } else if name.eq_ignore_ascii_case(b"user-agent") && self.user_agent.is_none() {
+            let agent = self.clip(value, VALUE_BYTES);
+            self.user_agent = Some(agent);
+        }
+        if self.headers.len() == HEADERS || self.headers_bytes > HEADERS_BYTES {
+            self.truncated = true;
+            return;
+        }
+        let name = self.clip(name, NAME_BYTES);
+        let value = self.clip(value, VALUE_BYTES);
+        self.headers_bytes += name.len() + value.len();
+        self.headers.push((name, value));
+    }
+
+    /// Keeps the first reason why something was not understood.
+    pub(super) fn set_error(&mut self, error: &'static str) {
+        self.error.get_or_insert(error);
+    }
+
+    pub(super) fn clip(&mut self, bytes: &[u8], limit: usize) -> String {
+        let (text, truncated) = clip(bytes, limit);
+        self.truncated |= truncated;
+        text
+    }
+}
+
+/// What an `Authorization` or `Proxy-Authorization` header of the scheme Basic says (RFC 7617).
+pub(super) fn basic_credentials(name: &[u8], value: &[u8], credentials: &mut Credentials) {
+    if !name.eq_ignore_ascii_case(b"authorization") && !name.eq_ignore_ascii_case(b"proxy-authorization") {
+        return;
+    }
+    let Some((scheme, token)) = value.split_at_checked(6) else {
+        return;
+    };
+    if !scheme.eq_ignore_ascii_case(b"basic ") {
+        return;
+    }
+    let Ok(decoded) = BASE64.decode(token.trim_ascii()) else {
+        return;
+    };
+    match decoded.iter().position(|byte| *byte == b':') {
+        Some(colon) => credentials.add(decoded.get(..colon), decoded.get(colon + 1..)),
+        None => credentials.add(Some(&decoded), None),
+    }
+}
+
+/// The path of a target, without scheme, authority and query.
+pub(super) fn path(target: &[u8]) -> &[u8] {
+    let target = match target.windows(3).position(|window| window == b"://") {
+        Some(at) if at < 8 => {
+            let rest = target.get(at + 3..).unwrap_or_default();
+            let slash = rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len());
+            rest.get(slash..).unwrap_or_default()
+        }
+        _ => target,
+    };
+    let end = target.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(target.len());
+    target.get(..end).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn basic_credentials_are_read_with_and_without_padding() {
+        for token in ["YWRtaW46czpjcmV0", "Basic", "YTo=", "YTo"] {
+            let mut credentials = Credentials::default();
+            basic_credentials(b"AUTHORIZATION", format!("basic {token}").as_bytes(), &mut credentials);
+            let found = credentials.list.first().map(|c| (c.user.as_deref(), c.secret.as_deref()));
+            match token {
+                "YWRtaW46czpjcmV0" => assert_eq!(found, Some((Some("admin"), Some("s:cret")))),
+                "Basic" => assert_eq!(found, None),
+                _ => assert_eq!(found, Some((Some("a"), Some("")))),
+            }
+        }
+    }
+
+    #[test]
+    fn a_path_is_found_in_every_form_of_target() {
+        assert_eq!(path(b"/a/b?c=http://x/"), b"/a/b");
+        assert_eq!(path(b"http://host:80/a?b"), b"/a");
+        assert_eq!(path(b"http://host"), b"");
+    }
+}
