@@ -56,6 +56,32 @@ fn silence_and_one_byte_then_silence_end_in_time() {
 }
 
 #[test]
+fn a_handshake_that_breaks_off_or_breaks_the_rules_leaves_its_bytes_and_the_reason() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    let agent = net.agent().set("first_byte_timeout_seconds", 2).start();
+    // A record header of TLS 1.0 that announces a ClientHello of 508 bytes, and then something else.
+    let mut nonsense = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec();
+    nonsense.resize(517, 0xff);
+    net.client.deliver((SENSOR_V4, 443), &nonsense);
+    net.client.deliver((SENSOR_V4, 8443), &nonsense[..100]);
+    let mut held = net.connect(9443);
+    held.write_all(&nonsense[..100]).expect("the sensor takes bytes");
+
+    agent.expect_one(json!({
+        "destination_port": 443, "close_reason": "tls_error", "tls_client_hello_hex": hex::encode(&nonsense),
+    }));
+    agent.expect_one(json!({"destination_port": 8443, "payload_hex": hex::encode(&nonsense[..100])}));
+    let held = agent.expect_one(json!({
+        "destination_port": 9443, "close_reason": "first_byte_timeout", "payload_hex": hex::encode(&nonsense[..100]),
+    }));
+    let duration = held["duration_ms"].as_u64().expect("a duration");
+    assert!((2000..4000).contains(&duration), "{held}");
+    let log = agent.stop().log;
+    assert_eq!(log.connections(json!({})), 3);
+}
+
+#[test]
 fn a_flood_from_one_address_is_recorded_whole() {
     let Some(net) = Net::new() else { return };
     net.redirect();
