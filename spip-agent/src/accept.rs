@@ -128,7 +128,7 @@ fn admit(socket: OwnedFd, peer: SocketAddr, door: &Arc<Door>, registry: &Registr
     let mut guard = Guard::new(engine, &socket, peer, accepted, permit);
     match guard.read_now(&socket) {
         Some(reason) => {
-            if let Err(guard) = guard.try_finish(reason) {
+            if !guard.try_finish(reason) {
                 tokio::spawn(guard.finish(reason));
             }
         }

@@ -86,7 +86,7 @@ impl Agent {
     fn prepare(config: &Config, log: &writer::Log, options: Options) -> Result<Self> {
         let descriptors = raise_descriptor_limit();
         let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let listeners = listen::open(config.listen, workers, config.ebpf.mode == EbpfMode::Off)?;
+        let listeners = listen::open(config.listen, workers)?;
         let attached = attach(config, &listeners, options)?;
         let sessions = session_limit(config, descriptors, workers)?;
         let signals = Signals::block().context("cannot block signals")?;
@@ -248,9 +248,6 @@ fn attach(config: &Config, listeners: &Listeners, options: Options) -> Result<Op
         Err(error) => {
             log::warn!(target: "ebpf", reason = format!("{:#}", anyhow::Error::from(error));
                 "eBPF is not used: destinations come from connection tracking");
-            for socket in &listeners.sockets {
-                let _ = crate::origin::save_syns(socket);
-            }
             Ok(None)
         }
     }

@@ -46,11 +46,11 @@ pub struct Listeners {
 }
 
 /// Listens on `address` for `workers` workers, or takes the socket that a service manager passed (`LISTEN_FDS`).
-/// `save_syn` asks the kernel to keep the headers of each SYN.
+///
 ///
 /// # Errors
 /// The address cannot be bound, or the passed socket is of no use.
-pub fn open(address: SocketAddr, workers: usize, save_syn: bool) -> Result<Listeners, Error> {
+pub fn open(address: SocketAddr, workers: usize) -> Result<Listeners, Error> {
     let listeners = match passed().map_err(Error::Passed)? {
         Some(socket) => share(socket, workers).map_err(Error::Passed)?,
         None => bind_all(address, workers).map_err(|source| Error::Bind {
@@ -59,11 +59,9 @@ pub fn open(address: SocketAddr, workers: usize, save_syn: bool) -> Result<Liste
             source,
         })?,
     };
-    if save_syn {
-        for socket in &listeners.sockets {
-            // Without it the fingerprint is missing from the records, which is all that is lost.
-            let _ = origin::save_syns(socket);
-        }
+    for socket in &listeners.sockets {
+        // Without it a fingerprint is missing from some records, which is all that is lost.
+        let _ = origin::save_syns(socket);
     }
     Ok(listeners)
 }
@@ -127,16 +125,16 @@ mod tests {
 
     #[test]
     fn a_second_agent_on_the_same_address_is_refused() {
-        let first = open((Ipv4Addr::LOCALHOST, 0).into(), 1, false).map(|l| l.sockets);
+        let first = open((Ipv4Addr::LOCALHOST, 0).into(), 1).map(|l| l.sockets);
         let first = Socket::from(first.expect("listener").remove(0));
         let address = first.local_addr().expect("address").as_socket().expect("internet");
-        let error = open(address, 1, false).err().expect("refused");
+        let error = open(address, 1).err().expect("refused");
         assert!(error.to_string().contains("something else listens there"), "{error}");
     }
 
     #[test]
     fn an_address_of_no_interface_is_named() {
-        let error = open("192.0.2.1:8080".parse().expect("address"), 2, false).err().expect("refused");
+        let error = open("192.0.2.1:8080".parse().expect("address"), 2).err().expect("refused");
         assert!(error.to_string().contains("192.0.2.1:8080"), "{error}");
     }
 }

@@ -16,7 +16,7 @@ use socket2::SockRef;
 use spip_common::Syn;
 
 use crate::addr::{ClientAddr, Destination};
-use crate::ebpf::Origins;
+use crate::ebpf::{self, Origins};
 use crate::record::{DestinationSource, Origin};
 
 /// `TCP_SAVE_SYN` of linux/tcp.h: a listener keeps the headers of each SYN for the accepted socket.
@@ -39,8 +39,8 @@ pub fn find(socket: &impl AsFd, peer: SocketAddr, origins: Option<&Origins>) -> 
     let cookie = origins.and_then(|_| cookie(socket));
     let seen = origins.zip(cookie).and_then(|(origins, cookie)| origins.lookup(cookie));
     let origin = match seen {
-        Some(seen) if !seen.ambiguous => from_syn(peer, seen.syn),
-        _ => from_socket(socket, peer, if origins.is_none() { saved_syn(socket) } else { None }),
+        Some(seen) if !seen.ambiguous => from_syn(peer, &seen, || saved_syn(socket)),
+        _ => from_socket(socket, peer),
     };
     Found { origin, cookie }
 }
@@ -51,25 +51,28 @@ pub fn retry(origin: &mut Origin, cookie: u64, origins: &Origins) {
         return;
     }
     if let Some(seen) = origins.lookup(cookie).filter(|seen| !seen.ambiguous) {
-        *origin = from_syn(origin.client.socket(), seen.syn);
+        let syn = origin.syn;
+        *origin = from_syn(origin.client.socket(), &seen, || syn);
     }
 }
 
-fn from_syn(peer: SocketAddr, syn: Syn) -> Origin {
+/// Where no packet was observed, as of a local client while the filter could not be attached, `saved` may have the SYN.
+fn from_syn(peer: SocketAddr, seen: &ebpf::Origin, saved: impl FnOnce() -> Option<Syn>) -> Origin {
+    let syn = &seen.syn;
     Origin {
         client: ClientAddr::new(SocketAddr::new(peer.ip(), syn.source_port)),
         destination: Destination::new(SocketAddr::new(syn.destination_ip(), syn.destination_port)),
         source: DestinationSource::Ebpf,
-        syn: Some(syn),
+        syn: if seen.observed { Some(*syn) } else { saved() },
     }
 }
 
-fn from_socket(socket: &impl AsFd, peer: SocketAddr, syn: Option<Syn>) -> Origin {
+fn from_socket(socket: &impl AsFd, peer: SocketAddr) -> Origin {
     let (destination, source) = match original_destination(socket, peer) {
         Some(address) => (address, DestinationSource::Conntrack),
         None => (local_address(socket), DestinationSource::Socket),
     };
-    Origin { client: ClientAddr::new(peer), destination: Destination::new(destination), source, syn }
+    Origin { client: ClientAddr::new(peer), destination: Destination::new(destination), source, syn: saved_syn(socket) }
 }
 
 fn cookie(socket: &impl AsFd) -> Option<u64> {
@@ -95,7 +98,7 @@ fn original_destination(socket: &impl AsFd, peer: SocketAddr) -> Option<SocketAd
     }
 }
 
-/// Asks `listener` to keep the headers of each SYN, the fallback for the fingerprint where no packet filter runs.
+/// Asks `listener` to keep the headers of each SYN: the fallback for the fingerprint where the packet filter saw none.
 ///
 /// # Errors
 /// The kernel's refusal; `TCP_SAVE_SYN` is there since Linux 4.3.

@@ -134,22 +134,20 @@ impl Guard {
         payload.settle();
     }
 
-    /// Writes the record when the log has room for it; otherwise gives the guard back.
-    ///
-    /// # Errors
-    /// The guard, when the log is full.
-    pub fn try_finish(mut self, reason: CloseReason) -> Result<(), Self> {
+    /// Writes the record when the log has room for it; false when it has none, and [`Guard::finish`] has to wait.
+    #[must_use]
+    pub fn try_finish(&mut self, reason: CloseReason) -> bool {
         self.end(reason);
         self.recorded = self.with_line(|log, line| log.try_record(line));
-        if self.recorded { Ok(()) } else { Err(self) }
+        self.recorded
     }
 
     /// Writes the record, waiting for the log where it is full.
-    pub async fn finish(self, reason: CloseReason) {
-        if let Err(mut guard) = self.try_finish(reason) {
-            let line = guard.with_line(|_, line| line.to_vec());
-            guard.engine.log.record(&line).await;
-            guard.recorded = true;
+    pub async fn finish(mut self, reason: CloseReason) {
+        if !self.try_finish(reason) {
+            let line = self.with_line(|_, line| line.to_vec());
+            self.engine.log.record(&line).await;
+            self.recorded = true;
         }
     }
 

@@ -56,14 +56,7 @@ impl Packet for Skb<'_> {
             return false;
         }
         // SAFETY: `options` has 40 bytes, and no more than that are asked for.
-        let result = unsafe {
-            bpf_skb_load_bytes(
-                self.0.skb.skb.cast(),
-                offset,
-                options.as_mut_ptr().cast(),
-                length,
-            )
-        };
+        let result = unsafe { bpf_skb_load_bytes(self.0.skb.skb.cast(), offset, options.as_mut_ptr().cast(), length) };
         result == 0
     }
 }

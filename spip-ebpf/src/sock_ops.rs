@@ -17,10 +17,9 @@
 
 use aya_ebpf::{
     bindings::{
-        BPF_EXIST, BPF_NOEXIST, BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB,
-        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
-        BPF_TCP_CLOSE, BPF_TCP_CLOSING, BPF_TCP_FIN_WAIT1, BPF_TCP_FIN_WAIT2, BPF_TCP_LAST_ACK,
-        BPF_TCP_TIME_WAIT,
+        BPF_EXIST, BPF_NOEXIST, BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB,
+        BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_TCP_CLOSE, BPF_TCP_CLOSING, BPF_TCP_FIN_WAIT1,
+        BPF_TCP_FIN_WAIT2, BPF_TCP_LAST_ACK, BPF_TCP_TIME_WAIT,
     },
     helpers::bpf_ktime_get_ns,
     macros::sock_ops,
@@ -35,14 +34,7 @@ use crate::{
 };
 
 /// An entry that nothing is known of.
-const EMPTY: Entry = Entry {
-    syn: Syn::ZERO,
-    repeats: 0,
-    observed: 0,
-    local: 0,
-    ambiguous: 0,
-    padding: 0,
-};
+const EMPTY: Entry = Entry { syn: Syn::ZERO, repeats: 0, observed: 0, local: 0, ambiguous: 0, padding: 0 };
 
 /// Entry of the program. The return value only matters to callbacks that ask for one; this program answers none.
 #[sock_ops]
@@ -73,15 +65,10 @@ fn connected(ctx: &SockOpsContext) {
     if !connection.is_in_our_namespace() {
         return;
     }
-    let (Some(source), Some(destination)) =
-        (connection.local_address(), connection.remote_address())
-    else {
+    let (Some(source), Some(destination)) = (connection.local_address(), connection.remote_address()) else {
         return;
     };
-    let key = SynKey {
-        source,
-        next_sequence: connection.oldest_unacknowledged(),
-    };
+    let key = SynKey { source, next_sequence: connection.oldest_unacknowledged() };
     let observed = OBSERVER_ATTACHED.load() != 0;
     let mut entry = EMPTY;
     if observed {
@@ -135,10 +122,7 @@ fn accepted(ctx: &SockOpsContext) {
         return;
     };
     count(|counters| counters.passive += 1);
-    let key = SynKey {
-        source,
-        next_sequence: connection.next_expected(),
-    };
+    let key = SynKey { source, next_sequence: connection.next_expected() };
     let mut entry = EMPTY;
     // SAFETY: the reference is only used for this copy, before any insertion or removal by this program.
     if let Some(known) = unsafe { SYNS.get(&key) } {
@@ -198,12 +182,5 @@ fn changed(ctx: &SockOpsContext) {
 /// Whether this side had closed the connection when it was in `state`.
 #[inline(always)]
 fn closed_by_us(state: u32) -> bool {
-    matches!(
-        state,
-        BPF_TCP_LAST_ACK
-            | BPF_TCP_FIN_WAIT1
-            | BPF_TCP_FIN_WAIT2
-            | BPF_TCP_CLOSING
-            | BPF_TCP_TIME_WAIT
-    )
+    matches!(state, BPF_TCP_LAST_ACK | BPF_TCP_FIN_WAIT1 | BPF_TCP_FIN_WAIT2 | BPF_TCP_CLOSING | BPF_TCP_TIME_WAIT)
 }

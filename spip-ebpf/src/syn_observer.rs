@@ -10,10 +10,7 @@
 //! told whose connection will be established, so the entry is marked, and whoever joins it is told to ask elsewhere.
 //! A marked entry stays marked until the LRU drops it.
 
-use aya_ebpf::{
-    bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns, macros::socket_filter,
-    programs::SkBuffContext,
-};
+use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns, macros::socket_filter, programs::SkBuffContext};
 use aya_log_ebpf::{debug, info};
 use spip_common::{
     Entry, Parsed, Syn,
@@ -66,14 +63,7 @@ fn observe(ctx: &SkBuffContext) {
 fn store(ctx: &SkBuffContext, parsed: &Parsed) {
     let key = parsed.key();
     let syn = &parsed.syn;
-    let entry = Entry {
-        syn: *syn,
-        repeats: 0,
-        observed: 1,
-        local: 0,
-        ambiguous: 0,
-        padding: 0,
-    };
+    let entry = Entry { syn: *syn, repeats: 0, observed: 1, local: 0, ambiguous: 0, padding: 0 };
     let stored = SYNS.insert(&key, &entry, BPF_NOEXIST.into()).is_ok();
     count(|counters| {
         counters.syns += 1;

@@ -310,16 +310,13 @@ fn errors_after_the_handshake_have_reasons_too() {
 
 #[test]
 fn the_facts_of_a_hello_come_from_its_bytes() {
-    let facts = Facts { client_hello: vectors()[4].stream.clone().into(), handshake: Handshake::Off };
+    let facts = Facts::new(&vectors()[4].stream, Handshake::Off);
     let hello = facts.hello().expect("hello");
     assert_eq!(hello.server_name.as_deref(), Some("contile.services.mozilla.com"));
     assert_eq!(hello.protocols, ["h2", "http/1.1"]);
     assert_eq!(hello.ja4, "t13d1715h2_5b57614c22b0_3d5424432f57");
     assert!(hello.ja4_r.starts_with("t13d1715h2_002f,0035,"));
     assert_eq!(hello.version, Version::TLS_1_3);
-    let cut = Facts {
-        client_hello: facts.client_hello[..100].into(),
-        handshake: Handshake::Failed(Failure::IncompleteHello),
-    };
+    let cut = Facts::new(&facts.client_hello[..100], Handshake::Failed(Failure::IncompleteHello));
     assert!(cut.hello().is_err());
 }
