@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::json;
 use spip_tests::{CROWD_V4, CROWD_V6, Net, SENSOR_V4, SENSOR_V6, half_close, payload, read_to_end, reset, tiny_window};
 
@@ -53,6 +54,75 @@ fn silence_and_one_byte_then_silence_end_in_time() {
     bounds(one, 2000, 4000);
     let tls = agent.expect_one(json!({"destination_port": 3, "payload_hex": "16"}));
     bounds(tls, 1000, 4000);
+}
+
+#[test]
+fn handshakes_that_break_off_leave_their_bytes_and_end_in_time() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    let agent = net.agent().set("first_byte_timeout_seconds", 2).start();
+    let begun = &broken_hello()[..100];
+    net.client.deliver((SENSOR_V4, 8443), begun);
+    let mut held = net.connect(9443);
+    held.write_all(begun).expect("the sensor takes bytes");
+
+    agent.expect_one(json!({"destination_port": 8443, "payload_hex": hex::encode(begun)}));
+    let held = agent.expect_one(json!({
+        "destination_port": 9443, "close_reason": "first_byte_timeout", "payload_hex": hex::encode(begun),
+    }));
+    let duration = held["duration_ms"].as_u64().expect("a duration");
+    assert!((2000..4000).contains(&duration), "{held}");
+    assert_eq!(agent.stop().log.connections(json!({})), 2);
+}
+
+#[test]
+fn a_broken_client_hello_is_a_tls_error_with_its_bytes() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    let agent = net.agent().start();
+    let mut stream = net.connect(443);
+    stream.write_all(&broken_hello()).expect("the sensor takes bytes");
+    agent.expect_one(json!({
+        "destination_port": 443, "is_tls": true, "close_reason": "tls_error",
+        "tls_client_hello_hex": hex::encode(broken_hello()),
+    }));
+}
+
+#[test]
+fn a_record_does_not_tell_whether_the_client_or_the_accept_was_faster() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    let agent = net.agent().start();
+    let hello = broken_hello();
+    let kinds: [&[u8]; 5] = [b"", b"plain", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", &hello[..100], &hello];
+    // Everything is there, the end too, when the connection is accepted.
+    agent.signal(Signal::SIGSTOP);
+    for (bytes, port) in kinds.iter().zip(1000..) {
+        let mut stream = net.connect(port);
+        stream.write_all(bytes).expect("the kernel takes bytes");
+    }
+    agent.signal(Signal::SIGCONT);
+    // The bytes come after the accept, the end after the bytes.
+    for (bytes, port) in kinds.iter().zip(2000..) {
+        let mut stream = net.connect(port);
+        agent.wait_all_read();
+        stream.write_all(bytes).expect("the sensor takes bytes");
+        agent.wait_all_read();
+    }
+    for (bytes, port) in kinds.iter().zip(1000..) {
+        let early = agent.expect_one(json!({"destination_port": port}));
+        let late = agent.expect_one(json!({"destination_port": port + 1000}));
+        for key in ["payload_hex", "bytes_in", "is_tls", "tls_client_hello_hex", "tls_error", "close_reason"] {
+            assert_eq!(early[key], late[key], "{key} of {:.20}", bytes.escape_ascii().to_string());
+        }
+    }
+}
+
+/// A record header of TLS 1.0 that announces a whole ClientHello, and then nothing that is one.
+fn broken_hello() -> Vec<u8> {
+    let mut bytes = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec();
+    bytes.resize(517, 0xff);
+    bytes
 }
 
 #[test]

@@ -4,8 +4,9 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use spip_tests::{CLIENT_V4, CLIENT_V6, LISTENER, Net, SENSOR_V4, SENSOR_V6, half_close};
+use spip_tests::{CLIENT_V4, CLIENT_V6, LISTENER, Net, SENSOR_V4, SENSOR_V6, half_close, reset};
 
 /// The port from which scanners of one kind send everything.
 const ONE_PORT: u16 = 40_000;
@@ -51,6 +52,57 @@ fn fifty_ipv6_connections_from_one_source_port_keep_their_true_ports_at_both_end
             "destination_ip": SENSOR_V6, "destination_port": port, "destination_source": "ebpf",
         }));
     }
+}
+
+#[test]
+fn connections_that_are_gone_before_they_are_accepted_keep_their_true_ports_too() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    let agent = net.agent().set("ebpf", "required").start();
+    // A stopped process accepts nothing: every reset comes before its connection is looked at.
+    agent.signal(Signal::SIGSTOP);
+    let from = SocketAddr::new(CLIENT_V4, ONE_PORT);
+    // All are open at once, so that NAT has to give all but one another port, and then all are gone.
+    let mut streams: Vec<_> = (1000..1050).map(|port| net.client.connect_from(from, (SENSOR_V4, port))).collect();
+    for (stream, port) in streams.iter_mut().zip(1000..) {
+        let port: u16 = port;
+        stream.write_all(format!("gone {port}").as_bytes()).expect("the kernel takes bytes");
+    }
+    streams.into_iter().for_each(reset);
+    agent.signal(Signal::SIGCONT);
+    for port in 1000..1050 {
+        agent.expect_one(json!({
+            "payload": format!("gone {port}"), "close_reason": "client_reset", "source_ip": CLIENT_V4,
+            "source_port": ONE_PORT, "destination_ip": SENSOR_V4, "destination_port": port,
+            "destination_source": "ebpf",
+        }));
+    }
+}
+
+#[test]
+fn when_the_kernel_side_forgets_the_record_says_who_knew_instead() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    let entries = 64;
+    let agent = net
+        .agent()
+        .set("ebpf", "required")
+        .set("ebpf_syn_entries", entries)
+        .set("ebpf_origin_entries", entries)
+        .start();
+    // All are open before the first is accepted: far more than the maps have room for.
+    agent.signal(Signal::SIGSTOP);
+    let streams = net.client.connect_all((0..600).map(|number| (None, SocketAddr::new(SENSOR_V4, 1000 + number))));
+    assert_eq!(streams.len(), 600);
+    agent.signal(Signal::SIGCONT);
+    agent.wait_all_read();
+    drop(streams);
+    let records = agent.expect_count(600, json!({"source_ip": CLIENT_V4, "destination_ip": SENSOR_V4}));
+    let ports: std::collections::BTreeSet<_> =
+        records.iter().map(|record| &record["destination_port"]).map(Value::as_u64).collect();
+    assert_eq!(ports.len(), 600, "destinations were confused");
+    let by_conntrack = records.iter().filter(|record| record["destination_source"] == "conntrack").count();
+    assert!(by_conntrack >= 600 - 2 * entries, "{by_conntrack} of 600 by conntrack with {entries} entries");
 }
 
 #[test]
