@@ -73,8 +73,9 @@ fn connections_that_wait_in_the_backlog_at_a_stop_are_recorded_or_refused_but_ne
     for stream in &mut streams {
         stream.write_all(b"waiting").expect("the kernel takes bytes");
     }
-    eventually("the bytes have arrived", || {
-        net.sensor.shell("cat /proc/thread-self/net/tcp6").contains(":00000007").then_some(())
+    eventually("the bytes of all have arrived", || {
+        let sockets = net.sensor.shell("cat /proc/thread-self/net/tcp6");
+        (sockets.matches(":00000007").count() == 50).then_some(())
     });
     agent.signal(nix::sys::signal::Signal::SIGTERM);
     agent.signal(nix::sys::signal::Signal::SIGCONT);
