@@ -60,6 +60,9 @@ pub fn run(config: &Config, warnings: &[String], options: Options) -> Result<()>
             return Err(error);
         }
     };
+    // What the operator asks of the kernel side must pass; until here it would be the loader's own messages.
+    let kernel_level = options.ebpf_log.map_or(log::LevelFilter::Off, |level| level.to_level_filter());
+    log::set_max_level(kernel_level.max(log::LevelFilter::Info));
     let writer = writer.spawn()?;
     let served = agent.serve(config);
     log::info!(target: "agent", "stopped");

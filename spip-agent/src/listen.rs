@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use listenfd::ListenFd;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use thiserror::Error;
 
 use crate::origin;
@@ -60,6 +60,8 @@ pub fn open(address: SocketAddr, workers: usize) -> Result<Listeners, Error> {
         })?,
     };
     for socket in &listeners.sockets {
+        // Urgent bytes are bytes of the client as well; accepted sockets inherit this.
+        let _ = SockRef::from(socket).set_out_of_band_inline(true);
         // Without it a fingerprint is missing from some records, which is all that is lost.
         let _ = origin::save_syns(socket);
     }

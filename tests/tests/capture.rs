@@ -247,3 +247,17 @@ fn system_messages_have_their_five_keys() {
         assert!(line.value["timestamp"].is_number(), "{}", line.text);
     }
 }
+
+#[test]
+fn urgent_bytes_are_in_the_payload() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    let agent = net.agent().start();
+    let stream = net.connect(23);
+    let socket = socket2::SockRef::from(&stream);
+    socket.send(b"x").expect("the sensor takes bytes");
+    socket.send_out_of_band(b"U").expect("the sensor takes bytes");
+    socket.send(b"y").expect("the sensor takes bytes");
+    drop(stream);
+    agent.expect_one(json!({"destination_port": 23, "payload": "xUy", "bytes_in": 3}));
+}

@@ -166,3 +166,13 @@ fn a_log_file_is_readable_for_its_group_and_no_further() {
     let mode = fs::metadata(&path).expect("the log is there").permissions().mode() & 0o777;
     assert_eq!(mode, 0o640, "{mode:o}");
 }
+
+#[test]
+fn the_kernel_side_speaks_when_it_is_asked_to() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    let agent = net.agent().arguments(&["--config", "{config}", "--ebpf-log", "debug"]).start();
+    net.client.deliver((spip_tests::SENSOR_V4, 80), b"seen");
+    agent.expect_one(json!({"payload": "seen"}));
+    agent.wait_message(json!({"target": "spip::syn_observer", "level": "debug"}));
+}
