@@ -46,8 +46,6 @@ pub enum Limit {
     Rate,
     /// The descriptors of the process or the machine; the oldest idle session made room.
     Descriptors,
-    /// `payload_memory_bytes`; the session went on without keeping its bytes.
-    PayloadMemory,
 }
 
 impl Limit {
@@ -59,7 +57,6 @@ impl Limit {
             Self::SessionsPerSource => "max_sessions_per_source",
             Self::Rate => "rate_limit",
             Self::Descriptors => "descriptors",
-            Self::PayloadMemory => "payload_memory",
         }
     }
 }
