@@ -66,7 +66,10 @@ pub async fn run(
             ready = listener.readable() => {
                 let mut ready = ready?;
                 match accept_batch(listener.get_ref(), door, registry)? {
-                    Batch::Empty => ready.clear_ready(),
+                    Batch::Empty => {
+                        ready.clear_ready();
+                        continue;
+                    }
                     Batch::More => drop(ready),
                     Batch::Shortage => {
                         drop(ready);
