@@ -22,6 +22,7 @@ use crate::limits::Limits;
 use crate::listen::{self, Listeners};
 use crate::messages;
 use crate::record::Sensor;
+use crate::registry::Registry;
 use crate::rejections::Rejections;
 use crate::session::Engine;
 use crate::signals::Signals;
@@ -99,7 +100,7 @@ impl Agent {
             config = config.to_toml().as_str();
             "starting");
         let tls = config.tls.enabled.then(|| TlsServer::new(&config.tls)).transpose()?;
-        let door = Arc::new(door(config, log.clone(), attached.as_ref(), tls, sessions));
+        let door = Arc::new(door(config, log.clone(), attached.as_ref(), tls, sessions, listeners.sockets.len()));
         Ok(Self { door, listeners, attached, signals: Some(signals) })
     }
 
@@ -120,9 +121,11 @@ impl Agent {
             signals.spawn(stop, reload).context("cannot start the signal thread")?;
         }
         let mut threads = Vec::new();
-        for (number, listener) in self.listeners.sockets.drain(..).enumerate() {
+        let workers = self.listeners.sockets.drain(..).zip(self.door.registries.clone());
+        for (number, (listener, registry)) in workers.enumerate() {
             let door = Arc::clone(&self.door);
-            let worker = Worker { number, listener, door, stop: stopped.clone(), drain: config.timeouts.drain };
+            let drain = config.timeouts.drain;
+            let worker = Worker { number, listener, registry, door, stop: stopped.clone(), drain };
             threads.push(worker.spawn().context("cannot start a worker")?);
         }
         let service = spawn_service(config, &self.door, &stop, stopped).context("cannot start the service thread")?;
@@ -213,6 +216,7 @@ fn door(
     attached: Option<&Attached>,
     tls: Option<TlsServer>,
     sessions: usize,
+    workers: usize,
 ) -> Door {
     let engine = Engine {
         sensor: Sensor { name: config.name.clone(), community_id_seed: config.community_id_seed },
@@ -225,6 +229,7 @@ fn door(
     };
     Door {
         engine: Arc::new(engine),
+        registries: (0..workers).map(|_| Registry::default()).collect(),
         limits: Limits::new(&config.limits, sessions),
         makes_room: config.limits.sessions.is_none(),
         rejections: Rejections::default(),
