@@ -3,6 +3,7 @@
 
 use std::io;
 use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -17,13 +18,14 @@ use tokio::sync::watch;
 use crate::accept::{self, Door};
 use crate::budget::Budget;
 use crate::config::{Config, EbpfMode};
-use crate::ebpf::{self, Attached};
+use crate::ebpf::{self, Attached, Origins};
 use crate::limits::Limits;
 use crate::listen::{self, Listeners};
 use crate::messages;
 use crate::record::Sensor;
 use crate::registry::Registry;
 use crate::rejections::Rejections;
+use crate::sandbox;
 use crate::session::Engine;
 use crate::signals::Signals;
 use crate::tls::TlsServer;
@@ -64,6 +66,10 @@ pub fn run(config: &Config, warnings: &[String], options: Options) -> Result<()>
     // What the operator asks of the kernel side must pass; until here it would be the loader's own messages.
     let kernel_level = options.ebpf_log.map_or(log::LevelFilter::Off, |level| level.to_level_filter());
     log::set_max_level(kernel_level.max(log::LevelFilter::Info));
+    if let Err(error) = agent.give_up(config) {
+        let _summary = writer.spawn()?.finish(Instant::now() + config.timeouts.drain);
+        return Err(error);
+    }
     let writer = writer.spawn()?;
     let served = agent.serve(config);
     log::info!(target: "agent", "stopped");
@@ -104,6 +110,24 @@ impl Agent {
         Ok(Self { door, listeners, attached, signals: Some(signals) })
     }
 
+    /// Gives up what is not needed any more. Threads that are started after this inherit it.
+    fn give_up(&self, config: &Config) -> Result<()> {
+        let origins = self.door.engine.origins.as_ref();
+        let files = config.tls.certificate.iter().flat_map(|files| [&files.chain, &files.key]);
+        let log = config.log.file.as_deref();
+        let needs = sandbox::Needs {
+            config: &config.sandbox,
+            readable: files.cloned().collect(),
+            writable: log.map(directory_of).into_iter().collect(),
+            owned: log.map(Path::to_owned).into_iter().collect(),
+            reads_maps: &|| origins.is_some_and(Origins::can_look_up),
+        };
+        let steps = sandbox::enter(&needs)?;
+        let steps: Vec<_> = steps.iter().map(ToString::to_string).collect();
+        log::info!(target: "sandbox", steps = steps.join("; ").as_str(); "gave up what is not needed any more");
+        Ok(())
+    }
+
     /// Serves until a signal, or until something breaks that cannot be mended.
     fn serve(&mut self, config: &Config) -> Result<()> {
         if let Some(attached) = &self.attached {
@@ -132,6 +156,12 @@ impl Agent {
         log::info!(target: "agent", listen = self.listeners.address.to_string(); "ready");
         join(threads, service, &stop)
     }
+}
+
+/// The directory that a file is in, as an absolute path.
+fn directory_of(file: &Path) -> PathBuf {
+    let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    file.parent().unwrap_or(Path::new("/")).to_owned()
 }
 
 /// SIGHUP: the log is opened again, the operator's certificate is read again.

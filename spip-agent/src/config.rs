@@ -41,6 +41,30 @@ pub struct Config {
     pub exclude_ports: Vec<(u16, u16)>,
     /// Seed of the Community ID (`community_id_seed`, 0).
     pub community_id_seed: u16,
+    /// What the process gives up after its start (`sandbox`, `user`, `group`).
+    pub sandbox: Sandbox,
+}
+
+/// What the process gives up after its start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sandbox {
+    /// `sandbox`: auto | required | off (auto).
+    pub mode: SandboxMode,
+    /// `user`: name or number; the process stays what it is when absent.
+    pub user: Option<String>,
+    /// `group`: name or number; the user's own group when absent.
+    pub group: Option<String>,
+}
+
+/// How much of the sandbox has to be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SandboxMode {
+    /// Every step that the kernel offers.
+    Auto,
+    /// Every step, or no start.
+    Required,
+    /// None.
+    Off,
 }
 
 /// Where records go.

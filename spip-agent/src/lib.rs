@@ -11,6 +11,7 @@ pub mod config;
 
 pub mod ebpf;
 pub mod listen;
+pub mod sandbox;
 pub mod signals;
 pub mod worker;
 

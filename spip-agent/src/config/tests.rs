@@ -73,6 +73,7 @@ fn everything_but_the_address_has_a_default() {
         },
         exclude_ports: Vec::new(),
         community_id_seed: 0,
+        sandbox: Sandbox { mode: SandboxMode::Auto, user: None, group: None },
     };
     assert_eq!(config, expected);
 }
@@ -110,6 +111,9 @@ name = "sensor \"7\""
 ip = "::"
 port = 9_000
 community_id_seed = 7
+sandbox = "off"
+user = "spip"
+group = "1000"
 exclude_ports = [22, "8000-8100", 443, "8050-9000", 444]
 log_file = "/var/log/spip.json"
 fsync = "interval"
@@ -191,6 +195,7 @@ fn every_key_is_read() {
         },
         exclude_ports: vec![(22, 22), (443, 444), (8000, 9000)],
         community_id_seed: 7,
+        sandbox: Sandbox { mode: SandboxMode::Off, user: Some("spip".to_owned()), group: Some("1000".to_owned()) },
     };
     assert_eq!(config, expected);
 }
