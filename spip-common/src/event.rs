@@ -28,8 +28,9 @@ pub const RING_WAKE_BYTES: u32 = RING_BYTES / 16;
 pub struct SynEvent {
     /// [`KIND_SYN`].
     pub kind: u32,
-    /// Always zero.
-    pub padding: u32,
+    /// 1 when another SYN has the same source and sequence number: then retransmissions cannot be told apart here, and
+    /// are told again.
+    pub shared: u32,
     /// The sender's address; IPv4 as `::ffff:a.b.c.d`.
     pub source: [u8; 16],
     /// The SYN.

@@ -38,9 +38,9 @@ fn wake(waiting: u64) -> u64 {
     if waiting >= RING_WAKE_BYTES.into() { BPF_RB_FORCE_WAKEUP.into() } else { BPF_RB_NO_WAKEUP.into() }
 }
 
-/// A SYN was seen that is not known to have been seen before.
+/// A SYN was seen that is not known to have been seen before; `shared` says that its key is another's too.
 #[inline(always)]
-pub fn tell_syn(parsed: &Parsed) {
+pub fn tell_syn(parsed: &Parsed, shared: bool) {
     if !wanted() || parsed.syn.interface == LOOPBACK_INTERFACE {
         return;
     }
@@ -53,7 +53,7 @@ pub fn tell_syn(parsed: &Parsed) {
     };
     let event = slot.as_mut_ptr();
     // SAFETY: the slot is large enough, aligned, and this program's alone until it is submitted; this writes all of it.
-    unsafe { event.write(SynEvent { kind: KIND_SYN, padding: 0, source: parsed.source, syn: parsed.syn }) };
+    unsafe { event.write(SynEvent { kind: KIND_SYN, shared: shared.into(), source: parsed.source, syn: parsed.syn }) };
     slot.submit(wake(waiting));
     count(|counters| counters.told += 1);
 }

@@ -4,10 +4,10 @@
 //! A socket filter on each listening socket. The kernel's TCP calls it for every packet that it has found to be for that
 //! socket, before it answers (Linux `net/ipv4/tcp_ipv4.c`, `tcp_v4_rcv`, where `tcp_filter` is called), for SYN cookies
 //! and for a port that is used again in TIME_WAIT too. It lets everything pass, uncut. Accepted sockets inherit it, so
-//! the first thing is to leave when a packet is no SYN.
+//! the first thing is to leave where the socket does not listen: that costs two reads a packet.
 
 use aya_ebpf::{
-    bindings::bpf_hdr_start_off::BPF_HDR_START_NET, helpers::generated::bpf_skb_load_bytes_relative,
+    bindings::{BPF_TCP_LISTEN, bpf_hdr_start_off::BPF_HDR_START_NET}, helpers::generated::bpf_skb_load_bytes_relative,
     macros::socket_filter, programs::SkBuffContext,
 };
 use spip_common::{Step, Syn, event::KIND_REACHED, packet::mapped};
@@ -36,6 +36,9 @@ pub fn syn_arrival(ctx: SkBuffContext) -> i64 {
 
 #[inline(always)]
 fn arrived(ctx: &SkBuffContext) {
+    if !at_listener(ctx) {
+        return;
+    }
     // The packet starts with its TCP header here (RFC 9293, 3.1).
     let Ok(header) = ctx.load::<[u8; 14]>(0) else {
         return;
@@ -65,6 +68,18 @@ fn arrived(ctx: &SkBuffContext) {
         destination_port: u16::from_be_bytes([header[2], header[3]]),
         padding: 0,
     });
+}
+
+/// Whether the socket that the packet was found to be for is a listening one.
+#[inline(always)]
+fn at_listener(ctx: &SkBuffContext) -> bool {
+    // SAFETY: the context is valid while the program runs; the verifier turns the read into the kernel's own.
+    let socket = unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk };
+    if socket.is_null() {
+        return false;
+    }
+    // SAFETY: as above; the kernel lets this field of any socket be read.
+    unsafe { (*socket).state == BPF_TCP_LISTEN }
 }
 
 /// Bytes of the network header.

@@ -77,7 +77,7 @@ fn store(ctx: &SkBuffContext, parsed: &Parsed) {
         }
     });
     if stored {
-        events::tell_syn(parsed);
+        events::tell_syn(parsed, false);
         debug!(
             ctx,
             "syn from {:i} port {} to {:i} port {}",
@@ -92,7 +92,7 @@ fn store(ctx: &SkBuffContext, parsed: &Parsed) {
     let Some(known) = SYNS.get_ptr_mut(&key) else {
         // Neither new nor there: the map could not take it.
         count(|counters| counters.failed += 1);
-        events::tell_syn(parsed);
+        events::tell_syn(parsed, true);
         return;
     };
     // SAFETY: the entry is valid while the program runs. Another CPU may change it, or the LRU give it to another key,
@@ -109,7 +109,7 @@ fn store(ctx: &SkBuffContext, parsed: &Parsed) {
     } else {
         known.ambiguous = 1;
         count(|counters| counters.ambiguous += 1);
-        events::tell_syn(parsed);
+        events::tell_syn(parsed, true);
         info!(
             ctx,
             "ambiguous syn from {:i} port {} to {:i} port {}",

@@ -23,7 +23,7 @@ struct Page(String);
 
 impl Page {
     fn config(&mut self, config: &Config) -> fmt::Result {
-        let Config { name, listen, log, tls, ebpf, timeouts, limits, exclude_ports, community_id_seed } = config;
+        let Config { name, listen, log, tls, ebpf, timeouts, limits, scans, exclude_ports, community_id_seed } = config;
         self.key("name", text(name))?;
         self.key("ip", text(&listen.ip().to_string()))?;
         self.key("port", listen.port())?;
@@ -77,6 +77,11 @@ impl Page {
         self.path("bpf_pin_path", Some(&ebpf.pin_path), "")?;
         self.key("ebpf_syn_entries", ebpf.syn_entries)?;
         self.key("ebpf_origin_entries", ebpf.origin_entries)?;
+
+        self.heading("scans")?;
+        self.key("scans", scans.enabled)?;
+        self.key("scan_timeout_seconds", seconds(scans.timeout))?;
+        self.key("scan_interval_seconds", seconds(scans.interval))?;
 
         self.heading("time")?;
         self.key("first_byte_timeout_seconds", seconds(timeouts.first_byte))?;
