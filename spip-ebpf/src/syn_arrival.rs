@@ -7,8 +7,10 @@
 //! the first thing is to leave where the socket does not listen: that costs two reads a packet.
 
 use aya_ebpf::{
-    bindings::{BPF_TCP_LISTEN, bpf_hdr_start_off::BPF_HDR_START_NET}, helpers::generated::bpf_skb_load_bytes_relative,
-    macros::socket_filter, programs::SkBuffContext,
+    bindings::{BPF_TCP_LISTEN, bpf_hdr_start_off::BPF_HDR_START_NET},
+    helpers::generated::bpf_skb_load_bytes_relative,
+    macros::socket_filter,
+    programs::SkBuffContext,
 };
 use spip_common::{Step, Syn, event::KIND_REACHED, packet::mapped};
 
@@ -73,8 +75,10 @@ fn arrived(ctx: &SkBuffContext) {
 /// Whether the socket that the packet was found to be for is a listening one.
 #[inline(always)]
 fn at_listener(ctx: &SkBuffContext) -> bool {
-    // SAFETY: the context is valid while the program runs; the verifier turns the read into the kernel's own.
-    let socket = unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk };
+    // SAFETY: only the address of a field of the context, which is valid while the program runs.
+    let field = unsafe { &raw const (*ctx.skb.skb).__bindgen_anon_2.sk };
+    // SAFETY: as above; the verifier turns the read into the kernel's own.
+    let socket = unsafe { field.read() };
     if socket.is_null() {
         return false;
     }
@@ -88,7 +92,6 @@ fn network<const N: usize>(ctx: &SkBuffContext, offset: u32) -> Option<[u8; N]> 
     let mut bytes = [0; N];
     let into = bytes.as_mut_ptr().cast();
     // SAFETY: the helper writes as many bytes as the array has, or reports an error.
-    let result =
-        unsafe { bpf_skb_load_bytes_relative(ctx.skb.skb.cast(), offset, into, N as u32, BPF_HDR_START_NET) };
+    let result = unsafe { bpf_skb_load_bytes_relative(ctx.skb.skb.cast(), offset, into, N as u32, BPF_HDR_START_NET) };
     (result == 0).then_some(bytes)
 }

@@ -315,30 +315,26 @@ fn tools_that_give_themselves_away_are_named() {
     let agent = watching(&net).start();
     let IpAddr::V4(sensor) = SENSOR_V4 else { panic!("an IPv4 address") };
     let source = |number: u32| IpAddr::V4(Ipv4Addr::from_bits(CROWD_V4.to_bits() + number));
-    let tells: [(u32, &str, Box<dyn Fn(RawSyn) -> RawSyn + Sync>); 4] = [
-        (1, "zmap", Box::new(|syn| RawSyn { ip_id: 54_321, ..syn })),
-        (
-            2,
-            "masscan",
-            Box::new(move |syn| {
-                let mixed = sensor.to_bits() ^ u32::from(syn.port) ^ syn.sequence;
-                RawSyn { ip_id: u16::try_from(mixed & 0xffff).expect("16 bits"), ..syn }
-            }),
-        ),
-        (3, "mirai", Box::new(move |syn| RawSyn { sequence: sensor.to_bits(), ip_id: 0xbeef, ..syn })),
-        (4, "stateless", Box::new(|syn| RawSyn { options: Vec::new(), ..syn })),
-    ];
-    for (number, _, tell) in &tells {
-        let syns = (1..=100).map(|port| tell(RawSyn { source: source(*number), ..syn(port) }));
-        net.client.send_syns(syns.collect::<Vec<_>>());
+    let tools = ["zmap", "masscan", "mirai", "stateless"];
+    let as_sent_by = |tool: &str, syn: RawSyn| match tool {
+        "zmap" => RawSyn { ip_id: 54_321, ..syn },
+        "masscan" => {
+            let mixed = sensor.to_bits() ^ u32::from(syn.port) ^ syn.sequence;
+            RawSyn { ip_id: u16::try_from(mixed & 0xffff).expect("16 bits"), ..syn }
+        }
+        "mirai" => RawSyn { sequence: sensor.to_bits(), ip_id: 0xbeef, ..syn },
+        _ => RawSyn { options: Vec::new(), ..syn },
+    };
+    for (tool, number) in tools.into_iter().zip(1..) {
+        net.client.send_syns((1..=100).map(|port| as_sent_by(tool, RawSyn { source: source(number), ..syn(port) })));
     }
     net.client.send_syns((1..=100).map(|port| RawSyn { source: source(5), ..syn(port) }));
     let log = agent.stop().log;
-    for (number, tool, _) in &tells {
-        let record = log.expect_one(json!({"record_type": "scan", "source_ip": source(*number), "count": 100}));
+    for (tool, number) in tools.into_iter().zip(1..) {
+        let record = log.expect_one(json!({"record_type": "scan", "source_ip": source(number), "count": 100}));
         assert_eq!(record["destination_ports"], json!(["1-100"]), "{record}");
         assert_eq!(record["tools"][0], json!({"tool": tool, "count": 100}), "{record}");
-        assert_eq!(record["syn"]["tools"][0], *tool, "{record}");
+        assert_eq!(record["syn"]["tools"][0], tool, "{record}");
     }
     log.expect_one(json!({"record_type": "scan", "source_ip": source(5), "tools": null, "syn": {"tools": null}}));
 }

@@ -87,7 +87,7 @@ mod tests {
     fn addresses_without_end_find_no_room_and_are_not_forgotten() {
         let mut set = Addresses::default();
         for number in 0..10_000_u128 {
-            set.insert((0x2001_0db8 << 96 | number * 2).to_be_bytes());
+            set.insert(((0x2001_0db8 << 96) + number * 2).to_be_bytes());
         }
         assert_eq!((set.count(), set.is_incomplete()), (RANGES_MAX as u128, true));
     }

@@ -22,7 +22,7 @@ use super::Counts;
 use crate::protocol::syn::Tools;
 
 /// Decided SYNs that are remembered under shared keys, so that retransmissions of them are known.
-const DECIDED_MAX: usize = 16_384;
+const DECIDED_MAX: usize = 65_536;
 
 /// Both ends of a connection, without the source's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
