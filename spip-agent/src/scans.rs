@@ -133,12 +133,12 @@ struct Watcher {
     published: Arc<Mutex<Counts>>,
 }
 
-/// Whether all events were read.
+/// How far the events were read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Read {
-    /// Until this time.
+    /// All of them.
     All,
-    /// More are waiting; those that were read go to this time.
+    /// More are waiting; the last SYN that was read is of this time.
     Until(u64),
 }
 
@@ -173,7 +173,11 @@ impl Watcher {
             }
             more = self.turn(steady_ns());
             if self.interval_began.elapsed() >= self.setting.config.interval {
-                self.end_interval().await;
+                tokio::select! {
+                    () = self.end_interval() => {}
+                    // A log that takes nothing any more must not hold the stop.
+                    () = until_deadline(stopped.clone()) => {}
+                }
             }
             tokio::task::yield_now().await;
         };
@@ -260,6 +264,14 @@ impl Watcher {
         log::info!(target: "scans",
             seen = seen, joined = joined, half_open = half_open, evicted = evicted, ignored = ignored;
             "what has become of SYNs");
+    }
+}
+
+/// Returns at the deadline that a stop has set, or when nobody can set one any more.
+async fn until_deadline(mut stopped: watch::Receiver<Option<Instant>>) {
+    let deadline = stopped.wait_for(Option::is_some).await.ok().and_then(|deadline| *deadline);
+    if let Some(deadline) = deadline {
+        tokio::time::sleep_until(deadline.into()).await;
     }
 }
 

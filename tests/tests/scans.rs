@@ -3,7 +3,9 @@
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
 use spip_tests::{
@@ -99,7 +101,7 @@ fn one_sequence_number_for_all_ports_is_still_all_ports() {
     let all = || (1..=30_000).filter(|port| *port != LISTENER).map(|port| RawSyn { sequence: 1, ..syn(port) });
     net.client.send_syns(all());
     // Again, after it was decided what the first ones were.
-    std::thread::sleep(std::time::Duration::from_millis(1500));
+    std::thread::sleep(Duration::from_millis(1500));
     net.client.send_syns(all().take(1000));
     let (record, log) = the_scan(agent);
     let ports = json!([format!("1-{}", LISTENER - 1), format!("{}-30000", LISTENER + 1)]);
@@ -387,6 +389,35 @@ fn without_room_for_all_scans_some_are_given_up_and_the_counts_still_add_up() {
     assert_eq!((&counts["seen"], &counts["joined"]), (&json!(5001), &json!(1)), "{counts}");
     assert!(counts["evicted"].as_u64().is_some_and(|evicted| evicted >= 4000), "{counts}");
     log.expect_one(json!({"record_type": "scan", "source_ip": "0.0.0.0", "undecided": counts["evicted"], "syn": null}));
+}
+
+#[test]
+fn scans_that_the_log_cannot_take_do_not_hold_the_stop() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    net.add_crowd();
+    let disk = net.small_disk(64 * 1024);
+    let agent = watching(&net)
+        .log_to(&disk.join("spip.jsonl"))
+        .set("log_queue_bytes", 65_536)
+        .set("scan_timeout_seconds", 0.1)
+        .set("scan_interval_seconds", 0.2)
+        .set("drain_timeout_seconds", 1)
+        .start();
+    // The records of so many sources are ten times what disk and queue have room for.
+    let source = |number: u32| IpAddr::V4(Ipv4Addr::from_bits(CROWD_V4.to_bits() + number));
+    net.client.send_syns((1..=3000).map(|number| RawSyn { source: source(number), ..syn(80) }));
+    eventually("the agent says that the disk is full", || (!agent.stderr().trim().is_empty()).then_some(()));
+    // It still accepts.
+    let _session = net.connect(80);
+    agent.wait_all_read();
+
+    let asked = Instant::now();
+    agent.signal(Signal::SIGTERM);
+    let ended = agent.wait();
+
+    assert!(asked.elapsed() < Duration::from_secs(5), "took {:?}", asked.elapsed());
+    assert!(ended.status.success(), "{}: {}", ended.status, ended.stderr);
 }
 
 #[test]
