@@ -6,9 +6,9 @@
 //! acknowledgement numbers, which its README calls `ack+`. The length of IPv6 extension headers is the true one. The bytes are a stranger's: what cannot be true of the
 //! options ends their reading and is the quirk `bad`.
 
-use std::fmt;
-
 use spip_common::Syn;
+
+use crate::json;
 
 const END: u8 = 0;
 const NO_OPERATION: u8 = 1;
@@ -31,7 +31,7 @@ const ETHERNET: u16 = 1500;
 /// What the timestamps take of each segment: ten bytes, filled up to twelve.
 const TIMESTAMP_BYTES: u16 = 12;
 
-/// The signature of a SYN, for display.
+/// The signature of a SYN, to be written.
 #[derive(Clone, Copy, Debug)]
 pub struct Signature<'a>(pub &'a Syn);
 
@@ -132,56 +132,63 @@ impl Iterator for Reader<'_> {
     }
 }
 
-impl fmt::Display for Signature<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Signature<'_> {
+    /// Appends the signature's text, which no escaping would change.
+    pub fn write_to(&self, out: &mut Vec<u8>) {
         let syn = self.0;
         let mut reader = Reader::new(syn.options());
         (&mut reader).for_each(drop);
         let values = reader.values;
 
-        write!(f, "{}:{}+", syn.ip_version, syn.ttl)?;
+        json::number(out, syn.ip_version);
+        out.push(b':');
+        json::number(out, syn.ttl);
+        out.push(b'+');
         match INITIAL_TTLS.iter().find(|initial| **initial >= syn.ttl).map(|initial| initial - syn.ttl) {
-            Some(distance) if distance <= FARTHEST => write!(f, "{distance}")?,
-            _ => f.write_str("?")?,
+            Some(distance) if distance <= FARTHEST => json::number(out, distance),
+            _ => out.push(b'?'),
         }
-        write!(f, ":{}:{}:", syn.ip_options_len, values.mss.unwrap_or_default())?;
+        out.push(b':');
+        json::number(out, syn.ip_options_len);
+        out.push(b':');
+        json::number(out, values.mss.unwrap_or_default());
+        out.push(b':');
         match multiple(syn, &values) {
-            Some((unit, times)) => write!(f, "{unit}*{times}")?,
-            None => write!(f, "{}", syn.window)?,
-        }
-        write!(f, ",{}:", values.scale.unwrap_or_default())?;
-        let mut list = List { f, any: false };
-        for option in Reader::new(syn.options()) {
-            match option {
-                Item::End { padding } => list.item(format_args!("eol+{padding}"))?,
-                Item::NoOperation => list.item("nop")?,
-                Item::Known(name) => list.item(name)?,
-                Item::Unknown(kind) => list.item(format_args!("?{kind}"))?,
+            Some((unit, times)) => {
+                out.extend_from_slice(unit.as_bytes());
+                json::number(out, times);
             }
+            None => json::number(out, syn.window),
         }
-        f.write_str(":")?;
-        let mut list = List { f, any: false };
-        for (name, shows) in quirks(syn, &values) {
-            if shows {
-                list.item(name)?;
+        out.push(b',');
+        json::number(out, values.scale.unwrap_or_default());
+        out.push(b':');
+        list(out, Reader::new(syn.options()), |out, option| match option {
+            Item::End { padding } => {
+                out.extend_from_slice(b"eol+");
+                json::number(out, padding);
             }
-        }
-        f.write_str(if syn.payload_length > 0 { ":+" } else { ":0" })
+            Item::NoOperation => out.extend_from_slice(b"nop"),
+            Item::Known(name) => out.extend_from_slice(name.as_bytes()),
+            Item::Unknown(kind) => {
+                out.push(b'?');
+                json::number(out, kind);
+            }
+        });
+        out.push(b':');
+        let shown = quirks(syn, &values).into_iter().filter(|(_, shows)| *shows);
+        list(out, shown, |out, (name, _)| out.extend_from_slice(name.as_bytes()));
+        out.extend_from_slice(if syn.payload_length > 0 { b":+" } else { b":0" });
     }
 }
 
 /// Items with commas between them.
-struct List<'f, 'w> {
-    f: &'f mut fmt::Formatter<'w>,
-    any: bool,
-}
-
-impl List<'_, '_> {
-    fn item(&mut self, item: impl fmt::Display) -> fmt::Result {
-        if std::mem::replace(&mut self.any, true) {
-            self.f.write_str(",")?;
+fn list<T>(out: &mut Vec<u8>, items: impl Iterator<Item = T>, write: impl Fn(&mut Vec<u8>, T)) {
+    for (index, item) in items.enumerate() {
+        if index > 0 {
+            out.push(b',');
         }
-        write!(self.f, "{item}")
+        write(out, item);
     }
 }
 
@@ -194,12 +201,12 @@ fn multiple(syn: &Syn, values: &Values) -> Option<(&'static str, u16)> {
     let with_time = |size: u16| time.then(|| size.checked_sub(TIMESTAMP_BYTES)).flatten();
     let ethernet = ETHERNET - headers;
     let sizes = [
-        (Some(mss), "mss"),
-        (with_time(mss), "mss"),
-        (Some(ethernet), "mss"),
-        (with_time(ethernet), "mss"),
-        (mss.checked_add(headers), "mtu"),
-        (Some(ETHERNET), "mtu"),
+        (Some(mss), "mss*"),
+        (with_time(mss), "mss*"),
+        (Some(ethernet), "mss*"),
+        (with_time(ethernet), "mss*"),
+        (mss.checked_add(headers), "mtu*"),
+        (Some(ETHERNET), "mtu*"),
     ];
     let window = Some(syn.window).filter(|window| *window > 0)?;
     let fits = sizes.iter().find_map(|(size, unit)| size.filter(|size| window % size == 0).map(|size| (size, *unit)));
@@ -256,7 +263,9 @@ mod tests {
     }
 
     fn shown(syn: &Syn) -> String {
-        Signature(syn).to_string()
+        let mut text = Vec::new();
+        Signature(syn).write_to(&mut text);
+        String::from_utf8(text).expect("ASCII")
     }
 
     #[test]
