@@ -26,6 +26,7 @@ use crate::record::Sensor;
 use crate::registry::Registry;
 use crate::rejections::Rejections;
 use crate::sandbox;
+use crate::scans::{self, Scans};
 use crate::session::Engine;
 use crate::signals::Signals;
 use crate::tls::TlsServer;
@@ -144,6 +145,7 @@ impl Agent {
             };
             signals.spawn(stop, reload).context("cannot start the signal thread")?;
         }
+        let scans = self.watch_scans(config).context("cannot start the thread of the scans")?;
         let mut threads = Vec::new();
         let workers = self.listeners.sockets.drain(..).zip(self.door.registries.clone());
         for (number, (listener, registry)) in workers.enumerate() {
@@ -154,7 +156,29 @@ impl Agent {
         }
         let service = spawn_service(config, &self.door, &stop, stopped).context("cannot start the service thread")?;
         log::info!(target: "agent", listen = self.listeners.address.to_string(); "ready");
-        join(threads, service, &stop)
+        let served = join(threads, service, &stop);
+        if let Some(scans) = scans {
+            // Nothing is accepted any more, so what is half-open now stays so.
+            let _ = scans.finish(Instant::now() + config.timeouts.drain);
+        }
+        served
+    }
+
+    /// Starts to watch for scans, where the kernel side tells of them.
+    fn watch_scans(&self, config: &Config) -> io::Result<Option<Scans>> {
+        let Some(events) = self.attached.as_ref().and_then(Attached::take_events) else {
+            return Ok(None);
+        };
+        let engine = &self.door.engine;
+        let capacity = usize::try_from(config.ebpf.syn_entries).unwrap_or(usize::MAX);
+        let setting = scans::Setting {
+            events,
+            sensor: engine.sensor.clone(),
+            log: engine.log.clone(),
+            config: config.scans,
+            capacity: NonZeroUsize::new(capacity).unwrap_or(NonZeroUsize::MIN),
+        };
+        Scans::spawn(setting).map(Some)
     }
 }
 
@@ -274,7 +298,13 @@ fn attach(config: &Config, listeners: &Listeners, options: Options) -> Result<Op
         log::info!(target: "ebpf", reason = "ebpf = \"off\""; "eBPF is off: destinations come from connection tracking");
         return Ok(None);
     }
-    let request = ebpf::Request { config: &config.ebpf, listener: listeners.address, log_level: options.ebpf_log };
+    let request = ebpf::Request {
+        config: &config.ebpf,
+        listener: listeners.address,
+        sockets: &listeners.sockets,
+        scans: config.scans.enabled,
+        log_level: options.ebpf_log,
+    };
     match ebpf::start(&request) {
         Ok(attached) => {
             attached.announce();

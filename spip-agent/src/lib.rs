@@ -19,6 +19,7 @@ pub mod accept;
 pub mod limits;
 pub mod registry;
 pub mod rejections;
+pub mod scans;
 
 pub mod budget;
 pub mod capture;

@@ -13,7 +13,7 @@ use toml::de::DeValue;
 use super::error::{ConfigError, Problem};
 use super::reader::{DAY, Found, Reader, accepted_integer};
 use super::{
-    CertificateFiles, Compress, Config, Ebpf, EbpfMode, Fsync, Limits, Log, Sandbox, SandboxMode, Timeouts, Tls,
+    CertificateFiles, Compress, Config, Ebpf, EbpfMode, Fsync, Limits, Log, Sandbox, SandboxMode, Scans, Timeouts, Tls,
 };
 
 /// Largest configuration file; the full one of the documentation has a few kilobytes.
@@ -103,6 +103,11 @@ impl<'i> Loading<'i> {
             ebpf: self.ebpf(),
             timeouts: self.timeouts(),
             limits: self.limits(),
+            scans: Scans {
+                enabled: self.read.boolean("scans", true),
+                timeout: self.read.seconds("scan_timeout_seconds", 5.0),
+                interval: self.read.seconds("scan_interval_seconds", 60.0),
+            },
             exclude_ports: self.exclude_ports(),
             community_id_seed: u16::try_from(self.read.integer("community_id_seed", (0, 65_535), 0))
                 .unwrap_or_default(),

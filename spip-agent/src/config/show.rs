@@ -23,7 +23,7 @@ struct Page(String);
 
 impl Page {
     fn config(&mut self, config: &Config) -> fmt::Result {
-        let Config { name, listen, log, tls, ebpf, timeouts, limits, exclude_ports, community_id_seed, sandbox } =
+        let Config { name, listen, log, tls, ebpf, timeouts, limits, scans, exclude_ports, community_id_seed, sandbox } =
             config;
         self.key("name", text(name))?;
         self.key("ip", text(&listen.ip().to_string()))?;
@@ -90,6 +90,11 @@ impl Page {
         )?;
         self.name("user", sandbox.user.as_deref(), "the one that starts the agent")?;
         self.name("group", sandbox.group.as_deref(), "the user's own")?;
+
+        self.heading("scans")?;
+        self.key("scans", scans.enabled)?;
+        self.key("scan_timeout_seconds", seconds(scans.timeout))?;
+        self.key("scan_interval_seconds", seconds(scans.interval))?;
 
         self.heading("time")?;
         self.key("first_byte_timeout_seconds", seconds(timeouts.first_byte))?;
