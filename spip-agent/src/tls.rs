@@ -14,14 +14,17 @@ mod certificate;
 mod client_auth;
 mod facts;
 mod failure;
+mod hidden_name;
 mod mint;
 mod prefixed;
+mod stream;
 
 pub use certificate::CertificateError;
 pub use client_auth::{ClientCertificate, PresentedCertificate};
 pub use facts::{Facts, Handshake, HelloFacts, Session, Tls};
 pub use failure::Failure;
 pub use prefixed::Prefixed;
+pub use stream::Stream;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -31,10 +34,9 @@ use rustls::server::{ClientHello as RustlsHello, NoServerSessionStorage, Resolve
 use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use crate::config;
-use crate::protocol::client_hello::{ClientHello, Version, extension};
+use crate::protocol::client_hello::{ClientHello, Version, extension, handshake_message};
 use mint::{KeyKind, Mint};
 
 /// Why there is no TLS server.
@@ -56,6 +58,8 @@ pub enum TlsError {
 pub struct TlsServer {
     /// All that does not depend on the client.
     base: ServerConfig,
+    /// The same for clients whose server name is hidden from the library.
+    base_for_hidden_names: ServerConfig,
     certificates: Certificates,
     asks_client_certificate: bool,
 }
@@ -73,7 +77,7 @@ enum Certificates {
 #[derive(Debug)]
 pub struct Accepted<S> {
     /// The decrypted stream. Boxed, because the library's state is large beside all else that a session holds.
-    pub stream: Box<TlsStream<S>>,
+    pub stream: Box<Stream<S>>,
     /// What was agreed.
     pub session: Session,
 }
@@ -83,8 +87,9 @@ pub struct Accepted<S> {
 pub struct Rejected<S> {
     /// Why.
     pub failure: Failure,
-    /// The stream beneath; the alert that says so to the client, if any, was written already.
-    pub stream: S,
+    /// The stream beneath; the alert that says so to the client, if any, was written already. What the client sent
+    /// in clear behind its hello can be had from it.
+    pub stream: Prefixed<S>,
 }
 
 impl TlsServer {
@@ -107,17 +112,12 @@ impl TlsServer {
             },
             None => Certificates::Minted(Arc::new(Mint::new(Arc::clone(&provider))?)),
         };
-        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
-        let builder = if config.ask_client_certificate {
-            builder.with_client_cert_verifier(Arc::new(client_auth::AnyClient::new(&provider)))
-        } else {
-            builder.with_no_client_auth()
-        };
-        let mut base = builder.with_cert_resolver(Arc::new(Fixed(None)));
-        base.session_storage = Arc::new(NoServerSessionStorage {});
-        base.send_tls13_tickets = 0;
-        Ok(Self { base, certificates, asks_client_certificate: config.ask_client_certificate })
+        Ok(Self {
+            base: base(&provider, config)?,
+            base_for_hidden_names: base(&hidden_name::provider(&provider), config)?,
+            certificates,
+            asks_client_certificate: config.ask_client_certificate,
+        })
     }
 
     /// Reads the operator's certificate files again. New handshakes use what they hold now; running sessions keep
@@ -143,7 +143,7 @@ impl TlsServer {
     pub fn accept<'a, S>(
         &'a self,
         hello: &ClientHello<'_>,
-        stream: S,
+        mut stream: Prefixed<S>,
     ) -> impl Future<Output = Result<Accepted<S>, Rejected<S>>> + use<'a, S>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -156,9 +156,18 @@ impl TlsServer {
         let kind = KeyKind::for_client(hello);
         let server_name = mint::certificate_name(hello.server_name);
         let protocol = favourite_protocol(hello).map(<[u8]>::to_vec);
+        let hidden = {
+            let message = handshake_message(stream.hello());
+            hidden_name::is_needed(hello, &message).then(|| hidden_name::hide(&message)).flatten()
+        };
+        let base = if let Some(hidden) = hidden {
+            stream.replace_hello(&hidden);
+            &self.base_for_hidden_names
+        } else {
+            &self.base
+        };
         async move {
             if let Some((alert, failure)) = refusal {
-                let mut stream = stream;
                 // Whether the client still listens makes no difference to the record.
                 let _ = stream.write_all(&alert).await;
                 return Err(Rejected { failure, stream });
@@ -175,13 +184,17 @@ impl TlsServer {
                     }
                 },
             };
-            let config = self.config_for(certificate, protocol);
+            let config = config_for(base, certificate, protocol);
             // Boxed: the library's state would otherwise count for every session that never speaks TLS.
             let handshake = TlsAcceptor::from(config).accept(stream).into_fallible();
             match Box::pin(handshake).await {
-                Ok(stream) => Ok(Accepted { session: self.session(&stream), stream: Box::new(stream) }),
+                Ok(stream) => {
+                    let stream = Box::new(Stream::new(stream));
+                    Ok(Accepted { session: self.session(stream.connection()), stream })
+                }
                 Err((error, stream)) => {
                     let failure = match Failure::of_stream(&error) {
+                        _ if stream.is_in_clear() => Failure::Violation(IN_CLEAR.to_owned()),
                         // The library looks at groups first, which clients with other suites need not send.
                         Failure::NoCommonGroup | Failure::Incompatible(_) if !has_suite => Failure::NoCommonCipherSuite,
                         other => other,
@@ -192,20 +205,12 @@ impl TlsServer {
         }
     }
 
-    fn config_for(&self, certificate: Arc<CertifiedKey>, protocol: Option<Vec<u8>>) -> Arc<ServerConfig> {
-        let mut config = self.base.clone();
-        config.cert_resolver = Arc::new(Fixed(Some(certificate)));
-        config.alpn_protocols = Vec::from_iter(protocol);
-        Arc::new(config)
-    }
-
     fn serves_a_suite_of(&self, hello: &ClientHello<'_>) -> bool {
         let served = &self.base.crypto_provider().cipher_suites;
         served.iter().any(|suite| hello.cipher_suites.contains(suite.suite().into()))
     }
 
-    fn session<S>(&self, stream: &TlsStream<S>) -> Session {
-        let (_, connection) = stream.get_ref();
+    fn session(&self, connection: &rustls::ServerConnection) -> Session {
         Session {
             version: connection.protocol_version().map_or("unknown", facts::version_name),
             cipher_suite: connection
@@ -221,6 +226,31 @@ impl TlsServer {
         }
     }
 }
+
+/// What does not depend on the client, and what does.
+fn config_for(base: &ServerConfig, certificate: Arc<CertifiedKey>, protocol: Option<Vec<u8>>) -> Arc<ServerConfig> {
+    let mut config = base.clone();
+    config.cert_resolver = Arc::new(Fixed(Some(certificate)));
+    config.alpn_protocols = Vec::from_iter(protocol);
+    Arc::new(config)
+}
+
+fn base(provider: &Arc<CryptoProvider>, config: &config::Tls) -> Result<ServerConfig, rustls::Error> {
+    let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
+    let builder = if config.ask_client_certificate {
+        builder.with_client_cert_verifier(Arc::new(client_auth::AnyClient::new(provider)))
+    } else {
+        builder.with_no_client_auth()
+    };
+    let mut base = builder.with_cert_resolver(Arc::new(Fixed(None)));
+    base.session_storage = Arc::new(NoServerSessionStorage {});
+    base.send_tls13_tickets = 0;
+    Ok(base)
+}
+
+/// Why a handshake failed that went on as something else.
+const IN_CLEAR: &str = "bytes in clear instead of a record";
 
 /// Whether the library speaks a version that the client offers.
 fn serves_a_version_of(hello: &ClientHello<'_>) -> bool {
