@@ -298,7 +298,7 @@ mod tests {
     #[test]
     fn what_stands_in_the_hellos_own_record_behind_it_is_in_clear() {
         run(async {
-            let mut stream = Prefixed::new(HELLO.to_vec(), HELLO.len() - 1, &RECORD[..]);
+            let mut stream = Prefixed::new(HELLO.to_vec(), HELLO.len() - 1, RECORD);
             assert_eq!(read(&mut stream).await, HELLO[..HELLO.len() - 1]);
             assert_eq!(read(&mut stream).await, b"d");
             assert!(stream.is_in_clear());
