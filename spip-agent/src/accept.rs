@@ -134,7 +134,7 @@ fn admit(socket: OwnedFd, peer: SocketAddr, door: &Arc<Door>, registry: &Registr
             }
         }
         None => {
-            let watch = Watch::new(registry.enter(), &engine.timeouts, accepted.steady);
+            let watch = Watch::new(registry, &engine.timeouts, accepted.steady);
             tokio::spawn(session::run(Box::new(guard), socket, watch));
         }
     }
