@@ -299,7 +299,7 @@ async fn decrypt(mut guard: Box<Guard>, hello: Hello, stream: TcpStream, mut wat
             if !clear.is_empty() {
                 guard.session.payload.push(&clear);
                 watch.touch();
-                capture::to_end(&mut stream, &mut guard.session.payload, watch).await;
+                capture::to_end(&mut stream, &mut guard.session.payload, &mut watch).await;
             }
             return guard.fail(rejected.failure, reason).await;
         }
