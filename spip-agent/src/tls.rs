@@ -15,6 +15,9 @@ mod client_auth;
 mod facts;
 mod failure;
 mod hidden_name;
+mod identity;
+#[cfg(feature = "legacy-tls")]
+mod legacy;
 mod mint;
 mod prefixed;
 mod stream;
@@ -37,7 +40,8 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::config;
 use crate::protocol::client_hello::{ClientHello, Version, extension, handshake_message};
-use mint::{KeyKind, Mint};
+use identity::Identity;
+use mint::{CertificateName, KeyKind, Mint};
 
 /// Why there is no TLS server.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +72,7 @@ pub struct TlsServer {
 #[derive(Debug)]
 enum Certificates {
     /// The operator's files; what they held when they were last read well.
-    Files { files: config::CertificateFiles, current: RwLock<Arc<CertifiedKey>> },
+    Files { files: config::CertificateFiles, current: RwLock<Arc<Identity>> },
     /// Minted for each server name.
     Minted(Arc<Mint>),
 }
@@ -166,31 +170,31 @@ impl TlsServer {
         } else {
             &self.base
         };
+        #[cfg(feature = "legacy-tls")]
+        let legacy = (refusal.is_some() || !has_suite) && legacy::may_serve(hello);
+        #[cfg(feature = "legacy-tls")]
+        let kind = if legacy && !legacy::wants_ecdsa(hello) { KeyKind::Rsa } else { kind };
         async move {
+            #[cfg(feature = "legacy-tls")]
+            if legacy {
+                return self.accept_legacy(server_name, kind, stream).await;
+            }
             if let Some((alert, failure)) = refusal {
                 // Whether the client still listens makes no difference to the record.
                 let _ = stream.write_all(&alert).await;
                 return Err(Rejected { failure, stream });
             }
-            let certificate = match &self.certificates {
-                Certificates::Files { current, .. } => {
-                    Arc::clone(&current.read().unwrap_or_else(PoisonError::into_inner))
-                }
-                Certificates::Minted(mint) => match mint.certificate(server_name, kind).await {
-                    Ok(certificate) => certificate,
-                    Err(error) => {
-                        let failure = Failure::Internal(error.to_string());
-                        return Err(Rejected { failure, stream });
-                    }
-                },
+            let identity = match self.identity(server_name, kind).await {
+                Ok(identity) => identity,
+                Err(failure) => return Err(Rejected { failure, stream }),
             };
-            let config = config_for(base, certificate, protocol);
+            let config = config_for(base, &identity, protocol);
             // Boxed: the library's state would otherwise count for every session that never speaks TLS.
             let handshake = TlsAcceptor::from(config).accept(stream).into_fallible();
             match Box::pin(handshake).await {
                 Ok(stream) => {
-                    let stream = Box::new(Stream::new(stream));
-                    Ok(Accepted { session: self.session(stream.connection()), stream })
+                    let session = self.session(stream.get_ref().1);
+                    Ok(Accepted { stream: Box::new(Stream::new(stream)), session })
                 }
                 Err((error, stream)) => {
                     let failure = match Failure::of_stream(&error) {
@@ -202,6 +206,42 @@ impl TlsServer {
                     Err(Rejected { failure, stream })
                 }
             }
+        }
+    }
+
+    /// The certificate to show.
+    async fn identity(&self, name: Option<CertificateName>, kind: KeyKind) -> Result<Arc<Identity>, Failure> {
+        match &self.certificates {
+            Certificates::Files { current, .. } => {
+                Ok(Arc::clone(&current.read().unwrap_or_else(PoisonError::into_inner)))
+            }
+            Certificates::Minted(mint) => {
+                mint.certificate(name, kind).await.map_err(|error| Failure::Internal(error.to_string()))
+            }
+        }
+    }
+
+    /// Completes the handshake of a client that the library cannot serve, with the other one.
+    #[cfg(feature = "legacy-tls")]
+    async fn accept_legacy<S>(
+        &self,
+        name: Option<CertificateName>,
+        kind: KeyKind,
+        stream: Prefixed<S>,
+    ) -> Result<Accepted<S>, Rejected<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let identity = match self.identity(name, kind).await {
+            Ok(identity) => identity,
+            Err(failure) => return Err(Rejected { failure, stream }),
+        };
+        match Box::pin(legacy::accept(&identity, self.asks_client_certificate, stream)).await {
+            Ok((stream, session)) => Ok(Accepted { stream: Box::new(Stream::legacy(stream)), session }),
+            Err((_, stream)) if stream.is_in_clear() => {
+                Err(Rejected { failure: Failure::Violation(IN_CLEAR.to_owned()), stream })
+            }
+            Err((failure, stream)) => Err(Rejected { failure, stream }),
         }
     }
 
@@ -228,9 +268,9 @@ impl TlsServer {
 }
 
 /// What does not depend on the client, and what does.
-fn config_for(base: &ServerConfig, certificate: Arc<CertifiedKey>, protocol: Option<Vec<u8>>) -> Arc<ServerConfig> {
+fn config_for(base: &ServerConfig, identity: &Identity, protocol: Option<Vec<u8>>) -> Arc<ServerConfig> {
     let mut config = base.clone();
-    config.cert_resolver = Arc::new(Fixed(Some(certificate)));
+    config.cert_resolver = Arc::new(Fixed(Some(identity.certified())));
     config.alpn_protocols = Vec::from_iter(protocol);
     Arc::new(config)
 }

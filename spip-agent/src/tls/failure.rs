@@ -59,6 +59,10 @@ impl Failure {
     /// The reason behind an error of a TLS stream, in its handshake or later.
     #[must_use]
     pub fn of_stream(error: &io::Error) -> Self {
+        #[cfg(feature = "legacy-tls")]
+        if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<openssl::ssl::Error>()) {
+            return Self::of_openssl(error);
+        }
         match error.get_ref().and_then(|inner| inner.downcast_ref()) {
             Some(error) => Self::of_library(error),
             None if error.kind() == io::ErrorKind::UnexpectedEof => Self::Closed,
