@@ -113,12 +113,15 @@ fn coverage(project: &Project, options: &Options, targets: &[String]) -> Result<
 
 fn build_instrumented(project: &Project) -> Result<PathBuf> {
     let folder = project.target.join("libfuzzer");
+    let own = project.root.join("fuzz/libfuzzer");
+    // The agent's dependencies in the versions in which it is shipped; what is not in there is added.
+    fs::copy(project.root.join("Cargo.lock"), own.join("Cargo.lock")).context("cannot copy Cargo.lock")?;
     // A target of its own name keeps the flags away from build scripts and macros, which run inside the compiler.
     let triple = format!("{}-unknown-linux-gnu", env::consts::ARCH);
     let mut build = Command::new("rustup");
     build
-        .args(["run", "nightly", "cargo", "build", "--release", "--locked", "--manifest-path"])
-        .arg(project.root.join("fuzz/libfuzzer/Cargo.toml"))
+        .args(["run", "nightly", "cargo", "build", "--release", "--manifest-path"])
+        .arg(own.join("Cargo.toml"))
         .args(["--target", &triple, "--target-dir"])
         .arg(&folder)
         .env("RUSTFLAGS", INSTRUMENTED)

@@ -10,6 +10,7 @@ mod floor;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use serde_json::json;
 use spip_tests::{Agent, LISTENER, Net, SENSOR_V4, eventually, read_log};
@@ -47,7 +48,10 @@ impl Round {
 /// that are held open.
 pub(crate) fn run(handshakes: usize, rounds: usize, idle: usize) {
     println!("{handshakes} full handshakes of TLS 1.3 a round, {CONCURRENT} clients, behind REDIRECT");
-    println!("{:<14}{:<8}{:>14}{:>16}{:>12}", "", "", "handshakes/s", "per core and s", "CPU µs");
+    println!(
+        "{:<14}{:<8}{:>14}{:>16}{:>10}{:>10}{:>10}",
+        "", "", "handshakes/s", "per core and s", "CPU µs", "user", "system"
+    );
     for (name, chain, key) in CERTIFICATES {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spip-agent/fixtures/tls");
         let certificate = Certificate { chain: fixtures.join(chain), key: fixtures.join(key) };
@@ -62,11 +66,14 @@ pub(crate) fn run(handshakes: usize, rounds: usize, idle: usize) {
 }
 
 fn print(certificate: &str, server: &str, round: &Round) -> f64 {
+    let micros = |part: Duration| part.as_secs_f64() * 1e6 / round.handshakes as f64;
     println!(
-        "{certificate:<14}{server:<8}{:>14.0}{:>16.0}{:>12.0}",
+        "{certificate:<14}{server:<8}{:>14.0}{:>16.0}{:>10.1}{:>10.1}{:>10.1}",
         round.handshakes as f64 / round.seconds,
         round.per_core(),
-        round.cpu.total().as_secs_f64() * 1e6 / round.handshakes as f64,
+        micros(round.cpu.total()),
+        micros(round.cpu.user),
+        micros(round.cpu.system),
     );
     round.per_core()
 }
