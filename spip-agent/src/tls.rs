@@ -4,7 +4,7 @@
 //! server name is answered, the client's favourite application protocol is agreed to, and any client certificate is
 //! accepted. What it does not do: resume sessions (each session shows its full handshake, and nothing is kept for
 //! clients that left), early data, compression of certificates, and versions before TLS 1.2, which the library
-//! lacks.
+//! lacks; the feature `legacy-tls` asks another one for those.
 //!
 //! A ClientHello is read by [`crate::protocol::client_hello`] before this module sees it. That makes it possible to
 //! choose the answer per client: certificate and application protocol go into a configuration of their own, whose
@@ -320,7 +320,11 @@ fn favourite_protocol<'a>(hello: &ClientHello<'a>) -> Option<&'a [u8]> {
 
 /// The versions that are served, for messages.
 fn served_versions() -> String {
-    format!("{} and {} served", Version::TLS_1_2, Version::TLS_1_3)
+    if cfg!(feature = "legacy-tls") {
+        format!("{} to {} served", Version::TLS_1_0, Version::TLS_1_3)
+    } else {
+        format!("{} and {} served", Version::TLS_1_2, Version::TLS_1_3)
+    }
 }
 
 /// Answers every hello with one certificate, whatever name it asks for.

@@ -196,11 +196,14 @@ mod tests {
 
     #[test]
     fn reasons_are_short_sentences() {
+        let served = if cfg!(feature = "legacy-tls") { "tls 1.0 to tls 1.3" } else { "tls 1.2 and tls 1.3" };
+        let old = format!("ssl 3.0 offered, {served} served");
+        let oldest = format!("ssl 2.0 client hello: ssl 2.0 offered, {served} served");
         for (failure, text) in [
             (Failure::Alert(48), "alert: unknown_ca"),
             (Failure::Alert(200), "alert: 200"),
-            (Failure::NoCommonVersion(Version::TLS_1_0), "tls 1.0 offered, tls 1.2 and tls 1.3 served"),
-            (Failure::Ssl2Hello(Version::SSL_2), "ssl 2.0 client hello: ssl 2.0 offered, tls 1.2 and tls 1.3 served"),
+            (Failure::NoCommonVersion(Version::SSL_3), old.as_str()),
+            (Failure::Ssl2Hello(Version::SSL_2), oldest.as_str()),
             (
                 Failure::of_incompatible(&PeerIncompatible::NullCompressionRequired),
                 "incompatible client: null compression required",
