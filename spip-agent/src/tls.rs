@@ -173,7 +173,11 @@ impl TlsServer {
         #[cfg(feature = "legacy-tls")]
         let legacy = (refusal.is_some() || !has_suite) && legacy::may_serve(hello);
         #[cfg(feature = "legacy-tls")]
-        let kind = if legacy && !legacy::wants_ecdsa(hello) { KeyKind::Rsa } else { kind };
+        let kind = match (legacy, legacy::wants_ecdsa(hello)) {
+            (true, true) => KeyKind::Ecdsa,
+            (true, false) => KeyKind::Rsa,
+            (false, _) => kind,
+        };
         async move {
             #[cfg(feature = "legacy-tls")]
             if legacy {
