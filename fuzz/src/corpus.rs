@@ -10,14 +10,20 @@ pub fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus")
 }
 
+/// The directory of one target, which not every target has.
+#[must_use]
+pub fn home(target: &str) -> PathBuf {
+    // A handshake needs a hello to begin with.
+    directory().join(if target == "tls_handshake" { "client_hello" } else { target })
+}
+
 /// The inputs of one target, in the order of their names, so that runs repeat. Targets that read any stream have none
 /// of their own and get those of all others.
 ///
 /// # Errors
 /// When the corpus cannot be read.
 pub fn of(target: &str) -> io::Result<Vec<Vec<u8>>> {
-    // A handshake needs a hello to begin with.
-    let own = directory().join(if target == "tls_handshake" { "client_hello" } else { target });
+    let own = home(target);
     if own.is_dir() {
         return read(&own);
     }

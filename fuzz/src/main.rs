@@ -41,7 +41,7 @@ fn main() -> ExitCode {
 
 fn report(finding: &Finding) -> ExitCode {
     eprintln!("{finding}");
-    let folder = corpus::directory().join(finding.target);
+    let folder = corpus::home(finding.target);
     // A target without a corpus of its own would lose all others by getting one.
     if folder.is_dir() {
         let sum = finding.input.iter().fold(0u64, |sum, byte| sum.wrapping_mul(0x100_0000_01b3) ^ u64::from(*byte));

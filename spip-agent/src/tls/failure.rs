@@ -81,6 +81,8 @@ impl Failure {
             | Error::InappropriateHandshakeMessage { .. }
             | Error::PeerSentOversizedRecord
             | Error::DecryptError => Self::Violation(error.to_string()),
+            // Ours is the client's own favourite: only a second hello can name others than the first.
+            Error::NoApplicationProtocol => Self::Violation("second client hello with other protocols".to_owned()),
             Error::InvalidCertificate(_) | Error::NoCertificatesPresented => {
                 Self::Violation(format!("client certificate: {error}"))
             }
