@@ -68,7 +68,7 @@ fn one_protocol(protocol: &'static Protocol, bytes: &[u8]) {
         let understood = protocol::understand_as(protocol, bytes, truncated);
         assert_eq!(understood.protocol, Some(protocol.name()));
         let details = serde_json::to_vec(&understood.details).expect("facts are JSON");
-        let http = serde_json::to_vec(&understood.http).expect("facts are JSON");
+        let http = format!("{:?}", understood.http);
         assert!(details.len() + http.len() < MAX_FACTS_BYTES, "{} bytes of facts", details.len() + http.len());
     }
 }

@@ -20,8 +20,9 @@ pub(super) fn packet(bytes: &[u8]) {
 pub(super) fn syn_options(bytes: &[u8]) {
     let options = SynOptions::parse(bytes);
     assert!(options.kinds().len() <= bytes.len().min(40));
-    let shown = options.muonfp(1024).to_string();
-    assert!(shown.is_ascii() && shown.starts_with("1024:"), "{shown}");
+    let mut shown = Vec::new();
+    options.muonfp(1024).write_to(&mut shown);
+    assert!(shown.is_ascii() && shown.starts_with(b"1024:"), "{}", shown.escape_ascii());
 }
 
 /// Whatever the bytes, a string of JSON comes out that reads back as the same text and moves no terminal.
