@@ -5,16 +5,20 @@
 //! guessed and nothing unknown is passed over, except the predecessor's `[loom]`, which is named in a warning.
 
 mod error;
+mod levels;
 mod load;
 mod paths;
 mod ports;
 mod reader;
+mod service;
 mod show;
 #[cfg(test)]
 mod tests;
 
 pub use error::{ConfigError, Problem};
+pub use levels::Levels;
 pub use load::Loaded;
+pub use service::{Messages, MetricsAddress, SystemLog};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -45,6 +49,10 @@ pub struct Config {
     pub community_id_seed: u16,
     /// What the process gives up after its start (`sandbox`, `user`, `group`).
     pub sandbox: Sandbox,
+    /// The agent's own messages (`log_level`, `system_log`).
+    pub messages: Messages,
+    /// `metrics`: where metrics are read; nowhere when absent.
+    pub metrics: Option<MetricsAddress>,
 }
 
 /// What the process gives up after its start.

@@ -1,4 +1,5 @@
-//! System messages: what the agent says of itself, in the same stream as the records.
+//! System messages: what the agent says of itself, in the same stream as the records, on standard error, or in a file of
+//! their own.
 //!
 //! Whoever has something to say uses the macros of the `log` crate with fields; each message becomes one JSON line with
 //! `record_type: "log"`. Until the log is open, and when it cannot take a message, warnings go to standard error in the
@@ -12,12 +13,13 @@ mod repeats;
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
-use log::{Level, LevelFilter, Metadata, Record};
+use log::{Level, Metadata, Record};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::config::Levels;
 use crate::writer;
 use repeats::{LeftOut, Repeats};
 
@@ -27,18 +29,20 @@ const STDERR_WAIT_MS: u8 = 50;
 /// The process has one.
 static MESSAGES: OnceLock<Messages> = OnceLock::new();
 
-/// Lets messages up to `max_level` out, to standard error until [`init`].
-pub fn start(max_level: LevelFilter) {
+/// Lets messages up to `levels` out, to standard error until [`init`]; or from now on others than before.
+pub fn start(levels: Levels) {
     let messages = MESSAGES.get_or_init(Messages::new);
     // Refused only when there is one already, which is this one, or another program's that uses this library.
     let _ = log::set_logger(messages);
-    log::set_max_level(max_level);
+    log::set_max_level(levels.most());
+    *messages.levels.write().unwrap_or_else(PoisonError::into_inner) = levels;
 }
 
-/// Sends messages up to `max_level` to `log` from now on. The first log stays.
-pub fn init(log: writer::Log, max_level: LevelFilter) {
-    start(max_level);
-    let _ = MESSAGES.get_or_init(Messages::new).log.set(log);
+/// Sends messages to `log` from now on; without one, they stay on standard error. The first log stays.
+pub fn init(log: Option<writer::Log>) {
+    if let Some(log) = log {
+        let _ = MESSAGES.get_or_init(Messages::new).log.set(log);
+    }
 }
 
 /// Says on standard error, at level error, what cannot go to the log.
@@ -67,13 +71,15 @@ fn write_stderr(mut line: Vec<u8>) {
 #[derive(Debug)]
 struct Messages {
     log: OnceLock<writer::Log>,
+    levels: RwLock<Levels>,
     repeats: Mutex<Repeats>,
     start: Instant,
 }
 
 impl Messages {
     fn new() -> Self {
-        Messages { log: OnceLock::new(), repeats: Mutex::new(Repeats::new()), start: Instant::now() }
+        let levels = RwLock::new(Levels::default());
+        Messages { log: OnceLock::new(), levels, repeats: Mutex::new(Repeats::new()), start: Instant::now() }
     }
 
     fn emit(&self, level: Level, line: Vec<u8>) {
@@ -105,7 +111,8 @@ impl Messages {
 
 impl log::Log for Messages {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= log::max_level()
+        let levels = self.levels.read().unwrap_or_else(PoisonError::into_inner);
+        metadata.level() <= levels.of(metadata.target())
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -148,7 +155,7 @@ mod tests {
     const CHILD: &str = "SPIP_TEST_MESSAGES";
 
     fn in_child(path: PathBuf) {
-        start(LevelFilter::Info);
+        start(Levels::default());
         log::info!(target: "early", port = 8080; "before the log is open");
         let config = config::Log {
             file: Some(path),
@@ -161,7 +168,7 @@ mod tests {
             queue_bytes: 4096,
         };
         let (log, writer) = writer::open(&config).expect("the log opens");
-        init(log.clone(), LevelFilter::Info);
+        init(Some(log.clone()));
         log::info!(target: "ready", port = 8080, reason = "it\u{1b}s up"; "ready");
         log::debug!(target: "ready", "not at this level");
         for number in 0..15 {

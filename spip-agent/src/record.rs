@@ -80,6 +80,20 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// All names.
+    pub const NAMES: [&'static str; 10] = [
+        "client_closed",
+        "client_reset",
+        "first_byte_timeout",
+        "idle_timeout",
+        "session_timeout",
+        "payload_limit",
+        "tls_error",
+        "rejected",
+        "shutdown",
+        "aborted",
+    ];
+
     /// The name in records.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -24,6 +24,7 @@ use crate::config::Timeouts;
 use crate::deadline::{Step, Watch};
 use crate::ebpf::Origins;
 use crate::limits::Permit;
+use crate::metrics::TALLY;
 use crate::origin;
 use crate::payload::Payload;
 use crate::protocol::client_hello::{ClientHello, Detection, Detector, handshake_message};
@@ -45,7 +46,7 @@ pub struct Engine {
     /// Where records go.
     pub log: Log,
     /// Answers TLS, unless it is turned off.
-    pub tls: Option<TlsServer>,
+    pub tls: Option<Arc<TlsServer>>,
     /// What the kernel side saw, where it is attached.
     pub origins: Option<Origins>,
     /// Bounds in time.
@@ -63,6 +64,7 @@ pub struct Guard {
     detector: Detector,
     cookie: Option<u64>,
     recorded: bool,
+    counted: bool,
     /// Held until the record is written: sessions that wait for the log count as open.
     _permit: Permit,
 }
@@ -88,6 +90,7 @@ impl Guard {
             detector: Detector::default(),
             cookie: found.cookie,
             recorded: false,
+            counted: false,
             _permit: permit,
         }
     }
@@ -217,10 +220,14 @@ impl Guard {
         }
     }
 
-    fn with_line<T>(&self, write: impl FnOnce(&Log, &[u8]) -> T) -> T {
+    fn with_line<T>(&mut self, write: impl FnOnce(&Log, &[u8]) -> T) -> T {
         LINE.with_borrow_mut(|line| {
             line.clear();
-            flat::encode(&self.session, &self.engine.sensor, line);
+            let protocol = flat::encode(&self.session, &self.engine.sensor, line);
+            if !self.counted {
+                TALLY.session(&self.session, protocol, self.session.bytes_out);
+                self.counted = true;
+            }
             let written = write(&self.engine.log, line);
             line.shrink_to(LINE_KEPT_BYTES);
             written

@@ -35,6 +35,7 @@ use std::time::{Duration, Instant};
 
 use crate::config;
 use crate::messages;
+use crate::vital;
 use queue::Shared;
 use sink::{Sink, Target};
 
@@ -87,6 +88,8 @@ pub struct Stats {
     pub abandoned: u64,
     /// System messages that found the queue full.
     pub messages_dropped: u64,
+    /// Whether nothing can be written at present.
+    pub faulty: bool,
 }
 
 /// How the log ended.
@@ -141,6 +144,19 @@ impl Log {
     /// when something else has renamed the file. No effect on standard output.
     pub fn reopen(&self) {
         self.shared.reopen();
+    }
+
+    /// Has the log go on as `config` says from its next batch on: another file, rotation or `fsync`. Standard output stays
+    /// standard output, and the queue its size.
+    ///
+    /// # Errors
+    /// The file cannot be opened; then nothing changes.
+    pub fn change(&self, config: &config::Log) -> Result<(), Error> {
+        if let Some(path) = &config.file {
+            sink::try_path(path)?;
+        }
+        self.shared.change(config);
+        Ok(())
     }
 
     /// What the log has done so far.
@@ -237,15 +253,12 @@ impl Writer {
                 Ok(stop)
             })
             .transpose()?;
-        thread::Builder::new()
-            .name("spip-log".into())
-            .stack_size(STACK_BYTES)
-            .spawn(move || {
-                run.until_finished();
-                // Nobody listens when the process did not wait for the end.
-                let _ = ended.send(());
-            })
-            .map_err(Error::Thread)?;
+        vital::spawn_with(thread::Builder::new().stack_size(STACK_BYTES), "spip-log", move || {
+            run.until_finished();
+            // Nobody listens when the process did not wait for the end.
+            let _ = ended.send(());
+        })
+        .map_err(Error::Thread)?;
         Ok(WriterThread { shared, end, stop })
     }
 }

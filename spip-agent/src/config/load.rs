@@ -112,6 +112,8 @@ impl<'i> Loading<'i> {
             community_id_seed: u16::try_from(self.read.integer("community_id_seed", (0, 65_535), 0))
                 .unwrap_or_default(),
             sandbox: self.sandbox(),
+            messages: self.messages(),
+            metrics: self.metrics(),
         };
         (ip.is_some() && port.is_some()).then_some(config)
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::{Compress, Config, EbpfMode, Fsync, SandboxMode};
+use super::{Compress, Config, EbpfMode, Fsync, SandboxMode, SystemLog};
 
 impl Config {
     /// The configuration as TOML. What is derived at the start stands there as a comment.
@@ -19,12 +19,25 @@ impl Config {
     }
 }
 
+impl Config {
+    /// The keys whose values are not the same in `other`, in the order of the page.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let values = |config: &Self| config.to_toml().parse::<toml::Table>().unwrap_or_default();
+        let (own, others) = (values(self), values(other));
+        let mut keys: Vec<&String> = own.keys().chain(others.keys().filter(|key| !own.contains_key(*key))).collect();
+        keys.retain(|key| own.get(*key) != others.get(*key));
+        keys.into_iter().cloned().collect()
+    }
+}
+
 struct Page(String);
 
 impl Page {
     fn config(&mut self, config: &Config) -> fmt::Result {
-        let Config { name, listen, log, tls, ebpf, timeouts, limits, scans, exclude_ports, community_id_seed, sandbox } =
+        let Config { name, listen, log, tls, ebpf, timeouts, limits, scans, exclude_ports, community_id_seed, .. } =
             config;
+        let Config { sandbox, messages, metrics, .. } = config;
         self.key("name", text(name))?;
         self.key("ip", text(&listen.ip().to_string()))?;
         self.key("port", listen.port())?;
@@ -58,6 +71,13 @@ impl Page {
         )?;
         self.key("log_queue_bytes", log.queue_bytes)?;
 
+        self.key("log_level", text(&messages.levels.to_string()))?;
+        match &messages.target {
+            SystemLog::Stream => self.key("system_log", text("stream"))?,
+            SystemLog::Stderr => self.key("system_log", text("stderr"))?,
+            SystemLog::File(path) => self.path("system_log", Some(path), "")?,
+        }
+
         self.heading("TLS")?;
         self.key("tls", text(if tls.enabled { "auto" } else { "off" }))?;
         let files = tls.certificate.as_ref();
@@ -78,6 +98,12 @@ impl Page {
         self.path("bpf_pin_path", Some(&ebpf.pin_path), "")?;
         self.key("ebpf_syn_entries", ebpf.syn_entries)?;
         self.key("ebpf_origin_entries", ebpf.origin_entries)?;
+
+        self.heading("metrics")?;
+        match metrics {
+            Some(address) => self.key("metrics", text(&address.to_string()))?,
+            None => self.absent("metrics", "off")?,
+        }
 
         self.heading("privileges")?;
         self.key(

@@ -75,6 +75,8 @@ fn everything_but_the_address_has_a_default() {
         exclude_ports: Vec::new(),
         community_id_seed: 0,
         sandbox: Sandbox { mode: SandboxMode::Auto, user: None, group: None },
+        messages: Messages { levels: Levels::default(), target: SystemLog::Stream },
+        metrics: None,
     };
     assert_eq!(config, expected);
 }
@@ -124,6 +126,9 @@ log_keep_files = 0
 log_keep_bytes = 5000000
 log_compress = "zstd"
 log_queue_bytes = 1048576
+log_level = "warn, scans=debug"
+system_log = "/var/log/spip-messages.json"
+metrics = "[::1]:9464"
 tls = "auto"
 cert_path = "cert.pem"
 key_path = "key.pem"
@@ -198,6 +203,11 @@ fn every_key_is_read() {
             rejected_interval: Duration::from_secs(60),
         },
         scans: Scans { enabled: false, timeout: Duration::from_secs(3), interval: Duration::from_millis(1_500) },
+        messages: Messages {
+            levels: "warn,scans=debug".parse().expect("valid"),
+            target: SystemLog::File(PathBuf::from("/var/log/spip-messages.json")),
+        },
+        metrics: Some(MetricsAddress::Tcp("[::1]:9464".parse().expect("address"))),
         exclude_ports: vec![(22, 22), (443, 444), (8000, 9000)],
         community_id_seed: 7,
         sandbox: Sandbox { mode: SandboxMode::Off, user: Some("spip".to_owned()), group: Some("1000".to_owned()) },

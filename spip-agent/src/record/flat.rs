@@ -26,8 +26,8 @@ pub const SCHEMA: &str = "spip/1";
 
 const TIME: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
 
-/// Appends the record of `session`, without the closing brace.
-pub fn encode(session: &Session, sensor: &Sensor, out: &mut Vec<u8>) {
+/// Appends the record of `session`, without the closing brace; returns the protocol, where the client sent something.
+pub fn encode(session: &Session, sensor: &Sensor, out: &mut Vec<u8>) -> Option<&'static str> {
     let mut object = Object { out };
     let origin = &session.origin;
     let kept = session.payload.kept();
@@ -71,8 +71,9 @@ pub fn encode(session: &Session, sensor: &Sensor, out: &mut Vec<u8>) {
     object.plain("destination_source", origin.source.name());
     let id = community_id::community_id(sensor.community_id_seed, origin.client.socket(), origin.destination.socket());
     object.plain("community_id", id.as_str());
-    if !kept.is_empty() {
-        encode_understanding(&protocol::understand(kept, session.payload.truncated()), &mut object);
+    let understood = (!kept.is_empty()).then(|| protocol::understand(kept, session.payload.truncated()));
+    if let Some(understood) = &understood {
+        encode_understanding(understood, &mut object);
     }
     if let Some(facts) = session.tls.facts() {
         encode_tls(facts, &mut object);
@@ -82,6 +83,7 @@ pub fn encode(session: &Session, sensor: &Sensor, out: &mut Vec<u8>) {
         let tools = tools(syn, origin.destination);
         encode_syn(syn, tools, object.out);
     }
+    understood.map(|understood| understood.protocol.unwrap_or(protocol::UNKNOWN))
 }
 
 fn encode_understanding(understood: &Understanding<'_>, object: &mut Object<'_>) {

@@ -18,6 +18,7 @@ use std::time::Instant;
 use tokio::sync::{Notify, Semaphore, TryAcquireError};
 
 use super::Stats;
+use crate::config;
 pub(super) use drain::Pause;
 
 /// A batch of this size is written without waiting for more, in bytes: large enough that the system call is nothing
@@ -40,6 +41,7 @@ pub(super) struct Counters {
     pub(super) abandoned: AtomicU64,
     pub(super) messages_dropped: AtomicU64,
     pub(super) failed: AtomicBool,
+    pub(super) faulty: AtomicBool,
 }
 
 /// The queue, shared by all handles and the writer.
@@ -73,6 +75,8 @@ struct Queue {
     reserved: usize,
     writer: WriterState,
     reopen: bool,
+    /// What the file is to be opened as then, where that is different.
+    change: Option<Box<config::Log>>,
     finish: Option<Instant>,
     ended: bool,
 }
@@ -127,6 +131,7 @@ impl Shared {
                 reserved: 0,
                 writer: WriterState::Busy,
                 reopen: false,
+                change: None,
                 finish: None,
                 ended: false,
             }),
@@ -196,6 +201,18 @@ impl Shared {
         self.wake(queue);
     }
 
+    pub(super) fn change(&self, config: &config::Log) {
+        let mut queue = self.lock();
+        queue.reopen = true;
+        queue.change = Some(Box::new(config.clone()));
+        self.wake(queue);
+    }
+
+    /// What the writer has to change, once.
+    pub(super) fn take_change(&self) -> Option<Box<config::Log>> {
+        self.lock().change.take()
+    }
+
     /// Asks the writer to write what is there and to end.
     pub(super) fn finish(&self, deadline: Instant) {
         let mut queue = self.lock();
@@ -217,6 +234,7 @@ impl Shared {
             write_failures: counters.write_failures.load(Relaxed),
             abandoned: counters.abandoned.load(Relaxed),
             messages_dropped: counters.messages_dropped.load(Relaxed),
+            faulty: counters.faulty.load(Relaxed),
         }
     }
 
