@@ -58,6 +58,9 @@ const CHANGEABLE: [&str; 30] = [
     "rejected_interval_seconds",
 ];
 
+/// How many sessions there may be by a configuration.
+pub type SessionLimit = Box<dyn Fn(&Config) -> Result<usize> + Send>;
+
 /// What the thread of the signals needs for it.
 pub struct Reload {
     /// The configuration file.
@@ -73,7 +76,7 @@ pub struct Reload {
     /// What the kernel side's own messages are let out with.
     pub kernel_level: LevelFilter,
     /// How many sessions `max_sessions` comes to.
-    pub session_limit: Box<dyn Fn(&Config) -> Result<usize> + Send>,
+    pub session_limit: SessionLimit,
     /// Who wants to know.
     pub notifier: Notifier,
     /// What [`Notifier::ready`] says.
