@@ -1,5 +1,6 @@
 //! The effective configuration, every default spelled out, as a file that loads to the same [`Config`].
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 use std::path::Path;
 use std::time::Duration;
@@ -20,14 +21,13 @@ impl Config {
 }
 
 impl Config {
-    /// The keys whose values are not the same in `other`, in the order of the page.
+    /// The keys whose values are not the same in `other`, in the order of the alphabet.
     #[must_use]
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let values = |config: &Self| config.to_toml().parse::<toml::Table>().unwrap_or_default();
         let (own, others) = (values(self), values(other));
-        let mut keys: Vec<&String> = own.keys().chain(others.keys().filter(|key| !own.contains_key(*key))).collect();
-        keys.retain(|key| own.get(*key) != others.get(*key));
-        keys.into_iter().cloned().collect()
+        let keys: BTreeSet<&String> = own.keys().chain(others.keys()).collect();
+        keys.into_iter().filter(|key| own.get(*key) != others.get(*key)).cloned().collect()
     }
 }
 
