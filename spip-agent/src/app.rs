@@ -44,6 +44,9 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// Room for the agent's own messages where they have a file of their own: thousands of them.
 const MESSAGES_QUEUE_BYTES: usize = 1 << 20;
 
+/// Which processors there may be: read by aya for each look at a map that is kept per processor.
+const PROCESSORS: &str = "/sys/devices/system/cpu/possible";
+
 /// How much longer than the drain the end of the process may take.
 const LAST_STEPS: Duration = Duration::from_secs(5);
 
@@ -171,9 +174,11 @@ impl Agent {
             Some(MetricsAddress::Unix(path)) => Some(path.clone()),
             _ => None,
         };
+        // Counters of the kernel side are kept for each of them.
+        let processors = self.attached.as_ref().map(|_| PathBuf::from(PROCESSORS));
         let needs = sandbox::Needs {
             config: &config.sandbox,
-            readable: certificates.cloned().chain(own_file).collect(),
+            readable: certificates.cloned().chain(own_file).chain(processors).collect(),
             writable: logs().map(directory_of).collect(),
             owned: logs().map(Path::to_owned).chain(socket).collect(),
             reads_maps: &|| origins.is_some_and(Origins::can_look_up),

@@ -338,8 +338,9 @@ fn metrics_count_what_was_recorded() {
         net.client.deliver((SENSOR_V4, 80), b"GET / HTTP/1.1\r\n\r\n");
     }
     net.client.deliver((SENSOR_V4, 81), b"what \"is\"\nthis{le=\"1\"}");
-    net.client.deliver((SENSOR_V4, 443), b"\x16\x03\x01\x00\x05\x01");
-    agent.expect_count(5, json!({}));
+    net.client.deliver((SENSOR_V4, 443), b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03");
+    let records = agent.expect_count(5, json!({}));
+    let received: u64 = records.iter().filter_map(|record| record["bytes_in"].as_u64()).sum();
     let held: Vec<_> = (0..3).map(|port| net.connect(90 + port)).collect();
     agent.wait_open(3);
     let refused = net.connect(99);
@@ -358,7 +359,7 @@ fn metrics_count_what_was_recorded() {
         ("spip_session_tls_total{outcome=\"incomplete_hello\"}", 1.0),
         ("spip_rejected_connections_total{limit=\"max_sessions_per_source\"}", 1.0),
         ("spip_sessions_open", 3.0),
-        ("spip_received_bytes_total", 3.0 * 18.0 + 22.0 + 6.0),
+        ("spip_received_bytes_total", received as f64),
         ("spip_log_write_failures_total", 0.0),
         ("spip_kernel_events_total{event=\"joined\"}", 9.0),
         ("spip_syns_total{outcome=\"half_open\"}", 0.0),
@@ -517,4 +518,98 @@ fn systemd_rates_the_unit_two_or_better_and_finds_no_mistake() {
         .filter(|line| line.contains("spip-agent") && !line.contains("/usr/bin/spip-agent is not executable"))
         .collect();
     assert!(complaints.is_empty(), "{complaints:?}");
+}
+
+/// A program of Prometheus, or nothing where it is not installed: it is large, and nothing else here needs it.
+fn prometheus(program: &str) -> Option<Command> {
+    if Command::new(program).arg("--version").output().is_ok() {
+        return Some(Command::new(program));
+    }
+    eprintln!("skipped: {program} is not installed (package prometheus)");
+    None
+}
+
+fn docs(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(path)
+}
+
+#[test]
+fn promtool_finds_the_rules_sound_and_their_tests_pass() {
+    for arguments in [["check", "rules", "spip-rules.yml"], ["test", "rules", "spip-rules-test.yml"]] {
+        let Some(mut promtool) = prometheus("promtool") else { return };
+        let output = promtool.args(arguments).current_dir(docs("prometheus")).output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {said}");
+    }
+}
+
+/// The names of metrics in an expression, as far as they are the agent's or the process's.
+fn metric_names(text: &str) -> Vec<String> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    words.filter(|word| word.starts_with("spip_") || word.starts_with("process_")).map(str::to_owned).collect()
+}
+
+#[test]
+fn rules_dashboard_manual_and_page_speak_of_the_same_metrics() {
+    let Some(net) = Net::new() else { return };
+    net.sensor.shell("ip link set lo up");
+    let messages = net.path().join("messages.json");
+    let messages = messages.to_str().expect("text");
+    let _agent = net.agent().set("metrics", METRICS.to_string()).set("system_log", messages).spawn();
+    eventually("metrics are served", || net.sensor.enter(|| TcpStream::connect(METRICS).ok()));
+    let page = page(&net, "/metrics");
+    let body = page.split_once("\r\n\r\n").expect("an answer").1;
+    let lines = body.lines().filter(|line| !line.starts_with('#'));
+    let served: Vec<_> = lines.filter_map(|line| line.split(['{', ' ']).next()).collect();
+    let rules = fs::read_to_string(docs("prometheus/spip-rules.yml")).expect("there");
+    let rules = rules.lines().filter(|line| !line.trim_start().starts_with('#'));
+    let dashboard = fs::read_to_string(docs("grafana/spip.json")).expect("there");
+    let dashboard: Value = serde_json::from_str(&dashboard).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().expect("targets"));
+    let mut used: Vec<_> = rules.flat_map(metric_names).collect();
+    used.extend(targets.flat_map(|target| metric_names(target["expr"].as_str().expect("text"))));
+    assert!(used.len() > 30, "{used:?}");
+    for name in used {
+        assert!(served.contains(&name.as_str()), "{name} is not served");
+    }
+    let manual = fs::read_to_string(docs("metrics.md")).expect("there");
+    for name in served {
+        // Both logs have the same metrics: the manual shows them once.
+        let name = name.replace("spip_system_log_", "spip_log_");
+        assert!(manual.contains(&format!("`{name}`")), "{name} is not in docs/metrics.md");
+    }
+}
+
+#[test]
+fn a_prometheus_scrapes_the_agent() {
+    let Some(mut prometheus) = prometheus("prometheus") else { return };
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    net.sensor.shell("ip link set lo up");
+    let agent = net.agent().set("sandbox", "required").set("metrics", METRICS.to_string()).start();
+    for _ in 0..3 {
+        net.client.deliver((SENSOR_V4, 80), b"GET / HTTP/1.1\r\n\r\n");
+    }
+    agent.expect_count(3, json!({}));
+    let config = fs::read_to_string(docs("prometheus/prometheus.yml")).expect("there");
+    let rules = docs("prometheus/spip-rules.yml");
+    let config = config.replace("15s", "200ms").replace("spip-rules.yml", rules.to_str().expect("text"));
+    let file = net.path().join("prometheus.yml");
+    fs::write(&file, config).expect("own directory");
+    prometheus
+        .arg(format!("--config.file={}", file.display()))
+        .arg(format!("--storage.tsdb.path={}", net.path().join("series").display()))
+        .arg("--web.listen-address=127.0.0.1:9090")
+        .stderr(std::process::Stdio::null());
+    let mut scraper = net.sensor.enter(|| prometheus.spawn().expect("it starts"));
+    let query = "GET /api/v1/query?query=spip_session_protocols_total%7Bprotocol=%22http%22%7D HTTP/1.0\r\n\r\n";
+    let answer = eventually("the sample is stored", || {
+        let stream = net.sensor.enter(|| TcpStream::connect("127.0.0.1:9090").ok())?;
+        let answer = request(stream, query);
+        answer.contains("\"value\"").then_some(answer)
+    });
+    scraper.kill().and_then(|()| scraper.wait()).expect("it is our child");
+    assert!(answer.contains("\"protocol\":\"http\"") && answer.contains(",\"3\"]"), "{answer}");
+    let _ = agent.stop();
 }
