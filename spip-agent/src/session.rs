@@ -25,7 +25,7 @@ use crate::limits::Permit;
 use crate::origin;
 use crate::payload::Payload;
 use crate::protocol::client_hello::{ClientHello, Detection, Detector, handshake_message};
-use crate::record::{CloseReason, Moment, Sensor, Session, flat};
+use crate::record::{CloseReason, Moment, Sensor, Session};
 use crate::tls::{Facts, Failure, Handshake, Prefixed, Tls, TlsServer};
 use crate::writer::Log;
 
@@ -172,8 +172,7 @@ impl Guard {
             self.settle(verdict);
         }
         let session = &mut self.session;
-        session.close_reason = reason;
-        session.duration = session.accepted.steady.elapsed();
+        session.end(reason, Moment::now());
         if let (Some(origins), Some(cookie)) = (&self.engine.origins, self.cookie) {
             origin::retry(&mut session.origin, cookie, origins);
             // The kernel side drops the entry of a socket that is closed in order; of others only we know the end.
@@ -187,7 +186,7 @@ impl Guard {
     fn with_line<T>(&self, write: impl FnOnce(&Log, &[u8]) -> T) -> T {
         LINE.with_borrow_mut(|line| {
             line.clear();
-            flat::encode(&self.session, &self.engine.sensor, line);
+            self.engine.sensor.write(&self.session, line);
             let written = write(&self.engine.log, line);
             line.shrink_to(LINE_KEPT_BYTES);
             written

@@ -3,10 +3,12 @@
 //! Headers stay an ordered array with duplicates, because order and repetition are what tells tools apart. Everything
 //! is clipped: [`HEADERS`] headers, [`HEADERS_BYTES`] bytes of them in all, [`VALUE_BYTES`] a value.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::GeneralPurpose;
 use base64::engine::{DecodePaddingMode, GeneralPurposeConfig};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::credentials::Credentials;
 use super::value::clip;
@@ -34,7 +36,7 @@ pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// The first request of a connection, and how many followed it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Http {
     /// As sent; for HTTP/2 the value of `:method`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,20 +64,20 @@ pub struct Http {
     /// How many requests the kept payload begins.
     pub requests: u64,
     /// Method and target of those that follow the first, at most [`PIPELINED`].
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pipelined: Vec<(String, String)>,
     /// What follows the requests and is none: a tunnel, an upgraded protocol, garbage.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub trailing_bytes: u64,
     /// `docker` or `kubernetes`, where the path belongs to that API.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub api: Option<&'static str>,
+    pub api: Option<Cow<'static, str>>,
     /// Whether something was too long or too many to keep.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,
     /// Why the request is not wholly understood.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<&'static str>,
+    pub error: Option<Cow<'static, str>>,
     /// How many bytes of headers were kept, to stop at the limit.
     #[serde(skip)]
     headers_bytes: usize,
@@ -96,9 +98,9 @@ impl Http {
     /// Keeps the target, and names the API that it belongs to.
     pub(super) fn set_target(&mut self, target: &[u8]) {
         self.api = if docker::resource(target).is_some() {
-            Some("docker")
+            Some(Cow::Borrowed("docker"))
         } else if kubernetes::resource(target).is_some() {
-            Some("kubernetes")
+            Some(Cow::Borrowed("kubernetes"))
         } else {
             None
         };
@@ -140,7 +142,14 @@ impl Http {
 
     /// Keeps the first reason why something was not understood.
     pub(super) fn set_error(&mut self, error: &'static str) {
-        self.error.get_or_insert(error);
+        self.error.get_or_insert(Cow::Borrowed(error));
+    }
+
+    /// The first header of that name, in whatever case.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let header = self.headers.iter().find(|(own, _)| own.eq_ignore_ascii_case(name));
+        header.map(|(_, value)| value.as_str())
     }
 
     pub(super) fn clip(&mut self, bytes: &[u8], limit: usize) -> String {

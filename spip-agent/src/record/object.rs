@@ -1,0 +1,181 @@
+//! JSON objects written straight into bytes: keys are the program's own and need no escaping, values that can be a
+//! stranger's are escaped.
+
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+use jiff::Timestamp;
+use jiff::fmt::temporal::DateTimePrinter;
+use serde::Serialize;
+
+use crate::json;
+
+const TIME: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
+
+/// An object that is being written. Whoever opens one closes it, unless the log is to add to its end.
+#[derive(Debug)]
+pub(super) struct Members<'a> {
+    pub(super) out: &'a mut Vec<u8>,
+}
+
+impl<'a> Members<'a> {
+    /// Begins an object.
+    pub(super) fn open(out: &'a mut Vec<u8>) -> Self {
+        out.push(b'{');
+        Self { out }
+    }
+
+    /// Ends it.
+    pub(super) fn close(self) {
+        self.out.push(b'}');
+    }
+
+    /// Begins the next member.
+    pub(super) fn key(&mut self, key: &str) {
+        if self.out.last() != Some(&b'{') {
+            self.out.push(b',');
+        }
+        self.out.push(b'"');
+        self.out.extend_from_slice(key.as_bytes());
+        self.out.extend_from_slice(b"\":");
+    }
+
+    /// Begins a member that is an object.
+    pub(super) fn nested(&mut self, key: &'static str) -> Members<'_> {
+        self.key(key);
+        Members::open(self.out)
+    }
+
+    /// A word of the program's own.
+    pub(super) fn word(&mut self, key: &'static str, word: &str) {
+        self.key(key);
+        self.quoted(word.as_bytes());
+    }
+
+    /// A list of words of the program's own.
+    pub(super) fn words(&mut self, key: &'static str, words: &[&str]) {
+        self.key(key);
+        list(self.out, words, |out, word| Members { out }.quoted(word.as_bytes()));
+    }
+
+    pub(super) fn text(&mut self, key: &'static str, text: &str) {
+        self.key(key);
+        json::string(self.out, text);
+    }
+
+    pub(super) fn optional(&mut self, key: &'static str, text: Option<&str>) {
+        if let Some(text) = text {
+            self.text(key, text);
+        }
+    }
+
+    pub(super) fn texts<T: AsRef<str>>(&mut self, key: &'static str, texts: &[T]) {
+        if !texts.is_empty() {
+            self.key(key);
+            list(self.out, texts, |out, text| json::string(out, text.as_ref()));
+        }
+    }
+
+    /// Bytes as text.
+    pub(super) fn lossy(&mut self, key: &'static str, bytes: &[u8]) {
+        self.key(key);
+        json::lossy_string(self.out, bytes);
+    }
+
+    pub(super) fn number(&mut self, key: &'static str, number: u64) {
+        self.key(key);
+        decimal(self.out, number);
+    }
+
+    pub(super) fn flag(&mut self, key: &'static str, flag: bool) {
+        self.key(key);
+        self.out.extend_from_slice(if flag { b"true" } else { b"false" });
+    }
+
+    pub(super) fn value(&mut self, key: &str, value: &impl Serialize) {
+        self.key(key);
+        json::value(self.out, value);
+    }
+
+    pub(super) fn hex(&mut self, key: &'static str, bytes: &[u8]) {
+        self.key(key);
+        let start = self.out.len() + 1;
+        self.out.resize(start + bytes.len() * 2, b'"');
+        // The slice is twice as long as the bytes, which is the only error there is.
+        let _ = hex::encode_to_slice(bytes, &mut self.out[start..]);
+        self.out.push(b'"');
+    }
+
+    /// An address and a port.
+    pub(super) fn endpoint(&mut self, ip: &'static str, port: &'static str, endpoint: SocketAddr) {
+        self.key(ip);
+        address(self.out, endpoint.ip());
+        self.number(port, u64::from(endpoint.port()));
+    }
+
+    /// RFC 3339 in UTC, microseconds.
+    pub(super) fn time(&mut self, key: &'static str, us: i64) {
+        self.key(key);
+        self.out.push(b'"');
+        instant(self.out, us);
+        self.out.push(b'"');
+    }
+
+    fn quoted(&mut self, bytes: &[u8]) {
+        self.out.push(b'"');
+        self.out.extend_from_slice(bytes);
+        self.out.push(b'"');
+    }
+}
+
+/// Appends an address as a string.
+pub(super) fn address(out: &mut Vec<u8>, ip: IpAddr) {
+    out.push(b'"');
+    match ip {
+        IpAddr::V4(ip) => {
+            for (place, octet) in ip.octets().into_iter().enumerate() {
+                if place > 0 {
+                    out.push(b'.');
+                }
+                decimal(out, u64::from(octet));
+            }
+        }
+        // Writing to memory cannot fail.
+        IpAddr::V6(ip) => drop(write!(out, "{ip}")),
+    }
+    out.push(b'"');
+}
+
+/// Appends a list.
+pub(super) fn list<T>(out: &mut Vec<u8>, items: &[T], mut write: impl FnMut(&mut Vec<u8>, &T)) {
+    out.push(b'[');
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write(out, item);
+    }
+    out.push(b']');
+}
+
+/// Appends a time in UTC, such as `2026-01-31T23:59:59.000001Z`, without quotes. What no calendar has is 1970.
+pub(super) fn instant(out: &mut Vec<u8>, us: i64) {
+    let time = Timestamp::from_microsecond(us).unwrap_or(Timestamp::UNIX_EPOCH);
+    let _ = TIME.print_timestamp(&time, &mut *out);
+}
+
+/// Appends a number.
+pub(super) fn decimal(out: &mut Vec<u8>, number: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    let mut rest = number;
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
