@@ -249,7 +249,7 @@ pub struct Tail {
 
 impl Tail {
     /// More than any tail has: a comma, a quoted key, a colon, 20 digits, two braces and the line feed.
-    pub const BYTES: usize = 48;
+    pub const BYTES: usize = 40;
 
     /// Writes the tail for record number `seq`, and a line feed, to the end of `space`.
     #[must_use]

@@ -446,3 +446,10 @@ impl<'de> Visitor<'de> for Bounded<'_> {
         Ok(Value::Object(members))
     }
 }
+
+/// Reads a line as it is, keys that come twice included.
+#[cfg(test)]
+pub(super) fn any(line: &[u8]) -> Result<Value, serde_json::Error> {
+    let mut budget = usize::MAX;
+    Bounded(&mut budget).deserialize(&mut serde_json::Deserializer::from_slice(line))
+}
