@@ -10,7 +10,7 @@ mod own;
 pub mod read;
 pub(crate) mod system;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod zeek;
 
 use std::time::{Duration, Instant, SystemTime};

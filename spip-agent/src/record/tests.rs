@@ -1,6 +1,6 @@
 //! What holds in all formats: one record told in three ways, safe text, bounded lines, times that no clock moves.
 
-mod sample;
+pub(crate) mod sample;
 
 use std::time::Duration;
 
@@ -62,6 +62,97 @@ fn a_record_that_is_read_is_written_in_every_format_as_the_session_was() {
             let converted = finished(format, line);
             let expected = logged(&session, format);
             assert_eq!(String::from_utf8_lossy(&converted), String::from_utf8_lossy(&expected), "{name}");
+        }
+    }
+}
+
+/// The schema that users get, and that every record of the end-to-end tests is held against, too.
+fn schema(format: Format) -> (Json, jsonschema::Validator) {
+    let text = match format {
+        Format::Flat => include_str!("../../../docs/schema/flat.schema.json"),
+        Format::Ecs => include_str!("../../../docs/schema/ecs.schema.json"),
+        Format::Eve => include_str!("../../../docs/schema/eve.schema.json"),
+    };
+    let schema = serde_json::from_str(text).expect("a schema is JSON");
+    let validator = jsonschema::validator_for(&schema).expect("a schema is one");
+    (schema, validator)
+}
+
+#[test]
+fn every_record_is_valid_and_every_property_of_a_schema_is_used() {
+    for format in FORMATS {
+        let (schema, validator) = schema(format);
+        let mut used = std::collections::BTreeSet::new();
+        for Sample { name, session } in samples().into_iter().chain(sample::shortened()) {
+            let bound = if name.starts_with("shortened") { 64 << 10 } else { 1 << 30 };
+            let mut line = Vec::new();
+            Sensor { max_line_bytes: bound, ..sensor(format) }.write(&session, &mut line);
+            let record = json(&finished(format, line));
+            let errors: Vec<_> = validator.iter_errors(&record).map(|e| format!("{}: {e}", e.instance_path())).collect();
+            assert!(errors.is_empty(), "{name} {format:?}: {errors:?}");
+            let own = if format == Format::Flat { &record } else { &record["spip"] };
+            used.extend(own.as_object().expect("an object").keys().cloned());
+        }
+        let own = if format == Format::Flat { &schema } else { &schema["properties"]["spip"] };
+        let known = own["properties"].as_object().expect("an object");
+        let unused: Vec<_> = known.keys().filter(|key| !used.contains(*key)).collect();
+        assert!(unused.is_empty(), "no sample has {unused:?} in {format:?}");
+    }
+}
+
+#[test]
+fn a_schema_refuses_what_is_not_documented() {
+    for format in FORMATS {
+        let (_, validator) = schema(format);
+        let record = json(&logged(&sample::of_payload(b"x"), format));
+        let mut more = record.clone();
+        more["forgotten"] = Json::from(1);
+        assert!(validator.is_valid(&record) && !validator.is_valid(&more), "{format:?}");
+        for key in record.as_object().expect("an object").keys().filter(|key| *key != "first_byte_us") {
+            let mut less = record.clone();
+            less.as_object_mut().expect("an object").remove(key);
+            let optional = ["payload_sha256", "protocol"].contains(&key.as_str());
+            assert_eq!(validator.is_valid(&less), optional, "{key} in {format:?}");
+        }
+    }
+}
+
+#[test]
+fn the_documentation_has_every_field() {
+    let page = include_str!("../../../docs/records.md");
+    for format in FORMATS {
+        let (schema, _) = schema(format);
+        let (_, section) = page.split_once(&format!("\n## {}", heading(format))).expect("a section");
+        let section = section.split("\n## ").next().unwrap_or_default();
+        let mut names = Vec::new();
+        properties("", &schema, format, &mut names);
+        let missing: Vec<_> = names.iter().filter(|name| !section.contains(&format!("`{name}`"))).collect();
+        assert!(missing.is_empty(), "docs/records.md lacks {missing:?} under {}", heading(format));
+    }
+}
+
+fn heading(format: Format) -> &'static str {
+    match format {
+        Format::Flat => "flat",
+        Format::Ecs => "ecs",
+        Format::Eve => "eve",
+    }
+}
+
+/// The paths of a schema's own properties: those of the flat format as they are, those of others with their objects.
+/// What stands under `spip` is documented with the flat format.
+fn properties(prefix: &str, schema: &Json, format: Format, names: &mut Vec<String>) {
+    let Some(properties) = schema["properties"].as_object() else { return };
+    for (key, schema) in properties {
+        let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        // Protocols have a page of their own, and so has what a request says.
+        let elsewhere = schema.get("$ref").is_some() || format == Format::Flat && key == "http";
+        if schema.get("properties").is_none() || elsewhere || key == "spip" {
+            if !elsewhere || key == "http" {
+                names.push(path);
+            }
+        } else {
+            self::properties(&path, schema, format, names);
         }
     }
 }

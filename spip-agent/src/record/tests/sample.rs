@@ -1,8 +1,6 @@
 //! Sessions for tests: the bytes of real clients from the fixtures, and every outcome that a record can have.
 
-use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -13,31 +11,32 @@ use crate::addr::{ClientAddr, Destination};
 use crate::budget::Budget;
 use crate::limits::Limit;
 use crate::payload::Payload;
+use crate::protocol;
 use crate::protocol::client_hello::sample::{Hello, vectors};
 use crate::record::{CloseReason, DestinationSource, Format, Moment, Origin, Repeated, Sensor, Session};
 use crate::tls::{self, ClientCertificate, Facts, Failure, Handshake, PresentedCertificate, Tls};
 
 /// A session and what it is there for.
-pub(super) struct Sample {
-    pub(super) name: String,
-    pub(super) session: Session,
+pub(crate) struct Sample {
+    pub(crate) name: String,
+    pub(crate) session: Session,
 }
 
-pub(super) fn sensor(format: Format) -> Sensor {
+pub(crate) fn sensor(format: Format) -> Sensor {
     Sensor { name: "sensor \"7\"".to_owned(), community_id_seed: 3, format, max_line_bytes: 1 << 30 }
 }
 
-pub(super) fn any_sensor() -> &'static Sensor {
+pub(crate) fn any_sensor() -> &'static Sensor {
     static SENSOR: LazyLock<Sensor> = LazyLock::new(|| sensor(Format::Flat));
     &SENSOR
 }
 
-pub(super) fn of_payload(bytes: &[u8]) -> Session {
+pub(crate) fn of_payload(bytes: &[u8]) -> Session {
     of_payload_within(bytes, usize::MAX >> 8)
 }
 
 /// A session of which at most `limit` bytes were kept.
-pub(super) fn of_payload_within(bytes: &[u8], limit: usize) -> Session {
+pub(crate) fn of_payload_within(bytes: &[u8], limit: usize) -> Session {
     let accepted = Moment::now();
     let mut payload = Payload::new(limit, Budget::new(usize::MAX >> 8));
     payload.push(bytes);
@@ -62,7 +61,7 @@ pub(super) fn of_payload_within(bytes: &[u8], limit: usize) -> Session {
 }
 
 /// A client that asks for a server of that name, and its handshake fails.
-pub(super) fn hello_for(name: &[u8]) -> Session {
+pub(crate) fn hello_for(name: &[u8]) -> Session {
     let mut session = of_payload(b"");
     let hello = Hello::new().ciphers(&[0x1301]).server_name(name).protocols(&[&name[..name.len().min(9)]]).records(16_384);
     session.tls = Tls::Recognised(Box::new(Facts::new(&hello, Handshake::Failed(Failure::Alert(48)))));
@@ -70,17 +69,9 @@ pub(super) fn hello_for(name: &[u8]) -> Session {
 }
 
 /// Bytes of real clients, all close reasons, and all that TLS can come to.
-pub(super) fn samples() -> Vec<Sample> {
-    let mut samples = Vec::new();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/protocol");
-    for file in fs::read_dir(folder).expect("the fixtures are there") {
-        let path = file.expect("a file").path();
-        if path.extension().is_some_and(|extension| extension != "md") {
-            let bytes = fs::read(&path).expect("a fixture can be read");
-            samples.push(Sample { name: path.display().to_string(), session: of_payload(&bytes) });
-        }
-    }
-    assert!(samples.len() > 20, "the clients of the fixtures");
+pub(crate) fn samples() -> Vec<Sample> {
+    let clients = protocol::samples().map(|(name, bytes)| Sample { name: name.to_owned(), session: of_payload(bytes) });
+    let mut samples: Vec<_> = clients.collect();
     for (name, bytes) in [
         ("nothing", &b""[..]),
         ("unknown", b"\x00\x01\x02"),
@@ -160,8 +151,13 @@ fn encrypted() -> Vec<Sample> {
     samples
 }
 
+/// As [`large`], for those who want to see what is left then.
+pub(crate) fn shortened() -> Vec<Sample> {
+    large().into_iter().map(|sample| Sample { name: format!("shortened {}", sample.name), ..sample }).collect()
+}
+
 /// Sessions whose whole records are longer than bounds allow, each for another reason.
-pub(super) fn large() -> Vec<Sample> {
+pub(crate) fn large() -> Vec<Sample> {
     let mut samples = Vec::new();
     let mut add = |name: &str, session: Session| samples.push(Sample { name: name.to_owned(), session });
     add("controls", of_payload(&[1; 100_000]));
