@@ -183,7 +183,7 @@ fn encode_certificate(certificate: &PresentedCertificate, client: &mut Members<'
     hash.close();
 }
 
-fn encode_http(facts: &Http, is_tls: bool, record: &mut Members<'_>) {
+fn encode_http(facts: &Http<'_>, is_tls: bool, record: &mut Members<'_>) {
     let mut http = record.nested("http");
     http.optional("version", facts.version.as_deref());
     let mut request = http.nested("request");
@@ -206,7 +206,7 @@ fn encode_http(facts: &Http, is_tls: bool, record: &mut Members<'_>) {
     }
 }
 
-fn encode_url(facts: &Http, is_tls: bool, mut url: Members<'_>) {
+fn encode_url(facts: &Http<'_>, is_tls: bool, mut url: Members<'_>) {
     url.optional("original", facts.target.as_deref());
     url.word("scheme", if is_tls { "https" } else { "http" });
     if let Some((domain, port)) = facts.host.as_deref().map(host_and_port) {

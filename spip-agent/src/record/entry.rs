@@ -74,7 +74,7 @@ pub struct Entry<'a> {
     /// What the client spoke.
     pub protocol: Option<Text<'a>>,
     /// What it said in HTTP.
-    pub http: Option<Http>,
+    pub http: Option<Http<'a>>,
     /// What it said in SSH.
     pub ssh: Option<SshFacts>,
     /// What it said in another protocol, to be written under the protocol's name.
@@ -252,14 +252,14 @@ impl<'a> Entry<'a> {
             seq: None,
         };
         if !kept.is_empty() {
-            entry.understand(session.payload.truncated());
+            entry.understand(kept, session.payload.truncated());
         }
         entry
     }
 
     /// Adds what the payload says.
-    fn understand(&mut self, truncated: bool) {
-        let understood = protocol::understand(&self.payload, truncated);
+    fn understand(&mut self, kept: &'a [u8], truncated: bool) {
+        let understood = protocol::understand(kept, truncated);
         let name = understood.protocol.unwrap_or(protocol::UNKNOWN);
         self.protocol = Some(Cow::Borrowed(name));
         self.http = understood.http;

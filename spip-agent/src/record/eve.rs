@@ -164,7 +164,7 @@ fn app_proto(entry: &Entry<'_>) -> &'static str {
     }
 }
 
-fn encode_http(facts: &Http, mut http: Members<'_>) {
+fn encode_http(facts: &Http<'_>, mut http: Members<'_>) {
     http.optional("hostname", facts.host.as_deref());
     http.optional("url", facts.target.as_deref());
     http.optional("http_user_agent", facts.user_agent.as_deref());

@@ -1,7 +1,7 @@
 //! The flat format: one JSON object a line, the nine documented keys first and always in the same order, further
 //! keys only where something is known. Written straight into bytes; the log adds `seq` and closes the object.
 
-use std::fmt::Write as _;
+use std::borrow::Cow;
 use std::io::Write as _;
 use std::net::IpAddr;
 
@@ -9,10 +9,12 @@ use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
 use serde::Serialize;
 use spip_common::Syn;
+use uuid::Uuid;
 
 use super::entry::{Entry, HelloText, TlsFacts};
 use super::{SCHEMA, Tail};
 use crate::json;
+use crate::protocol::http::Http;
 use crate::protocol::syn;
 use crate::tls::PresentedCertificate;
 
@@ -55,7 +57,7 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
 
     object.out.push(b'{');
     object.out.extend_from_slice(b"\"timestamp\":");
-    object.raw(unix_seconds(*accepted_us));
+    json::number(object.out, unix_seconds(*accepted_us));
     object.key("payload");
     json::lossy_string(object.out, entry.text());
     object.key("payload_hex");
@@ -64,20 +66,19 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
     object.number("source_port", source.port());
     object.ip("destination_ip", destination.ip());
     object.number("destination_port", destination.port());
-    object.key("session_id");
-    object.quoted(session_id.hyphenated());
+    object.plain("session_id", session_id.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
     object.flag("is_tls", entry.is_tls());
 
     object.plain("schema", SCHEMA);
     object.text("name", name);
     object.time("time", *accepted_us);
     object.number("duration_ms", duration_us / 1000);
-    object.number("duration_us", duration_us);
+    object.number("duration_us", *duration_us);
     if let Some(us) = first_byte_us {
-        object.number("first_byte_us", us);
+        object.number("first_byte_us", *us);
     }
-    object.number("bytes_in", bytes_in);
-    object.number("bytes_out", bytes_out);
+    object.number("bytes_in", *bytes_in);
+    object.number("bytes_out", *bytes_out);
     object.flag("payload_truncated", *payload_truncated);
     if let Some(hash) = payload_sha256 {
         object.key("payload_sha256");
@@ -102,7 +103,8 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
         object.text("protocol", protocol);
     }
     if let Some(http) = http {
-        object.value("http", http);
+        object.key("http");
+        encode_http(http, object.out);
     }
     if let Some(ssh) = ssh {
         object.text("ssh_client", &ssh.client);
@@ -124,6 +126,46 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
         object.key("syn");
         syn.write(object.out);
     }
+}
+
+fn encode_http(http: &Http<'_>, out: &mut Vec<u8>) {
+    let mut object = Object { out };
+    // Always known, so it stands first and the others follow their commas.
+    object.out.extend_from_slice(b"{\"requests\":");
+    json::number(object.out, http.requests);
+    let texts = [
+        ("method", &http.method),
+        ("target", &http.target),
+        ("version", &http.version),
+        ("host", &http.host),
+        ("user_agent", &http.user_agent),
+    ];
+    for (key, text) in texts {
+        if let Some(text) = text {
+            object.text(key, text);
+        }
+    }
+    object.pairs("headers", &http.headers);
+    if let Some(bytes) = http.body_bytes {
+        object.number("body_bytes", bytes);
+    }
+    object.number("body_kept", http.body_kept);
+    if !http.pipelined.is_empty() {
+        object.pairs("pipelined", &http.pipelined);
+    }
+    if http.trailing_bytes > 0 {
+        object.number("trailing_bytes", http.trailing_bytes);
+    }
+    if let Some(api) = &http.api {
+        object.text("api", api);
+    }
+    if http.truncated {
+        object.flag("truncated", true);
+    }
+    if let Some(error) = &http.error {
+        object.text("error", error);
+    }
+    object.out.push(b'}');
 }
 
 fn encode_tls(facts: &TlsFacts<'_>, object: &mut Object<'_>) {
@@ -175,7 +217,7 @@ pub(super) fn encode_syn(syn: &Syn, out: &mut Vec<u8>) {
     let options = syn::SynOptions::parse(syn.options());
     let mut object = Object { out };
     object.out.extend_from_slice(b"{\"ttl\":");
-    object.raw(syn.ttl);
+    json::number(object.out, syn.ttl);
     object.number("window", syn.window);
     if let Some(mss) = options.mss {
         object.number("mss", mss);
@@ -184,9 +226,11 @@ pub(super) fn encode_syn(syn: &Syn, out: &mut Vec<u8>) {
         object.number("scale", scale);
     }
     object.key("options");
-    object.list(options.kinds(), |out, kind| out.extend_from_slice(kind.to_string().as_bytes()));
+    object.list(options.kinds(), |out, kind| json::number(out, *kind));
     object.key("muonfp");
-    object.quoted(options.muonfp(syn.window));
+    object.out.push(b'"');
+    options.muonfp(syn.window).write_to(object.out);
+    object.out.push(b'"');
     object.out.push(b'}');
 }
 
@@ -206,14 +250,9 @@ impl Object<'_> {
         self.out.extend_from_slice(b"\":");
     }
 
-    fn raw(&mut self, value: impl std::fmt::Display) {
-        // Writing to memory cannot fail.
-        let _ = write!(self.out, "{value}");
-    }
-
-    fn number(&mut self, key: &'static str, value: impl std::fmt::Display) {
+    fn number(&mut self, key: &'static str, value: impl itoa::Integer) {
         self.key(key);
-        self.raw(value);
+        json::number(self.out, value);
     }
 
     fn flag(&mut self, key: &'static str, value: bool) {
@@ -227,20 +266,40 @@ impl Object<'_> {
     }
 
     /// A value of ours that needs no escaping.
-    fn quoted(&mut self, value: impl std::fmt::Display) {
-        self.out.push(b'"');
-        self.raw(value);
-        self.out.push(b'"');
-    }
-
-    fn plain(&mut self, key: &'static str, value: &'static str) {
+    fn plain(&mut self, key: &'static str, value: &str) {
         self.key(key);
-        self.quoted(value);
+        self.out.push(b'"');
+        self.out.extend_from_slice(value.as_bytes());
+        self.out.push(b'"');
     }
 
     fn ip(&mut self, key: &'static str, value: IpAddr) {
         self.key(key);
-        self.quoted(value);
+        self.out.push(b'"');
+        match value {
+            IpAddr::V4(v4) => {
+                for (index, octet) in v4.octets().into_iter().enumerate() {
+                    if index > 0 {
+                        self.out.push(b'.');
+                    }
+                    json::number(self.out, octet);
+                }
+            }
+            // Writing to memory cannot fail.
+            IpAddr::V6(v6) => drop(write!(self.out, "{v6}")),
+        }
+        self.out.push(b'"');
+    }
+
+    fn pairs(&mut self, key: &'static str, pairs: &[(Cow<'_, str>, Cow<'_, str>)]) {
+        self.key(key);
+        self.list(pairs, |out, (name, value)| {
+            out.push(b'[');
+            json::string(out, name);
+            out.push(b',');
+            json::string(out, value);
+            out.push(b']');
+        });
     }
 
     fn text(&mut self, key: &'static str, value: &str) {
@@ -271,10 +330,9 @@ impl Object<'_> {
     fn time(&mut self, key: &'static str, us: i64) {
         self.key(key);
         let timestamp = Timestamp::from_microsecond(us).unwrap_or(Timestamp::UNIX_EPOCH);
-        let mut text = String::with_capacity(32);
-        let _ = TIME.print_timestamp(&timestamp, &mut text);
-        let _ = text.write_char('"');
         self.out.push(b'"');
-        self.out.extend_from_slice(text.as_bytes());
+        // Writing to memory cannot fail.
+        let _ = TIME.print_timestamp(&timestamp, &mut *self.out);
+        self.out.push(b'"');
     }
 }

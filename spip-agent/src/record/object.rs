@@ -1,6 +1,7 @@
 //! JSON objects written straight into bytes: keys are the program's own and need no escaping, values that can be a
 //! stranger's are escaped.
 
+use std::borrow::Cow;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
@@ -84,7 +85,7 @@ impl<'a> Members<'a> {
 
     pub(super) fn number(&mut self, key: &'static str, number: u64) {
         self.key(key);
-        decimal(self.out, number);
+        json::number(self.out, number);
     }
 
     pub(super) fn flag(&mut self, key: &'static str, flag: bool) {
@@ -95,6 +96,17 @@ impl<'a> Members<'a> {
     pub(super) fn value(&mut self, key: &str, value: &impl Serialize) {
         self.key(key);
         json::value(self.out, value);
+    }
+
+    pub(super) fn pairs(&mut self, key: &'static str, pairs: &[(Cow<'_, str>, Cow<'_, str>)]) {
+        self.key(key);
+        list(self.out, pairs, |out, (name, value)| {
+            out.push(b'[');
+            json::string(out, name);
+            out.push(b',');
+            json::string(out, value);
+            out.push(b']');
+        });
     }
 
     pub(super) fn hex(&mut self, key: &'static str, bytes: &[u8]) {
@@ -137,7 +149,7 @@ pub(super) fn address(out: &mut Vec<u8>, ip: IpAddr) {
                 if place > 0 {
                     out.push(b'.');
                 }
-                decimal(out, u64::from(octet));
+                json::number(out, octet);
             }
         }
         // Writing to memory cannot fail.
@@ -162,20 +174,4 @@ pub(super) fn list<T>(out: &mut Vec<u8>, items: &[T], mut write: impl FnMut(&mut
 pub(super) fn instant(out: &mut Vec<u8>, us: i64) {
     let time = Timestamp::from_microsecond(us).unwrap_or(Timestamp::UNIX_EPOCH);
     let _ = TIME.print_timestamp(&time, &mut *out);
-}
-
-/// Appends a number.
-pub(super) fn decimal(out: &mut Vec<u8>, number: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    let mut rest = number;
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
 }

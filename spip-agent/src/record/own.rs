@@ -61,11 +61,11 @@ pub(super) fn tls(tls: &TlsFacts<'_>, own: &mut Members<'_>) {
 }
 
 /// The request's facts that are left when method, target, version, host and user agent have gone elsewhere.
-fn http_rest(http: &Http, lacks: Lacks, own: &mut Members<'_>) {
+fn http_rest(http: &Http<'_>, lacks: Lacks, own: &mut Members<'_>) {
     let Http { headers, body_bytes, body_kept, requests, pipelined, trailing_bytes, api, truncated, error, .. } = http;
     let mut rest = own.nested("http");
     if lacks == Lacks::Headers {
-        rest.value("headers", headers);
+        rest.pairs("headers", headers);
     }
     if let (Lacks::BodyBytes, Some(bytes)) = (lacks, body_bytes) {
         rest.number("body_bytes", *bytes);
@@ -73,7 +73,7 @@ fn http_rest(http: &Http, lacks: Lacks, own: &mut Members<'_>) {
     rest.number("body_kept", *body_kept);
     rest.number("requests", *requests);
     if !pipelined.is_empty() {
-        rest.value("pipelined", pipelined);
+        rest.pairs("pipelined", pipelined);
     }
     if *trailing_bytes > 0 {
         rest.number("trailing_bytes", *trailing_bytes);

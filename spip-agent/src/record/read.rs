@@ -72,7 +72,7 @@ struct Keys<'a> {
     destination_source: Option<Lent<'a>>,
     community_id: Option<Lent<'a>>,
     protocol: Option<Lent<'a>>,
-    http: Option<Http>,
+    http: Option<Request>,
     ssh_client: Option<String>,
     ssh_hassh: Option<String>,
     ssh_hassh_algorithms: Option<String>,
@@ -276,7 +276,7 @@ impl<'a> Keys<'a> {
             destination_source: need(self.destination_source, "destination_source")?.0,
             community_id: need(self.community_id, "community_id")?.0,
             protocol,
-            http: self.http,
+            http: self.http.map(Http::from),
             ssh: self.ssh_client.map(|client| SshFacts {
                 client,
                 hassh: self.ssh_hassh.zip(self.ssh_hassh_algorithms),
@@ -328,6 +328,50 @@ impl<'de> Deserialize<'de> for Hex {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Lent(text) = Lent::deserialize(deserializer)?;
         hex::decode(text.as_bytes()).map(Self).map_err(D::Error::custom)
+    }
+}
+
+/// The first request as the flat format has it.
+#[derive(Deserialize)]
+struct Request {
+    method: Option<String>,
+    target: Option<String>,
+    version: Option<String>,
+    host: Option<String>,
+    user_agent: Option<String>,
+    headers: Vec<(String, String)>,
+    body_bytes: Option<u64>,
+    body_kept: u64,
+    requests: u64,
+    #[serde(default)]
+    pipelined: Vec<(String, String)>,
+    #[serde(default)]
+    trailing_bytes: u64,
+    api: Option<String>,
+    #[serde(default)]
+    truncated: bool,
+    error: Option<String>,
+}
+
+impl From<Request> for Http<'_> {
+    fn from(request: Request) -> Self {
+        let pairs = |pairs: Vec<(String, String)>| pairs.into_iter().map(|(a, b)| (a.into(), b.into())).collect();
+        let mut http = Self::default();
+        http.method = request.method.map(Cow::Owned);
+        http.target = request.target.map(Cow::Owned);
+        http.version = request.version.map(Cow::Owned);
+        http.host = request.host.map(Cow::Owned);
+        http.user_agent = request.user_agent.map(Cow::Owned);
+        http.headers = pairs(request.headers);
+        http.body_bytes = request.body_bytes;
+        http.body_kept = request.body_kept;
+        http.requests = request.requests;
+        http.pipelined = pairs(request.pipelined);
+        http.trailing_bytes = request.trailing_bytes;
+        http.api = request.api.map(Cow::Owned);
+        http.truncated = request.truncated;
+        http.error = request.error.map(Cow::Owned);
+        http
     }
 }
 
