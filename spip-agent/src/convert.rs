@@ -111,8 +111,13 @@ pub fn run(request: &Request) -> Result<Outcome, Error> {
     let output = Output::create(request.output.as_deref())?;
     let standard_input = [PathBuf::from("-")];
     let files = if request.files.is_empty() { &standard_input[..] } else { &request.files };
-    let mut conversion =
-        Conversion { to: request.to, output, outcome: Outcome::default(), progress: Progress::start(files), line: Vec::new() };
+    let mut conversion = Conversion {
+        to: request.to,
+        output,
+        outcome: Outcome::default(),
+        progress: Progress::start(files),
+        line: Vec::new(),
+    };
     for file in files {
         match conversion.file(file, request.max_line_bytes) {
             Ok(()) => {}

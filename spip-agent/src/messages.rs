@@ -52,7 +52,8 @@ pub fn emergency(message: &str) {
 
 /// Says something of the log on standard error, in the form of a system message.
 pub fn to_stderr(level: Level, message: &str) {
-    let line = Shape::default().line(&Record::builder().level(level).target("log").args(format_args!("{message}")).build());
+    let line =
+        Shape::default().line(&Record::builder().level(level).target("log").args(format_args!("{message}")).build());
     write_stderr(line);
 }
 

@@ -32,7 +32,16 @@ impl Payload {
     /// Nothing yet; at most `limit` bytes will be kept, while `budget` lasts.
     #[must_use]
     pub fn new(limit: usize, budget: Budget) -> Self {
-        Self { kept: Vec::new(), received: 0, first_byte: None, limit, is_opening: true, budget, lent: 0, starved: false }
+        Self {
+            kept: Vec::new(),
+            received: 0,
+            first_byte: None,
+            limit,
+            is_opening: true,
+            budget,
+            lent: 0,
+            starved: false,
+        }
     }
 
     /// Takes the next bytes from the wire: keeps what fits, counts all. From the first byte that was not kept on

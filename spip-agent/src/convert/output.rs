@@ -30,7 +30,10 @@ impl Output {
     pub(super) fn create(path: Option<&Path>) -> Result<Self, Error> {
         let buffered = |inner: Box<dyn Write>| BufWriter::with_capacity(BUFFER_BYTES, inner);
         let Some(path) = path else {
-            return Ok(Self { name: "standard output".to_owned(), sink: Sink::Plain(buffered(Box::new(io::stdout()))) });
+            return Ok(Self {
+                name: "standard output".to_owned(),
+                sink: Sink::Plain(buffered(Box::new(io::stdout()))),
+            });
         };
         let failed = |cause| Error::Create { path: path.to_owned(), cause };
         let file = OpenOptions::new().write(true).create_new(true).mode(0o640).open(path).map_err(failed)?;

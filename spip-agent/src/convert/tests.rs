@@ -25,8 +25,7 @@ impl Directory {
 
     fn convert(&self, to: Target, files: &[PathBuf]) -> (Outcome, Vec<u8>) {
         let output = self.0.join(format!("{to:?}-{}", fs::read_dir(&self.0).expect("ours").count()));
-        let request =
-            Request { to, output: Some(output.clone()), max_line_bytes: 1 << 20, files: files.to_vec() };
+        let request = Request { to, output: Some(output.clone()), max_line_bytes: 1 << 20, files: files.to_vec() };
         let outcome = run(&request).expect("the output can be written");
         (outcome, fs::read(output).expect("it was written"))
     }
@@ -112,7 +111,8 @@ fn compressed_files_are_read_and_written_by_their_names() {
     assert!(converted == expected);
     for name in ["out.gz", "out.zst"] {
         let output = directory.0.join(name);
-        let request = Request { to: Target::Eve, output: Some(output.clone()), max_line_bytes: 1 << 20, files: files.to_vec() };
+        let request =
+            Request { to: Target::Eve, output: Some(output.clone()), max_line_bytes: 1 << 20, files: files.to_vec() };
         assert!(run(&request).expect("written").is_complete());
         let mut read = Vec::new();
         let mut file = File::open(&output).expect("it is there");
@@ -140,8 +140,10 @@ fn bad_lines_are_left_out_and_counted() {
     let long = [b"{\"payload\":\"".to_vec(), vec![b'x'; 2 << 20], b"\"}\n".to_vec()].concat();
     let message = b"{\"timestamp\":1,\"level\":\"info\",\"message\":\"ready\",\"target\":\"a\",\"record_type\":\"log\",\"seq\":1}\n";
     let scan = b"{\"record_type\":\"of the future\"}\n";
-    let text = [b"no json\n\xff\xfe\n", &flat[..], b"\n  \n", &long[..], message, scan, &flat[..flat.len() / 2]].concat();
-    let (outcome, converted) = directory.convert(Target::Ecs, &[directory.file("log", &text), directory.0.join("missing")]);
+    let text =
+        [b"no json\n\xff\xfe\n", &flat[..], b"\n  \n", &long[..], message, scan, &flat[..flat.len() / 2]].concat();
+    let (outcome, converted) =
+        directory.convert(Target::Ecs, &[directory.file("log", &text), directory.0.join("missing")]);
     let whole = records(&flat) + records(&flat[..flat.len() / 2]);
     // Two that are no text, the long one, the one of another type, and half a line at the end.
     let expected = Outcome { records: whole, messages: 1, bad_lines: 5, bad_files: 1, cut: false };

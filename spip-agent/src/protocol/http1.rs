@@ -275,7 +275,10 @@ mod tests {
         let facts = http(b"PUT / HTTP/1.1\r\nContent-Length: -1\r\n\r\n");
         assert_eq!(facts.error.as_deref(), Some("content-length is no number"));
         let facts = http(b"PUT / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nabc");
-        assert_eq!((facts.error.as_deref(), facts.trailing_bytes), (Some("content-length is given twice and differs"), 2));
+        assert_eq!(
+            (facts.error.as_deref(), facts.trailing_bytes),
+            (Some("content-length is given twice and differs"), 2)
+        );
     }
 
     #[test]

@@ -8,10 +8,10 @@
 
 use std::net::SocketAddr;
 
+use super::Tail;
 use super::entry::{Entry, HelloText, TlsFacts};
 use super::object::{Members, address, list};
 use super::own::{self, Lacks};
-use super::Tail;
 use crate::protocol::UNKNOWN;
 use crate::protocol::http::Http;
 use crate::tls::PresentedCertificate;
@@ -106,8 +106,10 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
     let has_details = entry.http.is_some() || entry.ssh.is_some() || entry.details.is_some();
     let rejected = close_reason == "rejected";
     let types = ["connection", "start", "end", "protocol", "denied"];
-    let used: Vec<&str> =
-        types.into_iter().filter(|word| (*word != "protocol" || has_details) && (*word != "denied" || rejected)).collect();
+    let used: Vec<&str> = types
+        .into_iter()
+        .filter(|word| (*word != "protocol" || has_details) && (*word != "denied" || rejected))
+        .collect();
     list(event.out, &used, |out, word| crate::json::string(out, word));
     event.text("action", close_reason);
     event.word("module", "spip");

@@ -135,12 +135,7 @@ fn twice<E: serde::de::Error>(key: &str) -> E {
 }
 
 impl<'a> Keys<'a> {
-    fn take<'de: 'a, A: MapAccess<'de>>(
-        &mut self,
-        key: &str,
-        map: &mut A,
-        budget: &mut usize,
-    ) -> Result<(), A::Error> {
+    fn take<'de: 'a, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A, budget: &mut usize) -> Result<(), A::Error> {
         match key {
             "timestamp" => once(&mut self.timestamp, key, map),
             "payload_hex" => once(&mut self.payload_hex, key, map),
@@ -277,10 +272,9 @@ impl<'a> Keys<'a> {
             community_id: need(self.community_id, "community_id")?.0,
             protocol,
             http: self.http.map(Http::from),
-            ssh: self.ssh_client.map(|client| SshFacts {
-                client,
-                hassh: self.ssh_hassh.zip(self.ssh_hassh_algorithms),
-            }),
+            ssh: self
+                .ssh_client
+                .map(|client| SshFacts { client, hassh: self.ssh_hassh.zip(self.ssh_hassh_algorithms) }),
             details: details.map(Details::Read),
             credentials,
             tls,

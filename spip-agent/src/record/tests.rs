@@ -88,7 +88,8 @@ fn every_record_is_valid_and_every_property_of_a_schema_is_used() {
             let mut line = Vec::new();
             Sensor { max_line_bytes: bound, ..sensor(format) }.write(&session, &mut line);
             let record = json(&finished(format, line));
-            let errors: Vec<_> = validator.iter_errors(&record).map(|e| format!("{}: {e}", e.instance_path())).collect();
+            let errors: Vec<_> =
+                validator.iter_errors(&record).map(|e| format!("{}: {e}", e.instance_path())).collect();
             assert!(errors.is_empty(), "{name} {format:?}: {errors:?}");
             let own = if format == Format::Flat { &record } else { &record["spip"] };
             used.extend(own.as_object().expect("an object").keys().cloned());
@@ -192,7 +193,8 @@ fn every_format_names_the_same_connection() {
             ("seq", "/event/sequence", "/spip/seq"),
             ("time", "/@timestamp", "/flow/start"),
         ] {
-            let of = |record: &Json, at: &str| record.pointer(at).cloned().unwrap_or_else(|| panic!("{name} has no {at}"));
+            let of =
+                |record: &Json, at: &str| record.pointer(at).cloned().unwrap_or_else(|| panic!("{name} has no {at}"));
             assert_eq!(of(&ecs, ecs_at), flat[key], "{name}: {key}");
             let told = of(&eve, eve_at);
             let told = told.as_str().map(|text| text.replace("+0000", "Z")).map_or(told.clone(), Json::from);
@@ -273,7 +275,8 @@ fn nasty() -> Vec<Vec<u8>> {
         all.push(broken.to_vec());
     }
     let spots = ['\u{7f}', '\u{80}', '\u{9b}', '\u{9f}', '\u{61c}', '\u{200e}', '\u{200f}', '\u{2028}', '\u{2029}'];
-    let turns = ['\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}', '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}'];
+    let turns =
+        ['\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}', '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}'];
     all.extend(spots.iter().chain(&turns).map(|c| format!("a{c}b").into_bytes()));
     all.push("\u{feff}\u{0}\"\\/</script>\u{ffff}\u{10ffff}".into());
     all
@@ -283,7 +286,8 @@ fn nasty() -> Vec<Vec<u8>> {
 fn no_byte_of_a_client_breaks_a_line_or_reaches_a_terminal() {
     for bytes in nasty() {
         // As payload, and in every place where a client's text is shown by a protocol.
-        let request = [b"GET /".as_slice(), &bytes, b" HTTP/1.1\r\nHost: ", &bytes, b"\r\nUser-Agent: ", &bytes, b"\r\n\r\n"];
+        let request =
+            [b"GET /".as_slice(), &bytes, b" HTTP/1.1\r\nHost: ", &bytes, b"\r\nUser-Agent: ", &bytes, b"\r\n\r\n"];
         let login = [b"USER ".as_slice(), &bytes, b"\r\nPASS ", &bytes, b"\r\nSYST\r\n"];
         let ssh = [b"SSH-2.0-".as_slice(), &bytes, b"\r\n"];
         for payload in [bytes.clone(), request.concat(), login.concat(), ssh.concat()] {
@@ -334,7 +338,8 @@ fn doubles(line: &[u8]) -> Option<String> {
     fn of(value: &read::Value) -> Option<String> {
         match value {
             read::Value::Object(members) => {
-                let double = members.iter().enumerate().find(|(at, (key, _))| members[..*at].iter().any(|(k, _)| k == key));
+                let double =
+                    members.iter().enumerate().find(|(at, (key, _))| members[..*at].iter().any(|(k, _)| k == key));
                 double.map(|(_, (key, _))| key.clone()).or_else(|| members.iter().find_map(|(_, value)| of(value)))
             }
             read::Value::List(list) => list.iter().find_map(of),
@@ -381,7 +386,11 @@ fn a_line_never_exceeds_its_bound_and_says_what_it_lacks() {
                 assert_eq!(own["payload"], "");
                 let kept = hex::decode(own["payload_hex"].as_str().expect("text")).expect("hexadecimal");
                 assert!(session.payload.kept().starts_with(&kept), "{name}");
-                assert_eq!(own["payload_truncated"] == true, kept.len() < session.payload.received() as usize, "{name}");
+                assert_eq!(
+                    own["payload_truncated"] == true,
+                    kept.len() < session.payload.received() as usize,
+                    "{name}"
+                );
             }
         }
     }
@@ -396,7 +405,10 @@ fn a_step_of_the_clock_moves_no_duration_and_no_order() {
     for wall in [accepted.wall - hour, accepted.wall + 24 * hour] {
         let mut session = sample::of_payload(b"x");
         session.accepted = accepted;
-        session.end(CloseReason::ClientClosed, Moment { wall, steady: accepted.steady + Duration::from_micros(2_500_001) });
+        session.end(
+            CloseReason::ClientClosed,
+            Moment { wall, steady: accepted.steady + Duration::from_micros(2_500_001) },
+        );
         let [flat, ecs, eve] = FORMATS.map(|format| json(&logged(&session, format)));
         assert_eq!((flat["duration_us"].as_u64(), flat["duration_ms"].as_u64()), (Some(2_500_001), Some(2_500)));
         assert_eq!(ecs["event"]["duration"], 2_500_001_000_u64);

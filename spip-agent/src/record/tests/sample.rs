@@ -63,7 +63,8 @@ pub(crate) fn of_payload_within(bytes: &[u8], limit: usize) -> Session {
 /// A client that asks for a server of that name, and its handshake fails.
 pub(crate) fn hello_for(name: &[u8]) -> Session {
     let mut session = of_payload(b"");
-    let hello = Hello::new().ciphers(&[0x1301]).server_name(name).protocols(&[&name[..name.len().min(9)]]).records(16_384);
+    let hello =
+        Hello::new().ciphers(&[0x1301]).server_name(name).protocols(&[&name[..name.len().min(9)]]).records(16_384);
     session.tls = Tls::Recognised(Box::new(Facts::new(&hello, Handshake::Failed(Failure::Alert(48)))));
     session
 }
@@ -133,7 +134,12 @@ fn encrypted() -> Vec<Sample> {
         })
     };
     for vector in vectors() {
-        add(&vector.source, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", &vector.stream, completed(ClientCertificate::NotAsked));
+        add(
+            &vector.source,
+            b"GET / HTTP/1.1\r\nHost: h\r\n\r\n",
+            &vector.stream,
+            completed(ClientCertificate::NotAsked),
+        );
     }
     let hello = Hello::new().ciphers(&[0x1301]).server_name(b"www.example.org").protocols(&[b"h2"]).records(16_384);
     let certificate = PresentedCertificate {
