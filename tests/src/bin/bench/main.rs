@@ -6,11 +6,12 @@ mod floor;
 mod idle;
 mod load;
 mod process;
+mod records;
 mod sessions;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: bench sessions [--sessions N] [--rounds N] | idle [--connections N] | floor PORT LOG";
+const USAGE: &str = "usage: bench sessions [--sessions N] [--rounds N] | idle [--connections N] | records [--rounds N] | floor PORT LOG";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
             sessions::run(option(options, "--sessions").unwrap_or(60_000), option(options, "--rounds").unwrap_or(3))
         }
         ["idle", options @ ..] => idle::run(option(options, "--connections").unwrap_or(18_000)),
+        ["records", options @ ..] => records::run(option(options, "--rounds").unwrap_or(15)),
         ["floor", port, log] => floor::run(port.parse().expect("a port"), log.as_ref()),
         _ => {
             eprintln!("{USAGE}");
