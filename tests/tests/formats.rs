@@ -205,32 +205,22 @@ fn examples(heading: &str, language: &str) -> Vec<String> {
     section.split(&fence).skip(1).filter_map(|block| Some(block.split_once("```")?.0.to_owned())).collect()
 }
 
-/// Runs a Python program with a package from the registry, in an environment of its own below the build directory;
-/// `None`, with a reason on the terminal, where it cannot be had.
-fn python(package: &str, program: &str, directory: &Path) -> Option<Output> {
+/// Runs a Python program with packages from the registry, in an environment of its own below the build directory; `None`,
+/// with a reason on the terminal, where they cannot be had.
+fn python(packages: &[&str], program: &str, directory: &Path) -> Option<Output> {
     let own = std::env::current_exe().expect("Linux knows the path of a program");
     let tools = own.ancestors().nth(3).expect("cargo's directories are that deep").join("tools");
-    let environment = tools.join(format!("python-{package}"));
+    let environment = tools.join(format!("python-{}", packages.join("-")));
     let python = environment.join("bin/python");
-    let has_it = || {
-        Command::new(&python).args(["-c", &format!("import {package}")]).output().is_ok_and(|run| run.status.success())
-    };
-    if !has_it() {
-        let run = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
-        let made = run(Command::new("python3").args(["-m", "venv"]).arg(&environment))
-            && run(Command::new(&python).args([
-                "-m",
-                "pip",
-                "install",
-                "-q",
-                "--timeout",
-                "20",
-                "--retries",
-                "1",
-                package,
-            ]));
-        if !made || !has_it() {
-            let line = format!("skipped: {package} cannot be installed (python3 -m venv, pip install {package})\n");
+    let succeeds = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
+    let has_them = || succeeds(Command::new(&python).args(["-c", &format!("import {}", packages.join(", "))]));
+    if !has_them() {
+        let install = ["-m", "pip", "install", "-q", "--timeout", "20", "--retries", "1"];
+        let made = succeeds(Command::new("python3").args(["-m", "venv"]).arg(&environment))
+            && succeeds(Command::new(&python).args(install).args(packages));
+        if !made || !has_them() {
+            let names = packages.join(" ");
+            let line = format!("skipped: {names} cannot be installed (python3 -m venv; pip install {names})\n");
             let _ = std::io::stderr().write_all(line.as_bytes());
             return None;
         }
@@ -271,7 +261,7 @@ fn the_examples_for_duckdb_work_on_a_real_log() {
         "import duckdb\nfor block in {:?}:\n  for statement in duckdb.extract_statements(block):\n    answer = duckdb.sql(statement.query)\n    if answer is not None:\n      rows = answer.fetchall()\n      assert rows or statement.type != duckdb.StatementType.SELECT, statement.query\n      print(len(rows))\nprint(duckdb.sql('select count(*) from spip').fetchall()[0][0], duckdb.sql(\"select count(*) from 'spip.parquet'\").fetchall()[0][0])\n",
         examples("DuckDB", "sql")
     );
-    let Some(output) = python("duckdb", &program, net.path()) else { return };
+    let Some(output) = python(&["duckdb", "pytz"], &program, net.path()) else { return };
     let answer = succeeded(&output, "DuckDB");
     assert!(answer.ends_with(&format!("{count} {count}\n")), "{answer}");
 }
@@ -285,6 +275,6 @@ fn the_examples_for_clickhouse_work_on_a_real_log() {
         "from chdb import session\ns = session.Session()\ns.query('CREATE DATABASE d ENGINE = Atomic; USE d')\nfor block in {:?}:\n  for statement in filter(str.strip, block.split(';')):\n    s.query(statement)\nprint(s.query('SELECT count() FROM spip', 'CSV'))\n",
         examples("ClickHouse", "sql")
     );
-    let Some(output) = python("chdb", &program, net.path()) else { return };
+    let Some(output) = python(&["chdb"], &program, net.path()) else { return };
     assert_eq!(succeeded(&output, "ClickHouse").trim(), count.to_string());
 }
