@@ -227,6 +227,39 @@ mod tests {
     }
 
     #[test]
+    fn messages_have_the_envelope_of_the_records_beside_them_and_the_same_fields() {
+        for (format, message, target) in
+            [(Format::Ecs, "/message", "/spip/target"), (Format::Eve, "/engine/message", "/engine/module")]
+        {
+            let shape = Shape { format, max_bytes: usize::MAX };
+            let fields = [("port", Value::from(8080)), ("a\"b", Value::from("c\u{1b}"))];
+            let arguments = format_args!("rea\u{202e}dy");
+            let record =
+                Record::builder().level(Level::Warn).target("start").args(arguments).key_values(&fields).build();
+            let line = parsed(shape.line(&record));
+            assert_eq!(line.pointer(message).and_then(Json::as_str), Some("rea\u{202e}dy"));
+            assert_eq!(line.pointer(target).and_then(Json::as_str), Some("start"));
+            assert_eq!(line["spip"]["record_type"], "log");
+            assert_eq!((&line["spip"]["port"], &line["spip"]["a\"b"]), (&json!(8080), &json!("c\u{1b}")));
+        }
+    }
+
+    #[test]
+    fn a_message_stays_within_the_bound_of_lines() {
+        let names: Vec<String> = (0..FIELDS).map(|number| format!("f{number}")).collect();
+        let text = "\u{85}".repeat(TEXT_BYTES);
+        let fields: Vec<(&str, Value<'_>)> =
+            names.iter().map(|name| (name.as_str(), Value::from(text.as_str()))).collect();
+        for format in [Format::Flat, Format::Ecs, Format::Eve] {
+            let shape = Shape { format, max_bytes: 64 << 10 };
+            let arguments = format_args!("{text}");
+            let line = shape.line(&Record::builder().target(&text).args(arguments).key_values(&fields).build());
+            assert!(line.len() + 2 <= 64 << 10, "{} bytes", line.len());
+            let _ = parsed(line);
+        }
+    }
+
+    #[test]
     fn values_keep_their_types_and_large_numbers_become_text() {
         let line = with_fields(&[
             ("text", Value::from("a\u{202e}b")),

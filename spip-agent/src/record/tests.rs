@@ -240,6 +240,32 @@ fn ecs_uses_only_fields_that_are_defined_with_their_types() {
     assert!(unused.is_empty(), "no sample has {unused:?}");
 }
 
+#[test]
+fn the_index_template_maps_every_field_as_ecs_defines_it_and_every_own_one() {
+    let definitions: Json = serde_json::from_str(include_str!("../../fixtures/ecs/fields.json")).expect("fixture");
+    let template: Json = serde_json::from_str(include_str!("../../../docs/schema/ecs-template.json")).expect("JSON");
+    let mappings = &template["template"]["mappings"];
+    let mapped = |path: &str| path.split('.').fold(mappings, |level, key| &level["properties"][key])["type"].clone();
+    for (path, kind) in definitions["fields"].as_object().expect("an object") {
+        // Types that OpenSearch knows as well.
+        let expected = match kind.as_str() {
+            Some("wildcard") => "keyword",
+            Some("match_only_text") => "text",
+            other => other.expect("text"),
+        };
+        assert_eq!(mapped(path), expected, "{path}");
+    }
+    let (schema, _) = schema(Format::Ecs);
+    let own = schema["properties"]["spip"]["properties"].as_object().expect("an object");
+    for (key, schema) in own.iter().filter(|(_, schema)| schema.get("$ref").is_none()) {
+        let known = &mappings["properties"]["spip"]["properties"][key];
+        assert!(known.is_object(), "the template lacks spip.{key}");
+        for inner in schema["properties"].as_object().into_iter().flat_map(|inner| inner.keys()) {
+            assert!(known["properties"][inner].is_object(), "the template lacks spip.{key}.{inner}");
+        }
+    }
+}
+
 /// Paths and values of everything that is not under `spip`.
 fn flatten(prefix: &str, value: &Json, leaves: &mut Vec<(String, Json)>) {
     match value {
