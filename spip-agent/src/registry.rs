@@ -166,15 +166,21 @@ impl Registered {
         self.handle.active.store(self.registry.micros(now), Ordering::Relaxed);
     }
 
-    /// When the client did something last.
+    /// When the client did something last, in microseconds from the registry's start.
     #[must_use]
-    pub fn active(&self) -> Instant {
-        self.registry.0.started + Duration::from_micros(self.handle.active.load(Ordering::Relaxed))
+    pub fn active(&self) -> u64 {
+        self.handle.active.load(Ordering::Relaxed)
     }
 
-    /// Has the session woken at `due`, or up to a [`TICK`] later, and no more at the time that was set before.
-    pub fn wake_at(&self, due: Instant) {
-        let due = self.registry.micros(due);
+    /// An instant in microseconds from the registry's start.
+    #[must_use]
+    pub fn micros(&self, at: Instant) -> u64 {
+        self.registry.micros(at)
+    }
+
+    /// Has the session woken at `due` microseconds, or up to a [`TICK`] later, and no more at the time that was set
+    /// before.
+    pub fn wake_at(&self, due: u64) {
         if due < self.handle.due.swap(due, Ordering::Relaxed)
             && let Some(entry) = self.registry.sessions().get_mut(self.key)
         {
@@ -261,9 +267,9 @@ mod tests {
             bell.0.swap(0, Ordering::Relaxed)
         };
         assert_eq!((rings_at(second / 2), rings_at(second)), (0, 1));
-        session.wake_at(start + second * 4);
+        session.wake_at(session.micros(start + second * 4));
         assert_eq!((rings_at(second * 2), rings_at(second * 4)), (0, 1));
-        session.wake_at(start + second * 3);
+        session.wake_at(session.micros(start + second * 3));
         assert_eq!(rings_at(second * 3), 1, "a deadline can come nearer");
     }
 }

@@ -63,7 +63,7 @@ pub struct Entry<'a> {
     pub shortened: Vec<Text<'a>>,
     /// Why the connection ended.
     pub close_reason: Text<'a>,
-    /// Which limit refused it.
+    /// Which limit refused it, or cut its payload.
     pub limit: Option<Text<'a>>,
     /// Refused connections that the record stands for.
     pub repeated: Option<Repetition>,
@@ -231,7 +231,7 @@ impl<'a> Entry<'a> {
             close_reason: Cow::Borrowed(session.close_reason.name()),
             limit: match session.close_reason {
                 CloseReason::Rejected(limit) => Some(Cow::Borrowed(limit.name())),
-                _ => None,
+                _ => session.payload.starved().then_some(Cow::Borrowed("payload_memory_bytes")),
             },
             repeated: session.repeated.map(|repeated| Repetition {
                 count: repeated.count,

@@ -110,6 +110,12 @@ fn ended() -> Vec<Sample> {
         samples.push(Sample { name: close_reason.name().to_owned(), session });
     }
     let mut session = of_payload(b"");
+    session.payload = Payload::new(10_000, Budget::new(300));
+    session.payload.push(&[b'x'; 200]);
+    session.payload.push(&[b'y'; 5_000]);
+    session.payload.settle();
+    samples.push(Sample { name: "starved".to_owned(), session });
+    let mut session = of_payload(b"");
     session.close_reason = CloseReason::Rejected(Limit::Sessions);
     let first = session.accepted.wall;
     session.repeated = Some(Repeated { count: 12, first, last: first + Duration::from_millis(900) });
