@@ -16,8 +16,14 @@ use crate::protocol::UNKNOWN;
 use crate::protocol::http::Http;
 use crate::tls::PresentedCertificate;
 
+macro_rules! version {
+    () => {
+        "9.3.0"
+    };
+}
+
 /// The version whose definitions the fields follow.
-pub const VERSION: &str = "9.3.0";
+pub const VERSION: &str = version!();
 
 /// How the log ends a record.
 pub(super) const TAIL: Tail = Tail { key: "sequence", end: "}}" };
@@ -56,19 +62,16 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
     let mut record = Members::open(out);
     record.time("@timestamp", *accepted_us);
     version(&mut record);
-    let mut observer = record.nested("observer");
-    observer.text("name", name);
-    observer.word("type", "sensor");
-    observer.word("product", "spip");
-    observer.close();
+    record.constant(r#","observer":{"type":"sensor","product":"spip""#);
+    record.text("name", name);
+    record.constant("}");
     let server_name = tls.as_ref().and_then(|tls| tls.hello.as_ref()?.server_name.as_deref());
     side(record.nested("source"), *source, *bytes_in, None);
     side(record.nested("destination"), *destination, *bytes_out, server_name);
     let mut network = record.nested("network");
-    network.word("transport", "tcp");
-    network.word("type", if source.is_ipv4() { "ipv4" } else { "ipv6" });
+    network.constant(r#""transport":"tcp","direction":"inbound","type":"#);
+    network.constant(if source.is_ipv4() { r#""ipv4""# } else { r#""ipv6""# });
     network.optional("protocol", protocol_of(entry));
-    network.word("direction", "inbound");
     network.text("community_id", community_id);
     network.number("bytes", bytes_in.saturating_add(*bytes_out));
     network.close();
@@ -100,20 +103,15 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
     spip.close();
 
     let mut event = record.nested("event");
-    event.word("kind", "event");
-    event.words("category", &["network"]);
-    event.key("type");
-    let has_details = entry.http.is_some() || entry.ssh.is_some() || entry.details.is_some();
+    event.constant(
+        r#""kind":"event","module":"spip","dataset":"spip.session","category":["network"],"type":["connection","start","end""#,
+    );
+    if entry.http.is_some() || entry.ssh.is_some() || entry.details.is_some() {
+        event.constant(r#","protocol""#);
+    }
     let rejected = close_reason == "rejected";
-    let types = ["connection", "start", "end", "protocol", "denied"];
-    let used: Vec<&str> = types
-        .into_iter()
-        .filter(|word| (*word != "protocol" || has_details) && (*word != "denied" || rejected))
-        .collect();
-    list(event.out, &used, |out, word| crate::json::string(out, word));
+    event.constant(if rejected { r#","denied"]"# } else { "]" });
     event.text("action", close_reason);
-    event.word("module", "spip");
-    event.word("dataset", "spip.session");
     event.key("id");
     uuid(event.out, session_id);
     event.time("start", *accepted_us);
@@ -125,9 +123,7 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
 
 /// Writes `ecs.version`.
 pub(super) fn version(record: &mut Members<'_>) {
-    let mut ecs = record.nested("ecs");
-    ecs.word("version", VERSION);
-    ecs.close();
+    record.constant(concat!(r#","ecs":{"version":""#, version!(), r#""}"#));
 }
 
 /// Appends a UUID as a string.

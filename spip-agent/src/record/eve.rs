@@ -54,10 +54,9 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
     let mut event = Members::open(out);
     time(&mut event, "timestamp", *accepted_us);
     event.number("flow_id", flow_id(session_id));
-    event.word("event_type", "flow");
     event.endpoint("src_ip", "src_port", *source);
     event.endpoint("dest_ip", "dest_port", *destination);
-    event.word("proto", "TCP");
+    event.constant(r#","event_type":"flow","proto":"TCP""#);
     event.word("app_proto", app_proto(entry));
     event.text("community_id", community_id);
     event.text("host", name);
@@ -97,8 +96,7 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
             _ => "forced",
         },
     );
-    flow.flag("alerted", false);
-    flow.close();
+    flow.constant(r#","alerted":false}"#);
 
     let mut spip = event.nested("spip");
     own::common(entry, Lacks::BodyBytes, &mut spip);
