@@ -20,7 +20,7 @@ use crate::deadline::Watch;
 use crate::limits::Limits;
 use crate::origin;
 use crate::record::Moment;
-use crate::registry::Registry;
+use crate::registry::{self, Registry};
 use crate::rejections::Rejections;
 use crate::session::{self, Engine, Guard};
 
@@ -39,6 +39,8 @@ const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
 pub struct Door {
     /// What admitted sessions share.
     pub engine: Arc<Engine>,
+    /// The open sessions of each worker.
+    pub registries: Vec<Registry>,
     /// Who is admitted.
     pub limits: Limits,
     /// Whether the longest idle session ends for a newcomer when all places are taken. So it is where the descriptors
@@ -110,7 +112,7 @@ fn accept_batch(listener: &OwnedFd, door: &Arc<Door>, registry: &Registry) -> io
             Err(Errno::EAGAIN) => return Ok(Batch::Empty { accepted }),
             Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
                 door.shortages.fetch_add(1, Ordering::Relaxed);
-                let _ = registry.make_room();
+                let _ = registry::make_room(&door.registries);
                 return Ok(Batch::Shortage);
             }
             Err(error @ (Errno::EBADF | Errno::EFAULT | Errno::EINVAL | Errno::ENOTSOCK | Errno::EOPNOTSUPP)) => {
@@ -128,7 +130,7 @@ fn accept_batch(listener: &OwnedFd, door: &Arc<Door>, registry: &Registry) -> io
 fn admit(socket: OwnedFd, peer: SocketAddr, door: &Arc<Door>, registry: &Registry) {
     let accepted = Moment::now();
     let engine = &door.engine;
-    let make_room = || door.makes_room && registry.make_room();
+    let make_room = || door.makes_room && registry::make_room(&door.registries);
     let permit = match door.limits.admit(peer.ip(), accepted.steady, make_room) {
         Ok(permit) => permit,
         Err(limit) => {

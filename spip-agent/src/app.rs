@@ -3,6 +3,7 @@
 
 use std::io;
 use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -17,12 +18,15 @@ use tokio::sync::watch;
 use crate::accept::{self, Door};
 use crate::budget::Budget;
 use crate::config::{Config, EbpfMode};
-use crate::ebpf::{self, Attached};
+use crate::ebpf::{self, Attached, Origins};
 use crate::limits::Limits;
 use crate::listen::{self, Listeners};
 use crate::messages;
 use crate::record::Sensor;
+use crate::registry::Registry;
 use crate::rejections::Rejections;
+use crate::sandbox;
+use crate::scans::{self, Scans};
 use crate::session::Engine;
 use crate::signals::Signals;
 use crate::tls::TlsServer;
@@ -63,6 +67,10 @@ pub fn run(config: &Config, warnings: &[String], options: Options) -> Result<()>
     // What the operator asks of the kernel side must pass; until here it would be the loader's own messages.
     let kernel_level = options.ebpf_log.map_or(log::LevelFilter::Off, |level| level.to_level_filter());
     log::set_max_level(kernel_level.max(log::LevelFilter::Info));
+    if let Err(error) = agent.give_up(config) {
+        let _summary = writer.spawn()?.finish(Instant::now() + config.timeouts.drain);
+        return Err(error);
+    }
     let writer = writer.spawn()?;
     let served = agent.serve(config);
     log::info!(target: "agent", "stopped");
@@ -99,8 +107,26 @@ impl Agent {
             config = config.to_toml().as_str();
             "starting");
         let tls = config.tls.enabled.then(|| TlsServer::new(&config.tls)).transpose()?;
-        let door = Arc::new(door(config, log.clone(), attached.as_ref(), tls, sessions));
+        let door = Arc::new(door(config, log.clone(), attached.as_ref(), tls, sessions, listeners.sockets.len()));
         Ok(Self { door, listeners, attached, signals: Some(signals) })
+    }
+
+    /// Gives up what is not needed any more. Threads that are started after this inherit it.
+    fn give_up(&self, config: &Config) -> Result<()> {
+        let origins = self.door.engine.origins.as_ref();
+        let files = config.tls.certificate.iter().flat_map(|files| [&files.chain, &files.key]);
+        let log = config.log.file.as_deref();
+        let needs = sandbox::Needs {
+            config: &config.sandbox,
+            readable: files.cloned().collect(),
+            writable: log.map(directory_of).into_iter().collect(),
+            owned: log.map(Path::to_owned).into_iter().collect(),
+            reads_maps: &|| origins.is_some_and(Origins::can_look_up),
+        };
+        let steps = sandbox::enter(&needs)?;
+        let steps: Vec<_> = steps.iter().map(ToString::to_string).collect();
+        log::info!(target: "sandbox", steps = steps.join("; ").as_str(); "gave up what is not needed any more");
+        Ok(())
     }
 
     /// Serves until a signal, or until something breaks that cannot be mended.
@@ -119,16 +145,47 @@ impl Agent {
             };
             signals.spawn(stop, reload).context("cannot start the signal thread")?;
         }
+        let scans = self.watch_scans(config).context("cannot start the thread of the scans")?;
         let mut threads = Vec::new();
-        for (number, listener) in self.listeners.sockets.drain(..).enumerate() {
+        let workers = self.listeners.sockets.drain(..).zip(self.door.registries.clone());
+        for (number, (listener, registry)) in workers.enumerate() {
             let door = Arc::clone(&self.door);
-            let worker = Worker { number, listener, door, stop: stopped.clone(), drain: config.timeouts.drain };
+            let drain = config.timeouts.drain;
+            let worker = Worker { number, listener, registry, door, stop: stopped.clone(), drain };
             threads.push(worker.spawn().context("cannot start a worker")?);
         }
         let service = spawn_service(config, &self.door, &stop, stopped).context("cannot start the service thread")?;
         log::info!(target: "agent", listen = self.listeners.address.to_string(); "ready");
-        join(threads, service, &stop)
+        let served = join(threads, service, &stop);
+        if let Some(scans) = scans {
+            // Nothing is accepted any more, so what is half-open now stays so.
+            let _ = scans.finish(Instant::now() + config.timeouts.drain);
+        }
+        served
     }
+
+    /// Starts to watch for scans, where the kernel side tells of them.
+    fn watch_scans(&self, config: &Config) -> io::Result<Option<Scans>> {
+        let Some(events) = self.attached.as_ref().and_then(Attached::take_events) else {
+            return Ok(None);
+        };
+        let engine = &self.door.engine;
+        let capacity = usize::try_from(config.ebpf.syn_entries).unwrap_or(usize::MAX);
+        let setting = scans::Setting {
+            events,
+            sensor: engine.sensor.clone(),
+            log: engine.log.clone(),
+            config: config.scans,
+            capacity: NonZeroUsize::new(capacity).unwrap_or(NonZeroUsize::MIN),
+        };
+        Scans::spawn(setting).map(Some)
+    }
+}
+
+/// The directory that a file is in, as an absolute path.
+fn directory_of(file: &Path) -> PathBuf {
+    let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    file.parent().unwrap_or(Path::new("/")).to_owned()
 }
 
 /// SIGHUP: the log is opened again, the operator's certificate is read again.
@@ -213,6 +270,7 @@ fn door(
     attached: Option<&Attached>,
     tls: Option<TlsServer>,
     sessions: usize,
+    workers: usize,
 ) -> Door {
     let engine = Engine {
         sensor: Sensor {
@@ -230,6 +288,7 @@ fn door(
     };
     Door {
         engine: Arc::new(engine),
+        registries: (0..workers).map(|_| Registry::default()).collect(),
         limits: Limits::new(&config.limits, sessions),
         makes_room: config.limits.sessions.is_none(),
         rejections: Rejections::default(),
@@ -244,7 +303,13 @@ fn attach(config: &Config, listeners: &Listeners, options: Options) -> Result<Op
         log::info!(target: "ebpf", reason = "ebpf = \"off\""; "eBPF is off: destinations come from connection tracking");
         return Ok(None);
     }
-    let request = ebpf::Request { config: &config.ebpf, listener: listeners.address, log_level: options.ebpf_log };
+    let request = ebpf::Request {
+        config: &config.ebpf,
+        listener: listeners.address,
+        sockets: &listeners.sockets,
+        scans: config.scans.enabled,
+        log_level: options.ebpf_log,
+    };
     match ebpf::start(&request) {
         Ok(attached) => {
             attached.announce();

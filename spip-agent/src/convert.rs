@@ -46,6 +46,17 @@ pub enum Target {
     Zeek,
 }
 
+impl Target {
+    /// The format of the log that it is; `None` for Zeek's.
+    fn format(self) -> Option<Format> {
+        match self {
+            Self::Ecs => Some(Format::Ecs),
+            Self::Eve => Some(Format::Eve),
+            Self::Zeek => None,
+        }
+    }
+}
+
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
@@ -64,7 +75,7 @@ pub struct Request {
 pub struct Outcome {
     /// Records written.
     pub records: u64,
-    /// System messages that were left out.
+    /// System messages that were left out, and scans where the format knows connections only.
     pub messages: u64,
     /// Lines that were no records.
     pub bad_lines: u64,
@@ -182,17 +193,26 @@ impl Conversion {
         if line.iter().all(u8::is_ascii_whitespace) {
             return Ok(Ok(()));
         }
-        let entry = match read::line(line) {
-            Ok(Line::Session(entry)) => entry,
+        self.line.clear();
+        match read::line(line) {
+            Ok(Line::Session(entry)) => encode(self.to, &entry, &mut self.line),
+            Ok(Line::Scan(scan)) => match self.to.format() {
+                Some(format) => {
+                    scan.encode(format, &mut self.line);
+                    end(format, scan.seq, &mut self.line);
+                }
+                None => {
+                    self.outcome.messages += 1;
+                    return Ok(Ok(()));
+                }
+            },
             Ok(Line::Other(kind)) if kind == "log" => {
                 self.outcome.messages += 1;
                 return Ok(Ok(()));
             }
             Ok(Line::Other(kind)) => return Ok(Err(format!("records of type {kind} have no form in this format"))),
             Err(error) => return Ok(Err(error.to_string())),
-        };
-        self.line.clear();
-        encode(self.to, &entry, &mut self.line);
+        }
         self.output.write(&self.line)?;
         self.outcome.records += 1;
         Ok(Ok(()))
@@ -232,7 +252,7 @@ impl Conversion {
         let Outcome { records, messages, bad_lines, bad_files, .. } = self.outcome;
         if self.progress.is_shown() || !self.outcome.is_complete() {
             let text = format!(
-                "{records} records converted; {messages} system messages, {bad_lines} lines and {bad_files} files left out"
+                "{records} records converted; {messages} messages and scans, {bad_lines} lines and {bad_files} files left out"
             );
             self.say(&text);
         }
@@ -242,17 +262,21 @@ impl Conversion {
 
 /// Appends the whole line of `entry`, its end included.
 fn encode(to: Target, entry: &Entry<'_>, out: &mut Vec<u8>) {
-    let format = match to {
-        Target::Ecs => Format::Ecs,
-        Target::Eve => Format::Eve,
-        Target::Zeek => {
+    match to.format() {
+        Some(format) => {
+            format.encode(entry, out);
+            end(format, entry.seq, out);
+        }
+        None => {
             zeek::encode(entry, out);
             out.push(b'\n');
-            return;
         }
-    };
-    format.encode(entry, out);
-    match entry.seq {
+    }
+}
+
+/// Ends a line as the log does.
+fn end(format: Format, seq: Option<u64>, out: &mut Vec<u8>) {
+    match seq {
         Some(seq) => out.extend_from_slice(format.tail().write(&mut [0; Tail::BYTES], seq)),
         None => {
             out.extend_from_slice(format.tail().end.as_bytes());

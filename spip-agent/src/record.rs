@@ -8,6 +8,7 @@ pub mod flat;
 mod object;
 mod own;
 pub mod read;
+pub mod scan;
 pub(crate) mod system;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -8,7 +8,7 @@ use toml::Value;
 
 use crate::record::Format;
 
-use super::{Compress, Config, EbpfMode, Fsync};
+use super::{Compress, Config, EbpfMode, Fsync, SandboxMode};
 
 impl Config {
     /// The configuration as TOML. What is derived at the start stands there as a comment.
@@ -25,7 +25,8 @@ struct Page(String);
 
 impl Page {
     fn config(&mut self, config: &Config) -> fmt::Result {
-        let Config { name, listen, log, tls, ebpf, timeouts, limits, exclude_ports, community_id_seed } = config;
+        let Config { name, listen, log, tls, ebpf, timeouts, limits, scans, exclude_ports, community_id_seed, sandbox } =
+            config;
         self.key("name", text(name))?;
         self.key("ip", text(&listen.ip().to_string()))?;
         self.key("port", listen.port())?;
@@ -89,6 +90,23 @@ impl Page {
         self.key("ebpf_syn_entries", ebpf.syn_entries)?;
         self.key("ebpf_origin_entries", ebpf.origin_entries)?;
 
+        self.heading("privileges")?;
+        self.key(
+            "sandbox",
+            text(match sandbox.mode {
+                SandboxMode::Auto => "auto",
+                SandboxMode::Required => "required",
+                SandboxMode::Off => "off",
+            }),
+        )?;
+        self.name("user", sandbox.user.as_deref(), "the one that starts the agent")?;
+        self.name("group", sandbox.group.as_deref(), "the user's own")?;
+
+        self.heading("scans")?;
+        self.key("scans", scans.enabled)?;
+        self.key("scan_timeout_seconds", seconds(scans.timeout))?;
+        self.key("scan_interval_seconds", seconds(scans.interval))?;
+
         self.heading("time")?;
         self.key("first_byte_timeout_seconds", seconds(timeouts.first_byte))?;
         self.key("read_timeout_seconds", seconds(timeouts.idle))?;
@@ -120,6 +138,13 @@ impl Page {
 
     fn absent(&mut self, key: &str, instead: &str) -> fmt::Result {
         writeln!(self.0, "# {key}: {instead}")
+    }
+
+    fn name(&mut self, key: &str, name: Option<&str>, instead: &str) -> fmt::Result {
+        match name {
+            Some(name) => self.key(key, text(name)),
+            None => self.absent(key, instead),
+        }
     }
 
     fn path(&mut self, key: &str, path: Option<&Path>, instead: &str) -> fmt::Result {

@@ -62,9 +62,7 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
     let mut record = Members::open(out);
     record.time("@timestamp", *accepted_us);
     version(&mut record);
-    record.constant(r#","observer":{"type":"sensor","product":"spip""#);
-    record.text("name", name);
-    record.constant("}");
+    observer(name, &mut record);
     let server_name = tls.as_ref().and_then(|tls| tls.hello.as_ref()?.server_name.as_deref());
     side(record.nested("source"), *source, *bytes_in, None);
     side(record.nested("destination"), *destination, *bytes_out, server_name);
@@ -119,6 +117,13 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
     event.number("duration", duration_us.saturating_mul(1000));
     let failed = rejected || close_reason == "aborted" || tls.as_ref().is_some_and(|tls| tls.error.is_some());
     event.word("outcome", if failed { "failure" } else { "success" });
+}
+
+/// Writes who saw it.
+pub(super) fn observer(name: &str, record: &mut Members<'_>) {
+    record.constant(r#","observer":{"type":"sensor","product":"spip""#);
+    record.text("name", name);
+    record.constant("}");
 }
 
 /// Writes `ecs.version`.

@@ -21,7 +21,7 @@ use spip_common::Syn;
 use uuid::Uuid;
 
 use super::read::Value;
-use super::{CloseReason, Sensor, Session};
+use super::{CloseReason, Sensor, Session, flat};
 use crate::protocol::credentials::Credential;
 use crate::protocol::http::Http;
 use crate::protocol::ssh::Ssh;
@@ -139,7 +139,12 @@ impl PartialEq for Details {
 #[derive(Clone, Debug)]
 pub enum SynFacts<'a> {
     /// Seen.
-    Seen(&'a Syn),
+    Seen {
+        /// The packet.
+        syn: &'a Syn,
+        /// Where its sender sent it, before any translation.
+        destination: SocketAddr,
+    },
     /// Read from a line.
     Read(Value),
 }
@@ -160,7 +165,7 @@ impl SynFacts<'_> {
     /// Appends the object.
     pub fn write(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Seen(syn) => super::flat::encode_syn(syn, out),
+            Self::Seen { syn, destination } => flat::encode_syn(syn, flat::tools(syn, *destination), out),
             Self::Read(value) => crate::json::value(out, value),
         }
     }
@@ -248,7 +253,7 @@ impl<'a> Entry<'a> {
             details: None,
             credentials: Vec::new(),
             tls: tls_of(&session.tls),
-            syn: origin.syn.as_ref().map(SynFacts::Seen),
+            syn: origin.syn.as_ref().map(|syn| SynFacts::Seen { syn, destination }),
             seq: None,
         };
         if !kept.is_empty() {

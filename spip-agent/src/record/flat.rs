@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::io::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
@@ -15,7 +15,7 @@ use super::entry::{Entry, HelloText, TlsFacts};
 use super::{SCHEMA, Tail};
 use crate::json;
 use crate::protocol::http::Http;
-use crate::protocol::syn;
+use crate::protocol::syn::{Signature, SynOptions, Tool, Tools};
 use crate::tls::PresentedCertificate;
 
 /// How the log ends a record.
@@ -212,9 +212,19 @@ fn encode_certificate(certificate: &PresentedCertificate, object: &mut Object<'_
     object.out.push(b'}');
 }
 
-/// Appends what a SYN says, the same object in every format.
-pub(super) fn encode_syn(syn: &Syn, out: &mut Vec<u8>) {
-    let options = syn::SynOptions::parse(syn.options());
+/// The tools that a SYN shows to whom it was sent: a SYN that was saved after address translation has another
+/// destination than its sender wrote.
+pub(super) fn tools(syn: &Syn, destination: SocketAddr) -> Tools {
+    let address = match destination.ip() {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    };
+    Tools::of(&Syn { destination: address.octets(), destination_port: destination.port(), ..*syn })
+}
+
+/// Appends what a SYN says, the same object in every format, of sessions and scans.
+pub(super) fn encode_syn(syn: &Syn, tools: Tools, out: &mut Vec<u8>) {
+    let options = SynOptions::parse(syn.options());
     let mut object = Object { out };
     object.out.extend_from_slice(b"{\"ttl\":");
     json::number(object.out, syn.ttl);
@@ -231,6 +241,21 @@ pub(super) fn encode_syn(syn: &Syn, out: &mut Vec<u8>) {
     object.out.push(b'"');
     options.muonfp(syn.window).write_to(object.out);
     object.out.push(b'"');
+    object.key("p0f");
+    object.out.push(b'"');
+    Signature(syn).write_to(object.out);
+    object.out.push(b'"');
+    if !tools.is_empty() {
+        object.key("tools");
+        object.out.push(b'[');
+        for (index, tool) in tools.iter().enumerate() {
+            if index > 0 {
+                object.out.push(b',');
+            }
+            json::string(object.out, Tool::name(tool));
+        }
+        object.out.push(b']');
+    }
     object.out.push(b'}');
 }
 

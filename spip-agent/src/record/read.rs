@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
 use super::entry::{Details, Entry, HelloText, Repetition, SshFacts, SynFacts, Text, TlsFacts, endpoint};
+use super::scan::ScanEntry;
 use crate::protocol;
 use crate::protocol::credentials::{CREDENTIALS, Credential};
 use crate::protocol::http::Http;
@@ -27,6 +28,8 @@ pub const MAX_VALUES: usize = 16 * 1024;
 pub enum Line<'a> {
     /// The record of a session.
     Session(Box<Entry<'a>>),
+    /// The record of a scan.
+    Scan(ScanEntry),
     /// A record of another type (`record_type`), such as a system message.
     Other(String),
 }
@@ -38,6 +41,7 @@ pub enum Line<'a> {
 pub fn line(line: &[u8]) -> Result<Line<'_>, serde_json::Error> {
     let keys: Keys<'_> = serde_json::from_slice(line)?;
     match keys.record_type {
+        Some(kind) if kind == "scan" => ScanEntry::read(line).map(Line::Scan),
         Some(kind) => Ok(Line::Other(kind)),
         None => keys.into_entry().map(|entry| Line::Session(Box::new(entry))),
     }
@@ -288,7 +292,7 @@ fn need<T>(value: Option<T>, key: &str) -> Result<T, serde_json::Error> {
     value.ok_or_else(|| wrong(&format!("{key} is missing: not a record of {}", super::SCHEMA)))
 }
 
-fn wrong(text: &str) -> serde_json::Error {
+pub(super) fn wrong(text: &str) -> serde_json::Error {
     serde_json::Error::custom(text)
 }
 
@@ -485,9 +489,8 @@ impl<'de> Visitor<'de> for Bounded<'_> {
     }
 }
 
-/// Reads a line as it is, keys that come twice included.
-#[cfg(test)]
+/// Reads any JSON, keys that come twice included, of at most [`MAX_VALUES`] values.
 pub(super) fn any(line: &[u8]) -> Result<Value, serde_json::Error> {
-    let mut budget = usize::MAX;
+    let mut budget = MAX_VALUES;
     Bounded(&mut budget).deserialize(&mut serde_json::Deserializer::from_slice(line))
 }
