@@ -3,6 +3,7 @@
 
 use std::io;
 use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -16,15 +17,16 @@ use tokio::sync::watch;
 
 use crate::accept::{self, Door};
 use crate::budget::Budget;
-use crate::config::{Config, EbpfMode};
-use crate::ebpf::{self, Attached};
+use crate::config::{Config, EbpfMode, SteeringMode};
+use crate::ebpf::{self, Attached, PinnedSteering};
 use crate::limits::Limits;
-use crate::listen::{self, Listeners};
+use crate::listen::{self, Listeners, Sharing};
 use crate::messages;
 use crate::record::Sensor;
 use crate::rejections::Rejections;
 use crate::session::Engine;
 use crate::signals::Signals;
+use crate::steering::{Steering, Watch};
 use crate::tls::TlsServer;
 use crate::worker::Worker;
 use crate::writer;
@@ -32,14 +34,19 @@ use crate::writer;
 /// Descriptors that sessions may not have: listeners, maps, logs, runtimes, and the certificates of a reload.
 const RESERVED_DESCRIPTORS: u64 = 100;
 
+/// How long an agent that is stopped accepts connections whose handshake had begun, when the next ones are held anyway.
+const HANDSHAKES: Duration = Duration::from_millis(300);
+
 /// How often errors of accept are reported, when there were any.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What the command line adds to the configuration.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Level of the kernel side's own messages.
     pub ebpf_log: Option<log::Level>,
+    /// The configuration file, which is read again on SIGHUP.
+    pub path: PathBuf,
 }
 
 /// Runs the agent until it is told to stop.
@@ -52,6 +59,7 @@ pub fn run(config: &Config, warnings: &[String], options: Options) -> Result<()>
     for warning in warnings {
         log::warn!(target: "config", "{warning}");
     }
+    let kernel_level = options.ebpf_log;
     let mut agent = match Agent::prepare(config, &log, options) {
         Ok(agent) => agent,
         Err(error) => {
@@ -61,7 +69,7 @@ pub fn run(config: &Config, warnings: &[String], options: Options) -> Result<()>
         }
     };
     // What the operator asks of the kernel side must pass; until here it would be the loader's own messages.
-    let kernel_level = options.ebpf_log.map_or(log::LevelFilter::Off, |level| level.to_level_filter());
+    let kernel_level = kernel_level.map_or(log::LevelFilter::Off, |level| level.to_level_filter());
     log::set_max_level(kernel_level.max(log::LevelFilter::Info));
     let writer = writer.spawn()?;
     let served = agent.serve(config);
@@ -82,15 +90,25 @@ struct Agent {
     listeners: Listeners,
     /// The kernel side works until this is dropped.
     attached: Option<Attached>,
+    /// Present where connections are steered.
+    steering: Option<(Steering, Option<PinnedSteering>)>,
     signals: Option<Signals>,
+    /// The configuration file.
+    path: PathBuf,
 }
 
 impl Agent {
     fn prepare(config: &Config, log: &writer::Log, options: Options) -> Result<Self> {
         let descriptors = raise_descriptor_limit();
         let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let listeners = listen::open(config.listen, workers)?;
-        let attached = attach(config, &listeners, options)?;
+        let steered = config.steering.mode == SteeringMode::SkLookup;
+        let takes_over = steered && config.steering.pin_links && ebpf::pinned_link(&config.ebpf.pin_path).is_some();
+        let listeners = listen::open(config.listen, workers, Sharing { steered, takes_over })?;
+        let mut attached = attach(config, &listeners, takes_over, &options)?;
+        let steering = match &mut attached {
+            Some(attached) if steered => Some(steer(config, &listeners, attached)?),
+            _ => None,
+        };
         let sessions = session_limit(config, descriptors, workers)?;
         let signals = Signals::block().context("cannot block signals")?;
         log::info!(target: "agent",
@@ -100,7 +118,16 @@ impl Agent {
             "starting");
         let tls = config.tls.enabled.then(|| TlsServer::new(&config.tls)).transpose()?;
         let door = Arc::new(door(config, log.clone(), attached.as_ref(), tls, sessions));
-        Ok(Self { door, listeners, attached, signals: Some(signals) })
+        Ok(Self { door, listeners, attached, steering, signals: Some(signals), path: options.path })
+    }
+
+    /// Starts to keep steering current. An agent that is relieved stops as if it had been told to.
+    fn watch_steering(&mut self, stop: &Arc<watch::Sender<bool>>) -> io::Result<Option<Watch>> {
+        let Some((steering, pinned)) = self.steering.take() else { return Ok(None) };
+        let stop = Arc::clone(stop);
+        let relieved = move || drop(stop.send_replace(true));
+        // What a service manager holds goes on listening without the agent.
+        Watch::spawn(steering, pinned, !self.listeners.passed, relieved).map(Some)
     }
 
     /// Serves until a signal, or until something breaks that cannot be mended.
@@ -110,11 +137,17 @@ impl Agent {
         }
         let (stop, stopped) = watch::channel(false);
         let stop = Arc::new(stop);
+        let steering = self.watch_steering(&stop).context("cannot start the steering thread")?.map(Arc::new);
         if let Some(signals) = self.signals.take() {
             let (on_stop, engine) = (Arc::clone(&stop), Arc::clone(&self.door.engine));
-            let reload = move || reload(&engine);
+            let (path, reloaded, handed) = (self.path.clone(), steering.clone(), steering.clone());
+            let reload = move || reload(&engine, reloaded.as_deref(), &path);
             let stop = move |signal: Signal| {
                 log::info!(target: "agent", signal = signal.as_str(); "stopping");
+                if handed.as_ref().is_some_and(|steering| steering.hand_over()) {
+                    // Handshakes that have begun end here, and their connections are accepted.
+                    thread::sleep(HANDSHAKES);
+                }
                 on_stop.send_replace(true);
             };
             signals.spawn(stop, reload).context("cannot start the signal thread")?;
@@ -131,9 +164,18 @@ impl Agent {
     }
 }
 
-/// SIGHUP: the log is opened again, the operator's certificate is read again.
-fn reload(engine: &Engine) {
+/// SIGHUP: the log is opened again, the operator's certificate is read again, and what the file says of steering holds.
+fn reload(engine: &Engine, steering: Option<&Watch>, path: &Path) {
     engine.log.reopen();
+    if let Some(steering) = steering {
+        match Config::load(path) {
+            Ok(loaded) => steering.reload(loaded.config),
+            Err(error) => {
+                let reason = error.to_string();
+                log::error!(target: "steering", reason = reason.as_str(); "exclusions stay as they are");
+            }
+        }
+    }
     match engine.tls.as_ref().map(TlsServer::reload).transpose() {
         Ok(_) => log::info!(target: "agent", "reopened the log and read the certificate again"),
         Err(error) => {
@@ -233,13 +275,47 @@ fn door(
     }
 }
 
+/// Begins to steer; what cannot be had then is the end, because nothing would arrive.
+fn steer(
+    config: &Config,
+    listeners: &Listeners,
+    attached: &mut Attached,
+) -> Result<(Steering, Option<PinnedSteering>)> {
+    const REMEDY: &str =
+        "steering = \"sk_lookup\" cannot be had; mend that, or set steering = \"redirect\" and use rules";
+    let pin = config.steering.pin_links;
+    if pin && attached.pins().is_none() && ebpf::pinned_link(&config.ebpf.pin_path).is_none() {
+        let reason = attached.description().pins.missing().unwrap_or("there is no directory").to_owned();
+        return Err(anyhow::anyhow!(reason).context("pin_links = true needs bpf_pin_path"));
+    }
+    if !config.steering.interfaces.is_empty() && !attached.knows_link() {
+        bail!("steer_interfaces needs Linux 5.17: leave it out, or set steer_prefixes instead");
+    }
+    let maps = attached.take_steer_maps().context(REMEDY)?;
+    let steering = Steering::prepare(config, maps, &listeners.sockets, config.listen).context(REMEDY)?;
+    let pinned = attached.steer(&config.ebpf.pin_path, pin).context(REMEDY)?;
+    let link = pinned.as_ref().map(|pinned| pinned.path().display().to_string()).unwrap_or_default();
+    let (ipv4, ipv6) = listeners.families;
+    log::info!(target: "steering", ipv4 = ipv4, ipv6 = ipv6, exclusions = steering.exclusions().as_str(),
+        steer_loopback = config.steering.loopback, pinned_link = link.as_str();
+        "every port is steered to the agent, except the exclusions");
+    Ok((steering, pinned))
+}
+
 /// Attaches the kernel side as the configuration wants it; says what it does, or why it is not there.
-fn attach(config: &Config, listeners: &Listeners, options: Options) -> Result<Option<Attached>> {
+fn attach(config: &Config, listeners: &Listeners, takes_over: bool, options: &Options) -> Result<Option<Attached>> {
     if config.ebpf.mode == EbpfMode::Off {
         log::info!(target: "ebpf", reason = "ebpf = \"off\""; "eBPF is off: destinations come from connection tracking");
         return Ok(None);
     }
-    let request = ebpf::Request { config: &config.ebpf, listener: listeners.address, log_level: options.ebpf_log };
+    let steered = config.steering.mode == SteeringMode::SkLookup;
+    let steering = steered.then(|| ebpf::SteerRequest {
+        sockets: u32::try_from(listeners.sockets.len()).unwrap_or(u32::MAX),
+        seed: uuid::Uuid::new_v4().as_fields().0,
+        takes_over: takes_over.then(|| config.ebpf.pin_path.clone()),
+    });
+    let request =
+        ebpf::Request { config: &config.ebpf, listener: listeners.address, log_level: options.ebpf_log, steering };
     match ebpf::start(&request) {
         Ok(attached) => {
             attached.announce();
@@ -248,6 +324,10 @@ fn attach(config: &Config, listeners: &Listeners, options: Options) -> Result<Op
         Err(error) if config.ebpf.mode == EbpfMode::Required => {
             Err(error).context("ebpf = \"required\", and eBPF cannot be used")
         }
+        Err(error) if steered => Err(error).context(
+            "steering = \"sk_lookup\" cannot be had, and nothing would arrive; mend that, or set steering = \"redirect\" \
+             and use rules",
+        ),
         Err(error) => {
             log::warn!(target: "ebpf", reason = format!("{:#}", anyhow::Error::from(error));
                 "eBPF is not used: destinations come from connection tracking");

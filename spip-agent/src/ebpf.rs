@@ -8,6 +8,10 @@
 //! changes the machine beyond the lifetime of [`Attached`], except that pinned maps stay: after a crash they are used
 //! again, and removing the directory frees them.
 //!
+//! A third program, `steer`, leads connections to the listener where that is asked for: the maps are handed to whoever
+//! knows what goes in, and only then is the program attached. Without it such an agent has no connections, so there
+//! is no going on without it.
+//!
 //! Must be called in the listener's network namespace, and before capabilities are dropped; look-ups go on without.
 
 mod cgroup;
@@ -17,10 +21,11 @@ mod namespace;
 mod origins;
 mod packet_socket;
 mod pins;
+mod steer;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use aya::Ebpf;
@@ -31,6 +36,7 @@ use kernel_log::{Forwarder, KernelLog};
 pub use origins::{Origin, Origins};
 use packet_socket::PacketSocket;
 use pins::Pins;
+pub use steer::{PinnedSteering, SteerMaps};
 
 /// What the agent asks for.
 #[derive(Debug)]
@@ -41,6 +47,19 @@ pub struct Request<'a> {
     pub listener: SocketAddr,
     /// What the programs say of themselves; nothing by default.
     pub log_level: Option<log::Level>,
+    /// Steering, where it is asked for.
+    pub steering: Option<SteerRequest>,
+}
+
+/// What the agent asks for when connections are to be steered to it.
+#[derive(Debug)]
+pub struct SteerRequest {
+    /// How many sockets there are to choose from.
+    pub sockets: u32,
+    /// A number that strangers do not know.
+    pub seed: u32,
+    /// The directory of pins, when another agent is to be relieved that may still run.
+    pub takes_over: Option<PathBuf>,
 }
 
 /// Why the kernel side cannot be used. Each says what is missing, and what it takes.
@@ -63,6 +82,9 @@ pub enum Error {
     /// One program could not be attached, and eBPF is required.
     #[error("{0}")]
     Incomplete(String),
+    /// Connections cannot be steered.
+    #[error("{0}")]
+    Steering(String),
     /// The maps are not what they should be.
     #[error("cannot read the eBPF maps")]
     Maps(#[from] MapError),
@@ -110,12 +132,43 @@ pub struct Attached {
     counters: PerCpuArray<MapData, Counters>,
     kernel_log: Mutex<Option<KernelLog>>,
     forwarder: Mutex<Option<Forwarder>>,
+    /// Whether `steer` knows by which interface a packet came.
+    knows_link: bool,
+    /// Present where connections are to be steered.
+    steer: Option<Steer>,
     /// Holds programs and links.
-    _ebpf: Ebpf,
+    ebpf: Ebpf,
     /// Holds the observer.
     _socket: Option<PacketSocket>,
     /// Holds the directory of pins.
     _pins: Option<Pins>,
+}
+
+/// What there is of steering.
+struct Steer {
+    /// Until they are taken.
+    maps: Option<SteerMaps>,
+    /// The link, where it is to outlive the process.
+    pinned: Option<PinnedSteering>,
+    /// Where the maps are pinned.
+    directory: Option<PathBuf>,
+    /// Whether they stay there when the agent ends.
+    keep_pins: bool,
+}
+
+impl Drop for Steer {
+    fn drop(&mut self) {
+        // Exclusions that nobody keeps current would only mislead.
+        if let (Some(directory), false) = (&self.directory, self.keep_pins) {
+            steer::remove_maps(directory);
+        }
+    }
+}
+
+/// The link that an agent has pinned for this network namespace in `directory`, running or not.
+#[must_use]
+pub fn pinned_link(directory: &Path) -> Option<PathBuf> {
+    steer::pin_path(directory).ok().filter(|path| path.exists())
 }
 
 /// Loads and attaches the kernel side.
@@ -149,6 +202,46 @@ impl Attached {
     #[must_use]
     pub fn description(&self) -> &Description {
         &self.description
+    }
+
+    /// The maps of steering, to be filled; they can be had once.
+    #[must_use]
+    pub fn take_steer_maps(&mut self) -> Option<SteerMaps> {
+        self.steer.as_mut().and_then(|steer| steer.maps.take())
+    }
+
+    /// Whether `steer` knows by which interface a packet came (Linux 5.17).
+    #[must_use]
+    pub fn knows_link(&self) -> bool {
+        self.knows_link
+    }
+
+    /// Begins to steer, by the maps as they are now. With `pin`, the link is pinned in that directory and outlives the
+    /// process; one that is pinned there is replaced in either case.
+    ///
+    /// # Errors
+    /// The kernel refuses the link, or its pin.
+    pub fn steer(&mut self, directory: &Path, pin: bool) -> Result<Option<PinnedSteering>, Error> {
+        let path = steer::pin_path(directory).map_err(|error| Error::Steering(error.to_string()))?;
+        let pinned = steer::attach(&mut self.ebpf, pin.then_some(path.as_path())).map_err(Error::Steering)?;
+        if !pin {
+            // What an earlier agent with `pin_links` left has nobody behind it: the address could be bound.
+            let _ = steer::remove(&path);
+        }
+        if let Some(steer) = &mut self.steer {
+            steer.keep_pins = pin;
+            steer.pinned.clone_from(&pinned);
+        }
+        Ok(pinned)
+    }
+
+    /// The counters of steering are in maps that others have now; this is where those are pinned.
+    #[must_use]
+    pub fn pins(&self) -> Option<&Path> {
+        match &self.description.pins {
+            Part::Present(path) => Some(path),
+            Part::Missing(_) => None,
+        }
     }
 
     /// Says at start what the kernel side does: one message for what is there, one for each part that is missing.

@@ -12,6 +12,7 @@ pub mod config;
 pub mod ebpf;
 pub mod listen;
 pub mod signals;
+pub mod steering;
 pub mod worker;
 
 pub mod accept;

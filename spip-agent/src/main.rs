@@ -22,7 +22,7 @@ fn main() -> ExitCode {
                 Ok(loaded) => loaded,
                 Err(status) => return status,
             };
-            let options = Options { ebpf_log: ebpf_log.to_level() };
+            let options = Options { ebpf_log: ebpf_log.to_level(), path: config };
             match app::run(&loaded.config, &loaded.warnings, options) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {

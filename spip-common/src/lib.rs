@@ -20,9 +20,11 @@ extern crate std;
 pub mod counters;
 pub mod map;
 pub mod packet;
+pub mod steer;
 pub mod syn;
 
 pub use counters::Counters;
 pub use map::{Entry, SynKey};
 pub use packet::{Packet, Parsed, Refused, parse, parse_headers};
+pub use steer::SteerCounters;
 pub use syn::Syn;

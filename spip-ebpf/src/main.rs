@@ -14,6 +14,7 @@ mod connection;
 mod maps;
 mod skb;
 mod sock_ops;
+mod steer;
 mod syn_observer;
 
 /// Never called: nothing in the programs can panic, or the verifier would refuse them. The language asks for it.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::{Compress, Config, EbpfMode, Fsync};
+use super::{Compress, Config, EbpfMode, Fsync, Prefix, SteeringMode};
 
 impl Config {
     /// The configuration as TOML. What is derived at the start stands there as a comment.
@@ -23,7 +23,19 @@ struct Page(String);
 
 impl Page {
     fn config(&mut self, config: &Config) -> fmt::Result {
-        let Config { name, listen, log, tls, ebpf, timeouts, limits, exclude_ports, community_id_seed } = config;
+        let Config {
+            name,
+            listen,
+            log,
+            tls,
+            ebpf,
+            steering,
+            status_socket,
+            timeouts,
+            limits,
+            exclude_ports,
+            community_id_seed,
+        } = config;
         self.key("name", text(name))?;
         self.key("ip", text(&listen.ip().to_string()))?;
         self.key("port", listen.port())?;
@@ -78,6 +90,20 @@ impl Page {
         self.key("ebpf_syn_entries", ebpf.syn_entries)?;
         self.key("ebpf_origin_entries", ebpf.origin_entries)?;
 
+        self.heading("steering")?;
+        self.key(
+            "steering",
+            text(match steering.mode {
+                SteeringMode::Redirect => "redirect",
+                SteeringMode::SkLookup => "sk_lookup",
+            }),
+        )?;
+        self.key("steer_loopback", steering.loopback)?;
+        self.key("steer_prefixes", array(steering.prefixes.iter().map(Prefix::to_string)))?;
+        self.key("steer_interfaces", array(steering.interfaces.iter().cloned()))?;
+        self.key("pin_links", steering.pin_links)?;
+        self.key("status_socket", text(&status_socket.as_deref().unwrap_or(Path::new("off")).to_string_lossy()))?;
+
         self.heading("time")?;
         self.key("first_byte_timeout_seconds", seconds(timeouts.first_byte))?;
         self.key("read_timeout_seconds", seconds(timeouts.idle))?;
@@ -117,6 +143,10 @@ impl Page {
             None => self.absent(key, instead),
         }
     }
+}
+
+fn array(texts: impl Iterator<Item = String>) -> Value {
+    Value::Array(texts.map(Value::from).collect())
 }
 
 fn text(text: &str) -> Value {

@@ -1,0 +1,270 @@
+//! Steering by `sk_lookup`: what is left alone, kept current while the agent runs.
+//!
+//! The program in the kernel follows maps; this module decides what they say. It looks at the listening sockets of the
+//! namespace four times a second, so that a service that begins to listen has its port well within a second, and one that
+//! stops gives it up as soon. In between, and whenever the kernel cannot be asked, the last answer holds. The maps are
+//! filled before the program is attached: no service is cut off even for a moment.
+//!
+//! With `pin_links` the link outlives the agent. A heartbeat in the maps tells the program for how long a connection
+//! that finds no listener is to be held rather than refused: its client asks again a second later, and finds the next
+//! agent. When none comes, the heartbeat runs out and ports behave as before.
+
+mod listening;
+mod reasons;
+mod table;
+mod watch;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+use spip_common::steer::{Exclusion, Settings, SteerCounters};
+use thiserror::Error;
+
+use crate::config::{self, Config, Prefix};
+use crate::ebpf::{self, SteerMaps};
+use crate::rules::sockets::Sockets;
+
+use listening::Listening;
+pub use reasons::Reason;
+use table::{Own, Table};
+pub use watch::{Description, Watch};
+
+/// For how long after the last heartbeat connections are held. Enough for a restart; shorter than most clients' patience
+/// (Linux sends five SYNs within 31 seconds before it gives up after 63).
+pub const HOLD: Duration = Duration::from_secs(10);
+
+/// Why steering cannot be set up.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// Without it services would be cut off.
+    #[error("cannot find out who listens on this machine: {0}")]
+    Listening(#[source] std::io::Error),
+    /// The maps of the kernel side.
+    #[error("cannot fill the maps of steering")]
+    Maps(#[from] ebpf::Error),
+}
+
+/// Steering, prepared: the maps are filled, and nothing is attached yet.
+pub struct Steering {
+    maps: SteerMaps,
+    own: Own,
+    settings: config::Steering,
+    configured: Vec<(u16, u16)>,
+    ssh: BTreeSet<u16>,
+    /// Services as they are in the maps.
+    services: Vec<Listening>,
+    table: Table,
+    links: BTreeMap<String, u32>,
+    /// Until when connections are held; 0 for not at all.
+    hold_until_ns: u64,
+    /// Names of processes, as of the last time that something changed.
+    sockets: Option<Sockets>,
+}
+
+impl Steering {
+    /// Fills the maps: the listeners, who is left alone, and what is wanted.
+    ///
+    /// # Errors
+    /// The kernel does not tell who listens, or refuses to take it.
+    pub fn prepare(
+        config: &Config,
+        mut maps: SteerMaps,
+        listeners: &[OwnedFd],
+        address: SocketAddr,
+    ) -> Result<Self, Error> {
+        maps.set_sockets(listeners)?;
+        let own = Own { inodes: listeners.iter().filter_map(inode).collect(), address: Some(address) };
+        let mut steering = Self {
+            maps,
+            own,
+            settings: config::Steering { prefixes: Vec::new(), ..config.steering.clone() },
+            configured: Vec::new(),
+            ssh: BTreeSet::new(),
+            services: Vec::new(),
+            table: Table::default(),
+            links: BTreeMap::new(),
+            hold_until_ns: 0,
+            sockets: None,
+        };
+        steering.reload(config)?;
+        Ok(steering)
+    }
+
+    /// Takes over what a configuration says; also looks for the operator's SSH connections anew.
+    ///
+    /// # Errors
+    /// As [`Steering::prepare`]; what was changed before stays changed.
+    pub fn reload(&mut self, config: &Config) -> Result<(), Error> {
+        self.name_owners();
+        self.ssh = ssh_ports(std::env::var("SSH_CONNECTION").ok().as_deref(), self.sockets.as_ref());
+        self.configured.clone_from(&config.exclude_ports);
+        let services = self.find_services().map_err(Error::Listening)?;
+        self.exclude(services)?;
+        self.set_prefixes(&config.steering.prefixes)?;
+        self.settings.clone_from(&config.steering);
+        self.refresh_links()?;
+        self.write_settings()?;
+        Ok(())
+    }
+
+    /// Looks again who listens; true when that has changed.
+    ///
+    /// # Errors
+    /// The kernel does not tell, or refuses to take it.
+    pub fn refresh(&mut self) -> Result<bool, Error> {
+        self.refresh_links()?;
+        let services = self.find_services().map_err(Error::Listening)?;
+        if services == self.services {
+            return Ok(false);
+        }
+        self.exclude(services)?;
+        Ok(true)
+    }
+
+    /// From now on connections without a listener are held for [`HOLD`].
+    ///
+    /// # Errors
+    /// The kernel refuses to take it.
+    pub fn beat(&mut self) -> Result<(), Error> {
+        self.hold_until_ns = monotonic_ns().saturating_add(u64::try_from(HOLD.as_nanos()).unwrap_or(u64::MAX));
+        self.write_settings()
+    }
+
+    /// Sends no connection to this agent any more.
+    ///
+    /// # Errors
+    /// The kernel refuses to take it.
+    pub fn withdraw(&mut self) -> Result<(), Error> {
+        Ok(self.maps.clear_sockets()?)
+    }
+
+    /// Everything that is left alone.
+    #[must_use]
+    pub fn reasons(&self) -> Vec<Reason> {
+        reasons::reasons(&self.configured, &self.ssh, &self.services, self.sockets.as_ref())
+    }
+
+    /// The same in one line, for a message.
+    #[must_use]
+    pub fn exclusions(&self) -> String {
+        reasons::line(&self.reasons())
+    }
+
+    /// Looks up whose the services are. Costs a walk through all processes.
+    fn name_owners(&mut self) {
+        self.sockets = Sockets::read(Path::new("/proc")).ok();
+    }
+
+    /// What the program has done.
+    ///
+    /// # Errors
+    /// The kernel refuses to read the map.
+    pub fn counters(&self) -> Result<SteerCounters, Error> {
+        Ok(self.maps.counters()?)
+    }
+
+    fn find_services(&self) -> std::io::Result<Vec<Listening>> {
+        let mut found = listening::all()?;
+        found.retain(|found| !self.own.is(found));
+        Ok(found)
+    }
+
+    /// Brings the maps to what is to be left alone now. What is added comes first: at no moment is a service cut off
+    /// because another one ended.
+    fn exclude(&mut self, services: Vec<Listening>) -> Result<(), Error> {
+        let table = Table::new(&self.configured, &self.ssh, &services);
+        for endpoint in table.endpoints.difference(&self.table.endpoints) {
+            self.maps.set_endpoint(*endpoint, Some(Exclusion::SERVICE))?;
+        }
+        for (port, exclusion) in &table.ports {
+            if self.table.ports.get(port) != Some(exclusion) {
+                self.maps.set_port(*port, *exclusion)?;
+            }
+        }
+        for port in self.table.ports.keys().filter(|port| !table.ports.contains_key(port)) {
+            self.maps.set_port(*port, Exclusion::default())?;
+        }
+        for endpoint in self.table.endpoints.difference(&table.endpoints) {
+            self.maps.set_endpoint(*endpoint, None)?;
+        }
+        self.table = table;
+        self.services = services;
+        Ok(())
+    }
+
+    fn set_prefixes(&mut self, wanted: &[Prefix]) -> Result<(), Error> {
+        for prefix in wanted {
+            self.maps.set_prefix(prefix.mapped(), true)?;
+        }
+        for prefix in self.settings.prefixes.iter().filter(|prefix| !wanted.contains(prefix)) {
+            self.maps.set_prefix(prefix.mapped(), false)?;
+        }
+        Ok(())
+    }
+
+    /// Interfaces come and go, and come back with another index.
+    fn refresh_links(&mut self) -> Result<(), Error> {
+        let index = |name: &String| Some((name.clone(), nix::net::if_::if_nametoindex(name.as_str()).ok()?));
+        let links: BTreeMap<String, u32> = self.settings.interfaces.iter().filter_map(index).collect();
+        if links == self.links {
+            return Ok(());
+        }
+        for index in links.values() {
+            self.maps.set_link(*index, true)?;
+        }
+        for index in self.links.values().filter(|index| !links.values().any(|found| found == *index)) {
+            self.maps.set_link(*index, false)?;
+        }
+        self.links = links;
+        Ok(())
+    }
+
+    fn write_settings(&mut self) -> Result<(), Error> {
+        self.maps.set_settings(Settings {
+            hold_until_ns: self.hold_until_ns,
+            loopback: self.settings.loopback.into(),
+            prefixes: u32::try_from(self.settings.prefixes.len()).unwrap_or(u32::MAX),
+            links: (!self.settings.interfaces.is_empty()).into(),
+            padding: 0,
+        })?;
+        Ok(())
+    }
+}
+
+/// Local ports of SSH connections: of the session in which the agent was started, and of all that some sshd holds.
+fn ssh_ports(ssh_connection: Option<&str>, sockets: Option<&Sockets>) -> BTreeSet<u16> {
+    // Client address and port, then server address and port.
+    let own = ssh_connection.and_then(|text| text.split(' ').nth(3)).and_then(|port| port.parse().ok());
+    let open = sockets.map(|sockets| sockets.ssh_sessions.as_slice()).unwrap_or_default();
+    own.into_iter().chain(open.iter().copied()).collect()
+}
+
+/// The number of a socket, by which the kernel lists it.
+fn inode(socket: &OwnedFd) -> Option<u32> {
+    let found = nix::sys::stat::fstat(socket).ok()?;
+    debug_assert!(socket.as_raw_fd() >= 0);
+    u32::try_from(found.st_ino).ok()
+}
+
+/// The clock that the kernel side reads (`bpf_ktime_get_ns`).
+fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_operators_ssh_ports_come_from_the_session_and_from_open_connections() {
+        let sockets = Sockets { ssh_sessions: vec![2222], ..Sockets::default() };
+        let ports = ssh_ports(Some("192.0.2.7 50000 192.0.2.1 22"), Some(&sockets));
+        assert_eq!(ports, [22, 2222].into());
+        assert_eq!(ssh_ports(Some("nonsense"), None), BTreeSet::new());
+    }
+}
