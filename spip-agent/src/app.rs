@@ -105,10 +105,6 @@ impl Agent {
         let takes_over = steered && config.steering.pin_links && ebpf::pinned_link(&config.ebpf.pin_path).is_some();
         let listeners = listen::open(config.listen, workers, Sharing { steered, takes_over })?;
         let mut attached = attach(config, &listeners, takes_over, &options)?;
-        let steering = match &mut attached {
-            Some(attached) if steered => Some(steer(config, &listeners, attached)?),
-            _ => None,
-        };
         let sessions = session_limit(config, descriptors, workers)?;
         let signals = Signals::block().context("cannot block signals")?;
         log::info!(target: "agent",
@@ -117,6 +113,11 @@ impl Agent {
             config = config.to_toml().as_str();
             "starting");
         let tls = config.tls.enabled.then(|| TlsServer::new(&config.tls)).transpose()?;
+        // Last: whoever is relieved by this agent must not be relieved by one that then fails.
+        let steering = match &mut attached {
+            Some(attached) if steered => Some(steer(config, &listeners, attached)?),
+            _ => None,
+        };
         let door = Arc::new(door(config, log.clone(), attached.as_ref(), tls, sessions));
         Ok(Self { door, listeners, attached, steering, signals: Some(signals), path: options.path })
     }
@@ -125,7 +126,9 @@ impl Agent {
     fn watch_steering(&mut self, stop: &Arc<watch::Sender<bool>>) -> io::Result<Option<Watch>> {
         let Some((steering, pinned)) = self.steering.take() else { return Ok(None) };
         let stop = Arc::clone(stop);
-        let relieved = move || drop(stop.send_replace(true));
+        let relieved = move || {
+            stop.send_replace(true);
+        };
         // What a service manager holds goes on listening without the agent.
         Watch::spawn(steering, pinned, !self.listeners.passed, relieved).map(Some)
     }

@@ -101,28 +101,38 @@ pub fn steer(ctx: SkLookupContext) -> u32 {
     let Some(settings) = STEER_SETTINGS.get(0) else {
         return PASS;
     };
-    if let Some(counter) = left_alone(&lookup, &remote, &local, local_port, settings) {
-        count(counter);
+    if let Some(outcome) = left_alone(&lookup, &remote, &local, local_port, settings) {
+        count(outcome);
         return PASS;
     }
     let index = worker(STEER_SEED.load(), &remote, lookup.remote_port(), local_port, STEER_WORKERS.load());
     match STEER_SOCKETS.redirect_sk_lookup(&ctx, index, NO_REUSEPORT) {
-        Ok(()) => count(|counters| &mut counters.steered),
-        Err(CHOSEN) => count(|counters| &mut counters.chosen),
+        Ok(()) => count(Outcome::Steered),
+        Err(CHOSEN) => count(Outcome::Chosen),
         // SAFETY: the helper reads a clock.
         Err(_) if settings.hold_until_ns != 0 && unsafe { bpf_ktime_get_ns() } < settings.hold_until_ns => {
-            count(|counters| &mut counters.held);
+            count(Outcome::Held);
             return DROP;
         }
-        Err(_) => count(|counters| &mut counters.missed),
+        Err(_) => count(Outcome::Missed),
     }
     PASS
 }
 
-/// One of the counters.
-type Counter = fn(&mut SteerCounters) -> &mut u64;
+/// What becomes of a look-up; each has its counter.
+#[derive(Clone, Copy)]
+enum Outcome {
+    Steered,
+    Excluded,
+    Loopback,
+    Elsewhere,
+    OtherLink,
+    Chosen,
+    Missed,
+    Held,
+}
 
-/// Which counter says why the connection is none of the agent's; `None` when it is.
+/// Why the connection is none of the agent's; `None` when it is.
 #[inline(always)]
 fn left_alone(
     lookup: &Lookup,
@@ -130,35 +140,35 @@ fn left_alone(
     local: &[u8; 16],
     local_port: u32,
     settings: &Settings,
-) -> Option<Counter> {
+) -> Option<Outcome> {
     let exclusion = STEER_PORTS.get(local_port)?;
     if exclusion.everywhere != 0 {
-        return Some(|counters| &mut counters.excluded);
+        return Some(Outcome::Excluded);
     }
     let knows_link = STEER_KNOWS_LINK.load() != 0;
     let link = if knows_link { lookup.link() } else { 0 };
     let loopback = link == LOOPBACK_INTERFACE || is_same(remote, local) || is_loopback(remote);
     if loopback {
         if settings.loopback == 0 {
-            return Some(|counters| &mut counters.loopback);
+            return Some(Outcome::Loopback);
         }
         if exclusion.loopback != 0 {
-            return Some(|counters| &mut counters.excluded);
+            return Some(Outcome::Excluded);
         }
     }
     if exclusion.endpoints != 0 {
         let endpoint = Endpoint { address: *local, port: local_port };
         // SAFETY: only whether there is a value is asked.
         if unsafe { STEER_ENDPOINTS.get(&endpoint) }.is_some() {
-            return Some(|counters| &mut counters.excluded);
+            return Some(Outcome::Excluded);
         }
     }
     // SAFETY: only whether there is a value is asked.
     if settings.links != 0 && knows_link && !loopback && unsafe { STEER_LINKS.get(&link) }.is_none() {
-        return Some(|counters| &mut counters.other_link);
+        return Some(Outcome::OtherLink);
     }
     if settings.prefixes != 0 && STEER_PREFIXES.get(&Key::new(ADDRESS_BITS, *local)).is_none() {
-        return Some(|counters| &mut counters.elsewhere);
+        return Some(Outcome::Elsewhere);
     }
     None
 }
@@ -179,11 +189,21 @@ pub fn is_steered(local: &[u8; 16], local_port: u32) -> bool {
 }
 
 #[inline(always)]
-fn count(counter: Counter) {
+fn count(outcome: Outcome) {
     if let Some(counters) = STEER_COUNTERS.get_ptr_mut(0) {
         // SAFETY: the slot is this CPU's own, valid as long as the program runs, and nothing else holds a reference.
         let counters = unsafe { &mut *counters };
-        *counter(counters) += 1;
+        let counter = match outcome {
+            Outcome::Steered => &mut counters.steered,
+            Outcome::Excluded => &mut counters.excluded,
+            Outcome::Loopback => &mut counters.loopback,
+            Outcome::Elsewhere => &mut counters.elsewhere,
+            Outcome::OtherLink => &mut counters.other_link,
+            Outcome::Chosen => &mut counters.chosen,
+            Outcome::Missed => &mut counters.missed,
+            Outcome::Held => &mut counters.held,
+        };
+        *counter += 1;
     }
 }
 
