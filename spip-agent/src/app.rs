@@ -34,9 +34,6 @@ use crate::writer;
 /// Descriptors that sessions may not have: listeners, maps, logs, runtimes, and the certificates of a reload.
 const RESERVED_DESCRIPTORS: u64 = 100;
 
-/// How long an agent that is stopped accepts connections whose handshake had begun, when the next ones are held anyway.
-const HANDSHAKES: Duration = Duration::from_millis(300);
-
 /// How often errors of accept are reported, when there were any.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -129,8 +126,7 @@ impl Agent {
         let relieved = move || {
             stop.send_replace(true);
         };
-        // What a service manager holds goes on listening without the agent.
-        Watch::spawn(steering, pinned, !self.listeners.passed, relieved).map(Some)
+        Watch::spawn(steering, pinned, relieved).map(Some)
     }
 
     /// Serves until a signal, or until something breaks that cannot be mended.
@@ -143,14 +139,10 @@ impl Agent {
         let steering = self.watch_steering(&stop).context("cannot start the steering thread")?.map(Arc::new);
         if let Some(signals) = self.signals.take() {
             let (on_stop, engine) = (Arc::clone(&stop), Arc::clone(&self.door.engine));
-            let (path, reloaded, handed) = (self.path.clone(), steering.clone(), steering.clone());
-            let reload = move || reload(&engine, reloaded.as_deref(), &path);
+            let path = self.path.clone();
+            let reload = move || reload(&engine, steering.as_deref(), &path);
             let stop = move |signal: Signal| {
                 log::info!(target: "agent", signal = signal.as_str(); "stopping");
-                if handed.as_ref().is_some_and(|steering| steering.hand_over()) {
-                    // Handshakes that have begun end here, and their connections are accepted.
-                    thread::sleep(HANDSHAKES);
-                }
                 on_stop.send_replace(true);
             };
             signals.spawn(stop, reload).context("cannot start the signal thread")?;

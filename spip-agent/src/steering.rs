@@ -5,9 +5,10 @@
 //! stops gives it up as soon. In between, and whenever the kernel cannot be asked, the last answer holds. The maps are
 //! filled before the program is attached: no service is cut off even for a moment.
 //!
-//! With `pin_links` the link outlives the agent. A heartbeat in the maps tells the program for how long a connection
-//! that finds no listener is to be held rather than refused: its client asks again a second later, and finds the next
-//! agent. When none comes, the heartbeat runs out and ports behave as before.
+//! With `pin_links` the link outlives the agent. It needs listeners to choose from, and those are gone with the process
+//! that opened them, unless a service manager holds them: then connections wait in the kernel's queue for the next agent.
+//! Otherwise the next agent is started beside this one, which notices that it was relieved. Where neither is done, ports
+//! behave as before until an agent comes; a program of this kind cannot make a client wait.
 
 mod listening;
 mod reasons;
@@ -18,9 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
-use std::time::Duration;
 
-use nix::time::{ClockId, clock_gettime};
 use spip_common::steer::{Exclusion, Settings, SteerCounters};
 use thiserror::Error;
 
@@ -32,10 +31,6 @@ use listening::Listening;
 pub use reasons::Reason;
 use table::{Own, Table};
 pub use watch::{Description, Watch};
-
-/// For how long after the last heartbeat connections are held. Enough for a restart; shorter than most clients' patience
-/// (Linux sends five SYNs within 31 seconds before it gives up after 63).
-pub const HOLD: Duration = Duration::from_secs(10);
 
 /// Why steering cannot be set up.
 #[derive(Debug, Error)]
@@ -59,8 +54,6 @@ pub struct Steering {
     services: Vec<Listening>,
     table: Table,
     links: BTreeMap<String, u32>,
-    /// Until when connections are held; 0 for not at all.
-    hold_until_ns: u64,
     /// Names of processes, as of the last time that something changed.
     sockets: Option<Sockets>,
 }
@@ -87,7 +80,6 @@ impl Steering {
             services: Vec::new(),
             table: Table::default(),
             links: BTreeMap::new(),
-            hold_until_ns: 0,
             sockets: None,
         };
         steering.reload(config)?;
@@ -123,23 +115,6 @@ impl Steering {
         }
         self.exclude(services)?;
         Ok(true)
-    }
-
-    /// From now on connections without a listener are held for [`HOLD`].
-    ///
-    /// # Errors
-    /// The kernel refuses to take it.
-    pub fn beat(&mut self) -> Result<(), Error> {
-        self.hold_until_ns = monotonic_ns().saturating_add(u64::try_from(HOLD.as_nanos()).unwrap_or(u64::MAX));
-        self.write_settings()
-    }
-
-    /// Sends no connection to this agent any more.
-    ///
-    /// # Errors
-    /// The kernel refuses to take it.
-    pub fn withdraw(&mut self) -> Result<(), Error> {
-        Ok(self.maps.clear_sockets()?)
     }
 
     /// Everything that is left alone.
@@ -225,11 +200,9 @@ impl Steering {
 
     fn write_settings(&mut self) -> Result<(), Error> {
         self.maps.set_settings(Settings {
-            hold_until_ns: self.hold_until_ns,
             loopback: self.settings.loopback.into(),
             prefixes: u32::try_from(self.settings.prefixes.len()).unwrap_or(u32::MAX),
             links: (!self.settings.interfaces.is_empty()).into(),
-            padding: 0,
         })?;
         Ok(())
     }
@@ -248,12 +221,6 @@ fn inode(socket: &OwnedFd) -> Option<u32> {
     let found = nix::sys::stat::fstat(socket).ok()?;
     debug_assert!(socket.as_raw_fd() >= 0);
     u32::try_from(found.st_ino).ok()
-}
-
-/// The clock that the kernel side reads (`bpf_ktime_get_ns`).
-fn monotonic_ns() -> u64 {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
-    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

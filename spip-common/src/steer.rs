@@ -89,20 +89,15 @@ const _: () = assert!(size_of::<Endpoint>() == 20 && align_of::<Endpoint>() == 4
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// While the clock (`CLOCK_MONOTONIC`, nanoseconds) has not reached this, a connection for which there is no socket
-    /// is not answered, so that the client asks again; later the kernel refuses it. 0 turns this off.
-    pub hold_until_ns: u64,
     /// 1: clients on this machine are steered, too.
     pub loopback: u32,
     /// Entries of [`STEER_PREFIXES`]; with 0 every address is steered.
     pub prefixes: u32,
     /// 1: only the interfaces of [`STEER_LINKS`] are steered, and loopback where it is asked for.
     pub links: u32,
-    /// Always zero.
-    pub padding: u32,
 }
 
-const _: () = assert!(size_of::<Settings>() == 24 && align_of::<Settings>() == 8);
+const _: () = assert!(size_of::<Settings>() == 12 && align_of::<Settings>() == 4);
 
 /// What became of look-ups. One new connection is one look-up; so is a packet that belongs to no connection, such as
 /// those of scans without SYN, and the acknowledgement of a SYN cookie.
@@ -123,8 +118,6 @@ pub struct SteerCounters {
     pub chosen: u64,
     /// Missed: to be steered, but there was no socket, or the kernel refused the one there was.
     pub missed: u64,
-    /// Not answered: to be steered, and a new agent is expected within moments.
-    pub held: u64,
 }
 
 impl SteerCounters {
@@ -139,7 +132,6 @@ impl SteerCounters {
             other_link: self.other_link.wrapping_add(other.other_link),
             chosen: self.chosen.wrapping_add(other.chosen),
             missed: self.missed.wrapping_add(other.missed),
-            held: self.held.wrapping_add(other.held),
         }
     }
 }

@@ -19,7 +19,6 @@ use aya_ebpf::{
     Global,
     bindings::bpf_sk_lookup,
     btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, SockMap, lpm_trie::Key},
-    helpers::bpf_ktime_get_ns,
     macros::{btf_map, sk_lookup},
     programs::SkLookupContext,
 };
@@ -72,8 +71,6 @@ static STEER_SEED: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static STEER_KNOWS_LINK: Global<u32> = Global::new(0);
 
-/// `SK_DROP` of linux/bpf.h.
-const DROP: u32 = 0;
 /// `SK_PASS` of linux/bpf.h.
 const PASS: u32 = 1;
 /// `IPPROTO_TCP`.
@@ -87,7 +84,7 @@ const ADDRESS_BITS: u32 = 128;
 /// The first twelve bytes of an IPv4 address as IPv6 writes it.
 const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
 
-/// Entry of the program.
+/// Entry of the program. It never answers `SK_DROP`: the kernel would refuse the connection with a reset.
 #[sk_lookup]
 pub fn steer(ctx: SkLookupContext) -> u32 {
     let lookup = Lookup(ctx.lookup);
@@ -109,11 +106,6 @@ pub fn steer(ctx: SkLookupContext) -> u32 {
     match STEER_SOCKETS.redirect_sk_lookup(&ctx, index, NO_REUSEPORT) {
         Ok(()) => count(Outcome::Steered),
         Err(CHOSEN) => count(Outcome::Chosen),
-        // SAFETY: the helper reads a clock.
-        Err(_) if settings.hold_until_ns != 0 && unsafe { bpf_ktime_get_ns() } < settings.hold_until_ns => {
-            count(Outcome::Held);
-            return DROP;
-        }
         Err(_) => count(Outcome::Missed),
     }
     PASS
@@ -129,7 +121,6 @@ enum Outcome {
     OtherLink,
     Chosen,
     Missed,
-    Held,
 }
 
 /// Why the connection is none of the agent's; `None` when it is.
@@ -201,7 +192,6 @@ fn count(outcome: Outcome) {
             Outcome::OtherLink => &mut counters.other_link,
             Outcome::Chosen => &mut counters.chosen,
             Outcome::Missed => &mut counters.missed,
-            Outcome::Held => &mut counters.held,
         };
         *counter += 1;
     }

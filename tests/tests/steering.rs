@@ -353,8 +353,9 @@ fn a_packet_that_belongs_to_no_connection_is_answered_as_by_an_open_port_and_lea
     let Some(net) = Net::new() else { return };
     // A connection that its server forgets without a word: its next packet belongs to nothing.
     let agent = steered(&net).start();
-    let mut stream = net.connect(81);
     agent.signal(Signal::SIGSTOP);
+    // Not accepted, so that the end of the process resets it, and the reset is lost.
+    let mut stream = net.connect(81);
     stream.write_all(b"unread").expect("the sensor takes bytes");
     net.sensor.shell("iptables -w -A OUTPUT -p tcp -j DROP");
     let _ = agent.kill();
@@ -450,7 +451,7 @@ fn the_maps_can_be_read_by_name() {
         let cpus = counters[0]["formatted"]["values"].as_array().expect("one set for each CPU");
         cpus.iter().map(|cpu| cpu["value"][name].as_u64().expect("a named number")).sum()
     };
-    let expected = [("steered", 2), ("excluded", 2), ("elsewhere", 1), ("loopback", 1), ("missed", 0), ("held", 0)];
+    let expected = [("steered", 2), ("excluded", 2), ("elsewhere", 1), ("loopback", 1), ("missed", 0)];
     for (name, count) in expected {
         assert_eq!(sum(name), count, "{name}: {counters}");
     }

@@ -79,22 +79,6 @@ impl SteerMaps {
         Ok(())
     }
 
-    /// Takes every socket out: what comes now is held or missed.
-    ///
-    /// # Errors
-    /// The kernel refuses to change the map.
-    pub fn clear_sockets(&mut self) -> Result<(), Error> {
-        let indices: Vec<u32> = self.sockets.indices().collect::<Result<_, _>>()?;
-        for index in indices {
-            match self.sockets.clear_index(&index) {
-                // A socket that closed leaves by itself.
-                Err(error) if !is_absent(&error) => return Err(error.into()),
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
     /// What a port keeps for itself.
     ///
     /// # Errors
@@ -156,13 +140,11 @@ fn missing(name: &str) -> MapError {
     MapError::InvalidName { name: name.to_owned() }
 }
 
-/// Whether the kernel says that there was nothing to remove: `ENOENT`, or `EINVAL` of a socket map.
+/// Whether the kernel says that there was nothing to remove.
 fn is_absent(error: &MapError) -> bool {
     match error {
         MapError::KeyNotFound | MapError::ElementNotFound => true,
-        MapError::SyscallError(error) => {
-            matches!(error.io_error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL))
-        }
+        MapError::SyscallError(error) => error.io_error.raw_os_error() == Some(libc::ENOENT),
         _ => false,
     }
 }

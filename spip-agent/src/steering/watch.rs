@@ -41,16 +41,12 @@ pub struct Description {
 enum Request {
     Reload(Box<Config>),
     Describe(SyncSender<Description>),
-    /// Connections are held for the next agent.
-    HandOver(SyncSender<bool>),
 }
 
 /// What the thread has beside the maps.
 struct Watcher {
     steering: Steering,
     pinned: Option<PinnedSteering>,
-    /// Whether connections are to be held when there is no listener.
-    holds: bool,
     /// Called once, when another agent has taken over and this one has seen its last connections come.
     relieved: Option<Box<dyn FnOnce() + Send>>,
     relieved_at: Option<Instant>,
@@ -62,22 +58,19 @@ struct Watcher {
 }
 
 impl Watch {
-    /// Starts the thread. With a pinned link, `holds` says whether connections wait for the next agent when this one
-    /// has gone, and `relieved` is called when another one has taken over.
+    /// Starts the thread. With a pinned link, `relieved` is called when another agent has taken over.
     ///
     /// # Errors
     /// The kernel refuses a thread.
     pub fn spawn(
         steering: Steering,
         pinned: Option<PinnedSteering>,
-        holds: bool,
         relieved: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
         let (sender, requests) = mpsc::channel();
         let told = steering.reasons();
         let watcher = Watcher {
             steering,
-            holds: holds && pinned.is_some(),
             pinned,
             relieved: Some(Box::new(relieved)),
             relieved_at: None,
@@ -101,14 +94,6 @@ impl Watch {
         let (answer, answered) = mpsc::sync_channel(1);
         self.send(Request::Describe(answer));
         answered.recv_timeout(PATIENCE).ok()
-    }
-
-    /// Sends no connection to this agent any more where they can be held for the next one; whether that is so.
-    #[must_use]
-    pub fn hand_over(&self) -> bool {
-        let (answer, answered) = mpsc::sync_channel(1);
-        self.send(Request::HandOver(answer));
-        answered.recv_timeout(PATIENCE).unwrap_or(false)
     }
 
     fn send(&self, request: Request) {
@@ -157,15 +142,6 @@ impl Watcher {
                 let counters = self.steering.counters().ok();
                 let _ = answer.send(Description { reasons: self.steering.reasons(), counters });
             }
-            Request::HandOver(answer) => {
-                let holds = self.holds && self.relieved_at.is_none();
-                if holds {
-                    let held = self.steering.beat().and_then(|()| self.steering.withdraw());
-                    self.succeeded(held);
-                    self.holds = false;
-                }
-                let _ = answer.send(holds);
-            }
         }
     }
 
@@ -176,11 +152,7 @@ impl Watcher {
         if let Some(pinned) = &self.pinned
             && !pinned.is_ours()
         {
-            return self.lost();
-        }
-        if self.holds {
-            let beaten = self.steering.beat();
-            self.succeeded(beaten);
+            self.lost();
         }
     }
 
