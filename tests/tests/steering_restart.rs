@@ -103,7 +103,9 @@ fn expect_each_once(visits: &Visits, records: &[&Value]) {
     let mut sent: Vec<&str> = visits.sent.iter().map(String::as_str).collect();
     found.sort_unstable();
     sent.sort_unstable();
-    assert_eq!(found, sent);
+    let missing: Vec<_> = sent.iter().filter(|name| found.binary_search(name).is_err()).take(5).collect();
+    assert!(missing.is_empty(), "no record of {missing:?}");
+    assert_eq!(found.len(), sent.len(), "records are doubled");
 }
 
 #[test]
@@ -204,7 +206,11 @@ fn with_a_socket_of_the_service_manager_restarts_and_crashes_refuse_nobody() {
     let second = launch().start();
     thread::sleep(Duration::from_millis(300));
     let visits = clients.end();
-    // A crash loses what was accepted and not yet recorded, so nobody is inside when it comes.
+    // A crash loses what waits to be written, at most 200 ms of records: it comes when all are.
+    for thread in 0..2 {
+        let last = visits.sent.iter().rfind(|name| name.starts_with(&format!("visit {thread}.")));
+        second.expect_one(json!({"payload": last.expect("each thread has been there")}));
+    }
     logs.push(second.kill().log);
     let mut waiting = net.connect(83);
     waiting.write_all(b"while nobody was there").expect("the kernel takes bytes");
