@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use tokio::runtime;
@@ -26,6 +27,7 @@ use crate::record::Sensor;
 use crate::rejections::Rejections;
 use crate::session::Engine;
 use crate::signals::Signals;
+use crate::status;
 use crate::steering::{Steering, Watch};
 use crate::tls::TlsServer;
 use crate::worker::Worker;
@@ -86,9 +88,11 @@ struct Agent {
     door: Arc<Door>,
     listeners: Listeners,
     /// The kernel side works until this is dropped.
-    attached: Option<Attached>,
+    attached: Option<Arc<Attached>>,
     /// Present where connections are steered.
     steering: Option<(Steering, Option<PinnedSteering>)>,
+    /// Where the agent is asked what it does.
+    status: Option<status::Server>,
     signals: Option<Signals>,
     /// The configuration file.
     path: PathBuf,
@@ -116,7 +120,37 @@ impl Agent {
             _ => None,
         };
         let door = Arc::new(door(config, log.clone(), attached.as_ref(), tls, sessions));
-        Ok(Self { door, listeners, attached, steering, signals: Some(signals), path: options.path })
+        let status = config.status_socket.as_ref().and_then(|path| open_status(path, takes_over));
+        let attached = attached.map(Arc::new);
+        Ok(Self { door, listeners, attached, steering, status, signals: Some(signals), path: options.path })
+    }
+
+    fn pinned_link(&self) -> Option<PathBuf> {
+        let pinned = self.steering.as_ref().and_then(|(_, pinned)| pinned.as_ref());
+        pinned.map(|pinned| pinned.path().to_path_buf())
+    }
+
+    /// Starts to answer those who ask what the agent does.
+    fn answer_status(
+        &self,
+        config: &Config,
+        pinned_link: Option<PathBuf>,
+        steering: Option<Arc<Watch>>,
+    ) -> io::Result<()> {
+        let Some(server) = &self.status else { return Ok(()) };
+        server.spawn(status::Sources {
+            config: config.clone(),
+            path: self.path.clone(),
+            listen: self.listeners.address,
+            workers: self.listeners.sockets.len(),
+            passed_socket: self.listeners.passed,
+            families: self.listeners.families,
+            pinned_link,
+            door: Arc::clone(&self.door),
+            attached: self.attached.as_ref().map(Arc::downgrade).unwrap_or_default(),
+            steering,
+            started: (Timestamp::now(), Instant::now()),
+        })
     }
 
     /// Starts to keep steering current. An agent that is relieved stops as if it had been told to.
@@ -136,7 +170,9 @@ impl Agent {
         }
         let (stop, stopped) = watch::channel(false);
         let stop = Arc::new(stop);
+        let pinned_link = self.pinned_link();
         let steering = self.watch_steering(&stop).context("cannot start the steering thread")?.map(Arc::new);
+        self.answer_status(config, pinned_link, steering.clone()).context("cannot start the status thread")?;
         if let Some(signals) = self.signals.take() {
             let (on_stop, engine) = (Arc::clone(&stop), Arc::clone(&self.door.engine));
             let path = self.path.clone();
@@ -267,6 +303,18 @@ fn door(
         rejections: Rejections::default(),
         accept_errors: AtomicU64::new(0),
         shortages: AtomicU64::new(0),
+    }
+}
+
+/// The status socket; without one the agent does its work all the same.
+fn open_status(path: &Path, takes_over: bool) -> Option<status::Server> {
+    match status::Server::open(path, takes_over) {
+        Ok(server) => Some(server),
+        Err(error) => {
+            let reason = format!("{:#}", anyhow::Error::from(error));
+            log::info!(target: "status", reason = reason.as_str(); "spip-agent status cannot ask this agent");
+            None
+        }
     }
 }
 

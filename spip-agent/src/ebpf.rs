@@ -29,8 +29,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use aya::Ebpf;
-use aya::maps::{MapData, MapError, PerCpuArray};
-use spip_common::Counters;
+use aya::maps::{Map, MapData, MapError, PerCpuArray};
+use spip_common::steer::STEER_COUNTERS;
+use spip_common::{Counters, SteerCounters, map};
 
 use kernel_log::{Forwarder, KernelLog};
 pub use origins::{Origin, Origins};
@@ -169,6 +170,34 @@ impl Drop for Steer {
 #[must_use]
 pub fn pinned_link(directory: &Path) -> Option<PathBuf> {
     steer::pin_path(directory).ok().filter(|path| path.exists())
+}
+
+/// The counters in the maps that an agent has pinned in `directory`, summed over all CPUs; those of steering only where
+/// there are some.
+///
+/// # Errors
+/// In words for the operator: there are none, or they cannot be read.
+pub fn pinned_counters(directory: &Path) -> Result<(Option<Counters>, Option<SteerCounters>), String> {
+    fn counters<T: aya::Pod + Default>(
+        path: &Path,
+        plus: impl Fn(T, &T) -> T,
+    ) -> Result<Option<T>, Box<dyn std::error::Error>> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let map: PerCpuArray<_, T> = Map::PerCpuArray(MapData::from_pin(path)?).try_into()?;
+        Ok(Some(map.get(&0, 0)?.iter().fold(T::default(), plus)))
+    }
+    let shown = directory.display();
+    let unreadable = |error: Box<dyn std::error::Error>| {
+        format!("cannot read the maps pinned in {shown}: {}", loader::reason(&*error, "CAP_BPF, or to be root"))
+    };
+    let kernel = counters(&directory.join(map::COUNTERS), Counters::plus).map_err(unreadable)?;
+    let steered = counters(&directory.join(STEER_COUNTERS), SteerCounters::plus).map_err(unreadable)?;
+    if kernel.is_none() && steered.is_none() {
+        return Err(format!("no counters are pinned in {shown}"));
+    }
+    Ok((kernel, steered))
 }
 
 /// Loads and attaches the kernel side.

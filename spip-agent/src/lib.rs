@@ -35,3 +35,4 @@ pub mod record;
 pub mod writer;
 
 pub mod rules;
+pub mod status;

@@ -19,6 +19,7 @@ extern crate std;
 
 pub mod counters;
 pub mod map;
+pub mod named;
 pub mod packet;
 pub mod steer;
 pub mod syn;
