@@ -342,6 +342,12 @@ fn steer(
     log::info!(target: "steering", ipv4 = ipv4, ipv6 = ipv6, exclusions = steering.exclusions().as_str(),
         steer_loopback = config.steering.loopback, pinned_link = link.as_str();
         "every port is steered to the agent, except the exclusions");
+    if !(ipv4 && ipv6) {
+        let family = if ipv4 { "IPv6" } else { "IPv4" };
+        log::warn!(target: "steering",
+            "{family} is not steered: the listening socket cannot take it; set ip = \"127.0.0.1\", \"0.0.0.0\" or \"::\", \
+             or have the service manager pass a socket of both families");
+    }
     Ok((steering, pinned))
 }
 
