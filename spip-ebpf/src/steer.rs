@@ -25,7 +25,8 @@ use aya_ebpf::{
 use spip_common::{
     map::LOOPBACK_INTERFACE,
     steer::{
-        Endpoint, Exclusion, MAX_ENDPOINTS, MAX_LINKS, MAX_PREFIXES, MAX_SOCKETS, PORTS, Settings, SteerCounters, worker,
+        Endpoint, Exclusion, MAX_ENDPOINTS, MAX_LINKS, MAX_PREFIXES, MAX_SOCKETS, PORTS, Settings, SteerCounters,
+        worker,
     },
 };
 
@@ -165,13 +166,13 @@ fn left_alone(
 }
 
 /// Whether a connection to this port of this address is one that the agent takes, for programs that look at it later.
-/// Clients on this machine count as strangers here.
+/// Clients on this machine count as strangers here, except where a service is bound to loopback.
 #[inline(always)]
 pub fn is_steered(local: &[u8; 16], local_port: u32) -> bool {
     let Some(exclusion) = STEER_PORTS.get(local_port) else {
         return false;
     };
-    if exclusion.everywhere != 0 {
+    if exclusion.everywhere != 0 || exclusion.loopback != 0 && is_loopback(local) {
         return false;
     }
     let endpoint = Endpoint { address: *local, port: local_port };

@@ -55,7 +55,6 @@ pub enum Error {
 
 /// The socket, open, and not answered yet. Dropping it removes its name.
 #[derive(Debug)]
-#[must_use]
 pub struct Server {
     listener: UnixListener,
     path: PathBuf,

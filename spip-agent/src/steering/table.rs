@@ -7,9 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use spip_common::steer::{Endpoint, Exclusion};
+use spip_common::steer::{Endpoint, Exclusion, MAX_ENDPOINTS};
 
 use super::listening::Listening;
+
+/// Services on single addresses that are told apart: half of what the map holds, because new ones enter before old ones
+/// leave. Beyond it a service keeps its port on every address.
+const MOST_ENDPOINTS: usize = MAX_ENDPOINTS as usize / 2;
 
 /// Everything that is to be left alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,8 +53,9 @@ impl Table {
             table.exclude(*port, Exclusion::SSH).everywhere = 1;
         }
         for Listening { port, ip, .. } in services {
+            let many = table.endpoints.len() >= MOST_ENDPOINTS;
             let exclusion = table.exclude(*port, Exclusion::SERVICE);
-            if ip.is_unspecified() {
+            if ip.is_unspecified() || many && !ip.is_loopback() {
                 exclusion.everywhere = 1;
             } else if ip.is_loopback() {
                 exclusion.loopback = 1;
@@ -102,6 +107,15 @@ mod tests {
         assert_eq!(table.ports.len(), 4);
         let endpoints: Vec<_> = table.endpoints.iter().map(|endpoint| (endpoint.address[15], endpoint.port)).collect();
         assert_eq!(endpoints, [(1, 80)]);
+    }
+
+    #[test]
+    fn more_services_than_fit_into_the_map_keep_their_ports_everywhere() {
+        let services: Vec<_> = (1..=3_000).map(|port| listening(port, "192.0.2.1")).collect();
+        let table = Table::new(&[], &BTreeSet::new(), &services);
+        assert_eq!(table.endpoints.len(), MOST_ENDPOINTS);
+        assert_eq!(table.ports.len(), 3_000);
+        assert_eq!(table.ports.values().filter(|port| port.everywhere == 1).count(), 3_000 - MOST_ENDPOINTS);
     }
 
     #[test]

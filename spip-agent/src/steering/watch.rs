@@ -11,7 +11,7 @@ use spip_common::steer::SteerCounters;
 
 use super::reasons::{self, Reason};
 use super::{Error, Steering};
-use crate::config::Config;
+use crate::config::{Config, SteeringMode};
 use crate::ebpf::PinnedSteering;
 
 /// How often the machine is looked at.
@@ -47,6 +47,7 @@ enum Request {
 struct Watcher {
     steering: Steering,
     pinned: Option<PinnedSteering>,
+    pin_links: bool,
     /// Called once, when another agent has taken over and this one has seen its last connections come.
     relieved: Option<Box<dyn FnOnce() + Send>>,
     relieved_at: Option<Instant>,
@@ -71,6 +72,7 @@ impl Watch {
         let told = steering.reasons();
         let watcher = Watcher {
             steering,
+            pin_links: pinned.is_some(),
             pinned,
             relieved: Some(Box::new(relieved)),
             relieved_at: None,
@@ -127,6 +129,9 @@ impl Watcher {
     fn answer(&mut self, request: Request) {
         match request {
             Request::Reload(config) => {
+                if config.steering.mode != SteeringMode::SkLookup || config.steering.pin_links != self.pin_links {
+                    log::warn!(target: "steering", "a change of steering or pin_links takes a restart of the agent");
+                }
                 let reloaded = self.steering.reload(&config);
                 if self.succeeded(reloaded).is_some() {
                     self.told = self.steering.reasons();
