@@ -230,10 +230,14 @@ impl Lookup {
         // SAFETY: as above.
         let family = word(unsafe { &raw const (*self.0).family });
         // SAFETY: as above.
-        let remote = unsafe { (&raw const (*self.0).remote_ip4, &raw const (*self.0).remote_ip6) };
+        let remote_ipv4 = unsafe { &raw const (*self.0).remote_ip4 };
         // SAFETY: as above.
-        let local = unsafe { (&raw const (*self.0).local_ip4, &raw const (*self.0).local_ip6) };
-        Some((address(family, remote.0, remote.1)?, address(family, local.0, local.1)?))
+        let remote_ipv6 = unsafe { &raw const (*self.0).remote_ip6 };
+        // SAFETY: as above.
+        let local_ipv4 = unsafe { &raw const (*self.0).local_ip4 };
+        // SAFETY: as above.
+        let local_ipv6 = unsafe { &raw const (*self.0).local_ip6 };
+        Some((address(family, remote_ipv4, remote_ipv6)?, address(family, local_ipv4, local_ipv6)?))
     }
 
     /// In the byte order of the machine.
