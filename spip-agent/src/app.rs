@@ -348,6 +348,11 @@ fn steer(
             "{family} is not steered: the listening socket cannot take it; set ip = \"127.0.0.1\", \"0.0.0.0\" or \"::\", \
              or have the service manager pass a socket of both families");
     }
+    if let Some((from, to)) = steering.all_outgoing_ports() {
+        log::warn!(target: "steering",
+            "strangers can hold every port from which this machine connects out ({from}-{to}): if it has to, keep some \
+             with exclude_ports, for example \"{}-{to}\"", to.saturating_sub(999).max(from));
+    }
     Ok((steering, pinned))
 }
 

@@ -32,6 +32,9 @@ pub use reasons::Reason;
 use table::{Own, Table};
 pub use watch::{Description, Watch};
 
+/// The ports that the kernel gives to outgoing connections (ip-sysctl.rst).
+const LOCAL_PORT_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+
 /// Why steering cannot be set up.
 #[derive(Debug, Error)]
 pub enum Error {
@@ -129,6 +132,17 @@ impl Steering {
         reasons::line(&self.reasons())
     }
 
+    /// The ports from which this machine connects out, when strangers could hold all of them: a connection that is steered
+    /// occupies its port, and the kernel gives an outgoing connection a port that nothing occupies (Linux
+    /// `__inet_inherit_port`, `__inet_hash_connect`).
+    #[must_use]
+    pub fn all_outgoing_ports(&self) -> Option<(u16, u16)> {
+        let range = std::fs::read_to_string(LOCAL_PORT_RANGE).ok()?;
+        let (from, to) = port_range(&range)?;
+        let kept = self.table.ports.range(from..=to).any(|(_, exclusion)| exclusion.everywhere != 0);
+        (!kept).then_some((from, to))
+    }
+
     /// Looks up whose the services are. Costs a walk through all processes.
     fn name_owners(&mut self) {
         self.sockets = Sockets::read(Path::new("/proc")).ok();
@@ -208,6 +222,13 @@ impl Steering {
     }
 }
 
+/// Two numbers, as the kernel writes a range.
+fn port_range(text: &str) -> Option<(u16, u16)> {
+    let mut numbers = text.split_whitespace().map(str::parse);
+    let (from, to) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+    (from <= to).then_some((from, to))
+}
+
 /// Local ports of SSH connections: of the session in which the agent was started, and of all that some sshd holds.
 fn ssh_ports(ssh_connection: Option<&str>, sockets: Option<&Sockets>) -> BTreeSet<u16> {
     // Client address and port, then server address and port.
@@ -226,6 +247,14 @@ fn inode(socket: &OwnedFd) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_range_of_outgoing_ports_is_read_as_the_kernel_writes_it() {
+        assert_eq!(port_range("32768\t60999\n"), Some((32_768, 60_999)));
+        for text in ["", "1", "9 1", "x 1", "1 70000"] {
+            assert_eq!(port_range(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn the_operators_ssh_ports_come_from_the_session_and_from_open_connections() {
