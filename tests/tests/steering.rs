@@ -170,19 +170,22 @@ fn the_machine_can_connect_out_while_strangers_hold_every_port_that_is_not_kept(
     net.sensor.sysctl("ipv4/ip_local_port_range", "40000 40099");
     let elsewhere = net.client.enter(|| TcpListener::bind((CLIENT_V4, 9000))).expect("the port is free");
     let target = (CLIENT_V4, 9000);
-    let hold = || net.client.connect_all((40_000..40_100).map(|port| (None, SocketAddr::new(SENSOR_V4, port))));
+    let hold =
+        |from: u16| net.client.connect_all((from..from + 100).map(|port| (None, SocketAddr::new(SENSOR_V4, port))));
 
     let agent = steered(&net).start();
     let warning = agent.wait_message(json!({"target": "steering", "level": "warn"}));
     assert!(warning["message"].as_str().is_some_and(|text| text.contains("40000-40099")), "{warning}");
-    let held = hold();
+    let held = hold(40_000);
     assert_eq!(held.len(), 100);
     let error = net.sensor.enter(|| TcpStream::connect(target)).expect_err("no port is left");
     assert_eq!(error.kind(), std::io::ErrorKind::AddrNotAvailable);
     drop((agent, held));
 
-    let agent = steered(&net).set("exclude_ports", json!(["40090-40099"])).start();
-    let held = hold();
+    // Another range: the first one is in TIME_WAIT.
+    net.sensor.sysctl("ipv4/ip_local_port_range", "41000 41099");
+    let agent = steered(&net).set("exclude_ports", json!(["41090-41099"])).start();
+    let held = hold(41_000);
     assert_eq!(held.len(), 90);
     let _out = net.sensor.connect(target);
     let log = agent.stop().log;
