@@ -4,9 +4,11 @@
 //! Connection tracking gets slower as it fills: ways of steering are compared when it has seen many sessions already.
 
 use std::io::{BufRead, BufReader};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::json;
+use socket2::{Domain, Socket, Type};
 use spip_tests::{LISTENER, Net, eventually, read_log};
 
 use crate::load::{self, Load, Outcome};
@@ -81,6 +83,8 @@ enum Way {
     Redirect,
     /// Many ports by `sk_lookup`.
     SkLookup,
+    /// Many ports by `sk_lookup`, to one listening socket that all workers share instead of one each.
+    OneSocket,
     /// One port, its own.
     Direct,
 }
@@ -89,16 +93,18 @@ enum Way {
 pub(crate) fn compare_steering(sessions: usize, warm: usize, rounds: usize) {
     println!(
         "{sessions} sessions of {} bytes a round after {warm} others, {CONCURRENT} at once; floor and agent behind \
-         REDIRECT, floor asked directly, agent with sk_lookup",
+         REDIRECT, floor asked directly, agent with sk_lookup, the same with one listening socket for all cores",
         HTTP_LIKE.len()
     );
     header();
-    let (mut floors, mut redirects, mut directs, mut lookups) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut floors, mut redirects, mut directs) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut lookups, mut shared) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         floors.push(print("floor", floor(Way::Redirect, sessions, warm)));
         redirects.push(print("redirect", agent(Way::Redirect, sessions, warm)));
         directs.push(print("direct", floor(Way::Direct, sessions, warm)));
         lookups.push(print("lookup", agent(Way::SkLookup, sessions, warm)));
+        shared.push(print("shared", agent(Way::OneSocket, sessions, warm)));
     }
     println!("sk_lookup to REDIRECT, same agent, medians: sessions/s {:.2}", rate(&lookups) / rate(&redirects));
     println!(
@@ -108,7 +114,12 @@ pub(crate) fn compare_steering(sessions: usize, warm: usize, rounds: usize) {
         rate(&lookups) / rate(&floors),
         rate(&lookups) / rate(&directs),
     );
-    say_missing(redirects.iter().chain(&lookups), warm);
+    println!(
+        "a socket for each core to one for all, sk_lookup, medians: sessions/s {:.2}, CPU per session {:.2}",
+        rate(&lookups) / rate(&shared),
+        cpu_micros(&lookups) / cpu_micros(&shared),
+    );
+    say_missing(redirects.iter().chain(&lookups).chain(&shared), warm);
 }
 
 fn say_missing<'r>(mut rounds: impl Iterator<Item = &'r Round>, warm: usize) {
@@ -131,8 +142,13 @@ fn agent(way: Way, sessions: usize, warm: usize) -> Round {
     let net = network(way);
     let log = net.path().join("agent.log");
     let launch = net.agent().log_to(&log).set("max_sessions_per_source", 100_000);
+    let socket = net.sensor.enter(|| (way == Way::OneSocket).then(listening));
     let (launch, source) = match way {
         Way::SkLookup => (launch.set("steering", "sk_lookup"), "socket"),
+        Way::OneSocket => {
+            let socket = socket.as_ref().expect("made for this way");
+            (launch.set("steering", "sk_lookup").listening(socket), "socket")
+        }
         Way::Redirect | Way::Direct => (launch, "ebpf"),
     };
     let agent = launch.start();
@@ -142,6 +158,15 @@ fn agent(way: Way, sessions: usize, warm: usize) -> Round {
     let _ended = agent.stop();
     let records = read_log(&log).matching(&json!({"bytes_in": HTTP_LIKE.len(), "destination_source": source})).len();
     Round { outcome, cpu, peak_kb, records: Some(records) }
+}
+
+/// A socket as the agent makes its own, to be handed over.
+fn listening() -> TcpListener {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, None).expect("a socket");
+    socket.set_only_v6(false).expect("both families");
+    socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, LISTENER)).into()).expect("the port is free");
+    socket.listen(65_535).expect("a socket listens");
+    socket.into()
 }
 
 /// Fresh namespaces, so that connection tracking starts empty.
