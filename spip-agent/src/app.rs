@@ -19,12 +19,15 @@ use tokio::sync::watch;
 use crate::accept::{self, Door};
 use crate::budget::Budget;
 use crate::config::{Config, EbpfMode, SteeringMode};
-use crate::ebpf::{self, Attached, PinnedSteering};
+use crate::ebpf::{self, Attached, Origins, PinnedSteering};
 use crate::limits::Limits;
 use crate::listen::{self, Listeners, Sharing};
 use crate::messages;
 use crate::record::Sensor;
+use crate::registry::Registry;
 use crate::rejections::Rejections;
+use crate::sandbox;
+use crate::scans::{self, Scans};
 use crate::session::Engine;
 use crate::signals::Signals;
 use crate::status;
@@ -70,6 +73,10 @@ pub fn run(config: &Config, warnings: &[String], options: Options) -> Result<()>
     // What the operator asks of the kernel side must pass; until here it would be the loader's own messages.
     let kernel_level = kernel_level.map_or(log::LevelFilter::Off, |level| level.to_level_filter());
     log::set_max_level(kernel_level.max(log::LevelFilter::Info));
+    if let Err(error) = agent.give_up(config) {
+        let _summary = writer.spawn()?.finish(Instant::now() + config.timeouts.drain);
+        return Err(error);
+    }
     let writer = writer.spawn()?;
     let served = agent.serve(config);
     log::info!(target: "agent", "stopped");
@@ -119,7 +126,7 @@ impl Agent {
             Some(attached) if steered => Some(steer(config, &listeners, attached)?),
             _ => None,
         };
-        let door = Arc::new(door(config, log.clone(), attached.as_ref(), tls, sessions));
+        let door = Arc::new(door(config, log.clone(), attached.as_ref(), tls, sessions, listeners.sockets.len()));
         let status = config.status_socket.as_ref().and_then(|path| open_status(path, takes_over));
         let attached = attached.map(Arc::new);
         Ok(Self { door, listeners, attached, steering, status, signals: Some(signals), path: options.path })
@@ -163,6 +170,29 @@ impl Agent {
         Watch::spawn(steering, pinned, relieved).map(Some)
     }
 
+    /// Gives up what is not needed any more. Threads that are started after this inherit it.
+    fn give_up(&self, config: &Config) -> Result<()> {
+        let origins = self.door.engine.origins.as_ref();
+        let files = config.tls.certificate.iter().flat_map(|files| [&files.chain, &files.key]);
+        let log = config.log.file.as_deref();
+        // Read again on SIGHUP, for what it says of steering.
+        let file = self.steering.is_some().then(|| std::path::absolute(&self.path).ok()).flatten();
+        let socket = self.status.as_ref().map(status::Server::path);
+        // The socket is taken away at the end where the directory allows it; what stays is replaced at the next start.
+        let run = socket.filter(|_| config.sandbox.user.is_none()).map(directory_of);
+        let needs = sandbox::Needs {
+            config: &config.sandbox,
+            readable: files.cloned().chain(file).collect(),
+            writable: log.map(directory_of).into_iter().chain(run).collect(),
+            owned: log.into_iter().chain(socket).map(Path::to_owned).collect(),
+            reads_maps: &|| origins.is_some_and(Origins::can_look_up),
+        };
+        let steps = sandbox::enter(&needs)?;
+        let steps: Vec<_> = steps.iter().map(ToString::to_string).collect();
+        log::info!(target: "sandbox", steps = steps.join("; ").as_str(); "gave up what is not needed any more");
+        Ok(())
+    }
+
     /// Serves until a signal, or until something breaks that cannot be mended.
     fn serve(&mut self, config: &Config) -> Result<()> {
         if let Some(attached) = &self.attached {
@@ -183,16 +213,47 @@ impl Agent {
             };
             signals.spawn(stop, reload).context("cannot start the signal thread")?;
         }
+        let scans = self.watch_scans(config).context("cannot start the thread of the scans")?;
         let mut threads = Vec::new();
-        for (number, listener) in self.listeners.sockets.drain(..).enumerate() {
+        let workers = self.listeners.sockets.drain(..).zip(self.door.registries.clone());
+        for (number, (listener, registry)) in workers.enumerate() {
             let door = Arc::clone(&self.door);
-            let worker = Worker { number, listener, door, stop: stopped.clone(), drain: config.timeouts.drain };
+            let drain = config.timeouts.drain;
+            let worker = Worker { number, listener, registry, door, stop: stopped.clone(), drain };
             threads.push(worker.spawn().context("cannot start a worker")?);
         }
         let service = spawn_service(config, &self.door, &stop, stopped).context("cannot start the service thread")?;
         log::info!(target: "agent", listen = self.listeners.address.to_string(); "ready");
-        join(threads, service, &stop)
+        let served = join(threads, service, &stop);
+        if let Some(scans) = scans {
+            // Nothing is accepted any more, so what is half-open now stays so.
+            let _ = scans.finish(Instant::now() + config.timeouts.drain);
+        }
+        served
     }
+
+    /// Starts to watch for scans, where the kernel side tells of them.
+    fn watch_scans(&self, config: &Config) -> io::Result<Option<Scans>> {
+        let Some(events) = self.attached.as_ref().and_then(|attached| attached.take_events()) else {
+            return Ok(None);
+        };
+        let engine = &self.door.engine;
+        let capacity = usize::try_from(config.ebpf.syn_entries).unwrap_or(usize::MAX);
+        let setting = scans::Setting {
+            events,
+            sensor: engine.sensor.clone(),
+            log: engine.log.clone(),
+            config: config.scans,
+            capacity: NonZeroUsize::new(capacity).unwrap_or(NonZeroUsize::MIN),
+        };
+        Scans::spawn(setting).map(Some)
+    }
+}
+
+/// The directory that a file is in, as an absolute path.
+fn directory_of(file: &Path) -> PathBuf {
+    let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    file.parent().unwrap_or(Path::new("/")).to_owned()
 }
 
 /// SIGHUP: the log is opened again, the operator's certificate is read again, and what the file says of steering holds.
@@ -286,6 +347,7 @@ fn door(
     attached: Option<&Attached>,
     tls: Option<TlsServer>,
     sessions: usize,
+    workers: usize,
 ) -> Door {
     let engine = Engine {
         sensor: Sensor { name: config.name.clone(), community_id_seed: config.community_id_seed },
@@ -298,6 +360,7 @@ fn door(
     };
     Door {
         engine: Arc::new(engine),
+        registries: (0..workers).map(|_| Registry::default()).collect(),
         limits: Limits::new(&config.limits, sessions),
         makes_room: config.limits.sessions.is_none(),
         rejections: Rejections::default(),
@@ -368,8 +431,14 @@ fn attach(config: &Config, listeners: &Listeners, takes_over: bool, options: &Op
         seed: uuid::Uuid::new_v4().as_fields().0,
         takes_over: takes_over.then(|| config.ebpf.pin_path.clone()),
     });
-    let request =
-        ebpf::Request { config: &config.ebpf, listener: listeners.address, log_level: options.ebpf_log, steering };
+    let request = ebpf::Request {
+        config: &config.ebpf,
+        listener: listeners.address,
+        sockets: &listeners.sockets,
+        scans: config.scans.enabled,
+        log_level: options.ebpf_log,
+        steering,
+    };
     match ebpf::start(&request) {
         Ok(attached) => {
             attached.announce();

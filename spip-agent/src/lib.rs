@@ -11,6 +11,7 @@ pub mod config;
 
 pub mod ebpf;
 pub mod listen;
+pub mod sandbox;
 pub mod signals;
 pub mod steering;
 pub mod worker;
@@ -19,6 +20,7 @@ pub mod accept;
 pub mod limits;
 pub mod registry;
 pub mod rejections;
+pub mod scans;
 
 pub mod budget;
 pub mod capture;

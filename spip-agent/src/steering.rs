@@ -16,7 +16,7 @@ mod table;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 
@@ -57,6 +57,9 @@ pub struct Steering {
     services: Vec<Listening>,
     table: Table,
     links: BTreeMap<String, u32>,
+    /// Asked who listens, and which number an interface has; opened before the sandbox closes the way.
+    listening: listening::Source,
+    interfaces: OwnedFd,
     /// Names of processes, as of the last time that something changed.
     sockets: Option<Sockets>,
 }
@@ -83,6 +86,11 @@ impl Steering {
             services: Vec::new(),
             table: Table::default(),
             links: BTreeMap::new(),
+            listening: listening::Source::open().map_err(Error::Listening)?,
+            interfaces: UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
+                .or_else(|_| UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)))
+                .map_err(Error::Listening)?
+                .into(),
             sockets: None,
         };
         steering.reload(config)?;
@@ -143,9 +151,14 @@ impl Steering {
         (!kept).then_some((from, to))
     }
 
-    /// Looks up whose the services are. Costs a walk through all processes.
+    /// Looks up whose the services are. Costs a walk through all processes, and is closed to an agent in its sandbox:
+    /// then what was known at the start is all that is known.
     fn name_owners(&mut self) {
-        self.sockets = Sockets::read(Path::new("/proc")).ok();
+        if let Ok(found) = Sockets::read(Path::new("/proc"))
+            && (found.complete || self.sockets.is_none())
+        {
+            self.sockets = Some(found);
+        }
     }
 
     /// What the program has done.
@@ -156,8 +169,8 @@ impl Steering {
         Ok(self.maps.counters()?)
     }
 
-    fn find_services(&self) -> std::io::Result<Vec<Listening>> {
-        let mut found = listening::all()?;
+    fn find_services(&mut self) -> std::io::Result<Vec<Listening>> {
+        let mut found = self.listening.all()?;
         found.retain(|found| !self.own.is(found));
         Ok(found)
     }
@@ -197,7 +210,7 @@ impl Steering {
 
     /// Interfaces come and go, and come back with another index.
     fn refresh_links(&mut self) -> Result<(), Error> {
-        let index = |name: &String| Some((name.clone(), nix::net::if_::if_nametoindex(name.as_str()).ok()?));
+        let index = |name: &String| Some((name.clone(), interface_index(&self.interfaces, name)?));
         let links: BTreeMap<String, u32> = self.settings.interfaces.iter().filter_map(index).collect();
         if links == self.links {
             return Ok(());
@@ -220,6 +233,24 @@ impl Steering {
         })?;
         Ok(())
     }
+}
+
+/// The number of an interface, asked on a socket that is open (netdevice(7)); none when there is no such interface.
+fn interface_index(socket: &OwnedFd, name: &str) -> Option<u32> {
+    // SAFETY: the structure holds integers, arrays of them and a pointer; zero is a value of each.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last byte stays zero: names in the configuration are shorter.
+    for (to, from) in request.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1).zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    // SAFETY: the pointer names a whole request, which the kernel reads and fills.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFINDEX as _, &raw mut request) };
+    if result != 0 {
+        return None;
+    }
+    // SAFETY: the kernel has filled this member of the union.
+    let index = unsafe { request.ifr_ifru.ifru_ifindex };
+    u32::try_from(index).ok()
 }
 
 /// Two numbers, as the kernel writes a range.
@@ -247,6 +278,14 @@ fn inode(socket: &OwnedFd) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn interfaces_have_numbers() {
+        let socket = OwnedFd::from(UdpSocket::bind("127.0.0.1:0").expect("socket"));
+        assert_eq!(interface_index(&socket, "lo"), Some(1));
+        assert_eq!(interface_index(&socket, "no-such-link"), None);
+        assert_eq!(interface_index(&socket, &"x".repeat(40)), None);
+    }
 
     #[test]
     fn the_range_of_outgoing_ports_is_read_as_the_kernel_writes_it() {

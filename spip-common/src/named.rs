@@ -5,7 +5,7 @@ use crate::{Counters, SteerCounters};
 impl Counters {
     /// Each counter with its name, as in maps.
     #[must_use]
-    pub fn named(&self) -> [(&'static str, u64); 15] {
+    pub fn named(&self) -> [(&'static str, u64); 18] {
         let Self {
             syns,
             stored,
@@ -22,6 +22,9 @@ impl Counters {
             inserted,
             removed,
             closed,
+            told,
+            untold,
+            untold_steps,
         } = *self;
         [
             ("syns", syns),
@@ -39,6 +42,9 @@ impl Counters {
             ("inserted", inserted),
             ("removed", removed),
             ("closed", closed),
+            ("told", told),
+            ("untold", untold),
+            ("untold_steps", untold_steps),
         ]
     }
 }

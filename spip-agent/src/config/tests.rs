@@ -79,8 +79,10 @@ fn everything_but_the_address_has_a_default() {
             sources: 65_536,
             rejected_interval: Duration::from_secs(10),
         },
+        scans: Scans { enabled: true, timeout: Duration::from_secs(5), interval: Duration::from_secs(60) },
         exclude_ports: Vec::new(),
         community_id_seed: 0,
+        sandbox: Sandbox { mode: SandboxMode::Auto, user: None, group: None },
     };
     assert_eq!(config, expected);
 }
@@ -118,6 +120,9 @@ name = "sensor \"7\""
 ip = "::"
 port = 9_000
 community_id_seed = 7
+sandbox = "off"
+user = "spip"
+group = "1000"
 exclude_ports = [22, "8000-8100", 443, "8050-9000", 444]
 log_file = "/var/log/spip.json"
 fsync = "interval"
@@ -155,6 +160,9 @@ rate_limit_per_second = 12.5
 rate_limit_burst = 100
 max_sources = 100
 rejected_interval_seconds = 60
+scans = false
+scan_timeout_seconds = 3
+scan_interval_seconds = 1.5
 "#;
 
 #[test]
@@ -213,8 +221,10 @@ fn every_key_is_read() {
             sources: 100,
             rejected_interval: Duration::from_secs(60),
         },
+        scans: Scans { enabled: false, timeout: Duration::from_secs(3), interval: Duration::from_millis(1_500) },
         exclude_ports: vec![(22, 22), (443, 444), (8000, 9000)],
         community_id_seed: 7,
+        sandbox: Sandbox { mode: SandboxMode::Off, user: Some("spip".to_owned()), group: Some("1000".to_owned()) },
     };
     assert_eq!(config, expected);
 }

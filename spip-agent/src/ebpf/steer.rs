@@ -20,6 +20,9 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SockMap};
 use aya::programs::SkLookup;
 use aya::programs::links::FdLink;
+use nix::errno::Errno;
+use nix::fcntl::AtFlags;
+use nix::sys::stat::fstatat;
 use spip_common::steer::{
     Endpoint, Exclusion, STEER, STEER_COUNTERS, STEER_ENDPOINTS, STEER_LINKS, STEER_MAPS, STEER_PORTS, STEER_PREFIXES,
     STEER_SETTINGS, STEER_SOCKETS, Settings, SteerCounters,
@@ -183,15 +186,29 @@ pub(super) fn attach(ebpf: &mut Ebpf, pin: Option<&Path>) -> Result<Option<Pinne
     // The descriptor goes with the value; the pin holds the link from now on.
     FdLink::from(link).pin(&temporary).map_err(|error| failed(chain(&error)))?;
     let inode = fs::metadata(&temporary).map_err(|error| failed(error.to_string()))?.ino();
+    let directory = File::open(path.parent().unwrap_or(Path::new("/"))).map_err(|error| failed(error.to_string()))?;
     fs::rename(&temporary, path).map_err(|error| failed(error.to_string()))?;
-    Ok(Some(PinnedSteering { path: path.to_path_buf(), inode }))
+    Ok(Some(PinnedSteering { path: path.to_path_buf(), inode, directory: directory.into() }))
 }
 
 /// A link that outlives the process.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct PinnedSteering {
     path: PathBuf,
     inode: u64,
+    /// Held open: the way to it may be closed to the user that the agent becomes.
+    directory: OwnedFd,
+}
+
+/// What is under the name of a pin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PinState {
+    /// This agent's link, as far as anybody can tell.
+    Ours,
+    /// The link of an agent that came later.
+    Replaced,
+    /// Nothing: the link is gone.
+    Gone,
 }
 
 impl PinnedSteering {
@@ -201,10 +218,16 @@ impl PinnedSteering {
         &self.path
     }
 
-    /// Whether the pin is still this agent's, and not that of a newer one, or gone.
+    /// What is under the name now.
     #[must_use]
-    pub fn is_ours(&self) -> bool {
-        fs::metadata(&self.path).is_ok_and(|found| found.ino() == self.inode)
+    pub fn state(&self) -> PinState {
+        let name = self.path.file_name().unwrap_or_default();
+        match fstatat(&self.directory, name, AtFlags::empty()) {
+            Ok(found) if found.st_ino == self.inode => PinState::Ours,
+            Ok(_) => PinState::Replaced,
+            Err(Errno::ENOENT) => PinState::Gone,
+            Err(_) => PinState::Ours,
+        }
     }
 }
 
@@ -228,14 +251,6 @@ pub(super) fn remove(path: &Path) -> io::Result<bool> {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
-    }
-}
-
-/// Takes the pins of the maps away.
-pub(super) fn remove_maps(directory: &Path) {
-    for name in STEER_MAPS {
-        // A pin that stays costs its memory until the next start, which replaces it.
-        let _ = remove(&directory.join(name));
     }
 }
 

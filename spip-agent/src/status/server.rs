@@ -2,7 +2,7 @@
 //!
 //! A socket file that is there is replaced when nobody answers behind it, or when this agent relieves the one that
 //! does; otherwise the other agent keeps it, and this one runs without. It is made under another name and renamed, so that
-//! there is never a moment without one, and removed at the end if it is still this agent's own.
+//! there is never a moment without one, and removed at the end if it is still this agent's own and the sandbox lets it.
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, Write as _};
@@ -116,6 +116,12 @@ impl Server {
             refused(error)
         })?;
         Ok(Self { listener, path: path.to_path_buf(), inode })
+    }
+
+    /// Where the socket is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Starts the thread that answers. It ends with the process.

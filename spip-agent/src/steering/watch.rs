@@ -12,7 +12,7 @@ use spip_common::steer::SteerCounters;
 use super::reasons::{self, Reason};
 use super::{Error, Steering};
 use crate::config::{Config, SteeringMode};
-use crate::ebpf::PinnedSteering;
+use crate::ebpf::{PinState, PinnedSteering};
 
 /// How often the machine is looked at.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -154,21 +154,22 @@ impl Watcher {
         let refreshed = self.steering.refresh();
         self.changed |= self.succeeded(refreshed) == Some(true);
         self.tell_changes();
-        if let Some(pinned) = &self.pinned
-            && !pinned.is_ours()
-        {
-            self.lost();
+        match self.pinned.as_ref().map(PinnedSteering::state) {
+            None | Some(PinState::Ours) => {}
+            Some(PinState::Gone) => self.ended(),
+            Some(PinState::Replaced) => self.replaced(),
         }
     }
 
-    /// The pin is not ours any more.
-    fn lost(&mut self) {
-        if self.pinned.as_ref().is_some_and(|pinned| !pinned.path().exists()) {
-            log::error!(target: "steering",
-                "the pinned link was removed: nothing is steered any more; restart the agent to steer again");
-            self.pinned = None;
-            return;
-        }
+    /// Somebody removed the pin, and with it the link.
+    fn ended(&mut self) {
+        log::error!(target: "steering",
+            "the pinned link was removed: nothing is steered any more; restart the agent to steer again");
+        self.pinned = None;
+    }
+
+    /// Another agent has its link under the name.
+    fn replaced(&mut self) {
         let since = *self.relieved_at.get_or_insert_with(|| {
             log::info!(target: "steering", "another agent has taken over: this one records what it has and stops");
             Instant::now()
