@@ -182,7 +182,7 @@ impl Agent {
         let run = socket.filter(|_| config.sandbox.user.is_none()).map(directory_of);
         let needs = sandbox::Needs {
             config: &config.sandbox,
-            readable: files.cloned().chain(file).collect(),
+            readable: files.cloned().chain(file).chain([PathBuf::from(ebpf::CPUS)]).collect(),
             writable: log.map(directory_of).into_iter().chain(run).collect(),
             owned: log.into_iter().chain(socket).map(Path::to_owned).collect(),
             reads_maps: &|| origins.is_some_and(Origins::can_look_up),

@@ -42,6 +42,9 @@ use packet_socket::PacketSocket;
 use pins::Pins;
 pub use steer::{PinState, PinnedSteering, SteerMaps};
 
+/// Read at each look into a map that has a value for each CPU: it says how many values there are.
+pub const CPUS: &str = "/sys/devices/system/cpu/possible";
+
 /// What the agent asks for.
 #[derive(Debug)]
 pub struct Request<'a> {

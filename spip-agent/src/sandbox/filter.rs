@@ -33,6 +33,7 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_epoll_pwait,
     libc::SYS_epoll_create1,
     libc::SYS_eventfd2,
+    libc::SYS_pipe2,
     libc::SYS_ppoll,
     // files that are open or, under Landlock, may be opened
     libc::SYS_read,
