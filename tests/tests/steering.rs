@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use spip_tests::{
-    CLIENT_V4, CLIENT_V6, LISTENER, Launch, Namespace, Net, PATIENCE, SENSOR_V4, SENSOR_V6, eventually, half_close,
-    read_to_end,
+    CLIENT_V4, CLIENT_V6, LISTENER, Launch, Namespace, Net, PATIENCE, RawSyn, SENSOR_V4, SENSOR_V6, eventually,
+    half_close, read_to_end,
 };
 
 /// The port from which scanners of one kind send everything.
@@ -490,4 +490,56 @@ fn the_maps_can_be_read_by_name() {
     assert_eq!((&port(80)["endpoints"], &port(80)["reason"]), (&json!(1), &json!(3)));
     assert_eq!(port(81)["reason"], 0);
     drop(agent);
+}
+
+#[test]
+fn half_open_scans_of_steered_ports_are_recorded_and_excluded_services_are_left_out() {
+    let Some(net) = Net::new() else { return };
+    let _service = Service::start(&net, (ANY, 80));
+    let agent = steered(&net)
+        .set("exclude_ports", json!([25]))
+        .set("scan_timeout_seconds", 1)
+        .set("scan_interval_seconds", 3600)
+        .start();
+    let ports = [24, 25, 26, 80, 81];
+    net.client.send_syns(ports.map(|port| RawSyn::new((CLIENT_V4, ONE_PORT), (SENSOR_V4, port))));
+    net.client.deliver((SENSOR_V4, 82), b"completed");
+    agent.expect_one(json!({"payload": "completed", "destination_source": "socket"}));
+    let log = agent.stop().log;
+    let scan = log.expect_one(json!({"record_type": "scan"}));
+    assert_eq!(scan["destination_ports"], json!(["24", "26", "81"]), "{scan}");
+    let counts = log.messages().find(|line| line.value["message"] == "what has become of SYNs");
+    let counts = &counts.expect("the agent says what has become of SYNs").value;
+    for (key, count) in [("seen", 6), ("joined", 1), ("half_open", 3), ("ignored", 2)] {
+        assert_eq!(counts[key], count, "{key} in {counts}");
+    }
+}
+
+#[test]
+fn as_nobody_in_its_sandbox_the_agent_keeps_exclusions_current() {
+    let Some(net) = Net::new() else { return };
+    let launch = steered(&net).set("sandbox", "required").set("user", "nobody").set("pin_links", net.has_bpffs());
+    let launch = launch.set("steer_interfaces", json!(["wire", "later"]));
+    let agent = launch.clone().start();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).expect("the agent runs");
+    assert!(status.contains("Uid:\t65534\t65534"), "{status}");
+    let service = Service::start(&net, (ANY, 8080));
+    eventually("the service has its port", || (who(&net.client, (SENSOR_V4, 8080)) == "service").then_some(()));
+    drop(service);
+    eventually("the agent has the port", || (who(&net.client, (SENSOR_V4, 8080)) == "agent").then_some(()));
+    net.sensor.shell("ip link set wire down && ip link set wire name later && ip link set later up");
+    eventually("the interface is steered", || (who(&net.client, (SENSOR_V4, 81)) == "agent").then_some(()));
+    agent.signal(Signal::SIGHUP);
+    agent.wait_message(json!({"message": "steering follows the configuration again"}));
+    assert_eq!(who(&net.client, (SENSOR_V4, 81)), "agent");
+    let log = agent.log();
+    let wrong: Vec<_> = log.messages().filter(|line| line.value["level"] == "error").map(|line| &line.text).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    // And it is asked what it does.
+    let report = launch.unset("log_file").arguments(&["status", "--config", "{config}", "--json"]).run();
+    assert_eq!(report.status.code(), Some(0));
+    let report: Value = serde_json::from_str(&report.log.torn.join("\n")).expect("JSON");
+    assert_eq!(report["agent"]["uid"], 65_534);
+    assert!(report["steered"]["steered"].as_u64().is_some_and(|steered| steered >= 3), "{report}");
+    assert!(report["kernel"]["passive"].as_u64().is_some_and(|passive| passive >= 3), "{report}");
 }
