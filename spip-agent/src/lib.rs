@@ -31,6 +31,7 @@ pub mod protocol;
 pub mod session;
 pub mod tls;
 
+pub mod convert;
 pub mod json;
 pub mod messages;
 pub mod record;

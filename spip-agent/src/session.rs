@@ -27,7 +27,7 @@ use crate::limits::Permit;
 use crate::origin;
 use crate::payload::Payload;
 use crate::protocol::client_hello::{ClientHello, Detection, Detector, handshake_message};
-use crate::record::{CloseReason, Moment, Sensor, Session, flat};
+use crate::record::{CloseReason, Moment, Sensor, Session};
 use crate::tls::{Facts, Failure, Handshake, Prefixed, Tls, TlsServer};
 use crate::writer::Log;
 
@@ -205,8 +205,7 @@ impl Guard {
             self.settle(verdict);
         }
         let session = &mut self.session;
-        session.close_reason = reason;
-        session.duration = session.accepted.steady.elapsed();
+        session.end(reason, Moment::now());
         if let (Some(origins), Some(cookie)) = (&self.engine.origins, self.cookie) {
             origin::retry(&mut session.origin, cookie, origins);
             // The kernel side drops the entry of a socket that is closed in order; of others only we know the end.
@@ -220,7 +219,7 @@ impl Guard {
     fn with_line<T>(&self, write: impl FnOnce(&Log, &[u8]) -> T) -> T {
         LINE.with_borrow_mut(|line| {
             line.clear();
-            flat::encode(&self.session, &self.engine.sensor, line);
+            self.engine.sensor.write(&self.session, line);
             let written = write(&self.engine.log, line);
             line.shrink_to(LINE_KEPT_BYTES);
             written
@@ -364,7 +363,12 @@ mod tests {
         let (log, log_writer) = writer::open(&config.log).expect("the log opens");
         let log_thread = log_writer.spawn().expect("the writer starts");
         let engine = Arc::new(Engine {
-            sensor: Sensor { name: "test".to_owned(), community_id_seed: 0 },
+            sensor: Sensor {
+                name: "test".to_owned(),
+                community_id_seed: 0,
+                format: crate::record::Format::Flat,
+                max_line_bytes: 1 << 24,
+            },
             log,
             tls: None,
             origins: None,

@@ -141,7 +141,7 @@ fn floor(way: Way, sessions: usize, warm: usize) -> Round {
 fn agent(way: Way, sessions: usize, warm: usize) -> Round {
     let net = network(way);
     let log = net.path().join("agent.log");
-    let launch = net.agent().log_to(&log).set("max_sessions_per_source", 100_000);
+    let launch = net.agent().without_schema().log_to(&log).set("max_sessions_per_source", 100_000);
     let socket = net.sensor.enter(|| (way == Way::OneSocket).then(listening));
     let (launch, source) = match way {
         Way::SkLookup => (launch.set("steering", "sk_lookup"), "socket"),
