@@ -13,6 +13,7 @@ pub mod ebpf;
 pub mod listen;
 pub mod sandbox;
 pub mod signals;
+pub mod steering;
 pub mod worker;
 
 pub mod accept;
@@ -37,3 +38,4 @@ pub mod record;
 pub mod writer;
 
 pub mod rules;
+pub mod status;
