@@ -22,7 +22,7 @@ mod dialogue;
 mod dns;
 mod docker;
 mod ftp;
-mod hpack;
+pub(crate) mod hpack;
 pub mod http;
 mod http1;
 mod http2;

@@ -17,7 +17,7 @@ use super::{CertificateFiles, Compress, Config, Ebpf, EbpfMode, Fsync, Limits, L
 /// Largest configuration file; the full one of the documentation has a few kilobytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 /// Largest size in bytes that a key takes: 1 TiB.
-const MAX_BYTES: u64 = 1 << 40;
+pub(super) const MAX_BYTES: u64 = 1 << 40;
 /// Largest number of table or map entries: a map of that size takes gigabytes.
 const MAX_ENTRIES: u64 = 1 << 24;
 /// Oldest log file: ten years.
@@ -101,6 +101,8 @@ impl<'i> Loading<'i> {
             ebpf: self.ebpf(),
             timeouts: self.timeouts(),
             limits: self.limits(),
+            respond: self.respond(),
+            payload_store: self.payload_store(),
             exclude_ports: self.exclude_ports(),
             community_id_seed: u16::try_from(self.read.integer("community_id_seed", (0, 65_535), 0))
                 .unwrap_or_default(),
@@ -169,8 +171,8 @@ impl<'i> Loading<'i> {
 
     fn tls(&mut self) -> Tls {
         let enabled = self.read.choice("tls", &[("auto", true), ("off", false)], true);
-        let chain = self.readable("cert_path");
-        let key = self.readable("key_path");
+        let chain = self.readable("cert_path", "PEM");
+        let key = self.readable("key_path", "PEM");
         let certificate = match (chain, key) {
             (Some((chain, _)), Some((key, _))) => Some(CertificateFiles { chain, key }),
             (Some((_, found)), None) => {
@@ -295,7 +297,7 @@ impl<'i> Loading<'i> {
         self.warn(Some(&found), &text);
     }
 
-    fn size(&mut self, key: &'static str, bounds: (u64, u64), default: u64) -> usize {
+    pub(super) fn size(&mut self, key: &'static str, bounds: (u64, u64), default: u64) -> usize {
         usize::try_from(self.read.integer(key, bounds, default)).unwrap_or(usize::MAX)
     }
 
@@ -305,7 +307,7 @@ impl<'i> Loading<'i> {
         usize::try_from(number).ok()
     }
 
-    fn warn(&mut self, found: Option<&Found<'_>>, text: &str) {
+    pub(super) fn warn(&mut self, found: Option<&Found<'_>>, text: &str) {
         let file = self.path.display();
         self.warnings.push(match found {
             Some(found) => format!("{file}:{}: {text}", self.read.line(found.value.span().start)),
