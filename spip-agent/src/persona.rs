@@ -206,4 +206,4 @@ fn keep(face: &Face, path: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -228,8 +228,10 @@ impl Conversation {
         }
         match responder.service_of_port(self.port) {
             Some(service) if heard.kept.is_empty() && service.speaks_first => self.begin(service),
-            // Part of a line may yet become anything.
-            Some(service) if heard.kept.ends_with(b"\n") => self.begin(service),
+            // Part of a line may yet become anything, and so may part of HTTP/2's first lines.
+            Some(service) if heard.kept.ends_with(b"\n") && !http2::PREFACE.starts_with(heard.kept) => {
+                self.begin(service);
+            }
             Some(_) => return,
             None => {
                 if !heard.kept.is_empty() {

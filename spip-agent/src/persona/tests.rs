@@ -4,6 +4,11 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 
+/// A persona for tests of what is said.
+pub(crate) fn persona() -> Persona {
+    Persona { face: drawn::draw(&[3; 16]), ports: BTreeMap::new() }
+}
+
 /// A directory of the test's own, gone afterwards.
 struct Directory(PathBuf);
 

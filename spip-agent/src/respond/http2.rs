@@ -9,7 +9,8 @@ use crate::protocol::hpack::Decoder;
 pub(super) static SERVICE: Service =
     Service { protocols: &["http2"], speaks_first: false, begin: || Box::new(Http2::default()) };
 
-const PREFACE_BYTES: usize = 24;
+/// What every client sends first (RFC 9113, section 3.4).
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The longest frame that a server takes that asks for nothing else (RFC 9113, section 4.2).
 const FRAME_BYTES: usize = 16 * 1024;
 /// Requests that may be open at once.
@@ -60,14 +61,14 @@ struct Request {
 impl Dialogue for Http2 {
     fn hear(&mut self, heard: &[u8], scene: &Scene<'_>, reply: &mut Reply<'_>) -> usize {
         if !self.is_open {
-            if heard.len() < PREFACE_BYTES {
+            if heard.len() < PREFACE.len() {
                 return 0;
             }
             self.is_open = true;
             // MAX_CONCURRENT_STREAMS and INITIAL_WINDOW_SIZE, as nginx sets them.
             let settings = [0, 3, 0, 0, 0, 128, 0, 4, 0, 1, 0, 0];
             reply.say("http2_settings", &framed(frame::SETTINGS, 0, 0, &settings));
-            return PREFACE_BYTES;
+            return PREFACE.len();
         }
         let Some((head, rest)) = heard.split_first_chunk::<9>() else { return 0 };
         let [a, b, c, kind, flags, stream @ ..] = *head;

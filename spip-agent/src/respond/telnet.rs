@@ -100,7 +100,7 @@ mod tests {
     fn negotiation_is_taken_out_of_what_was_typed() {
         assert_eq!(
             typed_line(b"\xff\xfb\x18\xff\xfa\x18\0xterm\xff\xf0ro\xff\xfd\x01ot\r\0x"),
-            Some((b"root".to_vec(), 21))
+            Some((b"root".to_vec(), 23))
         );
         assert_eq!(typed_line(b"\xff\xfb\x18ro"), None);
         assert_eq!(typed_line(b"root\r"), None);
