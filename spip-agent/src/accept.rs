@@ -66,7 +66,10 @@ pub async fn run(
             ready = listener.readable() => {
                 let mut ready = ready?;
                 match accept_batch(listener.get_ref(), door, registry)? {
-                    Batch::Empty => ready.clear_ready(),
+                    Batch::Empty => {
+                        ready.clear_ready();
+                        continue;
+                    }
                     Batch::More => drop(ready),
                     Batch::Shortage => {
                         drop(ready);
@@ -134,7 +137,7 @@ fn admit(socket: OwnedFd, peer: SocketAddr, door: &Arc<Door>, registry: &Registr
             }
         }
         None => {
-            let watch = Watch::new(registry.enter(), &engine.timeouts, accepted.steady);
+            let watch = Watch::new(registry, &engine.timeouts, accepted.steady);
             tokio::spawn(session::run(Box::new(guard), socket, watch));
         }
     }

@@ -4,6 +4,7 @@
 //! Each worker thread reads into one buffer of its own and copies what came: a session that waits owns none.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -47,47 +48,65 @@ impl From<CloseReason> for End {
     }
 }
 
-/// Reads from `stream` until the client is done or the session has to end, whatever comes first; says why.
-pub async fn to_end<S: AsyncRead + Unpin>(stream: &mut S, payload: &mut Payload, watch: &mut Watch) -> End {
-    while !payload.is_full() {
-        if let Err(end) = more(stream, payload, watch, Step::Idle).await {
-            return end;
-        }
-    }
-    count_rest(stream, payload, watch).await;
-    CloseReason::PayloadLimit.into()
+/// Bytes that are counted and no longer kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Rest {
+    until: Instant,
+    most: u64,
 }
 
-/// Reads once, at least one byte.
-///
-/// # Errors
-/// Why the session ends: the client closed or reset it, or the watch says so.
-pub async fn more<S: AsyncRead + Unpin>(
+/// Reads from `stream` until the client is done or the session has to end, whatever comes first; says why.
+pub async fn to_end<S: AsyncRead + Unpin>(stream: &mut S, payload: &mut Payload, watch: &mut Watch) -> End {
+    let mut rest = None;
+    poll_fn(|context| poll_to_end(stream, payload, watch, &mut rest, context)).await
+}
+
+/// As [`to_end`]; `rest` is this function's memory from one call to the next, and begins as `None`.
+pub fn poll_to_end<S: AsyncRead + Unpin>(
     stream: &mut S,
     payload: &mut Payload,
     watch: &mut Watch,
-    step: Step,
-) -> Result<(), End> {
-    let read = watch.run(step, |context| poll_read(stream, context, |bytes| payload.push(bytes))).await?;
-    watch.touch();
-    match read {
-        Ok(0) => Err(CloseReason::ClientClosed.into()),
-        Ok(_) => Ok(()),
-        Err(error) => Err(End { reason: reason_of(&error), error: Some(error) }),
+    rest: &mut Option<Rest>,
+    context: &mut Context<'_>,
+) -> Poll<End> {
+    while !payload.is_full() {
+        if let Err(end) = ready!(poll_more(stream, payload, watch, Step::Idle, context)) {
+            return Poll::Ready(end);
+        }
     }
-}
-
-/// Counts what a client goes on to send in one go.
-async fn count_rest<S: AsyncRead + Unpin>(stream: &mut S, payload: &mut Payload, watch: &mut Watch) {
-    let step = Step::Rest(Instant::now() + REST_TIME);
-    let most = payload.received().saturating_add(REST_BYTES);
+    // What a client goes on to send in one go is counted.
+    let Rest { until, most } = *rest.get_or_insert_with(|| Rest {
+        until: Instant::now() + REST_TIME,
+        most: payload.received().saturating_add(REST_BYTES),
+    });
     while payload.received() < most {
-        let read = watch.run(step, |context| poll_read(stream, context, |bytes| payload.count(bytes.len() as u64)));
-        match read.await {
+        let mut count = |bytes: &[u8]| payload.count(bytes.len() as u64);
+        let read = watch.poll(Step::Rest(until), context, |context| poll_read(stream, context, &mut count));
+        match ready!(read) {
             Ok(Ok(1..)) => watch.touch(),
             _ => break,
         }
     }
+    Poll::Ready(CloseReason::PayloadLimit.into())
+}
+
+/// Reads once, at least one byte; an error says why the session ends: the client closed or reset it, or the watch says
+/// so.
+pub fn poll_more<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    payload: &mut Payload,
+    watch: &mut Watch,
+    step: Step,
+    context: &mut Context<'_>,
+) -> Poll<Result<(), End>> {
+    let read = |context: &mut Context<'_>| poll_read(stream, context, |bytes| payload.push(bytes));
+    let read = ready!(watch.poll(step, context, read))?;
+    watch.touch();
+    Poll::Ready(match read {
+        Ok(0) => Err(CloseReason::ClientClosed.into()),
+        Ok(_) => Ok(()),
+        Err(error) => Err(End { reason: reason_of(&error), error: Some(error) }),
+    })
 }
 
 fn poll_read<S: AsyncRead + Unpin>(

@@ -1,16 +1,14 @@
 //! How long a session may wait: for its first byte, between bytes, and altogether. All deadlines run from accept on,
-//! so a client that drips bytes gains nothing beyond the bound on the whole session.
+//! so a client that drips bytes gains nothing beyond the bound on the whole session. The registry wakes the session
+//! when one has passed.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::time::Sleep;
-
 use crate::config::Timeouts;
 use crate::record::CloseReason;
-use crate::registry::Registered;
+use crate::registry::{Registered, Registry};
 
 /// What a session waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,32 +27,45 @@ pub struct Watch {
     opening: Instant,
     session: Instant,
     idle: Duration,
-    active: Instant,
-    /// Set at the first wait. It is moved only when it fires: most sessions end before, and activity costs nothing.
-    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Watch {
-    /// Watches over the session that was accepted at `accepted`.
+    /// Watches over the session that was accepted at `accepted`, and enters it into `registry`.
     #[must_use]
-    pub fn new(registered: Registered, timeouts: &Timeouts, accepted: Instant) -> Self {
-        Self {
-            registered,
-            opening: accepted + timeouts.first_byte,
-            session: accepted + timeouts.session,
-            idle: timeouts.idle,
-            active: accepted,
-            timer: None,
-        }
+    pub fn new(registry: &Registry, timeouts: &Timeouts, accepted: Instant) -> Self {
+        let opening = accepted + timeouts.first_byte;
+        let session = accepted + timeouts.session;
+        Self { registered: registry.enter(opening.min(session)), opening, session, idle: timeouts.idle }
     }
 
     /// Notes that the client did something.
     pub fn touch(&mut self) {
-        self.active = Instant::now();
-        self.registered.touch();
+        self.registered.touch(Instant::now());
     }
 
-    /// Polls `operation` until it is ready, or until the session has to end, with the reason.
+    /// Polls `operation`; ready also when the session has to end, with the reason.
+    pub fn poll<T>(
+        &mut self,
+        step: Step,
+        context: &mut Context<'_>,
+        operation: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<Result<T, CloseReason>> {
+        // What the client has sent comes first: it is recorded even when time is up.
+        if let Poll::Ready(output) = operation(context) {
+            return Poll::Ready(Ok(output));
+        }
+        if let Poll::Ready(reason) = self.registered.poll_ordered(context) {
+            return Poll::Ready(Err(reason));
+        }
+        let (deadline, reason) = self.deadline(step);
+        if deadline <= Instant::now() {
+            return Poll::Ready(Err(reason));
+        }
+        self.registered.wake_at(deadline);
+        Poll::Pending
+    }
+
+    /// Polls `operation` until it is ready, or until the session has to end.
     ///
     /// # Errors
     /// The reason why the session has to end.
@@ -63,34 +74,7 @@ impl Watch {
         step: Step,
         mut operation: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> Result<T, CloseReason> {
-        std::future::poll_fn(|context| {
-            // What the client has sent comes first: it is recorded even when time is up.
-            if let Poll::Ready(output) = operation(context) {
-                return Poll::Ready(Ok(output));
-            }
-            if let Poll::Ready(reason) = self.registered.poll_ordered(context) {
-                return Poll::Ready(Err(reason));
-            }
-            self.poll_deadline(step, context).map(Err)
-        })
-        .await
-    }
-
-    fn poll_deadline(&mut self, step: Step, context: &mut Context<'_>) -> Poll<CloseReason> {
-        loop {
-            let (deadline, reason) = self.deadline(step);
-            if deadline <= Instant::now() {
-                return Poll::Ready(reason);
-            }
-            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
-            if timer.deadline().into_std() > deadline {
-                timer.as_mut().reset(deadline.into());
-            }
-            if timer.as_mut().poll(context).is_pending() {
-                return Poll::Pending;
-            }
-            timer.as_mut().reset(deadline.into());
-        }
+        poll_fn(|context| self.poll(step, context, &mut operation)).await
     }
 
     /// The nearest deadline of `step`, and what it means when it has passed.
@@ -98,8 +82,8 @@ impl Watch {
         let session = (self.session, CloseReason::SessionTimeout);
         let own = match step {
             Step::Opening => (self.opening, CloseReason::FirstByteTimeout),
-            Step::Idle => (self.active + self.idle, CloseReason::IdleTimeout),
-            Step::Rest(until) => (until.min(self.active + REST_PAUSE), CloseReason::PayloadLimit),
+            Step::Idle => (self.registered.active() + self.idle, CloseReason::IdleTimeout),
+            Step::Rest(until) => (until.min(self.registered.active() + REST_PAUSE), CloseReason::PayloadLimit),
         };
         if own.0 <= session.0 { own } else { session }
     }
@@ -111,7 +95,6 @@ const REST_PAUSE: Duration = Duration::from_millis(200);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::Registry;
 
     fn timeouts() -> Timeouts {
         Timeouts {
@@ -128,20 +111,27 @@ mod tests {
         runtime.block_on(future)
     }
 
-    fn watch() -> Watch {
-        Watch::new(Registry::default().enter(), &timeouts(), Instant::now())
+    /// What `session` comes to under a watch, with time going on beside it.
+    fn watched<T>(session: impl AsyncFnOnce(Watch) -> T) -> T {
+        block_on(async {
+            let registry = Registry::default();
+            let watch = Watch::new(&registry, &timeouts(), Instant::now());
+            tokio::select! {
+                output = session(watch) => output,
+                () = registry.keep_time() => unreachable!("time does not end"),
+            }
+        })
     }
 
     #[test]
     fn silence_ends_with_the_first_byte_deadline() {
-        let ended = block_on(async { watch().run(Step::Opening, |_| Poll::<()>::Pending).await });
+        let ended = watched(async |mut watch| watch.run(Step::Opening, |_| Poll::<()>::Pending).await);
         assert_eq!(ended, Err(CloseReason::FirstByteTimeout));
     }
 
     #[test]
     fn idleness_runs_from_the_last_activity() {
-        let ended = block_on(async {
-            let mut watch = watch();
+        let ended = watched(async |mut watch| {
             watch.touch();
             watch.run(Step::Idle, |_| Poll::<()>::Pending).await
         });
@@ -150,8 +140,7 @@ mod tests {
 
     #[test]
     fn dripping_bytes_does_not_renew_the_session() {
-        let ended = block_on(async {
-            let mut watch = watch();
+        let ended = watched(async |mut watch| {
             let mut drips = 0;
             loop {
                 let drip = std::pin::pin!(tokio::time::sleep(Duration::from_millis(5)));
@@ -169,8 +158,7 @@ mod tests {
 
     #[test]
     fn what_is_ready_wins_over_a_deadline_that_has_passed() {
-        let output = block_on(async {
-            let mut watch = watch();
+        let output = watched(async |mut watch| {
             std::thread::sleep(Duration::from_millis(70));
             watch.run(Step::Opening, |_| Poll::Ready(7)).await
         });

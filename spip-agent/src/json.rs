@@ -53,6 +53,9 @@ struct TerminalSafe;
 
 impl Formatter for TerminalSafe {
     fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        if end_of_plain(fragment.as_bytes(), 0) == fragment.len() {
+            return writer.write_all(fragment.as_bytes());
+        }
         let mut safe = Vec::with_capacity(fragment.len());
         escaped(&mut safe, fragment);
         writer.write_all(&safe)
@@ -125,6 +128,11 @@ impl fmt::Write for Formatted<'_> {
         }
         Ok(())
     }
+}
+
+/// Appends `number` in decimal digits.
+pub fn number(out: &mut Vec<u8>, number: impl itoa::Integer) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// Appends `"key":`, preceded by a comma: the start of a further member of an object.

@@ -114,7 +114,7 @@ pub struct Protocol {
     /// Whether these bytes are its own. Must decide only from what it reads, see [`reader`].
     recognise: fn(&mut Reader<'_>) -> Result<bool, End>,
     /// Extracts facts from bytes that it has recognised. `End`: the client began something that is not whole.
-    understand: fn(&[u8], &mut Understanding) -> Result<(), End>,
+    understand: for<'a> fn(&'a [u8], &mut Understanding<'a>) -> Result<(), End>,
     /// Bytes that real clients send, each to be recognised as this protocol.
     #[cfg(test)]
     samples: &'static [&'static [u8]],
@@ -153,13 +153,13 @@ pub enum Verdict {
     Unknown,
 }
 
-/// What a client's bytes say. Absent facts are facts that the client did not show.
+/// What a client's bytes say, much of it in place. Absent facts are facts that the client did not show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Understanding {
+pub struct Understanding<'a> {
     /// The protocol's name; `None` when no rule decides, which a record writes as [`UNKNOWN`].
     pub protocol: Option<&'static str>,
     /// For HTTP of every version.
-    pub http: Option<Http>,
+    pub http: Option<Http<'a>>,
     /// For SSH.
     pub ssh: Option<Ssh>,
     /// The facts of every other protocol, and what HTTP/2 has beside `http`, to be written under its name. `incomplete` is true where the client began
@@ -188,7 +188,7 @@ pub fn classify(prefix: &[u8]) -> Verdict {
 
 /// Says what all that the client sent means; `truncated` when the payload limit cut it.
 #[must_use]
-pub fn understand(client_bytes: &[u8], truncated: bool) -> Understanding {
+pub fn understand(client_bytes: &[u8], truncated: bool) -> Understanding<'_> {
     match classify(client_bytes) {
         Verdict::Is(protocol) => understand_as(protocol, client_bytes, truncated),
         Verdict::NeedMore | Verdict::Unknown => {
@@ -201,7 +201,7 @@ pub fn understand(client_bytes: &[u8], truncated: bool) -> Understanding {
 
 /// As [`understand`], where the protocol is known: by an earlier verdict, or because the client answered a greeting.
 #[must_use]
-pub fn understand_as(protocol: &Protocol, client_bytes: &[u8], truncated: bool) -> Understanding {
+pub fn understand_as<'a>(protocol: &Protocol, client_bytes: &'a [u8], truncated: bool) -> Understanding<'a> {
     let mut understanding = Understanding { protocol: Some(protocol.name), truncated, ..Understanding::default() };
     if (protocol.understand)(client_bytes, &mut understanding) == Err(End) {
         understanding.details.flag("incomplete", true);

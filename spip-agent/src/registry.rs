@@ -1,16 +1,24 @@
-//! The open sessions of one worker, so that they can be told to end: all of them when the agent stops, the one that
-//! has been idle for longest when descriptors run out.
+//! The open sessions of one worker: whom to tell when all of them have to end, or the one that has been idle for
+//! longest, and whom to wake when a deadline has passed.
+//!
+//! Deadlines are looked at every [`TICK`], in one pass over a dense table: a timer of the runtime for each session
+//! would cost more memory and time than the session's own waiting. A session that moves its deadline forward only
+//! notes it in its handle; the table learns of it when the old one has passed.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use atomic_waker::AtomicWaker;
 use slab::Slab;
+use tokio::sync::Notify;
 
 use crate::limits::Limit;
 use crate::record::CloseReason;
+
+/// How often deadlines are looked at: none is noticed later than this.
+pub const TICK: Duration = Duration::from_millis(50);
 
 /// The open sessions; clones share them.
 #[derive(Clone)]
@@ -18,15 +26,23 @@ pub struct Registry(Arc<Shared>);
 
 struct Shared {
     started: Instant,
-    sessions: Mutex<Slab<Arc<Handle>>>,
+    sessions: Mutex<Slab<Entry>>,
+    entered: Notify,
 }
 
-/// What a session and those who may end it share.
-#[derive(Default)]
+struct Entry {
+    handle: Arc<Handle>,
+    /// Never later than the deadline in the handle.
+    due: u64,
+}
+
+/// What a session and those who may end it share. Times are microseconds from the registry's start.
 struct Handle {
     order: AtomicU8,
-    /// Milliseconds from the registry's start to the session's last activity.
-    active_ms: AtomicU64,
+    /// The session's last activity.
+    active: AtomicU64,
+    /// When the session is to be woken.
+    due: AtomicU64,
     waker: AtomicWaker,
 }
 
@@ -43,19 +59,54 @@ pub struct Registered {
 
 impl Default for Registry {
     fn default() -> Self {
-        Self(Arc::new(Shared { started: Instant::now(), sessions: Mutex::default() }))
+        Self(Arc::new(Shared { started: Instant::now(), sessions: Mutex::default(), entered: Notify::new() }))
     }
 }
 
 impl Registry {
-    /// Enters a session that is active now.
+    /// Enters a session that is active now, and is to be woken at `due`.
     #[must_use]
-    pub fn enter(&self) -> Registered {
-        let handle = Arc::new(Handle::default());
-        let key = self.sessions().insert(Arc::clone(&handle));
-        let registered = Registered { registry: self.clone(), key, handle };
-        registered.touch();
-        registered
+    pub fn enter(&self, due: Instant) -> Registered {
+        let due = self.micros(due);
+        let handle = Arc::new(Handle {
+            order: AtomicU8::new(GO_ON),
+            active: AtomicU64::new(self.micros(Instant::now())),
+            due: AtomicU64::new(due),
+            waker: AtomicWaker::new(),
+        });
+        let mut sessions = self.sessions();
+        if sessions.is_empty() {
+            self.0.entered.notify_one();
+        }
+        let key = sessions.insert(Entry { handle: Arc::clone(&handle), due });
+        Registered { registry: self.clone(), key, handle }
+    }
+
+    /// Wakes sessions whose deadline has passed, for as long as it is polled.
+    pub async fn keep_time(&self) {
+        loop {
+            if self.is_empty() {
+                self.0.entered.notified().await;
+            }
+            tokio::time::sleep(TICK).await;
+            self.wake_due(Instant::now());
+        }
+    }
+
+    fn wake_due(&self, now: Instant) {
+        let now = self.micros(now);
+        for (_, entry) in self.sessions().iter_mut() {
+            if entry.due <= now {
+                entry.due = entry.handle.due.load(Ordering::Relaxed);
+                if entry.due <= now {
+                    entry.handle.waker.wake();
+                }
+            }
+        }
+    }
+
+    fn micros(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.0.started).as_micros()).unwrap_or(u64::MAX)
     }
 
     /// How many sessions are open.
@@ -72,8 +123,8 @@ impl Registry {
 
     /// Tells every session to end, because the agent stops.
     pub fn shut_down(&self) {
-        for (_, handle) in self.sessions().iter() {
-            handle.order(SHUT_DOWN);
+        for (_, entry) in self.sessions().iter() {
+            entry.handle.order(SHUT_DOWN);
         }
     }
 
@@ -83,12 +134,13 @@ impl Registry {
     #[must_use]
     pub fn make_room(&self) -> bool {
         let sessions = self.sessions();
-        let staying = sessions.iter().filter(|(_, handle)| handle.order.load(Ordering::Relaxed) == GO_ON);
-        let oldest = staying.min_by_key(|(_, handle)| handle.active_ms.load(Ordering::Relaxed));
-        oldest.map(|(_, handle)| handle.order(MAKE_ROOM)).is_some()
+        let handles = sessions.iter().map(|(_, entry)| &entry.handle);
+        let staying = handles.filter(|handle| handle.order.load(Ordering::Relaxed) == GO_ON);
+        let oldest = staying.min_by_key(|handle| handle.active.load(Ordering::Relaxed));
+        oldest.map(|handle| handle.order(MAKE_ROOM)).is_some()
     }
 
-    fn sessions(&self) -> MutexGuard<'_, Slab<Arc<Handle>>> {
+    fn sessions(&self) -> MutexGuard<'_, Slab<Entry>> {
         self.0.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -109,10 +161,25 @@ impl Handle {
 }
 
 impl Registered {
-    /// Notes that the client did something.
-    pub fn touch(&self) {
-        let active = self.registry.0.started.elapsed().as_millis();
-        self.handle.active_ms.store(u64::try_from(active).unwrap_or(u64::MAX), Ordering::Relaxed);
+    /// Notes that the client did something at `now`.
+    pub fn touch(&self, now: Instant) {
+        self.handle.active.store(self.registry.micros(now), Ordering::Relaxed);
+    }
+
+    /// When the client did something last.
+    #[must_use]
+    pub fn active(&self) -> Instant {
+        self.registry.0.started + Duration::from_micros(self.handle.active.load(Ordering::Relaxed))
+    }
+
+    /// Has the session woken at `due`, or up to a [`TICK`] later, and no more at the time that was set before.
+    pub fn wake_at(&self, due: Instant) {
+        let due = self.registry.micros(due);
+        if due < self.handle.due.swap(due, Ordering::Relaxed)
+            && let Some(entry) = self.registry.sessions().get_mut(self.key)
+        {
+            entry.due = due;
+        }
     }
 
     /// Ready with the reason once the session was told to end.
@@ -138,9 +205,9 @@ impl Drop for Registered {
 
 #[cfg(test)]
 mod tests {
-    use std::task::Waker;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::{Wake, Waker};
     use std::thread::sleep;
-    use std::time::Duration;
 
     use super::*;
 
@@ -151,10 +218,10 @@ mod tests {
     #[test]
     fn the_session_that_was_idle_for_longest_makes_room() {
         let registry = Registry::default();
-        let first = registry.enter();
-        let second = registry.enter();
+        let first = registry.enter(Instant::now());
+        let second = registry.enter(Instant::now());
         sleep(Duration::from_millis(5));
-        first.touch();
+        first.touch(Instant::now());
         assert!(registry.make_room());
         assert!(ordered(&first).is_pending());
         assert_eq!(ordered(&second), Poll::Ready(CloseReason::Rejected(Limit::Descriptors)));
@@ -165,10 +232,38 @@ mod tests {
     #[test]
     fn a_stop_reaches_every_session() {
         let registry = Registry::default();
-        let sessions: Vec<_> = (0..10).map(|_| registry.enter()).collect();
+        let sessions: Vec<_> = (0..10).map(|_| registry.enter(Instant::now())).collect();
         registry.shut_down();
         assert!(sessions.iter().all(|session| ordered(session) == Poll::Ready(CloseReason::Shutdown)));
         drop(sessions);
         assert!(registry.is_empty());
+    }
+    /// Counts how often it is woken.
+    #[derive(Default)]
+    struct Bell(AtomicUsize);
+
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_session_is_woken_at_its_deadline_and_not_at_one_that_was_moved() {
+        let registry = Registry::default();
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let session = registry.enter(start + second);
+        let bell = Arc::new(Bell::default());
+        let rings_at = |at: Duration| {
+            assert!(session.poll_ordered(&mut Context::from_waker(&Arc::clone(&bell).into())).is_pending());
+            registry.wake_due(start + at);
+            bell.0.swap(0, Ordering::Relaxed)
+        };
+        assert_eq!((rings_at(second / 2), rings_at(second)), (0, 1));
+        session.wake_at(start + second * 4);
+        assert_eq!((rings_at(second * 2), rings_at(second * 4)), (0, 1));
+        session.wake_at(start + second * 3);
+        assert_eq!(rings_at(second * 3), 1, "a deadline can come nearer");
     }
 }

@@ -5,11 +5,13 @@
 //! safe in the session, and nothing that is recorded depends on it.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, recv};
@@ -17,7 +19,7 @@ use tokio::net::TcpStream;
 use uuid::Uuid;
 
 use crate::budget::Budget;
-use crate::capture::{self, End};
+use crate::capture::{self, Rest};
 use crate::config::Timeouts;
 use crate::deadline::{Step, Watch};
 use crate::ebpf::Origins;
@@ -114,6 +116,35 @@ impl Guard {
         self.detector.advance(self.session.payload.kept())
     }
 
+    /// Reads until it is clear what the client speaks, and on to the end unless that is TLS.
+    fn poll_raw(
+        &mut self,
+        stream: &mut TcpStream,
+        watch: &mut Watch,
+        rest: &mut Option<Rest>,
+        context: &mut Context<'_>,
+    ) -> Poll<Raw> {
+        while self.session.payload.is_opening() {
+            let verdict = self.detect();
+            let payload = &mut self.session.payload;
+            if verdict.needs_more() && !payload.is_full() {
+                if let Err(end) = ready!(capture::poll_more(stream, payload, watch, Step::Opening, context)) {
+                    return Poll::Ready(Raw::Ended(end.reason));
+                }
+                continue;
+            }
+            if let (Detection::ClientHello { length }, true) = (verdict, self.engine.tls.is_some()) {
+                return Poll::Ready(Raw::Hello(Hello { raw: payload.take_envelope(), length }));
+            }
+            self.settle(verdict);
+            // A hello that nobody can answer.
+            if matches!(verdict, Detection::Sslv2 { .. } | Detection::Oversized { .. }) {
+                return Poll::Ready(Raw::Ended(CloseReason::TlsError));
+            }
+        }
+        capture::poll_to_end(stream, &mut self.session.payload, watch, rest, context).map(|end| Raw::Ended(end.reason))
+    }
+
     /// Ends the opening of a connection on which no handshake takes place: all of its bytes are payload, and what they
     /// hold of a ClientHello is kept beside them.
     fn settle(&mut self, verdict: Detection) {
@@ -152,7 +183,7 @@ impl Guard {
     pub async fn finish(mut self: Box<Self>, reason: CloseReason) {
         if !self.try_finish(reason) {
             let line = self.with_line(|_, line| line.to_vec());
-            self.engine.log.record(&line).await;
+            Box::pin(self.engine.log.record(&line)).await;
             self.recorded = true;
         }
     }
@@ -207,38 +238,30 @@ impl Drop for Guard {
 
 /// Conducts the connection on `stream` to its end.
 ///
-/// Boxed, because a future holds a copy of what it is given for each function that passes it on.
+/// Its future is most of what a waiting session costs, so it holds little more than what it is given: the guard is
+/// boxed, and so is everything that only some sessions need.
 pub async fn run(mut guard: Box<Guard>, stream: OwnedFd, mut watch: Watch) {
-    // Under load the client's bytes come while others are accepted; then the reactor is not needed either.
+    // Under load the client's bytes come while others are accepted; then the reactor is not needed.
     tokio::task::yield_now().await;
     if let Some(reason) = guard.read_now(&stream) {
         return guard.finish(reason).await;
     }
     // The reactor may take no more descriptors.
-    let Ok(stream) = TcpStream::from_std(stream.into()) else { return guard.finish(CloseReason::Aborted).await };
-    conduct(guard, stream, &mut watch).await;
+    let Ok(mut stream) = TcpStream::from_std(stream.into()) else { return guard.finish(CloseReason::Aborted).await };
+    let mut rest = None;
+    match poll_fn(|context| guard.poll_raw(&mut stream, &mut watch, &mut rest, context)).await {
+        // Record first: the client learns of the end, by the drop of the stream, when its bytes are safe.
+        Raw::Ended(reason) => guard.finish(reason).await,
+        Raw::Hello(hello) => Box::pin(decrypt(guard, hello, stream, watch)).await,
+    }
 }
 
-async fn conduct(mut guard: Box<Guard>, mut stream: TcpStream, watch: &mut Watch) {
-    let reason = match open(&mut guard, &mut stream, watch).await {
-        Err(end) => end.reason,
-        Ok(Opening::Plain) => capture::to_end(&mut stream, &mut guard.session.payload, watch).await.reason,
-        Ok(Opening::Refused) => CloseReason::TlsError,
-        // Boxed: what TLS needs would otherwise count for every session that never speaks it.
-        Ok(Opening::Tls(hello)) => return Box::pin(decrypt(guard, hello, stream, watch)).await,
-    };
-    // Record first: the client learns of the end, by the drop of the stream, when its bytes are safe.
-    guard.finish(reason).await;
-}
-
-/// What the first bytes of a connection turned out to be.
-enum Opening {
-    /// Payload.
-    Plain,
+/// What reading without TLS came to.
+enum Raw {
+    /// The end of the session.
+    Ended(CloseReason),
     /// A whole ClientHello, and perhaps bytes behind it.
-    Tls(Hello),
-    /// A ClientHello that cannot be answered.
-    Refused,
+    Hello(Hello),
 }
 
 /// Raw bytes that begin with a ClientHello.
@@ -247,28 +270,8 @@ struct Hello {
     length: usize,
 }
 
-/// Reads until it is clear what the client speaks.
-async fn open(guard: &mut Guard, stream: &mut TcpStream, watch: &mut Watch) -> Result<Opening, End> {
-    let verdict = loop {
-        let verdict = guard.detect();
-        if !verdict.needs_more() || guard.session.payload.is_full() {
-            break verdict;
-        }
-        capture::more(stream, &mut guard.session.payload, watch, Step::Opening).await?;
-    };
-    if let (Detection::ClientHello { length }, true) = (verdict, guard.engine.tls.is_some()) {
-        let raw = guard.session.payload.take_envelope();
-        return Ok(Opening::Tls(Hello { raw, length }));
-    }
-    guard.settle(verdict);
-    Ok(match verdict {
-        Detection::Sslv2 { .. } | Detection::Oversized { .. } => Opening::Refused,
-        _ => Opening::Plain,
-    })
-}
-
 /// Completes the handshake and captures what is inside.
-async fn decrypt(mut guard: Box<Guard>, hello: Hello, stream: TcpStream, watch: &mut Watch) {
+async fn decrypt(mut guard: Box<Guard>, hello: Hello, stream: TcpStream, mut watch: Watch) {
     let engine = Arc::clone(&guard.engine);
     let Hello { raw, length } = hello;
     let facts = Facts::new(&raw[..length], Handshake::Failed(Failure::TimedOut));
@@ -305,7 +308,7 @@ async fn decrypt(mut guard: Box<Guard>, hello: Hello, stream: TcpStream, watch: 
     if let Some(facts) = guard.session.tls.facts_mut() {
         facts.handshake = Handshake::Completed(accepted.session);
     }
-    let end = capture::to_end(&mut accepted.stream, &mut guard.session.payload, watch).await;
+    let end = capture::to_end(&mut accepted.stream, &mut guard.session.payload, &mut watch).await;
     if let (Some(facts), CloseReason::TlsError, Some(error)) = (guard.session.tls.facts_mut(), end.reason, &end.error) {
         facts.broken = Some(Failure::of_stream(error));
     }

@@ -44,6 +44,8 @@ impl Worker {
 
     async fn run(self) -> io::Result<()> {
         let registry = Registry::default();
+        let time = registry.clone();
+        tokio::spawn(async move { time.keep_time().await });
         let result = accept::run(self.listener, &self.door, &registry, self.stop).await;
         registry.shut_down();
         let deadline = Instant::now() + self.drain;

@@ -42,7 +42,7 @@ impl Credentials {
         let mut text = |bytes: &[u8]| {
             let (text, cut) = clip(bytes, CREDENTIAL_BYTES);
             clipped |= cut;
-            text
+            text.into_owned()
         };
         let credential = Credential { user: user.map(&mut text), secret: secret.map(&mut text) };
         if self.list.contains(&credential) {

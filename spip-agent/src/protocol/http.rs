@@ -3,10 +3,11 @@
 //! Headers stay an ordered array with duplicates, because order and repetition are what tells tools apart. Everything
 //! is clipped: [`HEADERS`] headers, [`HEADERS_BYTES`] bytes of them in all, [`VALUE_BYTES`] a value.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::GeneralPurpose;
 use base64::engine::{DecodePaddingMode, GeneralPurposeConfig};
-use serde::Serialize;
 
 use super::credentials::Credentials;
 use super::value::clip;
@@ -34,70 +35,54 @@ pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// The first request of a connection, and how many followed it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Http {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Http<'a> {
     /// As sent; for HTTP/2 the value of `:method`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub method: Option<String>,
+    pub method: Option<Cow<'a, str>>,
     /// As sent: a path, an absolute URI, `*`, or for CONNECT a host and port; for HTTP/2 the value of `:path`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub target: Option<String>,
+    pub target: Option<Cow<'a, str>>,
     /// `0.9`, `1.0`, `1.1`, `2`, or what the client wrote after `HTTP/`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
+    pub version: Option<Cow<'a, str>>,
     /// The first Host header; for HTTP/2 the value of `:authority`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub host: Option<String>,
+    pub host: Option<Cow<'a, str>>,
     /// The first User-Agent header.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub user_agent: Option<String>,
+    pub user_agent: Option<Cow<'a, str>>,
     /// Names and values in the order of the wire, with duplicates.
-    pub headers: Vec<(String, String)>,
+    pub headers: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     /// The length of the body: what Content-Length announces, or what the chunks of a whole chunked body add up to.
     /// Absent where the client never says.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub body_bytes: Option<u64>,
     /// How much of that body is in the kept payload, without the framing of chunks.
     pub body_kept: u64,
     /// How many requests the kept payload begins.
     pub requests: u64,
     /// Method and target of those that follow the first, at most [`PIPELINED`].
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub pipelined: Vec<(String, String)>,
+    pub pipelined: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     /// What follows the requests and is none: a tunnel, an upgraded protocol, garbage.
-    #[serde(skip_serializing_if = "is_zero")]
     pub trailing_bytes: u64,
     /// `docker` or `kubernetes`, where the path belongs to that API.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub api: Option<&'static str>,
     /// Whether something was too long or too many to keep.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,
     /// Why the request is not wholly understood.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<&'static str>,
     /// How many bytes of headers were kept, to stop at the limit.
-    #[serde(skip)]
     headers_bytes: usize,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
-}
-
-impl Http {
+impl<'a> Http<'a> {
     /// Keeps the method.
-    pub(super) fn set_method(&mut self, method: &[u8]) {
+    pub(super) fn set_method(&mut self, method: impl Into<Cow<'a, [u8]>>) {
         let method = self.clip(method, NAME_BYTES);
         self.method = Some(method);
     }
 
     /// Keeps the target, and names the API that it belongs to.
-    pub(super) fn set_target(&mut self, target: &[u8]) {
-        self.api = if docker::resource(target).is_some() {
+    pub(super) fn set_target(&mut self, target: impl Into<Cow<'a, [u8]>>) {
+        let target = target.into();
+        self.api = if docker::resource(&target).is_some() {
             Some("docker")
-        } else if kubernetes::resource(target).is_some() {
+        } else if kubernetes::resource(&target).is_some() {
             Some("kubernetes")
         } else {
             None
@@ -107,13 +92,13 @@ impl Http {
     }
 
     /// Keeps the version.
-    pub(super) fn set_version(&mut self, version: &[u8]) {
+    pub(super) fn set_version(&mut self, version: impl Into<Cow<'a, [u8]>>) {
         let version = self.clip(version, 16);
         self.version = Some(version);
     }
 
     /// Keeps the host, unless one is known.
-    pub(super) fn set_host(&mut self, host: &[u8]) {
+    pub(super) fn set_host(&mut self, host: impl Into<Cow<'a, [u8]>>) {
         if self.host.is_none() {
             let host = self.clip(host, VALUE_BYTES);
             self.host = Some(host);
@@ -121,11 +106,12 @@ impl Http {
     }
 
     /// Keeps one header, and what it tells.
-    pub(super) fn add_header(&mut self, name: &[u8], value: &[u8]) {
+    pub(super) fn add_header(&mut self, name: impl Into<Cow<'a, [u8]>>, value: impl Into<Cow<'a, [u8]>>) {
+        let (name, value) = (name.into(), value.into());
         if name.eq_ignore_ascii_case(b"host") {
-            self.set_host(value);
+            self.set_host(value.clone());
         } else if name.eq_ignore_ascii_case(b"user-agent") && self.user_agent.is_none() {
-            let agent = self.clip(value, VALUE_BYTES);
+            let agent = self.clip(value.clone(), VALUE_BYTES);
             self.user_agent = Some(agent);
         }
         if self.headers.len() == HEADERS || self.headers_bytes > HEADERS_BYTES {
@@ -143,8 +129,14 @@ impl Http {
         self.error.get_or_insert(error);
     }
 
-    pub(super) fn clip(&mut self, bytes: &[u8], limit: usize) -> String {
-        let (text, truncated) = clip(bytes, limit);
+    pub(super) fn clip(&mut self, bytes: impl Into<Cow<'a, [u8]>>, limit: usize) -> Cow<'a, str> {
+        let (text, truncated) = match bytes.into() {
+            Cow::Borrowed(bytes) => clip(bytes, limit),
+            Cow::Owned(bytes) => {
+                let (text, truncated) = clip(&bytes, limit);
+                (Cow::Owned(text.into_owned()), truncated)
+            }
+        };
         self.truncated |= truncated;
         text
     }

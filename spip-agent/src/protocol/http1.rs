@@ -6,6 +6,8 @@
 
 mod body;
 
+use std::mem::MaybeUninit;
+
 use body::Body;
 
 use super::dialogue::next_line;
@@ -39,12 +41,12 @@ fn recognise(reader: &mut Reader<'_>) -> Result<bool, End> {
 
 /// Reads the requests one after the other; the first one's facts are kept, of the others the number and the targets.
 #[expect(clippy::unnecessary_wraps, reason = "the shape of every protocol's function")]
-pub(super) fn understand(bytes: &[u8], out: &mut Understanding) -> Result<(), End> {
+pub(super) fn understand<'a>(bytes: &'a [u8], out: &mut Understanding<'a>) -> Result<(), End> {
     let mut facts = Http::default();
     let mut rest = bytes;
     while begins_request(rest) {
         let head = Head::parse(rest);
-        for (name, value) in &head.headers {
+        for &(name, value) in &head.headers {
             http::basic_credentials(name, value, &mut out.credentials);
         }
         facts.requests += 1;
@@ -101,9 +103,9 @@ struct Head<'a> {
 
 impl<'a> Head<'a> {
     fn parse(bytes: &'a [u8]) -> Self {
-        let mut headers = [httparse::EMPTY_HEADER; http::HEADERS];
-        let mut request = httparse::Request::new(&mut headers);
-        let error = match request.parse(bytes) {
+        let mut headers = [const { MaybeUninit::uninit() }; http::HEADERS];
+        let mut request = httparse::Request::new(&mut []);
+        let error = match request.parse_with_uninit_headers(bytes, &mut headers) {
             Ok(httparse::Status::Complete(length)) => {
                 let headers = request.headers.iter().map(|header| (header.name.as_bytes(), header.value)).collect();
                 return Self {
@@ -158,13 +160,13 @@ impl<'a> Head<'a> {
         head
     }
 
-    fn describe(&self, facts: &mut Http, truncated: bool) {
+    fn describe(&self, facts: &mut Http<'a>, truncated: bool) {
         facts.set_method(self.method);
         facts.set_target(self.target);
         if !self.version.is_empty() {
             facts.set_version(self.version);
         }
-        for (name, value) in &self.headers {
+        for &(name, value) in &self.headers {
             facts.add_header(name, value);
         }
         facts.error = self.error.or(match self.length {
@@ -200,7 +202,7 @@ mod tests {
     use super::super::understand;
     use super::*;
 
-    fn http(bytes: &[u8]) -> Http {
+    fn http(bytes: &[u8]) -> Http<'_> {
         understand(bytes, false).http.expect("http facts")
     }
 
@@ -214,7 +216,7 @@ mod tests {
         assert_eq!(facts.version.as_deref(), Some("1.1"));
         assert_eq!(facts.host.as_deref(), Some("127.0.0.1:8081"));
         assert!(facts.user_agent.as_deref().is_some_and(|agent| agent.starts_with("curl/")));
-        let names: Vec<_> = facts.headers.iter().map(|(name, _)| name.as_str()).collect();
+        let names: Vec<_> = facts.headers.iter().map(|(name, _)| &**name).collect();
         let expected =
             ["Host", "Authorization", "User-Agent", "Accept", "X-Twice", "X-Twice", "Content-Length", "Content-Type"];
         assert_eq!(names, expected);
@@ -228,7 +230,7 @@ mod tests {
         let facts =
             http(b"POST /1 HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcGET /2 HTTP/1.1\r\n\r\nHEAD /3 HTTP/1.1\r\n\r\n");
         assert_eq!(facts.requests, 3);
-        let expected = vec![("GET".to_owned(), "/2".to_owned()), ("HEAD".to_owned(), "/3".to_owned())];
+        let expected = [("GET".into(), "/2".into()), ("HEAD".into(), "/3".into())];
         assert_eq!(facts.pipelined, expected);
         assert_eq!((facts.body_bytes, facts.body_kept, facts.trailing_bytes), (Some(3), 3, 0));
     }

@@ -44,7 +44,7 @@ mod frame {
 /// What is gathered while the frames go by.
 #[derive(Default)]
 struct Frames {
-    http: Http,
+    http: Http<'static>,
     decoder: Decoder,
     /// The header block at hand, while its last frame is outstanding.
     block: Option<Vec<u8>>,
@@ -59,7 +59,7 @@ struct Frames {
 fn understand(bytes: &[u8], out: &mut Understanding) -> Result<(), End> {
     let mut reader = Reader::new(bytes);
     let mut frames = Frames { http: Http::default(), ..Frames::default() };
-    frames.http.set_version(b"2");
+    frames.http.set_version(b"2".as_slice());
     let end = if reader.literal(PREFACE)? { frames.read(&mut reader, out) } else { Ok(()) };
     if let Some(settings) = &frames.settings {
         let settings = settings
@@ -145,7 +145,7 @@ impl Frames {
         if self.http.requests == 1 {
             self.describe(&fields);
         } else {
-            let mut text = |name: &[u8]| self.http.clip(pseudo_header(&fields, name), TEXT_BYTES);
+            let mut text = |name: &[u8]| self.http.clip(pseudo_header(&fields, name).to_vec(), TEXT_BYTES);
             let request = (text(b":method"), text(b":path"));
             self.http.pipelined.push(request);
         }
@@ -157,9 +157,9 @@ impl Frames {
     fn describe(&mut self, fields: &[Field]) {
         for (name, value) in fields {
             match name.as_slice() {
-                b":method" => self.http.set_method(value),
-                b":path" => self.http.set_target(value),
-                b":authority" => self.http.set_host(value),
+                b":method" => self.http.set_method(value.clone()),
+                b":path" => self.http.set_target(value.clone()),
+                b":authority" => self.http.set_host(value.clone()),
                 b"content-length" => {
                     let number = std::str::from_utf8(value).ok().and_then(|text| text.parse::<u64>().ok());
                     self.http.body_bytes = number.filter(|number| *number < 1 << 53);
@@ -171,7 +171,7 @@ impl Frames {
             {
                 self.pseudo_headers.push(char::from(*letter).to_string());
             }
-            self.http.add_header(name, value);
+            self.http.add_header(name.clone(), value.clone());
         }
     }
 
@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(http.target.as_deref(), Some("/api/v1/pods?x=1"));
         assert_eq!((http.host.as_deref(), http.api), (Some("127.0.0.1:8102"), Some("kubernetes")));
         assert_eq!(http.user_agent.as_deref(), Some("Mozilla/5.0 (scan)"));
-        let names: Vec<_> = http.headers.iter().map(|(name, _)| name.as_str()).collect();
+        let names: Vec<_> = http.headers.iter().map(|(name, _)| &**name).collect();
         assert_eq!(names, [":method", ":path", ":scheme", ":authority", "authorization", "user-agent", "accept"]);
         let credential = understanding.credentials.list.first().expect("a login");
         assert_eq!((credential.user.as_deref(), credential.secret.as_deref()), (Some("me"), Some("pw")));
@@ -249,7 +249,7 @@ mod tests {
         let understanding = understand(PROTOCOL.samples[2], false);
         let http = understanding.http.expect("http facts");
         assert_eq!((http.requests, http.body_bytes, http.body_kept), (2, Some(5), 5));
-        assert_eq!(http.pipelined, [("GET".to_owned(), "/second".to_owned())]);
+        assert_eq!(http.pipelined, [("GET".into(), "/second".into())]);
         assert_eq!(http.error, None);
     }
 

@@ -27,7 +27,7 @@ fn recognise(reader: &mut Reader<'_>) -> Result<bool, End> {
     Ok(line.is_some_and(|line| line.family == Family::Http && resource(line.target).is_some()))
 }
 
-fn understand(bytes: &[u8], out: &mut Understanding) -> Result<(), End> {
+fn understand<'a>(bytes: &'a [u8], out: &mut Understanding<'a>) -> Result<(), End> {
     http1::understand(bytes, out)?;
     if let Some(resource) = request_line(&mut Reader::new(bytes))?.and_then(|line| resource(line.target)) {
         out.details.text("group", resource.group);

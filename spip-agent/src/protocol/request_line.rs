@@ -58,16 +58,16 @@ pub(super) fn request_line<'a>(reader: &mut Reader<'a>) -> Result<Option<Request
         let target = window.get(..end).unwrap_or_default().trim_ascii();
         Ok(Some(RequestLine { family, method, target }))
     };
-    for (at, byte) in window.iter().enumerate() {
-        // The method's own space stands before the window: a version there means that the target is missing.
+    for at in memchr::memchr2_iter(b'/', b'\n', window) {
         let seen = window.get(..=at).unwrap_or_default();
-        match byte {
-            b'/' if seen.ends_with(b" HTTP/") => return found(Family::Http, at - 5),
-            b'/' if seen.ends_with(b" RTSP/") => return found(Family::Rtsp, at - 5),
-            b'/' if seen.ends_with(b" SIP/") => return found(Family::Sip, at - 4),
-            b'\n' if method == b"GET" && seen.starts_with(b"/") => return found(Family::Http, at),
-            b'\n' => return Ok(None),
-            _ => {}
+        if seen.ends_with(b"\n") {
+            let is_http = method == b"GET" && seen.starts_with(b"/");
+            return if is_http { found(Family::Http, at) } else { Ok(None) };
+        }
+        for (family, version) in [(Family::Http, &b" HTTP/"[..]), (Family::Rtsp, b" RTSP/"), (Family::Sip, b" SIP/")] {
+            if seen.ends_with(version) {
+                return found(family, seen.len() - version.len());
+            }
         }
     }
     if window.len() < LINE_BYTES {

@@ -88,14 +88,16 @@ fn understand(bytes: &[u8], out: &mut Understanding) -> Result<(), End> {
             bytes
         }
     };
-    (facts.client, facts.truncated) = clip(identification, IDENTIFICATION_BYTES);
+    let (client, truncated) = clip(identification, IDENTIFICATION_BYTES);
+    facts.client = client.into_owned();
+    facts.truncated = truncated;
     if facts.error.is_none() && !reader.rest().is_empty() {
         match algorithms(&mut reader) {
             Ok(Some(lists)) => {
                 let joined = lists.join(&b';');
                 let (text, truncated) = clip(&joined, ALGORITHMS_BYTES);
                 facts.hassh = Some(hex::encode(Md5::digest(&joined)));
-                facts.hassh_algorithms = Some(text);
+                facts.hassh_algorithms = Some(text.into_owned());
                 facts.truncated |= truncated;
             }
             Ok(None) => facts.error = Some("no key exchange follows the identification"),

@@ -5,7 +5,7 @@
 //! that claims more than is left; the kind of such an option is still noted, its value is not. MSS and window scale
 //! count only with the length that their RFCs give them, and the first of several wins.
 
-use std::fmt;
+use crate::json;
 
 /// The most option bytes that a TCP header can carry.
 pub const MAX_OPTIONS_BYTES: usize = 40;
@@ -94,24 +94,25 @@ pub struct MuonFp<'a> {
     options: &'a SynOptions,
 }
 
-impl fmt::Display for MuonFp<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.window)?;
+impl MuonFp<'_> {
+    /// Appends the fingerprint's text.
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        json::number(out, self.window);
+        out.push(b':');
         for (index, kind) in self.options.kinds().iter().enumerate() {
             if index > 0 {
-                f.write_str("-")?;
+                out.push(b'-');
             }
-            write!(f, "{kind}")?;
+            json::number(out, *kind);
         }
-        f.write_str(":")?;
+        out.push(b':');
         if let Some(mss) = self.options.mss {
-            write!(f, "{mss}")?;
+            json::number(out, mss);
         }
-        f.write_str(":")?;
+        out.push(b':');
         if let Some(scale) = self.options.scale {
-            write!(f, "{scale}")?;
+            json::number(out, scale);
         }
-        Ok(())
     }
 }
 
@@ -122,8 +123,14 @@ mod tests {
 
     const LINUX: [u8; 20] = [2, 4, 0x05, 0xb4, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7];
 
+    fn text(fingerprint: MuonFp<'_>) -> String {
+        let mut out = Vec::new();
+        fingerprint.write_to(&mut out);
+        String::from_utf8(out).expect("ASCII")
+    }
+
     fn muonfp(window: u16, raw: &[u8]) -> String {
-        SynOptions::parse(raw).muonfp(window).to_string()
+        text(SynOptions::parse(raw).muonfp(window))
     }
 
     #[test]
@@ -131,7 +138,7 @@ mod tests {
         let options = SynOptions::parse(&LINUX);
         assert_eq!(options.kinds(), [2, 4, 8, 1, 3]);
         assert_eq!((options.mss, options.scale), (Some(1460), Some(7)));
-        assert_eq!(options.muonfp(64240).to_string(), "64240:2-4-8-1-3:1460:7");
+        assert_eq!(text(options.muonfp(64240)), "64240:2-4-8-1-3:1460:7");
     }
 
     #[test]
@@ -178,7 +185,7 @@ mod tests {
         fn any_bytes_are_read_within_bounds(raw in proptest::collection::vec(any::<u8>(), 0..64)) {
             let options = SynOptions::parse(&raw);
             prop_assert!(options.kinds().len() <= raw.len().min(MAX_OPTIONS_BYTES));
-            prop_assert_eq!(options.muonfp(7).to_string().split(':').count(), 4);
+            prop_assert_eq!(text(options.muonfp(7)).split(':').count(), 4);
             if raw.len() > MAX_OPTIONS_BYTES {
                 prop_assert_eq!(options, SynOptions::parse(&raw[..MAX_OPTIONS_BYTES]));
             }

@@ -136,7 +136,7 @@ fn facts_are_bounded_whatever_the_payload() {
         let repeated: Vec<u8> = sample.iter().copied().cycle().take(64 * 1024).collect();
         let understanding = understand_as(protocol, &repeated, true);
         let details = serde_json::to_string(&understanding.details).expect("json");
-        let http = serde_json::to_string(&understanding.http).expect("json");
+        let http = format!("{:?}", understanding.http);
         assert!(details.len() + http.len() < 100 * 1024, "{protocol:?}");
     }
 }

@@ -4,6 +4,8 @@
 //! U+FFFD) and clipped; lists are clipped; whatever was clipped says so by `truncated`. Numbers stay far below 2^53,
 //! because they come from fields of at most 32 bits or from lengths of what was kept.
 
+use std::borrow::Cow;
+
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 /// The longest text of a fact, in bytes of UTF-8.
@@ -156,7 +158,7 @@ impl Object {
     fn clipped(&mut self, bytes: &[u8]) -> Value {
         let (text, truncated) = clip(bytes, TEXT_BYTES);
         self.truncated |= truncated;
-        Value::Text(text)
+        Value::Text(text.into_owned())
     }
 }
 
@@ -171,13 +173,20 @@ impl Serialize for Object {
 }
 
 /// Bytes as text of at most `limit` bytes, and whether something was cut off. Invalid UTF-8 becomes U+FFFD.
-pub(super) fn clip(bytes: &[u8], limit: usize) -> (String, bool) {
+pub(super) fn clip(bytes: &[u8], limit: usize) -> (Cow<'_, str>, bool) {
     // Three more bytes than the limit, so that a character that the limit cuts in two is seen whole and left out.
     let window = bytes.get(..limit.saturating_add(3)).unwrap_or(bytes);
     let text = String::from_utf8_lossy(window);
     let end = text.floor_char_boundary(limit);
-    let kept = text.get(..end).unwrap_or_default();
-    (kept.to_owned(), window.len() < bytes.len() || end < text.len())
+    let truncated = window.len() < bytes.len() || end < text.len();
+    let kept = match text {
+        Cow::Borrowed(text) => Cow::Borrowed(&text[..end]),
+        Cow::Owned(mut text) => {
+            text.truncate(end);
+            Cow::Owned(text)
+        }
+    };
+    (kept, truncated)
 }
 
 #[cfg(test)]
@@ -186,10 +195,10 @@ mod tests {
 
     #[test]
     fn text_is_clipped_at_a_character_and_says_so() {
-        assert_eq!(clip("aä€".as_bytes(), 3), ("aä".to_owned(), true));
-        assert_eq!(clip("aä€".as_bytes(), 4), ("aä".to_owned(), true));
-        assert_eq!(clip("aä€".as_bytes(), 6), ("aä€".to_owned(), false));
-        assert_eq!(clip(b"a\xffb", 8), ("a\u{fffd}b".to_owned(), false));
+        assert_eq!(clip("aä€".as_bytes(), 3), ("aä".into(), true));
+        assert_eq!(clip("aä€".as_bytes(), 4), ("aä".into(), true));
+        assert_eq!(clip("aä€".as_bytes(), 6), ("aä€".into(), false));
+        assert_eq!(clip(b"a\xffb", 8), ("a\u{fffd}b".into(), false));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The flat format: one JSON object a line, the nine documented keys first and always in the same order, further
 //! keys only where something is known. Written straight into bytes; the log adds `seq` and closes the object.
 
-use std::fmt::Write as _;
+use std::borrow::Cow;
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,9 +11,11 @@ use jiff::fmt::temporal::DateTimePrinter;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use spip_common::Syn;
+use uuid::Uuid;
 
 use super::{CloseReason, Sensor, Session};
 use crate::json;
+use crate::protocol::http::Http;
 use crate::protocol::{self, Understanding, community_id, syn};
 use crate::tls::{ClientCertificate, Facts, Handshake, PresentedCertificate};
 
@@ -30,7 +32,7 @@ pub fn encode(session: &Session, sensor: &Sensor, out: &mut Vec<u8>) {
 
     object.out.push(b'{');
     object.out.extend_from_slice(b"\"timestamp\":");
-    object.raw(unix_seconds(session.accepted.wall));
+    json::number(object.out, unix_seconds(session.accepted.wall));
     object.key("payload");
     json::lossy_string(object.out, kept);
     object.key("payload_hex");
@@ -39,14 +41,13 @@ pub fn encode(session: &Session, sensor: &Sensor, out: &mut Vec<u8>) {
     object.number("source_port", origin.client.port());
     object.ip("destination_ip", origin.destination.ip());
     object.number("destination_port", origin.destination.port());
-    object.key("session_id");
-    object.quoted(session.id.hyphenated());
+    object.plain("session_id", session.id.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
     object.flag("is_tls", session.tls.is_tls());
 
     object.plain("schema", SCHEMA);
     object.text("name", &sensor.name);
     object.time("time", session.accepted.wall);
-    object.number("duration_ms", session.duration.as_millis());
+    object.number("duration_ms", u64::try_from(session.duration.as_millis()).unwrap_or(u64::MAX));
     object.number("bytes_in", session.payload.received());
     object.number("bytes_out", session.bytes_out);
     object.flag("payload_truncated", session.payload.truncated());
@@ -64,9 +65,8 @@ pub fn encode(session: &Session, sensor: &Sensor, out: &mut Vec<u8>) {
         object.time("last_time", repeated.last);
     }
     object.plain("destination_source", origin.source.name());
-    object.key("community_id");
     let id = community_id::community_id(sensor.community_id_seed, origin.client.socket(), origin.destination.socket());
-    object.quoted(id);
+    object.plain("community_id", id.as_str());
     if !kept.is_empty() {
         encode_understanding(&protocol::understand(kept, session.payload.truncated()), &mut object);
     }
@@ -79,11 +79,12 @@ pub fn encode(session: &Session, sensor: &Sensor, out: &mut Vec<u8>) {
     }
 }
 
-fn encode_understanding(understood: &Understanding, object: &mut Object<'_>) {
+fn encode_understanding(understood: &Understanding<'_>, object: &mut Object<'_>) {
     let name = understood.protocol.unwrap_or(protocol::UNKNOWN);
     object.plain("protocol", name);
     if let Some(http) = &understood.http {
-        object.value("http", http);
+        object.key("http");
+        encode_http(http, object.out);
     }
     if let Some(ssh) = &understood.ssh {
         object.text("ssh_client", &ssh.client);
@@ -99,6 +100,46 @@ fn encode_understanding(understood: &Understanding, object: &mut Object<'_>) {
     if !understood.credentials.list.is_empty() {
         object.value("credentials", &understood.credentials.list);
     }
+}
+
+fn encode_http(http: &Http<'_>, out: &mut Vec<u8>) {
+    let mut object = Object { out };
+    // Always known, so it stands first and the others follow their commas.
+    object.out.extend_from_slice(b"{\"requests\":");
+    json::number(object.out, http.requests);
+    let texts = [
+        ("method", &http.method),
+        ("target", &http.target),
+        ("version", &http.version),
+        ("host", &http.host),
+        ("user_agent", &http.user_agent),
+    ];
+    for (key, text) in texts {
+        if let Some(text) = text {
+            object.text(key, text);
+        }
+    }
+    object.pairs("headers", &http.headers);
+    if let Some(bytes) = http.body_bytes {
+        object.number("body_bytes", bytes);
+    }
+    object.number("body_kept", http.body_kept);
+    if !http.pipelined.is_empty() {
+        object.pairs("pipelined", &http.pipelined);
+    }
+    if http.trailing_bytes > 0 {
+        object.number("trailing_bytes", http.trailing_bytes);
+    }
+    if let Some(api) = http.api {
+        object.plain("api", api);
+    }
+    if http.truncated {
+        object.flag("truncated", true);
+    }
+    if let Some(error) = http.error {
+        object.plain("error", error);
+    }
+    object.out.push(b'}');
 }
 
 fn encode_tls(facts: &Facts, object: &mut Object<'_>) {
@@ -150,7 +191,7 @@ fn encode_syn(syn: &Syn, out: &mut Vec<u8>) {
     let options = syn::SynOptions::parse(syn.options());
     let mut object = Object { out };
     object.out.extend_from_slice(b"{\"ttl\":");
-    object.raw(syn.ttl);
+    json::number(object.out, syn.ttl);
     object.number("window", syn.window);
     if let Some(mss) = options.mss {
         object.number("mss", mss);
@@ -159,9 +200,11 @@ fn encode_syn(syn: &Syn, out: &mut Vec<u8>) {
         object.number("scale", scale);
     }
     object.key("options");
-    object.list(options.kinds(), |out, kind| out.extend_from_slice(kind.to_string().as_bytes()));
+    object.list(options.kinds(), |out, kind| json::number(out, *kind));
     object.key("muonfp");
-    object.quoted(options.muonfp(syn.window));
+    object.out.push(b'"');
+    options.muonfp(syn.window).write_to(object.out);
+    object.out.push(b'"');
     object.out.push(b'}');
 }
 
@@ -181,14 +224,9 @@ impl Object<'_> {
         self.out.extend_from_slice(b"\":");
     }
 
-    fn raw(&mut self, value: impl std::fmt::Display) {
-        // Writing to memory cannot fail.
-        let _ = write!(self.out, "{value}");
-    }
-
-    fn number(&mut self, key: &'static str, value: impl std::fmt::Display) {
+    fn number(&mut self, key: &'static str, value: impl itoa::Integer) {
         self.key(key);
-        self.raw(value);
+        json::number(self.out, value);
     }
 
     fn flag(&mut self, key: &'static str, value: bool) {
@@ -202,20 +240,40 @@ impl Object<'_> {
     }
 
     /// A value of ours that needs no escaping.
-    fn quoted(&mut self, value: impl std::fmt::Display) {
-        self.out.push(b'"');
-        self.raw(value);
-        self.out.push(b'"');
-    }
-
-    fn plain(&mut self, key: &'static str, value: &'static str) {
+    fn plain(&mut self, key: &'static str, value: &str) {
         self.key(key);
-        self.quoted(value);
+        self.out.push(b'"');
+        self.out.extend_from_slice(value.as_bytes());
+        self.out.push(b'"');
     }
 
     fn ip(&mut self, key: &'static str, value: IpAddr) {
         self.key(key);
-        self.quoted(value);
+        self.out.push(b'"');
+        match value {
+            IpAddr::V4(v4) => {
+                for (index, octet) in v4.octets().into_iter().enumerate() {
+                    if index > 0 {
+                        self.out.push(b'.');
+                    }
+                    json::number(self.out, octet);
+                }
+            }
+            // Writing to memory cannot fail.
+            IpAddr::V6(v6) => drop(write!(self.out, "{v6}")),
+        }
+        self.out.push(b'"');
+    }
+
+    fn pairs(&mut self, key: &'static str, pairs: &[(Cow<'_, str>, Cow<'_, str>)]) {
+        self.key(key);
+        self.list(pairs, |out, (name, value)| {
+            out.push(b'[');
+            json::string(out, name);
+            out.push(b',');
+            json::string(out, value);
+            out.push(b']');
+        });
     }
 
     fn text(&mut self, key: &'static str, value: &str) {
@@ -246,10 +304,9 @@ impl Object<'_> {
     fn time(&mut self, key: &'static str, time: SystemTime) {
         self.key(key);
         let timestamp = Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH);
-        let mut text = String::with_capacity(32);
-        let _ = TIME.print_timestamp(&timestamp, &mut text);
-        let _ = text.write_char('"');
         self.out.push(b'"');
-        self.out.extend_from_slice(text.as_bytes());
+        // Writing to memory cannot fail.
+        let _ = TIME.print_timestamp(&timestamp, &mut *self.out);
+        self.out.push(b'"');
     }
 }

@@ -287,7 +287,7 @@ impl Sink {
         let result = opened.append(batch, limit, &mut self.lock_again);
         // A line that had to be begun again has no line feed before its end: no line is counted twice.
         let written = batch.bytes.get(before..batch.written).unwrap_or_default();
-        let lines = written.iter().filter(|&&byte| byte == b'\n').count();
+        let lines = memchr::memchr_iter(b'\n', written).count();
         self.counters.lines.fetch_add(lines as u64, Relaxed);
         self.counters.bytes.fetch_add(written.len() as u64, Relaxed);
         result.map_err(|error| self.failure(&error))
