@@ -21,8 +21,11 @@ use crate::ebpf::{self, Attached};
 use crate::limits::Limits;
 use crate::listen::{self, Listeners};
 use crate::messages;
+use crate::payload_store::{PayloadStore, Prepared};
+use crate::persona::Persona;
 use crate::record::Sensor;
 use crate::rejections::Rejections;
+use crate::respond::Responder;
 use crate::session::Engine;
 use crate::signals::Signals;
 use crate::tls::TlsServer;
@@ -83,6 +86,7 @@ struct Agent {
     /// The kernel side works until this is dropped.
     attached: Option<Attached>,
     signals: Option<Signals>,
+    payloads: Option<Prepared>,
 }
 
 impl Agent {
@@ -99,8 +103,21 @@ impl Agent {
             config = config.to_toml().as_str();
             "starting");
         let tls = config.tls.enabled.then(|| TlsServer::new(&config.tls)).transpose()?;
-        let door = Arc::new(door(config, log.clone(), attached.as_ref(), tls, sessions));
-        Ok(Self { door, listeners, attached, signals: Some(signals) })
+        let responder = responder(config)?;
+        let payloads = PayloadStore::prepare(&config.payload_store)?;
+        let engine = Engine {
+            sensor: Sensor { name: config.name.clone(), community_id_seed: config.community_id_seed },
+            log: log.clone(),
+            tls,
+            origins: attached.as_ref().map(Attached::origins),
+            responder,
+            payloads: payloads.as_ref().map(Prepared::store),
+            timeouts: config.timeouts,
+            payload_limit: config.limits.payload_bytes,
+            payload_budget: Budget::new(config.limits.payload_memory_bytes),
+        };
+        let door = Arc::new(door(config, engine, sessions));
+        Ok(Self { door, listeners, attached, signals: Some(signals), payloads })
     }
 
     /// Serves until a signal, or until something breaks that cannot be mended.
@@ -119,6 +136,8 @@ impl Agent {
             };
             signals.spawn(stop, reload).context("cannot start the signal thread")?;
         }
+        let payloads = self.payloads.take().map(Prepared::spawn).transpose();
+        let payloads = payloads.context("cannot start the thread for payloads")?;
         let mut threads = Vec::new();
         for (number, listener) in self.listeners.sockets.drain(..).enumerate() {
             let door = Arc::clone(&self.door);
@@ -127,7 +146,13 @@ impl Agent {
         }
         let service = spawn_service(config, &self.door, &stop, stopped).context("cannot start the service thread")?;
         log::info!(target: "agent", listen = self.listeners.address.to_string(); "ready");
-        join(threads, service, &stop)
+        let joined = join(threads, service, &stop);
+        if let Some(payloads) = payloads {
+            let counts = payloads.finish();
+            log::info!(target: "payloads", stored = counts.stored, evicted = counts.evicted, lost = counts.lost;
+                "payloads are on the disk");
+        }
+        joined
     }
 }
 
@@ -207,22 +232,23 @@ async fn stop_when_log_closes(door: &Door, stop: &watch::Sender<bool>, mut stopp
     }
 }
 
-fn door(
-    config: &Config,
-    log: writer::Log,
-    attached: Option<&Attached>,
-    tls: Option<TlsServer>,
-    sessions: usize,
-) -> Door {
-    let engine = Engine {
-        sensor: Sensor { name: config.name.clone(), community_id_seed: config.community_id_seed },
-        log,
-        tls,
-        origins: attached.map(Attached::origins),
-        timeouts: config.timeouts,
-        payload_limit: config.limits.payload_bytes,
-        payload_budget: Budget::new(config.limits.payload_memory_bytes),
-    };
+/// What is said to clients, as the configuration wants it, and as whom.
+fn responder(config: &Config) -> Result<Option<Responder>> {
+    let respond = &config.respond;
+    if !respond.enabled {
+        return Ok(None);
+    }
+    let (persona, not_kept) = Persona::load(respond.persona.as_deref(), &respond.state_dir)?;
+    if let Some(error) = not_kept {
+        let (reason, directory) = (error.to_string(), respond.state_dir.display().to_string());
+        log::warn!(target: "respond", reason = reason.as_str(), state_dir = directory.as_str();
+            "the persona is drawn anew at each start: state_dir cannot be used");
+    }
+    let ports = respond.ports.clone();
+    Ok(Some(Responder { persona, ports, banner_after: respond.banner_after }))
+}
+
+fn door(config: &Config, engine: Engine, sessions: usize) -> Door {
     Door {
         engine: Arc::new(engine),
         limits: Limits::new(&config.limits, sessions),

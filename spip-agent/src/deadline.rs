@@ -19,6 +19,8 @@ pub enum Step {
     Idle,
     /// The rest of what is no longer kept, for this long.
     Rest(Instant),
+    /// The client's end of a connection whose other end is closed, for this long.
+    Closing(Instant),
 }
 
 /// Watches over one session: its deadlines, and orders to end.
@@ -50,6 +52,17 @@ impl Watch {
         context: &mut Context<'_>,
         operation: impl FnOnce(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<Result<T, CloseReason>> {
+        self.poll_until(step, None, context, operation)
+    }
+
+    /// As [`Watch::poll`]; also wakes the session when `alarm` has passed, which is the caller's to notice.
+    pub fn poll_until<T>(
+        &mut self,
+        step: Step,
+        alarm: Option<Instant>,
+        context: &mut Context<'_>,
+        operation: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<Result<T, CloseReason>> {
         // What the client has sent comes first: it is recorded even when time is up.
         if let Poll::Ready(output) = operation(context) {
             return Poll::Ready(Ok(output));
@@ -61,8 +74,14 @@ impl Watch {
         if deadline <= Instant::now() {
             return Poll::Ready(Err(reason));
         }
-        self.registered.wake_at(deadline);
+        self.registered.wake_at(alarm.map_or(deadline, |alarm| alarm.min(deadline)));
         Poll::Pending
+    }
+
+    /// When the client did something last.
+    #[must_use]
+    pub fn active(&self) -> Instant {
+        self.registered.active()
     }
 
     /// Polls `operation` until it is ready, or until the session has to end.
@@ -83,6 +102,7 @@ impl Watch {
         let own = match step {
             Step::Opening => (self.opening, CloseReason::FirstByteTimeout),
             Step::Idle => (self.registered.active() + self.idle, CloseReason::IdleTimeout),
+            Step::Closing(until) => (until, CloseReason::ServerClosed),
             Step::Rest(until) => (until.min(self.registered.active() + REST_PAUSE), CloseReason::PayloadLimit),
         };
         if own.0 <= session.0 { own } else { session }

@@ -94,7 +94,8 @@ struct Job {
 /// Takes payloads; clones share the thread behind it.
 #[derive(Clone, Debug)]
 pub struct PayloadStore {
-    sender: SyncSender<Job>,
+    /// `None` ends the thread.
+    sender: SyncSender<Option<Job>>,
     shared: Arc<Shared>,
     min_bytes: usize,
     preview_bytes: usize,
@@ -104,7 +105,7 @@ pub struct PayloadStore {
 #[derive(Debug)]
 pub struct Prepared {
     store: PayloadStore,
-    receiver: Receiver<Job>,
+    receiver: Receiver<Option<Job>>,
     files: Files,
 }
 
@@ -135,22 +136,26 @@ impl PayloadStore {
         payload.get(..self.preview_bytes).unwrap_or(payload)
     }
 
-    /// Hands a payload over, which is copied only where it was not stored lately. Never waits.
-    pub fn store(&self, hash: Hash, payload: &[u8]) {
+    /// Hands a payload over, which is copied only where it was not stored lately. Never waits; false when there is no
+    /// room for it, and the record has to carry it.
+    #[must_use]
+    pub fn store(&self, hash: Hash, payload: &[u8]) -> bool {
         if self.known().present.contains_key(&hash) {
-            return;
+            return true;
         }
         let shared = &self.shared;
         let queued = shared.queued_bytes.fetch_add(payload.len(), Ordering::Relaxed);
+        // Known before it is queued: if writing fails, the thread forgets it again.
+        self.known().insert(hash);
         if queued + payload.len() <= QUEUED_BYTES
-            && self.sender.try_send(Job { hash, payload: payload.to_vec() }).is_ok()
+            && self.sender.try_send(Some(Job { hash, payload: payload.to_vec() })).is_ok()
         {
-            // A second session with the same payload need not copy it again.
-            self.known().insert(hash);
-            return;
+            return true;
         }
+        self.known().remove(&hash);
         shared.queued_bytes.fetch_sub(payload.len(), Ordering::Relaxed);
         shared.lost.fetch_add(1, Ordering::Relaxed);
+        false
     }
 
     /// What became of all payloads so far.
@@ -176,44 +181,70 @@ impl Prepared {
         self.store.clone()
     }
 
-    /// Starts the thread. It ends when every handle is gone and all that was handed over is written.
+    /// Starts the thread.
     ///
     /// # Errors
     /// The kernel refuses a thread.
-    pub fn spawn(self) -> io::Result<JoinHandle<()>> {
+    pub fn spawn(self) -> io::Result<Running> {
         let Self { store, receiver, mut files } = self;
         let shared = Arc::clone(&store.shared);
-        drop(store);
-        thread::Builder::new().name("payloads".into()).spawn(move || {
+        let thread = thread::Builder::new().name("payloads".into()).spawn(move || {
             let mut failing = false;
-            for Job { hash, payload } in receiver {
+            while let Ok(Some(Job { hash, payload })) = receiver.recv() {
                 shared.queued_bytes.fetch_sub(payload.len(), Ordering::Relaxed);
                 let stored = files.store(&hash, &payload);
-                shared.evicted.fetch_add(std::mem::take(&mut files.evicted), Ordering::Relaxed);
-                let mut known = shared.known.lock().unwrap_or_else(PoisonError::into_inner);
-                for gone in files.gone.drain(..) {
-                    known.remove(&gone);
-                }
-                match stored {
-                    Ok(new) => {
-                        shared.stored.fetch_add(u64::from(new), Ordering::Relaxed);
-                        if failing {
-                            log::info!(target: "payloads", lost = shared.lost.load(Ordering::Relaxed); "payloads are stored again");
-                        }
-                        failing = false;
-                    }
-                    Err(error) => {
-                        known.remove(&hash);
-                        shared.lost.fetch_add(1, Ordering::Relaxed);
-                        if !failing {
-                            let reason = error.to_string();
-                            log::warn!(target: "payloads", reason = reason.as_str(); "payloads cannot be stored; their records go on");
-                        }
-                        failing = true;
-                    }
+                shared.note(&mut files, &hash, stored, &mut failing);
+            }
+        })?;
+        Ok(Running { store, thread })
+    }
+}
+
+impl Shared {
+    /// Keeps account of one payload, and says the first failure and its end.
+    fn note(&self, files: &mut Files, hash: &Hash, stored: io::Result<bool>, failing: &mut bool) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        for gone in files.gone.drain(..) {
+            known.remove(&gone);
+        }
+        self.evicted.fetch_add(std::mem::take(&mut files.evicted), Ordering::Relaxed);
+        match stored {
+            Ok(new) => {
+                self.stored.fetch_add(u64::from(new), Ordering::Relaxed);
+                if std::mem::take(failing) {
+                    let lost = self.lost.load(Ordering::Relaxed);
+                    log::info!(target: "payloads", lost = lost; "payloads are stored again");
                 }
             }
-        })
+            Err(error) => {
+                known.remove(hash);
+                self.lost.fetch_add(1, Ordering::Relaxed);
+                if !std::mem::replace(failing, true) {
+                    let reason = error.to_string();
+                    log::warn!(target: "payloads", reason = reason.as_str();
+                        "payloads cannot be stored; their records have a preview and the hash");
+                }
+            }
+        }
+    }
+}
+
+/// The store with its thread.
+#[derive(Debug)]
+pub struct Running {
+    store: PayloadStore,
+    thread: JoinHandle<()>,
+}
+
+impl Running {
+    /// Ends the thread once it has written what was handed over before; what became of all payloads. Blocks the
+    /// caller for as long as the disk takes for at most what the queue holds.
+    #[must_use]
+    pub fn finish(self) -> Counts {
+        // Sessions that still hand over find the queue closed, and their records carry their payloads.
+        let _ = self.store.sender.send(None);
+        let _ = self.thread.join();
+        self.store.counts()
     }
 }
 

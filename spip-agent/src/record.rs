@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::addr::{ClientAddr, Destination};
 use crate::limits::Limit;
 use crate::payload::Payload;
+use crate::respond::Conversation;
 use crate::tls::Tls;
 
 /// An instant on both clocks: the wall's, for people, and the monotonic one, for durations.
@@ -68,6 +69,10 @@ pub enum CloseReason {
     SessionTimeout,
     /// As many bytes were kept as the configuration allows.
     PayloadLimit,
+    /// The sensor hung up, as a server does at the end of its dialogue.
+    ServerClosed,
+    /// The client did not read what it was sent.
+    WriteTimeout,
     /// The TLS handshake or the TLS stream failed.
     TlsError,
     /// A limit refused the connection, or took its place away.
@@ -89,6 +94,8 @@ impl CloseReason {
             Self::IdleTimeout => "idle_timeout",
             Self::SessionTimeout => "session_timeout",
             Self::PayloadLimit => "payload_limit",
+            Self::ServerClosed => "server_closed",
+            Self::WriteTimeout => "write_timeout",
             Self::TlsError => "tls_error",
             Self::Rejected(_) => "rejected",
             Self::Shutdown => "shutdown",
@@ -121,6 +128,15 @@ pub struct Origin {
     pub syn: Option<Syn>,
 }
 
+/// A payload that has a file of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Stored {
+    /// The file's name.
+    pub sha256: [u8; 32],
+    /// How many bytes of it the record shows.
+    pub preview: usize,
+}
+
 /// One connection.
 #[derive(Debug)]
 pub struct Session {
@@ -136,8 +152,10 @@ pub struct Session {
     pub payload: Payload,
     /// Whether the client spoke TLS, and what became of it.
     pub tls: Tls,
-    /// Bytes sent to the client.
-    pub bytes_out: u64,
+    /// Set where the payload has a file of its own.
+    pub stored: Option<Stored>,
+    /// What was said to the client, where there was a talk.
+    pub talk: Option<Box<Conversation>>,
     /// Why it ended.
     pub close_reason: CloseReason,
     /// Set where the record stands for several refused connections.

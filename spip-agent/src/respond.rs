@@ -172,6 +172,13 @@ pub struct Conversation {
     turns: Vec<Turn>,
     /// Since when the client does not take what is pending.
     blocked_since: Option<Duration>,
+    /// Whether it speaks a protocol in which clients go first.
+    goes_first: bool,
+    /// How many bytes it had said when it fell silent last.
+    silent_at: Option<u64>,
+    /// Whether what was sent may still be in a layer above the socket.
+    unflushed: bool,
+    hung_up_at: Option<Duration>,
 }
 
 enum State {
@@ -207,7 +214,27 @@ impl Conversation {
             names: Vec::new(),
             turns: Vec::new(),
             blocked_since: None,
+            goes_first: false,
+            silent_at: None,
+            unflushed: false,
+            hung_up_at: None,
         }
+    }
+
+    /// Begins anew inside TLS, which the client spoke after all; what was said before stays in the account.
+    pub fn start_over(&mut self) {
+        self.state = State::Listening;
+        self.answered = 0;
+        self.client_bytes = 0;
+        self.silent_at = None;
+        self.understood = false;
+        self.give_up();
+        self.closing = false;
+    }
+
+    /// The client has agreed to a protocol in which it speaks first: its silence gets no greeting.
+    pub fn wait_for_client(&mut self) {
+        self.goes_first = true;
     }
 
     /// Says nothing more: the client speaks TLS that is not answered here.
@@ -215,14 +242,25 @@ impl Conversation {
         self.state = State::Mute;
     }
 
-    /// Whether a greeting may still be due: the client was silent, or said what decides nothing.
+    /// Whether it makes a difference that the client says no more than the `received` bytes that it said so far.
     #[must_use]
-    pub fn is_listening(&self) -> bool {
+    pub fn awaits_silence(&self, received: u64) -> bool {
+        self.is_listening() && self.silent_at != Some(received) && !(self.goes_first && received == 0)
+    }
+
+    fn is_listening(&self) -> bool {
         matches!(self.state, State::Listening)
+    }
+
+    /// Whether the client has said something since this was told.
+    #[must_use]
+    pub fn has_news(&self, received: u64) -> bool {
+        received > self.client_bytes
     }
 
     /// The client has been silent for [`Responder::banner_after`].
     pub fn silence(&mut self, responder: &Responder, heard: &Heard<'_>) {
+        self.silent_at = Some(heard.received);
         if !self.is_listening() {
             return;
         }
@@ -232,13 +270,7 @@ impl Conversation {
             Some(service) if heard.kept.ends_with(b"\n") && !http2::PREFACE.starts_with(heard.kept) => {
                 self.begin(service);
             }
-            Some(_) => return,
-            None => {
-                if !heard.kept.is_empty() {
-                    return;
-                }
-                self.state = State::Mute;
-            }
+            _ => return,
         }
         self.go_on(responder, heard);
     }
@@ -309,6 +341,7 @@ impl Conversation {
             return;
         }
         self.blocked_since = None;
+        self.unflushed = true;
         self.note(false, count as u64, elapsed);
         self.sent += count as u64;
         self.pending.drain(..count);
@@ -318,9 +351,54 @@ impl Conversation {
         }
     }
 
-    /// The client's side takes nothing now; since when it has not.
+    /// Whether what was sent may still be in a layer above the socket.
+    #[must_use]
+    pub fn is_unflushed(&self) -> bool {
+        self.unflushed
+    }
+
+    /// All that was sent is with the socket.
+    pub fn flushed(&mut self) {
+        self.unflushed = false;
+        if self.pending.is_empty() {
+            self.blocked_since = None;
+        }
+    }
+
+    /// Whether something waits for the client to read.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.unflushed || !self.pending.is_empty()
+    }
+
+    /// The client's side takes nothing now; since when it has not, from the accept on.
     pub fn blocked(&mut self, elapsed: Duration) -> Duration {
         *self.blocked_since.get_or_insert(elapsed)
+    }
+
+    /// Since when the client's side has taken nothing.
+    #[must_use]
+    pub fn blocked_since(&self) -> Option<Duration> {
+        self.blocked_since
+    }
+
+    /// Nothing can be sent any more.
+    pub fn give_up(&mut self) {
+        self.pending = Vec::new();
+        self.unflushed = false;
+        self.blocked_since = None;
+        self.closing = true;
+    }
+
+    /// The server's side of the connection was closed.
+    pub fn hang_up(&mut self, elapsed: Duration) {
+        self.hung_up_at = Some(elapsed);
+    }
+
+    /// When the server's side was closed, from the accept on.
+    #[must_use]
+    pub fn hung_up_at(&self) -> Option<Duration> {
+        self.hung_up_at
     }
 
     /// Whether all was said, and the server's side of the connection ends once it was sent.

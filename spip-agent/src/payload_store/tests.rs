@@ -42,15 +42,11 @@ fn hash(payload: &[u8]) -> Hash {
 fn store_all(directory: &Directory, max_bytes: u64, payloads: &[Vec<u8>]) -> Counts {
     let prepared = PayloadStore::prepare(&directory.config(max_bytes)).expect("directory").expect("on");
     let store = prepared.store();
-    let thread = prepared.spawn().expect("thread");
+    let running = prepared.spawn().expect("thread");
     for payload in payloads {
-        store.store(hash(payload), payload);
+        assert!(store.store(hash(payload), payload));
     }
-    let shared = Arc::clone(&store.shared);
-    drop(store);
-    thread.join().expect("the thread ends with its last handle");
-    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    Counts { stored: count(&shared.stored), evicted: count(&shared.evicted), lost: count(&shared.lost) }
+    running.finish()
 }
 
 #[test]
@@ -84,18 +80,17 @@ fn a_payload_that_was_evicted_is_stored_again_when_it_comes_back() {
     let directory = Directory::new("again");
     let prepared = PayloadStore::prepare(&directory.config(150)).expect("directory").expect("on");
     let store = prepared.store();
-    let thread = prepared.spawn().expect("thread");
+    let running = prepared.spawn().expect("thread");
     for number in [1_u8, 2, 1] {
         let payload = vec![number; 100];
-        let before = store.counts();
-        store.store(hash(&payload), &payload);
-        while store.counts() == before {
+        let before = store.counts().stored;
+        assert!(store.store(hash(&payload), &payload));
+        while store.counts().stored == before {
             thread::yield_now();
         }
     }
     assert_eq!(store.counts().stored, 3);
-    drop(store);
-    thread.join().expect("thread");
+    let _ = running.finish();
     assert_eq!(directory.names(), [hex::encode(hash(&[1; 100]))]);
 }
 
@@ -119,19 +114,18 @@ fn what_the_disk_refuses_is_counted_and_may_come_again() {
     let prepared = PayloadStore::prepare(&directory.config(1_000)).expect("directory").expect("on");
     let store = prepared.store();
     fs::remove_dir(&directory.0).expect("empty");
-    let thread = prepared.spawn().expect("thread");
+    let running = prepared.spawn().expect("thread");
     let payload = vec![1; 100];
-    store.store(hash(&payload), &payload);
+    assert!(store.store(hash(&payload), &payload));
     while store.counts().lost == 0 {
         thread::yield_now();
     }
     fs::create_dir(&directory.0).expect("directory");
     while store.counts().stored == 0 {
-        store.store(hash(&payload), &payload);
+        let _ = store.store(hash(&payload), &payload);
         thread::yield_now();
     }
-    drop(store);
-    thread.join().expect("thread");
+    let _ = running.finish();
     assert_eq!(directory.names().len(), 1);
 }
 
@@ -150,4 +144,19 @@ fn short_payloads_and_the_preview_are_the_records() {
     let store = PayloadStore::prepare(&directory.config(1_000)).expect("directory").expect("on").store();
     assert!(store.keeps(4) && !store.keeps(3));
     assert_eq!((store.preview(b"abc"), store.preview(b"a")), (&b"ab"[..], &b"a"[..]));
+}
+
+#[test]
+fn what_the_queue_has_no_room_for_stays_with_the_record() {
+    let directory = Directory::new("full");
+    let prepared = PayloadStore::prepare(&directory.config(1 << 40)).expect("directory").expect("on");
+    let store = prepared.store();
+    // Nobody takes anything out of the queue.
+    let payload = |number: usize| vec![u8::try_from(number).expect("small"); QUEUED_BYTES / 4];
+    assert!((0..4).all(|number| store.store(hash(&payload(number)), &payload(number))));
+    assert!(!store.store(hash(&payload(4)), &payload(4)));
+    assert_eq!(store.counts().lost, 1);
+    let counts = prepared.spawn().expect("thread").finish();
+    assert_eq!(counts, Counts { stored: 4, evicted: 0, lost: 1 });
+    assert!(!store.store(hash(b"after the end"), b"after the end"));
 }

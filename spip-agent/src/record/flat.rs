@@ -17,6 +17,7 @@ use super::{CloseReason, Sensor, Session};
 use crate::json;
 use crate::protocol::http::Http;
 use crate::protocol::{self, Understanding, community_id, syn};
+use crate::respond::{Conversation, Turn};
 use crate::tls::{ClientCertificate, Facts, Handshake, PresentedCertificate};
 
 /// Version of this format. What may change without a new number is said in `docs/records.md`.
@@ -29,14 +30,15 @@ pub fn encode(session: &Session, sensor: &Sensor, out: &mut Vec<u8>) {
     let mut object = Object { out };
     let origin = &session.origin;
     let kept = session.payload.kept();
+    let shown = session.stored.map_or(kept, |stored| kept.get(..stored.preview).unwrap_or(kept));
 
     object.out.push(b'{');
     object.out.extend_from_slice(b"\"timestamp\":");
     json::number(object.out, unix_seconds(session.accepted.wall));
     object.key("payload");
-    json::lossy_string(object.out, kept);
+    json::lossy_string(object.out, shown);
     object.key("payload_hex");
-    object.hex(kept);
+    object.hex(shown);
     object.ip("source_ip", origin.client.ip());
     object.number("source_port", origin.client.port());
     object.ip("destination_ip", origin.destination.ip());
@@ -49,9 +51,13 @@ pub fn encode(session: &Session, sensor: &Sensor, out: &mut Vec<u8>) {
     object.time("time", session.accepted.wall);
     object.number("duration_ms", u64::try_from(session.duration.as_millis()).unwrap_or(u64::MAX));
     object.number("bytes_in", session.payload.received());
-    object.number("bytes_out", session.bytes_out);
+    object.number("bytes_out", session.talk.as_ref().map_or(0, |talk| talk.bytes_out()));
     object.flag("payload_truncated", session.payload.truncated());
-    if !kept.is_empty() {
+    if let Some(stored) = &session.stored {
+        object.key("payload_sha256");
+        object.hex(&stored.sha256);
+        object.flag("payload_stored", true);
+    } else if !kept.is_empty() {
         object.key("payload_sha256");
         object.hex(&Sha256::digest(kept));
     }
@@ -64,11 +70,15 @@ pub fn encode(session: &Session, sensor: &Sensor, out: &mut Vec<u8>) {
         object.time("first_time", repeated.first);
         object.time("last_time", repeated.last);
     }
+    if let Some(talk) = &session.talk {
+        encode_talk(talk, &mut object);
+    }
     object.plain("destination_source", origin.source.name());
     let id = community_id::community_id(sensor.community_id_seed, origin.client.socket(), origin.destination.socket());
     object.plain("community_id", id.as_str());
     if !kept.is_empty() {
-        encode_understanding(&protocol::understand(kept, session.payload.truncated()), &mut object);
+        let dialogue = session.talk.as_ref().and_then(|talk| talk.protocol());
+        encode_understanding(&protocol::understand_in(dialogue, kept, session.payload.truncated()), &mut object);
     }
     if let Some(facts) = session.tls.facts() {
         encode_tls(facts, &mut object);
@@ -77,6 +87,22 @@ pub fn encode(session: &Session, sensor: &Sensor, out: &mut Vec<u8>) {
         object.key("syn");
         encode_syn(syn, object.out);
     }
+}
+
+/// What was said, and when; nothing where the sensor said nothing.
+fn encode_talk(talk: &Conversation, object: &mut Object<'_>) {
+    if talk.bytes_out() == 0 {
+        return;
+    }
+    object.key("responses");
+    object.list(talk.responses(), |out, name| json::string(out, name));
+    object.key("turns");
+    object.list(talk.turns(), |out, turn| {
+        let from = if turn.is_client { "client" } else { "server" };
+        let Turn { offset, length, at_ms, .. } = turn;
+        // Writing to memory cannot fail.
+        let _ = write!(out, r#"{{"from":"{from}","offset":{offset},"length":{length},"ms":{at_ms}}}"#);
+    });
 }
 
 fn encode_understanding(understood: &Understanding<'_>, object: &mut Object<'_>) {
