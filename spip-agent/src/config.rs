@@ -162,6 +162,8 @@ pub enum Dialogue {
     Http,
     /// Mail, reading.
     Imap,
+    /// Messages of devices.
+    Mqtt,
     /// Database.
     Mysql,
     /// Mail, fetching.
@@ -182,11 +184,12 @@ pub enum Dialogue {
 
 impl Dialogue {
     /// All of them, by the names that the configuration takes.
-    pub const ALL: [(&'static str, Self); 12] = [
+    pub const ALL: [(&'static str, Self); 13] = [
         ("off", Self::Off),
         ("ftp", Self::Ftp),
         ("http", Self::Http),
         ("imap", Self::Imap),
+        ("mqtt", Self::Mqtt),
         ("mysql", Self::Mysql),
         ("pop3", Self::Pop3),
         ("postgresql", Self::Postgresql),

@@ -8,7 +8,7 @@
 //! - **A client of TLS or HTTP is never spoken to first**: what begins like a ClientHello has no conversation, and an
 //!   unfinished line gets no greeting.
 //! - **It says fixed texts and the persona's, nothing else.** Of the client's bytes only identifiers come back that a
-//!   protocol demands: the tag of IMAP, the PING of HTTP/2. Nothing is stored, fetched, resolved, run or relayed.
+//!   protocol demands: the tag of IMAP, the PING of HTTP/2, the packet identifier of MQTT. Nothing is stored, fetched, resolved, run or relayed.
 //! - **It is bounded**: at most as many bytes as the client sent and [`ALLOWANCE_BYTES`] more, [`REFUSALS`] refusals,
 //!   [`LISTED`] entries in the record. What would go beyond ends the conversation.
 //!
@@ -19,6 +19,7 @@ mod http;
 mod http2;
 mod imap;
 mod lines;
+mod mqtt;
 mod mysql;
 mod pop3;
 mod postgresql;
@@ -60,6 +61,7 @@ static SERVICES: &[&Service] = &[
     &http::SERVICE,
     &http2::SERVICE,
     &imap::SERVICE,
+    &mqtt::SERVICE,
     &mysql::SERVICE,
     &pop3::SERVICE,
     &postgresql::SERVICE,

@@ -10,7 +10,7 @@ use super::load::{Loading, MAX_BYTES};
 use super::{Dialogue, PayloadStore, Respond};
 
 /// Ports whose servers are known to everyone, and those beside them that people move them to.
-const PORTS: [(u16, Dialogue); 34] = [
+const PORTS: [(u16, Dialogue); 35] = [
     (21, Dialogue::Ftp),
     (22, Dialogue::Ssh),
     (23, Dialogue::Telnet),
@@ -26,6 +26,7 @@ const PORTS: [(u16, Dialogue); 34] = [
     (992, Dialogue::Telnet),
     (993, Dialogue::Imap),
     (995, Dialogue::Pop3),
+    (1883, Dialogue::Mqtt),
     (2121, Dialogue::Ftp),
     (2222, Dialogue::Ssh),
     (2323, Dialogue::Telnet),

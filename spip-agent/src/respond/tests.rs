@@ -76,6 +76,7 @@ const CLIENTS: &[(u16, &[u8])] = &[
     (110, b"CAPA\r\nUSER bob\r\nPASS secret\r\nSTAT\r\nLIST\r\nRETR 1\r\nQUIT\r\n"),
     (143, b"a1 CAPABILITY\r\na2 LOGIN {3}\r\nbob {6+}\r\nsecret\r\na3 SELECT INBOX\r\na4 LOGOUT\r\n"),
     (5432, b"\x00\x00\x00\x08\x04\xd2\x16\x2f\x00\x00\x00\x13\x00\x03\x00\x00user\0root\0\0p\x00\x00\x00\x08abc\0Q\x00\x00\x00\x0dselect 1\0X\x00\x00\x00\x04"),
+    (1883, b"\x10\x12\x00\x04MQTT\x04\xc2\x00\x3c\x00\x00\x00\x01a\x00\x01b\x32\x08\x00\x01x\x00\x07hey\x82\x06\x00\x08\x00\x01#\x00\xc0\x00\xe0\x00"),
     (5900, b"RFB 003.008\n\x02aaaaaaaaaaaaaaaa"),
     (6379, b"*2\r\n$4\r\nAUTH\r\n$40\r\naaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n*1\r\n$4\r\ninfo\r\nPING\r\nSET a b\r\nQUIT\r\n"),
     (80, include_bytes!("../../fixtures/protocol/curl.http2")),

@@ -57,7 +57,7 @@ fn a_wrong_type_is_named() {
 
 #[test]
 fn a_greeting_names_its_port_and_a_dialogue() {
-    let names = "\"off\", \"ftp\", \"http\", \"imap\", \"mysql\", \"pop3\", \"postgresql\", \"redis\", \"smtp\", \"ssh\", \
+    let names = "\"off\", \"ftp\", \"http\", \"imap\", \"mqtt\", \"mysql\", \"pop3\", \"postgresql\", \"redis\", \"smtp\", \"ssh\", \
                  \"telnet\", \"vnc\"";
     assert_refused("greetings = { 0 = \"ftp\" }", "greetings.0: must be a port from 1 to 65535");
     assert_refused("greetings = { ftp = 21 }", "greetings.ftp: must be a port from 1 to 65535");
