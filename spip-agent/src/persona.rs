@@ -51,7 +51,7 @@ pub struct Face {
     pub smtp: String,
     /// The identification of SSH.
     pub ssh: String,
-    /// What Telnet shows above the login.
+    /// What Telnet asks for the name with.
     pub telnet: String,
     /// The version of RFB.
     pub vnc: String,

@@ -6,11 +6,9 @@ use super::Face;
 
 /// What belongs together.
 struct Release {
-    system: &'static [&'static str],
     kernels: &'static [&'static str],
     ftp: &'static str,
     http: &'static str,
-    mail: &'static str,
     postfix: &'static str,
     mysql: &'static [&'static str],
     postgresql: &'static [&'static str],
@@ -20,11 +18,9 @@ struct Release {
 
 const RELEASES: &[Release] = &[
     Release {
-        system: &["Debian GNU/Linux 11"],
         kernels: &["Linux 5.10.0-26-amd64 x86_64", "Linux 5.10.0-28-amd64 x86_64", "Linux 5.10.0-30-amd64 x86_64"],
         ftp: "(vsFTPd 3.0.3)",
         http: "nginx/1.18.0",
-        mail: "Dovecot (Debian) ready.",
         postfix: "ESMTP Postfix (Debian/GNU)",
         mysql: &["5.5.5-10.5.19-MariaDB-0+deb11u2", "5.5.5-10.5.23-MariaDB-0+deb11u1"],
         postgresql: &["13.11 (Debian 13.11-0+deb11u1)", "13.14 (Debian 13.14-0+deb11u1)"],
@@ -32,11 +28,9 @@ const RELEASES: &[Release] = &[
         ssh: &["SSH-2.0-OpenSSH_8.4p1 Debian-5+deb11u2", "SSH-2.0-OpenSSH_8.4p1 Debian-5+deb11u3"],
     },
     Release {
-        system: &["Debian GNU/Linux 12"],
         kernels: &["Linux 6.1.0-18-amd64 x86_64", "Linux 6.1.0-21-amd64 x86_64", "Linux 6.1.0-26-amd64 x86_64"],
         ftp: "(vsFTPd 3.0.3)",
         http: "nginx/1.22.1",
-        mail: "Dovecot (Debian) ready.",
         postfix: "ESMTP Postfix (Debian/GNU)",
         mysql: &["5.5.5-10.11.4-MariaDB-1~deb12u1", "5.5.5-10.11.6-MariaDB-0+deb12u1"],
         postgresql: &["15.6 (Debian 15.6-0+deb12u1)", "15.8 (Debian 15.8-0+deb12u1)"],
@@ -44,7 +38,6 @@ const RELEASES: &[Release] = &[
         ssh: &["SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u2", "SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3"],
     },
     Release {
-        system: &["Ubuntu 22.04.3 LTS", "Ubuntu 22.04.4 LTS"],
         kernels: &[
             "Linux 5.15.0-91-generic x86_64",
             "Linux 5.15.0-105-generic x86_64",
@@ -52,7 +45,6 @@ const RELEASES: &[Release] = &[
         ],
         ftp: "(vsFTPd 3.0.5)",
         http: "nginx/1.18.0 (Ubuntu)",
-        mail: "Dovecot (Ubuntu) ready.",
         postfix: "ESMTP Postfix (Ubuntu)",
         mysql: &["5.5.5-10.6.16-MariaDB-0ubuntu0.22.04.1", "5.5.5-10.6.18-MariaDB-0ubuntu0.22.04.1"],
         postgresql: &["14.11 (Ubuntu 14.11-0ubuntu0.22.04.1)", "14.13 (Ubuntu 14.13-0ubuntu0.22.04.1)"],
@@ -64,11 +56,9 @@ const RELEASES: &[Release] = &[
         ],
     },
     Release {
-        system: &["Ubuntu 24.04 LTS", "Ubuntu 24.04.1 LTS"],
         kernels: &["Linux 6.8.0-36-generic x86_64", "Linux 6.8.0-41-generic x86_64", "Linux 6.8.0-45-generic x86_64"],
         ftp: "(vsFTPd 3.0.5)",
         http: "nginx/1.24.0 (Ubuntu)",
-        mail: "Dovecot (Ubuntu) ready.",
         postfix: "ESMTP Postfix (Ubuntu)",
         mysql: &["5.5.5-10.11.7-MariaDB-2ubuntu2", "5.5.5-10.11.8-MariaDB-0ubuntu0.24.04.1"],
         postgresql: &["16.3 (Ubuntu 16.3-0ubuntu0.24.04.1)", "16.4 (Ubuntu 16.4-0ubuntu0.24.04.2)"],
@@ -76,6 +66,9 @@ const RELEASES: &[Release] = &[
         ssh: &["SSH-2.0-OpenSSH_9.6p1 Ubuntu-3ubuntu13.4", "SSH-2.0-OpenSSH_9.6p1 Ubuntu-3ubuntu13.5"],
     },
 ];
+
+/// Dovecot's own greeting, which few change.
+const MAIL: &str = "Dovecot ready.";
 
 /// What the page calls itself, and its button.
 const PAGES: &[(&str, &str)] = &[
@@ -119,20 +112,20 @@ pub(super) fn draw(seed: &[u8; 16]) -> Face {
     };
     let pick = |purpose: &str, of: &[&'static str]| draw.pick(purpose, of).to_owned();
     Face {
-        host,
         kernel: pick("kernel", release.kernels),
         ftp: release.ftp.to_owned(),
         http: release.http.to_owned(),
-        imap: release.mail.to_owned(),
+        imap: MAIL.to_owned(),
         mysql: pick("mysql", release.mysql),
-        pop3: release.mail.to_owned(),
+        pop3: MAIL.to_owned(),
         postgresql: pick("postgresql", release.postgresql),
         redis: release.redis.to_owned(),
         smtp: release.postfix.to_owned(),
         ssh: pick("ssh", release.ssh),
-        telnet: pick("system", release.system),
+        telnet: format!("{host} login: "),
         vnc: "003.008".to_owned(),
         page: page(title, button, draw.pick("colour", COLOURS)),
+        host,
     }
 }
 

@@ -23,7 +23,7 @@ enum Telnet {
 impl Dialogue for Telnet {
     fn greet(&mut self, scene: &Scene<'_>, reply: &mut Reply<'_>) {
         let mut greeting = NEGOTIATION.to_vec();
-        greeting.extend_from_slice(format!("\r\n{}\r\n{} login: ", scene.face.telnet, scene.face.host).as_bytes());
+        greeting.extend_from_slice(scene.face.telnet.as_bytes());
         reply.say("telnet_greeting", &greeting);
     }
 
@@ -38,9 +38,7 @@ impl Dialogue for Telnet {
             reply.understood();
         }
         match self {
-            Self::User if text.is_empty() => {
-                reply.say("telnet_login", format!("{} login: ", scene.face.host).as_bytes())
-            }
+            Self::User if text.is_empty() => reply.say("telnet_login", scene.face.telnet.as_bytes()),
             Self::User => {
                 *self = Self::Secret;
                 reply.say("telnet_login", b"Password: ");
