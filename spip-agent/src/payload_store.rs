@@ -6,14 +6,15 @@
 //! oldest go first. Only names of 64 hexadecimal digits are ever touched.
 //!
 //! A record says by `payload_sha256` which file is meant and keeps the first bytes. Nothing makes the two appear at the
-//! same moment; a payload that could not be stored is whole in no place, which the counters say.
+//! same moment. From the first payload that the disk refuses until one is written again, records carry theirs; those
+//! that were on their way then are lost, and counted.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -56,20 +57,22 @@ struct Shared {
     stored: AtomicU64,
     evicted: AtomicU64,
     lost: AtomicU64,
+    /// Whether the last payload could not be written.
+    failing: AtomicBool,
     known: Mutex<Known>,
 }
 
-/// The hashes that were stored lately, the oldest first.
+/// The hashes that were stored lately. One that was removed and came back may stand in `order` twice, and is then
+/// forgotten a little early.
 #[derive(Debug, Default)]
 struct Known {
     order: VecDeque<Hash>,
-    /// How often each stands in `order`: once, but for races that are harmless.
-    present: HashMap<Hash, ()>,
+    present: HashSet<Hash>,
 }
 
 impl Known {
     fn insert(&mut self, hash: Hash) {
-        if self.present.insert(hash, ()).is_none() {
+        if self.present.insert(hash) {
             self.order.push_back(hash);
         }
         if self.order.len() > REMEMBERED
@@ -80,9 +83,7 @@ impl Known {
     }
 
     fn remove(&mut self, hash: &Hash) {
-        if self.present.remove(hash).is_some() {
-            self.order.retain(|other| other != hash);
-        }
+        self.present.remove(hash);
     }
 }
 
@@ -137,10 +138,10 @@ impl PayloadStore {
     }
 
     /// Hands a payload over, which is copied only where it was not stored lately. Never waits; false when there is no
-    /// room for it, and the record has to carry it.
+    /// room for it, or the disk refuses what comes, and the record has to carry it.
     #[must_use]
     pub fn store(&self, hash: Hash, payload: &[u8]) -> bool {
-        if self.known().present.contains_key(&hash) {
+        if self.known().present.contains(&hash) {
             return true;
         }
         let shared = &self.shared;
@@ -150,7 +151,8 @@ impl PayloadStore {
         if queued + payload.len() <= QUEUED_BYTES
             && self.sender.try_send(Some(Job { hash, payload: payload.to_vec() })).is_ok()
         {
-            return true;
+            // While the disk refuses, each payload is an attempt, and its record goes without.
+            return !shared.failing.load(Ordering::Relaxed);
         }
         self.known().remove(&hash);
         shared.queued_bytes.fetch_sub(payload.len(), Ordering::Relaxed);
@@ -189,11 +191,10 @@ impl Prepared {
         let Self { store, receiver, mut files } = self;
         let shared = Arc::clone(&store.shared);
         let thread = thread::Builder::new().name("payloads".into()).spawn(move || {
-            let mut failing = false;
             while let Ok(Some(Job { hash, payload })) = receiver.recv() {
                 shared.queued_bytes.fetch_sub(payload.len(), Ordering::Relaxed);
                 let stored = files.store(&hash, &payload);
-                shared.note(&mut files, &hash, stored, &mut failing);
+                shared.note(&mut files, &hash, stored);
             }
         })?;
         Ok(Running { store, thread })
@@ -202,7 +203,7 @@ impl Prepared {
 
 impl Shared {
     /// Keeps account of one payload, and says the first failure and its end.
-    fn note(&self, files: &mut Files, hash: &Hash, stored: io::Result<bool>, failing: &mut bool) {
+    fn note(&self, files: &mut Files, hash: &Hash, stored: io::Result<bool>) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         for gone in files.gone.drain(..) {
             known.remove(&gone);
@@ -211,7 +212,7 @@ impl Shared {
         match stored {
             Ok(new) => {
                 self.stored.fetch_add(u64::from(new), Ordering::Relaxed);
-                if std::mem::take(failing) {
+                if self.failing.swap(false, Ordering::Relaxed) {
                     let lost = self.lost.load(Ordering::Relaxed);
                     log::info!(target: "payloads", lost = lost; "payloads are stored again");
                 }
@@ -219,10 +220,10 @@ impl Shared {
             Err(error) => {
                 known.remove(hash);
                 self.lost.fetch_add(1, Ordering::Relaxed);
-                if !std::mem::replace(failing, true) {
+                if !self.failing.swap(true, Ordering::Relaxed) {
                     let reason = error.to_string();
                     log::warn!(target: "payloads", reason = reason.as_str();
-                        "payloads cannot be stored; their records have a preview and the hash");
+                        "payloads cannot be stored; the records carry them until they can");
                 }
             }
         }

@@ -85,7 +85,8 @@ fn the_budget_is_kept_over_a_restart_and_the_oldest_go() {
         }
         agent.expect_count(8, json!({"payload_stored": true}));
         let _ = agent.stop();
-        let size: u64 = names(&directory).iter().map(|name| fs::metadata(directory.join(name)).expect("a file").len()).sum();
+        let size: u64 =
+            names(&directory).iter().map(|name| fs::metadata(directory.join(name)).expect("a file").len()).sum();
         assert!(size <= 10_000, "{size}");
     }
     let newest = hex::encode(Sha256::digest(bytes(15, 2_000)));
@@ -98,18 +99,22 @@ fn a_full_disk_costs_the_files_and_no_record() {
     net.redirect();
     let disk = net.small_disk(16 * 1024);
     let directory = disk.join("payloads");
-    let agent = net
-        .agent()
-        .set("payload_dir", directory.to_str().expect("text"))
-        .set("payload_store_min_bytes", 1)
-        .start();
+    let agent =
+        net.agent().set("payload_dir", directory.to_str().expect("text")).set("payload_store_min_bytes", 1).start();
     for number in 0..20 {
         net.client.deliver((SENSOR_V4, 7000 + u16::from(number)), &bytes(number, 4_000));
     }
     agent.wait_message(json!({"level": "warn", "target": "payloads"}));
     agent.expect_count(20, json!({"bytes_in": 4_000}));
     let log = agent.stop().log;
-    assert_eq!(log.messages().filter(|line| line.value["message"].as_str().is_some_and(|text| text.starts_with("payloads cannot be stored"))).count(), 1);
+    assert_eq!(
+        log.messages()
+            .filter(|line| line.value["message"]
+                .as_str()
+                .is_some_and(|text| text.starts_with("payloads cannot be stored")))
+            .count(),
+        1
+    );
     assert!(log.messages().any(|line| line.value["lost"].as_u64().is_some_and(|lost| lost > 0)), "{log:?}");
     eventually("no part of a file stays", || names(&directory).iter().all(|name| name.len() == 64).then_some(()));
 }

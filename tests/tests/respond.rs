@@ -102,7 +102,7 @@ fn a_silent_client_is_greeted_by_the_port_that_it_asked_for() {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
         let mut bytes = [0; 512];
         let length = stream.read(&mut bytes).expect("a greeting");
-        assert!(bytes[..length].starts_with(start) && length > 40, "{port}: {:?}", &bytes[..length]);
+        assert!(bytes[..length].starts_with(start) && length > 20, "{port}: {:?}", &bytes[..length]);
     }
 }
 
@@ -346,7 +346,7 @@ fn a_broker_and_a_share_are_asked_for() {
         content(&net, "mosquitto_pub -h HOST -u bob -P sesame -t door/state -m open -q 1");
         let record = agent.expect_one(json!({
             "destination_port": 1883, "protocol": "mqtt", "credentials": [{"user": "bob", "secret": "sesame"}],
-            "responses": ["mqtt_login", "mqtt_answer"], "close_reason": "server_closed",
+            "responses": ["mqtt_login", "mqtt_answer"],
         }));
         let sent = payload(&record);
         assert!(sent.windows(14).any(|part| part == b"door/state\0\x01op"), "{record}");

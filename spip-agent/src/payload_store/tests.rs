@@ -120,6 +120,10 @@ fn what_the_disk_refuses_is_counted_and_may_come_again() {
     while store.counts().lost == 0 {
         thread::yield_now();
     }
+    assert!(!store.store(hash(&[2; 100]), &[2; 100]), "the record carries it");
+    while store.counts().lost == 1 {
+        thread::yield_now();
+    }
     fs::create_dir(&directory.0).expect("directory");
     while store.counts().stored == 0 {
         let _ = store.store(hash(&payload), &payload);
