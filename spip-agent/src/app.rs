@@ -24,6 +24,7 @@ use crate::messages;
 use crate::payload_store::{PayloadStore, Prepared};
 use crate::persona::Persona;
 use crate::record::Sensor;
+use crate::registry::Registry;
 use crate::rejections::Rejections;
 use crate::respond::Responder;
 use crate::session::Engine;
@@ -116,7 +117,7 @@ impl Agent {
             payload_limit: config.limits.payload_bytes,
             payload_budget: Budget::new(config.limits.payload_memory_bytes),
         };
-        let door = Arc::new(door(config, engine, sessions));
+        let door = Arc::new(door(config, engine, sessions, listeners.sockets.len()));
         Ok(Self { door, listeners, attached, signals: Some(signals), payloads })
     }
 
@@ -139,9 +140,11 @@ impl Agent {
         let payloads = self.payloads.take().map(Prepared::spawn).transpose();
         let payloads = payloads.context("cannot start the thread for payloads")?;
         let mut threads = Vec::new();
-        for (number, listener) in self.listeners.sockets.drain(..).enumerate() {
+        let workers = self.listeners.sockets.drain(..).zip(self.door.registries.clone());
+        for (number, (listener, registry)) in workers.enumerate() {
             let door = Arc::clone(&self.door);
-            let worker = Worker { number, listener, door, stop: stopped.clone(), drain: config.timeouts.drain };
+            let drain = config.timeouts.drain;
+            let worker = Worker { number, listener, registry, door, stop: stopped.clone(), drain };
             threads.push(worker.spawn().context("cannot start a worker")?);
         }
         let service = spawn_service(config, &self.door, &stop, stopped).context("cannot start the service thread")?;
@@ -248,9 +251,10 @@ fn responder(config: &Config) -> Result<Option<Responder>> {
     Ok(Some(Responder { persona, ports, banner_after: respond.banner_after }))
 }
 
-fn door(config: &Config, engine: Engine, sessions: usize) -> Door {
+fn door(config: &Config, engine: Engine, sessions: usize, workers: usize) -> Door {
     Door {
         engine: Arc::new(engine),
+        registries: (0..workers).map(|_| Registry::default()).collect(),
         limits: Limits::new(&config.limits, sessions),
         makes_room: config.limits.sessions.is_none(),
         rejections: Rejections::default(),

@@ -24,11 +24,13 @@ pub enum Step {
 }
 
 /// Watches over one session: its deadlines, and orders to end.
+///
+/// Every waiting session has one, so its times take half of what instants take: microseconds from the registry's start.
 pub struct Watch {
     registered: Registered,
-    opening: Instant,
-    session: Instant,
-    idle: Duration,
+    opening: u64,
+    session: u64,
+    idle: u64,
 }
 
 impl Watch {
@@ -37,7 +39,13 @@ impl Watch {
     pub fn new(registry: &Registry, timeouts: &Timeouts, accepted: Instant) -> Self {
         let opening = accepted + timeouts.first_byte;
         let session = accepted + timeouts.session;
-        Self { registered: registry.enter(opening.min(session)), opening, session, idle: timeouts.idle }
+        let registered = registry.enter(opening.min(session));
+        Self {
+            opening: registered.micros(opening),
+            session: registered.micros(session),
+            idle: micros(timeouts.idle),
+            registered,
+        }
     }
 
     /// Notes that the client did something.
@@ -71,17 +79,17 @@ impl Watch {
             return Poll::Ready(Err(reason));
         }
         let (deadline, reason) = self.deadline(step);
-        if deadline <= Instant::now() {
+        if deadline <= self.registered.micros(Instant::now()) {
             return Poll::Ready(Err(reason));
         }
-        self.registered.wake_at(alarm.map_or(deadline, |alarm| alarm.min(deadline)));
+        self.registered.wake_at(alarm.map_or(deadline, |alarm| self.registered.micros(alarm).min(deadline)));
         Poll::Pending
     }
 
     /// When the client did something last.
     #[must_use]
     pub fn active(&self) -> Instant {
-        self.registered.active()
+        self.registered.instant(self.registered.active())
     }
 
     /// Polls `operation` until it is ready, or until the session has to end.
@@ -97,16 +105,23 @@ impl Watch {
     }
 
     /// The nearest deadline of `step`, and what it means when it has passed.
-    fn deadline(&self, step: Step) -> (Instant, CloseReason) {
+    fn deadline(&self, step: Step) -> (u64, CloseReason) {
         let session = (self.session, CloseReason::SessionTimeout);
+        let active = self.registered.active();
         let own = match step {
             Step::Opening => (self.opening, CloseReason::FirstByteTimeout),
-            Step::Idle => (self.registered.active() + self.idle, CloseReason::IdleTimeout),
-            Step::Closing(until) => (until, CloseReason::ServerClosed),
-            Step::Rest(until) => (until.min(self.registered.active() + REST_PAUSE), CloseReason::PayloadLimit),
+            Step::Idle => (active.saturating_add(self.idle), CloseReason::IdleTimeout),
+            Step::Closing(until) => (self.registered.micros(until), CloseReason::ServerClosed),
+            Step::Rest(until) => {
+                (self.registered.micros(until).min(active + micros(REST_PAUSE)), CloseReason::PayloadLimit)
+            }
         };
         if own.0 <= session.0 { own } else { session }
     }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// A client that pauses for this long has sent what it wanted to send in one go.

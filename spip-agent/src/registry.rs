@@ -128,21 +128,28 @@ impl Registry {
         }
     }
 
-    /// Tells the session that has been idle for longest to end; false when there is none.
-    ///
-    /// It looks at every session, which is right for something that happens only when descriptors have run out.
-    #[must_use]
-    pub fn make_room(&self) -> bool {
+    /// The session that has been idle for longest, and since when, among those that were not told to end.
+    fn idlest(&self) -> Option<(Instant, Arc<Handle>)> {
         let sessions = self.sessions();
         let handles = sessions.iter().map(|(_, entry)| &entry.handle);
         let staying = handles.filter(|handle| handle.order.load(Ordering::Relaxed) == GO_ON);
-        let oldest = staying.min_by_key(|handle| handle.active.load(Ordering::Relaxed));
-        oldest.map(|handle| handle.order(MAKE_ROOM)).is_some()
+        let (active, handle) =
+            staying.map(|handle| (handle.active.load(Ordering::Relaxed), handle)).min_by_key(|(active, _)| *active)?;
+        Some((self.0.started + Duration::from_micros(active), Arc::clone(handle)))
     }
 
     fn sessions(&self) -> MutexGuard<'_, Slab<Entry>> {
         self.0.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Tells the session of all registries that has been idle for longest to end; false when there is none.
+///
+/// It looks at every session, which is right for something that happens only when a limit is reached.
+#[must_use]
+pub fn make_room(registries: &[Registry]) -> bool {
+    let idlest = registries.iter().filter_map(Registry::idlest).min_by_key(|(active, _)| *active);
+    idlest.map(|(_, handle)| handle.order(MAKE_ROOM)).is_some()
 }
 
 impl Handle {
@@ -166,15 +173,27 @@ impl Registered {
         self.handle.active.store(self.registry.micros(now), Ordering::Relaxed);
     }
 
-    /// When the client did something last.
+    /// When the client did something last, in microseconds from the registry's start.
     #[must_use]
-    pub fn active(&self) -> Instant {
-        self.registry.0.started + Duration::from_micros(self.handle.active.load(Ordering::Relaxed))
+    pub fn active(&self) -> u64 {
+        self.handle.active.load(Ordering::Relaxed)
     }
 
-    /// Has the session woken at `due`, or up to a [`TICK`] later, and no more at the time that was set before.
-    pub fn wake_at(&self, due: Instant) {
-        let due = self.registry.micros(due);
+    /// An instant out of microseconds from the registry's start.
+    #[must_use]
+    pub fn instant(&self, micros: u64) -> Instant {
+        self.registry.0.started + Duration::from_micros(micros)
+    }
+
+    /// An instant in microseconds from the registry's start.
+    #[must_use]
+    pub fn micros(&self, at: Instant) -> u64 {
+        self.registry.micros(at)
+    }
+
+    /// Has the session woken at `due` microseconds, or up to a [`TICK`] later, and no more at the time that was set
+    /// before.
+    pub fn wake_at(&self, due: u64) {
         if due < self.handle.due.swap(due, Ordering::Relaxed)
             && let Some(entry) = self.registry.sessions().get_mut(self.key)
         {
@@ -217,16 +236,16 @@ mod tests {
 
     #[test]
     fn the_session_that_was_idle_for_longest_makes_room() {
-        let registry = Registry::default();
-        let first = registry.enter(Instant::now());
-        let second = registry.enter(Instant::now());
+        let registries = [Registry::default(), Registry::default()];
+        let first = registries[0].enter(Instant::now());
+        let second = registries[1].enter(Instant::now());
         sleep(Duration::from_millis(5));
         first.touch(Instant::now());
-        assert!(registry.make_room());
+        assert!(make_room(&registries));
         assert!(ordered(&first).is_pending());
         assert_eq!(ordered(&second), Poll::Ready(CloseReason::Rejected(Limit::Descriptors)));
-        assert!(registry.make_room(), "the other one is next");
-        assert!(!registry.make_room(), "nobody is asked twice");
+        assert!(make_room(&registries), "the other one is next");
+        assert!(!make_room(&registries), "nobody is asked twice");
     }
 
     #[test]
@@ -261,9 +280,9 @@ mod tests {
             bell.0.swap(0, Ordering::Relaxed)
         };
         assert_eq!((rings_at(second / 2), rings_at(second)), (0, 1));
-        session.wake_at(start + second * 4);
+        session.wake_at(session.micros(start + second * 4));
         assert_eq!((rings_at(second * 2), rings_at(second * 4)), (0, 1));
-        session.wake_at(start + second * 3);
+        session.wake_at(session.micros(start + second * 3));
         assert_eq!(rings_at(second * 3), 1, "a deadline can come nearer");
     }
 }

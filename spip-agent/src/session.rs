@@ -358,3 +358,94 @@ fn receive(socket: &OwnedFd, payload: &mut Payload) -> io::Result<usize> {
         Ok(length)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::{TcpListener, TcpStream as StdStream};
+    use std::path::PathBuf;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::limits::Limits;
+    use crate::registry::Registry;
+    use crate::writer;
+
+    /// What a client sends to make the session's task panic, once it waits for more.
+    const TRIGGER: &[u8] = b"test: panic";
+
+    pub(super) fn panic_if_asked(payload: &Payload) {
+        assert_ne!(payload.kept(), TRIGGER, "asked for by the test");
+    }
+
+    /// Runs one session whose client sends `bytes` and stays; gives back its record.
+    fn record_of(bytes: &[u8], aborts_at: Option<Duration>) -> Value {
+        let directory = std::env::temp_dir().join(format!("spip-session-{}-{}", std::process::id(), bytes.len()));
+        std::fs::create_dir(&directory).expect("a directory for the test");
+        let file: PathBuf = directory.join("log");
+        let text = format!("ip = \"127.0.0.1\"\nport = 1\nname = \"test\"\nlog_file = \"{}\"\n", file.display());
+        let config = Config::from_str(&text, &file).expect("a valid configuration").config;
+        let (log, log_writer) = writer::open(&config.log).expect("the log opens");
+        let log_thread = log_writer.spawn().expect("the writer starts");
+        let engine = Arc::new(Engine {
+            sensor: Sensor { name: "test".to_owned(), community_id_seed: 0 },
+            log,
+            tls: None,
+            origins: None,
+            responder: None,
+            payloads: None,
+            timeouts: config.timeouts,
+            payload_limit: 1024,
+            payload_budget: Budget::new(1 << 20),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let mut client = StdStream::connect(listener.local_addr().expect("an address")).expect("connected");
+        client.write_all(bytes).expect("sent");
+        let (socket, peer) = listener.accept().expect("accepted");
+        socket.set_nonblocking(true).expect("non-blocking");
+        let socket = OwnedFd::from(socket);
+        let accepted = Moment::now();
+        let limits = Limits::new(&config.limits, 10);
+        let permit = limits.admit(peer.ip(), accepted.steady, || false).expect("admitted");
+        let guard = Guard::new(&engine, &socket, peer, accepted, permit);
+
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+        runtime.block_on(async {
+            let watch = Watch::new(&Registry::default(), &engine.timeouts, accepted.steady);
+            let task = tokio::spawn(run(Box::new(guard), socket, watch));
+            match aborts_at {
+                Some(after) => {
+                    tokio::time::sleep(after).await;
+                    task.abort();
+                    assert!(task.await.expect_err("cut off").is_cancelled());
+                }
+                None => assert!(task.await.expect_err("the task panics").is_panic()),
+            }
+        });
+        assert_eq!(limits.open(), 0, "the place is given back");
+        drop(client);
+        assert!(log_thread.finish(std::time::Instant::now() + Duration::from_secs(5)).complete);
+        let text = std::fs::read_to_string(&file).expect("the log is there");
+        std::fs::remove_dir_all(&directory).expect("the directory goes");
+        let mut lines = text.lines();
+        let record = serde_json::from_str(lines.next().expect("one record")).expect("JSON");
+        assert_eq!(lines.next(), None, "one record");
+        record
+    }
+
+    #[test]
+    fn a_session_that_panics_leaves_its_record() {
+        let record = record_of(TRIGGER, None);
+        assert_eq!(record["close_reason"], "aborted");
+        assert_eq!(record["payload"], "test: panic");
+    }
+
+    #[test]
+    fn a_session_that_is_cancelled_leaves_its_record() {
+        let record = record_of(b"half a request", Some(Duration::from_millis(50)));
+        assert_eq!(record["close_reason"], "aborted");
+        assert_eq!(record["payload"], "half a request");
+    }
+}

@@ -19,6 +19,8 @@ pub struct Worker {
     pub number: usize,
     /// Its own listening socket.
     pub listener: OwnedFd,
+    /// Its own sessions.
+    pub registry: Registry,
     /// What all workers share.
     pub door: Arc<Door>,
     /// Turns true when the agent stops.
@@ -43,7 +45,7 @@ impl Worker {
     }
 
     async fn run(self) -> io::Result<()> {
-        let registry = Registry::default();
+        let registry = self.registry;
         let time = registry.clone();
         tokio::spawn(async move { time.keep_time().await });
         let result = accept::run(self.listener, &self.door, &registry, self.stop).await;

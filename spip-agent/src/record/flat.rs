@@ -64,6 +64,8 @@ pub fn encode(session: &Session, sensor: &Sensor, out: &mut Vec<u8>) {
     object.plain("close_reason", session.close_reason.name());
     if let CloseReason::Rejected(limit) = session.close_reason {
         object.plain("limit", limit.name());
+    } else if session.payload.starved() {
+        object.plain("limit", "payload_memory_bytes");
     }
     if let Some(repeated) = session.repeated {
         object.number("count", repeated.count);

@@ -41,6 +41,8 @@ impl Guard {
         rest: &mut Option<Rest>,
         context: &mut Context<'_>,
     ) -> Poll<Raw> {
+        #[cfg(test)]
+        super::tests::panic_if_asked(&self.session.payload);
         loop {
             if self.session.payload.is_opening()
                 && let Some(raw) = self.open()
