@@ -160,6 +160,8 @@ pub struct Conversation {
     port: u16,
     seed: [u8; 16],
     state: State,
+    /// What the client's bytes are, where they decided.
+    decided: Option<&'static Protocol>,
     /// How many of the client's bytes were answered.
     answered: usize,
     client_bytes: u64,
@@ -205,6 +207,7 @@ impl Conversation {
             port,
             seed,
             state: State::Listening,
+            decided: None,
             answered: 0,
             client_bytes: 0,
             pending: Vec::new(),
@@ -226,6 +229,7 @@ impl Conversation {
     /// Begins anew inside TLS, which the client spoke after all; what was said before stays in the account.
     pub fn start_over(&mut self) {
         self.state = State::Listening;
+        self.decided = None;
         self.answered = 0;
         self.client_bytes = 0;
         self.silent_at = None;
@@ -283,10 +287,13 @@ impl Conversation {
         if self.is_listening() {
             match protocol::classify(heard.kept) {
                 Verdict::NeedMore => return,
-                Verdict::Is(protocol) => match service_for(protocol.name()) {
-                    Some(service) => self.begin(service),
-                    None => self.state = State::Mute,
-                },
+                Verdict::Is(protocol) => {
+                    self.decided = Some(protocol);
+                    match service_for(protocol.name()) {
+                        Some(service) => self.begin(service),
+                        None => self.state = State::Mute,
+                    }
+                }
                 Verdict::Unknown => match responder.service_of_port(self.port) {
                     Some(service) => self.begin(service),
                     None => self.state = State::Mute,
@@ -425,6 +432,12 @@ impl Conversation {
     #[must_use]
     pub fn turns(&self) -> &[Turn] {
         &self.turns
+    }
+
+    /// What the client's bytes are, where they decided before anything was said; no later byte changes that.
+    #[must_use]
+    pub fn decided(&self) -> Option<&'static Protocol> {
+        self.decided
     }
 
     /// The protocol in which the client answered where its bytes alone do not decide: that of the dialogue, if the

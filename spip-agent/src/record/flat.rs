@@ -79,8 +79,13 @@ pub fn encode(session: &Session, sensor: &Sensor, out: &mut Vec<u8>) {
     let id = community_id::community_id(sensor.community_id_seed, origin.client.socket(), origin.destination.socket());
     object.plain("community_id", id.as_str());
     if !kept.is_empty() {
-        let dialogue = session.talk.as_ref().and_then(|talk| talk.protocol());
-        encode_understanding(&protocol::understand_in(dialogue, kept, session.payload.truncated()), &mut object);
+        let talk = session.talk.as_deref();
+        let truncated = session.payload.truncated();
+        let understood = match talk.and_then(Conversation::decided) {
+            Some(protocol) => protocol::understand_as(protocol, kept, truncated),
+            None => protocol::understand_in(talk.and_then(Conversation::protocol), kept, truncated),
+        };
+        encode_understanding(&understood, &mut object);
     }
     if let Some(facts) = session.tls.facts() {
         encode_tls(facts, &mut object);

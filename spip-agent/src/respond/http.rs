@@ -2,7 +2,9 @@
 //! answered. Nothing of the request comes back, no address is ever in an answer, and nothing is fetched for a proxy
 //! request.
 
-use std::time::SystemTime;
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 
@@ -79,15 +81,16 @@ impl Status {
     }
 
     /// The body that goes with it.
-    pub(super) fn body(self, scene: &Scene<'_>) -> String {
+    pub(super) fn body<'a>(self, scene: &Scene<'a>) -> Cow<'a, str> {
         if self == Self::Ok {
-            return scene.face.page.clone();
+            return Cow::Borrowed(&scene.face.page);
         }
         let (title, server) = (self.line(), &scene.face.http);
         format!(
             "<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{title}</h1></center>\r\n\
              <hr><center>{server}</center>\r\n</body>\r\n</html>\r\n"
         )
+        .into()
     }
 }
 
@@ -108,8 +111,20 @@ pub(super) fn decide(method: &[u8], target: &[u8]) -> Status {
 
 /// The time as HTTP writes it (RFC 9110, section 5.6.7).
 pub(super) fn date(now: SystemTime) -> String {
-    let now = Timestamp::try_from(now).unwrap_or(Timestamp::UNIX_EPOCH);
-    now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
+    let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    LAST_DATE.with_borrow_mut(|(at, text)| {
+        if *at != second {
+            let now = Timestamp::try_from(now).unwrap_or(Timestamp::UNIX_EPOCH);
+            *text = now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+            *at = second;
+        }
+        text.clone()
+    })
+}
+
+thread_local! {
+    /// Most answers go out in the second of the one before.
+    static LAST_DATE: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
 }
 
 impl Dialogue for Http {

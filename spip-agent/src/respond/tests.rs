@@ -339,3 +339,22 @@ proptest! {
         prop_assert!(!server.contains("qzqzqzqz"), "{server}");
     }
 }
+
+#[test]
+fn every_name_of_a_response_stands_in_the_documentation() {
+    let page = include_str!("../../../docs/respond.md");
+    let mut names: Vec<&str> = Vec::new();
+    for (port, bytes) in CLIENTS {
+        let mut talk = Talk::to(*port);
+        talk.silence();
+        talk.says(bytes);
+        talk.silence();
+        names.extend(talk.conversation.responses());
+    }
+    assert!(names.len() > 40, "{names:?}");
+    for name in names {
+        let (dialogue, kind) = name.split_once('_').expect("a dialogue and a kind");
+        let is_ordinary = page.contains(&format!("| `{dialogue}` |")) && page.contains(&format!("`{kind}`"));
+        assert!(is_ordinary || page.contains(&format!("`{name}`")), "{name}");
+    }
+}
