@@ -153,7 +153,7 @@ pub struct Session {
     /// Whether the client spoke TLS, and what became of it.
     pub tls: Tls,
     /// Set where the payload has a file of its own.
-    pub stored: Option<Stored>,
+    pub stored: Option<Box<Stored>>,
     /// What was said to the client, where there was a talk.
     pub talk: Option<Box<Conversation>>,
     /// Why it ended.

@@ -232,7 +232,7 @@ impl Guard {
         let Some(store) = self.engine.payloads.as_ref().filter(|store| store.keeps(kept.len())) else { return };
         let sha256 = Sha256::digest(kept).into();
         if store.store(sha256, kept) {
-            self.session.stored = Some(Stored { sha256, preview: store.preview(kept).len() });
+            self.session.stored = Some(Box::new(Stored { sha256, preview: store.preview(kept).len() }));
         }
     }
 

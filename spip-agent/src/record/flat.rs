@@ -30,7 +30,7 @@ pub fn encode(session: &Session, sensor: &Sensor, out: &mut Vec<u8>) {
     let mut object = Object { out };
     let origin = &session.origin;
     let kept = session.payload.kept();
-    let shown = session.stored.map_or(kept, |stored| kept.get(..stored.preview).unwrap_or(kept));
+    let shown = session.stored.as_ref().map_or(kept, |stored| kept.get(..stored.preview).unwrap_or(kept));
 
     object.out.push(b'{');
     object.out.extend_from_slice(b"\"timestamp\":");

@@ -205,7 +205,9 @@ impl Guard {
         if let Some(talk) = self.session.talk.as_deref_mut()
             && !talk.pending().is_empty()
         {
-            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            // The socket is closed as soon as the record is handed over: answer and FIN are one packet then.
+            let more = MsgFlags::from_bits_retain(libc::MSG_MORE);
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL | more;
             let sent = send(socket.as_raw_fd(), talk.pending(), flags).unwrap_or(0);
             talk.sent(sent, elapsed);
         }
