@@ -3,6 +3,7 @@
 
 use std::io;
 use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -17,7 +18,7 @@ use tokio::sync::watch;
 use crate::accept::{self, Door};
 use crate::budget::Budget;
 use crate::config::{Config, EbpfMode};
-use crate::ebpf::{self, Attached};
+use crate::ebpf::{self, Attached, Origins};
 use crate::limits::Limits;
 use crate::listen::{self, Listeners};
 use crate::messages;
@@ -27,6 +28,8 @@ use crate::record::Sensor;
 use crate::registry::Registry;
 use crate::rejections::Rejections;
 use crate::respond::Responder;
+use crate::sandbox;
+use crate::scans::{self, Scans};
 use crate::session::Engine;
 use crate::signals::Signals;
 use crate::tls::TlsServer;
@@ -67,6 +70,10 @@ pub fn run(config: &Config, warnings: &[String], options: Options) -> Result<()>
     // What the operator asks of the kernel side must pass; until here it would be the loader's own messages.
     let kernel_level = options.ebpf_log.map_or(log::LevelFilter::Off, |level| level.to_level_filter());
     log::set_max_level(kernel_level.max(log::LevelFilter::Info));
+    if let Err(error) = agent.give_up(config) {
+        let _summary = writer.spawn()?.finish(Instant::now() + config.timeouts.drain);
+        return Err(error);
+    }
     let writer = writer.spawn()?;
     let served = agent.serve(config);
     log::info!(target: "agent", "stopped");
@@ -121,6 +128,25 @@ impl Agent {
         Ok(Self { door, listeners, attached, signals: Some(signals), payloads })
     }
 
+    /// Gives up what is not needed any more. Threads that are started after this inherit it.
+    fn give_up(&self, config: &Config) -> Result<()> {
+        let origins = self.door.engine.origins.as_ref();
+        let files = config.tls.certificate.iter().flat_map(|files| [&files.chain, &files.key]);
+        let log = config.log.file.as_deref();
+        let payloads = config.payload_store.directory.as_ref();
+        let needs = sandbox::Needs {
+            config: &config.sandbox,
+            readable: files.cloned().collect(),
+            writable: log.map(directory_of).into_iter().chain(payloads.cloned()).collect(),
+            owned: log.map(Path::to_owned).into_iter().chain(payloads.cloned()).collect(),
+            reads_maps: &|| origins.is_some_and(Origins::can_look_up),
+        };
+        let steps = sandbox::enter(&needs)?;
+        let steps: Vec<_> = steps.iter().map(ToString::to_string).collect();
+        log::info!(target: "sandbox", steps = steps.join("; ").as_str(); "gave up what is not needed any more");
+        Ok(())
+    }
+
     /// Serves until a signal, or until something breaks that cannot be mended.
     fn serve(&mut self, config: &Config) -> Result<()> {
         if let Some(attached) = &self.attached {
@@ -139,6 +165,7 @@ impl Agent {
         }
         let payloads = self.payloads.take().map(Prepared::spawn).transpose();
         let payloads = payloads.context("cannot start the thread for payloads")?;
+        let scans = self.watch_scans(config).context("cannot start the thread of the scans")?;
         let mut threads = Vec::new();
         let workers = self.listeners.sockets.drain(..).zip(self.door.registries.clone());
         for (number, (listener, registry)) in workers.enumerate() {
@@ -149,14 +176,41 @@ impl Agent {
         }
         let service = spawn_service(config, &self.door, &stop, stopped).context("cannot start the service thread")?;
         log::info!(target: "agent", listen = self.listeners.address.to_string(); "ready");
-        let joined = join(threads, service, &stop);
+        let served = join(threads, service, &stop);
+        if let Some(scans) = scans {
+            // Nothing is accepted any more, so what is half-open now stays so.
+            let _ = scans.finish(Instant::now() + config.timeouts.drain);
+        }
         if let Some(payloads) = payloads {
             let counts = payloads.finish();
             log::info!(target: "payloads", stored = counts.stored, evicted = counts.evicted, lost = counts.lost;
                 "payloads are on the disk");
         }
-        joined
+        served
     }
+
+    /// Starts to watch for scans, where the kernel side tells of them.
+    fn watch_scans(&self, config: &Config) -> io::Result<Option<Scans>> {
+        let Some(events) = self.attached.as_ref().and_then(Attached::take_events) else {
+            return Ok(None);
+        };
+        let engine = &self.door.engine;
+        let capacity = usize::try_from(config.ebpf.syn_entries).unwrap_or(usize::MAX);
+        let setting = scans::Setting {
+            events,
+            sensor: engine.sensor.clone(),
+            log: engine.log.clone(),
+            config: config.scans,
+            capacity: NonZeroUsize::new(capacity).unwrap_or(NonZeroUsize::MIN),
+        };
+        Scans::spawn(setting).map(Some)
+    }
+}
+
+/// The directory that a file is in, as an absolute path.
+fn directory_of(file: &Path) -> PathBuf {
+    let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    file.parent().unwrap_or(Path::new("/")).to_owned()
 }
 
 /// SIGHUP: the log is opened again, the operator's certificate is read again.
@@ -269,7 +323,13 @@ fn attach(config: &Config, listeners: &Listeners, options: Options) -> Result<Op
         log::info!(target: "ebpf", reason = "ebpf = \"off\""; "eBPF is off: destinations come from connection tracking");
         return Ok(None);
     }
-    let request = ebpf::Request { config: &config.ebpf, listener: listeners.address, log_level: options.ebpf_log };
+    let request = ebpf::Request {
+        config: &config.ebpf,
+        listener: listeners.address,
+        sockets: &listeners.sockets,
+        scans: config.scans.enabled,
+        log_level: options.ebpf_log,
+    };
     match ebpf::start(&request) {
         Ok(attached) => {
             attached.announce();

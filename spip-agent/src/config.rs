@@ -43,10 +43,36 @@ pub struct Config {
     pub respond: Respond,
     /// Payloads beside the log (`payload_dir`, `payload_store_*`, `payload_preview_bytes`).
     pub payload_store: PayloadStore,
+    /// Half-open scans (`scans`, …).
+    pub scans: Scans,
     /// Ports that `rules` leaves alone (`exclude_ports`: numbers and "from-to" strings), as inclusive ranges, sorted.
     pub exclude_ports: Vec<(u16, u16)>,
     /// Seed of the Community ID (`community_id_seed`, 0).
     pub community_id_seed: u16,
+    /// What the process gives up after its start (`sandbox`, `user`, `group`).
+    pub sandbox: Sandbox,
+}
+
+/// What the process gives up after its start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sandbox {
+    /// `sandbox`: auto | required | off (auto).
+    pub mode: SandboxMode,
+    /// `user`: name or number; the process stays what it is when absent.
+    pub user: Option<String>,
+    /// `group`: name or number; the user's own group when absent.
+    pub group: Option<String>,
+}
+
+/// How much of the sandbox has to be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SandboxMode {
+    /// Every step that the kernel offers.
+    Auto,
+    /// Every step, or no start.
+    Required,
+    /// None.
+    Off,
 }
 
 /// Where records go.
@@ -123,6 +149,17 @@ pub struct Ebpf {
     pub syn_entries: u32,
     /// `ebpf_origin_entries`: entries of the map ORIGINS (65,536).
     pub origin_entries: u32,
+}
+
+/// Half-open scans.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scans {
+    /// `scans`: record SYNs that nobody completes (true).
+    pub enabled: bool,
+    /// `scan_timeout_seconds`: how long a SYN may take to become a connection (5).
+    pub timeout: Duration,
+    /// `scan_interval_seconds`: how often a source's scans are summarised (60).
+    pub interval: Duration,
 }
 
 /// Whether eBPF is used.

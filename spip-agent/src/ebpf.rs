@@ -11,6 +11,7 @@
 //! Must be called in the listener's network namespace, and before capabilities are dropped; look-ups go on without.
 
 mod cgroup;
+mod events;
 mod kernel_log;
 mod loader;
 mod namespace;
@@ -20,13 +21,15 @@ mod pins;
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::Ebpf;
 use aya::maps::{MapData, MapError, PerCpuArray};
 use spip_common::Counters;
 
+pub use events::{Event, Events, Lost};
 use kernel_log::{Forwarder, KernelLog};
 pub use origins::{Origin, Origins};
 use packet_socket::PacketSocket;
@@ -39,6 +42,10 @@ pub struct Request<'a> {
     pub config: &'a crate::config::Ebpf,
     /// Where the agent listens, with its final port.
     pub listener: SocketAddr,
+    /// The listening sockets.
+    pub sockets: &'a [OwnedFd],
+    /// Whether the agent wants to know of scans.
+    pub scans: bool,
     /// What the programs say of themselves; nothing by default.
     pub log_level: Option<log::Level>,
 }
@@ -95,6 +102,8 @@ pub struct Description {
     pub observer: Part<()>,
     /// The program that watches connections, and the cgroup that it is attached to.
     pub sock_ops: Part<PathBuf>,
+    /// Whether [`Events`] come: what scans are made of.
+    pub events: Part<()>,
     /// The directory in which the maps are pinned.
     pub pins: Part<PathBuf>,
     /// Whether connections of other network namespaces are told apart.
@@ -107,7 +116,8 @@ pub struct Description {
 pub struct Attached {
     description: Description,
     origins: Origins,
-    counters: PerCpuArray<MapData, Counters>,
+    counters: Arc<PerCpuArray<MapData, Counters>>,
+    events: Mutex<Option<Events>>,
     kernel_log: Mutex<Option<KernelLog>>,
     forwarder: Mutex<Option<Forwarder>>,
     /// Holds programs and links.
@@ -141,8 +151,13 @@ impl Attached {
     ///
     /// When the kernel refuses to read the map.
     pub fn counters(&self) -> Result<Counters, Error> {
-        let all = self.counters.get(&0, 0)?;
-        Ok(all.iter().fold(Counters::default(), Counters::plus))
+        Ok(sum(&self.counters)?)
+    }
+
+    /// What the programs tell of SYNs, where the agent asked for it and it can be had; once.
+    #[must_use]
+    pub fn take_events(&self) -> Option<Events> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// What was attached, and what was not.
@@ -153,7 +168,7 @@ impl Attached {
 
     /// Says at start what the kernel side does: one message for what is there, one for each part that is missing.
     pub fn announce(&self) {
-        let Description { observer, sock_ops, pins, namespace_filter, notes } = &self.description;
+        let Description { observer, sock_ops, events, pins, namespace_filter, notes } = &self.description;
         let cgroup = match sock_ops {
             Part::Present(path) => path.display().to_string(),
             Part::Missing(_) => String::new(),
@@ -168,11 +183,15 @@ impl Attached {
             sock_ops = sock_ops.missing().is_none(),
             cgroup = cgroup.as_str(),
             pins = directory.as_str(),
-            namespace_filter = *namespace_filter;
+            namespace_filter = *namespace_filter,
+            scans = events.missing().is_none();
             "eBPF is attached"
         );
         for reason in [observer.missing(), sock_ops.missing()].into_iter().flatten() {
             log::warn!(target: "ebpf", "eBPF is incomplete: {reason}");
+        }
+        if let Some(reason) = events.missing() {
+            log::info!(target: "ebpf", "scans are not recorded: {reason}");
         }
         if let Some(reason) = pins.missing() {
             log::info!(target: "ebpf", "the eBPF maps are not pinned: {reason}");
@@ -196,6 +215,12 @@ impl Attached {
         }
         Ok(())
     }
+}
+
+/// The counters of all CPUs together.
+fn sum(counters: &PerCpuArray<MapData, Counters>) -> Result<Counters, MapError> {
+    let all = counters.get(&0, 0)?;
+    Ok(all.iter().fold(Counters::default(), Counters::plus))
 }
 
 impl std::fmt::Debug for Attached {

@@ -11,6 +11,7 @@ pub mod config;
 
 pub mod ebpf;
 pub mod listen;
+pub mod sandbox;
 pub mod signals;
 pub mod worker;
 
@@ -18,6 +19,7 @@ pub mod accept;
 pub mod limits;
 pub mod registry;
 pub mod rejections;
+pub mod scans;
 
 pub mod budget;
 pub mod capture;

@@ -215,6 +215,11 @@ pub fn understand_as<'a>(protocol: &Protocol, client_bytes: &'a [u8], truncated:
     understanding
 }
 
+/// Every protocol that is known here.
+pub fn all() -> impl Iterator<Item = &'static Protocol> {
+    PROTOCOLS.iter().copied()
+}
+
 /// The protocol of that name.
 #[must_use]
 pub fn by_name(name: &str) -> Option<&'static Protocol> {

@@ -2,6 +2,7 @@
 //! in here depends on a format.
 
 pub mod flat;
+pub mod scan;
 
 use std::time::{Duration, Instant, SystemTime};
 

@@ -298,7 +298,7 @@ async fn decrypt(mut guard: Box<Guard>, hello: Hello, stream: TcpStream, mut wat
     let facts = Facts::new(&raw[..length], Handshake::Failed(Failure::TimedOut));
     let handshake = engine.tls.as_ref().map(|server| {
         let message = handshake_message(&facts.client_hello);
-        ClientHello::parse(&message).map(|hello| server.accept(&hello, Prefixed::new(raw, stream)))
+        ClientHello::parse(&message).map(|hello| server.accept(&hello, Prefixed::new(raw, length, stream)))
     });
     // From here on the record has the hello, whatever happens.
     guard.session.tls = Tls::Recognised(Box::new(facts));
@@ -315,6 +315,15 @@ async fn decrypt(mut guard: Box<Guard>, hello: Hello, stream: TcpStream, mut wat
                 Failure::Broken(_) => CloseReason::ClientReset,
                 _ => CloseReason::TlsError,
             };
+            // Whoever goes on in clear has a payload all the same.
+            let (clear, mut stream) = rejected.stream.into_clear();
+            if !clear.is_empty() {
+                guard.session.payload.push(&clear);
+                watch.touch();
+                guard.talk().mute();
+                let mut rest = None;
+                poll_fn(|context| guard.poll_exchange(&mut stream, &mut watch, &mut rest, context)).await;
+            }
             return guard.fail(rejected.failure, reason).await;
         }
         Err(reason) => {

@@ -4,7 +4,7 @@
 //! server name is answered, the client's favourite application protocol is agreed to, and any client certificate is
 //! accepted. What it does not do: resume sessions (each session shows its full handshake, and nothing is kept for
 //! clients that left), early data, compression of certificates, and versions before TLS 1.2, which the library
-//! lacks.
+//! lacks; the feature `legacy-tls` asks another one for those.
 //!
 //! A ClientHello is read by [`crate::protocol::client_hello`] before this module sees it. That makes it possible to
 //! choose the answer per client: certificate and application protocol go into a configuration of their own, whose
@@ -14,14 +14,20 @@ mod certificate;
 mod client_auth;
 mod facts;
 mod failure;
+mod hidden_name;
+mod identity;
+#[cfg(feature = "legacy-tls")]
+mod legacy;
 mod mint;
 mod prefixed;
+mod stream;
 
 pub use certificate::CertificateError;
 pub use client_auth::{ClientCertificate, PresentedCertificate};
 pub use facts::{Facts, Handshake, HelloFacts, Session, Tls};
 pub use failure::Failure;
 pub use prefixed::Prefixed;
+pub use stream::Stream;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -31,11 +37,11 @@ use rustls::server::{ClientHello as RustlsHello, NoServerSessionStorage, Resolve
 use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use crate::config;
-use crate::protocol::client_hello::{ClientHello, Version, extension};
-use mint::{KeyKind, Mint};
+use crate::protocol::client_hello::{ClientHello, Version, extension, handshake_message};
+use identity::Identity;
+use mint::{CertificateName, KeyKind, Mint};
 
 /// Why there is no TLS server.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +62,8 @@ pub enum TlsError {
 pub struct TlsServer {
     /// All that does not depend on the client.
     base: ServerConfig,
+    /// The same for clients whose server name is hidden from the library.
+    base_for_hidden_names: ServerConfig,
     certificates: Certificates,
     asks_client_certificate: bool,
 }
@@ -64,7 +72,7 @@ pub struct TlsServer {
 #[derive(Debug)]
 enum Certificates {
     /// The operator's files; what they held when they were last read well.
-    Files { files: config::CertificateFiles, current: RwLock<Arc<CertifiedKey>> },
+    Files { files: config::CertificateFiles, current: RwLock<Arc<Identity>> },
     /// Minted for each server name.
     Minted(Arc<Mint>),
 }
@@ -73,7 +81,7 @@ enum Certificates {
 #[derive(Debug)]
 pub struct Accepted<S> {
     /// The decrypted stream. Boxed, because the library's state is large beside all else that a session holds.
-    pub stream: Box<TlsStream<S>>,
+    pub stream: Box<Stream<S>>,
     /// What was agreed.
     pub session: Session,
 }
@@ -83,8 +91,9 @@ pub struct Accepted<S> {
 pub struct Rejected<S> {
     /// Why.
     pub failure: Failure,
-    /// The stream beneath; the alert that says so to the client, if any, was written already.
-    pub stream: S,
+    /// The stream beneath; the alert that says so to the client, if any, was written already. What the client sent
+    /// in clear behind its hello can be had from it.
+    pub stream: Prefixed<S>,
 }
 
 impl TlsServer {
@@ -107,17 +116,12 @@ impl TlsServer {
             },
             None => Certificates::Minted(Arc::new(Mint::new(Arc::clone(&provider))?)),
         };
-        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
-        let builder = if config.ask_client_certificate {
-            builder.with_client_cert_verifier(Arc::new(client_auth::AnyClient::new(&provider)))
-        } else {
-            builder.with_no_client_auth()
-        };
-        let mut base = builder.with_cert_resolver(Arc::new(Fixed(None)));
-        base.session_storage = Arc::new(NoServerSessionStorage {});
-        base.send_tls13_tickets = 0;
-        Ok(Self { base, certificates, asks_client_certificate: config.ask_client_certificate })
+        Ok(Self {
+            base: base(&provider, config)?,
+            base_for_hidden_names: base(&hidden_name::provider(&provider), config)?,
+            certificates,
+            asks_client_certificate: config.ask_client_certificate,
+        })
     }
 
     /// Reads the operator's certificate files again. New handshakes use what they hold now; running sessions keep
@@ -143,7 +147,7 @@ impl TlsServer {
     pub fn accept<'a, S>(
         &'a self,
         hello: &ClientHello<'_>,
-        stream: S,
+        mut stream: Prefixed<S>,
     ) -> impl Future<Output = Result<Accepted<S>, Rejected<S>>> + use<'a, S>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -156,32 +160,49 @@ impl TlsServer {
         let kind = KeyKind::for_client(hello);
         let server_name = mint::certificate_name(hello.server_name);
         let protocol = favourite_protocol(hello).map(<[u8]>::to_vec);
+        let hidden = {
+            let message = handshake_message(stream.hello());
+            hidden_name::is_needed(hello, &message).then(|| hidden_name::hide(&message)).flatten()
+        };
+        let base = if let Some(hidden) = hidden {
+            stream.replace_hello(&hidden);
+            &self.base_for_hidden_names
+        } else {
+            &self.base
+        };
+        #[cfg(feature = "legacy-tls")]
+        let legacy = (refusal.is_some() || !has_suite) && legacy::may_serve(hello);
+        #[cfg(feature = "legacy-tls")]
+        let kind = match (legacy, legacy::wants_ecdsa(hello)) {
+            (true, true) => KeyKind::Ecdsa,
+            (true, false) => KeyKind::Rsa,
+            (false, _) => kind,
+        };
         async move {
+            #[cfg(feature = "legacy-tls")]
+            if legacy {
+                return self.accept_legacy(server_name, kind, stream).await;
+            }
             if let Some((alert, failure)) = refusal {
-                let mut stream = stream;
                 // Whether the client still listens makes no difference to the record.
                 let _ = stream.write_all(&alert).await;
                 return Err(Rejected { failure, stream });
             }
-            let certificate = match &self.certificates {
-                Certificates::Files { current, .. } => {
-                    Arc::clone(&current.read().unwrap_or_else(PoisonError::into_inner))
-                }
-                Certificates::Minted(mint) => match mint.certificate(server_name, kind).await {
-                    Ok(certificate) => certificate,
-                    Err(error) => {
-                        let failure = Failure::Internal(error.to_string());
-                        return Err(Rejected { failure, stream });
-                    }
-                },
+            let identity = match self.identity(server_name, kind).await {
+                Ok(identity) => identity,
+                Err(failure) => return Err(Rejected { failure, stream }),
             };
-            let config = self.config_for(certificate, protocol);
+            let config = config_for(base, &identity, protocol);
             // Boxed: the library's state would otherwise count for every session that never speaks TLS.
             let handshake = TlsAcceptor::from(config).accept(stream).into_fallible();
             match Box::pin(handshake).await {
-                Ok(stream) => Ok(Accepted { session: self.session(&stream), stream: Box::new(stream) }),
+                Ok(stream) => {
+                    let session = self.session(stream.get_ref().1);
+                    Ok(Accepted { stream: Box::new(Stream::new(stream)), session })
+                }
                 Err((error, stream)) => {
                     let failure = match Failure::of_stream(&error) {
+                        _ if stream.is_in_clear() => Failure::Violation(IN_CLEAR.to_owned()),
                         // The library looks at groups first, which clients with other suites need not send.
                         Failure::NoCommonGroup | Failure::Incompatible(_) if !has_suite => Failure::NoCommonCipherSuite,
                         other => other,
@@ -192,11 +213,40 @@ impl TlsServer {
         }
     }
 
-    fn config_for(&self, certificate: Arc<CertifiedKey>, protocol: Option<Vec<u8>>) -> Arc<ServerConfig> {
-        let mut config = self.base.clone();
-        config.cert_resolver = Arc::new(Fixed(Some(certificate)));
-        config.alpn_protocols = Vec::from_iter(protocol);
-        Arc::new(config)
+    /// The certificate to show.
+    async fn identity(&self, name: Option<CertificateName>, kind: KeyKind) -> Result<Arc<Identity>, Failure> {
+        match &self.certificates {
+            Certificates::Files { current, .. } => {
+                Ok(Arc::clone(&current.read().unwrap_or_else(PoisonError::into_inner)))
+            }
+            Certificates::Minted(mint) => {
+                mint.certificate(name, kind).await.map_err(|error| Failure::Internal(error.to_string()))
+            }
+        }
+    }
+
+    /// Completes the handshake of a client that the library cannot serve, with the other one.
+    #[cfg(feature = "legacy-tls")]
+    async fn accept_legacy<S>(
+        &self,
+        name: Option<CertificateName>,
+        kind: KeyKind,
+        stream: Prefixed<S>,
+    ) -> Result<Accepted<S>, Rejected<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let identity = match self.identity(name, kind).await {
+            Ok(identity) => identity,
+            Err(failure) => return Err(Rejected { failure, stream }),
+        };
+        match Box::pin(legacy::accept(&identity, self.asks_client_certificate, stream)).await {
+            Ok((stream, session)) => Ok(Accepted { stream: Box::new(Stream::legacy(stream)), session }),
+            Err((_, stream)) if stream.is_in_clear() => {
+                Err(Rejected { failure: Failure::Violation(IN_CLEAR.to_owned()), stream })
+            }
+            Err((failure, stream)) => Err(Rejected { failure, stream }),
+        }
     }
 
     fn serves_a_suite_of(&self, hello: &ClientHello<'_>) -> bool {
@@ -204,8 +254,7 @@ impl TlsServer {
         served.iter().any(|suite| hello.cipher_suites.contains(suite.suite().into()))
     }
 
-    fn session<S>(&self, stream: &TlsStream<S>) -> Session {
-        let (_, connection) = stream.get_ref();
+    fn session(&self, connection: &rustls::ServerConnection) -> Session {
         Session {
             version: connection.protocol_version().map_or("unknown", facts::version_name),
             cipher_suite: connection
@@ -221,6 +270,31 @@ impl TlsServer {
         }
     }
 }
+
+/// What does not depend on the client, and what does.
+fn config_for(base: &ServerConfig, identity: &Identity, protocol: Option<Vec<u8>>) -> Arc<ServerConfig> {
+    let mut config = base.clone();
+    config.cert_resolver = Arc::new(Fixed(Some(identity.certified())));
+    config.alpn_protocols = Vec::from_iter(protocol);
+    Arc::new(config)
+}
+
+fn base(provider: &Arc<CryptoProvider>, config: &config::Tls) -> Result<ServerConfig, rustls::Error> {
+    let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
+    let builder = if config.ask_client_certificate {
+        builder.with_client_cert_verifier(Arc::new(client_auth::AnyClient::new(provider)))
+    } else {
+        builder.with_no_client_auth()
+    };
+    let mut base = builder.with_cert_resolver(Arc::new(Fixed(None)));
+    base.session_storage = Arc::new(NoServerSessionStorage {});
+    base.send_tls13_tickets = 0;
+    Ok(base)
+}
+
+/// Why a handshake failed that went on as something else.
+const IN_CLEAR: &str = "bytes in clear instead of a record";
 
 /// Whether the library speaks a version that the client offers.
 fn serves_a_version_of(hello: &ClientHello<'_>) -> bool {
@@ -250,7 +324,11 @@ fn favourite_protocol<'a>(hello: &ClientHello<'a>) -> Option<&'a [u8]> {
 
 /// The versions that are served, for messages.
 fn served_versions() -> String {
-    format!("{} and {} served", Version::TLS_1_2, Version::TLS_1_3)
+    if cfg!(feature = "legacy-tls") {
+        format!("{} to {} served", Version::TLS_1_0, Version::TLS_1_3)
+    } else {
+        format!("{} and {} served", Version::TLS_1_2, Version::TLS_1_3)
+    }
 }
 
 /// Answers every hello with one certificate, whatever name it asks for.

@@ -18,11 +18,13 @@
 extern crate std;
 
 pub mod counters;
+pub mod event;
 pub mod map;
 pub mod packet;
 pub mod syn;
 
 pub use counters::Counters;
+pub use event::{Step, SynEvent};
 pub use map::{Entry, SynKey};
 pub use packet::{Packet, Parsed, Refused, parse, parse_headers};
 pub use syn::Syn;

@@ -10,11 +10,15 @@ pub const SYNS: &str = "SYNS";
 pub const ORIGINS: &str = "ORIGINS";
 /// [`Counters`](crate::Counters), one set per CPU, at index 0.
 pub const COUNTERS: &str = "COUNTERS";
+/// Ring buffer of [`SynEvent`](crate::SynEvent) and [`Step`](crate::Step); unused where scans are off.
+pub const EVENTS: &str = "EVENTS";
 
 /// The program that watches packets.
 pub const SYN_OBSERVER: &str = "syn_observer";
 /// The program that watches connections.
 pub const SOCK_OPS: &str = "sock_ops";
+/// The program that watches SYNs arrive at the listening sockets.
+pub const SYN_ARRIVAL: &str = "syn_arrival";
 
 /// Constant (u32): the listener's port. Connections to other ports are left alone at once.
 pub const LISTENER_PORT: &str = "LISTENER_PORT";
@@ -23,6 +27,8 @@ pub const LISTENER_PORT: &str = "LISTENER_PORT";
 pub const NETNS_COOKIE: &str = "NETNS_COOKIE";
 /// Constant (u32): 1 when the observer is attached, so that an unknown local client has nothing to correct.
 pub const OBSERVER_ATTACHED: &str = "OBSERVER_ATTACHED";
+/// Constant (u32): 1 when the agent wants to know of scans.
+pub const SCANS: &str = "SCANS";
 
 /// Entries of SYNS and of ORIGINS unless the configuration says otherwise.
 pub const DEFAULT_ENTRIES: u32 = 65_536;

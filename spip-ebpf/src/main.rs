@@ -5,15 +5,20 @@
 //! established, asks for (remote address, next sequence number expected), and writes what it finds under the socket's
 //! cookie, where the agent looks it up. What the types mean, and in which byte order, is decided in `spip-common`.
 //!
+//! Where the agent wants to know of scans, both tell it what they see through a ring buffer, and `syn_arrival`, a filter
+//! on the listening sockets that lets everything pass, tells which SYNs arrived there.
+//!
 //! The programs are thin entries; each has a file. They decide nothing about a packet's fate: the filter drops its own
 //! copies, and `sock_ops` changes nothing but the callbacks of the listener's own connections.
 #![no_std]
 #![no_main]
 
 mod connection;
+mod events;
 mod maps;
 mod skb;
 mod sock_ops;
+mod syn_arrival;
 mod syn_observer;
 
 /// Never called: nothing in the programs can panic, or the verifier would refuse them. The language asks for it.

@@ -6,10 +6,10 @@
 
 use aya_ebpf::{
     Global,
-    btf_maps::{LruHashMap, PerCpuArray},
+    btf_maps::{LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
-use spip_common::{Counters, Entry, SynKey, map::DEFAULT_ENTRIES};
+use spip_common::{Counters, Entry, SynEvent, SynKey, event::RING_BYTES, map::DEFAULT_ENTRIES};
 
 const ENTRIES: usize = DEFAULT_ENTRIES as usize;
 
@@ -25,6 +25,10 @@ pub static ORIGINS: LruHashMap<u64, Entry, ENTRIES> = LruHashMap::new();
 #[btf_map]
 pub static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
 
+/// What happens, for the agent's account of scans.
+#[btf_map]
+pub static EVENTS: RingBuf<SynEvent, { RING_BYTES as usize }> = RingBuf::new();
+
 /// The listener's port; 0, which no connection has, until the loader sets it.
 #[unsafe(no_mangle)]
 pub static LISTENER_PORT: Global<u32> = Global::new(0);
@@ -36,6 +40,10 @@ pub static NETNS_COOKIE: Global<u64> = Global::new(0);
 /// 1 when `syn_observer` is attached.
 #[unsafe(no_mangle)]
 pub static OBSERVER_ATTACHED: Global<u32> = Global::new(0);
+
+/// 1 when the agent wants to know of scans.
+#[unsafe(no_mangle)]
+pub static SCANS: Global<u32> = Global::new(0);
 
 /// Lets `count` change this CPU's counters.
 #[inline(always)]

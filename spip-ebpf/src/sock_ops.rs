@@ -30,6 +30,7 @@ use spip_common::{Entry, Syn, SynKey, map::LOOPBACK_INTERFACE};
 
 use crate::{
     connection::Connection,
+    events,
     maps::{LISTENER_PORT, OBSERVER_ATTACHED, ORIGINS, SYNS, count},
 };
 
@@ -123,6 +124,7 @@ fn accepted(ctx: &SockOpsContext) {
     };
     count(|counters| counters.passive += 1);
     let key = SynKey { source, next_sequence: connection.next_expected() };
+    events::tell_joined(&connection, &key);
     let mut entry = EMPTY;
     // SAFETY: the reference is only used for this copy, before any insertion or removal by this program.
     if let Some(known) = unsafe { SYNS.get(&key) } {

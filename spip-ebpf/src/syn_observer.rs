@@ -9,6 +9,10 @@
 //! sequence number for many SYNs, or somebody who wants a connection recorded as going where it did not. It cannot be
 //! told whose connection will be established, so the entry is marked, and whoever joins it is told to ask elsewhere.
 //! A marked entry stays marked until the LRU drops it.
+//!
+//! Where the agent wants to know of scans, it is told each SYN that is not known to be a retransmission or a copy, those
+//! under a key that is taken included: there they are told apart by the ports. SYNs over the loopback interface are left
+//! out; they come from this machine, and address translation comes before the packet filter there.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns, macros::socket_filter, programs::SkBuffContext};
 use aya_log_ebpf::{debug, info};
@@ -18,6 +22,7 @@ use spip_common::{
 };
 
 use crate::{
+    events,
     maps::{SYNS, count},
     skb::Skb,
 };
@@ -72,6 +77,7 @@ fn store(ctx: &SkBuffContext, parsed: &Parsed) {
         }
     });
     if stored {
+        events::tell_syn(parsed, false);
         debug!(
             ctx,
             "syn from {:i} port {} to {:i} port {}",
@@ -86,6 +92,7 @@ fn store(ctx: &SkBuffContext, parsed: &Parsed) {
     let Some(known) = SYNS.get_ptr_mut(&key) else {
         // Neither new nor there: the map could not take it.
         count(|counters| counters.failed += 1);
+        events::tell_syn(parsed, true);
         return;
     };
     // SAFETY: the entry is valid while the program runs. Another CPU may change it, or the LRU give it to another key,
@@ -102,6 +109,7 @@ fn store(ctx: &SkBuffContext, parsed: &Parsed) {
     } else {
         known.ambiguous = 1;
         count(|counters| counters.ambiguous += 1);
+        events::tell_syn(parsed, true);
         info!(
             ctx,
             "ambiguous syn from {:i} port {} to {:i} port {}",

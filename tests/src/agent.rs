@@ -8,7 +8,6 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -36,6 +35,7 @@ pub struct Launch<'net> {
     settings: BTreeMap<String, Value>,
     text: String,
     unprivileged: bool,
+    capabilities: Option<String>,
     descriptors: Option<u64>,
     arguments: Option<Vec<String>>,
     around: Option<String>,
@@ -56,6 +56,7 @@ impl<'net> Launch<'net> {
             settings,
             text: String::new(),
             unprivileged: false,
+            capabilities: None,
             descriptors: None,
             arguments: None,
             around: None,
@@ -89,6 +90,12 @@ impl<'net> Launch<'net> {
     /// Runs as `nobody`, without a capability.
     pub fn unprivileged(mut self) -> Self {
         self.unprivileged = true;
+        self
+    }
+
+    /// Runs as `nobody` with these capabilities (`bpf`, …) and no others, in any set.
+    pub fn capabilities(mut self, names: &[&str]) -> Self {
+        self.capabilities = Some(names.iter().fold("-all".to_owned(), |list, name| list + ",+" + name));
         self
     }
 
@@ -174,12 +181,14 @@ impl<'net> Launch<'net> {
 
     fn command(&self, config: &Path) -> Command {
         let mut binary = binary();
-        if self.unprivileged {
+        if self.unprivileged || self.capabilities.is_some() {
             // The build directory may be out of reach for others than its owner.
             let copy = self.net.path().join("spip-agent");
             if !copy.exists() {
-                fs::copy(&binary, &copy).expect("the program can be copied");
-                fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).expect("the copy is our own");
+                // By another process: a child that some thread starts meanwhile would inherit a copy that is open for
+                // writing, and such a program cannot be started.
+                let copied = Command::new("install").args(["-m", "755"]).args([&binary, &copy]).status();
+                assert!(copied.is_ok_and(|status| status.success()), "the program can be copied");
             }
             binary = copy;
         }
@@ -189,6 +198,11 @@ impl<'net> Launch<'net> {
         }
         if let Some(count) = self.descriptors {
             words.extend(["prlimit", &format!("--nofile={count}:{count}"), "--"].map(OsString::from));
+        }
+        if let Some(list) = &self.capabilities {
+            let user = ["setpriv".to_owned(), format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")];
+            let sets = ["inh-caps", "ambient-caps", "bounding-set"].map(|set| format!("--{set}={list}"));
+            words.extend(user.into_iter().chain(["--clear-groups".to_owned()]).chain(sets).map(OsString::from));
         }
         words.push(binary.into());
         let mut command = Command::new(&words[0]);

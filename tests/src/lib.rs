@@ -17,6 +17,7 @@ pub mod community_id;
 mod follow;
 mod namespace;
 mod net;
+mod raw;
 mod records;
 mod sockets;
 
@@ -24,6 +25,7 @@ pub use agent::{Agent, Ended, Launch};
 pub use client::{half_close, read_to_end, reset, tiny_window};
 pub use namespace::Namespace;
 pub use net::{CLIENT_V4, CLIENT_V6, CROWD_V4, CROWD_V6, LISTENER, Net, SENSOR_V4, SENSOR_V6};
+pub use raw::RawSyn;
 pub use records::{Line, Log, field_order, payload, read_log};
 
 use std::time::{Duration, Instant};

@@ -14,7 +14,7 @@ use crate::setup;
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// What to measure, and its options: `sessions`, `idle`
+    /// What to measure, and its options: `sessions`, `idle`, `tls`
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }

@@ -15,6 +15,7 @@ use crate::process;
 use crate::project::Project;
 use crate::report;
 use crate::setup;
+use crate::test;
 
 /// Fetching the advisories takes seconds; longer means that nothing comes.
 const FETCH_LIMIT: Duration = Duration::from_secs(60);
@@ -51,6 +52,12 @@ fn checks(project: &Project, deny: &Path) -> Vec<(&'static str, Command)> {
     format_ebpf.args(["--all", "--check", "--manifest-path"]).arg(&ebpf);
     let mut clippy = project.cargo("clippy");
     clippy.args(["--workspace", "--all-targets", "--locked"]).args(["--", "-D", "warnings"]);
+    let fuzzer = project.root.join("fuzz/libfuzzer/Cargo.toml");
+    let mut format_fuzzer = project.cargo("fmt");
+    format_fuzzer.args(["--check", "--manifest-path"]).arg(&fuzzer);
+    let mut clippy_legacy = project.cargo("clippy");
+    clippy_legacy.args(["--package", "spip-agent", "--package", "spip-tests", "--all-targets", "--locked"]);
+    clippy_legacy.args(["--features", test::LEGACY, "--", "-D", "warnings"]);
     let mut clippy_ebpf = project.cargo("clippy");
     clippy_ebpf
         .args(["--locked", "--manifest-path"])
@@ -61,7 +68,9 @@ fn checks(project: &Project, deny: &Path) -> Vec<(&'static str, Command)> {
     let mut checks = vec![
         ("formatting", format),
         ("formatting of the kernel side", format_ebpf),
+        ("formatting of the fuzzer", format_fuzzer),
         ("clippy", clippy),
+        ("clippy with legacy-tls", clippy_legacy),
         ("clippy of the kernel side", clippy_ebpf),
     ];
     for (name, manifest) in

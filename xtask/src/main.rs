@@ -9,6 +9,7 @@ mod bench;
 mod build;
 mod build_ebpf;
 mod demo;
+mod fuzz;
 mod interrupt;
 mod lint;
 mod network;
@@ -50,6 +51,8 @@ enum Task {
     Test(test::Options),
     /// Measure the agent beside a bare loop
     Bench(bench::Options),
+    /// Mutate strangers' bytes against everything that reads them
+    Fuzz(fuzz::Options),
     /// Formatting, clippy for both sides, licences and bans
     Lint,
 }
@@ -76,6 +79,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Demo(options) => demo::run(options),
         Task::Test(options) => test::run(&project()?, options),
         Task::Bench(options) => bench::run(&project()?, options),
+        Task::Fuzz(options) => fuzz::run(&project()?, options),
         Task::Lint => lint::run(&project()?),
     }
 }

@@ -1,14 +1,15 @@
 //! `cargo xtask test`: unit tests, then end-to-end tests with real clients in network namespaces.
 //!
 //! The end-to-end tests drive the release agent: what is shipped is what is tested, and the demo has built
-//! it already. They are compiled as the caller and only run as root. Without a way to become root they are
+//! it already. Those of TLS run once more against an agent with the feature `legacy-tls`, a debug build in a folder of
+//! its own, where OpenSSL's headers are installed. They are compiled as the caller and only run as root. Without a way to become root they are
 //! skipped, and the summary says so; with `CI=true` that is a failure.
 
 use std::env;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{BufRead, BufReader, Write, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -24,6 +25,9 @@ use crate::setup;
 
 /// The package of the end-to-end tests.
 const END_TO_END: &str = "spip-tests";
+
+/// The feature that is built and tested beside the ordinary agent, for both packages that have it.
+pub(crate) const LEGACY: &str = "spip-agent/legacy-tls,spip-tests/legacy-tls";
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -58,9 +62,12 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
         summary.add("unit tests", Outcome::Ran(counts));
     }
     if !options.unit {
-        let outcome = end_to_end(project, options, root)?;
+        let programs = end_to_end_programs(project, &[])?;
+        let outcome = end_to_end(project, options, root, &programs, &project.agent())?;
         summary.add("end-to-end tests", outcome);
     }
+    let outcome = legacy(project, options, root)?;
+    summary.add("with legacy-tls", outcome);
     eprint!("\n{summary}");
     summary.verdict(strict)
 }
@@ -76,11 +83,39 @@ fn unit(project: &Project, options: &Options) -> Result<Counts> {
     counted(&mut cargo)
 }
 
-fn end_to_end(project: &Project, options: &Options, root: Root) -> Result<Outcome> {
-    let programs = end_to_end_programs(project)?;
+/// The agent's unit tests, and the end-to-end tests of TLS, with the feature.
+fn legacy(project: &Project, options: &Options, root: Root) -> Result<Outcome> {
+    if !process::succeeds(Command::new("pkg-config").args(["--atleast-version=1.1.1", "openssl"])) {
+        return Ok(Outcome::Skipped(
+            "the feature needs pkg-config and OpenSSL's headers (Debian: pkg-config libssl-dev)".to_owned(),
+        ));
+    }
+    let mut counts = Counts::default();
+    if !options.end_to_end {
+        let mut cargo = project.cargo("test");
+        cargo.args(["--package", "spip-agent", "--lib", "--locked", "--features", "legacy-tls"]);
+        cargo.args(&options.filter).arg("--").args(&options.arguments);
+        counts.merge(&counted(&mut cargo)?);
+    }
+    if !options.unit {
+        // Beside the ordinary agent, so that neither replaces the other.
+        let target = project.target.join("legacy-tls");
+        let mut build = project.cargo("build");
+        build.args(["--package", "spip-agent", "--locked", "--features", "legacy-tls", "--target-dir"]).arg(&target);
+        process::run(&mut build)?;
+        let programs = end_to_end_programs(project, &["--test", "tls", "--features", "legacy-tls"])?;
+        match end_to_end(project, options, root, &programs, &target.join("debug/spip-agent"))? {
+            Outcome::Ran(ran) => counts.merge(&ran),
+            skipped => return Ok(skipped),
+        }
+    }
+    Ok(Outcome::Ran(counts))
+}
+
+fn end_to_end(project: &Project, options: &Options, root: Root, programs: &[PathBuf], agent: &Path) -> Result<Outcome> {
     let folder = project.root.join("tests");
     let mut environment: Vec<(&str, OsString)> = vec![
-        ("SPIP_AGENT_BIN", project.agent().into()),
+        ("SPIP_AGENT_BIN", agent.into()),
         ("PATH", process::full_path()),
         ("CARGO_MANIFEST_DIR", folder.clone().into()),
         ("RUST_BACKTRACE", "1".into()),
@@ -90,7 +125,7 @@ fn end_to_end(project: &Project, options: &Options, root: Root) -> Result<Outcom
     }
     let mut counts = Counts::default();
     for program in programs {
-        let Some(mut command) = root.command(&program, &environment) else {
+        let Some(mut command) = root.command(program, &environment) else {
             return Ok(Outcome::Skipped(format!("they need root: {}", privilege::REMEDY)));
         };
         command.args(&options.filter).args(&options.arguments).current_dir(&folder);
@@ -99,10 +134,13 @@ fn end_to_end(project: &Project, options: &Options, root: Root) -> Result<Outcom
     Ok(Outcome::Ran(counts))
 }
 
-/// Compiles the end-to-end tests and returns their programs.
-fn end_to_end_programs(project: &Project) -> Result<Vec<PathBuf>> {
+/// Compiles the end-to-end tests, those that `which` names, and returns their programs.
+fn end_to_end_programs(project: &Project, which: &[&str]) -> Result<Vec<PathBuf>> {
     let mut cargo = project.cargo("test");
-    cargo.args(["--package", END_TO_END, "--locked", "--no-run"]).args(["--message-format", "json-render-diagnostics"]);
+    cargo
+        .args(["--package", END_TO_END, "--locked", "--no-run"])
+        .args(which)
+        .args(["--message-format", "json-render-diagnostics"]);
     report::step("Running", process::shown(&cargo));
     let built = cargo.stdout(Stdio::piped()).stderr(Stdio::inherit()).output().context("cannot start cargo")?;
     if !built.status.success() {

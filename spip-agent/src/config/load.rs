@@ -12,7 +12,9 @@ use toml::de::DeValue;
 
 use super::error::{ConfigError, Problem};
 use super::reader::{DAY, Found, Reader, accepted_integer};
-use super::{CertificateFiles, Compress, Config, Ebpf, EbpfMode, Fsync, Limits, Log, Timeouts, Tls};
+use super::{
+    CertificateFiles, Compress, Config, Ebpf, EbpfMode, Fsync, Limits, Log, Sandbox, SandboxMode, Scans, Timeouts, Tls,
+};
 
 /// Largest configuration file; the full one of the documentation has a few kilobytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -103,9 +105,15 @@ impl<'i> Loading<'i> {
             limits: self.limits(),
             respond: self.respond(),
             payload_store: self.payload_store(),
+            scans: Scans {
+                enabled: self.read.boolean("scans", true),
+                timeout: self.read.seconds("scan_timeout_seconds", 5.0),
+                interval: self.read.seconds("scan_interval_seconds", 60.0),
+            },
             exclude_ports: self.exclude_ports(),
             community_id_seed: u16::try_from(self.read.integer("community_id_seed", (0, 65_535), 0))
                 .unwrap_or_default(),
+            sandbox: self.sandbox(),
         };
         (ip.is_some() && port.is_some()).then_some(config)
     }
@@ -206,6 +214,21 @@ impl<'i> Loading<'i> {
             syn_entries: entries(&mut self.read, "ebpf_syn_entries"),
             origin_entries: entries(&mut self.read, "ebpf_origin_entries"),
         }
+    }
+
+    fn sandbox(&mut self) -> Sandbox {
+        const ACCEPTED: &str = "must be a name or a number";
+        let mode = self.read.choice(
+            "sandbox",
+            &[("auto", SandboxMode::Auto), ("required", SandboxMode::Required), ("off", SandboxMode::Off)],
+            SandboxMode::Auto,
+        );
+        let user = self.read.string("user", ACCEPTED).map(|(user, _)| user);
+        let group = self.read.string("group", ACCEPTED);
+        if let (None, Some((_, found))) = (&user, &group) {
+            self.read.refuse(found, "is given without user; give both, or user alone");
+        }
+        Sandbox { mode, user, group: group.map(|(group, _)| group) }
     }
 
     fn timeouts(&mut self) -> Timeouts {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::{Compress, Config, EbpfMode, Fsync, PayloadStore};
+use super::{Compress, Config, EbpfMode, Fsync, PayloadStore, SandboxMode};
 
 impl Config {
     /// The configuration as TOML. What is derived at the start stands there as a comment.
@@ -31,10 +31,12 @@ impl Page {
             ebpf,
             timeouts,
             limits,
+            scans,
             respond,
             payload_store,
             exclude_ports,
             community_id_seed,
+            sandbox,
         } = config;
         self.key("name", text(name))?;
         self.key("ip", text(&listen.ip().to_string()))?;
@@ -90,6 +92,23 @@ impl Page {
         self.key("ebpf_syn_entries", ebpf.syn_entries)?;
         self.key("ebpf_origin_entries", ebpf.origin_entries)?;
 
+        self.heading("privileges")?;
+        self.key(
+            "sandbox",
+            text(match sandbox.mode {
+                SandboxMode::Auto => "auto",
+                SandboxMode::Required => "required",
+                SandboxMode::Off => "off",
+            }),
+        )?;
+        self.name("user", sandbox.user.as_deref(), "the one that starts the agent")?;
+        self.name("group", sandbox.group.as_deref(), "the user's own")?;
+
+        self.heading("scans")?;
+        self.key("scans", scans.enabled)?;
+        self.key("scan_timeout_seconds", seconds(scans.timeout))?;
+        self.key("scan_interval_seconds", seconds(scans.interval))?;
+
         self.heading("time")?;
         self.key("first_byte_timeout_seconds", seconds(timeouts.first_byte))?;
         self.key("read_timeout_seconds", seconds(timeouts.idle))?;
@@ -136,6 +155,13 @@ impl Page {
 
     fn absent(&mut self, key: &str, instead: &str) -> fmt::Result {
         writeln!(self.0, "# {key}: {instead}")
+    }
+
+    fn name(&mut self, key: &str, name: Option<&str>, instead: &str) -> fmt::Result {
+        match name {
+            Some(name) => self.key(key, text(name)),
+            None => self.absent(key, instead),
+        }
     }
 
     fn path(&mut self, key: &str, path: Option<&Path>, instead: &str) -> fmt::Result {

@@ -79,8 +79,10 @@ fn everything_but_the_address_has_a_default() {
             state_dir: PathBuf::from("/var/lib/spip"),
         },
         payload_store: PayloadStore { directory: None, min_bytes: 4_096, max_bytes: 1_073_741_824, preview_bytes: 256 },
+        scans: Scans { enabled: true, timeout: Duration::from_secs(5), interval: Duration::from_secs(60) },
         exclude_ports: Vec::new(),
         community_id_seed: 0,
+        sandbox: Sandbox { mode: SandboxMode::Auto, user: None, group: None },
     };
     assert_eq!(config, expected);
 }
@@ -119,6 +121,9 @@ name = "sensor \"7\""
 ip = "::"
 port = 9_000
 community_id_seed = 7
+sandbox = "off"
+user = "spip"
+group = "1000"
 exclude_ports = [22, "8000-8100", 443, "8050-9000", 444]
 log_file = "/var/log/spip.json"
 fsync = "interval"
@@ -159,6 +164,9 @@ payload_dir = "/var/lib/payloads"
 payload_store_min_bytes = 1
 payload_store_max_bytes = 1000000
 payload_preview_bytes = 0
+scans = false
+scan_timeout_seconds = 3
+scan_interval_seconds = 1.5
 "#;
 
 #[test]
@@ -220,8 +228,10 @@ fn every_key_is_read() {
             max_bytes: 1_000_000,
             preview_bytes: 0,
         },
+        scans: Scans { enabled: false, timeout: Duration::from_secs(3), interval: Duration::from_millis(1_500) },
         exclude_ports: vec![(22, 22), (443, 444), (8000, 9000)],
         community_id_seed: 7,
+        sandbox: Sandbox { mode: SandboxMode::Off, user: Some("spip".to_owned()), group: Some("1000".to_owned()) },
     };
     assert_eq!(config, expected);
 }

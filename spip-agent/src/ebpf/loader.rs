@@ -9,17 +9,20 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use aya::maps::{Map, MapData, MapError, MapType, PerCpuArray};
+use aya::maps::{Map, MapData, MapError, MapType, PerCpuArray, RingBuf};
 use aya::programs::{CgroupAttachMode, ProgramError, SockOps, SocketFilter};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+use spip_common::event::RING_BYTES;
 use spip_common::map::{
-    COUNTERS, LISTENER_PORT, NETNS_COOKIE, OBSERVER_ATTACHED, ORIGINS, SOCK_OPS, SYN_OBSERVER, SYNS,
+    COUNTERS, EVENTS, LISTENER_PORT, NETNS_COOKIE, OBSERVER_ATTACHED, ORIGINS, SCANS, SOCK_OPS, SYN_ARRIVAL,
+    SYN_OBSERVER, SYNS,
 };
 use spip_common::{Counters, Entry, SynKey};
 
+use super::events::Events;
 use super::kernel_log::KernelLog;
 use super::packet_socket::PacketSocket;
 use super::pins::{self, Pins, Shape};
@@ -43,6 +46,7 @@ struct Constants {
     port: u32,
     namespace: u64,
     observer: u32,
+    scans: u32,
     log_level: u8,
 }
 
@@ -57,6 +61,7 @@ pub(super) fn start(request: &Request<'_>) -> Result<Attached, Error> {
         port: request.listener.port().into(),
         namespace: namespace::cookie(),
         observer: 0,
+        scans: request.scans.into(),
         // The kernel side's levels are numbered as those of `log`; 0 lets nothing through.
         log_level: request.log_level.map_or(0, |level| level as u8),
     };
@@ -93,6 +98,18 @@ pub(super) fn start(request: &Request<'_>) -> Result<Attached, Error> {
         Err(reason) => Part::Missing(reason),
     };
 
+    let events = match (observer.missing(), sock_ops.missing()) {
+        _ if !request.scans => {
+            // A socket that a service manager passed may bear the filter of an agent that was killed.
+            request.sockets.iter().for_each(|socket| drop(SocketFilter::detach(socket)));
+            Part::Missing("scans = false".to_owned())
+        }
+        (Some(reason), _) | (None, Some(reason)) => Part::Missing(format!("scans need both programs: {reason}")),
+        (None, None) => match attach_arrival(&mut ebpf, request) {
+            Ok(()) => Part::Present(()),
+            Err(reason) => Part::Missing(reason),
+        },
+    };
     match (observer.missing(), sock_ops.missing()) {
         (Some(observer), Some(sock_ops)) => {
             return Err(Error::Nothing { observer: observer.to_owned(), sock_ops: sock_ops.to_owned() });
@@ -101,6 +118,9 @@ pub(super) fn start(request: &Request<'_>) -> Result<Attached, Error> {
             return Err(Error::Incomplete(reason.to_owned()));
         }
         _ => {}
+    }
+    if let (Part::Missing(reason), true, EbpfMode::Required) = (&events, request.scans, request.config.mode) {
+        return Err(Error::Incomplete(reason.clone()));
     }
 
     let (observer, socket) = match observer {
@@ -119,10 +139,17 @@ pub(super) fn start(request: &Request<'_>) -> Result<Attached, Error> {
         }
     });
     let (origins, counters) = take_maps(&mut ebpf)?;
+    let counters = Arc::new(counters);
+    let waiting = match events {
+        Part::Present(()) => Some(take_events(&mut ebpf, Arc::clone(&counters))?),
+        Part::Missing(_) => None,
+    };
+    let namespace_filter = constants.namespace != 0;
     Ok(Attached {
-        description: Description { observer, sock_ops, pins, namespace_filter: constants.namespace != 0, notes },
+        description: Description { observer, sock_ops, events, pins, namespace_filter, notes },
         origins,
         counters,
+        events: Mutex::new(waiting),
         kernel_log: Mutex::new(kernel_log),
         forwarder: Mutex::new(None),
         _ebpf: ebpf,
@@ -184,12 +211,16 @@ fn load(
 
 fn load_with(request: &Request<'_>, constants: &Constants, pins: Option<&Pins>) -> Result<Ebpf, aya::EbpfError> {
     let mut loader = EbpfLoader::new();
+    // A ring buffer that nobody uses still has one page.
+    let ring = if request.scans { RING_BYTES } else { 4096 };
     loader
+        .map_max_entries(EVENTS, ring)
         .map_max_entries(SYNS, request.config.syn_entries)
         .map_max_entries(ORIGINS, request.config.origin_entries)
         .override_global(LISTENER_PORT, &constants.port, true)
         .override_global(NETNS_COOKIE, &constants.namespace, true)
         .override_global(OBSERVER_ATTACHED, &constants.observer, true)
+        .override_global(SCANS, &constants.scans, true)
         .override_global(aya_log::LEVEL, &constants.log_level, false);
     if let Some(pins) = pins {
         for map in [SYNS, ORIGINS, COUNTERS] {
@@ -229,6 +260,26 @@ fn attach_sock_ops(ebpf: &mut Ebpf, request: &Request<'_>) -> Result<PathBuf, St
         .attach(cgroup, CgroupAttachMode::Single)
         .map_err(|error| format!("cannot attach to cgroup {}: {}", path.display(), reason(&error, "CAP_NET_ADMIN")))?;
     Ok(path)
+}
+
+/// Attaches `syn_arrival` to each listening socket.
+fn attach_arrival(ebpf: &mut Ebpf, request: &Request<'_>) -> Result<(), String> {
+    let refused = |error: &ProgramError| format!("cannot load the program {SYN_ARRIVAL}: {}", reason(error, "CAP_BPF"));
+    let program = ebpf.program_mut(SYN_ARRIVAL).ok_or(format!("the object has no program {SYN_ARRIVAL}"))?;
+    let program: &mut SocketFilter = program.try_into().map_err(|error| refused(&error))?;
+    program.load().map_err(|error| refused(&error))?;
+    for socket in request.sockets {
+        program.attach(socket).map_err(|error| {
+            format!("cannot attach {SYN_ARRIVAL} to the listening socket: {}", reason(&error, "no lock on its filter"))
+        })?;
+    }
+    Ok(())
+}
+
+/// Takes the ring buffer, to be read.
+fn take_events(ebpf: &mut Ebpf, counters: Arc<PerCpuArray<MapData, Counters>>) -> Result<Events, Error> {
+    let ring = ebpf.take_map(EVENTS).ok_or(MapError::InvalidName { name: EVENTS.to_owned() })?;
+    Ok(Events::new(RingBuf::try_from(ring)?, counters))
 }
 
 /// Takes the maps that the agent reads out of the object; the programs keep their own hold on them.

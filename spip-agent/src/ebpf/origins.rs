@@ -88,6 +88,12 @@ impl Origins {
         Some(origin)
     }
 
+    /// Whether this process may look into the maps: of a key that is not there, the kernel says just that.
+    #[must_use]
+    pub fn can_look_up(&self) -> bool {
+        matches!(self.0.origins.get(&0, 0), Ok(_) | Err(MapError::KeyNotFound))
+    }
+
     /// How many SYNs wait for their connection now. Walks the whole map: for a status page, not for each session.
     #[must_use]
     pub fn waiting(&self) -> u64 {

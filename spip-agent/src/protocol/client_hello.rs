@@ -265,6 +265,25 @@ impl<'a> ClientHello<'a> {
     }
 }
 
+/// Where the number of an extension stands in a handshake message, header bytes included; of several the first.
+#[must_use]
+pub fn extension_offset(message: &[u8], number: u16) -> Option<usize> {
+    let mut reader = Reader::new(message);
+    // Header, version and random.
+    reader.take(4 + 2 + 32)?;
+    reader.list8()?;
+    reader.list16()?;
+    reader.list8()?;
+    reader.u16()?;
+    loop {
+        let at = message.len() - reader.remaining();
+        let (found, _) = reader.extension()?;
+        if found == number {
+            return Some(at);
+        }
+    }
+}
+
 /// The name in the body of extension 0, and whether the body has exactly the shape that RFC 6066 gives it.
 fn server_name(body: &[u8]) -> (ServerName<'_>, bool) {
     const HOST_NAME: u8 = 0;

@@ -14,9 +14,11 @@ use spip_common::Syn;
 use uuid::Uuid;
 
 use super::{CloseReason, Sensor, Session};
+use crate::addr::Destination;
 use crate::json;
 use crate::protocol::http::Http;
-use crate::protocol::{self, Understanding, community_id, syn};
+use crate::protocol::syn::{Signature, SynOptions, Tool, Tools};
+use crate::protocol::{self, Understanding, community_id};
 use crate::respond::{Conversation, Turn};
 use crate::tls::{ClientCertificate, Facts, Handshake, PresentedCertificate};
 
@@ -92,7 +94,8 @@ pub fn encode(session: &Session, sensor: &Sensor, out: &mut Vec<u8>) {
     }
     if let Some(syn) = &origin.syn {
         object.key("syn");
-        encode_syn(syn, object.out);
+        let tools = tools(syn, origin.destination);
+        encode_syn(syn, tools, object.out);
     }
 }
 
@@ -220,8 +223,19 @@ fn encode_certificate(certificate: &PresentedCertificate, object: &mut Object<'_
     object.out.push(b'}');
 }
 
-fn encode_syn(syn: &Syn, out: &mut Vec<u8>) {
-    let options = syn::SynOptions::parse(syn.options());
+/// The tools that a SYN shows to whom it was sent: a SYN that was saved after address translation has another
+/// destination than its sender wrote.
+fn tools(syn: &Syn, destination: Destination) -> Tools {
+    let address = match destination.ip() {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    };
+    Tools::of(&Syn { destination: address.octets(), destination_port: destination.port(), ..*syn })
+}
+
+/// Appends the object `syn` of sessions and scans.
+pub(super) fn encode_syn(syn: &Syn, tools: Tools, out: &mut Vec<u8>) {
+    let options = SynOptions::parse(syn.options());
     let mut object = Object { out };
     object.out.extend_from_slice(b"{\"ttl\":");
     json::number(object.out, syn.ttl);
@@ -238,6 +252,21 @@ fn encode_syn(syn: &Syn, out: &mut Vec<u8>) {
     object.out.push(b'"');
     options.muonfp(syn.window).write_to(object.out);
     object.out.push(b'"');
+    object.key("p0f");
+    object.out.push(b'"');
+    Signature(syn).write_to(object.out);
+    object.out.push(b'"');
+    if !tools.is_empty() {
+        object.key("tools");
+        object.out.push(b'[');
+        for (index, tool) in tools.iter().enumerate() {
+            if index > 0 {
+                object.out.push(b',');
+            }
+            json::string(object.out, Tool::name(tool));
+        }
+        object.out.push(b']');
+    }
     object.out.push(b'}');
 }
 

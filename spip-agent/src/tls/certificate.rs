@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::identity::Identity;
 use crate::config::CertificateFiles;
 
 /// More than any chain or key needs; `cert_path = "/dev/zero"` is a mistake that must end.
@@ -94,12 +94,12 @@ pub enum CertificateError {
 }
 
 /// Reads chain and key.
-pub(super) fn load(files: &CertificateFiles, provider: &CryptoProvider) -> Result<CertifiedKey, CertificateError> {
+pub(super) fn load(files: &CertificateFiles, provider: &CryptoProvider) -> Result<Identity, CertificateError> {
     let chain = chain(&files.chain)?;
-    let key = key(&files.key)?;
+    let secret = key(&files.key)?;
     let key = provider
         .key_provider
-        .load_private_key(key)
+        .load_private_key(secret.clone_key())
         .map_err(|error| CertificateError::UnsupportedKey { path: files.key.clone(), reason: error.to_string() })?;
     let matches = match (chain.first(), key.public_key()) {
         (Some(leaf), Some(public)) => {
@@ -111,7 +111,7 @@ pub(super) fn load(files: &CertificateFiles, provider: &CryptoProvider) -> Resul
     if !matches {
         return Err(CertificateError::Mismatch { chain: files.chain.clone(), key: files.key.clone() });
     }
-    Ok(CertifiedKey::new(chain, key))
+    Ok(Identity::new(chain, key, &secret))
 }
 
 fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {

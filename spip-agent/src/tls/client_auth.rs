@@ -12,6 +12,8 @@ use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::X509Name;
 
+use super::hidden_name;
+
 /// The most characters of a name that are kept.
 const MAX_NAME_CHARS: usize = 512;
 
@@ -107,6 +109,9 @@ impl ClientCertVerifier for AnyClient {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
+        // What a client signs in TLS 1.2 is all that was said, its own hello first.
+        let shown = hidden_name::shown(message);
+        let message = shown.as_deref().unwrap_or(message);
         verify_tls12_signature(message, certificate, signature, &self.algorithms)
     }
 

@@ -59,6 +59,10 @@ impl Failure {
     /// The reason behind an error of a TLS stream, in its handshake or later.
     #[must_use]
     pub fn of_stream(error: &io::Error) -> Self {
+        #[cfg(feature = "legacy-tls")]
+        if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<openssl::ssl::Error>()) {
+            return Self::of_openssl(error);
+        }
         match error.get_ref().and_then(|inner| inner.downcast_ref()) {
             Some(error) => Self::of_library(error),
             None if error.kind() == io::ErrorKind::UnexpectedEof => Self::Closed,
@@ -77,6 +81,8 @@ impl Failure {
             | Error::InappropriateHandshakeMessage { .. }
             | Error::PeerSentOversizedRecord
             | Error::DecryptError => Self::Violation(error.to_string()),
+            // Ours is the client's own favourite: only a second hello can name others than the first.
+            Error::NoApplicationProtocol => Self::Violation("second client hello with other protocols".to_owned()),
             Error::InvalidCertificate(_) | Error::NoCertificatesPresented => {
                 Self::Violation(format!("client certificate: {error}"))
             }
@@ -192,11 +198,14 @@ mod tests {
 
     #[test]
     fn reasons_are_short_sentences() {
+        let served = if cfg!(feature = "legacy-tls") { "tls 1.0 to tls 1.3" } else { "tls 1.2 and tls 1.3" };
+        let old = format!("ssl 3.0 offered, {served} served");
+        let oldest = format!("ssl 2.0 client hello: ssl 2.0 offered, {served} served");
         for (failure, text) in [
             (Failure::Alert(48), "alert: unknown_ca"),
             (Failure::Alert(200), "alert: 200"),
-            (Failure::NoCommonVersion(Version::TLS_1_0), "tls 1.0 offered, tls 1.2 and tls 1.3 served"),
-            (Failure::Ssl2Hello(Version::SSL_2), "ssl 2.0 client hello: ssl 2.0 offered, tls 1.2 and tls 1.3 served"),
+            (Failure::NoCommonVersion(Version::SSL_3), old.as_str()),
+            (Failure::Ssl2Hello(Version::SSL_2), oldest.as_str()),
             (
                 Failure::of_incompatible(&PeerIncompatible::NullCompressionRequired),
                 "incompatible client: null compression required",

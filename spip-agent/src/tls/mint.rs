@@ -12,7 +12,7 @@
 mod name;
 mod rate;
 
-pub(super) use name::certificate_name;
+pub(super) use name::{CertificateName, certificate_name};
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -26,13 +26,13 @@ use rcgen::{
 };
 use rustls::SignatureScheme;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::PrivatePkcs8KeyDer;
-use rustls::sign::{CertifiedKey, SigningKey};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::sign::SigningKey;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
+use super::identity::Identity;
 use crate::protocol::client_hello::{ClientHello, Version};
-use name::CertificateName;
 use rate::Rate;
 
 /// Certificates that are kept; each takes about a kilobyte.
@@ -98,15 +98,16 @@ pub(super) struct Mint {
     turn: Arc<Semaphore>,
 }
 
-/// A key in the two forms in which it is needed.
+/// A key in the forms in which it is needed.
 struct Key {
     signs_certificates: KeyPair,
     signs_handshakes: Arc<dyn SigningKey>,
+    secret: PrivateKeyDer<'static>,
 }
 
 #[derive(Clone)]
 struct Minted {
-    certificate: Arc<CertifiedKey>,
+    certificate: Arc<Identity>,
     /// End of validity, since the Unix epoch.
     expires: Duration,
 }
@@ -136,7 +137,7 @@ impl Mint {
         self: &Arc<Self>,
         name: Option<CertificateName>,
         kind: KeyKind,
-    ) -> Result<Arc<CertifiedKey>, MintError> {
+    ) -> Result<Arc<Identity>, MintError> {
         let key = (kind, name);
         if let Some(certificate) = self.kept(&key) {
             return Ok(certificate);
@@ -164,13 +165,13 @@ impl Mint {
         self.rate.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now())
     }
 
-    fn kept(&self, key: &(KeyKind, Option<CertificateName>)) -> Option<Arc<CertifiedKey>> {
+    fn kept(&self, key: &(KeyKind, Option<CertificateName>)) -> Option<Arc<Identity>> {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let minted = cache.get(key).filter(|minted| now() < minted.expires)?;
         Some(Arc::clone(&minted.certificate))
     }
 
-    fn mint_and_keep(&self, kind: KeyKind, name: Option<CertificateName>) -> Result<Arc<CertifiedKey>, MintError> {
+    fn mint_and_keep(&self, kind: KeyKind, name: Option<CertificateName>) -> Result<Arc<Identity>, MintError> {
         let minted = self.mint(kind, name.as_ref(), now())?;
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         cache.put((kind, name), minted.clone());
@@ -198,7 +199,11 @@ impl Mint {
         let key = self.key(kind)?;
         let certificate = params.self_signed(&key.signs_certificates)?;
         Ok(Minted {
-            certificate: Arc::new(CertifiedKey::new(vec![certificate.into()], Arc::clone(&key.signs_handshakes))),
+            certificate: Arc::new(Identity::new(
+                vec![certificate.into()],
+                Arc::clone(&key.signs_handshakes),
+                &key.secret,
+            )),
             expires,
         })
     }
@@ -228,8 +233,9 @@ impl Key {
             KeyKind::Ecdsa => &PKCS_ECDSA_P256_SHA256,
             KeyKind::Rsa => &PKCS_RSA_SHA256,
         })?;
-        let der = PrivatePkcs8KeyDer::from(pair.serialize_der());
-        Ok(Self { signs_handshakes: provider.key_provider.load_private_key(der.into())?, signs_certificates: pair })
+        let secret = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(pair.serialize_der()));
+        let signs_handshakes = provider.key_provider.load_private_key(secret.clone_key())?;
+        Ok(Self { signs_certificates: pair, signs_handshakes, secret })
     }
 }
 

@@ -346,3 +346,15 @@ proptest! {
         read_all(&raw);
     }
 }
+
+#[test]
+fn an_extension_is_found_where_it_stands() {
+    let message = Hello::new().groups(&[29]).server_name(b"a").extension(0, b"again").message();
+    let at = extension_offset(&message, extension::SERVER_NAME).expect("there");
+    assert_eq!(message[at..at + 4], [0, 0, 0, 6]);
+    assert_eq!(extension_offset(&message, 0x1234), None);
+    for end in 0..message.len() {
+        let found = extension_offset(&message[..end], extension::SERVER_NAME);
+        assert_eq!(found, (end >= at + 10).then_some(at));
+    }
+}

@@ -12,7 +12,7 @@ fn name(text: &str) -> Option<CertificateName> {
     Some(certificate_name(ServerName::Name(text.as_bytes())).expect("name"))
 }
 
-fn der(certificate: &CertifiedKey) -> &[u8] {
+fn der(certificate: &Identity) -> &[u8] {
     &certificate.cert[0]
 }
 

@@ -126,7 +126,7 @@ impl Client {
 async fn accept(
     server: &TlsServer,
     mut stream: DuplexStream,
-) -> (Vec<u8>, Result<Accepted<Prefixed<DuplexStream>>, Rejected<Prefixed<DuplexStream>>>) {
+) -> (Vec<u8>, Result<Accepted<DuplexStream>, Rejected<DuplexStream>>) {
     let mut received = Vec::new();
     let mut detector = Detector::default();
     let length = loop {
@@ -140,7 +140,7 @@ async fn accept(
     let future = {
         let message = handshake_message(&raw);
         let hello = ClientHello::parse(&message).expect("hello");
-        server.accept(&hello, Prefixed::new(received, stream))
+        server.accept(&hello, Prefixed::new(received, length, stream))
     };
     let result = future.await;
     (raw, result)

@@ -7,10 +7,12 @@ mod idle;
 mod load;
 mod process;
 mod sessions;
+mod tls;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: bench sessions [--sessions N] [--rounds N] | idle [--connections N] | floor PORT LOG";
+const USAGE: &str = "usage: bench sessions [--sessions N] [--rounds N] | idle [--connections N] | \
+    tls [--handshakes N] [--rounds N] [--idle N] | floor PORT LOG | tls-floor PORT CHAIN KEY";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -20,6 +22,14 @@ fn main() -> ExitCode {
             sessions::run(option(options, "--sessions").unwrap_or(60_000), option(options, "--rounds").unwrap_or(3))
         }
         ["idle", options @ ..] => idle::run(option(options, "--connections").unwrap_or(18_000)),
+        ["tls", options @ ..] => tls::run(
+            option(options, "--handshakes").unwrap_or(10_000),
+            option(options, "--rounds").unwrap_or(3),
+            option(options, "--idle").unwrap_or(8_000),
+        ),
+        ["tls-floor", port, chain, key] => {
+            tls::floor(port.parse().expect("a port"), chain.as_ref(), key.as_ref());
+        }
         ["floor", port, log] => floor::run(port.parse().expect("a port"), log.as_ref()),
         _ => {
             eprintln!("{USAGE}");

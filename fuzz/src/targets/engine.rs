@@ -1,0 +1,92 @@
+//! A whole handshake, and a whole record.
+
+use std::cell::OnceCell;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::time::{Duration, SystemTime};
+
+use spip_agent::addr::{ClientAddr, Destination};
+use spip_agent::budget::Budget;
+use spip_agent::config;
+use spip_agent::payload::Payload;
+use spip_agent::protocol::client_hello::{ClientHello, Detection, detect, handshake_message};
+use spip_agent::record::{CloseReason, DestinationSource, Moment, Origin, Sensor, Session, flat};
+use spip_agent::tls::{Facts, Failure, Handshake, Prefixed, Tls, TlsServer};
+use tokio::runtime::Runtime;
+use uuid::Uuid;
+
+thread_local! {
+    static SERVER: OnceCell<(Runtime, TlsServer)> = const { OnceCell::new() };
+}
+
+/// A client that says these bytes and closes: the handshake ends, and what is kept in clear is what was sent.
+pub(super) fn tls_handshake(bytes: &[u8]) {
+    let Detection::ClientHello { length } = detect(bytes) else { return };
+    let message = handshake_message(&bytes[..length]);
+    let Ok(hello) = ClientHello::parse(&message) else { return };
+    SERVER.with(|server| {
+        let (runtime, server) = server.get_or_init(start);
+        // Half of what follows the hello was read with it, half comes later.
+        let (early, late) = bytes.split_at(length + (bytes.len() - length) / 2);
+        let stream = Prefixed::new(early.to_vec(), length, tokio::io::join(late, tokio::io::sink()));
+        let outcome = runtime.block_on(async {
+            tokio::time::timeout(Duration::from_secs(60), server.accept(&hello, stream)).await.expect("it ends")
+        });
+        // Without the client's keys nobody completes a handshake.
+        let rejected = outcome.expect_err("these bytes know no secret");
+        assert!(!matches!(rejected.failure, Failure::Internal(_)), "{}", rejected.failure);
+        let (clear, _) = rejected.stream.into_clear();
+        assert!(clear.is_empty() || bytes[length..].windows(clear.len()).any(|window| window == clear));
+    });
+}
+
+fn start() -> (Runtime, TlsServer) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let config = config::Tls { enabled: true, certificate: None, ask_client_certificate: false };
+    (runtime, TlsServer::new(&config).expect("a key can be made"))
+}
+
+/// A record of a client that sent these bytes is one line of JSON with its documented keys, and bounded.
+pub(super) fn record(bytes: &[u8]) {
+    let mut payload = Payload::new(1 << 16, Budget::new(1 << 20));
+    payload.push(bytes);
+    let tls = match detect(bytes) {
+        Detection::ClientHello { length } => {
+            drop(payload.take_envelope());
+            payload.push(&bytes[length..]);
+            Tls::Recognised(Box::new(Facts::new(&bytes[..length], Handshake::Failed(Failure::Closed))))
+        }
+        _ => {
+            payload.settle();
+            Tls::NotTls
+        }
+    };
+    let sent = payload.kept().to_vec();
+    let address = SocketAddr::from((Ipv6Addr::LOCALHOST, 443));
+    let session = Session {
+        id: Uuid::nil(),
+        accepted: Moment::now(),
+        duration: Duration::from_millis(1),
+        origin: Origin {
+            client: ClientAddr::new(address),
+            destination: Destination::new(address),
+            source: DestinationSource::Socket,
+            syn: None,
+        },
+        payload,
+        tls,
+        bytes_out: 0,
+        close_reason: CloseReason::ClientClosed,
+        repeated: None,
+    };
+    assert!(session.accepted.wall >= SystemTime::UNIX_EPOCH);
+    let sensor = Sensor { name: "fuzz".to_owned(), community_id_seed: 0 };
+    let mut line = Vec::new();
+    flat::encode(&session, &sensor, &mut line);
+    line.push(b'}');
+    assert!(line.iter().all(|byte| (0x20..0x7f).contains(byte) || *byte >= 0x80), "a control character in a line");
+    assert!(line.len() < 64 * 1024 + 40 * bytes.len(), "{} bytes for {}", line.len(), bytes.len());
+    let value: serde_json::Value = serde_json::from_slice(&line).expect("a record is JSON");
+    let hex = value["payload_hex"].as_str().expect("a record has payload_hex");
+    assert_eq!(hex.len(), 2 * sent.len());
+    assert_eq!(value["payload"].as_str(), Some(String::from_utf8_lossy(&sent).as_ref()));
+}

@@ -1,0 +1,292 @@
+//! Half-open scans: SYNs that reached the agent's listener and that nobody completed in time.
+//!
+//! One thread reads what the kernel side tells, waits for what becomes of each SYN ([`Pending`]), adds the half-open
+//! ones up by source ([`Sources`]), and writes one record for each source and interval. Memory is bounded at every step,
+//! and what finds no room is counted, so that the counts of [`Counts`] always add up.
+//!
+//! What reaches the listener is what counts: a SYN to a port that somebody else listens on, that no rule leads here, or
+//! that is only forwarded by this machine, never does, and is ignored, without a list of ports that would have to be
+//! kept. SYNs of this machine's own clients over loopback are not looked at.
+
+mod addresses;
+mod pending;
+mod ports;
+mod sources;
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::time::{ClockId, clock_gettime};
+use tokio::io::unix::AsyncFd;
+use tokio::runtime;
+use tokio::sync::watch;
+
+pub use addresses::Addresses;
+pub use pending::{GivenUp, HalfOpen, Pending};
+pub use ports::Ports;
+pub use sources::{Clock, SOURCES_MAX, Sources};
+
+use crate::config;
+use crate::ebpf::{Event, Events, Lost};
+use crate::record::{Sensor, scan};
+use crate::writer::Log;
+
+/// How long events wait for their reader when they are few.
+const PACE: Duration = Duration::from_millis(200);
+/// Events that are read before anything else gets its turn.
+const BATCH: usize = 65_536;
+
+/// What has become of the SYNs that the kernel side saw coming in from other machines, since the start of the agent;
+/// retransmissions and copies are left out.
+///
+/// `seen = joined + half_open + evicted + ignored + pending`, always.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// All.
+    pub seen: u64,
+    /// Became connections.
+    pub joined: u64,
+    /// Reached the listener, and nobody completed them.
+    pub half_open: u64,
+    /// Given up undecided, because there was no room to wait.
+    pub evicted: u64,
+    /// Never reached the listener.
+    pub ignored: u64,
+    /// Not yet decided.
+    pub pending: u64,
+    /// Not in `seen`: retransmissions that only the agent could tell.
+    pub retransmitted: u64,
+    /// Not in `seen`: connections whose SYN was not waiting, because it was decided or given up before, or because they
+    /// are of this machine's own clients.
+    pub unmatched: u64,
+}
+
+/// What the thread needs.
+pub struct Setting {
+    /// What the kernel side tells.
+    pub events: Events,
+    /// Names the sensor.
+    pub sensor: Sensor,
+    /// Where records go.
+    pub log: Log,
+    /// Times.
+    pub config: config::Scans,
+    /// SYNs that may wait for their decision at once.
+    pub capacity: NonZeroUsize,
+}
+
+/// The running thread. Dropped without [`Scans::finish`], it ends without the last records.
+pub struct Scans {
+    counts: Arc<Mutex<Counts>>,
+    stop: watch::Sender<Option<Instant>>,
+    thread: JoinHandle<()>,
+}
+
+impl Scans {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The system refuses a thread, or what its runtime needs.
+    pub fn spawn(setting: Setting) -> io::Result<Self> {
+        let runtime = runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        let counts = Arc::new(Mutex::new(Counts::default()));
+        let (stop, stopped) = watch::channel(None);
+        let ready = setting.events.as_fd().try_clone_to_owned()?;
+        let published = Arc::clone(&counts);
+        let thread = thread::Builder::new().name("scans".into()).spawn(move || {
+            let watcher = Watcher::new(setting, published);
+            runtime.block_on(watcher.run(ready, stopped));
+        })?;
+        Ok(Self { counts, stop, thread })
+    }
+
+    /// What has become of SYNs until a moment ago.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the thread when nothing is accepted any more: what is waiting then will never be completed. Its records are
+    /// written, as long as the log takes them before `deadline`.
+    #[must_use]
+    pub fn finish(self, deadline: Instant) -> Counts {
+        self.stop.send_replace(Some(deadline));
+        if self.thread.join().is_err() {
+            log::error!(target: "scans", "the thread of the scans panicked");
+        }
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The thread's own.
+struct Watcher {
+    setting: Setting,
+    pending: Pending,
+    sources: Sources,
+    lost: Lost,
+    interval_began: Instant,
+    evicted_before: u64,
+    published: Arc<Mutex<Counts>>,
+}
+
+/// How far the events were read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Read {
+    /// All of them.
+    All,
+    /// More are waiting; the last SYN that was read is of this time.
+    Until(u64),
+}
+
+impl Watcher {
+    fn new(setting: Setting, published: Arc<Mutex<Counts>>) -> Self {
+        Self {
+            pending: Pending::new(setting.capacity),
+            sources: Sources::default(),
+            lost: Lost::default(),
+            interval_began: Instant::now(),
+            evicted_before: 0,
+            published,
+            setting,
+        }
+    }
+
+    async fn run(mut self, ready: OwnedFd, mut stopped: watch::Receiver<Option<Instant>>) {
+        // SAFETY: an owned descriptor stays open and the same until the AsyncFd, which nobody takes it from, is dropped.
+        let ready = unsafe { AsyncFd::register(ready) }.ok();
+        let mut more = false;
+        let deadline = loop {
+            let deadline = *stopped.borrow_and_update();
+            if deadline.is_some() || stopped.has_changed().is_err() {
+                break deadline;
+            }
+            if !more {
+                tokio::select! {
+                    _ = stopped.changed() => continue,
+                    () = tokio::time::sleep(PACE) => {}
+                    () = until_much(ready.as_ref()) => {}
+                }
+            }
+            more = self.turn(steady_ns());
+            if self.interval_began.elapsed() >= self.setting.config.interval {
+                tokio::select! {
+                    () = self.end_interval() => {}
+                    // A log that takes nothing any more must not hold the stop.
+                    () = until_deadline(stopped.clone()) => {}
+                }
+            }
+            tokio::task::yield_now().await;
+        };
+        if let Some(deadline) = deadline {
+            self.end(deadline).await;
+        }
+    }
+
+    /// Reads what has happened and decides what is old enough; whether there is more to read.
+    fn turn(&mut self, now_ns: u64) -> bool {
+        let read = self.read();
+        self.note_losses(now_ns);
+        let timeout = u64::try_from(self.setting.config.timeout.as_nanos()).unwrap_or(u64::MAX);
+        // What has not been read yet may say what became of SYNs until now.
+        let known_ns = match read {
+            Read::All => now_ns,
+            Read::Until(seen_ns) => seen_ns.min(now_ns),
+        };
+        self.decide(known_ns.saturating_sub(timeout));
+        read != Read::All
+    }
+
+    fn decide(&mut self, until_ns: u64) {
+        let sources = &mut self.sources;
+        self.pending.decide(until_ns, |half_open| sources.add(half_open));
+        *self.published.lock().unwrap_or_else(PoisonError::into_inner) = self.pending.counts();
+    }
+
+    fn read(&mut self) -> Read {
+        let mut seen_ns = 0;
+        let pending = &mut self.pending;
+        for _ in 0..BATCH {
+            let any = self.setting.events.take_next(|event| match event {
+                Event::Syn(event) => {
+                    seen_ns = event.syn.seen_ns;
+                    pending.seen(&event);
+                }
+                Event::Reached(step) => pending.reached(&step),
+                Event::Joined(step) => pending.joined(&step),
+            });
+            if !any {
+                return Read::All;
+            }
+        }
+        Read::Until(seen_ns)
+    }
+
+    fn note_losses(&mut self, now_ns: u64) {
+        let lost = self.setting.events.lost();
+        let syns = lost.syns.saturating_sub(self.lost.syns);
+        if syns > 0 {
+            self.pending.untold(syns, now_ns);
+        }
+        if lost.steps > self.lost.steps {
+            self.pending.doubt(now_ns);
+        }
+        self.lost = lost;
+    }
+
+    async fn end_interval(&mut self) {
+        self.interval_began = Instant::now();
+        let counts = self.pending.counts();
+        let evicted = counts.evicted - self.evicted_before;
+        self.evicted_before = counts.evicted;
+        if evicted > 0 {
+            log::warn!(target: "scans", evicted = evicted, seen = counts.seen;
+                "more SYNs than could be followed: they are counted without a source; raise ebpf_syn_entries");
+        }
+        let clock = Clock::new(SystemTime::now(), steady_ns());
+        let given_up = self.pending.take_given_up();
+        let mut line = Vec::new();
+        for scan in self.sources.end(&clock, given_up) {
+            line.clear();
+            scan::encode(&scan, &self.setting.sensor, &mut line);
+            self.setting.log.record(&line).await;
+        }
+    }
+
+    async fn end(mut self, deadline: Instant) {
+        while self.turn(steady_ns()) {}
+        self.decide(u64::MAX);
+        let _ = tokio::time::timeout_at(deadline.into(), self.end_interval()).await;
+        let Counts { seen, joined, half_open, evicted, ignored, .. } = self.pending.counts();
+        log::info!(target: "scans",
+            seen = seen, joined = joined, half_open = half_open, evicted = evicted, ignored = ignored;
+            "what has become of SYNs");
+    }
+}
+
+/// Returns at the deadline that a stop has set, or when nobody can set one any more.
+async fn until_deadline(mut stopped: watch::Receiver<Option<Instant>>) {
+    let deadline = stopped.wait_for(Option::is_some).await.ok().and_then(|deadline| *deadline);
+    if let Some(deadline) = deadline {
+        tokio::time::sleep_until(deadline.into()).await;
+    }
+}
+
+/// Returns when the kernel side has much to tell; where it cannot be waited for, never.
+async fn until_much(ready: Option<&AsyncFd<OwnedFd>>) {
+    if let Some(ready) = ready
+        && let Ok(mut ready) = ready.readable().await
+    {
+        return ready.clear_ready();
+    }
+    std::future::pending().await
+}
+
+/// The kernel side's clock, `CLOCK_MONOTONIC`, in nanoseconds.
+fn steady_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from);
+    now.map_or(0, |now| u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,268 @@
+//! The half-open scans of the running interval, one account for each source.
+//!
+//! Bounded: of more than [`SOURCES_MAX`] sources, those that were quiet for longest and sent least are put into one
+//! account for the rest. So a flood from invented addresses, each of which sends one SYN, does not push out a scanner
+//! that goes on while it lasts.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, SystemTime};
+
+use lru::LruCache;
+use spip_common::Syn;
+
+use super::addresses::Addresses;
+use super::pending::{GivenUp, HalfOpen};
+use super::ports::Ports;
+use crate::protocol::syn::{SynOptions, Tool};
+use crate::record::scan::{Scan, Shown};
+
+/// Sources of one interval. An account takes 600 bytes, and at worst 17 kB: 70 MB when each of so many sources asks for
+/// thousands of ports.
+pub const SOURCES_MAX: usize = 4_096;
+/// Of that many sources that were quiet for longest, the one that sent least makes room.
+const CANDIDATES: usize = 4;
+/// Variants of the SYN of one source that are counted.
+const VARIANTS_MAX: usize = 8;
+
+/// What one source did.
+#[derive(Debug)]
+struct Account {
+    first_ns: u64,
+    last_ns: u64,
+    count: u64,
+    ports: Ports,
+    source_ports: (u16, u16),
+    addresses: Addresses,
+    tools: [u64; Tool::ALL.len()],
+    syn: Syn,
+    variants: Vec<u64>,
+}
+
+impl Account {
+    fn new(first: &HalfOpen<'_>) -> Self {
+        Self {
+            first_ns: first.seen_ns,
+            last_ns: first.seen_ns,
+            count: 0,
+            ports: Ports::default(),
+            source_ports: (first.source_port, first.source_port),
+            addresses: Addresses::default(),
+            tools: [0; Tool::ALL.len()],
+            syn: *first.syn,
+            variants: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, one: &HalfOpen<'_>) {
+        self.first_ns = self.first_ns.min(one.seen_ns);
+        self.last_ns = self.last_ns.max(one.seen_ns);
+        self.count += 1;
+        self.ports.insert(one.destination_port);
+        self.source_ports = (self.source_ports.0.min(one.source_port), self.source_ports.1.max(one.source_port));
+        self.addresses.insert(one.destination);
+        for tool in one.tools.iter() {
+            self.tools[tool as usize] += 1;
+        }
+        if self.variants.len() < VARIANTS_MAX {
+            let variant = variant(one.syn);
+            if !self.variants.contains(&variant) {
+                self.variants.push(variant);
+            }
+        }
+    }
+}
+
+/// What is alike in all SYNs of one stack with one setting: what the fingerprint `muonfp` is made of.
+fn variant(syn: &Syn) -> u64 {
+    let options = SynOptions::parse(syn.options());
+    let mut hasher = DefaultHasher::new();
+    (syn.window, options.kinds(), options.mss, options.scale).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Sources that have no account of their own.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rest {
+    count: u64,
+    first_ns: Option<u64>,
+    last_ns: u64,
+}
+
+impl Rest {
+    fn add(&mut self, count: u64, first_ns: u64, last_ns: u64) {
+        self.count += count;
+        self.first_ns = Some(self.first_ns.map_or(first_ns, |first| first.min(first_ns)));
+        self.last_ns = self.last_ns.max(last_ns);
+    }
+}
+
+/// The accounts of the running interval.
+#[derive(Debug)]
+pub struct Sources {
+    accounts: LruCache<[u8; 16], Box<Account>>,
+    rest: Rest,
+}
+
+impl Default for Sources {
+    fn default() -> Self {
+        Self { accounts: LruCache::unbounded(), rest: Rest::default() }
+    }
+}
+
+impl Sources {
+    /// Adds a half-open SYN to the account of its source.
+    pub fn add(&mut self, one: &HalfOpen<'_>) {
+        if let Some(account) = self.accounts.get_mut(&one.source) {
+            account.add(one);
+            return;
+        }
+        if self.accounts.len() >= SOURCES_MAX {
+            self.make_room();
+        }
+        let mut account = Box::new(Account::new(one));
+        account.add(one);
+        self.accounts.put(one.source, account);
+    }
+
+    fn make_room(&mut self) {
+        let oldest = self.accounts.iter().rev().take(CANDIDATES);
+        let smallest = oldest.min_by_key(|(_, account)| account.count).map(|(source, _)| *source);
+        if let Some(account) = smallest.and_then(|source| self.accounts.pop(&source)) {
+            self.rest.add(account.count, account.first_ns, account.last_ns);
+        }
+    }
+
+    /// Ends the interval: its records, in the order in which the sources were last seen. `clock` makes a time of the
+    /// wall clock of nanoseconds; `given_up` is what could not be decided.
+    pub fn end(&mut self, clock: &Clock, given_up: GivenUp) -> impl Iterator<Item = Scan> + use<> {
+        let Self { mut accounts, rest } = std::mem::take(self);
+        let clock = *clock;
+        let first = rest.first_ns.unwrap_or(given_up.last_ns);
+        let rest = (rest.count > 0 || given_up.count > 0).then(|| Scan {
+            source: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            first: clock.time(first),
+            last: clock.time(rest.last_ns.max(given_up.last_ns)),
+            count: rest.count,
+            undecided: given_up.count,
+            shown: None,
+        });
+        std::iter::from_fn(move || accounts.pop_lru())
+            .map(move |(source, account)| account.into_scan(source, &clock))
+            .chain(rest)
+    }
+}
+
+impl Account {
+    fn into_scan(self, source: [u8; 16], clock: &Clock) -> Scan {
+        Scan {
+            source: Ipv6Addr::from(source).to_canonical(),
+            first: clock.time(self.first_ns),
+            last: clock.time(self.last_ns),
+            count: self.count,
+            undecided: 0,
+            shown: Some(Box::new(Shown {
+                ports: self.ports,
+                addresses: self.addresses,
+                source_ports: self.source_ports,
+                tools: self.tools,
+                variants: self.variants.len(),
+                syn: self.syn,
+            })),
+        }
+    }
+}
+
+/// The relation between the wall clock and `CLOCK_MONOTONIC`, by which the kernel side tells times.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    wall: SystemTime,
+    steady_ns: u64,
+}
+
+impl Clock {
+    /// Both clocks at one instant.
+    #[must_use]
+    pub fn new(wall: SystemTime, steady_ns: u64) -> Self {
+        Self { wall, steady_ns }
+    }
+
+    fn time(&self, steady_ns: u64) -> SystemTime {
+        let past = Duration::from_nanos(self.steady_ns.saturating_sub(steady_ns));
+        self.wall.checked_sub(past).unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::syn::Tools;
+
+    fn half_open(source: u32, port: u16, seen_ns: u64, syn: &Syn) -> HalfOpen<'_> {
+        HalfOpen {
+            source: spip_common::packet::mapped(source.to_be_bytes()),
+            destination: spip_common::packet::mapped([198, 51, 100, 1]),
+            destination_port: port,
+            source_port: 40_000,
+            seen_ns,
+            tools: Tools::of(syn),
+            syn,
+        }
+    }
+
+    fn ended(sources: &mut Sources) -> Vec<Scan> {
+        let clock = Clock::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000), 1_000_000_000_000);
+        sources.end(&clock, GivenUp::default()).collect()
+    }
+
+    #[test]
+    fn one_source_is_one_record_with_all_that_it_did() {
+        let mut sources = Sources::default();
+        for port in 1..=1000 {
+            sources.add(&half_open(1, port, u64::from(port) * 1_000_000_000, &Syn::ZERO));
+        }
+        let records = ended(&mut sources);
+        assert_eq!(records.len(), 1);
+        let shown = records[0].shown.as_ref().expect("a source");
+        assert_eq!(shown.ports.ranges().collect::<Vec<_>>(), [(1, 1000)]);
+        assert_eq!((records[0].count, shown.variants, shown.source_ports), (1000, 1, (40_000, 40_000)));
+        let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).expect("later").as_secs();
+        assert_eq!((seconds(records[0].first), seconds(records[0].last)), (1, 1000));
+        assert_eq!(ended(&mut sources).len(), 0, "an interval ends once");
+    }
+
+    #[test]
+    fn a_flood_of_sources_stays_bounded_counted_and_spares_who_goes_on() {
+        let mut sources = Sources::default();
+        for number in 0..200_000 {
+            sources.add(&half_open(number + 10, 80, 1, &Syn::ZERO));
+            if number % 1_000 == 0 {
+                sources.add(&half_open(1, u16::try_from(number / 1_000).expect("below 200"), 1, &Syn::ZERO));
+            }
+        }
+        let records = ended(&mut sources);
+        assert_eq!(records.len(), SOURCES_MAX + 1);
+        assert_eq!(records.iter().map(|record| record.count).sum::<u64>(), 200_200);
+        let scanner = records.iter().find(|record| record.source == IpAddr::from([0, 0, 0, 1])).expect("its record");
+        assert_eq!(scanner.count, 200);
+        assert!(records.last().is_some_and(|rest| rest.shown.is_none() && rest.source.is_unspecified()));
+    }
+
+    #[test]
+    fn what_could_not_be_decided_has_a_record_too() {
+        let mut sources = Sources::default();
+        let clock = Clock::new(SystemTime::UNIX_EPOCH, 0);
+        let records: Vec<_> = sources.end(&clock, GivenUp { count: 7, last_ns: 5 }).collect();
+        assert_eq!((records.len(), records[0].undecided, records[0].count), (1, 7, 0));
+    }
+
+    #[test]
+    fn different_syns_of_one_source_are_counted_as_variants() {
+        let mut sources = Sources::default();
+        for window in 0..100 {
+            sources.add(&half_open(1, 80, 1, &Syn { window: window % 3, ..Syn::ZERO }));
+        }
+        let records = ended(&mut sources);
+        assert_eq!(records[0].shown.as_ref().map(|shown| shown.variants), Some(3));
+    }
+}

@@ -1,0 +1,97 @@
+//! Tells which SYNs arrive at the agent's listening sockets, whatever led them there: firewall rules, `sk_lookup`, or
+//! their own destination. So nobody needs to know which ports are the agent's, and which are somebody else's.
+//!
+//! A socket filter on each listening socket. The kernel's TCP calls it for every packet that it has found to be for that
+//! socket, before it answers (Linux `net/ipv4/tcp_ipv4.c`, `tcp_v4_rcv`, where `tcp_filter` is called), for SYN cookies
+//! and for a port that is used again in TIME_WAIT too. It lets everything pass, uncut. Accepted sockets inherit it, so
+//! the first thing is to leave where the socket does not listen: that costs two reads a packet.
+
+use aya_ebpf::{
+    bindings::{BPF_TCP_LISTEN, bpf_hdr_start_off::BPF_HDR_START_NET},
+    helpers::generated::bpf_skb_load_bytes_relative,
+    macros::socket_filter,
+    programs::SkBuffContext,
+};
+use spip_common::{Step, Syn, event::KIND_REACHED, packet::mapped};
+
+use crate::{events, skb::Skb};
+
+/// Keep all of the packet: the kernel cuts to this length what is longer.
+const KEEP: i64 = u32::MAX as i64;
+/// `EtherType` of IPv4.
+const ETH_P_IP: u16 = 0x0800;
+/// `EtherType` of IPv6.
+const ETH_P_IPV6: u16 = 0x86dd;
+/// Where the two addresses are in an IPv4 header.
+const IPV4_ADDRESSES: u32 = 12;
+/// Where the two addresses are in an IPv6 header.
+const IPV6_ADDRESSES: u32 = 8;
+
+/// Entry of the program: looks, and lets pass.
+#[socket_filter]
+pub fn syn_arrival(ctx: SkBuffContext) -> i64 {
+    if events::wanted() {
+        arrived(&ctx);
+    }
+    KEEP
+}
+
+#[inline(always)]
+fn arrived(ctx: &SkBuffContext) {
+    if !at_listener(ctx) {
+        return;
+    }
+    // The packet starts with its TCP header here (RFC 9293, 3.1).
+    let Ok(header) = ctx.load::<[u8; 14]>(0) else {
+        return;
+    };
+    if header[13] & (Syn::SYN | Syn::ACK) != Syn::SYN {
+        return;
+    }
+    let (source, destination) = match Skb(ctx).protocol() {
+        ETH_P_IP => {
+            let Some([a, b, c, d, e, f, g, h]) = network::<8>(ctx, IPV4_ADDRESSES) else { return };
+            (mapped([a, b, c, d]), mapped([e, f, g, h]))
+        }
+        ETH_P_IPV6 => {
+            let Some(source) = network::<16>(ctx, IPV6_ADDRESSES) else { return };
+            let Some(destination) = network::<16>(ctx, IPV6_ADDRESSES + 16) else { return };
+            (source, destination)
+        }
+        _ => return,
+    };
+    let sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+    events::tell_step(&Step {
+        kind: KIND_REACHED,
+        next_sequence: sequence.wrapping_add(1),
+        source,
+        destination,
+        source_port: u16::from_be_bytes([header[0], header[1]]),
+        destination_port: u16::from_be_bytes([header[2], header[3]]),
+        padding: 0,
+    });
+}
+
+/// Whether the socket that the packet was found to be for is a listening one.
+#[inline(always)]
+fn at_listener(ctx: &SkBuffContext) -> bool {
+    // SAFETY: only the address of a field of the context, which is valid while the program runs.
+    let field = unsafe { &raw const (*ctx.skb.skb).__bindgen_anon_2.sk };
+    // SAFETY: as above; the verifier turns the read into the kernel's own.
+    let socket = unsafe { field.read() };
+    if socket.is_null() {
+        return false;
+    }
+    // SAFETY: as above; the kernel lets this field of any socket be read.
+    unsafe { (*socket).state == BPF_TCP_LISTEN }
+}
+
+/// Bytes of the network header.
+#[inline(always)]
+fn network<const N: usize>(ctx: &SkBuffContext, offset: u32) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    let into = bytes.as_mut_ptr().cast();
+    // SAFETY: the helper writes as many bytes as the array has, or reports an error.
+    let result = unsafe { bpf_skb_load_bytes_relative(ctx.skb.skb.cast(), offset, into, N as u32, BPF_HDR_START_NET) };
+    (result == 0).then_some(bytes)
+}
