@@ -14,6 +14,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use log::LevelFilter;
 
 use crate::config::{Config, Loaded};
+use crate::convert;
 use crate::rules;
 
 /// Status of the process for a mistake on the command line or in the configuration.
@@ -34,6 +35,8 @@ pub enum Command {
         /// The configuration file.
         config: PathBuf,
     },
+    /// Write a log in another format and exit.
+    Convert(convert::Request),
     /// Show, install or remove firewall rules and exit.
     Rules {
         /// Which of it.
@@ -52,7 +55,8 @@ pub enum Command {
     bin_name = "spip-agent",
     version,
     override_usage = "spip-agent --config FILE [--check] [--ebpf-log LEVEL]\n       \
-                      spip-agent rules show|install|remove --config FILE",
+                      spip-agent rules show|install|remove --config FILE\n       \
+                      spip-agent convert --to FORMAT [FILES]",
     disable_help_subcommand = true
 )]
 #[command(after_help = "\
@@ -82,6 +86,31 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Sub {
+    /// Write a log in another format.
+    ///
+    /// Reads FILES one after the other, or standard input; names that end in .gz or .zst are decompressed. A line that
+    /// is no record is named on standard error and left out; the status is then 1. System messages are left out.
+    Convert {
+        /// The format of FILES.
+        #[arg(long, value_parser = ["flat"], default_value = "flat")]
+        from: String,
+
+        /// The format to write: Elastic Common Schema, Suricata's EVE, or Zeek's conn.log as JSON.
+        #[arg(long, value_name = "FORMAT", value_enum)]
+        to: convert::Target,
+
+        /// Where to write, instead of standard output; compressed where it ends in .gz or .zst. Must not exist.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+
+        /// Longest line that is read, in bytes; longer ones are left out as if they were no record.
+        #[arg(long, value_name = "BYTES", default_value_t = convert::MAX_LINE_BYTES)]
+        max_line_bytes: usize,
+
+        /// Logs in the flat format.
+        files: Vec<PathBuf>,
+    },
+
     /// Firewall rules that lead every port to the agent.
     ///
     /// They live in chains of their own, SPIP and SPIP_LOCAL in the table nat; nothing else is touched. Left alone are
@@ -152,6 +181,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
     Ok(match subcommand {
         None if check => Command::Check { config: config.ok_or_else(required)? },
         None => Command::Run { config: config.ok_or_else(required)?, ebpf_log },
+        Some(Sub::Convert { from: _, to, output, max_line_bytes, files }) => {
+            Command::Convert(convert::Request { to, output, max_line_bytes, files })
+        }
         Some(Sub::Rules(sub)) => {
             let (action, options) = match sub {
                 RulesSub::Show(steered) => (rules::Action::Show, steered.options(false)),
@@ -227,6 +259,19 @@ pub fn rules(action: rules::Action, path: Option<&Path>, options: rules::Options
         Err(error) => {
             complain(&error.to_string());
             ExitCode::from(error.exit_status())
+        }
+    }
+}
+
+/// `convert`: records go to standard output or a file, everything else to standard error.
+#[must_use]
+pub fn convert(request: &convert::Request) -> ExitCode {
+    match convert::run(request) {
+        Ok(outcome) if outcome.is_complete() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::FAILURE
         }
     }
 }
@@ -344,6 +389,21 @@ mod tests {
         for line in ["x --check rules show -config f", "x --ebpf-log info rules show -config f"] {
             assert_eq!(refused(line).0, ErrorKind::ArgumentConflict);
         }
+    }
+
+    #[test]
+    fn a_log_is_converted_without_a_configuration() {
+        let request = convert::Request {
+            to: convert::Target::Zeek,
+            output: Some("o.gz".into()),
+            max_line_bytes: convert::MAX_LINE_BYTES,
+            files: vec!["a".into(), "b.zst".into()],
+        };
+        let line = "x convert --from flat --to zeek -o o.gz a b.zst";
+        assert_eq!(parsed(line).expect("valid"), Command::Convert(request));
+        assert_eq!(refused("x convert --to csv").0, ErrorKind::InvalidValue);
+        assert_eq!(refused("x convert --from ecs --to eve").0, ErrorKind::InvalidValue);
+        assert_eq!(refused("x convert a").0, ErrorKind::MissingRequiredArgument);
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub mod respond;
 pub mod session;
 pub mod tls;
 
+pub mod convert;
 pub mod json;
 pub mod messages;
 pub mod record;

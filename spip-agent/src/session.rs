@@ -30,7 +30,7 @@ use crate::origin;
 use crate::payload::Payload;
 use crate::payload_store::PayloadStore;
 use crate::protocol::client_hello::{ClientHello, Detection, Detector, handshake_message};
-use crate::record::{CloseReason, Moment, Sensor, Session, Stored, flat};
+use crate::record::{CloseReason, Moment, Sensor, Session, Stored};
 use crate::respond::{Conversation, Responder};
 use crate::tls::{Facts, Failure, Handshake, Prefixed, Tls, TlsServer};
 use crate::writer::Log;
@@ -88,6 +88,7 @@ impl Guard {
                 origin: found.origin,
                 payload: Payload::new(engine.payload_limit, engine.payload_budget.clone()),
                 tls: Tls::NotTls,
+                bytes_out: 0,
                 stored: None,
                 talk: None,
                 close_reason: CloseReason::Aborted,
@@ -214,8 +215,8 @@ impl Guard {
         }
         self.store_payload();
         let session = &mut self.session;
-        session.close_reason = reason;
-        session.duration = session.accepted.steady.elapsed();
+        session.bytes_out = session.talk.as_ref().map_or(0, |talk| talk.bytes_out());
+        session.end(reason, Moment::now());
         if let (Some(origins), Some(cookie)) = (&self.engine.origins, self.cookie) {
             origin::retry(&mut session.origin, cookie, origins);
             // The kernel side drops the entry of a socket that is closed in order; of others only we know the end.
@@ -239,7 +240,7 @@ impl Guard {
     fn with_line<T>(&self, write: impl FnOnce(&Log, &[u8]) -> T) -> T {
         LINE.with_borrow_mut(|line| {
             line.clear();
-            flat::encode(&self.session, &self.engine.sensor, line);
+            self.engine.sensor.write(&self.session, line);
             let written = write(&self.engine.log, line);
             line.shrink_to(LINE_KEPT_BYTES);
             written
@@ -399,7 +400,12 @@ mod tests {
         let (log, log_writer) = writer::open(&config.log).expect("the log opens");
         let log_thread = log_writer.spawn().expect("the writer starts");
         let engine = Arc::new(Engine {
-            sensor: Sensor { name: "test".to_owned(), community_id_seed: 0 },
+            sensor: Sensor {
+                name: "test".to_owned(),
+                community_id_seed: 0,
+                format: crate::record::Format::Flat,
+                max_line_bytes: 1 << 24,
+            },
             log,
             tls: None,
             origins: None,
