@@ -102,19 +102,25 @@ impl Guard {
         }
     }
 
-    /// Reads what is there already, without waiting; the reason when the connection has ended.
+    /// Reads and answers what is there already, without waiting; the reason when the connection has ended.
     ///
     /// Most short sessions are complete when they are accepted: they never meet the reactor.
     #[must_use]
-    pub fn read_now(&mut self, socket: &OwnedFd) -> Option<CloseReason> {
+    pub fn serve_now(&mut self, socket: &OwnedFd) -> Option<CloseReason> {
+        let reason = self.read_now(socket)?;
+        if reason == CloseReason::ClientClosed {
+            self.answer_now(socket);
+        }
+        Some(reason)
+    }
+
+    /// Reads what is there already, without waiting; the reason when the connection has ended.
+    fn read_now(&mut self, socket: &impl AsRawFd) -> Option<CloseReason> {
         while !self.session.payload.is_full() {
             match receive(socket, &mut self.session.payload) {
                 // A hello is answered, or refused, in one place only: the end of the stream can be read again there.
                 Ok(0) if self.engine.tls.is_some() && self.detect().is_tls() => return None,
-                Ok(0) => {
-                    self.answer_now(socket);
-                    return Some(CloseReason::ClientClosed);
-                }
+                Ok(0) => return Some(CloseReason::ClientClosed),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -265,7 +271,7 @@ impl Drop for Guard {
 pub async fn run(mut guard: Box<Guard>, stream: OwnedFd, mut watch: Watch) {
     // Under load the client's bytes come while others are accepted; then the reactor is not needed.
     tokio::task::yield_now().await;
-    if let Some(reason) = guard.read_now(&stream) {
+    if let Some(reason) = guard.serve_now(&stream) {
         return guard.finish(reason).await;
     }
     // The reactor may take no more descriptors.
@@ -273,7 +279,11 @@ pub async fn run(mut guard: Box<Guard>, stream: OwnedFd, mut watch: Watch) {
     let mut rest = None;
     match poll_fn(|context| guard.poll_exchange(&mut stream, &mut watch, &mut rest, context)).await {
         // Record first: the client learns of the end, by the drop of the stream, when its bytes are safe.
-        Raw::Ended(end) => guard.finish(end.reason).await,
+        Raw::Ended(end) => {
+            // The reactor may not have told us yet of what has arrived.
+            let _ = guard.read_now(&stream);
+            guard.finish(end.reason).await;
+        }
         Raw::Hello(hello) => Box::pin(decrypt(guard, hello, stream, watch)).await,
     }
 }
@@ -361,7 +371,7 @@ async fn decrypt(mut guard: Box<Guard>, hello: Hello, stream: TcpStream, mut wat
 }
 
 /// Receives from a socket that is not with the reactor yet.
-fn receive(socket: &OwnedFd, payload: &mut Payload) -> io::Result<usize> {
+fn receive(socket: &impl AsRawFd, payload: &mut Payload) -> io::Result<usize> {
     capture::with_scratch(|scratch| {
         let length = recv(socket.as_raw_fd(), scratch, MsgFlags::MSG_DONTWAIT)?;
         payload.push(&scratch[..length]);
@@ -390,8 +400,19 @@ mod tests {
         assert_ne!(payload.kept(), TRIGGER, "asked for by the test");
     }
 
+    /// How a session is made to end.
+    #[derive(Debug)]
+    enum Fate {
+        /// It panics by itself.
+        Panic,
+        /// Its task is cancelled.
+        Cancelled,
+        /// The agent stops, just after these bytes have arrived.
+        ShutDown(&'static [u8]),
+    }
+
     /// Runs one session whose client sends `bytes` and stays; gives back its record.
-    fn record_of(bytes: &[u8], aborts_at: Option<Duration>) -> Value {
+    fn record_of(bytes: &[u8], fate: Fate) -> Value {
         let directory = std::env::temp_dir().join(format!("spip-session-{}-{}", std::process::id(), bytes.len()));
         std::fs::create_dir(&directory).expect("a directory for the test");
         let file: PathBuf = directory.join("log");
@@ -428,15 +449,23 @@ mod tests {
 
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
         runtime.block_on(async {
-            let watch = Watch::new(&Registry::default(), &engine.timeouts, accepted.steady);
+            let registry = Registry::default();
+            let watch = Watch::new(&registry, &engine.timeouts, accepted.steady);
             let task = tokio::spawn(run(Box::new(guard), socket, watch));
-            match aborts_at {
-                Some(after) => {
-                    tokio::time::sleep(after).await;
+            // Until it waits.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            match fate {
+                Fate::Panic => assert!(task.await.expect_err("the task panics").is_panic()),
+                Fate::Cancelled => {
                     task.abort();
                     assert!(task.await.expect_err("cut off").is_cancelled());
                 }
-                None => assert!(task.await.expect_err("the task panics").is_panic()),
+                Fate::ShutDown(last) => {
+                    // Neither lets the runtime look at its sockets in between.
+                    client.write_all(last).expect("sent");
+                    registry.shut_down();
+                    task.await.expect("the session ends in order");
+                }
             }
         });
         assert_eq!(limits.open(), 0, "the place is given back");
@@ -452,15 +481,22 @@ mod tests {
 
     #[test]
     fn a_session_that_panics_leaves_its_record() {
-        let record = record_of(TRIGGER, None);
+        let record = record_of(TRIGGER, Fate::Panic);
         assert_eq!(record["close_reason"], "aborted");
         assert_eq!(record["payload"], "test: panic");
     }
 
     #[test]
     fn a_session_that_is_cancelled_leaves_its_record() {
-        let record = record_of(b"half a request", Some(Duration::from_millis(50)));
+        let record = record_of(b"half a request", Fate::Cancelled);
         assert_eq!(record["close_reason"], "aborted");
         assert_eq!(record["payload"], "half a request");
+    }
+
+    #[test]
+    fn what_has_arrived_at_a_stop_is_in_the_record() {
+        let record = record_of(b"first,", Fate::ShutDown(b" last"));
+        assert_eq!(record["close_reason"], "shutdown");
+        assert_eq!(record["payload"], "first, last");
     }
 }
