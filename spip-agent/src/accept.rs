@@ -199,7 +199,7 @@ fn admit(socket: OwnedFd, peer: SocketAddr, door: &Door, engine: &Arc<Engine>, r
         }
     };
     let mut guard = Guard::new(engine, &socket, peer, accepted, permit);
-    match guard.read_now(&socket) {
+    match guard.serve_now(&socket) {
         Some(reason) => {
             if !guard.try_finish(reason) {
                 tokio::spawn(Box::new(guard).finish(reason));
@@ -248,7 +248,7 @@ pub async fn record_rejections(door: &Door) {
     let mut line = Vec::new();
     for session in door.rejections.drain() {
         line.clear();
-        let _ = crate::record::flat::encode(&session, &engine.sensor, &mut line);
+        let _ = engine.sensor.write(&session, &mut line);
         engine.log.record(&line).await;
     }
 }

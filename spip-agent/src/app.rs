@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use tokio::runtime;
@@ -16,20 +17,22 @@ use tokio::sync::watch;
 
 use crate::accept::{self, Door, Faults};
 use crate::budget::Budget;
-use crate::config::{Config, EbpfMode, MetricsAddress, SystemLog};
-use crate::ebpf::{self, Attached, Origins};
+use crate::config::{Config, EbpfMode, MetricsAddress, SteeringMode, SystemLog};
+use crate::ebpf::{self, Attached, Origins, PinnedSteering};
 use crate::limits::Limits;
-use crate::listen::{self, Listeners};
+use crate::listen::{self, Listeners, Sharing};
 use crate::messages;
 use crate::metrics;
 use crate::notify::Notifier;
+use crate::payload_store::{PayloadStore, Prepared};
 use crate::pulse::{self, Pulse};
-use crate::record::Sensor;
 use crate::reload::{self, Reload};
 use crate::sandbox;
 use crate::scans::{self, Scans};
 use crate::session::Engine;
 use crate::signals::Signals;
+use crate::status;
+use crate::steering::{Steering, Watch};
 use crate::tls::TlsServer;
 use crate::vital;
 use crate::worker::Worker;
@@ -44,19 +47,16 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// Room for the agent's own messages where they have a file of their own: thousands of them.
 const MESSAGES_QUEUE_BYTES: usize = 1 << 20;
 
-/// Which processors there may be: read by aya for each look at a map that is kept per processor.
-const PROCESSORS: &str = "/sys/devices/system/cpu/possible";
-
 /// How much longer than the drain the end of the process may take.
 const LAST_STEPS: Duration = Duration::from_secs(5);
 
 /// What the command line adds to the configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// The configuration file, which is read again on SIGHUP.
-    pub path: PathBuf,
     /// Level of the kernel side's own messages.
     pub ebpf_log: Option<log::Level>,
+    /// The configuration file, which is read again on SIGHUP.
+    pub path: PathBuf,
 }
 
 /// Runs the agent until it is told to stop.
@@ -68,11 +68,12 @@ pub fn run(config: &Config, warnings: &[String], options: Options) -> Result<()>
     let (log, writer) = writer::open(&config.log)?;
     let messages = open_messages(config)?;
     messages::start(config.messages.levels.clone());
-    messages::init(match &config.messages.target {
+    let target = match &config.messages.target {
         SystemLog::Stream => Some(log.clone()),
         SystemLog::Stderr => None,
         SystemLog::File(_) => messages.as_ref().map(|(log, _)| log.clone()),
-    });
+    };
+    messages::init(target, &config.log);
     for warning in warnings {
         log::warn!(target: "config", "{warning}");
     }
@@ -119,7 +120,11 @@ struct Agent {
     door: Arc<Door>,
     listeners: Listeners,
     /// The kernel side works until this is dropped.
-    attached: Option<Attached>,
+    attached: Option<Arc<Attached>>,
+    /// Present where connections are steered.
+    steering: Option<(Steering, Option<PinnedSteering>)>,
+    /// Where the agent is asked what it does.
+    status: Option<status::Server>,
     signals: Option<Signals>,
     notifier: Notifier,
     pulse: Pulse,
@@ -128,6 +133,7 @@ struct Agent {
     messages: Option<writer::Log>,
     options: Options,
     descriptors: u64,
+    payloads: Option<Prepared>,
 }
 
 impl Agent {
@@ -135,9 +141,11 @@ impl Agent {
         let notifier = Notifier::from_environment()?;
         let descriptors = raise_descriptor_limit();
         let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let listeners = listen::open(config.listen, workers)?;
+        let steered = config.steering.mode == SteeringMode::SkLookup;
+        let takes_over = steered && config.steering.pin_links && ebpf::pinned_link(&config.ebpf.pin_path).is_some();
+        let listeners = listen::open(config.listen, workers, Sharing { steered, takes_over })?;
         let server = config.metrics.as_ref().map(metrics::Server::bind).transpose()?;
-        let attached = attach(config, &listeners, &options)?;
+        let mut attached = attach(config, &listeners, takes_over, &options)?;
         let sessions = session_limit(config, descriptors, workers)?;
         let signals = Signals::block().context("cannot block signals")?;
         log::info!(target: "agent",
@@ -146,17 +154,86 @@ impl Agent {
             config = config.to_toml().as_str();
             "starting");
         let tls = config.tls.enabled.then(|| TlsServer::new(&config.tls)).transpose()?;
-        let engine = engine(config, log.clone(), attached.as_ref(), tls.map(Arc::new));
+        let payloads = PayloadStore::prepare(&config.payload_store)?;
+        let engine = Engine {
+            sensor: reload::sensor(config),
+            log: log.clone(),
+            tls: tls.map(Arc::new),
+            origins: attached.as_ref().map(Attached::origins),
+            responder: reload::responder(config, None)?,
+            payloads: payloads.as_ref().map(Prepared::store),
+            timeouts: config.timeouts,
+            payload_limit: config.limits.payload_bytes,
+            payload_budget: Budget::new(config.limits.payload_memory_bytes),
+        };
+        // Last: whoever is relieved by this agent must not be relieved by one that then fails.
+        let steering = match &mut attached {
+            Some(attached) if steered => Some(steer(config, &listeners, attached)?),
+            _ => None,
+        };
         let door = Arc::new(Door::new(engine, Limits::new(&config.limits, sessions), workers));
         let pulse = Pulse::new(workers);
         let metrics = server.map(|server| (server, metrics::Sources::new(Arc::clone(&door), pulse.clone())));
-        let signals = Some(signals);
-        Ok(Self { door, listeners, attached, signals, notifier, pulse, metrics, messages, options, descriptors })
+        let status = config.status_socket.as_ref().and_then(|path| open_status(path, takes_over));
+        let attached = attached.map(Arc::new);
+        Ok(Self {
+            door,
+            listeners,
+            attached,
+            steering,
+            status,
+            signals: Some(signals),
+            notifier,
+            pulse,
+            metrics,
+            messages,
+            options,
+            descriptors,
+            payloads,
+        })
     }
 
     /// Level of the kernel side's own messages.
     fn kernel_level(&self) -> log::LevelFilter {
         self.options.ebpf_log.map_or(log::LevelFilter::Off, |level| level.to_level_filter())
+    }
+
+    fn pinned_link(&self) -> Option<PathBuf> {
+        let pinned = self.steering.as_ref().and_then(|(_, pinned)| pinned.as_ref());
+        pinned.map(|pinned| pinned.path().to_path_buf())
+    }
+
+    /// Starts to answer those who ask what the agent does.
+    fn answer_status(
+        &self,
+        config: &Config,
+        pinned_link: Option<PathBuf>,
+        steering: Option<Arc<Watch>>,
+    ) -> io::Result<()> {
+        let Some(server) = &self.status else { return Ok(()) };
+        server.spawn(status::Sources {
+            config: config.clone(),
+            path: self.options.path.clone(),
+            listen: self.listeners.address,
+            workers: self.listeners.sockets.len(),
+            passed_socket: self.listeners.passed,
+            families: self.listeners.families,
+            pinned_link,
+            door: Arc::clone(&self.door),
+            attached: self.attached.as_ref().map(Arc::downgrade).unwrap_or_default(),
+            steering,
+            started: (Timestamp::now(), Instant::now()),
+        })
+    }
+
+    /// Starts to keep steering current. An agent that is relieved stops as if it had been told to.
+    fn watch_steering(&mut self, stop: &Arc<watch::Sender<bool>>) -> io::Result<Option<Watch>> {
+        let Some((steering, pinned)) = self.steering.take() else { return Ok(None) };
+        let stop = Arc::clone(stop);
+        let relieved = move || {
+            stop.send_replace(true);
+        };
+        Watch::spawn(steering, pinned, relieved).map(Some)
     }
 
     /// Gives up what is not needed any more. Threads that are started after this inherit it.
@@ -165,22 +242,27 @@ impl Agent {
         let origins = engine.origins.as_ref();
         let certificates = config.tls.certificate.iter().flat_map(|files| [&files.chain, &files.key]);
         let own_file = std::path::absolute(&self.options.path).ok();
+        let respond = &config.respond;
+        let persona = respond.persona.iter().chain(respond.enabled.then_some(&respond.state_dir));
         let system_log = match &config.messages.target {
             SystemLog::File(path) => Some(path.as_path()),
             SystemLog::Stream | SystemLog::Stderr => None,
         };
         let logs = || config.log.file.as_deref().into_iter().chain(system_log);
-        let socket = match &config.metrics {
+        let payloads = config.payload_store.directory.as_ref();
+        let metrics = match &config.metrics {
             Some(MetricsAddress::Unix(path)) => Some(path.clone()),
             _ => None,
         };
-        // Counters of the kernel side are kept for each of them.
-        let processors = self.attached.as_ref().map(|_| PathBuf::from(PROCESSORS));
+        let socket = self.status.as_ref().map(status::Server::path);
+        // The socket is taken away at the end where the directory allows it; what stays is replaced at the next start.
+        let run = socket.filter(|_| config.sandbox.user.is_none()).map(directory_of);
+        let readable = certificates.chain(persona).cloned().chain(own_file).chain([PathBuf::from(ebpf::CPUS)]);
         let needs = sandbox::Needs {
             config: &config.sandbox,
-            readable: certificates.cloned().chain(own_file).chain(processors).collect(),
-            writable: logs().map(directory_of).collect(),
-            owned: logs().map(Path::to_owned).chain(socket).collect(),
+            readable: readable.collect(),
+            writable: logs().map(directory_of).chain(run).chain(payloads.cloned()).collect(),
+            owned: logs().chain(socket).map(Path::to_owned).chain(payloads.cloned()).chain(metrics).collect(),
             reads_maps: &|| origins.is_some_and(Origins::can_look_up),
         };
         let steps = sandbox::enter(&needs)?;
@@ -200,12 +282,19 @@ impl Agent {
         vital::on_loss(move || {
             on_loss.send_replace(true);
         });
-        let sensor = self.door.engine().sensor.clone();
-        let (current, for_scans) = watch::channel(scans::Current { sensor, config: config.scans });
+        let engine = self.door.engine();
+        let (sensor, log) = (engine.sensor.clone(), engine.log.clone());
+        let (current, for_scans) = watch::channel(scans::Current { sensor, log, config: config.scans });
         let status = format!("listens on {}", self.listeners.address);
-        self.take_signals(config, &stop, current, &status).context("cannot start the signal thread")?;
+        let pinned_link = self.pinned_link();
+        let steering = self.watch_steering(&stop).context("cannot start the steering thread")?.map(Arc::new);
+        self.answer_status(config, pinned_link, steering.clone()).context("cannot start the status thread")?;
+        self.take_signals(config, &stop, current, steering.clone(), &status)
+            .context("cannot start the signal thread")?;
+        let payloads = self.payloads.take().map(Prepared::spawn).transpose();
+        let payloads = payloads.context("cannot start the thread for payloads")?;
         let scans = self.watch_scans(config, for_scans).context("cannot start the thread of the scans")?;
-        self.serve_metrics(scans.as_ref()).context("cannot start the thread of the metrics")?;
+        self.serve_metrics(scans.as_ref(), steering).context("cannot start the thread of the metrics")?;
         let beat = self.notifier.watchdog().map_or(pulse::INTERVAL, |watchdog| pulse::INTERVAL.min(watchdog / 8));
         let mut threads = Vec::new();
         let workers = self.listeners.sockets.drain(..).zip(self.door.registries.clone());
@@ -222,6 +311,11 @@ impl Agent {
             // Nothing is accepted any more, so what is half-open now stays so.
             let _ = scans.finish(Instant::now() + self.door.engine().timeouts.drain);
         }
+        if let Some(payloads) = payloads {
+            let counts = payloads.finish();
+            log::info!(target: "payloads", stored = counts.stored, evicted = counts.evicted, lost = counts.lost;
+                "payloads are on the disk");
+        }
         served
     }
 
@@ -230,15 +324,18 @@ impl Agent {
         config: &Config,
         stop: &Arc<watch::Sender<bool>>,
         scans: watch::Sender<scans::Current>,
+        steering: Option<Arc<Watch>>,
         status: &str,
     ) -> io::Result<()> {
         let Some(signals) = self.signals.take() else { return Ok(()) };
         let (descriptors, workers) = (self.descriptors, self.listeners.sockets.len());
         let mut reload = Reload {
             path: self.options.path.clone(),
+            started: config.clone(),
             config: config.clone(),
             door: Arc::clone(&self.door),
             scans,
+            steering,
             messages: self.messages.clone(),
             kernel_level: self.kernel_level(),
             session_limit: Box::new(move |config| session_limit(config, descriptors, workers)),
@@ -255,24 +352,21 @@ impl Agent {
 
     /// Starts to watch for scans, where the kernel side tells of them.
     fn watch_scans(&self, config: &Config, current: watch::Receiver<scans::Current>) -> io::Result<Option<Scans>> {
-        let Some(events) = self.attached.as_ref().and_then(Attached::take_events) else {
+        let Some(events) = self.attached.as_ref().and_then(|attached| attached.take_events()) else {
             return Ok(None);
         };
         let capacity = usize::try_from(config.ebpf.syn_entries).unwrap_or(usize::MAX);
-        let setting = scans::Setting {
-            events,
-            current,
-            log: self.door.engine().log.clone(),
-            capacity: NonZeroUsize::new(capacity).unwrap_or(NonZeroUsize::MIN),
-        };
+        let setting =
+            scans::Setting { events, current, capacity: NonZeroUsize::new(capacity).unwrap_or(NonZeroUsize::MIN) };
         Scans::spawn(setting).map(Some)
     }
 
     /// Starts to answer those who ask what the agent has done.
-    fn serve_metrics(&mut self, scans: Option<&Scans>) -> io::Result<()> {
+    fn serve_metrics(&mut self, scans: Option<&Scans>, steering: Option<Arc<Watch>>) -> io::Result<()> {
         let Some((server, mut sources)) = self.metrics.take() else { return Ok(()) };
         sources.messages.clone_from(&self.messages);
-        sources.kernel = self.attached.as_ref().map(Attached::kernel_counters);
+        sources.kernel = self.attached.as_ref().map(|attached| attached.kernel_counters());
+        sources.steering = steering;
         sources.scans = scans.map(Scans::counts);
         server.spawn(sources)
     }
@@ -370,31 +464,75 @@ async fn stop_when_log_closes(door: &Door, stop: &watch::Sender<bool>, mut stopp
     }
 }
 
-/// What the first sessions share.
-fn engine(config: &Config, log: writer::Log, attached: Option<&Attached>, tls: Option<Arc<TlsServer>>) -> Engine {
-    Engine {
-        sensor: Sensor { name: config.name.clone(), community_id_seed: config.community_id_seed },
-        log,
-        tls,
-        origins: attached.map(Attached::origins),
-        timeouts: config.timeouts,
-        payload_limit: config.limits.payload_bytes,
-        payload_budget: Budget::new(config.limits.payload_memory_bytes),
+/// The status socket; without one the agent does its work all the same.
+fn open_status(path: &Path, takes_over: bool) -> Option<status::Server> {
+    match status::Server::open(path, takes_over) {
+        Ok(server) => Some(server),
+        Err(error) => {
+            let reason = format!("{:#}", anyhow::Error::from(error));
+            log::info!(target: "status", reason = reason.as_str(); "spip-agent status cannot ask this agent");
+            None
+        }
     }
 }
 
+/// Begins to steer; what cannot be had then is the end, because nothing would arrive.
+fn steer(
+    config: &Config,
+    listeners: &Listeners,
+    attached: &mut Attached,
+) -> Result<(Steering, Option<PinnedSteering>)> {
+    const REMEDY: &str =
+        "steering = \"sk_lookup\" cannot be had; mend that, or set steering = \"redirect\" and use rules";
+    let pin = config.steering.pin_links;
+    if pin && attached.pins().is_none() && ebpf::pinned_link(&config.ebpf.pin_path).is_none() {
+        let reason = attached.description().pins.missing().unwrap_or("there is no directory").to_owned();
+        return Err(anyhow::anyhow!(reason).context("pin_links = true needs bpf_pin_path"));
+    }
+    if !config.steering.interfaces.is_empty() && !attached.knows_link() {
+        bail!("steer_interfaces needs Linux 5.17: leave it out, or set steer_prefixes instead");
+    }
+    let maps = attached.take_steer_maps().context(REMEDY)?;
+    let steering = Steering::prepare(config, maps, &listeners.sockets, config.listen).context(REMEDY)?;
+    let pinned = attached.steer(&config.ebpf.pin_path, pin).context(REMEDY)?;
+    let link = pinned.as_ref().map(|pinned| pinned.path().display().to_string()).unwrap_or_default();
+    let (ipv4, ipv6) = listeners.families;
+    log::info!(target: "steering", ipv4 = ipv4, ipv6 = ipv6, exclusions = steering.exclusions().as_str(),
+        steer_loopback = config.steering.loopback, pinned_link = link.as_str();
+        "every port is steered to the agent, except the exclusions");
+    if !(ipv4 && ipv6) {
+        let family = if ipv4 { "IPv6" } else { "IPv4" };
+        log::warn!(target: "steering",
+            "{family} is not steered: the listening socket cannot take it; set ip = \"127.0.0.1\", \"0.0.0.0\" or \"::\", \
+             or have the service manager pass a socket of both families");
+    }
+    if let Some((from, to)) = steering.all_outgoing_ports() {
+        log::warn!(target: "steering",
+            "strangers can hold every port from which this machine connects out ({from}-{to}): if it has to, keep some \
+             with exclude_ports, for example \"{}-{to}\"", to.saturating_sub(999).max(from));
+    }
+    Ok((steering, pinned))
+}
+
 /// Attaches the kernel side as the configuration wants it; says what it does, or why it is not there.
-fn attach(config: &Config, listeners: &Listeners, options: &Options) -> Result<Option<Attached>> {
+fn attach(config: &Config, listeners: &Listeners, takes_over: bool, options: &Options) -> Result<Option<Attached>> {
     if config.ebpf.mode == EbpfMode::Off {
         log::info!(target: "ebpf", reason = "ebpf = \"off\""; "eBPF is off: destinations come from connection tracking");
         return Ok(None);
     }
+    let steered = config.steering.mode == SteeringMode::SkLookup;
+    let steering = steered.then(|| ebpf::SteerRequest {
+        sockets: u32::try_from(listeners.sockets.len()).unwrap_or(u32::MAX),
+        seed: uuid::Uuid::new_v4().as_fields().0,
+        takes_over: takes_over.then(|| config.ebpf.pin_path.clone()),
+    });
     let request = ebpf::Request {
         config: &config.ebpf,
         listener: listeners.address,
         sockets: &listeners.sockets,
         scans: config.scans.enabled,
         log_level: options.ebpf_log,
+        steering,
     };
     match ebpf::start(&request) {
         Ok(attached) => {
@@ -404,6 +542,10 @@ fn attach(config: &Config, listeners: &Listeners, options: &Options) -> Result<O
         Err(error) if config.ebpf.mode == EbpfMode::Required => {
             Err(error).context("ebpf = \"required\", and eBPF cannot be used")
         }
+        Err(error) if steered => Err(error).context(
+            "steering = \"sk_lookup\" cannot be had, and nothing would arrive; mend that, or set steering = \"redirect\" \
+             and use rules",
+        ),
         Err(error) => {
             log::warn!(target: "ebpf", reason = format!("{:#}", anyhow::Error::from(error));
                 "eBPF is not used: destinations come from connection tracking");

@@ -14,7 +14,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use log::LevelFilter;
 
 use crate::config::{Config, Loaded};
-use crate::rules;
+use crate::{convert, rules, status};
 
 /// Status of the process for a mistake on the command line or in the configuration.
 pub const USAGE: u8 = 2;
@@ -34,6 +34,8 @@ pub enum Command {
         /// The configuration file.
         config: PathBuf,
     },
+    /// Write a log in another format and exit.
+    Convert(convert::Request),
     /// Show, install or remove firewall rules and exit.
     Rules {
         /// Which of it.
@@ -42,6 +44,13 @@ pub enum Command {
         config: Option<PathBuf>,
         /// How.
         options: rules::Options,
+    },
+    /// Ask the running agent what it is doing, print it and exit.
+    Status {
+        /// The configuration file; defaults without it.
+        config: Option<PathBuf>,
+        /// As JSON instead of a table.
+        json: bool,
     },
 }
 
@@ -52,7 +61,9 @@ pub enum Command {
     bin_name = "spip-agent",
     version,
     override_usage = "spip-agent --config FILE [--check] [--ebpf-log LEVEL]\n       \
-                      spip-agent rules show|install|remove --config FILE",
+                      spip-agent rules show|install|remove --config FILE\n       \
+                      spip-agent status [--json] [--config FILE]\n       \
+                      spip-agent convert --to FORMAT [FILES]",
     disable_help_subcommand = true
 )]
 #[command(after_help = "\
@@ -60,6 +71,7 @@ Examples:
   spip-agent --config spip.toml                 run; Ctrl-C or SIGTERM stops it, and every open session is recorded
   spip-agent --config spip.toml --check         is the file right, and what holds where it says nothing?
   spip-agent rules show --config spip.toml      firewall rules that lead every port to the agent
+  spip-agent status                             what the running agent does, sees and leaves alone
 
 -config FILE and -config=FILE mean the same as --config FILE.
 Status: 0 done, 1 failed, 2 wrong usage or configuration.")]
@@ -82,12 +94,46 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Sub {
+    /// Write a log in another format.
+    ///
+    /// Reads FILES one after the other, or standard input; names that end in .gz or .zst are decompressed. A line that
+    /// is no record is named on standard error and left out; the status is then 1. System messages are left out.
+    Convert {
+        /// The format of FILES.
+        #[arg(long, value_parser = ["flat"], default_value = "flat")]
+        from: String,
+
+        /// The format to write: Elastic Common Schema, Suricata's EVE, or Zeek's conn.log as JSON.
+        #[arg(long, value_name = "FORMAT", value_enum)]
+        to: convert::Target,
+
+        /// Where to write, instead of standard output; compressed where it ends in .gz or .zst. Must not exist.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+
+        /// Longest line that is read, in bytes; longer ones are left out as if they were no record.
+        #[arg(long, value_name = "BYTES", default_value_t = convert::MAX_LINE_BYTES)]
+        max_line_bytes: usize,
+
+        /// Logs in the flat format.
+        files: Vec<PathBuf>,
+    },
+
     /// Firewall rules that lead every port to the agent.
     ///
     /// They live in chains of their own, SPIP and SPIP_LOCAL in the table nat; nothing else is touched. Left alone are
     /// the agent's own port, exclude_ports, the port of sshd and every port on which something listens now.
     #[command(subcommand)]
     Rules(RulesSub),
+    /// What the running agent does: programs, listener, steering and exclusions, counters, log.
+    ///
+    /// Asks the agent at its status_socket, as its user or as root. Where that fails, the counters in the pinned maps are
+    /// read, and the status is 1. Without a configuration the default socket and directory are used.
+    Status {
+        /// One JSON document instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -152,6 +198,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
     Ok(match subcommand {
         None if check => Command::Check { config: config.ok_or_else(required)? },
         None => Command::Run { config: config.ok_or_else(required)?, ebpf_log },
+        Some(Sub::Convert { from: _, to, output, max_line_bytes, files }) => {
+            Command::Convert(convert::Request { to, output, max_line_bytes, files })
+        }
         Some(Sub::Rules(sub)) => {
             let (action, options) = match sub {
                 RulesSub::Show(steered) => (rules::Action::Show, steered.options(false)),
@@ -165,6 +214,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
             }
             Command::Rules { action, config, options }
         }
+        Some(Sub::Status { json }) => Command::Status { config, json },
     })
 }
 
@@ -227,6 +277,43 @@ pub fn rules(action: rules::Action, path: Option<&Path>, options: rules::Options
         Err(error) => {
             complain(&error.to_string());
             ExitCode::from(error.exit_status())
+        }
+    }
+}
+
+/// `status`: what is known is on standard output, as a table or as JSON.
+#[must_use]
+pub fn status(path: Option<&Path>, json: bool) -> ExitCode {
+    // Without a file, what holds without one: the address is not asked for.
+    let least = || Config::from_str("ip = \"::\"\nport = 1", Path::new("")).map_err(|_| ExitCode::from(USAGE));
+    let config = match path.map_or_else(least, load) {
+        Ok(loaded) => loaded.config,
+        Err(status) => return status,
+    };
+    let asked = match &config.status_socket {
+        Some(socket) => status::ask(socket),
+        None => Err("the agent is not asked: status_socket = \"off\"".to_owned()),
+    };
+    let report = asked.unwrap_or_else(|reason| status::from_pins(&config.ebpf.pin_path, reason));
+    let text = match json {
+        true => serde_json::to_string_pretty(&report).map(|text| text + "\n").unwrap_or_default(),
+        false => status::page(&report),
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) if report.agent.is_some() => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// `convert`: records go to standard output or a file, everything else to standard error.
+#[must_use]
+pub fn convert(request: &convert::Request) -> ExitCode {
+    match convert::run(request) {
+        Ok(outcome) if outcome.is_complete() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::FAILURE
         }
     }
 }
@@ -340,10 +427,34 @@ mod tests {
     }
 
     #[test]
+    fn the_status_is_asked_with_or_without_a_configuration() {
+        assert_eq!(parsed("x status").expect("valid"), Command::Status { config: None, json: false });
+        let expected = Command::Status { config: Some("f".into()), json: true };
+        for line in ["x status --json -config f", "x --config f status --json"] {
+            assert_eq!(parsed(line).expect(line), expected);
+        }
+    }
+
+    #[test]
     fn what_belongs_to_the_agent_is_refused_beside_a_subcommand() {
         for line in ["x --check rules show -config f", "x --ebpf-log info rules show -config f"] {
             assert_eq!(refused(line).0, ErrorKind::ArgumentConflict);
         }
+    }
+
+    #[test]
+    fn a_log_is_converted_without_a_configuration() {
+        let request = convert::Request {
+            to: convert::Target::Zeek,
+            output: Some("o.gz".into()),
+            max_line_bytes: convert::MAX_LINE_BYTES,
+            files: vec!["a".into(), "b.zst".into()],
+        };
+        let line = "x convert --from flat --to zeek -o o.gz a b.zst";
+        assert_eq!(parsed(line).expect("valid"), Command::Convert(request));
+        assert_eq!(refused("x convert --to csv").0, ErrorKind::InvalidValue);
+        assert_eq!(refused("x convert --from ecs --to eve").0, ErrorKind::InvalidValue);
+        assert_eq!(refused("x convert a").0, ErrorKind::MissingRequiredArgument);
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod pulse;
 pub mod reload;
 pub mod sandbox;
 pub mod signals;
+pub mod steering;
 pub mod vital;
 pub mod worker;
 
@@ -31,13 +32,18 @@ pub mod capture;
 pub mod deadline;
 pub mod origin;
 pub mod payload;
+pub mod payload_store;
+pub mod persona;
 pub mod protocol;
+pub mod respond;
 pub mod session;
 pub mod tls;
 
+pub mod convert;
 pub mod json;
 pub mod messages;
 pub mod record;
 pub mod writer;
 
 pub mod rules;
+pub mod status;

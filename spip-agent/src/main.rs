@@ -16,7 +16,9 @@ fn main() -> ExitCode {
     };
     match command {
         Command::Check { config } => cli::check(&config),
+        Command::Convert(request) => cli::convert(&request),
         Command::Rules { action, config, options } => cli::rules(action, config.as_deref(), options),
+        Command::Status { config, json } => cli::status(config.as_deref(), json),
         Command::Run { config, ebpf_log } => {
             let loaded = match cli::load(&config) {
                 Ok(loaded) => loaded,

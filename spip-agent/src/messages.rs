@@ -19,8 +19,9 @@ use std::time::Instant;
 use log::{Level, Metadata, Record};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::config::Levels;
+use crate::config::{self, Levels};
 use crate::writer;
+use line::Shape;
 use repeats::{LeftOut, Repeats};
 
 /// How long standard error is waited for, in milliseconds: whoever does not read it does not stop the agent.
@@ -38,11 +39,20 @@ pub fn start(levels: Levels) {
     *messages.levels.write().unwrap_or_else(PoisonError::into_inner) = levels;
 }
 
-/// Sends messages to `log` from now on; without one, they stay on standard error. The first log stays.
-pub fn init(log: Option<writer::Log>) {
+/// Sends messages to `log` from now on, or, without one, still to standard error; in the format and within the line that
+/// `config` sets. The first log stays.
+pub fn init(log: Option<writer::Log>, config: &config::Log) {
+    let messages = MESSAGES.get_or_init(Messages::new);
+    shape(config);
     if let Some(log) = log {
-        let _ = MESSAGES.get_or_init(Messages::new).log.set(log);
+        let _ = messages.log.set(log);
     }
+}
+
+/// Changes format and longest line.
+pub fn shape(config: &config::Log) {
+    let shape = Shape { format: config.format, max_bytes: config.max_line_bytes };
+    *MESSAGES.get_or_init(Messages::new).shape.write().unwrap_or_else(PoisonError::into_inner) = shape;
 }
 
 /// Says on standard error, at level error, what cannot go to the log.
@@ -52,7 +62,8 @@ pub fn emergency(message: &str) {
 
 /// Says something of the log on standard error, in the form of a system message.
 pub fn to_stderr(level: Level, message: &str) {
-    let line = line::of(&Record::builder().level(level).target("log").args(format_args!("{message}")).build());
+    let line =
+        Shape::default().line(&Record::builder().level(level).target("log").args(format_args!("{message}")).build());
     write_stderr(line);
 }
 
@@ -71,6 +82,7 @@ fn write_stderr(mut line: Vec<u8>) {
 #[derive(Debug)]
 struct Messages {
     log: OnceLock<writer::Log>,
+    shape: RwLock<Shape>,
     levels: RwLock<Levels>,
     repeats: Mutex<Repeats>,
     start: Instant,
@@ -79,7 +91,8 @@ struct Messages {
 impl Messages {
     fn new() -> Self {
         let levels = RwLock::new(Levels::default());
-        Messages { log: OnceLock::new(), levels, repeats: Mutex::new(Repeats::new()), start: Instant::now() }
+        let shape = RwLock::new(Shape::default());
+        Messages { log: OnceLock::new(), shape, levels, repeats: Mutex::new(Repeats::new()), start: Instant::now() }
     }
 
     fn emit(&self, level: Level, line: Vec<u8>) {
@@ -93,7 +106,7 @@ impl Messages {
     }
 
     fn sum_up(&self, left_out: &LeftOut) {
-        let line = line::of(
+        let line = self.shape().line(
             &Record::builder()
                 .level(left_out.level)
                 .target(&left_out.target)
@@ -102,6 +115,10 @@ impl Messages {
                 .build(),
         );
         self.emit(left_out.level, line);
+    }
+
+    fn shape(&self) -> Shape {
+        *self.shape.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn now_ms(&self) -> u64 {
@@ -126,7 +143,7 @@ impl log::Log for Messages {
         };
         left_out.iter().for_each(|left_out| self.sum_up(left_out));
         if admitted {
-            self.emit(record.level(), line::of(record));
+            self.emit(record.level(), self.shape().line(record));
         }
     }
 
@@ -165,10 +182,12 @@ mod tests {
             keep_files: 0,
             keep_bytes: 0,
             compress: Compress::None,
+            format: crate::record::Format::Flat,
+            max_line_bytes: 1 << 20,
             queue_bytes: 4096,
         };
         let (log, writer) = writer::open(&config).expect("the log opens");
-        init(Some(log.clone()));
+        init(Some(log.clone()), &config);
         log::info!(target: "ready", port = 8080, reason = "it\u{1b}s up"; "ready");
         log::debug!(target: "ready", "not at this level");
         for number in 0..15 {

@@ -28,6 +28,7 @@ use crate::protocol;
 use crate::pulse::Pulse;
 use crate::record::CloseReason;
 use crate::scans;
+use crate::steering::Watch;
 use crate::writer::Log;
 use process::Process;
 
@@ -44,6 +45,8 @@ pub struct Sources {
     pub messages: Option<Log>,
     /// The kernel side, where it is attached.
     pub kernel: Option<KernelCounters>,
+    /// What keeps steering current, where connections are steered.
+    pub steering: Option<Arc<Watch>>,
     /// Half-open scans, where they are recorded.
     pub scans: Option<Arc<Mutex<scans::Counts>>>,
     /// This process.
@@ -54,7 +57,15 @@ impl Sources {
     /// Of an agent. Opens what cannot be opened from within the sandbox.
     #[must_use]
     pub fn new(door: Arc<Door>, pulse: Pulse) -> Self {
-        Self { door, pulse, messages: None, kernel: None, scans: None, process: Arc::new(Process::open()) }
+        Self {
+            door,
+            pulse,
+            messages: None,
+            kernel: None,
+            steering: None,
+            scans: None,
+            process: Arc::new(Process::open()),
+        }
     }
 
     /// Everything, in the text format of OpenMetrics.
@@ -99,7 +110,7 @@ struct Page(Arc<Sources>);
 impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let out = &mut encoder;
-        let Sources { door, pulse, messages, kernel, scans, process: _ } = &*self.0;
+        let Sources { door, pulse, messages, kernel, steering, scans, process: _ } = &*self.0;
         let engine = door.engine();
         sessions(out)?;
         gauge(out, "sessions_open", "Sessions that are open.", None, door.limits.open() as u64)?;
@@ -131,6 +142,10 @@ impl Collector for Page {
         if let Some(counters) = kernel.as_ref().and_then(KernelCounters::read) {
             const HELP: &str = "What the programs in the kernel counted, since they were loaded.";
             family(out, "kernel_events", HELP, "event", &counters.named())?;
+        }
+        if let Some(counters) = steering.as_ref().and_then(|steering| steering.describe()?.counters) {
+            const HELP: &str = "What the program that steers connections decided, since it was loaded.";
+            family(out, "steering_events", HELP, "event", &counters.named())?;
         }
         if let Some(counts) = scans {
             let counts = *counts.lock().unwrap_or_else(PoisonError::into_inner);

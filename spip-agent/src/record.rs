@@ -1,18 +1,36 @@
 //! The record: everything that is known of one connection when it has ended. Encoders turn it into a line; nothing
 //! in here depends on a format.
 
+pub mod ecs;
+pub mod entry;
+pub mod eve;
 pub mod flat;
+mod object;
+mod own;
+pub mod read;
 pub mod scan;
+pub(crate) mod system;
+#[cfg(test)]
+pub(crate) mod tests;
+pub mod zeek;
 
 use std::time::{Duration, Instant, SystemTime};
 
 use spip_common::Syn;
 use uuid::Uuid;
 
+use entry::Entry;
+
 use crate::addr::{ClientAddr, Destination};
 use crate::limits::Limit;
 use crate::payload::Payload;
+use crate::protocol::{Protocol, UNKNOWN, by_name};
+use crate::respond::Conversation;
 use crate::tls::Tls;
+
+/// Version of the flat format, and of the names under `spip` in the others. What may change without a new number is said
+/// in `docs/records.md`.
+pub const SCHEMA: &str = "spip/1";
 
 /// An instant on both clocks: the wall's, for people, and the monotonic one, for durations.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +87,10 @@ pub enum CloseReason {
     SessionTimeout,
     /// As many bytes were kept as the configuration allows.
     PayloadLimit,
+    /// The sensor hung up, as a server does at the end of its dialogue.
+    ServerClosed,
+    /// The client did not read what it was sent.
+    WriteTimeout,
     /// The TLS handshake or the TLS stream failed.
     TlsError,
     /// A limit refused the connection, or took its place away.
@@ -81,13 +103,15 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All names.
-    pub const NAMES: [&'static str; 10] = [
+    pub const NAMES: [&'static str; 12] = [
         "client_closed",
         "client_reset",
         "first_byte_timeout",
         "idle_timeout",
         "session_timeout",
         "payload_limit",
+        "server_closed",
+        "write_timeout",
         "tls_error",
         "rejected",
         "shutdown",
@@ -104,6 +128,8 @@ impl CloseReason {
             Self::IdleTimeout => "idle_timeout",
             Self::SessionTimeout => "session_timeout",
             Self::PayloadLimit => "payload_limit",
+            Self::ServerClosed => "server_closed",
+            Self::WriteTimeout => "write_timeout",
             Self::TlsError => "tls_error",
             Self::Rejected(_) => "rejected",
             Self::Shutdown => "shutdown",
@@ -136,6 +162,15 @@ pub struct Origin {
     pub syn: Option<Syn>,
 }
 
+/// A payload that has a file of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Stored {
+    /// The file's name.
+    pub sha256: [u8; 32],
+    /// How many bytes of it the record shows.
+    pub preview: usize,
+}
+
 /// One connection.
 #[derive(Debug)]
 pub struct Session {
@@ -153,10 +188,28 @@ pub struct Session {
     pub tls: Tls,
     /// Bytes sent to the client.
     pub bytes_out: u64,
+    /// Set where the payload has a file of its own.
+    pub stored: Option<Box<Stored>>,
+    /// What was said to the client, where there was a talk.
+    pub talk: Option<Box<Conversation>>,
     /// Why it ended.
     pub close_reason: CloseReason,
     /// Set where the record stands for several refused connections.
     pub repeated: Option<Repeated>,
+}
+
+impl Session {
+    /// From the accept to the first byte of the client, envelope included; `None` when none came.
+    #[must_use]
+    pub fn first_byte(&self) -> Option<Duration> {
+        self.payload.first_byte().map(|at| at.saturating_duration_since(self.accepted.steady))
+    }
+
+    /// Notes the end: how long it took is read from the monotonic clock, whatever the wall's did meanwhile.
+    pub fn end(&mut self, reason: CloseReason, now: Moment) {
+        self.close_reason = reason;
+        self.duration = now.steady.saturating_duration_since(self.accepted.steady);
+    }
 }
 
 /// What is the same in every record of this sensor.
@@ -166,4 +219,99 @@ pub struct Sensor {
     pub name: String,
     /// `community_id_seed`.
     pub community_id_seed: u16,
+    /// `log_format`.
+    pub format: Format,
+    /// `max_line_bytes`.
+    pub max_line_bytes: usize,
+}
+
+impl Sensor {
+    /// Appends the record of `session` as the log takes it: without its end, which is [`Format::tail`]. With that it is
+    /// at most `max_line_bytes` long. Returns what the client spoke, where it said anything.
+    pub fn write(&self, session: &Session, out: &mut Vec<u8>) -> Option<&'static str> {
+        let start = out.len();
+        let limit = self.max_line_bytes.saturating_sub(Tail::BYTES);
+        let mut entry = Entry::of(session, self);
+        let spoken = entry.protocol.as_deref().map(|name| by_name(name).map_or(UNKNOWN, Protocol::name));
+        self.format.encode(&entry, out);
+        while let Some(excess @ 1..) = (out.len() - start).checked_sub(limit) {
+            if !entry.shorten(excess) {
+                break;
+            }
+            out.truncate(start);
+            self.format.encode(&entry, out);
+        }
+        spoken
+    }
+}
+
+/// The shape of records in the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// The project's own: flat keys.
+    #[default]
+    Flat,
+    /// Elastic Common Schema.
+    Ecs,
+    /// Suricata's EVE.
+    Eve,
+}
+
+impl Format {
+    /// Appends a record, without its end.
+    pub fn encode(self, entry: &Entry<'_>, out: &mut Vec<u8>) {
+        match self {
+            Self::Flat => flat::encode(entry, out),
+            Self::Ecs => ecs::encode(entry, out),
+            Self::Eve => eve::encode(entry, out),
+        }
+    }
+
+    /// How a record ends.
+    #[must_use]
+    pub fn tail(self) -> Tail {
+        match self {
+            Self::Flat => flat::TAIL,
+            Self::Ecs => ecs::TAIL,
+            Self::Eve => eve::TAIL,
+        }
+    }
+}
+
+/// The end of a record: a member with its number, and as many braces as are open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tail {
+    /// The key of the number.
+    pub key: &'static str,
+    /// What closes the object, without the line feed.
+    pub end: &'static str,
+}
+
+impl Tail {
+    /// More than any tail has: a comma, a quoted key, a colon, 20 digits, two braces and the line feed.
+    pub const BYTES: usize = 40;
+
+    /// Writes the tail for record number `seq`, and a line feed, to the end of `space`.
+    #[must_use]
+    pub fn write(self, space: &mut [u8; Self::BYTES], seq: u64) -> &[u8] {
+        let mut at = Self::BYTES;
+        let mut put = |text: &[u8]| {
+            at -= text.len();
+            space[at..at + text.len()].copy_from_slice(text);
+        };
+        put(b"\n");
+        put(self.end.as_bytes());
+        let mut rest = seq;
+        loop {
+            put(&[b'0' + (rest % 10) as u8]);
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        put(b"\":");
+        put(self.key.as_bytes());
+        put(b",\"");
+        &space[at..]
+    }
 }

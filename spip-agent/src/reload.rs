@@ -18,18 +18,30 @@ use crate::accept::Door;
 use crate::config::{Config, Levels, Loaded};
 use crate::messages;
 use crate::notify::Notifier;
+use crate::persona::Persona;
 use crate::record::Sensor;
+use crate::respond::Responder;
 use crate::scans;
 use crate::session::Engine;
+use crate::steering::Watch;
 use crate::tls::TlsServer;
 use crate::writer::Log;
 
 /// Keys that are taken up.
-const CHANGEABLE: [&str; 30] = [
+const CHANGEABLE: [&str; 39] = [
     "name",
     "community_id_seed",
     "exclude_ports",
+    "steer_loopback",
+    "steer_prefixes",
+    "steer_interfaces",
+    "respond",
+    "banner_after_ms",
+    "greetings",
+    "persona",
     "log_file",
+    "log_format",
+    "max_line_bytes",
     "fsync",
     "log_rotate_bytes",
     "log_rotate_seconds",
@@ -65,12 +77,16 @@ pub type SessionLimit = Box<dyn Fn(&Config) -> Result<usize> + Send>;
 pub struct Reload {
     /// The configuration file.
     pub path: PathBuf,
-    /// What holds now.
+    /// What holds since the start, as far as it cannot change.
+    pub started: Config,
+    /// What was read last.
     pub config: Config,
     /// Where sessions begin.
     pub door: Arc<Door>,
     /// What scans are recorded with.
     pub scans: watch::Sender<scans::Current>,
+    /// What keeps steering current, where connections are steered.
+    pub steering: Option<Arc<Watch>>,
     /// The log of the agent's own messages, where that has a file of its own.
     pub messages: Option<Log>,
     /// What the kernel side's own messages are let out with.
@@ -113,36 +129,46 @@ impl Reload {
     /// Reads the file and takes up what can be: the keys that changed, and those that would need a restart.
     fn take_up(&mut self) -> Result<(Vec<String>, Vec<String>)> {
         let Loaded { config: mut new, warnings } = Config::load(&self.path)?;
-        let (mut changed, refused): (Vec<_>, Vec<_>) =
-            self.config.differences(&new).into_iter().partition(|key| self.can_change(key, &new));
-        for key in &refused {
-            self.keep(&mut new, key);
+        let changes = |key: &String| self.can_change(key, &new);
+        let changed: Vec<_> = self.config.differences(&new).into_iter().filter(changes).collect();
+        let refused: Vec<_> = self.started.differences(&new).into_iter().filter(|key| !changes(key)).collect();
+        if refused.iter().any(|key| key == "log_file") {
+            new.log.file.clone_from(&self.config.log.file);
         }
         // Whatever can fail comes before whatever cannot.
         let sessions = (self.session_limit)(&new)?;
         let engine = self.door.engine();
         let tls = self.tls(&engine, &new)?;
+        let responder = responder(&new, engine.responder.as_deref())?;
         if new.log != self.config.log {
             engine.log.change(&new.log)?;
         }
         for warning in warnings {
             log::warn!(target: "config", "{warning}");
         }
-        let sensor = Sensor { name: new.name.clone(), community_id_seed: new.community_id_seed };
-        self.scans.send_replace(scans::Current { sensor: sensor.clone(), config: new.scans });
+        let (sensor, log) = (sensor(&new), engine.log.in_format(new.log.format));
+        self.scans.send_replace(scans::Current { sensor: sensor.clone(), log: log.clone(), config: new.scans });
         messages::start(levels(&new, self.kernel_level));
+        messages::shape(&new.log);
+        if let Some(steering) = &self.steering {
+            let started = &self.started.steering;
+            let mut config = new.clone();
+            (config.steering.mode, config.steering.pin_links) = (started.mode, started.pin_links);
+            steering.reload(config);
+        }
         self.door.limits.change(&new.limits, sessions);
         engine.payload_budget.resize(new.limits.payload_memory_bytes);
         self.door.change(Engine {
             sensor,
-            log: engine.log.clone(),
+            log,
             tls,
             origins: engine.origins.clone(),
+            responder,
+            payloads: engine.payloads.clone(),
             timeouts: new.timeouts,
             payload_limit: new.limits.payload_bytes,
             payload_budget: engine.payload_budget.clone(),
         });
-        changed.retain(|key| !refused.contains(key));
         self.config = new;
         Ok((changed, refused))
     }
@@ -167,16 +193,41 @@ impl Reload {
         let streams = key == "log_file" && (self.config.log.file.is_none() || new.log.file.is_none());
         CHANGEABLE.contains(&key) && !streams
     }
+}
 
-    /// Has `new` go on with the value that `key` has now. Only where a value that is refused would be used otherwise.
-    fn keep(&self, new: &mut Config, key: &str) {
-        match key {
-            "log_file" => new.log.file.clone_from(&self.config.log.file),
-            "log_queue_bytes" => new.log.queue_bytes = self.config.log.queue_bytes,
-            "scans" => new.scans.enabled = self.config.scans.enabled,
-            _ => {}
+/// What is the same in every record.
+#[must_use]
+pub fn sensor(config: &Config) -> Sensor {
+    Sensor {
+        name: config.name.clone(),
+        community_id_seed: config.community_id_seed,
+        format: config.log.format,
+        max_line_bytes: config.log.max_line_bytes,
+    }
+}
+
+/// What is said to clients, as the configuration wants it, and as whom; in place of `before`, whose persona stays where
+/// the state directory could not keep it: the same host does not change its face.
+///
+/// # Errors
+/// The persona cannot be read, or says what cannot be shown.
+pub fn responder(config: &Config, before: Option<&Responder>) -> Result<Option<Arc<Responder>>> {
+    let respond = &config.respond;
+    if !respond.enabled {
+        return Ok(None);
+    }
+    let (mut persona, not_kept) = Persona::load(respond.persona.as_deref(), &respond.state_dir)?;
+    match (not_kept, before) {
+        (None, _) => {}
+        (Some(_), Some(before)) => persona = before.persona.clone(),
+        (Some(error), None) => {
+            let (reason, directory) = (error.to_string(), respond.state_dir.display().to_string());
+            log::warn!(target: "respond", reason = reason.as_str(), state_dir = directory.as_str();
+                "the persona is drawn anew at each start: state_dir cannot be used");
         }
     }
+    let ports = respond.ports.clone();
+    Ok(Some(Arc::new(Responder { persona, ports, banner_after: respond.banner_after })))
 }
 
 /// What is said at `config`, and of the kernel side at `kernel`, where that was asked for.

@@ -13,7 +13,7 @@ mod exclusions;
 mod iptables;
 mod plan;
 mod saved;
-mod sockets;
+pub(crate) mod sockets;
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead as _, IsTerminal as _};

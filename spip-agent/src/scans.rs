@@ -72,8 +72,6 @@ pub struct Setting {
     pub events: Events,
     /// What can change while the thread runs.
     pub current: watch::Receiver<Current>,
-    /// Where records go.
-    pub log: Log,
     /// SYNs that may wait for their decision at once.
     pub capacity: NonZeroUsize,
 }
@@ -83,6 +81,8 @@ pub struct Setting {
 pub struct Current {
     /// Names the sensor.
     pub sensor: Sensor,
+    /// Where records go, in the format of the sensor.
+    pub log: Log,
     /// Times.
     pub config: config::Scans,
 }
@@ -260,12 +260,12 @@ impl Watcher {
         }
         let clock = Clock::new(SystemTime::now(), steady_ns());
         let given_up = self.pending.take_given_up();
-        let sensor = self.setting.current.borrow().sensor.clone();
+        let Current { sensor, log, config: _ } = self.setting.current.borrow().clone();
         let mut line = Vec::new();
         for scan in self.sources.end(&clock, given_up) {
             line.clear();
             scan::encode(&scan, &sensor, &mut line);
-            self.setting.log.record(&line).await;
+            log.record(&line).await;
         }
     }
 

@@ -4,6 +4,8 @@
 //! cancelled, it still writes one, with the reason `aborted`. Nothing is ever sent to the client before its bytes are
 //! safe in the session, and nothing that is recorded depends on it.
 
+mod exchange;
+
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
@@ -11,15 +13,15 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, recv};
+use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
 use uuid::Uuid;
 
 use crate::budget::Budget;
-use crate::capture::{self, Rest};
+use crate::capture::{self, End};
 use crate::config::Timeouts;
 use crate::deadline::{Step, Watch};
 use crate::ebpf::Origins;
@@ -27,8 +29,10 @@ use crate::limits::Permit;
 use crate::metrics::TALLY;
 use crate::origin;
 use crate::payload::Payload;
+use crate::payload_store::PayloadStore;
 use crate::protocol::client_hello::{ClientHello, Detection, Detector, handshake_message};
-use crate::record::{CloseReason, Moment, Sensor, Session, flat};
+use crate::record::{CloseReason, Moment, Sensor, Session, Stored};
+use crate::respond::{Conversation, Responder};
 use crate::tls::{Facts, Failure, Handshake, Prefixed, Tls, TlsServer};
 use crate::writer::Log;
 
@@ -49,6 +53,10 @@ pub struct Engine {
     pub tls: Option<Arc<TlsServer>>,
     /// What the kernel side saw, where it is attached.
     pub origins: Option<Origins>,
+    /// What is said to clients, unless that is turned off.
+    pub responder: Option<Arc<Responder>>,
+    /// Where payloads have files of their own, if they have.
+    pub payloads: Option<PayloadStore>,
     /// Bounds in time.
     pub timeouts: Timeouts,
     /// Bytes kept of one connection.
@@ -83,6 +91,8 @@ impl Guard {
                 payload: Payload::new(engine.payload_limit, engine.payload_budget.clone()),
                 tls: Tls::NotTls,
                 bytes_out: 0,
+                stored: None,
+                talk: None,
                 close_reason: CloseReason::Aborted,
                 repeated: None,
             },
@@ -95,11 +105,20 @@ impl Guard {
         }
     }
 
-    /// Reads what is there already, without waiting; the reason when the connection has ended.
+    /// Reads and answers what is there already, without waiting; the reason when the connection has ended.
     ///
     /// Most short sessions are complete when they are accepted: they never meet the reactor.
     #[must_use]
-    pub fn read_now(&mut self, socket: &OwnedFd) -> Option<CloseReason> {
+    pub fn serve_now(&mut self, socket: &OwnedFd) -> Option<CloseReason> {
+        let reason = self.read_now(socket)?;
+        if reason == CloseReason::ClientClosed {
+            self.answer_now(socket);
+        }
+        Some(reason)
+    }
+
+    /// Reads what is there already, without waiting; the reason when the connection has ended.
+    fn read_now(&mut self, socket: &impl AsRawFd) -> Option<CloseReason> {
         while !self.session.payload.is_full() {
             match receive(socket, &mut self.session.payload) {
                 // A hello is answered, or refused, in one place only: the end of the stream can be read again there.
@@ -119,35 +138,31 @@ impl Guard {
         self.detector.advance(self.session.payload.kept())
     }
 
-    /// Reads until it is clear what the client speaks, and on to the end unless that is TLS.
-    fn poll_raw(
-        &mut self,
-        stream: &mut TcpStream,
-        watch: &mut Watch,
-        rest: &mut Option<Rest>,
-        context: &mut Context<'_>,
-    ) -> Poll<Raw> {
-        #[cfg(test)]
-        tests::panic_if_asked(&self.session.payload);
-        while self.session.payload.is_opening() {
-            let verdict = self.detect();
-            let payload = &mut self.session.payload;
-            if verdict.needs_more() && !payload.is_full() {
-                if let Err(end) = ready!(capture::poll_more(stream, payload, watch, Step::Opening, context)) {
-                    return Poll::Ready(Raw::Ended(end.reason));
-                }
-                continue;
-            }
-            if let (Detection::ClientHello { length }, true) = (verdict, self.engine.tls.is_some()) {
-                return Poll::Ready(Raw::Hello(Hello { raw: payload.take_envelope(), length }));
-            }
-            self.settle(verdict);
-            // A hello that nobody can answer.
-            if matches!(verdict, Detection::Sslv2 { .. } | Detection::Oversized { .. }) {
-                return Poll::Ready(Raw::Ended(CloseReason::TlsError));
-            }
+    /// Looks at what the client speaks, as far as it came; something only where that is a ClientHello.
+    fn open(&mut self) -> Option<Raw> {
+        let verdict = self.detect();
+        let payload = &mut self.session.payload;
+        if verdict.needs_more() && !payload.is_full() {
+            return None;
         }
-        capture::poll_to_end(stream, &mut self.session.payload, watch, rest, context).map(|end| Raw::Ended(end.reason))
+        if let (Detection::ClientHello { length }, true) = (verdict, self.engine.tls.is_some()) {
+            return Some(Raw::Hello(Hello { raw: payload.take_envelope(), length }));
+        }
+        self.settle(verdict);
+        if verdict.is_tls() {
+            // Whoever wants TLS and gets none is not spoken to in clear.
+            self.talk().mute();
+        }
+        // A hello that nobody can answer.
+        let is_refused = matches!(verdict, Detection::Sslv2 { .. } | Detection::Oversized { .. });
+        is_refused.then(|| Raw::Ended(CloseReason::TlsError.into()))
+    }
+
+    /// The talk with the client, begun where there was none.
+    fn talk(&mut self) -> &mut Conversation {
+        let session = &mut self.session;
+        let port = session.origin.destination.port();
+        session.talk.get_or_insert_with(|| Box::new(Conversation::new(port, *session.id.as_bytes())))
     }
 
     /// Ends the opening of a connection on which no handshake takes place: all of its bytes are payload, and what they
@@ -207,9 +222,10 @@ impl Guard {
             let verdict = self.detect();
             self.settle(verdict);
         }
+        self.store_payload();
         let session = &mut self.session;
-        session.close_reason = reason;
-        session.duration = session.accepted.steady.elapsed();
+        session.bytes_out = session.talk.as_ref().map_or(0, |talk| talk.bytes_out());
+        session.end(reason, Moment::now());
         if let (Some(origins), Some(cookie)) = (&self.engine.origins, self.cookie) {
             origin::retry(&mut session.origin, cookie, origins);
             // The kernel side drops the entry of a socket that is closed in order; of others only we know the end.
@@ -220,12 +236,22 @@ impl Guard {
         }
     }
 
+    /// Hands the payload over to the store, where there is one and the payload is long enough.
+    fn store_payload(&mut self) {
+        let kept = self.session.payload.kept();
+        let Some(store) = self.engine.payloads.as_ref().filter(|store| store.keeps(kept.len())) else { return };
+        let sha256 = Sha256::digest(kept).into();
+        if store.store(sha256, kept) {
+            self.session.stored = Some(Box::new(Stored { sha256, preview: store.preview(kept).len() }));
+        }
+    }
+
     fn with_line<T>(&mut self, write: impl FnOnce(&Log, &[u8]) -> T) -> T {
         LINE.with_borrow_mut(|line| {
             line.clear();
-            let protocol = flat::encode(&self.session, &self.engine.sensor, line);
+            let protocol = self.engine.sensor.write(&self.session, line);
             if !self.counted {
-                TALLY.session(&self.session, protocol, self.session.bytes_out);
+                TALLY.session(&self.session, protocol);
                 self.counted = true;
             }
             let written = write(&self.engine.log, line);
@@ -252,15 +278,19 @@ impl Drop for Guard {
 pub async fn run(mut guard: Box<Guard>, stream: OwnedFd, mut watch: Watch) {
     // Under load the client's bytes come while others are accepted; then the reactor is not needed.
     tokio::task::yield_now().await;
-    if let Some(reason) = guard.read_now(&stream) {
+    if let Some(reason) = guard.serve_now(&stream) {
         return guard.finish(reason).await;
     }
     // The reactor may take no more descriptors.
     let Ok(mut stream) = TcpStream::from_std(stream.into()) else { return guard.finish(CloseReason::Aborted).await };
     let mut rest = None;
-    match poll_fn(|context| guard.poll_raw(&mut stream, &mut watch, &mut rest, context)).await {
+    match poll_fn(|context| guard.poll_exchange(&mut stream, &mut watch, &mut rest, context)).await {
         // Record first: the client learns of the end, by the drop of the stream, when its bytes are safe.
-        Raw::Ended(reason) => guard.finish(reason).await,
+        Raw::Ended(end) => {
+            // The reactor may not have told us yet of what has arrived.
+            let _ = guard.read_now(&stream);
+            guard.finish(end.reason).await;
+        }
         Raw::Hello(hello) => Box::pin(decrypt(guard, hello, stream, watch)).await,
     }
 }
@@ -268,7 +298,7 @@ pub async fn run(mut guard: Box<Guard>, stream: OwnedFd, mut watch: Watch) {
 /// What reading without TLS came to.
 enum Raw {
     /// The end of the session.
-    Ended(CloseReason),
+    Ended(End),
     /// A whole ClientHello, and perhaps bytes behind it.
     Hello(Hello),
 }
@@ -308,7 +338,9 @@ async fn decrypt(mut guard: Box<Guard>, hello: Hello, stream: TcpStream, mut wat
             if !clear.is_empty() {
                 guard.session.payload.push(&clear);
                 watch.touch();
-                capture::to_end(&mut stream, &mut guard.session.payload, &mut watch).await;
+                guard.talk().mute();
+                let mut rest = None;
+                poll_fn(|context| guard.poll_exchange(&mut stream, &mut watch, &mut rest, context)).await;
             }
             return guard.fail(rejected.failure, reason).await;
         }
@@ -321,10 +353,24 @@ async fn decrypt(mut guard: Box<Guard>, hello: Hello, stream: TcpStream, mut wat
         }
     };
     watch.touch();
+    let agreed = accepted.session.protocol.as_deref();
+    let is_http = agreed.is_some_and(|name| name == "h2" || name.starts_with("http/"));
     if let Some(facts) = guard.session.tls.facts_mut() {
         facts.handshake = Handshake::Completed(accepted.session);
     }
-    let end = capture::to_end(&mut accepted.stream, &mut guard.session.payload, &mut watch).await;
+    if guard.engine.responder.is_some() {
+        let talk = guard.talk();
+        talk.start_over();
+        if is_http {
+            talk.wait_for_client();
+        }
+    }
+    let mut rest = None;
+    let stream = &mut accepted.stream;
+    let end = match poll_fn(|context| guard.poll_exchange(stream, &mut watch, &mut rest, context)).await {
+        Raw::Ended(end) => end,
+        Raw::Hello(_) => CloseReason::Aborted.into(),
+    };
     if let (Some(facts), CloseReason::TlsError, Some(error)) = (guard.session.tls.facts_mut(), end.reason, &end.error) {
         facts.broken = Some(Failure::of_stream(error));
     }
@@ -332,7 +378,7 @@ async fn decrypt(mut guard: Box<Guard>, hello: Hello, stream: TcpStream, mut wat
 }
 
 /// Receives from a socket that is not with the reactor yet.
-fn receive(socket: &OwnedFd, payload: &mut Payload) -> io::Result<usize> {
+fn receive(socket: &impl AsRawFd, payload: &mut Payload) -> io::Result<usize> {
     capture::with_scratch(|scratch| {
         let length = recv(socket.as_raw_fd(), scratch, MsgFlags::MSG_DONTWAIT)?;
         payload.push(&scratch[..length]);
@@ -361,8 +407,19 @@ mod tests {
         assert_ne!(payload.kept(), TRIGGER, "asked for by the test");
     }
 
+    /// How a session is made to end.
+    #[derive(Debug)]
+    enum Fate {
+        /// It panics by itself.
+        Panic,
+        /// Its task is cancelled.
+        Cancelled,
+        /// The agent stops, just after these bytes have arrived.
+        ShutDown(&'static [u8]),
+    }
+
     /// Runs one session whose client sends `bytes` and stays; gives back its record.
-    fn record_of(bytes: &[u8], aborts_at: Option<Duration>) -> Value {
+    fn record_of(bytes: &[u8], fate: Fate) -> Value {
         let directory = std::env::temp_dir().join(format!("spip-session-{}-{}", std::process::id(), bytes.len()));
         std::fs::create_dir(&directory).expect("a directory for the test");
         let file: PathBuf = directory.join("log");
@@ -371,10 +428,17 @@ mod tests {
         let (log, log_writer) = writer::open(&config.log).expect("the log opens");
         let log_thread = log_writer.spawn().expect("the writer starts");
         let engine = Arc::new(Engine {
-            sensor: Sensor { name: "test".to_owned(), community_id_seed: 0 },
+            sensor: Sensor {
+                name: "test".to_owned(),
+                community_id_seed: 0,
+                format: crate::record::Format::Flat,
+                max_line_bytes: 1 << 24,
+            },
             log,
             tls: None,
             origins: None,
+            responder: None,
+            payloads: None,
             timeouts: config.timeouts,
             payload_limit: 1024,
             payload_budget: Budget::new(1 << 20),
@@ -392,15 +456,23 @@ mod tests {
 
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
         runtime.block_on(async {
-            let watch = Watch::new(&Registry::default(), &engine.timeouts, accepted.steady);
+            let registry = Registry::default();
+            let watch = Watch::new(&registry, &engine.timeouts, accepted.steady);
             let task = tokio::spawn(run(Box::new(guard), socket, watch));
-            match aborts_at {
-                Some(after) => {
-                    tokio::time::sleep(after).await;
+            // Until it waits.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            match fate {
+                Fate::Panic => assert!(task.await.expect_err("the task panics").is_panic()),
+                Fate::Cancelled => {
                     task.abort();
                     assert!(task.await.expect_err("cut off").is_cancelled());
                 }
-                None => assert!(task.await.expect_err("the task panics").is_panic()),
+                Fate::ShutDown(last) => {
+                    // Neither lets the runtime look at its sockets in between.
+                    client.write_all(last).expect("sent");
+                    registry.shut_down();
+                    task.await.expect("the session ends in order");
+                }
             }
         });
         assert_eq!(limits.open(), 0, "the place is given back");
@@ -416,15 +488,22 @@ mod tests {
 
     #[test]
     fn a_session_that_panics_leaves_its_record() {
-        let record = record_of(TRIGGER, None);
+        let record = record_of(TRIGGER, Fate::Panic);
         assert_eq!(record["close_reason"], "aborted");
         assert_eq!(record["payload"], "test: panic");
     }
 
     #[test]
     fn a_session_that_is_cancelled_leaves_its_record() {
-        let record = record_of(b"half a request", Some(Duration::from_millis(50)));
+        let record = record_of(b"half a request", Fate::Cancelled);
         assert_eq!(record["close_reason"], "aborted");
         assert_eq!(record["payload"], "half a request");
+    }
+
+    #[test]
+    fn what_has_arrived_at_a_stop_is_in_the_record() {
+        let record = record_of(b"first,", Fate::ShutDown(b" last"));
+        assert_eq!(record["close_reason"], "shutdown");
+        assert_eq!(record["payload"], "first, last");
     }
 }

@@ -35,6 +35,7 @@ use std::time::{Duration, Instant};
 
 use crate::config;
 use crate::messages;
+use crate::record::{Format, Tail};
 use crate::vital;
 use queue::Shared;
 use sink::{Sink, Target};
@@ -109,6 +110,8 @@ pub struct Summary {
 #[derive(Clone, Debug)]
 pub struct Log {
     shared: Arc<Shared>,
+    /// How records end that come by this handle.
+    tail: Tail,
 }
 
 impl Log {
@@ -119,19 +122,19 @@ impl Log {
     ///
     /// Every session's future contains this one: it is handed on as it is, so that it is not wrapped in a second one.
     pub fn record<'a>(&'a self, open_line: &'a [u8]) -> impl Future<Output = ()> + Send + 'a {
-        self.shared.record(open_line)
+        self.shared.record(open_line, self.tail)
     }
 
     /// Hands over a record without ever waiting, for those who cannot: when the queue is full it goes into a reserve,
     /// and when that is full too it is abandoned and counted. Its `seq` is then missing in the file.
     pub fn record_now(&self, open_line: &[u8]) {
-        self.shared.record_now(open_line);
+        self.shared.record_now(open_line, self.tail);
     }
 
     /// Hands over a record if there is room, and says whether it did. What was refused is not counted.
     #[must_use]
     pub fn try_record(&self, open_line: &[u8]) -> bool {
-        self.shared.try_record(open_line)
+        self.shared.try_record(open_line, self.tail)
     }
 
     /// Hands over a system message, a JSON object without its closing brace; it gets no `seq`. Never waits: `false`
@@ -157,6 +160,12 @@ impl Log {
         }
         self.shared.change(config);
         Ok(())
+    }
+
+    /// A handle for records in another format: what ends a record depends on it.
+    #[must_use]
+    pub fn in_format(&self, format: Format) -> Self {
+        Self { shared: Arc::clone(&self.shared), tail: format.tail() }
     }
 
     /// What the log has done so far.
@@ -234,7 +243,7 @@ fn open_with(config: &config::Log, target: Target, pace: &Pace) -> Result<(Log, 
     let archive = rotation::Archive::new(config, &target);
     let sink = Sink::open(config, target, *pace, Arc::clone(&shared.counters))?;
     let run = run::Run::new(Arc::clone(&shared), sink, config.fsync, *pace);
-    Ok((Log { shared }, Writer { run, archive }))
+    Ok((Log { shared, tail: config.format.tail() }, Writer { run, archive }))
 }
 
 impl Writer {

@@ -71,31 +71,6 @@ impl Counters {
         }
     }
 
-    /// All of them by the names of their fields.
-    #[must_use]
-    pub fn named(&self) -> [(&'static str, u64); 18] {
-        [
-            ("syns", self.syns),
-            ("stored", self.stored),
-            ("retransmitted", self.retransmitted),
-            ("copies", self.copies),
-            ("ambiguous", self.ambiguous),
-            ("malformed", self.malformed),
-            ("failed", self.failed),
-            ("passive", self.passive),
-            ("joined", self.joined),
-            ("not_found", self.not_found),
-            ("doubtful", self.doubtful),
-            ("local", self.local),
-            ("inserted", self.inserted),
-            ("removed", self.removed),
-            ("closed", self.closed),
-            ("told", self.told),
-            ("untold", self.untold),
-            ("untold_steps", self.untold_steps),
-        ]
-    }
-
     /// Entries of SYNS that the kernel evicted for newer ones, given how many are in the map now.
     ///
     /// Exact while nothing moves; off by what happened between reading counters and counting entries otherwise.

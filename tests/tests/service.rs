@@ -613,3 +613,38 @@ fn a_prometheus_scrapes_the_agent() {
     assert!(answer.contains("\"protocol\":\"http\"") && answer.contains(",\"3\"]"), "{answer}");
     let _ = agent.stop();
 }
+
+#[test]
+fn format_and_persona_change_while_it_runs() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    let (log, persona) = (net.path().join("spip.json"), net.path().join("persona.toml"));
+    fs::write(&persona, "ssh = \"SSH-2.0-before\"\n").expect("own directory");
+    let agent = net
+        .agent()
+        .set("sandbox", "required")
+        .set("respond", "banners")
+        .set("banner_after_ms", 1)
+        .set("state_dir", net.path().join("state").to_str().expect("text"))
+        .set("persona", persona.to_str().expect("text"))
+        .log_to(&log)
+        .start();
+    let greeting = || {
+        let mut stream = net.connect(22);
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time");
+        let mut line = [0; 14];
+        stream.read_exact(&mut line).expect("a greeting");
+        String::from_utf8_lossy(&line).into_owned()
+    };
+    assert_eq!(greeting(), "SSH-2.0-before");
+    fs::write(&persona, "ssh = \"SSH-2.0-after0\"\n").expect("own directory");
+    change(&net, &[("log_format", "\"ecs\"")]);
+    agent.signal(Signal::SIGHUP);
+    eventually("the new face", || (greeting() == "SSH-2.0-after0").then_some(()));
+    net.client.deliver((SENSOR_V4, 80), b"last");
+    let _ = agent.kill();
+    let text = fs::read_to_string(&log).expect("the log");
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    assert!(lines.iter().any(|line| line["schema"] == "spip/1"), "{text}");
+    assert!(lines.iter().any(|line| line["ecs"]["version"].is_string()), "{text}");
+}

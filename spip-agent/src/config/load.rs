@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+use crate::record::Format;
+
 use super::error::{ConfigError, Problem};
 use super::reader::{DAY, Found, Reader, accepted_integer};
 use super::{
@@ -18,8 +20,12 @@ use super::{
 
 /// Largest configuration file; the full one of the documentation has a few kilobytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
+/// Smallest bound of a line: what is never left out of a record fits.
+const MIN_LINE_BYTES: u64 = 64 << 10;
+/// More than everything in a line beside the payload: all that is said in it is clipped.
+const FACTS_BYTES: usize = 4 << 20;
 /// Largest size in bytes that a key takes: 1 TiB.
-const MAX_BYTES: u64 = 1 << 40;
+pub(super) const MAX_BYTES: u64 = 1 << 40;
 /// Largest number of table or map entries: a map of that size takes gigabytes.
 const MAX_ENTRIES: u64 = 1 << 24;
 /// Oldest log file: ten years.
@@ -29,6 +35,8 @@ const MAX_AGE_SECONDS: u64 = 315_360_000;
 const RATE_PER_SECOND: f64 = 20_000.0;
 /// Connections of one source before the rate counts: a scan of all 65,535 ports in one breath, and some retries.
 const RATE_BURST: f64 = 70_000.0;
+/// Where the agent answers `spip-agent status`, in a directory that is gone after a reboot.
+const STATUS_SOCKET: &str = "/run/spip/status.sock";
 /// More than any machine accepts in a second; only keeps arithmetic finite.
 const MAX_RATE: f64 = 1e9;
 
@@ -95,14 +103,20 @@ impl<'i> Loading<'i> {
     fn config(&mut self) -> Option<Config> {
         let ip = self.ip();
         let port = self.port();
-        let config = Config {
+        let ebpf = self.ebpf();
+        let mode = ebpf.mode;
+        let mut config = Config {
             name: self.name(),
             listen: SocketAddr::new(ip.unwrap_or(IpAddr::from([0, 0, 0, 0])), port.unwrap_or_default()),
             log: self.log(),
             tls: self.tls(),
-            ebpf: self.ebpf(),
+            ebpf,
+            steering: self.steering(mode),
+            status_socket: self.status_socket(),
             timeouts: self.timeouts(),
             limits: self.limits(),
+            respond: self.respond(),
+            payload_store: self.payload_store(),
             scans: Scans {
                 enabled: self.read.boolean("scans", true),
                 timeout: self.read.seconds("scan_timeout_seconds", 5.0),
@@ -115,6 +129,10 @@ impl<'i> Loading<'i> {
             messages: self.messages(),
             metrics: self.metrics(),
         };
+        // Unless the operator asks for less, nothing is ever left out: a byte of payload costs at most six as text and
+        // two as digits.
+        let line = config.limits.payload_bytes.saturating_mul(8).saturating_add(FACTS_BYTES);
+        config.log.max_line_bytes = self.optional_size("max_line_bytes", (MIN_LINE_BYTES, MAX_BYTES)).unwrap_or(line);
         (ip.is_some() && port.is_some()).then_some(config)
     }
 
@@ -159,6 +177,12 @@ impl<'i> Loading<'i> {
         Log {
             // Where output goes is the business of whoever starts the program, as in a shell: the working directory.
             file: self.path("log_file"),
+            format: self.read.choice(
+                "log_format",
+                &[("flat", Format::Flat), ("ecs", Format::Ecs), ("eve", Format::Eve)],
+                Format::Flat,
+            ),
+            max_line_bytes: 0,
             fsync: self.read.choice(
                 "fsync",
                 &[("never", Fsync::Never), ("interval", Fsync::Interval), ("always", Fsync::Always)],
@@ -179,8 +203,8 @@ impl<'i> Loading<'i> {
 
     fn tls(&mut self) -> Tls {
         let enabled = self.read.choice("tls", &[("auto", true), ("off", false)], true);
-        let chain = self.readable("cert_path");
-        let key = self.readable("key_path");
+        let chain = self.readable("cert_path", "PEM");
+        let key = self.readable("key_path", "PEM");
         let certificate = match (chain, key) {
             (Some((chain, _)), Some((key, _))) => Some(CertificateFiles { chain, key }),
             (Some((_, found)), None) => {
@@ -214,6 +238,20 @@ impl<'i> Loading<'i> {
             syn_entries: entries(&mut self.read, "ebpf_syn_entries"),
             origin_entries: entries(&mut self.read, "ebpf_origin_entries"),
         }
+    }
+
+    fn status_socket(&mut self) -> Option<PathBuf> {
+        const ACCEPTED: &str = "must be an absolute path, beginning with /, or \"off\"";
+        let Some((text, found)) = self.read.string("status_socket", ACCEPTED) else {
+            return Some(PathBuf::from(STATUS_SOCKET));
+        };
+        if text == "off" {
+            return None;
+        }
+        if !text.starts_with('/') {
+            self.read.refuse(&found, ACCEPTED);
+        }
+        Some(PathBuf::from(text))
     }
 
     fn sandbox(&mut self) -> Sandbox {
@@ -320,7 +358,7 @@ impl<'i> Loading<'i> {
         self.warn(Some(&found), &text);
     }
 
-    fn size(&mut self, key: &'static str, bounds: (u64, u64), default: u64) -> usize {
+    pub(super) fn size(&mut self, key: &'static str, bounds: (u64, u64), default: u64) -> usize {
         usize::try_from(self.read.integer(key, bounds, default)).unwrap_or(usize::MAX)
     }
 
@@ -330,7 +368,7 @@ impl<'i> Loading<'i> {
         usize::try_from(number).ok()
     }
 
-    fn warn(&mut self, found: Option<&Found<'_>>, text: &str) {
+    pub(super) fn warn(&mut self, found: Option<&Found<'_>>, text: &str) {
         let file = self.path.display();
         self.warnings.push(match found {
             Some(found) => format!("{file}:{}: {text}", self.read.line(found.value.span().start)),

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::{Compress, Config, EbpfMode, Fsync, SandboxMode, SystemLog};
+use crate::record::Format;
+
+use super::{Compress, Config, EbpfMode, Fsync, PayloadStore, Prefix, SandboxMode, SteeringMode, SystemLog};
 
 impl Config {
     /// The configuration as TOML. What is derived at the start stands there as a comment.
@@ -35,9 +37,25 @@ struct Page(String);
 
 impl Page {
     fn config(&mut self, config: &Config) -> fmt::Result {
-        let Config { name, listen, log, tls, ebpf, timeouts, limits, scans, exclude_ports, community_id_seed, .. } =
-            config;
-        let Config { sandbox, messages, metrics, .. } = config;
+        let Config {
+            name,
+            listen,
+            log,
+            tls,
+            ebpf,
+            steering,
+            status_socket,
+            timeouts,
+            limits,
+            scans,
+            respond,
+            payload_store,
+            exclude_ports,
+            community_id_seed,
+            sandbox,
+            messages,
+            metrics,
+        } = config;
         self.key("name", text(name))?;
         self.key("ip", text(&listen.ip().to_string()))?;
         self.key("port", listen.port())?;
@@ -50,6 +68,15 @@ impl Page {
 
         self.heading("log")?;
         self.path("log_file", log.file.as_deref(), "standard output")?;
+        self.key(
+            "log_format",
+            text(match log.format {
+                Format::Flat => "flat",
+                Format::Ecs => "ecs",
+                Format::Eve => "eve",
+            }),
+        )?;
+        self.key("max_line_bytes", log.max_line_bytes)?;
         self.key(
             "fsync",
             text(match log.fsync {
@@ -99,6 +126,20 @@ impl Page {
         self.key("ebpf_syn_entries", ebpf.syn_entries)?;
         self.key("ebpf_origin_entries", ebpf.origin_entries)?;
 
+        self.heading("steering")?;
+        self.key(
+            "steering",
+            text(match steering.mode {
+                SteeringMode::Redirect => "redirect",
+                SteeringMode::SkLookup => "sk_lookup",
+            }),
+        )?;
+        self.key("steer_loopback", steering.loopback)?;
+        self.key("steer_prefixes", array(steering.prefixes.iter().map(Prefix::to_string)))?;
+        self.key("steer_interfaces", array(steering.interfaces.iter().cloned()))?;
+        self.key("pin_links", steering.pin_links)?;
+        self.key("status_socket", text(&status_socket.as_deref().unwrap_or(Path::new("off")).to_string_lossy()))?;
+
         self.heading("metrics")?;
         match metrics {
             Some(address) => self.key("metrics", text(&address.to_string()))?,
@@ -140,7 +181,22 @@ impl Page {
         self.key("rate_limit_per_second", float(limits.rate_per_second))?;
         self.key("rate_limit_burst", float(limits.rate_burst))?;
         self.key("max_sources", limits.sources)?;
-        self.key("rejected_interval_seconds", seconds(limits.rejected_interval))
+        self.key("rejected_interval_seconds", seconds(limits.rejected_interval))?;
+
+        self.heading("drawing out")?;
+        self.key("respond", text(if respond.enabled { "banners" } else { "off" }))?;
+        self.key("banner_after_ms", respond.banner_after.as_millis())?;
+        let ports = respond.ports.iter().map(|(port, dialogue)| format!("{port} = \"{}\"", dialogue.name()));
+        self.key("greetings", format!("{{ {} }}", ports.collect::<Vec<_>>().join(", ")))?;
+        self.path("persona", respond.persona.as_deref(), "drawn at the first start and kept in state_dir")?;
+        self.path("state_dir", Some(&respond.state_dir), "")?;
+
+        self.heading("payloads")?;
+        let PayloadStore { directory, min_bytes, max_bytes, preview_bytes } = payload_store;
+        self.path("payload_dir", directory.as_deref(), "payloads are in the records alone")?;
+        self.key("payload_store_min_bytes", min_bytes)?;
+        self.key("payload_store_max_bytes", max_bytes)?;
+        self.key("payload_preview_bytes", preview_bytes)
     }
 
     fn heading(&mut self, heading: &str) -> fmt::Result {
@@ -168,6 +224,10 @@ impl Page {
             None => self.absent(key, instead),
         }
     }
+}
+
+fn array(texts: impl Iterator<Item = String>) -> Value {
+    Value::Array(texts.map(Value::from).collect())
 }
 
 fn text(text: &str) -> Value {

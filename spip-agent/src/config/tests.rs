@@ -44,6 +44,8 @@ fn everything_but_the_address_has_a_default() {
             keep_files: 10,
             keep_bytes: 0,
             compress: Compress::None,
+            format: Format::Flat,
+            max_line_bytes: 8 * 65_536 + (4 << 20),
             queue_bytes: 8_388_608,
         },
         tls: Tls { enabled: true, certificate: None, ask_client_certificate: false },
@@ -54,6 +56,14 @@ fn everything_but_the_address_has_a_default() {
             syn_entries: 65_536,
             origin_entries: 65_536,
         },
+        steering: Steering {
+            mode: SteeringMode::Redirect,
+            loopback: false,
+            prefixes: Vec::new(),
+            interfaces: Vec::new(),
+            pin_links: false,
+        },
+        status_socket: Some(PathBuf::from("/run/spip/status.sock")),
         timeouts: Timeouts {
             first_byte: Duration::from_secs(10),
             idle: Duration::from_secs(30),
@@ -71,6 +81,14 @@ fn everything_but_the_address_has_a_default() {
             sources: 65_536,
             rejected_interval: Duration::from_secs(10),
         },
+        respond: Respond {
+            enabled: true,
+            banner_after: Duration::from_millis(1_500),
+            ports: config.respond.ports.clone(),
+            persona: None,
+            state_dir: PathBuf::from("/var/lib/spip"),
+        },
+        payload_store: PayloadStore { directory: None, min_bytes: 4_096, max_bytes: 1_073_741_824, preview_bytes: 256 },
         scans: Scans { enabled: true, timeout: Duration::from_secs(5), interval: Duration::from_secs(60) },
         exclude_ports: Vec::new(),
         community_id_seed: 0,
@@ -95,6 +113,7 @@ impl Files {
         std::fs::create_dir_all(&directory).expect("directory");
         std::fs::write(directory.join("cert.pem"), "certificate").expect("file");
         std::fs::write(directory.join("key.pem"), "key").expect("file");
+        std::fs::write(directory.join("persona.toml"), "").expect("file");
         Self(directory)
     }
 
@@ -125,6 +144,8 @@ log_rotate_seconds = 86400
 log_keep_files = 0
 log_keep_bytes = 5000000
 log_compress = "zstd"
+log_format = "ecs"
+max_line_bytes = 100000
 log_queue_bytes = 1048576
 log_level = "warn, scans=debug"
 system_log = "/var/log/spip-messages.json"
@@ -138,6 +159,12 @@ cgroup_path = "/sys/fs/cgroup/unified"
 bpf_pin_path = "/sys/fs/bpf/other"
 ebpf_syn_entries = 1024
 ebpf_origin_entries = 2048
+steering = "sk_lookup"
+steer_loopback = true
+steer_prefixes = ["198.51.100.0/24", "2001:db8::/32", "192.0.2.1"]
+steer_interfaces = ["eth0"]
+pin_links = true
+status_socket = "/run/other/status.sock"
 first_byte_timeout_seconds = 1.5
 read_timeout_seconds = 2
 write_timeout_seconds = 0.123456789
@@ -151,6 +178,15 @@ rate_limit_per_second = 12.5
 rate_limit_burst = 100
 max_sources = 100
 rejected_interval_seconds = 60
+respond = "off"
+banner_after_ms = 250
+greetings = { 8022 = "ssh", 23 = "off" }
+persona = "persona.toml"
+state_dir = "/var/lib/other"
+payload_dir = "/var/lib/payloads"
+payload_store_min_bytes = 1
+payload_store_max_bytes = 1000000
+payload_preview_bytes = 0
 scans = false
 scan_timeout_seconds = 3
 scan_interval_seconds = 1.5
@@ -171,6 +207,8 @@ fn every_key_is_read() {
             keep_files: 0,
             keep_bytes: 5_000_000,
             compress: Compress::Zstd,
+            format: Format::Ecs,
+            max_line_bytes: 100_000,
             queue_bytes: 1_048_576,
         },
         tls: Tls {
@@ -185,6 +223,16 @@ fn every_key_is_read() {
             syn_entries: 1024,
             origin_entries: 2048,
         },
+        steering: Steering {
+            mode: SteeringMode::SkLookup,
+            loopback: true,
+            prefixes: ["192.0.2.1/32", "198.51.100.0/24", "2001:db8::/32"]
+                .map(|text| Prefix::parse(text).expect("prefix"))
+                .into(),
+            interfaces: vec!["eth0".to_owned()],
+            pin_links: true,
+        },
+        status_socket: Some(PathBuf::from("/run/other/status.sock")),
         timeouts: Timeouts {
             first_byte: Duration::from_millis(1500),
             idle: Duration::from_secs(2),
@@ -201,6 +249,19 @@ fn every_key_is_read() {
             rate_burst: 100.0,
             sources: 100,
             rejected_interval: Duration::from_secs(60),
+        },
+        respond: Respond {
+            enabled: false,
+            banner_after: Duration::from_millis(250),
+            ports: config.respond.ports.clone(),
+            persona: Some(files.0.join("persona.toml")),
+            state_dir: PathBuf::from("/var/lib/other"),
+        },
+        payload_store: PayloadStore {
+            directory: Some(PathBuf::from("/var/lib/payloads")),
+            min_bytes: 1,
+            max_bytes: 1_000_000,
+            preview_bytes: 0,
         },
         scans: Scans { enabled: false, timeout: Duration::from_secs(3), interval: Duration::from_millis(1_500) },
         messages: Messages {
@@ -223,6 +284,25 @@ fn the_effective_configuration_loads_to_the_same() {
         let again = Config::from_str(&config.to_toml(), Path::new("/elsewhere/spip.toml")).expect("valid");
         assert_eq!(again.config, config);
         assert_eq!(again.warnings, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn greetings_change_the_table_and_nothing_else_in_it() {
+    let default = loaded(LEAST).respond.ports;
+    let changed = loaded(&format!("{LEAST}greetings = {{ 8022 = \"ssh\", 23 = \"off\" }}\n")).respond.ports;
+    assert_eq!((default.get(&23), default.get(&8022)), (Some(&Dialogue::Telnet), None));
+    assert_eq!((changed.get(&23), changed.get(&8022)), (Some(&Dialogue::Off), Some(&Dialogue::Ssh)));
+    assert_eq!(changed.len(), default.len() + 1);
+}
+
+#[test]
+fn every_port_with_a_greeting_stands_in_the_documentation() {
+    let page = include_str!("../../../docs/respond.md");
+    for (port, dialogue) in loaded(LEAST).respond.ports {
+        let line = page.lines().find(|line| line.starts_with(&format!("| `{}` |", dialogue.name())));
+        let ports = line.and_then(|line| line.split('|').nth(2)).unwrap_or_default();
+        assert!(ports.split(',').any(|text| text.trim() == port.to_string()), "{port} of {}", dialogue.name());
     }
 }
 
@@ -250,6 +330,7 @@ fn the_documentation_states_every_key_and_its_default() {
             let default = match key {
                 "name" => "host name".to_owned(),
                 "ip" | "port" => "required".to_owned(),
+                "greetings" => "[the table](respond.md#ports)".to_owned(),
                 _ => format!("`{default}`"),
             };
             assert!(page.contains(&format!("| `{key}` | {default} |")), "{key}, default {default}");
@@ -328,6 +409,12 @@ fn a_key_below_loom_is_named_in_its_warning() {
 #[test]
 fn a_rate_of_zero_turns_the_limit_off() {
     assert!(loaded(&format!("{LEAST}rate_limit_per_second = 0\n")).limits.rate_per_second == 0.0);
+}
+
+#[test]
+fn keys_of_steering_without_it_are_named_in_a_warning() {
+    let Loaded { warnings, .. } = load(&format!("{LEAST}steer_loopback = true\npin_links = false\n")).expect("valid");
+    assert_eq!(warnings, [format!("{FILE}: steer_loopback is not used, because steering = \"redirect\"")]);
 }
 
 #[test]

@@ -54,7 +54,7 @@ pub struct Named {
 
 impl Tallies {
     /// Counts a session that is recorded now; `protocol` where the client sent something.
-    pub fn session(&self, session: &Session, protocol: Option<&'static str>, sent: u64) {
+    pub fn session(&self, session: &Session, protocol: Option<&'static str>) {
         let tally = self.own();
         tally.close_reasons.add(session.close_reason.name());
         tally.protocols.add(protocol.unwrap_or("none"));
@@ -66,8 +66,8 @@ impl Tallies {
             Some(Handshake::Failed(failure)) => failure.kind(),
         });
         tally.received.fetch_add(session.payload.received(), Relaxed);
-        if sent > 0 {
-            tally.sent.fetch_add(sent, Relaxed);
+        if session.bytes_out > 0 {
+            tally.sent.fetch_add(session.bytes_out, Relaxed);
         }
         if session.payload.truncated() {
             tally.truncated.fetch_add(1, Relaxed);

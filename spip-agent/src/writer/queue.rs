@@ -19,14 +19,12 @@ use tokio::sync::{Notify, Semaphore, TryAcquireError};
 
 use super::Stats;
 use crate::config;
+use crate::record::Tail;
 pub(super) use drain::Pause;
 
 /// A batch of this size is written without waiting for more, in bytes: large enough that the system call is nothing
 /// beside the copy, small enough to stay in the cache.
 const LARGE_BATCH_BYTES: usize = 256 * 1024;
-
-/// Room for what the log adds to a record: `,"seq":`, twenty digits, brace and line feed.
-const TAIL_BYTES: usize = 32;
 
 /// The reserve of those who cannot wait is at least this large, in bytes.
 const MINIMUM_RESERVE_BYTES: usize = 1024 * 1024;
@@ -145,7 +143,7 @@ impl Shared {
         }
     }
 
-    pub(super) async fn record(&self, open_line: &[u8]) {
+    pub(super) async fn record(&self, open_line: &[u8], tail: Tail) {
         let charge = self.charge(open_line);
         let permit = match self.room.try_acquire_many(charge) {
             Err(TryAcquireError::NoPermits) => self.room.acquire_many(charge).await.ok(),
@@ -154,31 +152,31 @@ impl Shared {
         match permit {
             Some(permit) => {
                 permit.forget();
-                self.append_record(open_line, charge as usize, 0);
+                self.append_record(open_line, tail, charge as usize, 0);
             }
             None => self.abandon_one(),
         }
     }
 
-    pub(super) fn try_record(&self, open_line: &[u8]) -> bool {
+    pub(super) fn try_record(&self, open_line: &[u8], tail: Tail) -> bool {
         let charge = self.charge(open_line);
         let Ok(permit) = self.room.try_acquire_many(charge) else {
             return false;
         };
         permit.forget();
-        self.append_record(open_line, charge as usize, 0)
+        self.append_record(open_line, tail, charge as usize, 0)
     }
 
-    pub(super) fn record_now(&self, open_line: &[u8]) {
+    pub(super) fn record_now(&self, open_line: &[u8], tail: Tail) {
         let charge = self.charge(open_line);
         match self.room.try_acquire_many(charge) {
             Ok(permit) => {
                 permit.forget();
-                self.append_record(open_line, charge as usize, 0);
+                self.append_record(open_line, tail, charge as usize, 0);
             }
             Err(TryAcquireError::Closed) => self.abandon_one(),
             Err(TryAcquireError::NoPermits) => {
-                self.append_record(open_line, 0, charge as usize);
+                self.append_record(open_line, tail, 0, charge as usize);
             }
         }
     }
@@ -252,15 +250,15 @@ impl Shared {
 
     /// What a line costs of the room. A line that is larger than the whole queue takes all of it.
     fn charge(&self, open_line: &[u8]) -> u32 {
-        u32::try_from(open_line.len() + TAIL_BYTES).unwrap_or(u32::MAX).min(self.capacity)
+        u32::try_from(open_line.len() + Tail::BYTES).unwrap_or(u32::MAX).min(self.capacity)
     }
 
-    fn append_record(&self, open_line: &[u8], charged: usize, reserved: usize) -> bool {
+    fn append_record(&self, open_line: &[u8], tail: Tail, charged: usize, reserved: usize) -> bool {
         let mut queue = self.lock();
         // Also of a record that has no place any more: the gap tells the reader that one is missing.
         queue.seq += 1;
-        let mut tail = [0; TAIL_BYTES];
-        let tail = sequence_tail(&mut tail, queue.seq);
+        let mut space = [0; Tail::BYTES];
+        let tail = tail.write(&mut space, queue.seq);
         let taken = self.append(queue, open_line, tail, charged, reserved);
         if !taken {
             self.abandon_one();
@@ -317,36 +315,20 @@ impl Shared {
     }
 }
 
-/// Writes `,"seq":N}` and a line feed to the end of `space`.
-fn sequence_tail(space: &mut [u8; TAIL_BYTES], seq: u64) -> &[u8] {
-    const START: &[u8] = b",\"seq\":";
-    const END: &[u8] = b"}\n";
-    let mut at = TAIL_BYTES - END.len();
-    space[at..].copy_from_slice(END);
-    let mut rest = seq;
-    loop {
-        at -= 1;
-        space[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    at -= START.len();
-    space[at..at + START.len()].copy_from_slice(START);
-    &space[at..]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Format;
 
     #[test]
     fn the_tail_holds_any_number() {
-        for seq in [0, 1, 9, 10, 12_345, u64::MAX] {
-            let mut space = [0; TAIL_BYTES];
-            let expected = format!(",\"seq\":{seq}}}\n");
-            assert_eq!(sequence_tail(&mut space, seq), expected.as_bytes());
+        for format in [Format::Flat, Format::Ecs, Format::Eve] {
+            let Tail { key, end } = format.tail();
+            for seq in [0, 1, 9, 10, 12_345, u64::MAX] {
+                let mut space = [0; Tail::BYTES];
+                let expected = format!(",\"{key}\":{seq}{end}\n");
+                assert_eq!(format.tail().write(&mut space, seq), expected.as_bytes());
+            }
         }
     }
 }

@@ -6,19 +6,26 @@ mod floor;
 mod idle;
 mod load;
 mod process;
+mod records;
 mod sessions;
 mod tls;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: bench sessions [--sessions N] [--rounds N] | idle [--connections N] | \
-    tls [--handshakes N] [--rounds N] [--idle N] | floor PORT LOG | tls-floor PORT CHAIN KEY";
+const USAGE: &str = "usage: bench sessions [--steering sk_lookup [--warm N]] [--sessions N] [--rounds N] | \
+     idle [--connections N] | records [--rounds N] | tls [--handshakes N] [--rounds N] [--idle N] | \
+     floor PORT LOG | tls-floor PORT CHAIN KEY";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["sessions", options @ ..] => {
+        ["sessions", "--steering", "sk_lookup", options @ ..] => sessions::compare_steering(
+            option(options, "--sessions").unwrap_or(60_000),
+            option(options, "--warm").unwrap_or(100_000),
+            option(options, "--rounds").unwrap_or(3),
+        ),
+        ["sessions", options @ ..] if !options.contains(&"--steering") => {
             sessions::run(option(options, "--sessions").unwrap_or(60_000), option(options, "--rounds").unwrap_or(3))
         }
         ["idle", options @ ..] => idle::run(option(options, "--connections").unwrap_or(18_000)),
@@ -30,6 +37,7 @@ fn main() -> ExitCode {
         ["tls-floor", port, chain, key] => {
             tls::floor(port.parse().expect("a port"), chain.as_ref(), key.as_ref());
         }
+        ["records", options @ ..] => records::run(option(options, "--rounds").unwrap_or(15)),
         ["floor", port, log] => floor::run(port.parse().expect("a port"), log.as_ref()),
         _ => {
             eprintln!("{USAGE}");
