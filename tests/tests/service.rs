@@ -65,7 +65,11 @@ impl Manager {
 /// The configuration file of the only agent of a test.
 fn config_file(net: &Net) -> PathBuf {
     let files = fs::read_dir(net.path()).expect("own directory").flatten().map(|entry| entry.path());
-    let mut files: Vec<_> = files.filter(|path| path.extension().is_some_and(|end| end == "toml")).collect();
+    let is_config = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("agent-") && name.ends_with(".toml")
+    };
+    let mut files: Vec<_> = files.filter(is_config).collect();
     assert_eq!(files.len(), 1, "{files:?}");
     files.remove(0)
 }
@@ -180,7 +184,8 @@ fn a_reload_changes_what_comes_next_and_leaves_what_is_open() {
     agent.wait_all_read();
 
     change(&net, &[("name", "\"after\""), ("payload_limit_bytes", "4"), ("read_timeout_seconds", "0.2")]);
-    reload(&agent, "name, payload_limit_bytes, read_timeout_seconds");
+    // The longest line follows the payload limit.
+    reload(&agent, "max_line_bytes, name, payload_limit_bytes, read_timeout_seconds");
 
     net.client.deliver((SENSOR_V4, 81), b"cut off");
     agent.expect_one(json!({"name": "after", "destination_port": 81, "payload": "cut ", "bytes_in": 7}));
