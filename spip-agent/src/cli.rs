@@ -14,7 +14,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use log::LevelFilter;
 
 use crate::config::{Config, Loaded};
-use crate::rules;
+use crate::{doctor, rules};
 
 /// Status of the process for a mistake on the command line or in the configuration.
 pub const USAGE: u8 = 2;
@@ -43,6 +43,13 @@ pub enum Command {
         /// How.
         options: rules::Options,
     },
+    /// Examine the machine, the configuration and the agent, and exit.
+    Doctor {
+        /// The configuration file; without it only the machine.
+        config: Option<PathBuf>,
+        /// What to examine and how to say it.
+        options: doctor::Options,
+    },
 }
 
 /// Records every TCP connection that reaches this machine, on any port, as one line of JSON.
@@ -52,7 +59,8 @@ pub enum Command {
     bin_name = "spip-agent",
     version,
     override_usage = "spip-agent --config FILE [--check] [--ebpf-log LEVEL]\n       \
-                      spip-agent rules show|install|remove --config FILE",
+                      spip-agent rules show|install|remove --config FILE\n       \
+                      spip-agent doctor [--config FILE] [--json] [--probe]",
     disable_help_subcommand = true
 )]
 #[command(after_help = "\
@@ -60,6 +68,7 @@ Examples:
   spip-agent --config spip.toml                 run; Ctrl-C or SIGTERM stops it, and every open session is recorded
   spip-agent --config spip.toml --check         is the file right, and what holds where it says nothing?
   spip-agent rules show --config spip.toml      firewall rules that lead every port to the agent
+  spip-agent doctor --config spip.toml --probe  is this machine ready, and does the sensor work?
 
 -config FILE and -config=FILE mean the same as --config FILE.
 Status: 0 done, 1 failed, 2 wrong usage or configuration.")]
@@ -88,6 +97,12 @@ enum Sub {
     /// the agent's own port, exclude_ports, the port of sshd and every port on which something listens now.
     #[command(subcommand)]
     Rules(RulesSub),
+    /// Is this machine ready for the sensor, and does the sensor work?
+    ///
+    /// Looks at kernel, privileges, limits, rules, listener, clock and disk, and says for each thing that is amiss what it
+    /// means and what mends it. Changes nothing. Without --config, /etc/spip/spip.toml is examined where it is there.
+    /// Status: 0 all is well, 1 warnings, 2 failures.
+    Doctor(doctor::Options),
 }
 
 #[derive(Debug, Subcommand)]
@@ -165,6 +180,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
             }
             Command::Rules { action, config, options }
         }
+        Some(Sub::Doctor(options)) => Command::Doctor { config, options },
     })
 }
 
@@ -228,6 +244,16 @@ pub fn rules(action: rules::Action, path: Option<&Path>, options: rules::Options
             complain(&error.to_string());
             ExitCode::from(error.exit_status())
         }
+    }
+}
+
+/// `doctor`: the report is on standard output, its verdict in the status.
+#[must_use]
+pub fn doctor(path: Option<&Path>, options: doctor::Options) -> ExitCode {
+    let report = doctor::examine(path, options);
+    match io::stdout().write_all(report.to_text(options.json).as_bytes()) {
+        Ok(()) => ExitCode::from(report.exit_status()),
+        Err(_) => ExitCode::FAILURE,
     }
 }
 

@@ -12,6 +12,7 @@
 
 mod cgroup;
 mod events;
+mod features;
 mod kernel_log;
 mod loader;
 mod namespace;
@@ -30,6 +31,7 @@ use aya::maps::{MapData, MapError, PerCpuArray};
 use spip_common::Counters;
 
 pub use events::{Event, Events, Lost};
+pub use features::{Feature, Verdict, features, trial};
 use kernel_log::{Forwarder, KernelLog};
 pub use origins::{Origin, Origins};
 use packet_socket::PacketSocket;
@@ -48,6 +50,14 @@ pub struct Request<'a> {
     pub scans: bool,
     /// What the programs say of themselves; nothing by default.
     pub log_level: Option<log::Level>,
+}
+
+impl<'a> Request<'a> {
+    /// For a trial, of which nothing stays.
+    fn trial(config: &'a crate::config::Ebpf) -> Self {
+        let listener = SocketAddr::from(([0, 0, 0, 0], 1));
+        Self { config, listener, sockets: &[], scans: true, log_level: None }
+    }
 }
 
 /// Why the kernel side cannot be used. Each says what is missing, and what it takes.
@@ -126,6 +136,15 @@ pub struct Attached {
     _socket: Option<PacketSocket>,
     /// Holds the directory of pins.
     _pins: Option<Pins>,
+}
+
+/// The cgroup v2 directory that the programs would be attached to.
+///
+/// # Errors
+///
+/// In words for the operator: why there is none.
+pub fn cgroup_directory(configured: Option<&std::path::Path>) -> Result<PathBuf, String> {
+    cgroup::find(configured).map_err(|error| loader::chain(&error))
 }
 
 /// Loads and attaches the kernel side.

@@ -35,4 +35,5 @@ pub mod messages;
 pub mod record;
 pub mod writer;
 
+pub mod doctor;
 pub mod rules;

@@ -17,6 +17,7 @@ fn main() -> ExitCode {
     match command {
         Command::Check { config } => cli::check(&config),
         Command::Rules { action, config, options } => cli::rules(action, config.as_deref(), options),
+        Command::Doctor { config, options } => cli::doctor(config.as_deref(), options),
         Command::Run { config, ebpf_log } => {
             let loaded = match cli::load(&config) {
                 Ok(loaded) => loaded,

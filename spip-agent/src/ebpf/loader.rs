@@ -209,6 +209,17 @@ fn load(
     }
 }
 
+/// Loads the object as for a start, unpinned: `trial` has its programs looked at.
+pub(super) fn load_for_trial(request: &Request<'_>) -> Result<Ebpf, Error> {
+    if OBJECT.is_empty() {
+        return Err(Error::NotBuilt);
+    }
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+    let namespace = namespace::cookie();
+    let constants = Constants { port: 1, namespace, observer: 1, scans: 1, log_level: 0 };
+    load_with(request, &constants, None).map_err(|error| Error::Load(reason(&error, "CAP_BPF")))
+}
+
 fn load_with(request: &Request<'_>, constants: &Constants, pins: Option<&Pins>) -> Result<Ebpf, aya::EbpfError> {
     let mut loader = EbpfLoader::new();
     // A ring buffer that nobody uses still has one page.
@@ -299,7 +310,7 @@ fn take_maps(ebpf: &mut Ebpf) -> Result<(Origins, PerCpuArray<MapData, Counters>
 
 /// What an error comes to: the privilege that is missing where the kernel refused for want of one, the last words of
 /// the verifier where it refused a program, or the whole chain of causes.
-fn reason(error: &(dyn StdError + 'static), privilege: &str) -> String {
+pub(super) fn reason(error: &(dyn StdError + 'static), privilege: &str) -> String {
     let mut cause = Some(error);
     while let Some(current) = cause {
         if let Some(ProgramError::LoadError { io_error, verifier_log }) = current.downcast_ref::<ProgramError>() {
@@ -345,7 +356,7 @@ fn is_refusal(error: &io::Error) -> bool {
 }
 
 /// An error and its causes in one line.
-fn chain(error: &(dyn StdError + 'static)) -> String {
+pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(current) = cause {

@@ -18,27 +18,27 @@ const LISTEN: &str = "0A";
 
 /// A port on which something listens.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Listener {
-    pub(super) port: u16,
-    pub(super) ip: IpAddr,
+pub(crate) struct Listener {
+    pub(crate) port: u16,
+    pub(crate) ip: IpAddr,
     /// Name of a process that holds it, made harmless; none when it is out of our sight.
-    pub(super) owner: Option<String>,
+    pub(crate) owner: Option<String>,
 }
 
 /// The sockets of the network namespace, as far as they matter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Sockets {
+pub(crate) struct Sockets {
     /// Sorted, one for each port and address.
-    pub(super) listeners: Vec<Listener>,
+    pub(crate) listeners: Vec<Listener>,
     /// Local ports of the connections that some `sshd` holds open.
-    pub(super) ssh_sessions: Vec<u16>,
+    pub(crate) ssh_sessions: Vec<u16>,
     /// Whether the processes of other users could be looked at.
-    pub(super) complete: bool,
+    pub(crate) complete: bool,
 }
 
 impl Sockets {
     /// Reads them from a mounted procfs.
-    pub(super) fn read(proc: &Path) -> Result<Self, Error> {
+    pub(crate) fn read(proc: &Path) -> Result<Self, Error> {
         let mut table = Table::default();
         for name in ["net/tcp", "net/tcp6"] {
             let path = proc.join(name);
@@ -129,7 +129,7 @@ impl Table {
 }
 
 /// Whether a process of this name serves SSH: OpenSSH in all its parts, or Dropbear.
-pub(super) fn is_ssh(name: &str) -> bool {
+pub(crate) fn is_ssh(name: &str) -> bool {
     name.starts_with("sshd") || name == "dropbear"
 }
 
