@@ -66,6 +66,10 @@ fn by_rules(config: &Config) -> Vec<Finding> {
                 "there, but rules install would make others now: services came or went, or the configuration changed",
                 install,
             ),
+            Standing::TakesServices => topic.warning(
+                "there, and ports on which services listen now lead to the agent: nobody outside reaches those services",
+                install,
+            ),
             Standing::LeftOver => {
                 topic.warning("there, though the agent does not listen on this family", "spip-agent rules remove")
             }

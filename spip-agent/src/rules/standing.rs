@@ -13,6 +13,9 @@ use crate::config::Config;
 pub enum Standing {
     /// As `rules install` would make them now.
     InPlace,
+    /// Ours, and as `rules install --include-listening` would make them: ports of services lead to the agent, because that
+    /// was wanted, or because the services came later.
+    TakesServices,
     /// Ours, but `rules install` would make others now: services have come or gone since, or the configuration changed.
     Outdated,
     /// None of ours.
@@ -64,6 +67,7 @@ pub fn any_installed() -> bool {
     [Family::V4, Family::V6].iter().any(|family| iptables.saved(*family).is_ok_and(|saved| !saved.chains.is_empty()))
 }
 
+/// `variants` are the rules as install makes them, and with `--include-listening`.
 fn judge<'a>(mut variants: impl Iterator<Item = &'a [plan::Chain]> + Clone, saved: &Saved) -> Standing {
     let is_wanted = variants.clone().any(|chains| !chains.is_empty());
     let is_there = !saved.chains.is_empty();
@@ -71,7 +75,10 @@ fn judge<'a>(mut variants: impl Iterator<Item = &'a [plan::Chain]> + Clone, save
         (false, false) => Standing::Unwanted,
         (false, true) => Standing::LeftOver,
         (true, false) => Standing::Absent,
-        (true, true) if variants.any(|chains| plan::is_in_place(chains, saved)) => Standing::InPlace,
-        (true, true) => Standing::Outdated,
+        (true, true) => match variants.position(|chains| plan::is_in_place(chains, saved)) {
+            Some(0) => Standing::InPlace,
+            Some(_) => Standing::TakesServices,
+            None => Standing::Outdated,
+        },
     }
 }
