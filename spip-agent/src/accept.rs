@@ -187,7 +187,7 @@ pub async fn record_rejections(door: &Door) {
     let mut line = Vec::new();
     for session in door.rejections.drain() {
         line.clear();
-        crate::record::flat::encode(&session, &door.engine.sensor, &mut line);
+        door.engine.sensor.write(&session, &mut line);
         door.engine.log.record(&line).await;
     }
 }

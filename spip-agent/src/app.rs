@@ -52,7 +52,7 @@ pub struct Options {
 /// Something that was asked for cannot be had, or the agent lost what it needs to go on.
 pub fn run(config: &Config, warnings: &[String], options: Options) -> Result<()> {
     let (log, writer) = writer::open(&config.log)?;
-    messages::init(log.clone(), log::LevelFilter::Info);
+    messages::init(log.clone(), &config.log, log::LevelFilter::Info);
     for warning in warnings {
         log::warn!(target: "config", "{warning}");
     }
@@ -273,7 +273,12 @@ fn door(
     workers: usize,
 ) -> Door {
     let engine = Engine {
-        sensor: Sensor { name: config.name.clone(), community_id_seed: config.community_id_seed },
+        sensor: Sensor {
+            name: config.name.clone(),
+            community_id_seed: config.community_id_seed,
+            format: config.log.format,
+            max_line_bytes: config.log.max_line_bytes,
+        },
         log,
         tls,
         origins: attached.map(Attached::origins),

@@ -14,7 +14,8 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use log::LevelFilter;
 
 use crate::config::{Config, Loaded};
-use crate::{doctor, rules};
+use crate::convert;
+use crate::{doctor, init, rules};
 
 /// Status of the process for a mistake on the command line or in the configuration.
 pub const USAGE: u8 = 2;
@@ -34,6 +35,8 @@ pub enum Command {
         /// The configuration file.
         config: PathBuf,
     },
+    /// Write a log in another format and exit.
+    Convert(convert::Request),
     /// Show, install or remove firewall rules and exit.
     Rules {
         /// Which of it.
@@ -42,6 +45,13 @@ pub enum Command {
         config: Option<PathBuf>,
         /// How.
         options: rules::Options,
+    },
+    /// Write a configuration and exit.
+    Init {
+        /// The file to write, where it was named as the configuration.
+        config: Option<PathBuf>,
+        /// What is to stand in it.
+        options: init::Options,
     },
     /// Examine the machine, the configuration and the agent, and exit.
     Doctor {
@@ -60,11 +70,14 @@ pub enum Command {
     version,
     override_usage = "spip-agent --config FILE [--check] [--ebpf-log LEVEL]\n       \
                       spip-agent rules show|install|remove --config FILE\n       \
-                      spip-agent doctor [--config FILE] [--json] [--probe]",
+                      spip-agent init [OPTIONS]\n       \
+                      spip-agent doctor [--config FILE] [--json] [--probe]\n       \
+                      spip-agent convert --to FORMAT [FILES]",
     disable_help_subcommand = true
 )]
 #[command(after_help = "\
 Examples:
+  spip-agent init                               a configuration for this machine, and what to do next
   spip-agent --config spip.toml                 run; Ctrl-C or SIGTERM stops it, and every open session is recorded
   spip-agent --config spip.toml --check         is the file right, and what holds where it says nothing?
   spip-agent rules show --config spip.toml      firewall rules that lead every port to the agent
@@ -91,12 +104,43 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Sub {
+    /// Write a log in another format.
+    ///
+    /// Reads FILES one after the other, or standard input; names that end in .gz or .zst are decompressed. A line that
+    /// is no record is named on standard error and left out; the status is then 1. System messages are left out.
+    Convert {
+        /// The format of FILES.
+        #[arg(long, value_parser = ["flat"], default_value = "flat")]
+        from: String,
+
+        /// The format to write: Elastic Common Schema, Suricata's EVE, or Zeek's conn.log as JSON.
+        #[arg(long, value_name = "FORMAT", value_enum)]
+        to: convert::Target,
+
+        /// Where to write, instead of standard output; compressed where it ends in .gz or .zst. Must not exist.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+
+        /// Longest line that is read, in bytes; longer ones are left out as if they were no record.
+        #[arg(long, value_name = "BYTES", default_value_t = convert::MAX_LINE_BYTES)]
+        max_line_bytes: usize,
+
+        /// Logs in the flat format.
+        files: Vec<PathBuf>,
+    },
+
     /// Firewall rules that lead every port to the agent.
     ///
     /// They live in chains of their own, SPIP and SPIP_LOCAL in the table nat; nothing else is touched. Left alone are
     /// the agent's own port, exclude_ports, the port of sshd and every port on which something listens now.
     #[command(subcommand)]
     Rules(RulesSub),
+    /// Write a commented configuration that fits this machine; change nothing else.
+    ///
+    /// Finds the ports of sshd and of this session, a free port for the agent, and what the kernel can do; asks where there
+    /// is a terminal, and takes what it found where there is none. Then shows the commands that start the sensor, and the
+    /// way back. A file that exists stays as it is unless --force is given.
+    Init(init::Options),
     /// Is this machine ready for the sensor, and does the sensor work?
     ///
     /// Looks at kernel, privileges, limits, rules, listener, clock and disk, and says for each thing that is amiss what it
@@ -167,6 +211,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
     Ok(match subcommand {
         None if check => Command::Check { config: config.ok_or_else(required)? },
         None => Command::Run { config: config.ok_or_else(required)?, ebpf_log },
+        Some(Sub::Convert { from: _, to, output, max_line_bytes, files }) => {
+            Command::Convert(convert::Request { to, output, max_line_bytes, files })
+        }
         Some(Sub::Rules(sub)) => {
             let (action, options) = match sub {
                 RulesSub::Show(steered) => (rules::Action::Show, steered.options(false)),
@@ -180,6 +227,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
             }
             Command::Rules { action, config, options }
         }
+        Some(Sub::Init(options)) => Command::Init { config, options },
         Some(Sub::Doctor(options)) => Command::Doctor { config, options },
     })
 }
@@ -247,13 +295,16 @@ pub fn rules(action: rules::Action, path: Option<&Path>, options: rules::Options
     }
 }
 
-/// `doctor`: the report is on standard output, its verdict in the status.
+/// `convert`: records go to standard output or a file, everything else to standard error.
 #[must_use]
-pub fn doctor(path: Option<&Path>, options: doctor::Options) -> ExitCode {
-    let report = doctor::examine(path, options);
-    match io::stdout().write_all(report.to_text(options.json).as_bytes()) {
-        Ok(()) => ExitCode::from(report.exit_status()),
-        Err(_) => ExitCode::FAILURE,
+pub fn convert(request: &convert::Request) -> ExitCode {
+    match convert::run(request) {
+        Ok(outcome) if outcome.is_complete() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -370,6 +421,21 @@ mod tests {
         for line in ["x --check rules show -config f", "x --ebpf-log info rules show -config f"] {
             assert_eq!(refused(line).0, ErrorKind::ArgumentConflict);
         }
+    }
+
+    #[test]
+    fn a_log_is_converted_without_a_configuration() {
+        let request = convert::Request {
+            to: convert::Target::Zeek,
+            output: Some("o.gz".into()),
+            max_line_bytes: convert::MAX_LINE_BYTES,
+            files: vec!["a".into(), "b.zst".into()],
+        };
+        let line = "x convert --from flat --to zeek -o o.gz a b.zst";
+        assert_eq!(parsed(line).expect("valid"), Command::Convert(request));
+        assert_eq!(refused("x convert --to csv").0, ErrorKind::InvalidValue);
+        assert_eq!(refused("x convert --from ecs --to eve").0, ErrorKind::InvalidValue);
+        assert_eq!(refused("x convert a").0, ErrorKind::MissingRequiredArgument);
     }
 
     #[test]

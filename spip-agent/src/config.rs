@@ -20,6 +20,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::record::Format;
+
 /// Everything that the operator decides.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -74,6 +76,11 @@ pub enum SandboxMode {
 pub struct Log {
     /// `log_file`; standard output when absent.
     pub file: Option<PathBuf>,
+    /// `log_format`: flat | ecs | eve (flat).
+    pub format: Format,
+    /// `max_line_bytes`: the longest line; what does not fit is left out of its record (eight times
+    /// `payload_limit_bytes` and 4 MiB: nothing ever is).
+    pub max_line_bytes: usize,
     /// `fsync`: never | interval | always (never).
     pub fsync: Fsync,
     /// `log_rotate_bytes`: rotate when the file has reached this size; 0 turns it off (0).

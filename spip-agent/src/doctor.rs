@@ -20,7 +20,9 @@ mod probe;
 mod process;
 mod steering;
 
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use serde::Serialize;
 
@@ -206,6 +208,16 @@ fn file(path: &Path, loaded: &Loaded, topic: Topic) -> Finding {
         topic.ok(path.display().to_string())
     } else {
         topic.warning(loaded.warnings.join("; "), "remove from the file what has no effect")
+    }
+}
+
+/// Examines and reports on standard output; the verdict is in the status.
+#[must_use]
+pub fn run(path: Option<&Path>, options: Options) -> ExitCode {
+    let report = examine(path, options);
+    match io::stdout().write_all(report.to_text(options.json).as_bytes()) {
+        Ok(()) => ExitCode::from(report.exit_status()),
+        Err(_) => ExitCode::FAILURE,
     }
 }
 

@@ -30,10 +30,12 @@ pub mod protocol;
 pub mod session;
 pub mod tls;
 
+pub mod convert;
 pub mod json;
 pub mod messages;
 pub mod record;
 pub mod writer;
 
 pub mod doctor;
+pub mod init;
 pub mod rules;

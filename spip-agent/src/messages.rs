@@ -18,7 +18,9 @@ use std::time::Instant;
 use log::{Level, LevelFilter, Metadata, Record};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::config;
 use crate::writer;
+use line::Shape;
 use repeats::{LeftOut, Repeats};
 
 /// How long standard error is waited for, in milliseconds: whoever does not read it does not stop the agent.
@@ -35,10 +37,12 @@ pub fn start(max_level: LevelFilter) {
     log::set_max_level(max_level);
 }
 
-/// Sends messages up to `max_level` to `log` from now on. The first log stays.
-pub fn init(log: writer::Log, max_level: LevelFilter) {
+/// Sends messages up to `max_level` to `log` from now on, in the format and within the line that `config` sets. The first
+/// log stays.
+pub fn init(log: writer::Log, config: &config::Log, max_level: LevelFilter) {
     start(max_level);
-    let _ = MESSAGES.get_or_init(Messages::new).log.set(log);
+    let shape = Shape { format: config.format, max_bytes: config.max_line_bytes };
+    let _ = MESSAGES.get_or_init(Messages::new).log.set((log, shape));
 }
 
 /// Says on standard error, at level error, what cannot go to the log.
@@ -48,7 +52,8 @@ pub fn emergency(message: &str) {
 
 /// Says something of the log on standard error, in the form of a system message.
 pub fn to_stderr(level: Level, message: &str) {
-    let line = line::of(&Record::builder().level(level).target("log").args(format_args!("{message}")).build());
+    let line =
+        Shape::default().line(&Record::builder().level(level).target("log").args(format_args!("{message}")).build());
     write_stderr(line);
 }
 
@@ -66,7 +71,7 @@ fn write_stderr(mut line: Vec<u8>) {
 /// Turns messages into lines.
 #[derive(Debug)]
 struct Messages {
-    log: OnceLock<writer::Log>,
+    log: OnceLock<(writer::Log, Shape)>,
     repeats: Mutex<Repeats>,
     start: Instant,
 }
@@ -78,7 +83,7 @@ impl Messages {
 
     fn emit(&self, level: Level, line: Vec<u8>) {
         let taken = match self.log.get() {
-            Some(log) => log.message(&line) || (level > Level::Warn && !log.failed()),
+            Some((log, _)) => log.message(&line) || (level > Level::Warn && !log.failed()),
             None => false,
         };
         if !taken {
@@ -87,7 +92,7 @@ impl Messages {
     }
 
     fn sum_up(&self, left_out: &LeftOut) {
-        let line = line::of(
+        let line = self.shape().line(
             &Record::builder()
                 .level(left_out.level)
                 .target(&left_out.target)
@@ -96,6 +101,10 @@ impl Messages {
                 .build(),
         );
         self.emit(left_out.level, line);
+    }
+
+    fn shape(&self) -> Shape {
+        self.log.get().map_or_else(Shape::default, |(_, shape)| *shape)
     }
 
     fn now_ms(&self) -> u64 {
@@ -119,7 +128,7 @@ impl log::Log for Messages {
         };
         left_out.iter().for_each(|left_out| self.sum_up(left_out));
         if admitted {
-            self.emit(record.level(), line::of(record));
+            self.emit(record.level(), self.shape().line(record));
         }
     }
 
@@ -158,10 +167,12 @@ mod tests {
             keep_files: 0,
             keep_bytes: 0,
             compress: Compress::None,
+            format: crate::record::Format::Flat,
+            max_line_bytes: 1 << 20,
             queue_bytes: 4096,
         };
         let (log, writer) = writer::open(&config).expect("the log opens");
-        init(log.clone(), LevelFilter::Info);
+        init(log.clone(), &config, LevelFilter::Info);
         log::info!(target: "ready", port = 8080, reason = "it\u{1b}s up"; "ready");
         log::debug!(target: "ready", "not at this level");
         for number in 0..15 {

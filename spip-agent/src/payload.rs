@@ -6,6 +6,8 @@
 //! ClientHello needs, whatever the limit. Settled as payload they are cut to the limit; taken away as a hello they
 //! still count against the budget for as long as the session lasts.
 
+use std::time::Instant;
+
 use crate::budget::Budget;
 use crate::protocol::client_hello::MAX_RAW_BYTES;
 
@@ -17,6 +19,7 @@ const FIRST_CAPACITY_BYTES: usize = 256;
 pub struct Payload {
     kept: Vec<u8>,
     received: u64,
+    first_byte: Option<Instant>,
     limit: usize,
     is_opening: bool,
     budget: Budget,
@@ -29,12 +32,24 @@ impl Payload {
     /// Nothing yet; at most `limit` bytes will be kept, while `budget` lasts.
     #[must_use]
     pub fn new(limit: usize, budget: Budget) -> Self {
-        Self { kept: Vec::new(), received: 0, limit, is_opening: true, budget, lent: 0, starved: false }
+        Self {
+            kept: Vec::new(),
+            received: 0,
+            first_byte: None,
+            limit,
+            is_opening: true,
+            budget,
+            lent: 0,
+            starved: false,
+        }
     }
 
     /// Takes the next bytes from the wire: keeps what fits, counts all. From the first byte that was not kept on
     /// nothing is kept any more, so that the kept bytes are one piece.
     pub fn push(&mut self, bytes: &[u8]) {
+        if self.first_byte.is_none() && !bytes.is_empty() {
+            self.first_byte = Some(Instant::now());
+        }
         let already_cut = self.truncated();
         self.received += bytes.len() as u64;
         if already_cut {
@@ -109,6 +124,12 @@ impl Payload {
     #[must_use]
     pub fn received(&self) -> u64 {
         self.received
+    }
+
+    /// When the first byte was read, of an envelope too.
+    #[must_use]
+    pub fn first_byte(&self) -> Option<Instant> {
+        self.first_byte
     }
 
     /// Whether bytes were received that are not kept.

@@ -220,5 +220,11 @@ pub fn by_name(name: &str) -> Option<&'static Protocol> {
     PROTOCOLS.iter().copied().find(|protocol| protocol.name == name)
 }
 
+/// What real clients of all protocols send, for tests elsewhere.
+#[cfg(test)]
+pub(crate) fn samples() -> impl Iterator<Item = (&'static str, &'static [u8])> {
+    PROTOCOLS.iter().flat_map(|protocol| protocol.samples.iter().map(|bytes| (protocol.name, *bytes)))
+}
+
 #[cfg(test)]
 mod tests;

@@ -1,18 +1,34 @@
 //! The record: everything that is known of one connection when it has ended. Encoders turn it into a line; nothing
 //! in here depends on a format.
 
+pub mod ecs;
+pub mod entry;
+pub mod eve;
 pub mod flat;
+mod object;
+mod own;
+pub mod read;
 pub mod scan;
+pub(crate) mod system;
+#[cfg(test)]
+pub(crate) mod tests;
+pub mod zeek;
 
 use std::time::{Duration, Instant, SystemTime};
 
 use spip_common::Syn;
 use uuid::Uuid;
 
+use entry::Entry;
+
 use crate::addr::{ClientAddr, Destination};
 use crate::limits::Limit;
 use crate::payload::Payload;
 use crate::tls::Tls;
+
+/// Version of the flat format, and of the names under `spip` in the others. What may change without a new number is said
+/// in `docs/records.md`.
+pub const SCHEMA: &str = "spip/1";
 
 /// An instant on both clocks: the wall's, for people, and the monotonic one, for durations.
 #[derive(Clone, Copy, Debug)]
@@ -145,6 +161,20 @@ pub struct Session {
     pub repeated: Option<Repeated>,
 }
 
+impl Session {
+    /// From the accept to the first byte of the client, envelope included; `None` when none came.
+    #[must_use]
+    pub fn first_byte(&self) -> Option<Duration> {
+        self.payload.first_byte().map(|at| at.saturating_duration_since(self.accepted.steady))
+    }
+
+    /// Notes the end: how long it took is read from the monotonic clock, whatever the wall's did meanwhile.
+    pub fn end(&mut self, reason: CloseReason, now: Moment) {
+        self.close_reason = reason;
+        self.duration = now.steady.saturating_duration_since(self.accepted.steady);
+    }
+}
+
 /// What is the same in every record of this sensor.
 #[derive(Clone, Debug)]
 pub struct Sensor {
@@ -152,4 +182,97 @@ pub struct Sensor {
     pub name: String,
     /// `community_id_seed`.
     pub community_id_seed: u16,
+    /// `log_format`.
+    pub format: Format,
+    /// `max_line_bytes`.
+    pub max_line_bytes: usize,
+}
+
+impl Sensor {
+    /// Appends the record of `session` as the log takes it: without its end, which is [`Format::tail`]. With that it is
+    /// at most `max_line_bytes` long.
+    pub fn write(&self, session: &Session, out: &mut Vec<u8>) {
+        let start = out.len();
+        let limit = self.max_line_bytes.saturating_sub(Tail::BYTES);
+        let mut entry = Entry::of(session, self);
+        self.format.encode(&entry, out);
+        while let Some(excess @ 1..) = (out.len() - start).checked_sub(limit) {
+            if !entry.shorten(excess) {
+                break;
+            }
+            out.truncate(start);
+            self.format.encode(&entry, out);
+        }
+    }
+}
+
+/// The shape of records in the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// The project's own: flat keys.
+    #[default]
+    Flat,
+    /// Elastic Common Schema.
+    Ecs,
+    /// Suricata's EVE.
+    Eve,
+}
+
+impl Format {
+    /// Appends a record, without its end.
+    pub fn encode(self, entry: &Entry<'_>, out: &mut Vec<u8>) {
+        match self {
+            Self::Flat => flat::encode(entry, out),
+            Self::Ecs => ecs::encode(entry, out),
+            Self::Eve => eve::encode(entry, out),
+        }
+    }
+
+    /// How a record ends.
+    #[must_use]
+    pub fn tail(self) -> Tail {
+        match self {
+            Self::Flat => flat::TAIL,
+            Self::Ecs => ecs::TAIL,
+            Self::Eve => eve::TAIL,
+        }
+    }
+}
+
+/// The end of a record: a member with its number, and as many braces as are open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tail {
+    /// The key of the number.
+    pub key: &'static str,
+    /// What closes the object, without the line feed.
+    pub end: &'static str,
+}
+
+impl Tail {
+    /// More than any tail has: a comma, a quoted key, a colon, 20 digits, two braces and the line feed.
+    pub const BYTES: usize = 40;
+
+    /// Writes the tail for record number `seq`, and a line feed, to the end of `space`.
+    #[must_use]
+    pub fn write(self, space: &mut [u8; Self::BYTES], seq: u64) -> &[u8] {
+        let mut at = Self::BYTES;
+        let mut put = |text: &[u8]| {
+            at -= text.len();
+            space[at..at + text.len()].copy_from_slice(text);
+        };
+        put(b"\n");
+        put(self.end.as_bytes());
+        let mut rest = seq;
+        loop {
+            put(&[b'0' + (rest % 10) as u8]);
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        put(b"\":");
+        put(self.key.as_bytes());
+        put(b",\"");
+        &space[at..]
+    }
 }

@@ -27,7 +27,7 @@ use crate::limits::Permit;
 use crate::origin;
 use crate::payload::Payload;
 use crate::protocol::client_hello::{ClientHello, Detection, Detector, handshake_message};
-use crate::record::{CloseReason, Moment, Sensor, Session, flat};
+use crate::record::{CloseReason, Moment, Sensor, Session};
 use crate::tls::{Facts, Failure, Handshake, Prefixed, Tls, TlsServer};
 use crate::writer::Log;
 
@@ -96,7 +96,7 @@ impl Guard {
     ///
     /// Most short sessions are complete when they are accepted: they never meet the reactor.
     #[must_use]
-    pub fn read_now(&mut self, socket: &OwnedFd) -> Option<CloseReason> {
+    pub fn read_now(&mut self, socket: &impl AsRawFd) -> Option<CloseReason> {
         while !self.session.payload.is_full() {
             match receive(socket, &mut self.session.payload) {
                 // A hello is answered, or refused, in one place only: the end of the stream can be read again there.
@@ -205,8 +205,7 @@ impl Guard {
             self.settle(verdict);
         }
         let session = &mut self.session;
-        session.close_reason = reason;
-        session.duration = session.accepted.steady.elapsed();
+        session.end(reason, Moment::now());
         if let (Some(origins), Some(cookie)) = (&self.engine.origins, self.cookie) {
             origin::retry(&mut session.origin, cookie, origins);
             // The kernel side drops the entry of a socket that is closed in order; of others only we know the end.
@@ -220,7 +219,7 @@ impl Guard {
     fn with_line<T>(&self, write: impl FnOnce(&Log, &[u8]) -> T) -> T {
         LINE.with_borrow_mut(|line| {
             line.clear();
-            flat::encode(&self.session, &self.engine.sensor, line);
+            self.engine.sensor.write(&self.session, line);
             let written = write(&self.engine.log, line);
             line.shrink_to(LINE_KEPT_BYTES);
             written
@@ -253,7 +252,11 @@ pub async fn run(mut guard: Box<Guard>, stream: OwnedFd, mut watch: Watch) {
     let mut rest = None;
     match poll_fn(|context| guard.poll_raw(&mut stream, &mut watch, &mut rest, context)).await {
         // Record first: the client learns of the end, by the drop of the stream, when its bytes are safe.
-        Raw::Ended(reason) => guard.finish(reason).await,
+        Raw::Ended(reason) => {
+            // The reactor may not have told us yet of what has arrived.
+            let _ = guard.read_now(&stream);
+            guard.finish(reason).await;
+        }
         Raw::Hello(hello) => Box::pin(decrypt(guard, hello, stream, watch)).await,
     }
 }
@@ -325,7 +328,7 @@ async fn decrypt(mut guard: Box<Guard>, hello: Hello, stream: TcpStream, mut wat
 }
 
 /// Receives from a socket that is not with the reactor yet.
-fn receive(socket: &OwnedFd, payload: &mut Payload) -> io::Result<usize> {
+fn receive(socket: &impl AsRawFd, payload: &mut Payload) -> io::Result<usize> {
     capture::with_scratch(|scratch| {
         let length = recv(socket.as_raw_fd(), scratch, MsgFlags::MSG_DONTWAIT)?;
         payload.push(&scratch[..length]);
@@ -354,8 +357,19 @@ mod tests {
         assert_ne!(payload.kept(), TRIGGER, "asked for by the test");
     }
 
+    /// How a session is made to end.
+    #[derive(Debug)]
+    enum Fate {
+        /// It panics by itself.
+        Panic,
+        /// Its task is cancelled.
+        Cancelled,
+        /// The agent stops, just after these bytes have arrived.
+        ShutDown(&'static [u8]),
+    }
+
     /// Runs one session whose client sends `bytes` and stays; gives back its record.
-    fn record_of(bytes: &[u8], aborts_at: Option<Duration>) -> Value {
+    fn record_of(bytes: &[u8], fate: Fate) -> Value {
         let directory = std::env::temp_dir().join(format!("spip-session-{}-{}", std::process::id(), bytes.len()));
         std::fs::create_dir(&directory).expect("a directory for the test");
         let file: PathBuf = directory.join("log");
@@ -364,7 +378,12 @@ mod tests {
         let (log, log_writer) = writer::open(&config.log).expect("the log opens");
         let log_thread = log_writer.spawn().expect("the writer starts");
         let engine = Arc::new(Engine {
-            sensor: Sensor { name: "test".to_owned(), community_id_seed: 0 },
+            sensor: Sensor {
+                name: "test".to_owned(),
+                community_id_seed: 0,
+                format: crate::record::Format::Flat,
+                max_line_bytes: 1 << 24,
+            },
             log,
             tls: None,
             origins: None,
@@ -385,15 +404,23 @@ mod tests {
 
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
         runtime.block_on(async {
-            let watch = Watch::new(&Registry::default(), &engine.timeouts, accepted.steady);
+            let registry = Registry::default();
+            let watch = Watch::new(&registry, &engine.timeouts, accepted.steady);
             let task = tokio::spawn(run(Box::new(guard), socket, watch));
-            match aborts_at {
-                Some(after) => {
-                    tokio::time::sleep(after).await;
+            // Until it waits.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            match fate {
+                Fate::Panic => assert!(task.await.expect_err("the task panics").is_panic()),
+                Fate::Cancelled => {
                     task.abort();
                     assert!(task.await.expect_err("cut off").is_cancelled());
                 }
-                None => assert!(task.await.expect_err("the task panics").is_panic()),
+                Fate::ShutDown(last) => {
+                    // Neither lets the runtime look at its sockets in between.
+                    client.write_all(last).expect("sent");
+                    registry.shut_down();
+                    task.await.expect("the session ends in order");
+                }
             }
         });
         assert_eq!(limits.open(), 0, "the place is given back");
@@ -409,15 +436,22 @@ mod tests {
 
     #[test]
     fn a_session_that_panics_leaves_its_record() {
-        let record = record_of(TRIGGER, None);
+        let record = record_of(TRIGGER, Fate::Panic);
         assert_eq!(record["close_reason"], "aborted");
         assert_eq!(record["payload"], "test: panic");
     }
 
     #[test]
     fn a_session_that_is_cancelled_leaves_its_record() {
-        let record = record_of(b"half a request", Some(Duration::from_millis(50)));
+        let record = record_of(b"half a request", Fate::Cancelled);
         assert_eq!(record["close_reason"], "aborted");
         assert_eq!(record["payload"], "half a request");
+    }
+
+    #[test]
+    fn what_has_arrived_at_a_stop_is_in_the_record() {
+        let record = record_of(b"first,", Fate::ShutDown(b" last"));
+        assert_eq!(record["close_reason"], "shutdown");
+        assert_eq!(record["payload"], "first, last");
     }
 }

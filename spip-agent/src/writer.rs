@@ -214,7 +214,7 @@ impl Default for Pace {
 }
 
 fn open_with(config: &config::Log, target: Target, pace: &Pace) -> Result<(Log, Writer), Error> {
-    let shared = Arc::new(Shared::new(config.queue_bytes));
+    let shared = Arc::new(Shared::new(config.queue_bytes, config.format.tail()));
     let archive = rotation::Archive::new(config, &target);
     let sink = Sink::open(config, target, *pace, Arc::clone(&shared.counters))?;
     let run = run::Run::new(Arc::clone(&shared), sink, config.fsync, *pace);

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use crate::follow::{Followed, Follower};
 use crate::net::{LISTENER, Net};
 use crate::records::{Log, contains};
-use crate::{PATIENCE, eventually, sockets};
+use crate::{PATIENCE, eventually, schema, sockets};
 
 /// `nobody` and `nogroup` of every distribution.
 const NOBODY: u32 = 65534;
@@ -40,6 +40,7 @@ pub struct Launch<'net> {
     arguments: Option<Vec<String>>,
     around: Option<String>,
     stdin: Option<Arc<OwnedFd>>,
+    has_schema: bool,
 }
 
 impl<'net> Launch<'net> {
@@ -56,6 +57,7 @@ impl<'net> Launch<'net> {
             arguments: None,
             around: None,
             stdin: None,
+            has_schema: true,
         }
     }
 
@@ -80,6 +82,12 @@ impl<'net> Launch<'net> {
     /// Writes the log to a file instead of standard output.
     pub fn log_to(self, path: &Path) -> Self {
         self.set("log_file", path.to_str().expect("the tests' paths are text"))
+    }
+
+    /// Leaves the records unchecked against their schema, for those who measure.
+    pub fn without_schema(mut self) -> Self {
+        self.has_schema = false;
+        self
     }
 
     /// Runs as `nobody`, without a capability.
@@ -126,8 +134,9 @@ impl<'net> Launch<'net> {
     /// When it ends or says nothing, with what it wrote.
     #[must_use]
     pub fn start(self) -> Agent {
+        let is_eve = self.settings.get("log_format").is_some_and(|format| format == "eve");
         let agent = self.spawn();
-        agent.wait_message(json!({"message": "ready"}));
+        agent.wait_message(if is_eve { json!({"engine": {"message": "ready"}}) } else { json!({"message": "ready"}) });
         agent
     }
 
@@ -153,7 +162,14 @@ impl<'net> Launch<'net> {
         let stdout = Follower::pipe(child.stdout.take().expect("piped"));
         let stderr = Follower::pipe(child.stderr.take().expect("piped"));
         let file = log_file.map(|path| Follower::file(path, start));
-        Agent { namespace: self.net.sensor.handle(), child, stdout, stderr: Some(stderr), file }
+        Agent {
+            has_schema: self.has_schema,
+            namespace: self.net.sensor.handle(),
+            child,
+            stdout,
+            stderr: Some(stderr),
+            file,
+        }
     }
 
     /// Runs the program until it ends by itself, as it does when the configuration is wrong.
@@ -175,7 +191,7 @@ impl<'net> Launch<'net> {
     }
 
     fn command(&self, config: &Path) -> Command {
-        let mut binary = binary();
+        let mut binary = program();
         if self.unprivileged || self.capabilities.is_some() {
             // The build directory may be out of reach for others than its owner.
             let copy = self.net.path().join("spip-agent");
@@ -224,6 +240,7 @@ impl<'net> Launch<'net> {
 #[derive(Debug)]
 pub struct Agent {
     namespace: crate::Namespace,
+    has_schema: bool,
     child: Child,
     stdout: Follower,
     stderr: Option<Follower>,
@@ -398,6 +415,10 @@ impl Agent {
             Some(file) => file.finish(),
             None => self.stdout.followed.log(),
         };
+        if self.has_schema {
+            schema::expect_valid(&log);
+            self.has_schema = false;
+        }
         Ended { status, log, stderr }
     }
 
@@ -415,11 +436,16 @@ impl Drop for Agent {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // A test that fails already has said why.
+        if self.has_schema && !std::thread::panicking() {
+            self.followed().with(schema::expect_valid);
+        }
     }
 }
 
 /// The program under test.
-fn binary() -> PathBuf {
+#[must_use]
+pub fn program() -> PathBuf {
     if let Some(path) = std::env::var_os("SPIP_AGENT_BIN") {
         return path.into();
     }

@@ -6,6 +6,7 @@
 //!   everything is gone when the `Net` is dropped, also by a panic; what a killed run left behind goes at the next.
 //! * Waiting is always for a signal (a message, a record, a queue that is empty, an end of file) with a deadline,
 //!   never for a time.
+//! * Every record of every agent is held against the published schema when the agent ends.
 //! * A failed expectation shows the records that come closest and what the agent wrote to stderr.
 //!
 //! What it trades: the namespaces need root. Without it a test says that it was skipped, except under CI, where it
@@ -19,9 +20,10 @@ mod namespace;
 mod net;
 mod raw;
 mod records;
+pub mod schema;
 mod sockets;
 
-pub use agent::{Agent, Ended, Launch};
+pub use agent::{Agent, Ended, Launch, program};
 pub use client::{half_close, read_to_end, reset, tiny_window};
 pub use namespace::Namespace;
 pub use net::{CLIENT_V4, CLIENT_V6, CROWD_V4, CROWD_V6, LISTENER, Net, SENSOR_V4, SENSOR_V6};

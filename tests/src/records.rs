@@ -25,7 +25,7 @@ impl Line {
     /// Whether this is a system message rather than the record of a session.
     #[must_use]
     pub fn is_message(&self) -> bool {
-        self.value["record_type"] == "log"
+        self.value["record_type"] == "log" || self.value["spip"]["record_type"] == "log"
     }
 }
 

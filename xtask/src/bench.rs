@@ -14,7 +14,7 @@ use crate::setup;
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// What to measure, and its options: `sessions`, `idle`, `tls`
+    /// What to measure, and its options: `sessions`, `idle`, `tls`, `records`
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }

@@ -9,7 +9,7 @@ use spip_agent::budget::Budget;
 use spip_agent::config;
 use spip_agent::payload::Payload;
 use spip_agent::protocol::client_hello::{ClientHello, Detection, detect, handshake_message};
-use spip_agent::record::{CloseReason, DestinationSource, Moment, Origin, Sensor, Session, flat};
+use spip_agent::record::{CloseReason, DestinationSource, Format, Moment, Origin, Sensor, Session, Tail};
 use spip_agent::tls::{Facts, Failure, Handshake, Prefixed, Tls, TlsServer};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
@@ -79,13 +79,18 @@ pub(super) fn record(bytes: &[u8]) {
         repeated: None,
     };
     assert!(session.accepted.wall >= SystemTime::UNIX_EPOCH);
-    let sensor = Sensor { name: "fuzz".to_owned(), community_id_seed: 0 };
-    let mut line = Vec::new();
-    flat::encode(&session, &sensor, &mut line);
-    line.push(b'}');
-    assert!(line.iter().all(|byte| (0x20..0x7f).contains(byte) || *byte >= 0x80), "a control character in a line");
-    assert!(line.len() < 64 * 1024 + 40 * bytes.len(), "{} bytes for {}", line.len(), bytes.len());
-    let value: serde_json::Value = serde_json::from_slice(&line).expect("a record is JSON");
+    let line = |format: Format| {
+        let sensor = Sensor { name: "fuzz".to_owned(), community_id_seed: 0, format, max_line_bytes: 1 << 30 };
+        let mut line = Vec::new();
+        sensor.write(&session, &mut line);
+        let mut space = [0; Tail::BYTES];
+        line.extend_from_slice(format.tail().write(&mut space, 1));
+        assert_eq!(line.pop(), Some(b'\n'));
+        assert!(line.iter().all(|byte| (0x20..0x7f).contains(byte) || *byte >= 0x80), "a control character in a line");
+        assert!(line.len() < 64 * 1024 + 40 * bytes.len(), "{} bytes for {}", line.len(), bytes.len());
+        serde_json::from_slice::<serde_json::Value>(&line).expect("a record is JSON")
+    };
+    let (value, _ecs, _eve) = (line(Format::Flat), line(Format::Ecs), line(Format::Eve));
     let hex = value["payload_hex"].as_str().expect("a record has payload_hex");
     assert_eq!(hex.len(), 2 * sent.len());
     assert_eq!(value["payload"].as_str(), Some(String::from_utf8_lossy(&sent).as_ref()));

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+use crate::record::Format;
+
 use super::error::{ConfigError, Problem};
 use super::reader::{DAY, Found, Reader, accepted_integer};
 use super::{
@@ -18,6 +20,10 @@ use super::{
 
 /// Largest configuration file; the full one of the documentation has a few kilobytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
+/// Smallest bound of a line: what is never left out of a record fits.
+const MIN_LINE_BYTES: u64 = 64 << 10;
+/// More than everything in a line beside the payload: all that is said in it is clipped.
+const FACTS_BYTES: usize = 4 << 20;
 /// Largest size in bytes that a key takes: 1 TiB.
 const MAX_BYTES: u64 = 1 << 40;
 /// Largest number of table or map entries: a map of that size takes gigabytes.
@@ -95,7 +101,7 @@ impl<'i> Loading<'i> {
     fn config(&mut self) -> Option<Config> {
         let ip = self.ip();
         let port = self.port();
-        let config = Config {
+        let mut config = Config {
             name: self.name(),
             listen: SocketAddr::new(ip.unwrap_or(IpAddr::from([0, 0, 0, 0])), port.unwrap_or_default()),
             log: self.log(),
@@ -113,6 +119,10 @@ impl<'i> Loading<'i> {
                 .unwrap_or_default(),
             sandbox: self.sandbox(),
         };
+        // Unless the operator asks for less, nothing is ever left out: a byte of payload costs at most six as text and
+        // two as digits.
+        let line = config.limits.payload_bytes.saturating_mul(8).saturating_add(FACTS_BYTES);
+        config.log.max_line_bytes = self.optional_size("max_line_bytes", (MIN_LINE_BYTES, MAX_BYTES)).unwrap_or(line);
         (ip.is_some() && port.is_some()).then_some(config)
     }
 
@@ -157,6 +167,12 @@ impl<'i> Loading<'i> {
         Log {
             // Where output goes is the business of whoever starts the program, as in a shell: the working directory.
             file: self.path("log_file"),
+            format: self.read.choice(
+                "log_format",
+                &[("flat", Format::Flat), ("ecs", Format::Ecs), ("eve", Format::Eve)],
+                Format::Flat,
+            ),
+            max_line_bytes: 0,
             fsync: self.read.choice(
                 "fsync",
                 &[("never", Fsync::Never), ("interval", Fsync::Interval), ("always", Fsync::Always)],

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use toml::Value;
 
+use crate::record::Format;
+
 use super::{Compress, Config, EbpfMode, Fsync, SandboxMode};
 
 impl Config {
@@ -37,6 +39,15 @@ impl Page {
 
         self.heading("log")?;
         self.path("log_file", log.file.as_deref(), "standard output")?;
+        self.key(
+            "log_format",
+            text(match log.format {
+                Format::Flat => "flat",
+                Format::Ecs => "ecs",
+                Format::Eve => "eve",
+            }),
+        )?;
+        self.key("max_line_bytes", log.max_line_bytes)?;
         self.key(
             "fsync",
             text(match log.fsync {

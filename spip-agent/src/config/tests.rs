@@ -44,6 +44,8 @@ fn everything_but_the_address_has_a_default() {
             keep_files: 10,
             keep_bytes: 0,
             compress: Compress::None,
+            format: Format::Flat,
+            max_line_bytes: 8 * 65_536 + (4 << 20),
             queue_bytes: 8_388_608,
         },
         tls: Tls { enabled: true, certificate: None, ask_client_certificate: false },
@@ -123,6 +125,8 @@ log_rotate_seconds = 86400
 log_keep_files = 0
 log_keep_bytes = 5000000
 log_compress = "zstd"
+log_format = "ecs"
+max_line_bytes = 100000
 log_queue_bytes = 1048576
 tls = "auto"
 cert_path = "cert.pem"
@@ -166,6 +170,8 @@ fn every_key_is_read() {
             keep_files: 0,
             keep_bytes: 5_000_000,
             compress: Compress::Zstd,
+            format: Format::Ecs,
+            max_line_bytes: 100_000,
             queue_bytes: 1_048_576,
         },
         tls: Tls {

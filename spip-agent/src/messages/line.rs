@@ -11,6 +11,8 @@ use log::Record;
 use log::kv::{Error, Key, Value, VisitSource, VisitValue};
 
 use crate::json::{self, Formatted};
+use crate::record::entry::unix_micros;
+use crate::record::{Format, system};
 
 /// Length at which the text of a message or a field is cut, in bytes before it is escaped.
 const TEXT_BYTES: usize = 4096;
@@ -24,25 +26,71 @@ const RESERVED: [&str; 7] = ["timestamp", "level", "message", "target", "record_
 /// The largest integer that every JSON reader keeps exactly.
 const EXACT: u64 = 1 << 53;
 
-/// The line of a message, still open at its end.
-pub(super) fn of(record: &Record<'_>) -> Vec<u8> {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    let mut out = Vec::with_capacity(256);
+/// How messages look: as the records beside them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    /// Whose envelope they have.
+    pub(super) format: Format,
+    /// The longest line, its end included. Fields that do not fit are left out.
+    pub(super) max_bytes: usize,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self { format: Format::Flat, max_bytes: usize::MAX }
+    }
+}
+
+impl Shape {
+    /// The line of a message, still open at its end.
+    pub(super) fn line(self, record: &Record<'_>) -> Vec<u8> {
+        let now = SystemTime::now();
+        let mut out = Vec::with_capacity(256);
+        match self.format {
+            Format::Flat => flat(record, now, &mut out),
+            Format::Ecs => {
+                system::ecs(record.level(), unix_micros(now), &mut out);
+                json::key(&mut out, "message");
+                quoted(&mut out, record.args());
+                out.extend_from_slice(b",\"spip\":{\"record_type\":\"log\"");
+                json::key(&mut out, "target");
+                quoted(&mut out, record.target());
+            }
+            Format::Eve => {
+                system::eve(record.level(), unix_micros(now), &mut out);
+                out.extend_from_slice(b",\"engine\":{\"message\":");
+                quoted(&mut out, record.args());
+                json::key(&mut out, "module");
+                quoted(&mut out, record.target());
+                out.extend_from_slice(b"},\"spip\":{\"record_type\":\"log\"");
+            }
+        }
+        let mut fields = Fields { out, names: Vec::new(), end: self.max_bytes.saturating_sub(END_BYTES) };
+        // A source that fails has said what it could.
+        let _ = record.key_values().visit(&mut fields);
+        if self.format != Format::Flat {
+            fields.out.push(b'}');
+        }
+        fields.out
+    }
+}
+
+/// Room for what ends a line: two braces and the line feed.
+const END_BYTES: usize = 3;
+
+fn flat(record: &Record<'_>, now: SystemTime, out: &mut Vec<u8>) {
+    let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     // Writing to a vector and to `Formatted` never fails, but a `Display` may: then the text ends there.
     out.extend_from_slice(b"{\"timestamp\":");
     out.extend_from_slice(seconds.to_string().as_bytes());
-    json::key(&mut out, "level");
-    json::string(&mut out, &record.level().as_str().to_ascii_lowercase());
-    json::key(&mut out, "message");
-    quoted(&mut out, record.args());
-    json::key(&mut out, "target");
-    quoted(&mut out, record.target());
-    json::key(&mut out, "record_type");
-    json::string(&mut out, "log");
-    let mut fields = Fields { out, names: Vec::new() };
-    // A source that fails has said what it could.
-    let _ = record.key_values().visit(&mut fields);
-    fields.out
+    json::key(out, "level");
+    json::string(out, &record.level().as_str().to_ascii_lowercase());
+    json::key(out, "message");
+    quoted(out, record.args());
+    json::key(out, "target");
+    quoted(out, record.target());
+    json::key(out, "record_type");
+    json::string(out, "log");
 }
 
 fn quoted(out: &mut Vec<u8>, text: impl std::fmt::Display) {
@@ -56,6 +104,8 @@ struct Fields {
     out: Vec<u8>,
     /// Names in use: a second field of a name is left out, for a JSON object has each name once.
     names: Vec<String>,
+    /// Where the line must end.
+    end: usize,
 }
 
 impl<'kvs> VisitSource<'kvs> for Fields {
@@ -67,6 +117,7 @@ impl<'kvs> VisitSource<'kvs> for Fields {
         if self.names.len() == FIELDS || self.names.contains(&name) {
             return Ok(());
         }
+        let start = self.out.len();
         json::key(&mut self.out, &name);
         self.names.push(name);
         let before = self.out.len();
@@ -74,6 +125,9 @@ impl<'kvs> VisitSource<'kvs> for Fields {
         if visited.is_err() || self.out.len() == before {
             self.out.truncate(before);
             self.out.extend_from_slice(b"null");
+        }
+        if self.out.len() > self.end {
+            self.out.truncate(start);
         }
         Ok(())
     }
@@ -138,6 +192,10 @@ mod tests {
 
     use super::*;
 
+    fn of(record: &Record<'_>) -> Vec<u8> {
+        Shape::default().line(record)
+    }
+
     fn parsed(mut line: Vec<u8>) -> Json {
         line.push(b'}');
         assert!(!line.contains(&b'\n'));
@@ -166,6 +224,39 @@ mod tests {
         let (time, rest) = text["{\"timestamp\":".len()..].split_once(',').expect("a comma");
         assert!(time.parse::<u64>().expect("seconds") > 1_700_000_000);
         assert_eq!(rest, r#""level":"info","message":"ready","target":"start","record_type":"log","port":8080}"#);
+    }
+
+    #[test]
+    fn messages_have_the_envelope_of_the_records_beside_them_and_the_same_fields() {
+        for (format, message, target) in
+            [(Format::Ecs, "/message", "/spip/target"), (Format::Eve, "/engine/message", "/engine/module")]
+        {
+            let shape = Shape { format, max_bytes: usize::MAX };
+            let fields = [("port", Value::from(8080)), ("a\"b", Value::from("c\u{1b}"))];
+            let arguments = format_args!("rea\u{202e}dy");
+            let record =
+                Record::builder().level(Level::Warn).target("start").args(arguments).key_values(&fields).build();
+            let line = parsed(shape.line(&record));
+            assert_eq!(line.pointer(message).and_then(Json::as_str), Some("rea\u{202e}dy"));
+            assert_eq!(line.pointer(target).and_then(Json::as_str), Some("start"));
+            assert_eq!(line["spip"]["record_type"], "log");
+            assert_eq!((&line["spip"]["port"], &line["spip"]["a\"b"]), (&json!(8080), &json!("c\u{1b}")));
+        }
+    }
+
+    #[test]
+    fn a_message_stays_within_the_bound_of_lines() {
+        let names: Vec<String> = (0..FIELDS).map(|number| format!("f{number}")).collect();
+        let text = "\u{85}".repeat(TEXT_BYTES);
+        let fields: Vec<(&str, Value<'_>)> =
+            names.iter().map(|name| (name.as_str(), Value::from(text.as_str()))).collect();
+        for format in [Format::Flat, Format::Ecs, Format::Eve] {
+            let shape = Shape { format, max_bytes: 64 << 10 };
+            let arguments = format_args!("{text}");
+            let line = shape.line(&Record::builder().target(&text).args(arguments).key_values(&fields).build());
+            assert!(line.len() + 2 <= 64 << 10, "{} bytes", line.len());
+            let _ = parsed(line);
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! A side that the protocol does not carry, or that the client has not sent, is absent; an empty password that was
 //! sent is an empty text. What a client repeats is kept once.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::value::clip;
 
@@ -13,7 +13,7 @@ pub const CREDENTIALS: usize = 16;
 pub const CREDENTIAL_BYTES: usize = 256;
 
 /// A name, a secret, or both.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credential {
     /// Who the client says it is.
     #[serde(skip_serializing_if = "Option::is_none")]

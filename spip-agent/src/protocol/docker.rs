@@ -104,7 +104,7 @@ mod tests {
         let details = serde_json::to_string(&understanding.details).expect("json");
         assert_eq!(details, r#"{"api_version":"1.41","resource":"containers","operation":"json"}"#);
         let http = understanding.http.expect("http facts");
-        assert_eq!((http.api, http.host.as_deref()), (Some("docker"), Some("192.0.2.1:2375")));
+        assert_eq!((http.api.as_deref(), http.host.as_deref()), (Some("docker"), Some("192.0.2.1:2375")));
     }
 
     #[test]

@@ -61,11 +61,11 @@ pub struct Http<'a> {
     /// What follows the requests and is none: a tunnel, an upgraded protocol, garbage.
     pub trailing_bytes: u64,
     /// `docker` or `kubernetes`, where the path belongs to that API.
-    pub api: Option<&'static str>,
+    pub api: Option<Cow<'static, str>>,
     /// Whether something was too long or too many to keep.
     pub truncated: bool,
     /// Why the request is not wholly understood.
-    pub error: Option<&'static str>,
+    pub error: Option<Cow<'static, str>>,
     /// How many bytes of headers were kept, to stop at the limit.
     headers_bytes: usize,
 }
@@ -81,9 +81,9 @@ impl<'a> Http<'a> {
     pub(super) fn set_target(&mut self, target: impl Into<Cow<'a, [u8]>>) {
         let target = target.into();
         self.api = if docker::resource(&target).is_some() {
-            Some("docker")
+            Some(Cow::Borrowed("docker"))
         } else if kubernetes::resource(&target).is_some() {
-            Some("kubernetes")
+            Some(Cow::Borrowed("kubernetes"))
         } else {
             None
         };
@@ -126,7 +126,14 @@ impl<'a> Http<'a> {
 
     /// Keeps the first reason why something was not understood.
     pub(super) fn set_error(&mut self, error: &'static str) {
-        self.error.get_or_insert(error);
+        self.error.get_or_insert(Cow::Borrowed(error));
+    }
+
+    /// The first header of that name, in whatever case.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let header = self.headers.iter().find(|(own, _)| own.eq_ignore_ascii_case(name));
+        header.map(|(_, value)| value.as_ref())
     }
 
     pub(super) fn clip(&mut self, bytes: impl Into<Cow<'a, [u8]>>, limit: usize) -> Cow<'a, str> {

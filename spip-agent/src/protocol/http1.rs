@@ -6,6 +6,7 @@
 
 mod body;
 
+use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
 use body::Body;
@@ -169,11 +170,12 @@ impl<'a> Head<'a> {
         for &(name, value) in &self.headers {
             facts.add_header(name, value);
         }
-        facts.error = self.error.or(match self.length {
+        let error = self.error.or(match self.length {
             Some(_) => None,
             None if truncated => Some("the payload limit cuts the head of the request"),
             None => Some("the client ends inside the head of the request"),
         });
+        facts.error = error.map(Cow::Borrowed);
     }
 
     fn values<'s>(&'s self, name: &'s [u8]) -> impl Iterator<Item = &'a [u8]> + 's {
@@ -246,19 +248,19 @@ mod tests {
         let facts = http(b"GET /a b HTTP/1.1\r\nHost: h\r\nno colon\r\nUser-Agent: u\r\n\r\n");
         assert_eq!(facts.target.as_deref(), Some("/a b"));
         assert_eq!((facts.host.as_deref(), facts.user_agent.as_deref()), (Some("h"), Some("u")));
-        assert_eq!(facts.error, Some("the version is neither HTTP/1.0 nor HTTP/1.1"));
+        assert_eq!(facts.error.as_deref(), Some("the version is neither HTTP/1.0 nor HTTP/1.1"));
         let facts = http(b"GET / HTTP/1.1\r\nHo st: h\r\n\r\n");
-        assert_eq!(facts.error, Some("a header name is malformed"));
+        assert_eq!(facts.error.as_deref(), Some("a header name is malformed"));
         assert_eq!(http(b"GET / HTTP/9.9\r\n\r\n").version.as_deref(), Some("9.9"));
     }
 
     #[test]
     fn a_request_that_ends_early_says_who_ended_it() {
         let cut = b"GET /x HTTP/1.1\r\nHost: h\r\nUser-Ag";
-        assert_eq!(http(cut).error, Some("the client ends inside the head of the request"));
+        assert_eq!(http(cut).error.as_deref(), Some("the client ends inside the head of the request"));
         assert_eq!(http(cut).host.as_deref(), Some("h"));
         let facts = understand(cut, true).http.expect("http facts");
-        assert_eq!(facts.error, Some("the payload limit cuts the head of the request"));
+        assert_eq!(facts.error.as_deref(), Some("the payload limit cuts the head of the request"));
     }
 
     #[test]
@@ -271,9 +273,12 @@ mod tests {
         let facts = http(&chunks[..60]);
         assert_eq!((facts.body_bytes, facts.body_kept), (None, 3));
         let facts = http(b"PUT / HTTP/1.1\r\nContent-Length: -1\r\n\r\n");
-        assert_eq!(facts.error, Some("content-length is no number"));
+        assert_eq!(facts.error.as_deref(), Some("content-length is no number"));
         let facts = http(b"PUT / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nabc");
-        assert_eq!((facts.error, facts.trailing_bytes), (Some("content-length is given twice and differs"), 2));
+        assert_eq!(
+            (facts.error.as_deref(), facts.trailing_bytes),
+            (Some("content-length is given twice and differs"), 2)
+        );
     }
 
     #[test]

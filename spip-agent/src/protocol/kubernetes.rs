@@ -102,7 +102,7 @@ mod tests {
         let understanding = understand(PROTOCOL.samples[0], false);
         let details = serde_json::to_string(&understanding.details).expect("json");
         assert_eq!(details, r#"{"group":"core","namespace":"kube-system","resource":"secrets"}"#);
-        assert_eq!(understanding.http.expect("http facts").api, Some("kubernetes"));
+        assert_eq!(understanding.http.expect("http facts").api.as_deref(), Some("kubernetes"));
         let details = understand(PROTOCOL.samples[1], false).details;
         assert_eq!(serde_json::to_string(&details).expect("json"), r#"{"group":"apps","resource":"daemonsets"}"#);
     }

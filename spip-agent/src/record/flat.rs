@@ -3,107 +3,128 @@
 
 use std::borrow::Cow;
 use std::io::Write as _;
-use std::net::IpAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use spip_common::Syn;
 use uuid::Uuid;
 
-use super::{CloseReason, Sensor, Session};
-use crate::addr::Destination;
+use super::entry::{Entry, HelloText, TlsFacts};
+use super::{SCHEMA, Tail};
 use crate::json;
 use crate::protocol::http::Http;
 use crate::protocol::syn::{Signature, SynOptions, Tool, Tools};
-use crate::protocol::{self, Understanding, community_id};
-use crate::tls::{ClientCertificate, Facts, Handshake, PresentedCertificate};
+use crate::tls::PresentedCertificate;
 
-/// Version of this format. What may change without a new number is said in `docs/records.md`.
-pub const SCHEMA: &str = "spip/1";
+/// How the log ends a record.
+pub(super) const TAIL: Tail = Tail { key: "seq", end: "}" };
 
 const TIME: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
 
-/// Appends the record of `session`, without the closing brace.
-pub fn encode(session: &Session, sensor: &Sensor, out: &mut Vec<u8>) {
+/// Appends the record of `entry`, without the closing brace.
+pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
+    let Entry {
+        accepted_us,
+        first_byte_us,
+        duration_us,
+        payload,
+        source,
+        destination,
+        session_id,
+        name,
+        bytes_in,
+        bytes_out,
+        payload_truncated,
+        payload_sha256,
+        shortened,
+        close_reason,
+        limit,
+        repeated,
+        destination_source,
+        community_id,
+        protocol,
+        http,
+        ssh,
+        details,
+        credentials,
+        tls,
+        syn,
+        seq: _,
+    } = entry;
     let mut object = Object { out };
-    let origin = &session.origin;
-    let kept = session.payload.kept();
 
     object.out.push(b'{');
     object.out.extend_from_slice(b"\"timestamp\":");
-    json::number(object.out, unix_seconds(session.accepted.wall));
+    json::number(object.out, unix_seconds(*accepted_us));
     object.key("payload");
-    json::lossy_string(object.out, kept);
+    json::lossy_string(object.out, entry.text());
     object.key("payload_hex");
-    object.hex(kept);
-    object.ip("source_ip", origin.client.ip());
-    object.number("source_port", origin.client.port());
-    object.ip("destination_ip", origin.destination.ip());
-    object.number("destination_port", origin.destination.port());
-    object.plain("session_id", session.id.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
-    object.flag("is_tls", session.tls.is_tls());
+    object.hex(payload);
+    object.ip("source_ip", source.ip());
+    object.number("source_port", source.port());
+    object.ip("destination_ip", destination.ip());
+    object.number("destination_port", destination.port());
+    object.plain("session_id", session_id.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
+    object.flag("is_tls", entry.is_tls());
 
     object.plain("schema", SCHEMA);
-    object.text("name", &sensor.name);
-    object.time("time", session.accepted.wall);
-    object.number("duration_ms", u64::try_from(session.duration.as_millis()).unwrap_or(u64::MAX));
-    object.number("bytes_in", session.payload.received());
-    object.number("bytes_out", session.bytes_out);
-    object.flag("payload_truncated", session.payload.truncated());
-    if !kept.is_empty() {
+    object.text("name", name);
+    object.time("time", *accepted_us);
+    object.number("duration_ms", duration_us / 1000);
+    object.number("duration_us", *duration_us);
+    if let Some(us) = first_byte_us {
+        object.number("first_byte_us", *us);
+    }
+    object.number("bytes_in", *bytes_in);
+    object.number("bytes_out", *bytes_out);
+    object.flag("payload_truncated", *payload_truncated);
+    if let Some(hash) = payload_sha256 {
         object.key("payload_sha256");
-        object.hex(&Sha256::digest(kept));
+        object.hex(hash);
     }
-    object.plain("close_reason", session.close_reason.name());
-    if let CloseReason::Rejected(limit) = session.close_reason {
-        object.plain("limit", limit.name());
-    } else if session.payload.starved() {
-        object.plain("limit", "payload_memory_bytes");
+    if !shortened.is_empty() {
+        object.key("shortened");
+        object.list(shortened, |out, name| json::string(out, name));
     }
-    if let Some(repeated) = session.repeated {
+    object.text("close_reason", close_reason);
+    if let Some(limit) = limit {
+        object.text("limit", limit);
+    }
+    if let Some(repeated) = repeated {
         object.number("count", repeated.count);
-        object.time("first_time", repeated.first);
-        object.time("last_time", repeated.last);
+        object.time("first_time", repeated.first_us);
+        object.time("last_time", repeated.last_us);
     }
-    object.plain("destination_source", origin.source.name());
-    let id = community_id::community_id(sensor.community_id_seed, origin.client.socket(), origin.destination.socket());
-    object.plain("community_id", id.as_str());
-    if !kept.is_empty() {
-        encode_understanding(&protocol::understand(kept, session.payload.truncated()), &mut object);
+    object.text("destination_source", destination_source);
+    object.text("community_id", community_id);
+    if let Some(protocol) = protocol {
+        object.text("protocol", protocol);
     }
-    if let Some(facts) = session.tls.facts() {
-        encode_tls(facts, &mut object);
-    }
-    if let Some(syn) = &origin.syn {
-        object.key("syn");
-        let tools = tools(syn, origin.destination);
-        encode_syn(syn, tools, object.out);
-    }
-}
-
-fn encode_understanding(understood: &Understanding<'_>, object: &mut Object<'_>) {
-    let name = understood.protocol.unwrap_or(protocol::UNKNOWN);
-    object.plain("protocol", name);
-    if let Some(http) = &understood.http {
+    if let Some(http) = http {
         object.key("http");
         encode_http(http, object.out);
     }
-    if let Some(ssh) = &understood.ssh {
+    if let Some(ssh) = ssh {
         object.text("ssh_client", &ssh.client);
-        if let (Some(hassh), Some(algorithms)) = (&ssh.hassh, &ssh.hassh_algorithms) {
+        if let Some((hassh, algorithms)) = &ssh.hassh {
             object.text("ssh_hassh", hassh);
             object.text("ssh_hassh_algorithms", algorithms);
         }
     }
-    // HTTP/1 has its facts in `http` alone, so no key is written twice.
-    if !understood.details.is_empty() && name != "http" {
-        object.value(name, &understood.details);
+    if let (Some(details), Some(name)) = (details, protocol) {
+        object.value(name, details);
     }
-    if !understood.credentials.list.is_empty() {
-        object.value("credentials", &understood.credentials.list);
+    if !credentials.is_empty() {
+        object.value("credentials", credentials);
+    }
+    if let Some(facts) = tls {
+        encode_tls(facts, &mut object);
+    }
+    if let Some(syn) = syn {
+        object.key("syn");
+        syn.write(object.out);
     }
 }
 
@@ -135,45 +156,44 @@ fn encode_http(http: &Http<'_>, out: &mut Vec<u8>) {
     if http.trailing_bytes > 0 {
         object.number("trailing_bytes", http.trailing_bytes);
     }
-    if let Some(api) = http.api {
-        object.plain("api", api);
+    if let Some(api) = &http.api {
+        object.text("api", api);
     }
     if http.truncated {
         object.flag("truncated", true);
     }
-    if let Some(error) = http.error {
-        object.plain("error", error);
+    if let Some(error) = &http.error {
+        object.text("error", error);
     }
     object.out.push(b'}');
 }
 
-fn encode_tls(facts: &Facts, object: &mut Object<'_>) {
-    if let Ok(hello) = facts.hello() {
-        if let Some(name) = &hello.server_name {
+fn encode_tls(facts: &TlsFacts<'_>, object: &mut Object<'_>) {
+    let TlsFacts { client_hello, hello, version, cipher_suite, alpn, client_certificate, error } = facts;
+    if let Some(HelloText { server_name, protocols, ja3, ja4, ja4_r }) = hello {
+        if let Some(name) = server_name {
             object.text("tls_server_name", name);
         }
-        if !hello.protocols.is_empty() {
+        if !protocols.is_empty() {
             object.key("tls_supported_protocols");
-            object.list(&hello.protocols, |out, name| json::string(out, name));
+            object.list(protocols, |out, name| json::string(out, name));
         }
-        object.text("tls_ja3", &hello.ja3);
-        object.text("tls_ja4", &hello.ja4);
-        object.text("tls_ja4_r", &hello.ja4_r);
+        object.text("tls_ja3", ja3);
+        object.text("tls_ja4", ja4);
+        object.text("tls_ja4_r", ja4_r);
     }
     object.key("tls_client_hello_hex");
-    object.hex(&facts.client_hello);
-    if let Handshake::Completed(session) = &facts.handshake {
-        object.plain("tls_version", session.version);
-        object.text("tls_cipher_suite", &session.cipher_suite);
-        if let Some(protocol) = &session.protocol {
-            object.text("tls_alpn", protocol);
-        }
-        if let ClientCertificate::Presented(certificate) = &session.client_certificate {
-            encode_certificate(certificate, object);
+    object.hex(client_hello);
+    for (key, text) in [("tls_version", version), ("tls_cipher_suite", cipher_suite), ("tls_alpn", alpn)] {
+        if let Some(text) = text {
+            object.text(key, text);
         }
     }
-    if let Some(failure) = facts.failure() {
-        object.text("tls_error", &failure.to_string());
+    if let Some(certificate) = client_certificate {
+        encode_certificate(certificate, object);
+    }
+    if let Some(error) = error {
+        object.text("tls_error", error);
     }
 }
 
@@ -194,7 +214,7 @@ fn encode_certificate(certificate: &PresentedCertificate, object: &mut Object<'_
 
 /// The tools that a SYN shows to whom it was sent: a SYN that was saved after address translation has another
 /// destination than its sender wrote.
-fn tools(syn: &Syn, destination: Destination) -> Tools {
+pub(super) fn tools(syn: &Syn, destination: SocketAddr) -> Tools {
     let address = match destination.ip() {
         IpAddr::V4(address) => address.to_ipv6_mapped(),
         IpAddr::V6(address) => address,
@@ -202,7 +222,7 @@ fn tools(syn: &Syn, destination: Destination) -> Tools {
     Tools::of(&Syn { destination: address.octets(), destination_port: destination.port(), ..*syn })
 }
 
-/// Appends the object `syn` of sessions and scans.
+/// Appends what a SYN says, the same object in every format, of sessions and scans.
 pub(super) fn encode_syn(syn: &Syn, tools: Tools, out: &mut Vec<u8>) {
     let options = SynOptions::parse(syn.options());
     let mut object = Object { out };
@@ -239,8 +259,8 @@ pub(super) fn encode_syn(syn: &Syn, tools: Tools, out: &mut Vec<u8>) {
     object.out.push(b'}');
 }
 
-fn unix_seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+fn unix_seconds(us: i64) -> u64 {
+    u64::try_from(us).unwrap_or(0) / 1_000_000
 }
 
 /// An object that is being written; keys are ours and need no escaping.
@@ -249,7 +269,7 @@ struct Object<'a> {
 }
 
 impl Object<'_> {
-    fn key(&mut self, key: &'static str) {
+    fn key(&mut self, key: &str) {
         self.out.extend_from_slice(b",\"");
         self.out.extend_from_slice(key.as_bytes());
         self.out.extend_from_slice(b"\":");
@@ -265,7 +285,7 @@ impl Object<'_> {
         self.out.extend_from_slice(if value { b"true" } else { b"false" });
     }
 
-    fn value(&mut self, key: &'static str, value: &impl Serialize) {
+    fn value(&mut self, key: &str, value: &impl Serialize) {
         self.key(key);
         json::value(self.out, value);
     }
@@ -332,9 +352,9 @@ impl Object<'_> {
     }
 
     /// RFC 3339 in UTC, microseconds.
-    fn time(&mut self, key: &'static str, time: SystemTime) {
+    fn time(&mut self, key: &'static str, us: i64) {
         self.key(key);
-        let timestamp = Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH);
+        let timestamp = Timestamp::from_microsecond(us).unwrap_or(Timestamp::UNIX_EPOCH);
         self.out.push(b'"');
         // Writing to memory cannot fail.
         let _ = TIME.print_timestamp(&timestamp, &mut *self.out);

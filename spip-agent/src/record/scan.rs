@@ -9,8 +9,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use spip_common::Syn;
 
-use super::Sensor;
-use super::flat;
+use super::{Format, SCHEMA, Sensor, flat};
 use crate::json;
 use crate::protocol::syn::{Tool, Tools};
 use crate::scans::{Addresses, Ports};
@@ -52,6 +51,10 @@ pub struct Shown {
     pub syn: Syn,
 }
 
+mod entry;
+
+pub use entry::ScanEntry;
+
 #[derive(Serialize)]
 struct Line<'a> {
     timestamp: u64,
@@ -90,13 +93,27 @@ struct ToolCount {
     count: u64,
 }
 
-/// Appends the record of `scan`, without the closing brace.
+/// Appends the record of `scan` in the sensor's format, without its end.
 pub fn encode(scan: &Scan, sensor: &Sensor, out: &mut Vec<u8>) {
+    if sensor.format == Format::Flat {
+        return encode_flat(scan, sensor, out);
+    }
+    // One a source and interval: it is written twice rather than told in two ways.
+    let mut line = Vec::new();
+    encode_flat(scan, sensor, &mut line);
+    line.push(b'}');
+    // What was just written can be read.
+    if let Ok(entry) = ScanEntry::read(&line) {
+        entry.encode(sensor.format, out);
+    }
+}
+
+fn encode_flat(scan: &Scan, sensor: &Sensor, out: &mut Vec<u8>) {
     let first_time = time(scan.first);
     let line = Line {
         timestamp: scan.first.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         record_type: "scan",
-        schema: flat::SCHEMA,
+        schema: SCHEMA,
         name: &sensor.name,
         time: first_time.clone(),
         source_ip: scan.source,
@@ -157,8 +174,47 @@ mod tests {
 
     use super::*;
 
+    fn sensor(format: Format) -> Sensor {
+        Sensor { name: "test \"1\"".to_owned(), community_id_seed: 0, format, max_line_bytes: 1 << 20 }
+    }
+
+    fn written(scan: &Scan, format: Format) -> Vec<u8> {
+        let mut line = Vec::new();
+        encode(scan, &sensor(format), &mut line);
+        line.extend_from_slice(format.tail().write(&mut [0; crate::record::Tail::BYTES], 7));
+        line
+    }
+
+    #[test]
+    fn a_scan_that_is_read_is_written_in_every_format_as_it_was_logged() {
+        let rest = Scan { source: IpAddr::from([0; 4]), undecided: 9, shown: None, ..scan([]) };
+        for scan in [scan([22, 23, 80]), rest] {
+            let flat = written(&scan, Format::Flat);
+            let entry = ScanEntry::read(&flat).expect("a scan");
+            for format in [Format::Ecs, Format::Eve] {
+                let mut line = Vec::new();
+                entry.encode(format, &mut line);
+                line.extend_from_slice(format.tail().write(&mut [0; crate::record::Tail::BYTES], 7));
+                assert_eq!(String::from_utf8_lossy(&line), String::from_utf8_lossy(&written(&scan, format)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_scan_has_the_envelope_of_its_format_and_its_facts_under_spip() {
+        let ecs: Value = serde_json::from_slice(&written(&scan([22]), Format::Ecs)).expect("JSON");
+        assert_eq!((&ecs["source"]["ip"], &ecs["event"]["dataset"]), (&json!("192.0.2.7"), &json!("spip.scan")));
+        assert_eq!((&ecs["event"]["start"], &ecs["event"]["sequence"]), (&ecs["@timestamp"], &json!(7)));
+        let eve: Value = serde_json::from_slice(&written(&scan([22]), Format::Eve)).expect("JSON");
+        assert_eq!((&eve["src_ip"], &eve["event_type"]), (&json!("192.0.2.7"), &json!("scan")));
+        for own in [&ecs["spip"], &eve["spip"]] {
+            assert_eq!((&own["record_type"], &own["destination_ports"]), (&json!("scan"), &json!(["22"])));
+            assert_eq!(own["syn"]["tools"], json!(["zmap", "stateless"]));
+        }
+    }
+
     fn encoded(scan: &Scan) -> Value {
-        let sensor = Sensor { name: "test \"1\"".to_owned(), community_id_seed: 0 };
+        let sensor = sensor(Format::Flat);
         let mut line = Vec::new();
         encode(scan, &sensor, &mut line);
         line.push(b'}');

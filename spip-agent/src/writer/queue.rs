@@ -18,14 +18,12 @@ use std::time::Instant;
 use tokio::sync::{Notify, Semaphore, TryAcquireError};
 
 use super::Stats;
+use crate::record::Tail;
 pub(super) use drain::Pause;
 
 /// A batch of this size is written without waiting for more, in bytes: large enough that the system call is nothing
 /// beside the copy, small enough to stay in the cache.
 const LARGE_BATCH_BYTES: usize = 256 * 1024;
-
-/// Room for what the log adds to a record: `,"seq":`, twenty digits, brace and line feed.
-const TAIL_BYTES: usize = 32;
 
 /// The reserve of those who cannot wait is at least this large, in bytes.
 const MINIMUM_RESERVE_BYTES: usize = 1024 * 1024;
@@ -50,6 +48,7 @@ pub(super) struct Shared {
     work: Condvar,
     /// Free bytes.
     room: Semaphore,
+    tail: Tail,
     capacity: u32,
     reserve: usize,
     large: usize,
@@ -115,7 +114,7 @@ impl Batch {
 }
 
 impl Shared {
-    pub(super) fn new(queue_bytes: usize) -> Self {
+    pub(super) fn new(queue_bytes: usize, tail: Tail) -> Self {
         let capacity = u32::try_from(queue_bytes.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX).max(1);
         Shared {
             queue: Mutex::new(Queue {
@@ -132,6 +131,7 @@ impl Shared {
             }),
             work: Condvar::new(),
             room: Semaphore::new(capacity as usize),
+            tail,
             capacity,
             reserve: (queue_bytes / 2).max(MINIMUM_RESERVE_BYTES),
             large: (queue_bytes / 4).clamp(1, LARGE_BATCH_BYTES),
@@ -234,15 +234,15 @@ impl Shared {
 
     /// What a line costs of the room. A line that is larger than the whole queue takes all of it.
     fn charge(&self, open_line: &[u8]) -> u32 {
-        u32::try_from(open_line.len() + TAIL_BYTES).unwrap_or(u32::MAX).min(self.capacity)
+        u32::try_from(open_line.len() + Tail::BYTES).unwrap_or(u32::MAX).min(self.capacity)
     }
 
     fn append_record(&self, open_line: &[u8], charged: usize, reserved: usize) -> bool {
         let mut queue = self.lock();
         // Also of a record that has no place any more: the gap tells the reader that one is missing.
         queue.seq += 1;
-        let mut tail = [0; TAIL_BYTES];
-        let tail = sequence_tail(&mut tail, queue.seq);
+        let mut tail = [0; Tail::BYTES];
+        let tail = self.tail.write(&mut tail, queue.seq);
         let taken = self.append(queue, open_line, tail, charged, reserved);
         if !taken {
             self.abandon_one();
@@ -299,36 +299,20 @@ impl Shared {
     }
 }
 
-/// Writes `,"seq":N}` and a line feed to the end of `space`.
-fn sequence_tail(space: &mut [u8; TAIL_BYTES], seq: u64) -> &[u8] {
-    const START: &[u8] = b",\"seq\":";
-    const END: &[u8] = b"}\n";
-    let mut at = TAIL_BYTES - END.len();
-    space[at..].copy_from_slice(END);
-    let mut rest = seq;
-    loop {
-        at -= 1;
-        space[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    at -= START.len();
-    space[at..at + START.len()].copy_from_slice(START);
-    &space[at..]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Format;
 
     #[test]
     fn the_tail_holds_any_number() {
-        for seq in [0, 1, 9, 10, 12_345, u64::MAX] {
-            let mut space = [0; TAIL_BYTES];
-            let expected = format!(",\"seq\":{seq}}}\n");
-            assert_eq!(sequence_tail(&mut space, seq), expected.as_bytes());
+        for format in [Format::Flat, Format::Ecs, Format::Eve] {
+            let Tail { key, end } = format.tail();
+            for seq in [0, 1, 9, 10, 12_345, u64::MAX] {
+                let mut space = [0; Tail::BYTES];
+                let expected = format!(",\"{key}\":{seq}{end}\n");
+                assert_eq!(format.tail().write(&mut space, seq), expected.as_bytes());
+            }
         }
     }
 }

@@ -210,7 +210,8 @@ fn messages_have_no_number_and_are_dropped_and_counted_when_the_queue_is_full() 
     let (log, writer) = opened(&config(&path));
     assert!(log.message(br#"{"record_type":"log""#));
     let filled = fill(&log) as u64;
-    let large = record(9, 250);
+    // Longer than any that filled the queue.
+    let large = [record(9, 250), vec![b' '; 300]].concat();
     assert!(!log.message(&large));
     assert_eq!(log.stats().messages_dropped, 1);
     assert!(end(writer.spawn().expect("the thread starts")).complete);

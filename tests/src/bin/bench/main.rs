@@ -6,13 +6,14 @@ mod floor;
 mod idle;
 mod load;
 mod process;
+mod records;
 mod sessions;
 mod tls;
 
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: bench sessions [--sessions N] [--rounds N] | idle [--connections N] | \
-    tls [--handshakes N] [--rounds N] [--idle N] | floor PORT LOG | tls-floor PORT CHAIN KEY";
+    records [--rounds N] | tls [--handshakes N] [--rounds N] [--idle N] | floor PORT LOG | tls-floor PORT CHAIN KEY";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         ["tls-floor", port, chain, key] => {
             tls::floor(port.parse().expect("a port"), chain.as_ref(), key.as_ref());
         }
+        ["records", options @ ..] => records::run(option(options, "--rounds").unwrap_or(15)),
         ["floor", port, log] => floor::run(port.parse().expect("a port"), log.as_ref()),
         _ => {
             eprintln!("{USAGE}");

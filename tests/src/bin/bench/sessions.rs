@@ -84,7 +84,7 @@ fn floor(sessions: usize) -> Round {
 fn agent(sessions: usize) -> Round {
     let net = network();
     let log = net.path().join("agent.log");
-    let agent = net.agent().log_to(&log).set("max_sessions_per_source", 100_000).start();
+    let agent = net.agent().without_schema().log_to(&log).set("max_sessions_per_source", 100_000).start();
     let pid = agent.pid();
     let (outcome, cpu) = measure(&net, pid, sessions);
     let peak_kb = memory_kb(pid, "VmHWM");

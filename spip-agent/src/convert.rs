@@ -1,0 +1,286 @@
+//! A log in one format becomes the same log in another one: streaming, a line at a time, in bounded memory.
+//!
+//! Each record is read into the entry that the encoders of the running agent take, so what comes out is, byte for byte,
+//! what would have been logged in that format. Only `max_line_bytes` of the configuration is not applied again.
+//!
+//! A file may have been touched by anybody, or be half of one: what is no record is named with file and line, left out
+//! and counted, and the outcome says so. The first [`NAMED_LINES`] of a file are named, the others counted, so that a
+//! file of the wrong kind does not flood the terminal. System messages are left out and are no mistake.
+
+mod input;
+mod lines;
+mod output;
+mod progress;
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use crate::json;
+use crate::record::entry::Entry;
+use crate::record::read::{self, Line};
+use crate::record::{Format, Tail, zeek};
+use input::Input;
+use lines::{Lines, Next};
+use output::Output;
+use progress::Progress;
+
+/// The longest line that is read unless another bound is given: 64 MiB, many times what the defaults of the agent write.
+pub const MAX_LINE_BYTES: usize = 64 << 20;
+
+/// How many lines of a file are named that are no records.
+pub const NAMED_LINES: u64 = 100;
+
+/// The longest reason that is shown of one.
+const REASON_BYTES: usize = 200;
+
+/// What a log becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Target {
+    /// Elastic Common Schema.
+    Ecs,
+    /// Suricata's EVE.
+    Eve,
+    /// Zeek's conn.log as JSON.
+    Zeek,
+}
+
+impl Target {
+    /// The format of the log that it is; `None` for Zeek's.
+    fn format(self) -> Option<Format> {
+        match self {
+            Self::Ecs => Some(Format::Ecs),
+            Self::Eve => Some(Format::Eve),
+            Self::Zeek => None,
+        }
+    }
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The format to write.
+    pub to: Target,
+    /// Where to; standard output when absent.
+    pub output: Option<PathBuf>,
+    /// Longest line that is read.
+    pub max_line_bytes: usize,
+    /// What to read; standard input when there are none.
+    pub files: Vec<PathBuf>,
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Records written.
+    pub records: u64,
+    /// System messages that were left out, and scans where the format knows connections only.
+    pub messages: u64,
+    /// Lines that were no records.
+    pub bad_lines: u64,
+    /// Files that could not be read to their end.
+    pub bad_files: u64,
+    /// Whether the reader of the output went away.
+    pub cut: bool,
+}
+
+impl Outcome {
+    /// Whether every record of every file was written.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.bad_lines == 0 && self.bad_files == 0 && !self.cut
+    }
+}
+
+/// Why nothing more can be written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The output cannot be made.
+    #[error("cannot create {}: {cause}; name a file that does not exist, in a directory that may be written", path.display())]
+    Create {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// The output takes no more.
+    #[error("cannot write {name}: {cause}; what was written before is incomplete")]
+    Write {
+        /// The file, or standard output.
+        name: String,
+        /// What the system said.
+        cause: io::Error,
+    },
+}
+
+/// Converts all files. What is wrong with them goes to standard error as it is found.
+///
+/// # Errors
+/// The output cannot be written.
+pub fn run(request: &Request) -> Result<Outcome, Error> {
+    let output = Output::create(request.output.as_deref())?;
+    let standard_input = [PathBuf::from("-")];
+    let files = if request.files.is_empty() { &standard_input[..] } else { &request.files };
+    let mut conversion = Conversion {
+        to: request.to,
+        output,
+        outcome: Outcome::default(),
+        progress: Progress::start(files),
+        line: Vec::new(),
+    };
+    for file in files {
+        match conversion.file(file, request.max_line_bytes) {
+            Ok(()) => {}
+            // Whoever reads the output has seen enough.
+            Err(Error::Write { cause, .. }) if cause.kind() == io::ErrorKind::BrokenPipe => {
+                conversion.outcome.cut = true;
+                conversion.progress.clear();
+                return Ok(conversion.outcome);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    conversion.finish()
+}
+
+struct Conversion {
+    to: Target,
+    output: Output,
+    outcome: Outcome,
+    progress: Progress,
+    line: Vec<u8>,
+}
+
+impl Conversion {
+    fn file(&mut self, path: &Path, limit: usize) -> Result<(), Error> {
+        let name = path.display().to_string();
+        let mut lines = match Input::open(path, self.progress.counter()) {
+            Ok(input) => Lines::new(input, limit),
+            Err(error) => {
+                self.bad_file(&format!("{name}: cannot be read: {error}"));
+                return Ok(());
+            }
+        };
+        let before = self.outcome.bad_lines;
+        loop {
+            match lines.next() {
+                Ok(Next::End) => break,
+                Ok(Next::Line(line)) => {
+                    if let Err(reason) = self.line(line)? {
+                        self.bad_line(&name, lines.number(), before, &reason);
+                    }
+                }
+                Ok(Next::TooLong) => {
+                    self.bad_line(&name, lines.number(), before, &format!("longer than {limit} bytes"));
+                }
+                Err(error) => {
+                    self.bad_file(&format!("{name}:{}: cannot be read further: {error}", lines.number() + 1));
+                    break;
+                }
+            }
+            self.progress.show(&self.outcome);
+        }
+        let unnamed = (self.outcome.bad_lines - before).saturating_sub(NAMED_LINES);
+        if unnamed > 0 {
+            self.say(&format!("{name}: {unnamed} more lines are no records; left out"));
+        }
+        Ok(())
+    }
+
+    /// Converts a line; the inner error is why it is none that can be.
+    fn line(&mut self, line: &[u8]) -> Result<Result<(), String>, Error> {
+        if line.iter().all(u8::is_ascii_whitespace) {
+            return Ok(Ok(()));
+        }
+        self.line.clear();
+        match read::line(line) {
+            Ok(Line::Session(entry)) => encode(self.to, &entry, &mut self.line),
+            Ok(Line::Scan(scan)) => match self.to.format() {
+                Some(format) => {
+                    scan.encode(format, &mut self.line);
+                    end(format, scan.seq, &mut self.line);
+                }
+                None => {
+                    self.outcome.messages += 1;
+                    return Ok(Ok(()));
+                }
+            },
+            Ok(Line::Other(kind)) if kind == "log" => {
+                self.outcome.messages += 1;
+                return Ok(Ok(()));
+            }
+            Ok(Line::Other(kind)) => return Ok(Err(format!("records of type {kind} have no form in this format"))),
+            Err(error) => return Ok(Err(error.to_string())),
+        }
+        self.output.write(&self.line)?;
+        self.outcome.records += 1;
+        Ok(Ok(()))
+    }
+
+    fn bad_line(&mut self, name: &str, number: u64, before: u64, reason: &str) {
+        self.outcome.bad_lines += 1;
+        if self.outcome.bad_lines - before <= NAMED_LINES {
+            self.say(&format!("{name}:{number}: {reason}; left out"));
+        }
+    }
+
+    fn bad_file(&mut self, text: &str) {
+        self.outcome.bad_files += 1;
+        self.say(text);
+    }
+
+    /// Says something on standard error; nothing in it reaches the terminal unescaped.
+    fn say(&mut self, text: &str) {
+        self.progress.clear();
+        let mut line = Vec::new();
+        let shown = text.get(..text.floor_char_boundary(REASON_BYTES * 4)).unwrap_or_default();
+        json::escaped(&mut line, shown);
+        // A quote is no danger here, and easier to read as it is.
+        let line = String::from_utf8_lossy(&line).replace("\\\"", "\"");
+        // There is nowhere left to say that this failed.
+        let _ = writeln!(io::stderr(), "{line}");
+    }
+
+    fn finish(mut self) -> Result<Outcome, Error> {
+        match self.output.finish() {
+            Ok(()) => {}
+            Err(Error::Write { cause, .. }) if cause.kind() == io::ErrorKind::BrokenPipe => self.outcome.cut = true,
+            Err(error) => return Err(error),
+        }
+        self.progress.clear();
+        let Outcome { records, messages, bad_lines, bad_files, .. } = self.outcome;
+        if self.progress.is_shown() || !self.outcome.is_complete() {
+            let text = format!(
+                "{records} records converted; {messages} messages and scans, {bad_lines} lines and {bad_files} files left out"
+            );
+            self.say(&text);
+        }
+        Ok(self.outcome)
+    }
+}
+
+/// Appends the whole line of `entry`, its end included.
+fn encode(to: Target, entry: &Entry<'_>, out: &mut Vec<u8>) {
+    match to.format() {
+        Some(format) => {
+            format.encode(entry, out);
+            end(format, entry.seq, out);
+        }
+        None => {
+            zeek::encode(entry, out);
+            out.push(b'\n');
+        }
+    }
+}
+
+/// Ends a line as the log does.
+fn end(format: Format, seq: Option<u64>, out: &mut Vec<u8>) {
+    match seq {
+        Some(seq) => out.extend_from_slice(format.tail().write(&mut [0; Tail::BYTES], seq)),
+        None => {
+            out.extend_from_slice(format.tail().end.as_bytes());
+            out.push(b'\n');
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! One record as it is written: every fact of a session, worked out once, in the form in which all formats tell it.
+//!
+//! Formats differ in names and nesting, never in what they know. So an [`Entry`] is made in two ways, from a session
+//! that has ended and from a line of the flat format, and an encoder cannot tell which: converting a log gives the
+//! bytes that logging in the other format would have given.
+//!
+//! Each encoder takes an entry apart without `..`: a new field does not compile until every format says where it goes.
+//!
+//! A line is bounded. What does not fit is left out in a fixed order, least loss first, and `shortened` names it:
+//! 1. `payload`, the text: `payload_hex` has the same bytes;
+//! 2. `payload_hex`, from its end, as far as needed; `payload_truncated` is then true;
+//! 3. `facts`: what the payload and the ClientHello say, which can be read from the bytes again where they are kept.
+
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Serialize, Serializer};
+use sha2::{Digest, Sha256};
+use spip_common::Syn;
+use uuid::Uuid;
+
+use super::read::Value;
+use super::{CloseReason, Sensor, Session, flat};
+use crate::protocol::credentials::Credential;
+use crate::protocol::http::Http;
+use crate::protocol::ssh::Ssh;
+use crate::protocol::value::Object;
+use crate::protocol::{self, community_id};
+use crate::tls::{ClientCertificate, Handshake, HelloFacts, PresentedCertificate, Tls};
+
+/// Text that a session lends, that is the program's own, or that was read from a line.
+pub type Text<'a> = Cow<'a, str>;
+
+/// One record.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry<'a> {
+    /// The accept on the wall clock, microseconds since 1970.
+    pub accepted_us: i64,
+    /// From the accept to the first byte, monotonic, microseconds; absent when none came.
+    pub first_byte_us: Option<u64>,
+    /// From the accept to the end, monotonic, microseconds.
+    pub duration_us: u64,
+    /// The bytes that were kept.
+    pub payload: Cow<'a, [u8]>,
+    /// The client.
+    pub source: SocketAddr,
+    /// What it asked for.
+    pub destination: SocketAddr,
+    /// Names the connection.
+    pub session_id: Uuid,
+    /// The sensor.
+    pub name: Text<'a>,
+    /// Payload bytes that came, kept or not.
+    pub bytes_in: u64,
+    /// Bytes that were sent.
+    pub bytes_out: u64,
+    /// Whether bytes came that are not kept.
+    pub payload_truncated: bool,
+    /// SHA-256 of the kept bytes, where there are any.
+    pub payload_sha256: Option<[u8; 32]>,
+    /// What was left out so that the line stays within its bound.
+    pub shortened: Vec<Text<'a>>,
+    /// Why the connection ended.
+    pub close_reason: Text<'a>,
+    /// Which limit refused it, or cut its payload.
+    pub limit: Option<Text<'a>>,
+    /// Refused connections that the record stands for.
+    pub repeated: Option<Repetition>,
+    /// How the destination is known.
+    pub destination_source: Text<'a>,
+    /// Community ID v1.
+    pub community_id: Text<'a>,
+    /// What the client spoke.
+    pub protocol: Option<Text<'a>>,
+    /// What it said in HTTP.
+    pub http: Option<Http<'a>>,
+    /// What it said in SSH.
+    pub ssh: Option<SshFacts>,
+    /// What it said in another protocol, to be written under the protocol's name.
+    pub details: Option<Details>,
+    /// Names and secrets in clear.
+    pub credentials: Vec<Credential>,
+    /// The ClientHello and what became of it; absent where there was none (`is_tls`).
+    pub tls: Option<TlsFacts<'a>>,
+    /// The SYN.
+    pub syn: Option<SynFacts<'a>>,
+    /// Number of the record in its run; only in what was read. The log gives it to what is logged.
+    pub seq: Option<u64>,
+}
+
+/// Refused connections that one record stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repetition {
+    /// How many.
+    pub count: u64,
+    /// The first, microseconds since 1970.
+    pub first_us: i64,
+    /// The last, microseconds since 1970.
+    pub last_us: i64,
+}
+
+/// What a client of SSH says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SshFacts {
+    /// Its identification.
+    pub client: String,
+    /// HASSH and the text of which it is the hash.
+    pub hassh: Option<(String, String)>,
+}
+
+/// Facts of a protocol: as they were found, or as they were read.
+#[derive(Clone, Debug)]
+pub enum Details {
+    /// Found in the bytes.
+    Found(Object),
+    /// Read from a line.
+    Read(Value),
+}
+
+impl Serialize for Details {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Found(object) => object.serialize(serializer),
+            Self::Read(value) => value.serialize(serializer),
+        }
+    }
+}
+
+impl PartialEq for Details {
+    /// Equal is what is written equally.
+    fn eq(&self, other: &Self) -> bool {
+        let text = |details: &Self| serde_json::to_string(details).ok();
+        text(self) == text(other)
+    }
+}
+
+/// The SYN: as it was seen, or as it was read. Either is written as the same object in every format.
+#[derive(Clone, Debug)]
+pub enum SynFacts<'a> {
+    /// Seen.
+    Seen {
+        /// The packet.
+        syn: &'a Syn,
+        /// Where its sender sent it, before any translation.
+        destination: SocketAddr,
+    },
+    /// Read from a line.
+    Read(Value),
+}
+
+impl PartialEq for SynFacts<'_> {
+    /// Equal is what is written equally.
+    fn eq(&self, other: &Self) -> bool {
+        let bytes = |syn: &Self| {
+            let mut out = Vec::new();
+            syn.write(&mut out);
+            out
+        };
+        bytes(self) == bytes(other)
+    }
+}
+
+impl SynFacts<'_> {
+    /// Appends the object.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Seen { syn, destination } => flat::encode_syn(syn, flat::tools(syn, *destination), out),
+            Self::Read(value) => crate::json::value(out, value),
+        }
+    }
+}
+
+/// What is recorded of TLS.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsFacts<'a> {
+    /// The hello as it came.
+    pub client_hello: Cow<'a, [u8]>,
+    /// What it says, where it can be read.
+    pub hello: Option<HelloText>,
+    /// Version of a completed handshake.
+    pub version: Option<Text<'a>>,
+    /// Cipher suite of a completed handshake.
+    pub cipher_suite: Option<Text<'a>>,
+    /// Application protocol of a completed handshake.
+    pub alpn: Option<Text<'a>>,
+    /// What the client's certificate says.
+    pub client_certificate: Option<Cow<'a, PresentedCertificate>>,
+    /// Why the handshake or the session failed.
+    pub error: Option<String>,
+}
+
+/// What a hello says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HelloText {
+    /// The server that it asks for.
+    pub server_name: Option<String>,
+    /// Application protocols, in its order.
+    pub protocols: Vec<String>,
+    /// JA3.
+    pub ja3: String,
+    /// JA4.
+    pub ja4: String,
+    /// JA4, the raw form.
+    pub ja4_r: String,
+}
+
+impl From<HelloFacts> for HelloText {
+    fn from(facts: HelloFacts) -> Self {
+        let HelloFacts { server_name, protocols, ja3, ja4, ja4_r, version: _, malformed: _ } = facts;
+        Self { server_name, protocols, ja3, ja4, ja4_r }
+    }
+}
+
+impl<'a> Entry<'a> {
+    /// What is told of `session`.
+    #[must_use]
+    pub fn of(session: &'a Session, sensor: &'a Sensor) -> Self {
+        let origin = &session.origin;
+        let (source, destination) = (origin.client.socket(), origin.destination.socket());
+        let kept = session.payload.kept();
+        let mut entry = Self {
+            accepted_us: unix_micros(session.accepted.wall),
+            first_byte_us: session.first_byte().map(|time| micros(time.as_micros())),
+            duration_us: micros(session.duration.as_micros()),
+            payload: Cow::Borrowed(kept),
+            source,
+            destination,
+            session_id: session.id,
+            name: Cow::Borrowed(&sensor.name),
+            bytes_in: session.payload.received(),
+            bytes_out: session.bytes_out,
+            payload_truncated: session.payload.truncated(),
+            payload_sha256: (!kept.is_empty()).then(|| Sha256::digest(kept).into()),
+            shortened: Vec::new(),
+            close_reason: Cow::Borrowed(session.close_reason.name()),
+            limit: match session.close_reason {
+                CloseReason::Rejected(limit) => Some(Cow::Borrowed(limit.name())),
+                _ => session.payload.starved().then_some(Cow::Borrowed("payload_memory_bytes")),
+            },
+            repeated: session.repeated.map(|repeated| Repetition {
+                count: repeated.count,
+                first_us: unix_micros(repeated.first),
+                last_us: unix_micros(repeated.last),
+            }),
+            destination_source: Cow::Borrowed(origin.source.name()),
+            community_id: Cow::Owned(
+                community_id::community_id(sensor.community_id_seed, source, destination).as_str().to_owned(),
+            ),
+            protocol: None,
+            http: None,
+            ssh: None,
+            details: None,
+            credentials: Vec::new(),
+            tls: tls_of(&session.tls),
+            syn: origin.syn.as_ref().map(|syn| SynFacts::Seen { syn, destination }),
+            seq: None,
+        };
+        if !kept.is_empty() {
+            entry.understand(kept, session.payload.truncated());
+        }
+        entry
+    }
+
+    /// Adds what the payload says.
+    fn understand(&mut self, kept: &'a [u8], truncated: bool) {
+        let understood = protocol::understand(kept, truncated);
+        let name = understood.protocol.unwrap_or(protocol::UNKNOWN);
+        self.protocol = Some(Cow::Borrowed(name));
+        self.http = understood.http;
+        self.ssh = understood.ssh.map(|ssh| {
+            let Ssh { client, hassh, hassh_algorithms, .. } = ssh;
+            SshFacts { client, hassh: hassh.zip(hassh_algorithms) }
+        });
+        // HTTP/1 has its facts in `http` alone, so no key is written twice.
+        if !understood.details.is_empty() && name != "http" {
+            self.details = Some(Details::Found(understood.details));
+        }
+        self.credentials = understood.credentials.list;
+    }
+
+    /// Whether the client spoke TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// The end on the wall clock as it was at the accept: no step of the clock moves it.
+    #[must_use]
+    pub fn ended_us(&self) -> i64 {
+        self.accepted_us.saturating_add(i64::try_from(self.duration_us).unwrap_or(i64::MAX))
+    }
+
+    /// The bytes that are told as text, too.
+    #[must_use]
+    pub fn text(&self) -> &[u8] {
+        if self.shortened.iter().any(|name| name == "payload") { &[] } else { &self.payload }
+    }
+
+    /// Leaves out the next thing so that a line that is `excess` bytes too long becomes shorter; false when there is
+    /// nothing left that could be left out.
+    pub fn shorten(&mut self, excess: usize) -> bool {
+        let done = |entry: &Self, name: &str| entry.shortened.iter().any(|shortened| shortened == name);
+        if !self.payload.is_empty() && !done(self, "payload") {
+            self.shortened.push(Cow::Borrowed("payload"));
+        } else if !self.payload.is_empty() {
+            if !done(self, "payload_hex") {
+                self.shortened.push(Cow::Borrowed("payload_hex"));
+            }
+            // Two digits a byte, and some more for the names that `shortened` gains.
+            let cut = (excess / 2 + 32).min(self.payload.len());
+            let left = self.payload.len() - cut;
+            match &mut self.payload {
+                Cow::Borrowed(bytes) => *bytes = bytes.get(..left).unwrap_or_default(),
+                Cow::Owned(bytes) => bytes.truncate(left),
+            }
+            self.payload_truncated = true;
+        } else if !done(self, "facts") {
+            self.shortened.push(Cow::Borrowed("facts"));
+            (self.http, self.ssh, self.details) = (None, None, None);
+            self.credentials.clear();
+            if let Some(tls) = &mut self.tls {
+                tls.client_hello = Cow::Borrowed(&[]);
+                (tls.hello, tls.client_certificate) = (None, None);
+            }
+        } else {
+            return false;
+        }
+        true
+    }
+}
+
+fn tls_of(tls: &Tls) -> Option<TlsFacts<'_>> {
+    let facts = tls.facts()?;
+    let session = match &facts.handshake {
+        Handshake::Completed(session) => Some(session),
+        Handshake::Off | Handshake::Failed(_) => None,
+    };
+    Some(TlsFacts {
+        client_hello: Cow::Borrowed(&facts.client_hello),
+        hello: facts.hello().ok().map(HelloText::from),
+        version: session.map(|session| Cow::Borrowed(session.version)),
+        cipher_suite: session.map(|session| Cow::Borrowed(session.cipher_suite.as_str())),
+        alpn: session.and_then(|session| session.protocol.as_deref()).map(Cow::Borrowed),
+        client_certificate: session.and_then(|session| match &session.client_certificate {
+            ClientCertificate::Presented(certificate) => Some(Cow::Borrowed(certificate.as_ref())),
+            _ => None,
+        }),
+        error: facts.failure().map(ToString::to_string),
+    })
+}
+
+/// A canonical endpoint: an IPv4 address in IPv6 form is IPv4.
+#[must_use]
+pub(super) fn endpoint(ip: IpAddr, port: u16) -> SocketAddr {
+    SocketAddr::new(ip.to_canonical(), port)
+}
+
+/// Microseconds of a duration; 585,000 years are enough.
+fn micros(value: u128) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
+}
+
+/// Microseconds since 1970, negative before.
+#[must_use]
+pub fn unix_micros(time: SystemTime) -> i64 {
+    let signed = |value: u128| i64::try_from(value).unwrap_or(i64::MAX);
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => signed(since.as_micros()),
+        // Rounded down, as after 1970.
+        Err(before) => -signed(before.duration().as_nanos().div_ceil(1000)),
+    }
+}

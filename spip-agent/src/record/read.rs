@@ -1,0 +1,496 @@
+//! A line of the flat format read back, so that it can be written in another one.
+//!
+//! A log may have been touched by anybody: a line is refused, with a reason, when a key that every record has is
+//! missing or has another type, when a key comes twice, and when objects hold more than [`MAX_VALUES`] values. Keys
+//! that are not known are passed over: the format may gain some. Strings are escaped again when they are written.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use uuid::Uuid;
+
+use super::entry::{Details, Entry, HelloText, Repetition, SshFacts, SynFacts, Text, TlsFacts, endpoint};
+use super::scan::ScanEntry;
+use crate::protocol;
+use crate::protocol::credentials::{CREDENTIALS, Credential};
+use crate::protocol::http::Http;
+use crate::tls::PresentedCertificate;
+
+/// Values that the objects of one line may hold: many times what the agent writes.
+pub const MAX_VALUES: usize = 16 * 1024;
+
+/// What a line is.
+#[derive(Debug)]
+pub enum Line<'a> {
+    /// The record of a session.
+    Session(Box<Entry<'a>>),
+    /// The record of a scan.
+    Scan(ScanEntry),
+    /// A record of another type (`record_type`), such as a system message.
+    Other(String),
+}
+
+/// Reads one line.
+///
+/// # Errors
+/// It is no JSON object, or lacks what every record has.
+pub fn line(line: &[u8]) -> Result<Line<'_>, serde_json::Error> {
+    let keys: Keys<'_> = serde_json::from_slice(line)?;
+    match keys.record_type {
+        Some(kind) if kind == "scan" => ScanEntry::read(line).map(Line::Scan),
+        Some(kind) => Ok(Line::Other(kind)),
+        None => keys.into_entry().map(|entry| Line::Session(Box::new(entry))),
+    }
+}
+
+/// The keys of a line, as far as they are there.
+#[derive(Default)]
+struct Keys<'a> {
+    timestamp: Option<i64>,
+    payload_hex: Option<Hex>,
+    source_ip: Option<IpAddr>,
+    source_port: Option<u16>,
+    destination_ip: Option<IpAddr>,
+    destination_port: Option<u16>,
+    session_id: Option<Uuid>,
+    is_tls: Option<bool>,
+    name: Option<Lent<'a>>,
+    time: Option<Timestamp>,
+    duration_us: Option<u64>,
+    duration_ms: Option<u64>,
+    first_byte_us: Option<u64>,
+    bytes_in: Option<u64>,
+    bytes_out: Option<u64>,
+    payload_truncated: Option<bool>,
+    payload_sha256: Option<Hex>,
+    shortened: Option<Vec<String>>,
+    close_reason: Option<Lent<'a>>,
+    limit: Option<Lent<'a>>,
+    count: Option<u64>,
+    first_time: Option<Timestamp>,
+    last_time: Option<Timestamp>,
+    destination_source: Option<Lent<'a>>,
+    community_id: Option<Lent<'a>>,
+    protocol: Option<Lent<'a>>,
+    http: Option<Request>,
+    ssh_client: Option<String>,
+    ssh_hassh: Option<String>,
+    ssh_hassh_algorithms: Option<String>,
+    credentials: Option<Vec<Credential>>,
+    /// Objects under the names of protocols.
+    details: Vec<(&'static str, Value)>,
+    tls_server_name: Option<String>,
+    tls_supported_protocols: Option<Vec<String>>,
+    tls_ja3: Option<String>,
+    tls_ja4: Option<String>,
+    tls_ja4_r: Option<String>,
+    tls_client_hello_hex: Option<Hex>,
+    tls_version: Option<Lent<'a>>,
+    tls_cipher_suite: Option<Lent<'a>>,
+    tls_alpn: Option<Lent<'a>>,
+    tls_client_certificate: Option<Certificate>,
+    tls_error: Option<String>,
+    syn: Option<Value>,
+    seq: Option<u64>,
+    record_type: Option<String>,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Keys<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object<'a>(std::marker::PhantomData<&'a ()>);
+        impl<'de: 'a, 'a> Visitor<'de> for Object<'a> {
+            type Value = Keys<'a>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Keys<'a>, A::Error> {
+                let mut keys = Keys::default();
+                let mut budget = MAX_VALUES;
+                while let Some(key) = map.next_key::<Lent<'de>>()? {
+                    keys.take(&key.0, &mut map, &mut budget)?;
+                }
+                Ok(keys)
+            }
+        }
+        deserializer.deserialize_map(Object(std::marker::PhantomData))
+    }
+}
+
+/// Takes the value of a key that must not have one yet.
+fn once<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
+    slot: &mut Option<T>,
+    key: &str,
+    map: &mut A,
+) -> Result<(), A::Error> {
+    if slot.is_some() {
+        return Err(twice(key));
+    }
+    let value = map.next_value().map_err(|error| A::Error::custom(format_args!("{key}: {error}")))?;
+    *slot = Some(value);
+    Ok(())
+}
+
+fn twice<E: serde::de::Error>(key: &str) -> E {
+    E::custom(format_args!("{key} comes twice"))
+}
+
+impl<'a> Keys<'a> {
+    fn take<'de: 'a, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A, budget: &mut usize) -> Result<(), A::Error> {
+        match key {
+            "timestamp" => once(&mut self.timestamp, key, map),
+            "payload_hex" => once(&mut self.payload_hex, key, map),
+            "source_ip" => once(&mut self.source_ip, key, map),
+            "source_port" => once(&mut self.source_port, key, map),
+            "destination_ip" => once(&mut self.destination_ip, key, map),
+            "destination_port" => once(&mut self.destination_port, key, map),
+            "session_id" => once(&mut self.session_id, key, map),
+            "is_tls" => once(&mut self.is_tls, key, map),
+            "name" => once(&mut self.name, key, map),
+            "time" => once(&mut self.time, key, map),
+            "duration_us" => once(&mut self.duration_us, key, map),
+            "duration_ms" => once(&mut self.duration_ms, key, map),
+            "first_byte_us" => once(&mut self.first_byte_us, key, map),
+            "bytes_in" => once(&mut self.bytes_in, key, map),
+            "bytes_out" => once(&mut self.bytes_out, key, map),
+            "payload_truncated" => once(&mut self.payload_truncated, key, map),
+            "payload_sha256" => once(&mut self.payload_sha256, key, map),
+            "shortened" => once(&mut self.shortened, key, map),
+            "close_reason" => once(&mut self.close_reason, key, map),
+            "limit" => once(&mut self.limit, key, map),
+            "count" => once(&mut self.count, key, map),
+            "first_time" => once(&mut self.first_time, key, map),
+            "last_time" => once(&mut self.last_time, key, map),
+            "destination_source" => once(&mut self.destination_source, key, map),
+            "community_id" => once(&mut self.community_id, key, map),
+            "protocol" => once(&mut self.protocol, key, map),
+            "http" => once(&mut self.http, key, map),
+            "ssh_client" => once(&mut self.ssh_client, key, map),
+            "ssh_hassh" => once(&mut self.ssh_hassh, key, map),
+            "ssh_hassh_algorithms" => once(&mut self.ssh_hassh_algorithms, key, map),
+            "credentials" => once(&mut self.credentials, key, map),
+            "tls_server_name" => once(&mut self.tls_server_name, key, map),
+            "tls_supported_protocols" => once(&mut self.tls_supported_protocols, key, map),
+            "tls_ja3" => once(&mut self.tls_ja3, key, map),
+            "tls_ja4" => once(&mut self.tls_ja4, key, map),
+            "tls_ja4_r" => once(&mut self.tls_ja4_r, key, map),
+            "tls_client_hello_hex" => once(&mut self.tls_client_hello_hex, key, map),
+            "tls_version" => once(&mut self.tls_version, key, map),
+            "tls_cipher_suite" => once(&mut self.tls_cipher_suite, key, map),
+            "tls_alpn" => once(&mut self.tls_alpn, key, map),
+            "tls_client_certificate" => once(&mut self.tls_client_certificate, key, map),
+            "tls_error" => once(&mut self.tls_error, key, map),
+            "seq" => once(&mut self.seq, key, map),
+            "record_type" => once(&mut self.record_type, key, map),
+            "syn" if self.syn.is_some() => Err(twice(key)),
+            "syn" => {
+                self.syn = Some(map.next_value_seed(Bounded(budget))?);
+                Ok(())
+            }
+            other => self.take_details(other, map, budget),
+        }
+    }
+
+    /// Objects are taken under the names of protocols only: no line makes a key of its own.
+    fn take_details<'de, A: MapAccess<'de>>(
+        &mut self,
+        key: &str,
+        map: &mut A,
+        budget: &mut usize,
+    ) -> Result<(), A::Error> {
+        let Some(protocol) = protocol::by_name(key) else {
+            return map.next_value::<IgnoredAny>().map(|_| ());
+        };
+        if self.details.iter().any(|(name, _)| *name == protocol.name()) {
+            return Err(twice(key));
+        }
+        self.details.push((protocol.name(), map.next_value_seed(Bounded(budget))?));
+        Ok(())
+    }
+
+    fn into_entry(self) -> Result<Entry<'a>, serde_json::Error> {
+        let accepted_us = match self.time {
+            Some(time) => time.as_microsecond(),
+            None => need(self.timestamp, "timestamp")?.saturating_mul(1_000_000),
+        };
+        let payload = need(self.payload_hex, "payload_hex")?.0;
+        let repeated = match (self.count, self.first_time, self.last_time) {
+            (Some(count), Some(first), Some(last)) => {
+                Some(Repetition { count, first_us: first.as_microsecond(), last_us: last.as_microsecond() })
+            }
+            _ => None,
+        };
+        let tls = need(self.is_tls, "is_tls")?.then(|| TlsFacts {
+            client_hello: Cow::Owned(self.tls_client_hello_hex.unwrap_or_default().0),
+            hello: match (self.tls_ja3, self.tls_ja4, self.tls_ja4_r) {
+                (Some(ja3), Some(ja4), Some(ja4_r)) => Some(HelloText {
+                    server_name: self.tls_server_name,
+                    protocols: self.tls_supported_protocols.unwrap_or_default(),
+                    ja3,
+                    ja4,
+                    ja4_r,
+                }),
+                _ => None,
+            },
+            version: self.tls_version.map(|text| text.0),
+            cipher_suite: self.tls_cipher_suite.map(|text| text.0),
+            alpn: self.tls_alpn.map(|text| text.0),
+            client_certificate: self.tls_client_certificate.map(|certificate| Cow::Owned(certificate.into())),
+            error: self.tls_error,
+        });
+        let protocol = self.protocol.map(|text| text.0);
+        let mut details = self.details.into_iter();
+        let details = details.find(|(name, _)| protocol.as_deref() == Some(name)).map(|(_, value)| value);
+        let mut credentials = self.credentials.unwrap_or_default();
+        credentials.truncate(CREDENTIALS);
+        Ok(Entry {
+            accepted_us,
+            first_byte_us: self.first_byte_us,
+            duration_us: match (self.duration_us, self.duration_ms) {
+                (Some(us), _) => us,
+                (None, ms) => need(ms, "duration_us")?.saturating_mul(1000),
+            },
+            source: endpoint(need(self.source_ip, "source_ip")?, need(self.source_port, "source_port")?),
+            destination: endpoint(
+                need(self.destination_ip, "destination_ip")?,
+                need(self.destination_port, "destination_port")?,
+            ),
+            session_id: need(self.session_id, "session_id")?,
+            name: need(self.name, "name")?.0,
+            bytes_in: need(self.bytes_in, "bytes_in")?,
+            bytes_out: need(self.bytes_out, "bytes_out")?,
+            payload_truncated: need(self.payload_truncated, "payload_truncated")?,
+            payload_sha256: match self.payload_sha256 {
+                Some(Hex(bytes)) => Some(bytes.try_into().map_err(|_| wrong("payload_sha256 has not 32 bytes"))?),
+                None => None,
+            },
+            payload: Cow::Owned(payload),
+            shortened: self.shortened.unwrap_or_default().into_iter().map(Cow::Owned).collect(),
+            close_reason: need(self.close_reason, "close_reason")?.0,
+            limit: self.limit.map(|text| text.0),
+            repeated,
+            destination_source: need(self.destination_source, "destination_source")?.0,
+            community_id: need(self.community_id, "community_id")?.0,
+            protocol,
+            http: self.http.map(Http::from),
+            ssh: self
+                .ssh_client
+                .map(|client| SshFacts { client, hassh: self.ssh_hassh.zip(self.ssh_hassh_algorithms) }),
+            details: details.map(Details::Read),
+            credentials,
+            tls,
+            syn: self.syn.map(SynFacts::Read),
+            seq: self.seq,
+        })
+    }
+}
+
+fn need<T>(value: Option<T>, key: &str) -> Result<T, serde_json::Error> {
+    value.ok_or_else(|| wrong(&format!("{key} is missing: not a record of {}", super::SCHEMA)))
+}
+
+pub(super) fn wrong(text: &str) -> serde_json::Error {
+    serde_json::Error::custom(text)
+}
+
+/// Text of the line itself where nothing in it is escaped.
+struct Lent<'a>(Text<'a>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Lent<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Borrow<'a>(std::marker::PhantomData<&'a ()>);
+        impl<'de: 'a, 'a> Visitor<'de> for Borrow<'a> {
+            type Value = Lent<'a>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Lent<'a>, E> {
+                Ok(Lent(Cow::Borrowed(text)))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Lent<'a>, E> {
+                Ok(Lent(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(Borrow(std::marker::PhantomData))
+    }
+}
+
+/// Bytes in hexadecimal.
+#[derive(Default)]
+struct Hex(Vec<u8>);
+
+impl<'de> Deserialize<'de> for Hex {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Lent(text) = Lent::deserialize(deserializer)?;
+        hex::decode(text.as_bytes()).map(Self).map_err(D::Error::custom)
+    }
+}
+
+/// The first request as the flat format has it.
+#[derive(Deserialize)]
+struct Request {
+    method: Option<String>,
+    target: Option<String>,
+    version: Option<String>,
+    host: Option<String>,
+    user_agent: Option<String>,
+    headers: Vec<(String, String)>,
+    body_bytes: Option<u64>,
+    body_kept: u64,
+    requests: u64,
+    #[serde(default)]
+    pipelined: Vec<(String, String)>,
+    #[serde(default)]
+    trailing_bytes: u64,
+    api: Option<String>,
+    #[serde(default)]
+    truncated: bool,
+    error: Option<String>,
+}
+
+impl From<Request> for Http<'_> {
+    fn from(request: Request) -> Self {
+        let pairs = |pairs: Vec<(String, String)>| pairs.into_iter().map(|(a, b)| (a.into(), b.into())).collect();
+        let mut http = Self::default();
+        http.method = request.method.map(Cow::Owned);
+        http.target = request.target.map(Cow::Owned);
+        http.version = request.version.map(Cow::Owned);
+        http.host = request.host.map(Cow::Owned);
+        http.user_agent = request.user_agent.map(Cow::Owned);
+        http.headers = pairs(request.headers);
+        http.body_bytes = request.body_bytes;
+        http.body_kept = request.body_kept;
+        http.requests = request.requests;
+        http.pipelined = pairs(request.pipelined);
+        http.trailing_bytes = request.trailing_bytes;
+        http.api = request.api.map(Cow::Owned);
+        http.truncated = request.truncated;
+        http.error = request.error.map(Cow::Owned);
+        http
+    }
+}
+
+/// A client's certificate as the flat format has it.
+#[derive(Deserialize)]
+struct Certificate {
+    subject: String,
+    issuer: String,
+    #[serde(default)]
+    not_before: Option<Timestamp>,
+    #[serde(default)]
+    not_after: Option<Timestamp>,
+    sha256: String,
+}
+
+impl From<Certificate> for PresentedCertificate {
+    fn from(certificate: Certificate) -> Self {
+        let seconds = |time: Option<Timestamp>| time.map_or(0, Timestamp::as_second);
+        Self {
+            not_before: seconds(certificate.not_before),
+            not_after: seconds(certificate.not_after),
+            subject: certificate.subject,
+            issuer: certificate.issuer,
+            sha256: certificate.sha256,
+        }
+    }
+}
+
+/// Any JSON, with the keys of objects in their order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// `null`.
+    Null,
+    /// Yes or no.
+    Flag(bool),
+    /// A number.
+    Number(serde_json::Number),
+    /// Text.
+    Text(String),
+    /// A list.
+    List(Vec<Value>),
+    /// An object.
+    Object(Vec<(String, Value)>),
+}
+
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Null => serializer.serialize_unit(),
+            Self::Flag(flag) => serializer.serialize_bool(*flag),
+            Self::Number(number) => number.serialize(serializer),
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::List(list) => list.serialize(serializer),
+            Self::Object(members) => serializer.collect_map(members.iter().map(|(key, value)| (key, value))),
+        }
+    }
+}
+
+/// Reads a [`Value`] while the number of values that are left is not used up.
+struct Bounded<'b>(&'b mut usize);
+
+impl<'de> DeserializeSeed<'de> for Bounded<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        *self.0 = self.0.checked_sub(1).ok_or_else(|| D::Error::custom("too many values"))?;
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Bounded<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, flag: bool) -> Result<Value, E> {
+        Ok(Value::Flag(flag))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
+        Ok(Value::Number(number.into()))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
+        Ok(Value::Number(number.into()))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
+        Ok(serde_json::Number::from_f64(number).map_or(Value::Null, Value::Number))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(Value::Text(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element_seed(Bounded(self.0))? {
+            list.push(item);
+        }
+        Ok(Value::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut members: Vec<(String, Value)> = Vec::new();
+        while let Some(key) = map.next_key::<String>()? {
+            let value = map.next_value_seed(Bounded(self.0))?;
+            members.push((key, value));
+        }
+        Ok(Value::Object(members))
+    }
+}
+
+/// Reads any JSON, keys that come twice included, of at most [`MAX_VALUES`] values.
+pub(super) fn any(line: &[u8]) -> Result<Value, serde_json::Error> {
+    let mut budget = MAX_VALUES;
+    Bounded(&mut budget).deserialize(&mut serde_json::Deserializer::from_slice(line))
+}

@@ -1,0 +1,37 @@
+//! System messages beside records of ECS and EVE: the envelope, up to where the text stands.
+
+use log::Level;
+
+use super::object::Members;
+use super::{ecs, eve};
+
+/// Appends the start of a message in ECS: its time, level and origin; the object stays open.
+pub(crate) fn ecs(level: Level, us: i64, out: &mut Vec<u8>) {
+    let mut record = Members::open(out);
+    record.time("@timestamp", us);
+    ecs::version(&mut record);
+    let mut log = record.nested("log");
+    log.word("level", &level.as_str().to_ascii_lowercase());
+    log.close();
+    let mut event = record.nested("event");
+    event.word("kind", "event");
+    event.word("module", "spip");
+    event.word("dataset", "spip.log");
+    event.close();
+}
+
+/// Appends the start of a message in EVE, an event of Suricata's type `engine`; the object stays open.
+pub(crate) fn eve(level: Level, us: i64, out: &mut Vec<u8>) {
+    let mut event = Members::open(out);
+    eve::time(&mut event, "timestamp", us);
+    event.word("event_type", "engine");
+    event.word(
+        "log_level",
+        match level {
+            Level::Error => "Error",
+            Level::Warn => "Warning",
+            Level::Info => "Info",
+            Level::Debug | Level::Trace => "Debug",
+        },
+    );
+}

@@ -1,0 +1,531 @@
+//! What holds in all formats: one record told in three ways, safe text, bounded lines, times that no clock moves.
+
+pub(crate) mod sample;
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use serde_json::Value as Json;
+
+use super::read::Line;
+use super::*;
+use sample::{Sample, samples, sensor};
+
+const FORMATS: [Format; 3] = [Format::Flat, Format::Ecs, Format::Eve];
+
+/// The line as the log ends it.
+fn finished(format: Format, mut open: Vec<u8>) -> Vec<u8> {
+    let mut space = [0; Tail::BYTES];
+    open.extend_from_slice(format.tail().write(&mut space, 7));
+    assert_eq!(open.pop(), Some(b'\n'));
+    open
+}
+
+fn logged(session: &Session, format: Format) -> Vec<u8> {
+    let mut line = Vec::new();
+    sensor(format).write(session, &mut line);
+    finished(format, line)
+}
+
+fn read(line: &[u8]) -> Entry<'_> {
+    match read::line(line) {
+        Ok(Line::Session(entry)) => *entry,
+        other => panic!("{other:?} of {}", String::from_utf8_lossy(line)),
+    }
+}
+
+fn json(line: &[u8]) -> Json {
+    serde_json::from_slice(line).unwrap_or_else(|error| panic!("{error} in {}", String::from_utf8_lossy(line)))
+}
+
+/// Fails where a terminal would obey a character, or a reader would take two lines for one.
+fn assert_printable(line: &[u8]) {
+    let text = std::str::from_utf8(line).expect("a line is UTF-8");
+    let hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if let Some(character) = text.chars().find(|c| hidden(*c)) {
+        panic!("U+{:04X} stands in {text}", u32::from(character));
+    }
+}
+
+#[test]
+fn a_record_that_is_read_is_written_in_every_format_as_the_session_was() {
+    for Sample { name, session } in samples() {
+        let flat = logged(&session, Format::Flat);
+        let entry = read(&flat);
+        assert_eq!(entry.seq, Some(7));
+        for format in FORMATS {
+            let mut line = Vec::new();
+            format.encode(&entry, &mut line);
+            let converted = finished(format, line);
+            let expected = logged(&session, format);
+            assert_eq!(String::from_utf8_lossy(&converted), String::from_utf8_lossy(&expected), "{name}");
+        }
+    }
+}
+
+/// The schema that users get, and that every record of the end-to-end tests is held against, too.
+fn schema(format: Format) -> (Json, jsonschema::Validator) {
+    let text = match format {
+        Format::Flat => include_str!("../../../docs/schema/flat.schema.json"),
+        Format::Ecs => include_str!("../../../docs/schema/ecs.schema.json"),
+        Format::Eve => include_str!("../../../docs/schema/eve.schema.json"),
+    };
+    let schema = serde_json::from_str(text).expect("a schema is JSON");
+    let validator = jsonschema::validator_for(&schema).expect("a schema is one");
+    (schema, validator)
+}
+
+#[test]
+fn every_record_is_valid_and_every_property_of_a_schema_is_used() {
+    for format in FORMATS {
+        let (schema, validator) = schema(format);
+        let mut used = std::collections::BTreeSet::new();
+        for Sample { name, session } in samples().into_iter().chain(sample::shortened()) {
+            let bound = if name.starts_with("shortened") { 64 << 10 } else { 1 << 30 };
+            let mut line = Vec::new();
+            Sensor { max_line_bytes: bound, ..sensor(format) }.write(&session, &mut line);
+            let record = json(&finished(format, line));
+            let errors: Vec<_> =
+                validator.iter_errors(&record).map(|e| format!("{}: {e}", e.instance_path())).collect();
+            assert!(errors.is_empty(), "{name} {format:?}: {errors:?}");
+            let own = if format == Format::Flat { &record } else { &record["spip"] };
+            used.extend(own.as_object().expect("an object").keys().cloned());
+        }
+        let own = if format == Format::Flat { &schema } else { &schema["properties"]["spip"] };
+        let known = own["properties"].as_object().expect("an object");
+        let unused: Vec<_> = known.keys().filter(|key| !used.contains(*key)).collect();
+        assert!(unused.is_empty(), "no sample has {unused:?} in {format:?}");
+    }
+}
+
+#[test]
+fn a_schema_refuses_what_is_not_documented() {
+    for format in FORMATS {
+        let (_, validator) = schema(format);
+        let record = json(&logged(&sample::of_payload(b"x"), format));
+        let mut more = record.clone();
+        more["forgotten"] = Json::from(1);
+        assert!(validator.is_valid(&record) && !validator.is_valid(&more), "{format:?}");
+        for key in record.as_object().expect("an object").keys().filter(|key| *key != "first_byte_us") {
+            let mut less = record.clone();
+            less.as_object_mut().expect("an object").remove(key);
+            let optional = ["payload_sha256", "protocol"].contains(&key.as_str());
+            assert_eq!(validator.is_valid(&less), optional, "{key} in {format:?}");
+        }
+    }
+}
+
+#[test]
+fn the_documentation_has_every_field() {
+    let page = include_str!("../../../docs/records.md");
+    for format in FORMATS {
+        let (schema, _) = schema(format);
+        let (_, section) = page.split_once(&format!("\n## {}", heading(format))).expect("a section");
+        let section = section.split("\n## ").next().unwrap_or_default();
+        let mut names = Vec::new();
+        properties("", &schema, format, &mut names);
+        let missing: Vec<_> = names.iter().filter(|name| !section.contains(&format!("`{name}`"))).collect();
+        assert!(missing.is_empty(), "docs/records.md lacks {missing:?} under {}", heading(format));
+    }
+}
+
+fn heading(format: Format) -> &'static str {
+    match format {
+        Format::Flat => "flat",
+        Format::Ecs => "ecs",
+        Format::Eve => "eve",
+    }
+}
+
+/// The paths of a schema's own properties: those of the flat format as they are, those of others with their objects.
+/// What stands under `spip` is documented with the flat format.
+fn properties(prefix: &str, schema: &Json, format: Format, names: &mut Vec<String>) {
+    let Some(properties) = schema["properties"].as_object() else { return };
+    for (key, schema) in properties {
+        let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        // Protocols have a page of their own, and so has what a request says.
+        let elsewhere = schema.get("$ref").is_some() || format == Format::Flat && key == "http";
+        if schema.get("properties").is_none() || elsewhere || key == "spip" {
+            if !elsewhere || key == "http" {
+                names.push(path);
+            }
+        } else {
+            self::properties(&path, schema, format, names);
+        }
+    }
+}
+
+#[test]
+fn samples_show_every_field() {
+    let all = samples();
+    let entries: Vec<_> = all.iter().map(|sample| Entry::of(&sample.session, sample::any_sensor())).collect();
+    let shown = |field: fn(&Entry<'_>) -> bool| entries.iter().any(field);
+    assert!(shown(|e| e.first_byte_us.is_some()) && shown(|e| e.first_byte_us.is_none()));
+    assert!(shown(|e| e.limit.is_some()) && shown(|e| e.repeated.is_some()));
+    assert!(shown(|e| e.http.is_some()) && shown(|e| e.ssh.as_ref().is_some_and(|ssh| ssh.hassh.is_some())));
+    assert!(shown(|e| e.details.is_some()) && shown(|e| !e.credentials.is_empty()) && shown(|e| e.syn.is_some()));
+    let tls = |field: fn(&entry::TlsFacts<'_>) -> bool| entries.iter().filter_map(|e| e.tls.as_ref()).any(field);
+    assert!(tls(|t| t.version.is_some() && t.alpn.is_some()) && tls(|t| t.client_certificate.is_some()));
+    assert!(tls(|t| t.error.is_some()) && tls(|t| t.hello.is_none()));
+    assert!(tls(|t| t.hello.as_ref().is_some_and(|h| h.server_name.is_some() && !h.protocols.is_empty())));
+}
+
+#[test]
+fn every_format_names_the_same_connection() {
+    for Sample { name, session } in samples() {
+        let [flat, ecs, eve] = FORMATS.map(|format| json(&logged(&session, format)));
+        for (key, ecs_at, eve_at) in [
+            ("source_ip", "/source/ip", "/src_ip"),
+            ("source_port", "/source/port", "/src_port"),
+            ("destination_ip", "/destination/ip", "/dest_ip"),
+            ("destination_port", "/destination/port", "/dest_port"),
+            ("bytes_in", "/source/bytes", "/flow/bytes_toserver"),
+            ("bytes_out", "/destination/bytes", "/flow/bytes_toclient"),
+            ("community_id", "/network/community_id", "/community_id"),
+            ("session_id", "/event/id", "/spip/session_id"),
+            ("name", "/observer/name", "/host"),
+            ("close_reason", "/event/action", "/spip/close_reason"),
+            ("payload", "/spip/payload", "/spip/payload"),
+            ("payload_hex", "/spip/payload_hex", "/spip/payload_hex"),
+            ("seq", "/event/sequence", "/spip/seq"),
+            ("time", "/@timestamp", "/flow/start"),
+        ] {
+            let of =
+                |record: &Json, at: &str| record.pointer(at).cloned().unwrap_or_else(|| panic!("{name} has no {at}"));
+            assert_eq!(of(&ecs, ecs_at), flat[key], "{name}: {key}");
+            let told = of(&eve, eve_at);
+            let told = told.as_str().map(|text| text.replace("+0000", "Z")).map_or(told.clone(), Json::from);
+            assert_eq!(told, flat[key], "{name}: {key}");
+        }
+    }
+}
+
+#[test]
+fn ecs_uses_only_fields_that_are_defined_with_their_types() {
+    let definitions: Json = serde_json::from_str(include_str!("../../fixtures/ecs/fields.json")).expect("fixture");
+    assert_eq!(definitions["version"], ecs::VERSION);
+    let mut used = std::collections::BTreeSet::new();
+    for Sample { name, session } in samples() {
+        let record = json(&logged(&session, Format::Ecs));
+        let mut leaves = Vec::new();
+        flatten("", &record, &mut leaves);
+        for (path, value) in leaves {
+            let kind = definitions["fields"][&path].as_str().unwrap_or_else(|| panic!("{name}: ECS has no {path}"));
+            let is_list = definitions["arrays"].as_array().expect("a list").iter().any(|array| *array == *path);
+            assert_eq!(value.is_array(), is_list, "{name}: {path} = {value}");
+            let values = value.as_array().cloned().unwrap_or_else(|| vec![value]);
+            for value in &values {
+                let fits = match kind {
+                    "long" => value.as_u64().is_some_and(|number| number <= 1 << 53),
+                    "boolean" => value.is_boolean(),
+                    "date" => value.as_str().is_some_and(|text| text.parse::<jiff::Timestamp>().is_ok()),
+                    "ip" => value.as_str().is_some_and(|text| text.parse::<std::net::IpAddr>().is_ok()),
+                    _ => value.is_string(),
+                };
+                assert!(fits, "{name}: {path} = {value} is no {kind}");
+                if let Some(allowed) = definitions["values"][&path].as_array() {
+                    assert!(allowed.contains(value), "{name}: {path} = {value}");
+                }
+            }
+            used.insert(path);
+        }
+    }
+    let defined: std::collections::BTreeSet<String> =
+        definitions["fields"].as_object().expect("an object").keys().cloned().collect();
+    // These two are in system messages.
+    let unused: Vec<_> = defined.difference(&used).filter(|path| *path != "log.level" && *path != "message").collect();
+    assert!(unused.is_empty(), "no sample has {unused:?}");
+}
+
+#[test]
+fn the_index_template_maps_every_field_as_ecs_defines_it_and_every_own_one() {
+    let definitions: Json = serde_json::from_str(include_str!("../../fixtures/ecs/fields.json")).expect("fixture");
+    let template: Json = serde_json::from_str(include_str!("../../../docs/schema/ecs-template.json")).expect("JSON");
+    let mappings = &template["template"]["mappings"];
+    let mapped = |path: &str| path.split('.').fold(mappings, |level, key| &level["properties"][key])["type"].clone();
+    for (path, kind) in definitions["fields"].as_object().expect("an object") {
+        // Types that OpenSearch knows as well.
+        let expected = match kind.as_str() {
+            Some("wildcard") => "keyword",
+            Some("match_only_text") => "text",
+            other => other.expect("text"),
+        };
+        assert_eq!(mapped(path), expected, "{path}");
+    }
+    let (schema, _) = schema(Format::Ecs);
+    let own = schema["properties"]["spip"]["properties"].as_object().expect("an object");
+    for (key, schema) in own.iter().filter(|(_, schema)| schema.get("$ref").is_none()) {
+        let known = &mappings["properties"]["spip"]["properties"][key];
+        assert!(known.is_object(), "the template lacks spip.{key}");
+        for inner in schema["properties"].as_object().into_iter().flat_map(|inner| inner.keys()) {
+            assert!(known["properties"][inner].is_object(), "the template lacks spip.{key}.{inner}");
+        }
+    }
+}
+
+/// Paths and values of everything that is not under `spip`.
+fn flatten(prefix: &str, value: &Json, leaves: &mut Vec<(String, Json)>) {
+    match value {
+        Json::Object(members) => {
+            for (key, value) in members.iter().filter(|(key, _)| !prefix.is_empty() || *key != "spip") {
+                let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                flatten(&path, value, leaves);
+            }
+        }
+        other => leaves.push((prefix.to_owned(), other.clone())),
+    }
+}
+
+/// Bytes that have misled readers: all single ones, broken UTF-8, and characters that terminals or editors obey.
+fn nasty() -> Vec<Vec<u8>> {
+    let mut all: Vec<Vec<u8>> = (0..=255).map(|byte| vec![b'a', byte, b'b']).collect();
+    all.push((0..=255).collect());
+    for broken in [
+        &b"\xc0\x80"[..],
+        b"\xc1\xbf",
+        b"\xe0\x80\x80",
+        b"\xe0\x9f\xbf",
+        b"\xf0\x80\x80\x80",
+        b"\xf0\x8f\xbf\xbf",
+        b"\xed\xa0\x80",
+        b"\xed\xbf\xbf",
+        b"\xed\xa0\xbd\xed\xb2\xa9",
+        b"\xf4\x90\x80\x80",
+        b"\xf8\x88\x80\x80\x80",
+        b"\xe2\x80",
+        b"\xf0\x9f\x92",
+    ] {
+        all.push(broken.to_vec());
+    }
+    let spots = ['\u{7f}', '\u{80}', '\u{9b}', '\u{9f}', '\u{61c}', '\u{200e}', '\u{200f}', '\u{2028}', '\u{2029}'];
+    let turns =
+        ['\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}', '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}'];
+    all.extend(spots.iter().chain(&turns).map(|c| format!("a{c}b").into_bytes()));
+    all.push("\u{feff}\u{0}\"\\/</script>\u{ffff}\u{10ffff}".into());
+    all
+}
+
+#[test]
+fn no_byte_of_a_client_breaks_a_line_or_reaches_a_terminal() {
+    for bytes in nasty() {
+        // As payload, and in every place where a client's text is shown by a protocol.
+        let request =
+            [b"GET /".as_slice(), &bytes, b" HTTP/1.1\r\nHost: ", &bytes, b"\r\nUser-Agent: ", &bytes, b"\r\n\r\n"];
+        let login = [b"USER ".as_slice(), &bytes, b"\r\nPASS ", &bytes, b"\r\nSYST\r\n"];
+        let ssh = [b"SSH-2.0-".as_slice(), &bytes, b"\r\n"];
+        for payload in [bytes.clone(), request.concat(), login.concat(), ssh.concat()] {
+            let session = sample::of_payload(&payload);
+            for format in FORMATS {
+                let line = logged(&session, format);
+                assert_printable(&line);
+                let record = json(&line);
+                let own = if format == Format::Flat { &record } else { &record["spip"] };
+                assert_eq!(own["payload_hex"], hex::encode(&payload), "{format:?}");
+                assert_eq!(own["payload"], String::from_utf8_lossy(&payload).as_ref(), "{format:?}");
+                assert_eq!(doubles(&line), None, "{}", String::from_utf8_lossy(&line));
+            }
+        }
+        for hello in [sample::hello_for(&bytes)] {
+            for format in FORMATS {
+                let line = logged(&hello, format);
+                assert_printable(&line);
+                let _ = json(&line);
+            }
+        }
+    }
+}
+
+#[test]
+fn no_text_of_a_file_reaches_a_terminal_through_converting() {
+    // Raw characters that the agent would have escaped, and a key that tries to break out.
+    let flat = String::from_utf8(logged(&sample::of_payload(b"*1\r\n$4\r\nPING\r\n"), Format::Flat)).expect("UTF-8");
+    let touched = flat
+        .replace("\"redis\":{", "\"redis\":{\"\\u001b\u{202e}\\\"x\":\"\u{7f}\u{9b}\u{2028}\",")
+        .replace("\"name\":\"", "\"name\":\"\u{202e}");
+    assert_ne!(flat, touched);
+    let entry = read(touched.as_bytes());
+    for format in FORMATS {
+        let mut line = Vec::new();
+        format.encode(&entry, &mut line);
+        let line = finished(format, line);
+        assert_printable(&line);
+        let _ = json(&line);
+    }
+    let mut line = Vec::new();
+    zeek::encode(&entry, &mut line);
+    assert_printable(&line);
+}
+
+/// The first key that an object of the line has twice.
+fn doubles(line: &[u8]) -> Option<String> {
+    fn of(value: &read::Value) -> Option<String> {
+        match value {
+            read::Value::Object(members) => {
+                let double =
+                    members.iter().enumerate().find(|(at, (key, _))| members[..*at].iter().any(|(k, _)| k == key));
+                double.map(|(_, (key, _))| key.clone()).or_else(|| members.iter().find_map(|(_, value)| of(value)))
+            }
+            read::Value::List(list) => list.iter().find_map(of),
+            _ => None,
+        }
+    }
+    of(&read::any(line).expect("JSON"))
+}
+
+#[test]
+fn no_object_has_a_key_twice() {
+    for Sample { name, session } in samples() {
+        for format in FORMATS {
+            assert_eq!(doubles(&logged(&session, format)), None, "{name} {format:?}");
+        }
+    }
+}
+
+#[test]
+fn a_line_never_exceeds_its_bound_and_says_what_it_lacks() {
+    let mut steps = std::collections::BTreeSet::new();
+    for Sample { name, session } in samples().into_iter().chain(sample::large()) {
+        for format in FORMATS {
+            let whole = logged(&session, format).len() + 1;
+            for bound in [64 << 10, 80 << 10, 128 << 10, 400 << 10, whole, whole - 1] {
+                let bound = bound.max(64 << 10);
+                let sensor = Sensor { max_line_bytes: bound, ..sensor(format) };
+                let mut line = Vec::new();
+                sensor.write(&session, &mut line);
+                let line = finished(format, line);
+                assert!(line.len() < bound, "{name}: {} of {bound} bytes in {format:?}", line.len());
+                let record = json(&line);
+                let own = if format == Format::Flat { &record } else { &record["spip"] };
+                let Some(shortened) = own.get("shortened").map(|list| list.as_array().expect("a list")) else {
+                    assert_eq!(line, logged(&session, format), "{name}");
+                    continue;
+                };
+                assert!(whole + Tail::BYTES > bound, "{name}: shortened without need");
+                let names: Vec<_> = shortened.iter().filter_map(Json::as_str).collect();
+                let order = ["payload", "payload_hex", "facts"];
+                let first = usize::from(session.payload.kept().is_empty()) * 2;
+                assert_eq!(names, order[first..first + names.len()], "the least loss comes first");
+                steps.extend(names.iter().map(|name| (*name).to_owned()));
+                assert_eq!(own["payload"], "");
+                let kept = hex::decode(own["payload_hex"].as_str().expect("text")).expect("hexadecimal");
+                assert!(session.payload.kept().starts_with(&kept), "{name}");
+                assert_eq!(
+                    own["payload_truncated"] == true,
+                    kept.len() < session.payload.received() as usize,
+                    "{name}"
+                );
+            }
+        }
+    }
+    assert_eq!(steps.into_iter().collect::<Vec<_>>(), ["facts", "payload", "payload_hex"]);
+}
+
+#[test]
+fn a_step_of_the_clock_moves_no_duration_and_no_order() {
+    let hour = Duration::from_secs(3600);
+    let accepted = Moment::now();
+    // While the session lasted two and a half seconds, the wall clock went an hour back, or a day forward.
+    for wall in [accepted.wall - hour, accepted.wall + 24 * hour] {
+        let mut session = sample::of_payload(b"x");
+        session.accepted = accepted;
+        session.end(
+            CloseReason::ClientClosed,
+            Moment { wall, steady: accepted.steady + Duration::from_micros(2_500_001) },
+        );
+        let [flat, ecs, eve] = FORMATS.map(|format| json(&logged(&session, format)));
+        assert_eq!((flat["duration_us"].as_u64(), flat["duration_ms"].as_u64()), (Some(2_500_001), Some(2_500)));
+        assert_eq!(ecs["event"]["duration"], 2_500_001_000_u64);
+        let time = |value: &Json| value.as_str().expect("text").parse::<jiff::Timestamp>().expect("a time");
+        let lasted = time(&ecs["event"]["end"]).as_microsecond() - time(&ecs["event"]["start"]).as_microsecond();
+        assert_eq!(lasted, 2_500_001);
+        assert_eq!(time(&ecs["event"]["start"]).as_microsecond(), unix(accepted.wall));
+        assert_eq!(eve["flow"]["age"], 2);
+        let first = flat["first_byte_us"].as_u64().expect("a byte came");
+        assert!(first < 3_600_000_000, "{first}");
+    }
+}
+
+fn unix(time: SystemTime) -> i64 {
+    entry::unix_micros(time)
+}
+
+#[test]
+fn times_before_1970_are_times() {
+    let before = SystemTime::UNIX_EPOCH - Duration::from_nanos(1_500_001_000);
+    assert_eq!(unix(before), -1_500_001);
+    let mut session = sample::of_payload(b"x");
+    session.accepted.wall = before;
+    let flat = logged(&session, Format::Flat);
+    assert_eq!(json(&flat)["time"], "1969-12-31T23:59:58.499999Z");
+    assert_eq!(read(&flat).accepted_us, -1_500_001);
+}
+
+#[test]
+fn a_line_that_is_no_record_is_refused_with_its_reason() {
+    let flat = String::from_utf8(logged(&sample::of_payload(b"x"), Format::Flat)).expect("UTF-8");
+    let deep = format!("{{\"redis\":{}1{}}}", "[".repeat(200), "]".repeat(200));
+    let wide = format!("{{\"redis\":[{}1]}}", "1,".repeat(read::MAX_VALUES));
+    for (line, reason) in [
+        ("", "EOF"),
+        ("[]", "a JSON object"),
+        ("{\"a\":1}", "timestamp is missing: not a record of spip/1"),
+        (&flat[..flat.len() - 1], "EOF"),
+        (&flat.replace("\"payload_hex\":\"78\"", "\"payload_hex\":\"7\""), "payload_hex: "),
+        (&flat.replace("\"source_port\":", "\"source_port\":65536,\"x\":"), "source_port: "),
+        (&flat.replace("\"source_ip\":", "\"source_ip\":\"1.2.3\",\"x\":"), "source_ip: "),
+        (&flat.replace("\"schema\":", "\"is_tls\":true,\"schema\":"), "is_tls comes twice"),
+        (&flat.replace("\"payload\":\"x\"", "\"payload\":\"\n\""), "control character"),
+        (&deep, "recursion limit"),
+        (&wide, "too many values"),
+    ] {
+        let error = read::line(line.as_bytes()).map(drop).expect_err(line).to_string();
+        assert!(error.contains(reason), "{error} for {line}");
+    }
+}
+
+#[test]
+fn other_records_and_unknown_keys_are_told_apart() {
+    let other = read::line(br#"{"record_type":"log","timestamp":1,"level":"info","message":"ready"}"#);
+    assert!(matches!(other, Ok(Line::Other(kind)) if kind == "log"));
+    let flat = String::from_utf8(logged(&sample::of_payload(b"x"), Format::Flat)).expect("UTF-8");
+    let later = flat.replace("\"schema\":", "\"added_later\":{\"a\":[1]},\"schema\":");
+    assert_eq!(read(later.as_bytes()), read(flat.as_bytes()));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_session_reads_back_as_it_was_and_fits(
+        payload in prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..2000),
+            "(GET|POST) /[ -~]{0,40} HTTP/1\\.[01]\r\n([A-Za-z-]{1,8}: [^\r\n]{0,30}\r\n){0,4}\r\n.{0,20}".prop_map(String::into_bytes),
+            "(USER|PASS|AUTH PLAIN|\\*[0-9]\r\n\\$[0-9]\r\n|SSH-2\\.0-|EHLO ).{0,60}(\r\n.{0,30}){0,4}".prop_map(String::into_bytes),
+        ],
+        limit in 1..3000_usize,
+        micros in any::<u32>(),
+        bytes_out in 0..1_u64 << 50,
+    ) {
+        let mut session = sample::of_payload_within(&payload, limit);
+        session.duration = Duration::from_micros(u64::from(micros));
+        session.bytes_out = bytes_out;
+        let flat = logged(&session, Format::Flat);
+        let entry = read(&flat);
+        for format in FORMATS {
+            let mut line = Vec::new();
+            format.encode(&entry, &mut line);
+            let line = finished(format, line);
+            assert_printable(&line);
+            let expected = logged(&session, format);
+            prop_assert_eq!(String::from_utf8_lossy(&line), String::from_utf8_lossy(&expected));
+        }
+    }
+
+    #[test]
+    fn any_line_is_read_or_refused(line in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = read::line(&line);
+    }
+}

@@ -1,0 +1,193 @@
+//! Sessions for tests: the bytes of real clients from the fixtures, and every outcome that a record can have.
+
+use std::net::SocketAddr;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use spip_common::Syn;
+use uuid::Uuid;
+
+use crate::addr::{ClientAddr, Destination};
+use crate::budget::Budget;
+use crate::limits::Limit;
+use crate::payload::Payload;
+use crate::protocol;
+use crate::protocol::client_hello::sample::{Hello, vectors};
+use crate::record::{CloseReason, DestinationSource, Format, Moment, Origin, Repeated, Sensor, Session};
+use crate::tls::{self, ClientCertificate, Facts, Failure, Handshake, PresentedCertificate, Tls};
+
+/// A session and what it is there for.
+pub(crate) struct Sample {
+    pub(crate) name: String,
+    pub(crate) session: Session,
+}
+
+pub(crate) fn sensor(format: Format) -> Sensor {
+    Sensor { name: "sensor \"7\"".to_owned(), community_id_seed: 3, format, max_line_bytes: 1 << 30 }
+}
+
+pub(crate) fn any_sensor() -> &'static Sensor {
+    static SENSOR: LazyLock<Sensor> = LazyLock::new(|| sensor(Format::Flat));
+    &SENSOR
+}
+
+pub(crate) fn of_payload(bytes: &[u8]) -> Session {
+    of_payload_within(bytes, usize::MAX >> 8)
+}
+
+/// A session of which at most `limit` bytes were kept.
+pub(crate) fn of_payload_within(bytes: &[u8], limit: usize) -> Session {
+    let accepted = Moment::now();
+    let mut payload = Payload::new(limit, Budget::new(usize::MAX >> 8));
+    payload.push(bytes);
+    payload.settle();
+    let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+    Session {
+        id: Uuid::new_v4(),
+        accepted,
+        duration: Duration::from_micros(1_234_567),
+        origin: Origin {
+            client: ClientAddr::new(address("192.0.2.7:40000")),
+            destination: Destination::new(address("198.51.100.9:8080")),
+            source: DestinationSource::Ebpf,
+            syn: None,
+        },
+        payload,
+        tls: Tls::NotTls,
+        bytes_out: 42,
+        close_reason: CloseReason::ClientClosed,
+        repeated: None,
+    }
+}
+
+/// A client that asks for a server of that name, and its handshake fails.
+pub(crate) fn hello_for(name: &[u8]) -> Session {
+    let mut session = of_payload(b"");
+    let hello =
+        Hello::new().ciphers(&[0x1301]).server_name(name).protocols(&[&name[..name.len().min(9)]]).records(16_384);
+    session.tls = Tls::Recognised(Box::new(Facts::new(&hello, Handshake::Failed(Failure::Alert(48)))));
+    session
+}
+
+/// Bytes of real clients, all close reasons, and all that TLS can come to.
+pub(crate) fn samples() -> Vec<Sample> {
+    let clients = protocol::samples().map(|(name, bytes)| Sample { name: name.to_owned(), session: of_payload(bytes) });
+    let mut samples: Vec<_> = clients.collect();
+    for (name, bytes) in [
+        ("nothing", &b""[..]),
+        ("unknown", b"\x00\x01\x02"),
+        ("telnet", b"\xff\xfd\x03root\r\nxc3511\r\n"),
+        ("basic", b"GET /a?b=c#d HTTP/1.1\r\nHost: h:8080\r\nReferer: http://r/\r\nAuthorization: Basic YWRtaW46YWRtaW4=\r\n\r\n"),
+        ("pipelined", b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabcGET /y HTTP/1.1\r\n\r\nrest"),
+    ] {
+        samples.push(Sample { name: name.to_owned(), session: of_payload(bytes) });
+    }
+    samples.extend(ended());
+    samples.extend(encrypted());
+    samples
+}
+
+fn ended() -> Vec<Sample> {
+    let reasons = [
+        CloseReason::ClientClosed,
+        CloseReason::ClientReset,
+        CloseReason::FirstByteTimeout,
+        CloseReason::IdleTimeout,
+        CloseReason::SessionTimeout,
+        CloseReason::PayloadLimit,
+        CloseReason::TlsError,
+        CloseReason::Rejected(Limit::Rate),
+        CloseReason::Shutdown,
+        CloseReason::Aborted,
+    ];
+    let mut samples = Vec::new();
+    for close_reason in reasons {
+        let mut session = of_payload_within(b"abcdef", 3);
+        session.close_reason = close_reason;
+        session.origin.client = ClientAddr::new("[2001:db8::1]:1".parse().expect("an address"));
+        session.origin.destination = Destination::new("[2001:db8::2]:65535".parse().expect("an address"));
+        session.origin.syn = Some(syn());
+        samples.push(Sample { name: close_reason.name().to_owned(), session });
+    }
+    let mut session = of_payload(b"");
+    session.payload = Payload::new(10_000, Budget::new(300));
+    session.payload.push(&[b'x'; 200]);
+    session.payload.push(&[b'y'; 5_000]);
+    session.payload.settle();
+    samples.push(Sample { name: "starved".to_owned(), session });
+    let mut session = of_payload(b"");
+    session.close_reason = CloseReason::Rejected(Limit::Sessions);
+    let first = session.accepted.wall;
+    session.repeated = Some(Repeated { count: 12, first, last: first + Duration::from_millis(900) });
+    session.origin.source = DestinationSource::Socket;
+    samples.push(Sample { name: "repeated".to_owned(), session });
+    samples
+}
+
+fn encrypted() -> Vec<Sample> {
+    let mut samples = Vec::new();
+    let mut add = |name: &str, payload: &[u8], hello: &[u8], handshake: Handshake| {
+        let mut session = of_payload(payload);
+        session.tls = Tls::Recognised(Box::new(Facts::new(hello, handshake)));
+        samples.push(Sample { name: name.to_owned(), session });
+    };
+    let completed = |client_certificate| {
+        Handshake::Completed(tls::Session {
+            version: "TLSv1.3",
+            cipher_suite: "TLS_AES_128_GCM_SHA256".to_owned(),
+            protocol: Some("h2".to_owned()),
+            client_certificate,
+        })
+    };
+    for vector in vectors() {
+        add(
+            &vector.source,
+            b"GET / HTTP/1.1\r\nHost: h\r\n\r\n",
+            &vector.stream,
+            completed(ClientCertificate::NotAsked),
+        );
+    }
+    let hello = Hello::new().ciphers(&[0x1301]).server_name(b"www.example.org").protocols(&[b"h2"]).records(16_384);
+    let certificate = PresentedCertificate {
+        subject: "CN=client \"x\"".to_owned(),
+        issuer: "CN=ca".to_owned(),
+        not_before: 1_600_000_000,
+        not_after: 1_900_000_000,
+        sha256: "ab".repeat(32),
+    };
+    add("certificate", b"x", &hello, completed(ClientCertificate::Presented(Box::new(certificate))));
+    add("nothing inside", b"", &hello, completed(ClientCertificate::NotSent));
+    add("failed", b"", &hello, Handshake::Failed(Failure::Alert(48)));
+    add("off", &hello, &hello, Handshake::Off);
+    add("torn", b"", &hello[..20], Handshake::Failed(Failure::IncompleteHello));
+    samples
+}
+
+/// As [`large`], for those who want to see what is left then.
+pub(crate) fn shortened() -> Vec<Sample> {
+    large().into_iter().map(|sample| Sample { name: format!("shortened {}", sample.name), ..sample }).collect()
+}
+
+/// Sessions whose whole records are longer than bounds allow, each for another reason.
+pub(crate) fn large() -> Vec<Sample> {
+    let mut samples = Vec::new();
+    let mut add = |name: &str, session: Session| samples.push(Sample { name: name.to_owned(), session });
+    add("controls", of_payload(&[1; 100_000]));
+    add("text", of_payload(&[b'x'; 60_000]));
+    let headers = (0..100).map(|n| format!("H{n}: {}\r\n", "\u{1b}".repeat(150))).collect::<String>();
+    let target = "\u{202e}".repeat(1300);
+    let requests = (0..17).map(|_| format!("GET /{target} HTTP/1.1\r\n{headers}\r\n")).collect::<String>();
+    add("headers", of_payload(requests.as_bytes()));
+    let mut session = of_payload(b"");
+    let hello = Hello::new().ciphers(&[0x1301; 4000]).server_name(&[b'x'; 4000]).records(16_384);
+    session.tls = Tls::Recognised(Box::new(Facts::new(&hello, Handshake::Failed(Failure::Alert(48)))));
+    add("hello", session);
+    samples
+}
+
+fn syn() -> Syn {
+    let mut syn = Syn { ttl: 64, window: 64_240, options_len: 20, ip_version: 4, ..Syn::ZERO };
+    let options = [2, 4, 0x05, 0xb4, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7];
+    syn.options[..20].copy_from_slice(&options);
+    syn
+}
