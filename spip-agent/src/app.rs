@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use tokio::runtime;
@@ -17,10 +18,10 @@ use tokio::sync::watch;
 
 use crate::accept::{self, Door};
 use crate::budget::Budget;
-use crate::config::{Config, EbpfMode};
-use crate::ebpf::{self, Attached, Origins};
+use crate::config::{Config, EbpfMode, SteeringMode};
+use crate::ebpf::{self, Attached, Origins, PinnedSteering};
 use crate::limits::Limits;
-use crate::listen::{self, Listeners};
+use crate::listen::{self, Listeners, Sharing};
 use crate::messages;
 use crate::record::Sensor;
 use crate::registry::Registry;
@@ -29,6 +30,8 @@ use crate::sandbox;
 use crate::scans::{self, Scans};
 use crate::session::Engine;
 use crate::signals::Signals;
+use crate::status;
+use crate::steering::{Steering, Watch};
 use crate::tls::TlsServer;
 use crate::worker::Worker;
 use crate::writer;
@@ -40,10 +43,12 @@ const RESERVED_DESCRIPTORS: u64 = 100;
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What the command line adds to the configuration.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Level of the kernel side's own messages.
     pub ebpf_log: Option<log::Level>,
+    /// The configuration file, which is read again on SIGHUP.
+    pub path: PathBuf,
 }
 
 /// Runs the agent until it is told to stop.
@@ -56,6 +61,7 @@ pub fn run(config: &Config, warnings: &[String], options: Options) -> Result<()>
     for warning in warnings {
         log::warn!(target: "config", "{warning}");
     }
+    let kernel_level = options.ebpf_log;
     let mut agent = match Agent::prepare(config, &log, options) {
         Ok(agent) => agent,
         Err(error) => {
@@ -65,7 +71,7 @@ pub fn run(config: &Config, warnings: &[String], options: Options) -> Result<()>
         }
     };
     // What the operator asks of the kernel side must pass; until here it would be the loader's own messages.
-    let kernel_level = options.ebpf_log.map_or(log::LevelFilter::Off, |level| level.to_level_filter());
+    let kernel_level = kernel_level.map_or(log::LevelFilter::Off, |level| level.to_level_filter());
     log::set_max_level(kernel_level.max(log::LevelFilter::Info));
     if let Err(error) = agent.give_up(config) {
         let _summary = writer.spawn()?.finish(Instant::now() + config.timeouts.drain);
@@ -89,16 +95,24 @@ struct Agent {
     door: Arc<Door>,
     listeners: Listeners,
     /// The kernel side works until this is dropped.
-    attached: Option<Attached>,
+    attached: Option<Arc<Attached>>,
+    /// Present where connections are steered.
+    steering: Option<(Steering, Option<PinnedSteering>)>,
+    /// Where the agent is asked what it does.
+    status: Option<status::Server>,
     signals: Option<Signals>,
+    /// The configuration file.
+    path: PathBuf,
 }
 
 impl Agent {
     fn prepare(config: &Config, log: &writer::Log, options: Options) -> Result<Self> {
         let descriptors = raise_descriptor_limit();
         let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let listeners = listen::open(config.listen, workers)?;
-        let attached = attach(config, &listeners, options)?;
+        let steered = config.steering.mode == SteeringMode::SkLookup;
+        let takes_over = steered && config.steering.pin_links && ebpf::pinned_link(&config.ebpf.pin_path).is_some();
+        let listeners = listen::open(config.listen, workers, Sharing { steered, takes_over })?;
+        let mut attached = attach(config, &listeners, takes_over, &options)?;
         let sessions = session_limit(config, descriptors, workers)?;
         let signals = Signals::block().context("cannot block signals")?;
         log::info!(target: "agent",
@@ -107,8 +121,53 @@ impl Agent {
             config = config.to_toml().as_str();
             "starting");
         let tls = config.tls.enabled.then(|| TlsServer::new(&config.tls)).transpose()?;
+        // Last: whoever is relieved by this agent must not be relieved by one that then fails.
+        let steering = match &mut attached {
+            Some(attached) if steered => Some(steer(config, &listeners, attached)?),
+            _ => None,
+        };
         let door = Arc::new(door(config, log.clone(), attached.as_ref(), tls, sessions, listeners.sockets.len()));
-        Ok(Self { door, listeners, attached, signals: Some(signals) })
+        let status = config.status_socket.as_ref().and_then(|path| open_status(path, takes_over));
+        let attached = attached.map(Arc::new);
+        Ok(Self { door, listeners, attached, steering, status, signals: Some(signals), path: options.path })
+    }
+
+    fn pinned_link(&self) -> Option<PathBuf> {
+        let pinned = self.steering.as_ref().and_then(|(_, pinned)| pinned.as_ref());
+        pinned.map(|pinned| pinned.path().to_path_buf())
+    }
+
+    /// Starts to answer those who ask what the agent does.
+    fn answer_status(
+        &self,
+        config: &Config,
+        pinned_link: Option<PathBuf>,
+        steering: Option<Arc<Watch>>,
+    ) -> io::Result<()> {
+        let Some(server) = &self.status else { return Ok(()) };
+        server.spawn(status::Sources {
+            config: config.clone(),
+            path: self.path.clone(),
+            listen: self.listeners.address,
+            workers: self.listeners.sockets.len(),
+            passed_socket: self.listeners.passed,
+            families: self.listeners.families,
+            pinned_link,
+            door: Arc::clone(&self.door),
+            attached: self.attached.as_ref().map(Arc::downgrade).unwrap_or_default(),
+            steering,
+            started: (Timestamp::now(), Instant::now()),
+        })
+    }
+
+    /// Starts to keep steering current. An agent that is relieved stops as if it had been told to.
+    fn watch_steering(&mut self, stop: &Arc<watch::Sender<bool>>) -> io::Result<Option<Watch>> {
+        let Some((steering, pinned)) = self.steering.take() else { return Ok(None) };
+        let stop = Arc::clone(stop);
+        let relieved = move || {
+            stop.send_replace(true);
+        };
+        Watch::spawn(steering, pinned, relieved).map(Some)
     }
 
     /// Gives up what is not needed any more. Threads that are started after this inherit it.
@@ -116,11 +175,16 @@ impl Agent {
         let origins = self.door.engine.origins.as_ref();
         let files = config.tls.certificate.iter().flat_map(|files| [&files.chain, &files.key]);
         let log = config.log.file.as_deref();
+        // Read again on SIGHUP, for what it says of steering.
+        let file = self.steering.is_some().then(|| std::path::absolute(&self.path).ok()).flatten();
+        let socket = self.status.as_ref().map(status::Server::path);
+        // The socket is taken away at the end where the directory allows it; what stays is replaced at the next start.
+        let run = socket.filter(|_| config.sandbox.user.is_none()).map(directory_of);
         let needs = sandbox::Needs {
             config: &config.sandbox,
-            readable: files.cloned().collect(),
-            writable: log.map(directory_of).into_iter().collect(),
-            owned: log.map(Path::to_owned).into_iter().collect(),
+            readable: files.cloned().chain(file).chain([PathBuf::from(ebpf::CPUS)]).collect(),
+            writable: log.map(directory_of).into_iter().chain(run).collect(),
+            owned: log.into_iter().chain(socket).map(Path::to_owned).collect(),
             reads_maps: &|| origins.is_some_and(Origins::can_look_up),
         };
         let steps = sandbox::enter(&needs)?;
@@ -136,9 +200,13 @@ impl Agent {
         }
         let (stop, stopped) = watch::channel(false);
         let stop = Arc::new(stop);
+        let pinned_link = self.pinned_link();
+        let steering = self.watch_steering(&stop).context("cannot start the steering thread")?.map(Arc::new);
+        self.answer_status(config, pinned_link, steering.clone()).context("cannot start the status thread")?;
         if let Some(signals) = self.signals.take() {
             let (on_stop, engine) = (Arc::clone(&stop), Arc::clone(&self.door.engine));
-            let reload = move || reload(&engine);
+            let path = self.path.clone();
+            let reload = move || reload(&engine, steering.as_deref(), &path);
             let stop = move |signal: Signal| {
                 log::info!(target: "agent", signal = signal.as_str(); "stopping");
                 on_stop.send_replace(true);
@@ -166,7 +234,7 @@ impl Agent {
 
     /// Starts to watch for scans, where the kernel side tells of them.
     fn watch_scans(&self, config: &Config) -> io::Result<Option<Scans>> {
-        let Some(events) = self.attached.as_ref().and_then(Attached::take_events) else {
+        let Some(events) = self.attached.as_ref().and_then(|attached| attached.take_events()) else {
             return Ok(None);
         };
         let engine = &self.door.engine;
@@ -188,9 +256,18 @@ fn directory_of(file: &Path) -> PathBuf {
     file.parent().unwrap_or(Path::new("/")).to_owned()
 }
 
-/// SIGHUP: the log is opened again, the operator's certificate is read again.
-fn reload(engine: &Engine) {
+/// SIGHUP: the log is opened again, the operator's certificate is read again, and what the file says of steering holds.
+fn reload(engine: &Engine, steering: Option<&Watch>, path: &Path) {
     engine.log.reopen();
+    if let Some(steering) = steering {
+        match Config::load(path) {
+            Ok(loaded) => steering.reload(loaded.config),
+            Err(error) => {
+                let reason = error.to_string();
+                log::error!(target: "steering", reason = reason.as_str(); "exclusions stay as they are");
+            }
+        }
+    }
     match engine.tls.as_ref().map(TlsServer::reload).transpose() {
         Ok(_) => log::info!(target: "agent", "reopened the log and read the certificate again"),
         Err(error) => {
@@ -297,18 +374,75 @@ fn door(
     }
 }
 
+/// The status socket; without one the agent does its work all the same.
+fn open_status(path: &Path, takes_over: bool) -> Option<status::Server> {
+    match status::Server::open(path, takes_over) {
+        Ok(server) => Some(server),
+        Err(error) => {
+            let reason = format!("{:#}", anyhow::Error::from(error));
+            log::info!(target: "status", reason = reason.as_str(); "spip-agent status cannot ask this agent");
+            None
+        }
+    }
+}
+
+/// Begins to steer; what cannot be had then is the end, because nothing would arrive.
+fn steer(
+    config: &Config,
+    listeners: &Listeners,
+    attached: &mut Attached,
+) -> Result<(Steering, Option<PinnedSteering>)> {
+    const REMEDY: &str =
+        "steering = \"sk_lookup\" cannot be had; mend that, or set steering = \"redirect\" and use rules";
+    let pin = config.steering.pin_links;
+    if pin && attached.pins().is_none() && ebpf::pinned_link(&config.ebpf.pin_path).is_none() {
+        let reason = attached.description().pins.missing().unwrap_or("there is no directory").to_owned();
+        return Err(anyhow::anyhow!(reason).context("pin_links = true needs bpf_pin_path"));
+    }
+    if !config.steering.interfaces.is_empty() && !attached.knows_link() {
+        bail!("steer_interfaces needs Linux 5.17: leave it out, or set steer_prefixes instead");
+    }
+    let maps = attached.take_steer_maps().context(REMEDY)?;
+    let steering = Steering::prepare(config, maps, &listeners.sockets, config.listen).context(REMEDY)?;
+    let pinned = attached.steer(&config.ebpf.pin_path, pin).context(REMEDY)?;
+    let link = pinned.as_ref().map(|pinned| pinned.path().display().to_string()).unwrap_or_default();
+    let (ipv4, ipv6) = listeners.families;
+    log::info!(target: "steering", ipv4 = ipv4, ipv6 = ipv6, exclusions = steering.exclusions().as_str(),
+        steer_loopback = config.steering.loopback, pinned_link = link.as_str();
+        "every port is steered to the agent, except the exclusions");
+    if !(ipv4 && ipv6) {
+        let family = if ipv4 { "IPv6" } else { "IPv4" };
+        log::warn!(target: "steering",
+            "{family} is not steered: the listening socket cannot take it; set ip = \"127.0.0.1\", \"0.0.0.0\" or \"::\", \
+             or have the service manager pass a socket of both families");
+    }
+    if let Some((from, to)) = steering.all_outgoing_ports() {
+        log::warn!(target: "steering",
+            "strangers can hold every port from which this machine connects out ({from}-{to}): if it has to, keep some \
+             with exclude_ports, for example \"{}-{to}\"", to.saturating_sub(999).max(from));
+    }
+    Ok((steering, pinned))
+}
+
 /// Attaches the kernel side as the configuration wants it; says what it does, or why it is not there.
-fn attach(config: &Config, listeners: &Listeners, options: Options) -> Result<Option<Attached>> {
+fn attach(config: &Config, listeners: &Listeners, takes_over: bool, options: &Options) -> Result<Option<Attached>> {
     if config.ebpf.mode == EbpfMode::Off {
         log::info!(target: "ebpf", reason = "ebpf = \"off\""; "eBPF is off: destinations come from connection tracking");
         return Ok(None);
     }
+    let steered = config.steering.mode == SteeringMode::SkLookup;
+    let steering = steered.then(|| ebpf::SteerRequest {
+        sockets: u32::try_from(listeners.sockets.len()).unwrap_or(u32::MAX),
+        seed: uuid::Uuid::new_v4().as_fields().0,
+        takes_over: takes_over.then(|| config.ebpf.pin_path.clone()),
+    });
     let request = ebpf::Request {
         config: &config.ebpf,
         listener: listeners.address,
         sockets: &listeners.sockets,
         scans: config.scans.enabled,
         log_level: options.ebpf_log,
+        steering,
     };
     match ebpf::start(&request) {
         Ok(attached) => {
@@ -318,6 +452,10 @@ fn attach(config: &Config, listeners: &Listeners, options: Options) -> Result<Op
         Err(error) if config.ebpf.mode == EbpfMode::Required => {
             Err(error).context("ebpf = \"required\", and eBPF cannot be used")
         }
+        Err(error) if steered => Err(error).context(
+            "steering = \"sk_lookup\" cannot be had, and nothing would arrive; mend that, or set steering = \"redirect\" \
+             and use rules",
+        ),
         Err(error) => {
             log::warn!(target: "ebpf", reason = format!("{:#}", anyhow::Error::from(error));
                 "eBPF is not used: destinations come from connection tracking");

@@ -14,8 +14,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use log::LevelFilter;
 
 use crate::config::{Config, Loaded};
-use crate::convert;
-use crate::{doctor, init, rules};
+use crate::{convert, doctor, init, rules, status};
 
 /// Status of the process for a mistake on the command line or in the configuration.
 pub const USAGE: u8 = 2;
@@ -60,6 +59,13 @@ pub enum Command {
         /// What to examine and how to say it.
         options: doctor::Options,
     },
+    /// Ask the running agent what it is doing, print it and exit.
+    Status {
+        /// The configuration file; defaults without it.
+        config: Option<PathBuf>,
+        /// As JSON instead of a table.
+        json: bool,
+    },
 }
 
 /// Records every TCP connection that reaches this machine, on any port, as one line of JSON.
@@ -72,6 +78,7 @@ pub enum Command {
                       spip-agent rules show|install|remove --config FILE\n       \
                       spip-agent init [OPTIONS]\n       \
                       spip-agent doctor [--config FILE] [--json] [--probe]\n       \
+                      spip-agent status [--json] [--config FILE]\n       \
                       spip-agent convert --to FORMAT [FILES]",
     disable_help_subcommand = true
 )]
@@ -82,6 +89,7 @@ Examples:
   spip-agent --config spip.toml --check         is the file right, and what holds where it says nothing?
   spip-agent rules show --config spip.toml      firewall rules that lead every port to the agent
   spip-agent doctor --config spip.toml --probe  is this machine ready, and does the sensor work?
+  spip-agent status                             what the running agent does, sees and leaves alone
 
 -config FILE and -config=FILE mean the same as --config FILE.
 Status: 0 done, 1 failed, 2 wrong usage or configuration.")]
@@ -147,6 +155,15 @@ enum Sub {
     /// means and what mends it. Changes nothing. Without --config, /etc/spip/spip.toml is examined where it is there.
     /// Status: 0 all is well, 1 warnings, 2 failures.
     Doctor(doctor::Options),
+    /// What the running agent does: programs, listener, steering and exclusions, counters, log.
+    ///
+    /// Asks the agent at its status_socket, as its user or as root. Where that fails, the counters in the pinned maps are
+    /// read, and the status is 1. Without a configuration the default socket and directory are used.
+    Status {
+        /// One JSON document instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -229,6 +246,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
         }
         Some(Sub::Init(options)) => Command::Init { config, options },
         Some(Sub::Doctor(options)) => Command::Doctor { config, options },
+        Some(Sub::Status { json }) => Command::Status { config, json },
     })
 }
 
@@ -292,6 +310,30 @@ pub fn rules(action: rules::Action, path: Option<&Path>, options: rules::Options
             complain(&error.to_string());
             ExitCode::from(error.exit_status())
         }
+    }
+}
+
+/// `status`: what is known is on standard output, as a table or as JSON.
+#[must_use]
+pub fn status(path: Option<&Path>, json: bool) -> ExitCode {
+    // Without a file, what holds without one: the address is not asked for.
+    let least = || Config::from_str("ip = \"::\"\nport = 1", Path::new("")).map_err(|_| ExitCode::from(USAGE));
+    let config = match path.map_or_else(least, load) {
+        Ok(loaded) => loaded.config,
+        Err(status) => return status,
+    };
+    let asked = match &config.status_socket {
+        Some(socket) => status::ask(socket),
+        None => Err("the agent is not asked: status_socket = \"off\"".to_owned()),
+    };
+    let report = asked.unwrap_or_else(|reason| status::from_pins(&config.ebpf.pin_path, reason));
+    let text = match json {
+        true => serde_json::to_string_pretty(&report).map(|text| text + "\n").unwrap_or_default(),
+        false => status::page(&report),
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) if report.agent.is_some() => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
     }
 }
 
@@ -414,6 +456,15 @@ mod tests {
         let options = rules::Options { local: true, yes: true, ..rules::Options::default() };
         let expected = rules_command(rules::Action::Remove, Some("f"), options);
         assert_eq!(parsed("x rules remove --local --yes -config f").expect("valid"), expected);
+    }
+
+    #[test]
+    fn the_status_is_asked_with_or_without_a_configuration() {
+        assert_eq!(parsed("x status").expect("valid"), Command::Status { config: None, json: false });
+        let expected = Command::Status { config: Some("f".into()), json: true };
+        for line in ["x status --json -config f", "x --config f status --json"] {
+            assert_eq!(parsed(line).expect(line), expected);
+        }
     }
 
     #[test]

@@ -10,11 +10,13 @@ mod paths;
 mod ports;
 mod reader;
 mod show;
+mod steering;
 #[cfg(test)]
 mod tests;
 
 pub use error::{ConfigError, Problem};
 pub use load::Loaded;
+pub use steering::Prefix;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -35,13 +37,18 @@ pub struct Config {
     pub tls: Tls,
     /// eBPF (`ebpf`, `cgroup_path`, `bpf_pin_path`, …).
     pub ebpf: Ebpf,
+    /// How connections to other ports reach the agent (`steering`, `steer_*`, `pin_links`).
+    pub steering: Steering,
+    /// Where `spip-agent status` asks (`status_socket`, /run/spip/status.sock); nowhere when it is "off".
+    pub status_socket: Option<PathBuf>,
     /// What bounds a connection in time.
     pub timeouts: Timeouts,
     /// What bounds connections in number and memory.
     pub limits: Limits,
     /// Half-open scans (`scans`, …).
     pub scans: Scans,
-    /// Ports that `rules` leaves alone (`exclude_ports`: numbers and "from-to" strings), as inclusive ranges, sorted.
+    /// Ports that `rules` and steering leave alone (`exclude_ports`: numbers and "from-to" strings), as inclusive ranges,
+    /// sorted.
     pub exclude_ports: Vec<(u16, u16)>,
     /// Seed of the Community ID (`community_id_seed`, 0).
     pub community_id_seed: u16,
@@ -172,6 +179,30 @@ pub enum EbpfMode {
     Off,
     /// The agent does not start without it.
     Required,
+}
+
+/// How connections to other ports reach the agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Steering {
+    /// `steering`: redirect | sk_lookup (redirect).
+    pub mode: SteeringMode,
+    /// `steer_loopback`: steer clients on this machine, too (false).
+    pub loopback: bool,
+    /// `steer_prefixes`: local addresses to steer; all when empty.
+    pub prefixes: Vec<Prefix>,
+    /// `steer_interfaces`: names of interfaces by which connections have to come; any when empty.
+    pub interfaces: Vec<String>,
+    /// `pin_links`: steering outlives the agent, and the next one takes it over (false).
+    pub pin_links: bool,
+}
+
+/// What leads connections to the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SteeringMode {
+    /// Firewall rules: the operator's, or those of `rules install`.
+    Redirect,
+    /// The program `steer` in the kernel's look-up of listening sockets.
+    SkLookup,
 }
 
 /// What bounds a connection in time; all run from the accept on.

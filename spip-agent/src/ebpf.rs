@@ -8,6 +8,10 @@
 //! changes the machine beyond the lifetime of [`Attached`], except that pinned maps stay: after a crash they are used
 //! again, and removing the directory frees them.
 //!
+//! A third program, `steer`, leads connections to the listener where that is asked for: the maps are handed to whoever
+//! knows what goes in, and only then is the program attached. Without it such an agent has no connections, so there
+//! is no going on without it.
+//!
 //! Must be called in the listener's network namespace, and before capabilities are dropped; look-ups go on without.
 
 mod cgroup;
@@ -19,16 +23,18 @@ mod namespace;
 mod origins;
 mod packet_socket;
 mod pins;
+mod steer;
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::Ebpf;
-use aya::maps::{MapData, MapError, PerCpuArray};
-use spip_common::Counters;
+use aya::maps::{Map, MapData, MapError, PerCpuArray};
+use spip_common::steer::STEER_COUNTERS;
+use spip_common::{Counters, SteerCounters, map};
 
 pub use events::{Event, Events, Lost};
 pub use features::{Feature, Verdict, features, trial};
@@ -36,6 +42,10 @@ use kernel_log::{Forwarder, KernelLog};
 pub use origins::{Origin, Origins};
 use packet_socket::PacketSocket;
 use pins::Pins;
+pub use steer::{PinState, PinnedSteering, SteerMaps};
+
+/// Read at each look into a map that has a value for each CPU: it says how many values there are.
+pub const CPUS: &str = "/sys/devices/system/cpu/possible";
 
 /// What the agent asks for.
 #[derive(Debug)]
@@ -50,13 +60,27 @@ pub struct Request<'a> {
     pub scans: bool,
     /// What the programs say of themselves; nothing by default.
     pub log_level: Option<log::Level>,
+    /// Steering, where it is asked for.
+    pub steering: Option<SteerRequest>,
+}
+
+/// What the agent asks for when connections are to be steered to it.
+#[derive(Debug)]
+pub struct SteerRequest {
+    /// How many sockets there are to choose from.
+    pub sockets: u32,
+    /// A number that strangers do not know.
+    pub seed: u32,
+    /// The directory of pins, when another agent is to be relieved that may still run.
+    pub takes_over: Option<PathBuf>,
 }
 
 impl<'a> Request<'a> {
     /// For a trial, of which nothing stays.
-    fn trial(config: &'a crate::config::Ebpf) -> Self {
+    fn trial(config: &'a crate::config::Ebpf, steers: bool) -> Self {
         let listener = SocketAddr::from(([0, 0, 0, 0], 1));
-        Self { config, listener, sockets: &[], scans: true, log_level: None }
+        let steering = steers.then_some(SteerRequest { sockets: 1, seed: 0, takes_over: None });
+        Self { config, listener, sockets: &[], scans: true, log_level: None, steering }
     }
 }
 
@@ -80,6 +104,9 @@ pub enum Error {
     /// One program could not be attached, and eBPF is required.
     #[error("{0}")]
     Incomplete(String),
+    /// Connections cannot be steered.
+    #[error("{0}")]
+    Steering(String),
     /// The maps are not what they should be.
     #[error("cannot read the eBPF maps")]
     Maps(#[from] MapError),
@@ -130,8 +157,12 @@ pub struct Attached {
     events: Mutex<Option<Events>>,
     kernel_log: Mutex<Option<KernelLog>>,
     forwarder: Mutex<Option<Forwarder>>,
+    /// Whether `steer` knows by which interface a packet came.
+    knows_link: bool,
+    /// Present where connections are to be steered.
+    steer: Option<Steer>,
     /// Holds programs and links.
-    _ebpf: Ebpf,
+    ebpf: Ebpf,
     /// Holds the observer.
     _socket: Option<PacketSocket>,
     /// Holds the directory of pins.
@@ -145,6 +176,46 @@ pub struct Attached {
 /// In words for the operator: why there is none.
 pub fn cgroup_directory(configured: Option<&std::path::Path>) -> Result<PathBuf, String> {
     cgroup::find(configured).map_err(|error| loader::chain(&error))
+}
+
+/// What there is of steering.
+struct Steer {
+    /// Until they are taken.
+    maps: Option<SteerMaps>,
+}
+
+/// The link that an agent has pinned for this network namespace in `directory`, running or not.
+#[must_use]
+pub fn pinned_link(directory: &Path) -> Option<PathBuf> {
+    steer::pin_path(directory).ok().filter(|path| path.exists())
+}
+
+/// The counters in the maps that an agent has pinned in `directory`, summed over all CPUs; those of steering only where
+/// there are some.
+///
+/// # Errors
+/// In words for the operator: there are none, or they cannot be read.
+pub fn pinned_counters(directory: &Path) -> Result<(Option<Counters>, Option<SteerCounters>), String> {
+    fn counters<T: aya::Pod + Default>(
+        path: &Path,
+        plus: impl Fn(T, &T) -> T,
+    ) -> Result<Option<T>, Box<dyn std::error::Error>> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let map: PerCpuArray<_, T> = Map::PerCpuArray(MapData::from_pin(path)?).try_into()?;
+        Ok(Some(map.get(&0, 0)?.iter().fold(T::default(), plus)))
+    }
+    let shown = directory.display();
+    let unreadable = |error: Box<dyn std::error::Error>| {
+        format!("cannot read the maps pinned in {shown}: {}", loader::reason(&*error, "CAP_BPF, or to be root"))
+    };
+    let kernel = counters(&directory.join(map::COUNTERS), Counters::plus).map_err(unreadable)?;
+    let steered = counters(&directory.join(STEER_COUNTERS), SteerCounters::plus).map_err(unreadable)?;
+    if kernel.is_none() && steered.is_none() {
+        return Err(format!("no counters are pinned in {shown}"));
+    }
+    Ok((kernel, steered))
 }
 
 /// Loads and attaches the kernel side.
@@ -183,6 +254,42 @@ impl Attached {
     #[must_use]
     pub fn description(&self) -> &Description {
         &self.description
+    }
+
+    /// The maps of steering, to be filled; they can be had once.
+    #[must_use]
+    pub fn take_steer_maps(&mut self) -> Option<SteerMaps> {
+        self.steer.as_mut().and_then(|steer| steer.maps.take())
+    }
+
+    /// Whether `steer` knows by which interface a packet came (Linux 5.17).
+    #[must_use]
+    pub fn knows_link(&self) -> bool {
+        self.knows_link
+    }
+
+    /// Begins to steer, by the maps as they are now. With `pin`, the link is pinned in that directory and outlives the
+    /// process; one that is pinned there is replaced in either case.
+    ///
+    /// # Errors
+    /// The kernel refuses the link, or its pin.
+    pub fn steer(&mut self, directory: &Path, pin: bool) -> Result<Option<PinnedSteering>, Error> {
+        let path = steer::pin_path(directory).map_err(|error| Error::Steering(error.to_string()))?;
+        let pinned = steer::attach(&mut self.ebpf, pin.then_some(path.as_path())).map_err(Error::Steering)?;
+        if !pin {
+            // What an earlier agent with `pin_links` left has nobody behind it: the address could be bound.
+            let _ = steer::remove(&path);
+        }
+        Ok(pinned)
+    }
+
+    /// The counters of steering are in maps that others have now; this is where those are pinned.
+    #[must_use]
+    pub fn pins(&self) -> Option<&Path> {
+        match &self.description.pins {
+            Part::Present(path) => Some(path),
+            Part::Missing(_) => None,
+        }
     }
 
     /// Says at start what the kernel side does: one message for what is there, one for each part that is missing.

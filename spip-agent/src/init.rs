@@ -63,6 +63,10 @@ pub struct Options {
     #[arg(long)]
     pub user: Option<String>,
 
+    /// How connections to other ports are to reach the agent: by rules, or by a program in the kernel.
+    #[arg(long, value_parser = ["redirect", "sk_lookup"])]
+    pub steering: Option<String>,
+
     /// Further ports to leave alone, such as 443,8000-8100. Those of sshd are in any case.
     #[arg(long, value_name = "PORTS", value_delimiter = ',')]
     pub exclude_ports: Vec<String>,

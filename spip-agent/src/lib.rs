@@ -13,6 +13,7 @@ pub mod ebpf;
 pub mod listen;
 pub mod sandbox;
 pub mod signals;
+pub mod steering;
 pub mod worker;
 
 pub mod accept;
@@ -39,3 +40,4 @@ pub mod writer;
 pub mod doctor;
 pub mod init;
 pub mod rules;
+pub mod status;

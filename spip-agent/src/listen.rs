@@ -1,7 +1,12 @@
 //! The listening sockets: one for each worker on the same address, or those that a service manager hands over.
 //!
 //! `SO_REUSEPORT` lets the kernel spread connections over the workers without a lock between them. It would also let
-//! a second agent of the same user join silently, so the address is first tried alone.
+//! a second agent of the same user join silently, so the address is first tried alone, except by an agent that is about
+//! to take over from one that still listens.
+//!
+//! Where connections are steered to the sockets, the address only has to be one that nobody else uses; the socket is then
+//! of a kind that takes IPv4 and IPv6, because steering brings both. Only a single IPv6 address makes a socket that the
+//! kernel keeps to IPv6 (Linux `__inet6_bind`): then IPv4 is not steered, which [`Listeners::families`] says.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -43,17 +48,27 @@ pub struct Listeners {
     pub address: SocketAddr,
     /// Whether the service manager opened them and holds the queue while the agent restarts.
     pub passed: bool,
+    /// Whether they can take IPv4 connections, and IPv6 connections, that are steered to them.
+    pub families: (bool, bool),
+}
+
+/// How the sockets come to their connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sharing {
+    /// They are steered there, of both families.
+    pub steered: bool,
+    /// Another agent may still listen on the address.
+    pub takes_over: bool,
 }
 
 /// Listens on `address` for `workers` workers, or takes the socket that a service manager passed (`LISTEN_FDS`).
 ///
-///
 /// # Errors
 /// The address cannot be bound, or the passed socket is of no use.
-pub fn open(address: SocketAddr, workers: usize) -> Result<Listeners, Error> {
+pub fn open(address: SocketAddr, workers: usize, sharing: Sharing) -> Result<Listeners, Error> {
     let listeners = match passed().map_err(Error::Passed)? {
         Some(socket) => share(socket, workers).map_err(Error::Passed)?,
-        None => bind_all(address, workers).map_err(|source| Error::Bind {
+        None => bind_all(address, workers, sharing).map_err(|source| Error::Bind {
             address,
             remedy: remedy(&source, address),
             source,
@@ -80,32 +95,65 @@ fn share(socket: Socket, workers: usize) -> io::Result<Listeners> {
     }
     socket.set_nonblocking(true)?;
     let address = socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("not an Internet socket"))?;
+    let families = families(&socket)?;
     let mut sockets = Vec::with_capacity(workers);
     for _ in 1..workers {
         sockets.push(socket.try_clone()?.into());
     }
     sockets.push(socket.into());
-    Ok(Listeners { sockets, address, passed: true })
+    Ok(Listeners { sockets, address, passed: true, families })
 }
 
-fn bind_all(address: SocketAddr, workers: usize) -> io::Result<Listeners> {
-    // Alone, without SO_REUSEPORT: fails when anybody else listens here. Closed again at once.
-    drop(bind(address, false)?);
-    let sockets = (0..workers).map(|_| bind(address, true).map(OwnedFd::from)).collect::<io::Result<Vec<_>>>()?;
-    Ok(Listeners { sockets, address, passed: false })
+fn bind_all(address: SocketAddr, workers: usize, sharing: Sharing) -> io::Result<Listeners> {
+    if !sharing.takes_over {
+        // Alone, without SO_REUSEPORT: fails when anybody else listens here. Closed again at once.
+        drop(bind(address, false, sharing.steered)?);
+    }
+    let sockets = (0..workers).map(|_| bind(address, true, sharing.steered)).collect::<io::Result<Vec<_>>>()?;
+    let families = sockets.first().map(families).transpose()?.unwrap_or_default();
+    Ok(Listeners { sockets: sockets.into_iter().map(OwnedFd::from).collect(), address, passed: false, families })
 }
 
-fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+fn bind(address: SocketAddr, reuse_port: bool, steered: bool) -> io::Result<Socket> {
+    // An IPv6 socket that is bound to a mapped IPv4 address listens on that one, and takes both when it is steered to.
+    let socket = match steered.then(|| open_ipv6(mapped(address))) {
+        Some(Ok((socket, address))) => return listen(socket, address, reuse_port, false),
+        // A kernel without IPv6 has no IPv6 connections either.
+        Some(Err(error)) if address.is_ipv6() => return Err(error),
+        _ => Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?,
+    };
+    // `::` takes IPv4 too, whatever net.ipv6.bindv6only says.
+    listen(socket, address, reuse_port, !address.ip().is_unspecified())
+}
+
+fn open_ipv6(address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
+    Ok((Socket::new(Domain::IPV6, Type::STREAM.nonblocking(), Some(Protocol::TCP))?, address))
+}
+
+fn mapped(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) => SocketAddr::new(ip.to_ipv6_mapped().into(), address.port()),
+        IpAddr::V6(_) => address,
+    }
+}
+
+fn listen(socket: Socket, address: SocketAddr, reuse_port: bool, only_v6: bool) -> io::Result<Socket> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(reuse_port)?;
-    if let IpAddr::V6(ip) = address.ip() {
-        // `::` takes IPv4 too, whatever net.ipv6.bindv6only says.
-        socket.set_only_v6(!ip.is_unspecified())?;
+    if address.is_ipv6() {
+        socket.set_only_v6(only_v6)?;
     }
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)
+}
+
+/// Which families a socket takes when connections are steered to it, whatever it is bound to.
+fn families(socket: &Socket) -> io::Result<(bool, bool)> {
+    Ok(match socket.domain()? {
+        Domain::IPV6 => (!socket.only_v6()?, true),
+        _ => (true, false),
+    })
 }
 
 fn remedy(error: &io::Error, address: SocketAddr) -> &'static str {
@@ -125,18 +173,39 @@ mod tests {
 
     use super::*;
 
+    fn listeners(address: SocketAddr, workers: usize, sharing: Sharing) -> Result<Listeners, Error> {
+        open(address, workers, sharing)
+    }
+
+    fn bound(listeners: &Listeners) -> SocketAddr {
+        SockRef::from(&listeners.sockets[0]).local_addr().expect("address").as_socket().expect("internet")
+    }
+
     #[test]
-    fn a_second_agent_on_the_same_address_is_refused() {
-        let first = open((Ipv4Addr::LOCALHOST, 0).into(), 1).map(|l| l.sockets);
-        let first = Socket::from(first.expect("listener").remove(0));
-        let address = first.local_addr().expect("address").as_socket().expect("internet");
-        let error = open(address, 1).err().expect("refused");
+    fn a_second_agent_on_the_same_address_is_refused_unless_it_takes_over() {
+        let first = listeners((Ipv4Addr::LOCALHOST, 0).into(), 1, Sharing::default()).expect("listener");
+        let address = bound(&first);
+        let error = listeners(address, 1, Sharing::default()).err().expect("refused");
         assert!(error.to_string().contains("something else listens there"), "{error}");
+        let takes_over = Sharing { takes_over: true, ..Sharing::default() };
+        assert_eq!(bound(&listeners(address, 2, takes_over).expect("joined")), address);
+    }
+
+    #[test]
+    fn a_socket_to_steer_to_takes_both_families_and_listens_where_it_was_told() {
+        let steered = Sharing { steered: true, takes_over: false };
+        for (address, ipv4) in [("127.0.0.1:0", true), ("0.0.0.0:0", true), ("[::]:0", true), ("[::1]:0", false)] {
+            let listeners = listeners(address.parse().expect("address"), 2, steered).expect(address);
+            assert_eq!(listeners.families, (ipv4, true), "{address}");
+            let told: SocketAddr = address.parse().expect("address");
+            assert_eq!(bound(&listeners).ip().to_canonical(), told.ip());
+        }
     }
 
     #[test]
     fn an_address_of_no_interface_is_named() {
-        let error = open("192.0.2.1:8080".parse().expect("address"), 2).err().expect("refused");
+        let error =
+            listeners("192.0.2.1:8080".parse().expect("address"), 2, Sharing::default()).err().expect("refused");
         assert!(error.to_string().contains("192.0.2.1:8080"), "{error}");
     }
 }

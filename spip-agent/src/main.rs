@@ -20,12 +20,13 @@ fn main() -> ExitCode {
         Command::Rules { action, config, options } => cli::rules(action, config.as_deref(), options),
         Command::Doctor { config, options } => doctor::run(config.as_deref(), options),
         Command::Init { config, options } => init::run(config, options),
+        Command::Status { config, json } => cli::status(config.as_deref(), json),
         Command::Run { config, ebpf_log } => {
             let loaded = match cli::load(&config) {
                 Ok(loaded) => loaded,
                 Err(status) => return status,
             };
-            let options = Options { ebpf_log: ebpf_log.to_level() };
+            let options = Options { ebpf_log: ebpf_log.to_level(), path: config };
             match app::run(&loaded.config, &loaded.warnings, options) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {

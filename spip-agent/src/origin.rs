@@ -6,6 +6,9 @@
 //!    the translation may have put in the place of the client's.
 //! 3. The address of the socket itself: right where nothing was translated.
 //!
+//! Where connections are steered there is no translation, and the third source is asked first: two system calls instead of
+//! a look-up. What the packet filter saw is then only needed where the kernel kept no SYN, as under SYN cookies.
+//!
 //! A SYN that cannot be told apart from another with the same key is not believed: connection tracking decides then.
 
 use std::mem::MaybeUninit;
@@ -36,6 +39,36 @@ pub struct Found {
 
 /// Finds the origin of `socket`, whose peer is `peer`; `origins` where the kernel side is attached.
 pub fn find(socket: &impl AsFd, peer: SocketAddr, origins: Option<&Origins>) -> Found {
+    if let Some(steered) = origins.and_then(Origins::steered) {
+        let local = local_address(socket);
+        // The listener's own port is where a rule of the firewall that was left in place would lead.
+        if local.port() != steered {
+            return find_steered(socket, peer, local, origins);
+        }
+    }
+    find_translated(socket, peer, origins)
+}
+
+/// Of a connection that nothing translated: the socket knows both ends, and nearly always the SYN.
+fn find_steered(socket: &impl AsFd, peer: SocketAddr, local: SocketAddr, origins: Option<&Origins>) -> Found {
+    let saved = saved_syn(socket);
+    let cookie = if saved.is_none() { cookie(socket) } else { None };
+    let seen = origins.zip(cookie).and_then(|(origins, cookie)| origins.lookup(cookie)).and_then(seen_syn);
+    let origin = Origin {
+        client: ClientAddr::new(peer),
+        destination: Destination::new(local),
+        source: DestinationSource::Socket,
+        syn: saved.or(seen),
+    };
+    Found { origin, cookie }
+}
+
+/// The SYN of an entry that can be believed.
+fn seen_syn(seen: ebpf::Origin) -> Option<Syn> {
+    (seen.observed && !seen.ambiguous).then_some(seen.syn)
+}
+
+fn find_translated(socket: &impl AsFd, peer: SocketAddr, origins: Option<&Origins>) -> Found {
     let cookie = origins.and_then(|_| cookie(socket));
     let seen = origins.zip(cookie).and_then(|(origins, cookie)| origins.lookup(cookie));
     let origin = match seen {
@@ -48,6 +81,11 @@ pub fn find(socket: &impl AsFd, peer: SocketAddr, origins: Option<&Origins>) -> 
 /// Looks the cookie up once more: a socket may reach the accept queue just before the kernel side has written its entry.
 pub fn retry(origin: &mut Origin, cookie: u64, origins: &Origins) {
     if origin.source == DestinationSource::Ebpf {
+        return;
+    }
+    let steered = origins.steered().is_some_and(|listener| origin.destination.socket().port() != listener);
+    if steered {
+        origin.syn = origin.syn.or_else(|| origins.lookup(cookie).and_then(seen_syn));
         return;
     }
     if let Some(seen) = origins.lookup(cookie).filter(|seen| !seen.ambiguous) {

@@ -20,11 +20,14 @@ extern crate std;
 pub mod counters;
 pub mod event;
 pub mod map;
+pub mod named;
 pub mod packet;
+pub mod steer;
 pub mod syn;
 
 pub use counters::Counters;
 pub use event::{Step, SynEvent};
 pub use map::{Entry, SynKey};
 pub use packet::{Packet, Parsed, Refused, parse, parse_headers};
+pub use steer::SteerCounters;
 pub use syn::Syn;

@@ -98,7 +98,7 @@ impl Connection<'_> {
 /// their neighbours, and reads in two branches into one of a computed field; it refuses both. Hence all are read, before
 /// anything is decided, and volatile. The unused form is whatever the socket has there.
 #[inline(always)]
-fn address(family: u32, ipv4: *const u32, ipv6: *const [u32; 4]) -> Option<[u8; 16]> {
+pub fn address(family: u32, ipv4: *const u32, ipv6: *const [u32; 4]) -> Option<[u8; 16]> {
     let first: *const u32 = ipv6.cast();
     let words = [
         word(ipv4),

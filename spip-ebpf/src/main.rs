@@ -18,6 +18,7 @@ mod events;
 mod maps;
 mod skb;
 mod sock_ops;
+mod steer;
 mod syn_arrival;
 mod syn_observer;
 

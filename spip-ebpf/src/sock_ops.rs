@@ -32,6 +32,7 @@ use crate::{
     connection::Connection,
     events,
     maps::{LISTENER_PORT, OBSERVER_ATTACHED, ORIGINS, SYNS, count},
+    steer::{STEER_WORKERS, is_steered},
 };
 
 /// An entry that nothing is known of.
@@ -112,11 +113,20 @@ fn connected(ctx: &SockOpsContext) {
     );
 }
 
+/// Whether the listener has, or will have, this connection: it is to the listener's port, or to one that is steered.
+#[inline(always)]
+fn is_ours(connection: &Connection<'_>) -> bool {
+    let port = connection.local_port();
+    let ours = port == LISTENER_PORT.load()
+        || STEER_WORKERS.load() != 0 && connection.local_address().is_some_and(|address| is_steered(&address, port));
+    ours && connection.is_in_our_namespace()
+}
+
 /// A connection to the listener is established.
 #[inline(always)]
 fn accepted(ctx: &SockOpsContext) {
     let connection = Connection(ctx);
-    if connection.local_port() != LISTENER_PORT.load() || !connection.is_in_our_namespace() {
+    if !is_ours(&connection) {
         return;
     }
     let Some(source) = connection.remote_address() else {
@@ -173,7 +183,7 @@ fn changed(ctx: &SockOpsContext) {
     }
     let connection = Connection(ctx);
     // Other programs may have asked for this callback on their own sockets.
-    if connection.local_port() != LISTENER_PORT.load() || !connection.is_in_our_namespace() {
+    if !is_ours(&connection) {
         return;
     }
     if ORIGINS.remove(connection.cookie()).is_ok() {

@@ -45,7 +45,12 @@ pub struct Launch<'net> {
 
 impl<'net> Launch<'net> {
     pub(crate) fn new(net: &'net Net) -> Self {
-        let settings = [("ip", json!("::")), ("port", json!(LISTENER)), ("bpf_pin_path", json!(net.pins()))];
+        let settings = [
+            ("ip", json!("::")),
+            ("port", json!(LISTENER)),
+            ("bpf_pin_path", json!(net.pins())),
+            ("status_socket", json!(net.path().join("run/status.sock"))),
+        ];
         let settings = settings.map(|(key, value)| (key.to_owned(), value)).into();
         Self {
             net,

@@ -74,6 +74,31 @@ fn a_connection_of_the_probe_leaves_a_record_by_both_families() {
 }
 
 #[test]
+fn steering_by_sk_lookup_is_seen_and_probed_within_its_prefixes() {
+    let Some(net) = Net::new() else { return };
+    let socket = net.path().join("status.sock");
+    let launch = rotated(&net)
+        .set("steering", "sk_lookup")
+        .set("status_socket", socket.to_str().expect("text"))
+        .set("exclude_ports", json!(["60000-60999"]));
+    let agent = launch.clone().start();
+    let said = doctor(&net, &launch, &["--probe"]);
+    for check in ["steering.sk_lookup", "steering.rules", "probe.ipv4", "probe.ipv6", "network.port_range"] {
+        said.expect(check, "ok");
+    }
+    let _ = agent.stop();
+
+    net.sensor.shell("ip route add local 203.0.113.0/24 dev lo");
+    let launch = launch.set("steer_prefixes", json!(["203.0.113.0/24"]));
+    let _agent = launch.clone().start();
+    let said = doctor(&net, &launch, &["--probe"]);
+    let found = said.expect("probe.ipv4", "ok")["found"].as_str().expect("text").to_owned();
+    assert!(found.contains("to 203.0.113.0:"), "{found}");
+    let findings = said.report["findings"].as_array().expect("findings");
+    assert!(findings.iter().all(|finding| finding["check"] != "probe.ipv6"), "{}", said.text);
+}
+
+#[test]
 fn the_probe_fails_where_nothing_is_steered_and_says_what_mends_it() {
     let Some(net) = Net::new() else { return };
     let launch = rotated(&net);

@@ -20,20 +20,23 @@ fn without_a_terminal_it_writes_a_file_that_starts_a_sensor() {
     let (file, log) = (file.to_str().expect("text"), log.to_str().expect("text"));
     let before = net.sensor.shell("iptables-save; ip6tables-save; ip link");
 
-    let ended = init(&net, &["--output", file, "--log-file", log, "--name", "walked", "--exclude-ports", "8000-8010"]);
+    let chosen = ["--log-file", log, "--name", "walked", "--steering", "sk_lookup", "--exclude-ports", "8000-8010"];
+    let ended = init(&net, &[&["--output", file], &chosen[..]].concat());
 
     assert!(ended.status.success(), "{}", ended.stderr);
-    for text in ["rules install --config", "The way back:", "rules remove"] {
+    for text in ["spip-agent doctor --config", "The way back:", "steering ends with it"] {
         assert!(ended.stderr.contains(text), "{text} is missing in\n{}", ended.stderr);
     }
     assert_eq!(net.sensor.shell("iptables-save; ip6tables-save; ip link"), before, "it changed the network");
     let pins = net.pins();
-    let text = fs::read_to_string(file).expect("the file") + &format!("bpf_pin_path = {pins:?}\n");
+    let text =
+        fs::read_to_string(file).expect("the file") + &format!("bpf_pin_path = {pins:?}\nstatus_socket = \"off\"\n");
     fs::write(file, text).expect("the test's directory is its own");
-    net.redirect();
     let agent = net.agent().arguments(&["--config", file]).set("log_file", log).start();
     net.client.deliver((SENSOR_V4, 80), b"hello");
     agent.expect_one(json!({"payload": "hello", "name": "walked", "destination_port": 80}));
+    let excluded = [8000, 8010].map(|port| (None, (SENSOR_V4, port).into()));
+    assert_eq!(net.client.connect_all(excluded.into_iter()).len(), 0, "excluded ports answer");
 }
 
 #[test]
@@ -79,7 +82,7 @@ fn a_file_that_exists_stays_as_it_is_without_force() {
 fn on_a_terminal_it_asks_and_takes_the_answers() {
     let Some(net) = Net::new() else { return };
     let file = net.path().join("asked.toml");
-    let answers = r"sensor-9\n0.0.0.0\n\n-\nnobody\n443\n";
+    let answers = r"sensor-9\n0.0.0.0\n\n-\nnobody\nredirect\n443\n";
     // script(1) gives the program a terminal.
     let line = format!(
         r#"printf '{answers}' | script -qec "$1 init --output {}" {} >/dev/null"#,

@@ -35,6 +35,8 @@ const MAX_AGE_SECONDS: u64 = 315_360_000;
 const RATE_PER_SECOND: f64 = 20_000.0;
 /// Connections of one source before the rate counts: a scan of all 65,535 ports in one breath, and some retries.
 const RATE_BURST: f64 = 70_000.0;
+/// Where the agent answers `spip-agent status`, in a directory that is gone after a reboot.
+const STATUS_SOCKET: &str = "/run/spip/status.sock";
 /// More than any machine accepts in a second; only keeps arithmetic finite.
 const MAX_RATE: f64 = 1e9;
 
@@ -101,12 +103,16 @@ impl<'i> Loading<'i> {
     fn config(&mut self) -> Option<Config> {
         let ip = self.ip();
         let port = self.port();
+        let ebpf = self.ebpf();
+        let mode = ebpf.mode;
         let mut config = Config {
             name: self.name(),
             listen: SocketAddr::new(ip.unwrap_or(IpAddr::from([0, 0, 0, 0])), port.unwrap_or_default()),
             log: self.log(),
             tls: self.tls(),
-            ebpf: self.ebpf(),
+            ebpf,
+            steering: self.steering(mode),
+            status_socket: self.status_socket(),
             timeouts: self.timeouts(),
             limits: self.limits(),
             scans: Scans {
@@ -230,6 +236,20 @@ impl<'i> Loading<'i> {
         }
     }
 
+    fn status_socket(&mut self) -> Option<PathBuf> {
+        const ACCEPTED: &str = "must be an absolute path, beginning with /, or \"off\"";
+        let Some((text, found)) = self.read.string("status_socket", ACCEPTED) else {
+            return Some(PathBuf::from(STATUS_SOCKET));
+        };
+        if text == "off" {
+            return None;
+        }
+        if !text.starts_with('/') {
+            self.read.refuse(&found, ACCEPTED);
+        }
+        Some(PathBuf::from(text))
+    }
+
     fn sandbox(&mut self) -> Sandbox {
         const ACCEPTED: &str = "must be a name or a number";
         let mode = self.read.choice(
@@ -344,7 +364,7 @@ impl<'i> Loading<'i> {
         usize::try_from(number).ok()
     }
 
-    fn warn(&mut self, found: Option<&Found<'_>>, text: &str) {
+    pub(super) fn warn(&mut self, found: Option<&Found<'_>>, text: &str) {
         let file = self.path.display();
         self.warnings.push(match found {
             Some(found) => format!("{file}:{}: {text}", self.read.line(found.value.span().start)),

@@ -8,7 +8,7 @@ use toml::Value;
 
 use crate::record::Format;
 
-use super::{Compress, Config, EbpfMode, Fsync, SandboxMode};
+use super::{Compress, Config, EbpfMode, Fsync, Prefix, SandboxMode, SteeringMode};
 
 impl Config {
     /// The configuration as TOML. What is derived at the start stands there as a comment.
@@ -25,8 +25,21 @@ struct Page(String);
 
 impl Page {
     fn config(&mut self, config: &Config) -> fmt::Result {
-        let Config { name, listen, log, tls, ebpf, timeouts, limits, scans, exclude_ports, community_id_seed, sandbox } =
-            config;
+        let Config {
+            name,
+            listen,
+            log,
+            tls,
+            ebpf,
+            steering,
+            status_socket,
+            timeouts,
+            limits,
+            scans,
+            exclude_ports,
+            community_id_seed,
+            sandbox,
+        } = config;
         self.key("name", text(name))?;
         self.key("ip", text(&listen.ip().to_string()))?;
         self.key("port", listen.port())?;
@@ -90,6 +103,19 @@ impl Page {
         self.key("ebpf_syn_entries", ebpf.syn_entries)?;
         self.key("ebpf_origin_entries", ebpf.origin_entries)?;
 
+        self.heading("steering")?;
+        self.key(
+            "steering",
+            text(match steering.mode {
+                SteeringMode::Redirect => "redirect",
+                SteeringMode::SkLookup => "sk_lookup",
+            }),
+        )?;
+        self.key("steer_loopback", steering.loopback)?;
+        self.key("steer_prefixes", array(steering.prefixes.iter().map(Prefix::to_string)))?;
+        self.key("steer_interfaces", array(steering.interfaces.iter().cloned()))?;
+        self.key("pin_links", steering.pin_links)?;
+        self.key("status_socket", text(&status_socket.as_deref().unwrap_or(Path::new("off")).to_string_lossy()))?;
         self.heading("privileges")?;
         self.key(
             "sandbox",
@@ -153,6 +179,10 @@ impl Page {
             None => self.absent(key, instead),
         }
     }
+}
+
+fn array(texts: impl Iterator<Item = String>) -> Value {
+    Value::Array(texts.map(Value::from).collect())
 }
 
 fn text(text: &str) -> Value {

@@ -56,6 +56,14 @@ fn everything_but_the_address_has_a_default() {
             syn_entries: 65_536,
             origin_entries: 65_536,
         },
+        steering: Steering {
+            mode: SteeringMode::Redirect,
+            loopback: false,
+            prefixes: Vec::new(),
+            interfaces: Vec::new(),
+            pin_links: false,
+        },
+        status_socket: Some(PathBuf::from("/run/spip/status.sock")),
         timeouts: Timeouts {
             first_byte: Duration::from_secs(10),
             idle: Duration::from_secs(30),
@@ -137,6 +145,12 @@ cgroup_path = "/sys/fs/cgroup/unified"
 bpf_pin_path = "/sys/fs/bpf/other"
 ebpf_syn_entries = 1024
 ebpf_origin_entries = 2048
+steering = "sk_lookup"
+steer_loopback = true
+steer_prefixes = ["198.51.100.0/24", "2001:db8::/32", "192.0.2.1"]
+steer_interfaces = ["eth0"]
+pin_links = true
+status_socket = "/run/other/status.sock"
 first_byte_timeout_seconds = 1.5
 read_timeout_seconds = 2
 write_timeout_seconds = 0.123456789
@@ -186,6 +200,16 @@ fn every_key_is_read() {
             syn_entries: 1024,
             origin_entries: 2048,
         },
+        steering: Steering {
+            mode: SteeringMode::SkLookup,
+            loopback: true,
+            prefixes: ["192.0.2.1/32", "198.51.100.0/24", "2001:db8::/32"]
+                .map(|text| Prefix::parse(text).expect("prefix"))
+                .into(),
+            interfaces: vec!["eth0".to_owned()],
+            pin_links: true,
+        },
+        status_socket: Some(PathBuf::from("/run/other/status.sock")),
         timeouts: Timeouts {
             first_byte: Duration::from_millis(1500),
             idle: Duration::from_secs(2),
@@ -324,6 +348,12 @@ fn a_key_below_loom_is_named_in_its_warning() {
 #[test]
 fn a_rate_of_zero_turns_the_limit_off() {
     assert!(loaded(&format!("{LEAST}rate_limit_per_second = 0\n")).limits.rate_per_second == 0.0);
+}
+
+#[test]
+fn keys_of_steering_without_it_are_named_in_a_warning() {
+    let Loaded { warnings, .. } = load(&format!("{LEAST}steer_loopback = true\npin_links = false\n")).expect("valid");
+    assert_eq!(warnings, [format!("{FILE}: steer_loopback is not used, because steering = \"redirect\"")]);
 }
 
 #[test]

@@ -98,7 +98,7 @@ fn trial(config: Option<&Config>, mode: EbpfMode) -> Finding {
         return topic.skipped("needs a configuration that is right: --config FILE");
     };
     let required = mode == EbpfMode::Required || super::steering::by_sk_lookup(config);
-    let (found, remedy) = match ebpf::trial(&config.ebpf) {
+    let (found, remedy) = match ebpf::trial(&config.ebpf, super::steering::by_sk_lookup(config)) {
         Ok(programs) => {
             let refused: Vec<_> = programs
                 .iter()

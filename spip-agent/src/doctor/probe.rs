@@ -63,10 +63,13 @@ pub(super) fn findings(subject: &Subject<'_>) -> Vec<Finding> {
         Ok(stage) => stage,
         Err(reason) => return vec![topic().skipped(format!("the probe's network cannot be made: {reason}"))],
     };
-    let addresses: Vec<IpAddr> = stage.addresses().map(|own| steering::address_in_reach(config, own)).collect();
-    let findings = addresses.into_iter().map(|address| {
-        let check = if address.is_ipv4() { "probe.ipv4" } else { "probe.ipv6" };
-        one(self::topic(check), &stage, SocketAddr::new(address, port), log)
+    let own: Vec<IpAddr> = stage.addresses().collect();
+    let findings = own.into_iter().map(|own| {
+        let topic = self::topic(if own.is_ipv4() { "probe.ipv4" } else { "probe.ipv6" });
+        match steering::address_in_reach(config, own) {
+            Some(address) => one(topic, &stage, SocketAddr::new(address, port), log),
+            None => topic.skipped("no address in steer_prefixes is local: ip route add local PREFIX dev lo"),
+        }
     });
     findings.collect()
 }

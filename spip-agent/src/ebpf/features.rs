@@ -64,11 +64,13 @@ pub fn features() -> Vec<Feature> {
 ///
 /// # Errors
 /// The object cannot be loaded at all.
-pub fn trial(config: &crate::config::Ebpf) -> Result<Vec<Verdict>, Error> {
-    let request = Request::trial(config);
+pub fn trial(config: &crate::config::Ebpf, steers: bool) -> Result<Vec<Verdict>, Error> {
+    let request = Request::trial(config, steers);
     let mut ebpf = loader::load_for_trial(&request)?;
     let mut results: Vec<_> = ebpf
         .programs_mut()
+        // Without steering, the agent does not load this one either.
+        .filter(|(_, program)| steers || !matches!(program, Program::SkLookup(_)))
         .map(|(name, program)| Verdict {
             program: name.to_owned(),
             refused: load(program).err().map(|error| loader::reason(&error, CAPABILITIES)),

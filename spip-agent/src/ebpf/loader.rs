@@ -20,13 +20,18 @@ use spip_common::map::{
     COUNTERS, EVENTS, LISTENER_PORT, NETNS_COOKIE, OBSERVER_ATTACHED, ORIGINS, SCANS, SOCK_OPS, SYN_ARRIVAL,
     SYN_OBSERVER, SYNS,
 };
+use spip_common::steer::{
+    STEER_ENDPOINTS, STEER_KNOWS_LINK, STEER_LINKS, STEER_PORTS, STEER_PREFIXES, STEER_SEED, STEER_SOCKETS,
+    STEER_WORKERS,
+};
 use spip_common::{Counters, Entry, SynKey};
 
 use super::events::Events;
 use super::kernel_log::KernelLog;
 use super::packet_socket::PacketSocket;
 use super::pins::{self, Pins, Shape};
-use super::{Attached, Description, Error, Origins, Part, Request, cgroup, namespace};
+use super::steer::{self, SteerMaps};
+use super::{Attached, Description, Error, Origins, Part, Request, Steer, cgroup, namespace};
 use crate::config::EbpfMode;
 
 /// The object that the build embedded; empty where there was none.
@@ -42,12 +47,17 @@ const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 
 /// What the constants of the programs are set to.
+#[derive(Clone, Copy)]
 struct Constants {
     port: u32,
     namespace: u64,
     observer: u32,
     scans: u32,
     log_level: u8,
+    /// How many sockets connections are steered to; 0 for none.
+    workers: u32,
+    seed: u32,
+    knows_link: u32,
 }
 
 pub(super) fn start(request: &Request<'_>) -> Result<Attached, Error> {
@@ -64,7 +74,13 @@ pub(super) fn start(request: &Request<'_>) -> Result<Attached, Error> {
         scans: request.scans.into(),
         // The kernel side's levels are numbered as those of `log`; 0 lets nothing through.
         log_level: request.log_level.map_or(0, |level| level as u8),
+        workers: request.steering.as_ref().map_or(0, |steering| steering.sockets),
+        seed: request.steering.as_ref().map_or(0, |steering| steering.seed),
+        knows_link: 0,
     };
+    if constants.workers > 0 {
+        constants.knows_link = knows_link(request, &constants).into();
+    }
     let mut notes = Vec::new();
     let mut pins = prepare_pins(request, &mut notes);
 
@@ -93,6 +109,9 @@ pub(super) fn start(request: &Request<'_>) -> Result<Attached, Error> {
             ebpf
         }
     };
+    if constants.workers > 0 {
+        steer::load(&mut ebpf).map_err(Error::Steering)?;
+    }
     let sock_ops = match attach_sock_ops(&mut ebpf, request) {
         Ok(cgroup) => Part::Present(cgroup),
         Err(reason) => Part::Missing(reason),
@@ -111,7 +130,7 @@ pub(super) fn start(request: &Request<'_>) -> Result<Attached, Error> {
         },
     };
     match (observer.missing(), sock_ops.missing()) {
-        (Some(observer), Some(sock_ops)) => {
+        (Some(observer), Some(sock_ops)) if constants.workers == 0 || request.config.mode == EbpfMode::Required => {
             return Err(Error::Nothing { observer: observer.to_owned(), sock_ops: sock_ops.to_owned() });
         }
         (Some(reason), None) | (None, Some(reason)) if request.config.mode == EbpfMode::Required => {
@@ -138,7 +157,18 @@ pub(super) fn start(request: &Request<'_>) -> Result<Attached, Error> {
             None
         }
     });
-    let (origins, counters) = take_maps(&mut ebpf)?;
+    let (origins, counters) = take_maps(&mut ebpf, (constants.workers > 0).then_some(request.listener.port()))?;
+    let steer = match constants.workers {
+        0 => None,
+        _ => {
+            let pinned = directory.as_ref().map(Pins::path);
+            // A directory that another agent has is only used by one that takes over from it.
+            let takes_over = request.steering.as_ref().and_then(|steering| steering.takes_over.as_deref());
+            let (maps, unpinned) = SteerMaps::take(&mut ebpf, pinned.or(takes_over))?;
+            notes.extend(unpinned);
+            Some(Steer { maps: Some(maps) })
+        }
+    };
     let counters = Arc::new(counters);
     let waiting = match events {
         Part::Present(()) => Some(take_events(&mut ebpf, Arc::clone(&counters))?),
@@ -146,13 +176,15 @@ pub(super) fn start(request: &Request<'_>) -> Result<Attached, Error> {
     };
     let namespace_filter = constants.namespace != 0;
     Ok(Attached {
+        knows_link: constants.knows_link != 0,
+        steer,
         description: Description { observer, sock_ops, events, pins, namespace_filter, notes },
         origins,
         counters,
         events: Mutex::new(waiting),
         kernel_log: Mutex::new(kernel_log),
         forwarder: Mutex::new(None),
-        _ebpf: ebpf,
+        ebpf,
         _socket: socket,
         _pins: directory,
     })
@@ -216,7 +248,12 @@ pub(super) fn load_for_trial(request: &Request<'_>) -> Result<Ebpf, Error> {
     }
     let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
     let namespace = namespace::cookie();
-    let constants = Constants { port: 1, namespace, observer: 1, scans: 1, log_level: 0 };
+    let workers = request.steering.as_ref().map_or(0, |steering| steering.sockets);
+    let mut constants =
+        Constants { port: 1, namespace, observer: 1, scans: 1, log_level: 0, workers, seed: 0, knows_link: 0 };
+    if workers > 0 {
+        constants.knows_link = knows_link(request, &constants).into();
+    }
     load_with(request, &constants, None).map_err(|error| Error::Load(reason(&error, "CAP_BPF")))
 }
 
@@ -233,12 +270,28 @@ fn load_with(request: &Request<'_>, constants: &Constants, pins: Option<&Pins>) 
         .override_global(OBSERVER_ATTACHED, &constants.observer, true)
         .override_global(SCANS, &constants.scans, true)
         .override_global(aya_log::LEVEL, &constants.log_level, false);
+    let steered = |entries: u32| if constants.workers == 0 { 1 } else { entries };
+    loader
+        .map_max_entries(STEER_SOCKETS, constants.workers.max(1))
+        .map_max_entries(STEER_PORTS, steered(spip_common::steer::PORTS))
+        .map_max_entries(STEER_ENDPOINTS, steered(spip_common::steer::MAX_ENDPOINTS))
+        .map_max_entries(STEER_PREFIXES, steered(spip_common::steer::MAX_PREFIXES))
+        .map_max_entries(STEER_LINKS, steered(spip_common::steer::MAX_LINKS))
+        .override_global(STEER_WORKERS, &constants.workers, true)
+        .override_global(STEER_SEED, &constants.seed, true)
+        .override_global(STEER_KNOWS_LINK, &constants.knows_link, true);
     if let Some(pins) = pins {
         for map in [SYNS, ORIGINS, COUNTERS] {
             loader.map_pin_path(map, pins.pin(map));
         }
     }
     loader.load(OBJECT)
+}
+
+/// Whether the kernel tells `steer` by which interface a packet came: it loads the program that asks, or does not.
+fn knows_link(request: &Request<'_>, constants: &Constants) -> bool {
+    let probe = Constants { knows_link: 1, ..*constants };
+    load_with(request, &probe, None).is_ok_and(|mut ebpf| steer::load(&mut ebpf).is_ok())
 }
 
 /// Attaches the observer, then lets packets come.
@@ -294,7 +347,7 @@ fn take_events(ebpf: &mut Ebpf, counters: Arc<PerCpuArray<MapData, Counters>>) -
 }
 
 /// Takes the maps that the agent reads out of the object; the programs keep their own hold on them.
-fn take_maps(ebpf: &mut Ebpf) -> Result<(Origins, PerCpuArray<MapData, Counters>), Error> {
+fn take_maps(ebpf: &mut Ebpf, steered: Option<u16>) -> Result<(Origins, PerCpuArray<MapData, Counters>), Error> {
     let mut take = |name: &str| ebpf.take_map(name).ok_or(MapError::InvalidName { name: name.to_owned() });
     let data = |map: Map, name: &str| match map {
         Map::LruHashMap(data) => Ok(data),
@@ -305,7 +358,7 @@ fn take_maps(ebpf: &mut Ebpf) -> Result<(Origins, PerCpuArray<MapData, Counters>
     let descriptor = origins.fd().as_fd().try_clone_to_owned().map_err(MapError::IoError)?;
     let removals = MapData::from_fd(descriptor)?;
     let counters = PerCpuArray::try_from(take(COUNTERS)?)?;
-    Ok((Origins::new(origins, removals, syns)?, counters))
+    Ok((Origins::new(origins, removals, syns, steered)?, counters))
 }
 
 /// What an error comes to: the privilege that is missing where the kernel refused for want of one, the last words of

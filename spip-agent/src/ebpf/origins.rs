@@ -45,15 +45,22 @@ struct Inner {
     origins: HashMap<MapData, u64, Entry>,
     removals: Mutex<HashMap<MapData, u64, Entry>>,
     syns: HashMap<MapData, SynKey, Entry>,
+    steered: Option<u16>,
 }
 
 impl Origins {
     /// Of the maps ORIGINS (twice, by two descriptors) and SYNS.
-    pub(super) fn new(origins: MapData, removals: MapData, syns: MapData) -> Result<Self, MapError> {
+    pub(super) fn new(
+        origins: MapData,
+        removals: MapData,
+        syns: MapData,
+        steered: Option<u16>,
+    ) -> Result<Self, MapError> {
         Ok(Self(Arc::new(Inner {
             origins: HashMap::try_from(Map::LruHashMap(origins))?,
             removals: Mutex::new(HashMap::try_from(Map::LruHashMap(removals))?),
             syns: HashMap::try_from(Map::LruHashMap(syns))?,
+            steered,
         })))
     }
 
@@ -63,6 +70,13 @@ impl Origins {
     #[must_use]
     pub fn lookup(&self, cookie: u64) -> Option<Origin> {
         self.0.origins.get(&cookie, 0).ok().map(Origin::from)
+    }
+
+    /// The listener's own port where connections are steered to it: at every other port the address of a socket is where
+    /// its client went.
+    #[must_use]
+    pub fn steered(&self) -> Option<u16> {
+        self.0.steered
     }
 
     /// Removes what is kept for a socket. To be called for each connection that did not end by closing in order, on

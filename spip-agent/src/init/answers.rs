@@ -24,6 +24,12 @@ pub(super) struct Answers {
     pub(super) rotate_bytes: u64,
     pub(super) keep_bytes: u64,
     pub(super) user: Option<String>,
+    /// `redirect` or `sk_lookup`.
+    pub(super) steering: String,
+    /// Why that is proposed.
+    pub(super) steering_reason: String,
+    /// Ports for connections of this machine, where strangers could take all of them.
+    pub(super) outgoing: Option<String>,
     /// Ports of the operator, with reasons.
     pub(super) ssh: Ports,
     /// Further ports and ranges, as they are to stand in the file.
@@ -40,6 +46,12 @@ impl Answers {
             None if found.is_root => Some(Path::new(LOG_DIRECTORY).join("spip.jsonl")),
             None => Some("spip.jsonl".into()),
         };
+        let (steering, reason) = match &found.sk_lookup {
+            Ok(true) => ("sk_lookup", "this kernel can steer without rules and connection tracking".to_owned()),
+            Ok(false) => ("redirect", "this kernel cannot steer without rules".to_owned()),
+            Err(reason) => ("redirect", format!("whether this kernel can steer without rules is unknown: {reason}")),
+        };
+        let steering = options.steering.clone().unwrap_or_else(|| steering.to_owned());
         let exclude = options.exclude_ports.iter().map(|text| port_or_range(text)).collect::<Result<_, _>>()?;
         Ok(Self {
             name: options.name.clone(),
@@ -50,10 +62,18 @@ impl Answers {
             // Half of what is free leaves room for everything else on the disk; in round numbers.
             keep_bytes: (found.free_bytes / 2 / ROTATE_BYTES * ROTATE_BYTES).clamp(ROTATE_BYTES, MOST_KEPT_BYTES),
             user: options.user.clone().or_else(|| (found.is_root && found.has_user).then(|| USER.to_owned())),
+            steering_reason: if options.steering.is_some() { "as it was asked for".to_owned() } else { reason },
+            steering,
+            outgoing: found.outgoing.map(last_thousand),
             ssh: found.ssh.clone(),
             exclude,
         })
     }
+}
+
+/// The last thousand ports of a range, or all of it where it has less.
+fn last_thousand((from, to): (u16, u16)) -> String {
+    format!("\"{}-{to}\"", to.saturating_sub(999).max(from))
 }
 
 /// A port as a number, a range as a quoted text; as TOML has them.
@@ -82,6 +102,8 @@ pub(super) mod tests {
             services: vec![(80, IpAddr::from([0, 0, 0, 0]), "nginx".to_owned())],
             complete: true,
             ipv6: true,
+            sk_lookup: Ok(true),
+            outgoing: Some((32_768, 60_999)),
             port: 12_346,
             free_bytes: 10_000_000_000,
             is_root: true,
@@ -95,6 +117,9 @@ pub(super) mod tests {
         assert_eq!((proposed.ip, proposed.port), (Ipv6Addr::UNSPECIFIED.into(), 12_346));
         assert_eq!(proposed.log_file.as_deref(), Some(Path::new("/var/log/spip/spip.jsonl")));
         assert_eq!((proposed.keep_bytes, proposed.user.as_deref()), (4_864_000_000, Some("spip")));
+        assert_eq!((proposed.steering.as_str(), proposed.outgoing.as_deref()), ("sk_lookup", Some("\"60000-60999\"")));
+        let old = Found { sk_lookup: Ok(false), ..found() };
+        assert_eq!(Answers::proposed(&old, &Options::default()).expect("valid").steering, "redirect");
         let options = Options {
             ip: Some(Ipv4Addr::LOCALHOST.into()),
             port: Some(9),

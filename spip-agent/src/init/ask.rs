@@ -49,6 +49,18 @@ pub(super) fn all(
         let question = "User that the agent becomes after its start";
         answers.user = terminal.ask(question, &proposal, |text| Ok(text.to_owned()))?.or(answers.user.take());
     }
+    if options.steering.is_none() {
+        let proposal = answers.steering.clone();
+        let question = format!("Steering: sk_lookup or redirect ({})", answers.steering_reason);
+        let parse = |text: &str| match text {
+            "sk_lookup" | "redirect" => Ok(text.to_owned()),
+            _ => Err(format!("{text:?} is neither sk_lookup nor redirect")),
+        };
+        if let Some(steering) = terminal.ask(&question, &proposal, parse)? {
+            answers.steering = steering;
+            answers.steering_reason = "as it was answered".to_owned();
+        }
+    }
     if options.exclude_ports.is_empty() {
         let known: Vec<_> = answers.ssh.keys().map(u16::to_string).collect();
         let known =
@@ -114,16 +126,18 @@ mod tests {
 
     #[test]
     fn empty_lines_take_every_proposal() {
-        let (answers, shown) = asked("\n\n\n\n\n\n", &Options::default());
+        let (answers, shown) = asked("\n\n\n\n\n\n\n", &Options::default());
         assert_eq!(answers.expect("taken"), Answers::proposed(&found(), &Options::default()).expect("valid"));
         assert!(shown.contains("[12346]") && shown.contains("sshd: 22, 2222"), "{shown}");
     }
 
     #[test]
     fn answers_replace_proposals_and_wrong_ones_are_asked_again() {
-        let (answers, shown) = asked("s1\nx\n0.0.0.0\n70000\n7\n-\nnobody\n80, 90-95\n", &Options::default());
+        let (answers, shown) =
+            asked("s1\nx\n0.0.0.0\n70000\n7\n-\nnobody\nx\nredirect\n80, 90-95\n", &Options::default());
         let answers = answers.expect("answered");
         assert_eq!((answers.name.as_deref(), answers.port, answers.log_file), (Some("s1"), 7, None));
+        assert_eq!(answers.steering, "redirect");
         assert_eq!((answers.user.as_deref(), answers.exclude), (Some("nobody"), vec!["80".into(), "\"90-95\"".into()]));
         assert!(shown.contains("\"x\" is no IP address") && shown.contains("\"70000\" is no port"), "{shown}");
     }
@@ -131,7 +145,7 @@ mod tests {
     #[test]
     fn what_a_flag_says_is_not_asked() {
         let options = Options { port: Some(7), ..Options::default() };
-        assert!(!asked("\n\n\n\n\n", &options).1.contains("Port to listen on"));
+        assert!(!asked("\n\n\n\n\n\n", &options).1.contains("Port to listen on"));
     }
 
     #[test]

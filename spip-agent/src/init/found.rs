@@ -7,6 +7,7 @@ use nix::sys::statvfs::statvfs;
 use nix::unistd::User;
 
 use super::ssh::{self, Ports};
+use crate::ebpf;
 use crate::rules::sockets::Sockets;
 
 /// Where records go unless the operator says otherwise.
@@ -26,6 +27,10 @@ pub(super) struct Found {
     /// Whether the processes of other users could be looked at.
     pub(super) complete: bool,
     pub(super) ipv6: bool,
+    /// Whether the kernel can steer without rules, or why that is not known.
+    pub(super) sk_lookup: Result<bool, String>,
+    /// Ports from which this machine connects out.
+    pub(super) outgoing: Option<(u16, u16)>,
     /// A port that nothing has.
     pub(super) port: u16,
     /// Free bytes where the log would be.
@@ -51,11 +56,22 @@ impl Found {
             ssh,
             complete: sockets.complete,
             ipv6: root.join("proc/net/if_inet6").exists(),
+            sk_lookup: sk_lookup(),
+            outgoing: crate::steering::outgoing_ports(),
             free_bytes: free_bytes(Path::new(LOG_DIRECTORY)),
             is_root: nix::unistd::geteuid().is_root(),
             has_user: User::from_name(USER).is_ok_and(|user| user.is_some()),
         })
     }
+}
+
+/// Both parts that steering takes.
+fn sk_lookup() -> Result<bool, String> {
+    let parts = ["sk_lookup", "sock_map"];
+    ebpf::features()
+        .into_iter()
+        .filter(|feature| parts.contains(&feature.name))
+        .try_fold(true, |all, feature| Ok(all && feature.state?))
 }
 
 /// Of the directory, or of the closest one above that exists.

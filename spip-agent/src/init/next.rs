@@ -50,20 +50,34 @@ fn write(page: &mut String, found: &Found, answers: &Answers, config: &Path, has
         writeln!(page, "  install -d {owner}-m 750 {}", directory.display())?;
     }
     writeln!(page, "  spip-agent doctor --config {file}           is this machine ready?")?;
+    let by_program = answers.steering == "sk_lookup";
+    if by_program {
+        writeln!(
+            page,
+            "The start below steers every port that is not left alone: keep this session open, and log in beside it."
+        )?;
+    }
     if has_unit {
         writeln!(page, "  systemctl enable --now {UNIT}                 start, now and at each boot")?;
     } else {
         writeln!(page, "  spip-agent --config {file}                  start (as root; Ctrl-C or SIGTERM stops it)")?;
     }
-    writeln!(page, "  spip-agent rules show --config {file}       the rules that would lead every port to it")?;
-    writeln!(page, "  spip-agent rules install --config {file}    set them up; asks before")?;
+    if by_program {
+        writeln!(page, "  spip-agent status --config {file}           what is steered, and what is left alone")?;
+    } else {
+        writeln!(page, "  spip-agent rules show --config {file}       the rules that would lead every port to it")?;
+        writeln!(page, "  spip-agent rules install --config {file}    set them up; asks before")?;
+    }
     writeln!(page, "  spip-agent doctor --config {file} --probe   one connection, and its record")?;
     writeln!(page, "\nThe way back:")?;
-    writeln!(page, "  spip-agent rules remove                     takes away exactly what was installed")?;
+    if !by_program {
+        writeln!(page, "  spip-agent rules remove                     takes away exactly what was installed")?;
+    }
+    let steering = if by_program { "; steering ends with it" } else { "" };
     if has_unit {
-        writeln!(page, "  systemctl disable --now {UNIT}")?;
+        writeln!(page, "  systemctl disable --now {UNIT}{steering}")?;
     } else {
-        writeln!(page, "  stop the agent with Ctrl-C or SIGTERM")?;
+        writeln!(page, "  stop the agent with Ctrl-C or SIGTERM{steering}")?;
     }
     writeln!(page, "  rm {file}")
 }
@@ -77,7 +91,8 @@ mod tests {
     #[test]
     fn the_commands_name_the_file_and_come_with_the_way_back() {
         let found = found();
-        let answers = Answers::proposed(&found, &Options::default()).expect("valid");
+        let options = Options { steering: Some("redirect".to_owned()), ..Options::default() };
+        let answers = Answers::proposed(&found, &options).expect("valid");
         let mut page = String::new();
         write(&mut page, &found, &answers, Path::new("/etc/spip/spip.toml"), true).expect("text");
         for text in [
@@ -90,5 +105,9 @@ mod tests {
         ] {
             assert!(page.contains(text), "{text} is missing in\n{page}");
         }
+        let answers = Answers::proposed(&found, &Options::default()).expect("valid");
+        let mut page = String::new();
+        write(&mut page, &found, &answers, Path::new("/etc/spip/spip.toml"), true).expect("text");
+        assert!(page.contains("steering ends with it") && !page.contains("rules install"), "{page}");
     }
 }

@@ -45,6 +45,10 @@ pub fn packaged() -> String {
         rotate_bytes: 256_000_000,
         keep_bytes: 5_120_000_000,
         user: Some(super::found::USER.to_owned()),
+        // The one that steers nothing until the operator installs rules.
+        steering: "redirect".to_owned(),
+        steering_reason: "nothing is steered until rules are installed".to_owned(),
+        outgoing: None,
         ssh: super::ssh::Ports::new(),
         exclude: vec!["22".to_owned()],
     };
@@ -59,7 +63,10 @@ fn set(answers: &Answers) -> BTreeMap<&'static str, String> {
     if let Some(name) = &answers.name {
         set.insert("name", text(name));
     }
-    let excluded: Vec<String> = answers.ssh.keys().map(u16::to_string).chain(answers.exclude.iter().cloned()).collect();
+    set.insert("steering", text(&answers.steering));
+    let own = answers.outgoing.iter().filter(|_| answers.steering == "sk_lookup");
+    let excluded: Vec<String> =
+        answers.ssh.keys().map(u16::to_string).chain(answers.exclude.iter().chain(own).cloned()).collect();
     set.insert("exclude_ports", format!("[{}]", excluded.join(", ")));
     if let Some(file) = &answers.log_file {
         set.insert("log_file", text(&file.to_string_lossy()));
@@ -77,10 +84,16 @@ fn set(answers: &Answers) -> BTreeMap<&'static str, String> {
 /// What else is to be said of a key on this machine.
 fn why(answers: &Answers) -> BTreeMap<&'static str, String> {
     let ports: Vec<_> = answers.ssh.iter().map(|(port, reasons)| format!("{port} ({})", reasons.join(", "))).collect();
-    let mut why = BTreeMap::new();
+    let mut why = BTreeMap::from([("steering", format!("Chosen, because {}.", answers.steering_reason))]);
+    let mut excluded = String::new();
     if !ports.is_empty() {
-        why.insert("exclude_ports", format!("By these you come in: {}.", ports.join("; ")));
+        excluded = format!("By these you come in: {}. ", ports.join("; "));
     }
+    if let Some(own) = answers.outgoing.as_deref().filter(|_| answers.steering == "sk_lookup") {
+        let own = own.trim_matches('"');
+        excluded.push_str(&format!("{own} remain for this machine's own connections, whatever strangers hold."));
+    }
+    why.insert("exclude_ports", excluded);
     why
 }
 
@@ -106,7 +119,7 @@ fn describe(page: &mut String, key: &str, why: &BTreeMap<&str, String>) {
     if let Some(meaning) = meanings::of(key) {
         page.push_str(&meanings::commented(&meaning));
     }
-    if let Some(reason) = why.get(key) {
+    if let Some(reason) = why.get(key).filter(|reason| !reason.is_empty()) {
         page.push_str(&meanings::commented(reason));
     }
 }
@@ -129,7 +142,7 @@ mod tests {
     fn the_file_says_what_was_answered_and_defaults_for_the_rest() {
         let config = loaded(&page(&proposed()));
         assert_eq!(config.listen, "[::]:12346".parse().expect("address"));
-        assert_eq!(config.exclude_ports, [(22, 22), (2222, 2222)]);
+        assert_eq!(config.exclude_ports, [(22, 22), (2222, 2222), (60_000, 60_999)]);
         assert_eq!(config.sandbox.user.as_deref(), Some("spip"));
         assert_eq!(
             (config.log.rotate_bytes, config.log.keep_files, config.log.keep_bytes),

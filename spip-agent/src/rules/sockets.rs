@@ -54,6 +54,13 @@ impl Sockets {
     }
 }
 
+/// The listening sockets in a table as `/proc/net/tcp`: port, address and inode.
+pub(crate) fn listening(lines: impl io::BufRead) -> io::Result<Vec<(u16, IpAddr, u64)>> {
+    let mut table = Table::default();
+    table.add(lines)?;
+    Ok(table.listening.into_iter().map(|(inode, (port, ip))| (port, ip, inode)).collect())
+}
+
 #[derive(Default)]
 struct Table {
     listening: HashMap<u64, (u16, IpAddr)>,

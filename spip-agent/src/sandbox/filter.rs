@@ -126,8 +126,12 @@ const OLDER_CALLS: &[libc::c_long] = &[];
 /// these in batches.
 const MAP_COMMANDS: &[u64] = &[1, 2, 3, 4, 24];
 
-/// Questions of ioctl(2): non-blocking, bytes that wait, and whether a descriptor is a terminal.
-const QUESTIONS: &[u64] = &[libc::FIONBIO, libc::FIONREAD, libc::TCGETS];
+/// `SIOCGIFINDEX` of linux/sockios.h.
+const SIOCGIFINDEX: u64 = 0x8933;
+
+/// Questions of ioctl(2): non-blocking, bytes that wait, whether a descriptor is a terminal, and which number an
+/// interface has.
+const QUESTIONS: &[u64] = &[libc::FIONBIO, libc::FIONREAD, libc::TCGETS, SIOCGIFINDEX];
 
 /// `PR_SET_VMA`: the allocator names its memory (linux/prctl.h).
 const PR_SET_VMA: u64 = 0x5356_4d41;

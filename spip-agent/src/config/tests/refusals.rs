@@ -292,3 +292,45 @@ fn a_file_that_is_not_utf8_is_refused_with_its_line() {
     let message = Config::load(&files.config()).expect_err("not UTF-8").to_string();
     assert_eq!(message, format!("{}:2: not valid UTF-8: a configuration file is UTF-8 text", files.config().display()));
 }
+
+#[test]
+fn steering_by_sk_lookup_without_ebpf_is_a_contradiction() {
+    let message = refusal("steering = \"sk_lookup\"\nebpf = \"off\"");
+    let why = "is done by eBPF; remove ebpf = \"off\", or set steering = \"redirect\"";
+    assert_eq!(message, format!("{FILE}: steering = \"sk_lookup\": {why}"));
+    assert_refused("steering = \"tproxy\"", "steering = \"tproxy\": must be one of \"redirect\", \"sk_lookup\"");
+}
+
+#[test]
+fn a_prefix_or_an_interface_that_cannot_be_is_refused() {
+    assert_refused(
+        "steer_prefixes = [\"198.51.100.7/24\"]",
+        "steer_prefixes = \"198.51.100.7/24\": has bits beyond the prefix; did you mean \"198.51.100.0/24\"?",
+    );
+    assert_refused(
+        "steer_prefixes = [24]",
+        "steer_prefixes = 24: is an integer; must be an array of prefixes such as [\"198.51.100.0/24\"]",
+    );
+    assert_refused(
+        "steer_interfaces = \"eth0\"",
+        "steer_interfaces = \"eth0\": is a string; must be an array of names of interfaces such as [\"eth0\"]",
+    );
+    for name in ["", "a/b", "eth 0", "sixteen-bytes-16"] {
+        assert_refused(
+            &format!("steer_interfaces = [\"{name}\"]"),
+            &format!("steer_interfaces = \"{name}\": is no name of an interface"),
+        );
+    }
+    let many: Vec<String> = (0..1025_u32).map(|n| format!("\"10.0.{}.{}\"", n / 256, n % 256)).collect();
+    let message = refusal(&format!("steer_prefixes = [{}]", many.join(",")));
+    assert_eq!(message, format!("{FILE}: steer_prefixes: has 1025 entries; at most 1024 are accepted"));
+}
+
+#[test]
+fn a_status_socket_is_an_absolute_path_or_off() {
+    assert_eq!(loaded(&format!("{LEAST}status_socket = \"off\"")).status_socket, None);
+    assert_refused(
+        "status_socket = \"status.sock\"",
+        "status_socket = \"status.sock\": must be an absolute path, beginning with /, or \"off\"",
+    );
+}

@@ -12,14 +12,20 @@ mod tls;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: bench sessions [--sessions N] [--rounds N] | idle [--connections N] | \
-    records [--rounds N] | tls [--handshakes N] [--rounds N] [--idle N] | floor PORT LOG | tls-floor PORT CHAIN KEY";
+const USAGE: &str = "usage: bench sessions [--steering sk_lookup [--warm N]] [--sessions N] [--rounds N] | \
+     idle [--connections N] | records [--rounds N] | tls [--handshakes N] [--rounds N] [--idle N] | \
+     floor PORT LOG | tls-floor PORT CHAIN KEY";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["sessions", options @ ..] => {
+        ["sessions", "--steering", "sk_lookup", options @ ..] => sessions::compare_steering(
+            option(options, "--sessions").unwrap_or(60_000),
+            option(options, "--warm").unwrap_or(100_000),
+            option(options, "--rounds").unwrap_or(3),
+        ),
+        ["sessions", options @ ..] if !options.contains(&"--steering") => {
             sessions::run(option(options, "--sessions").unwrap_or(60_000), option(options, "--rounds").unwrap_or(3))
         }
         ["idle", options @ ..] => idle::run(option(options, "--connections").unwrap_or(18_000)),

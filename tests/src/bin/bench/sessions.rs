@@ -1,9 +1,14 @@
-//! Short sessions: the agent behind REDIRECT with eBPF on, beside the floor behind the same rules.
+//! Short sessions: the agent with eBPF on, beside the floor. Both behind REDIRECT, or, to compare ways of steering, the
+//! agent both ways and the floor twice: behind REDIRECT, and asked directly, without anything in between.
+//!
+//! Connection tracking gets slower as it fills: ways of steering are compared when it has seen many sessions already.
 
 use std::io::{BufRead, BufReader};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::json;
+use socket2::{Domain, Socket, Type};
 use spip_tests::{LISTENER, Net, eventually, read_log};
 
 use crate::load::{self, Load, Outcome};
@@ -32,24 +37,25 @@ impl Round {
 /// Runs `rounds` rounds of `sessions` sessions each, the floor and the agent in turn, and prints the comparison.
 pub(crate) fn run(sessions: usize, rounds: usize) {
     println!("{sessions} sessions of {} bytes a round, {CONCURRENT} at once, behind REDIRECT", HTTP_LIKE.len());
+    header();
+    let (mut floors, mut agents) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        floors.push(print("floor", floor(Way::Redirect, sessions, 0)));
+        agents.push(print("agent", agent(Way::Redirect, sessions, 0)));
+    }
+    println!(
+        "agent to floor, medians: sessions/s {:.2}, CPU per session {:.2}",
+        rate(&agents) / rate(&floors),
+        cpu_micros(&agents) / cpu_micros(&floors)
+    );
+    say_missing(agents.iter(), 0);
+}
+
+fn header() {
     println!(
         "{:<8}{:>12}{:>12}{:>10}{:>10}{:>9}{:>9}{:>10}{:>10}",
         "", "sessions/s", "CPU µs", "user", "system", "p50 µs", "p99 µs", "peak MB", "records"
     );
-    let (mut floors, mut agents) = (Vec::new(), Vec::new());
-    for _ in 0..rounds {
-        floors.push(print("floor", floor(sessions)));
-        agents.push(print("agent", agent(sessions)));
-    }
-    let rate = |rounds: &[Round]| median(rounds.iter().map(|round| round.outcome.rate()).collect());
-    let cpu = |rounds: &[Round]| median(rounds.iter().map(|r| r.micros_per_session(Cpu::total)).collect());
-    println!(
-        "agent to floor, medians: sessions/s {:.2}, CPU per session {:.2}",
-        rate(&agents) / rate(&floors),
-        cpu(&agents) / cpu(&floors)
-    );
-    let missing = agents.iter().any(|round| round.records != Some(round.outcome.completed));
-    println!("{}", if missing { "NOT every completed session has its record" } else { "every session has its record" });
 }
 
 fn print(name: &str, round: Round) -> Round {
@@ -70,42 +76,127 @@ fn print(name: &str, round: Round) -> Round {
     round
 }
 
-fn floor(sessions: usize) -> Round {
-    let net = network();
+/// How connections reach the process that is measured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Many ports behind REDIRECT.
+    Redirect,
+    /// Many ports by `sk_lookup`.
+    SkLookup,
+    /// Many ports by `sk_lookup`, to one listening socket that all workers share instead of one each.
+    OneSocket,
+    /// One port, its own.
+    Direct,
+}
+
+/// Runs `rounds` rounds of each way with `sessions` sessions after `warm` others, and prints the comparison.
+pub(crate) fn compare_steering(sessions: usize, warm: usize, rounds: usize) {
+    println!(
+        "{sessions} sessions of {} bytes a round after {warm} others, {CONCURRENT} at once; floor and agent behind \
+         REDIRECT, floor asked directly, agent with sk_lookup, the same with one listening socket for all cores",
+        HTTP_LIKE.len()
+    );
+    header();
+    let (mut floors, mut redirects, mut directs) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut lookups, mut shared) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        floors.push(print("floor", floor(Way::Redirect, sessions, warm)));
+        redirects.push(print("redirect", agent(Way::Redirect, sessions, warm)));
+        directs.push(print("direct", floor(Way::Direct, sessions, warm)));
+        lookups.push(print("lookup", agent(Way::SkLookup, sessions, warm)));
+        shared.push(print("shared", agent(Way::OneSocket, sessions, warm)));
+    }
+    println!("sk_lookup to REDIRECT, same agent, medians: sessions/s {:.2}", rate(&lookups) / rate(&redirects));
+    println!(
+        "sk_lookup to floor, medians: CPU per session {:.2} behind REDIRECT, {:.2} asked directly; sessions/s {:.2}, {:.2}",
+        cpu_micros(&lookups) / cpu_micros(&floors),
+        cpu_micros(&lookups) / cpu_micros(&directs),
+        rate(&lookups) / rate(&floors),
+        rate(&lookups) / rate(&directs),
+    );
+    println!(
+        "a socket for each core to one for all, sk_lookup, medians: sessions/s {:.2}, CPU per session {:.2}",
+        rate(&lookups) / rate(&shared),
+        cpu_micros(&lookups) / cpu_micros(&shared),
+    );
+    say_missing(redirects.iter().chain(&lookups).chain(&shared), warm);
+}
+
+fn say_missing<'r>(mut rounds: impl Iterator<Item = &'r Round>, warm: usize) {
+    let missing = rounds.any(|round| round.records != Some(round.outcome.completed + warm));
+    println!("{}", if missing { "NOT every completed session has its record" } else { "every session has its record" });
+}
+
+fn floor(way: Way, sessions: usize, warm: usize) -> Round {
+    let net = network(way);
     let log = net.path().join("floor.log");
     let mut child = Floor::start(&net, &log);
     let pid = child.0.id();
-    let (outcome, cpu) = measure(&net, pid, sessions);
+    let (outcome, cpu) = measure(&net, pid, way, sessions, warm);
     let peak_kb = memory_kb(pid, "VmHWM");
     child.stop();
     Round { outcome, cpu, peak_kb, records: None }
 }
 
-fn agent(sessions: usize) -> Round {
-    let net = network();
+fn agent(way: Way, sessions: usize, warm: usize) -> Round {
+    let net = network(way);
     let log = net.path().join("agent.log");
-    let agent = net.agent().without_schema().log_to(&log).set("max_sessions_per_source", 100_000).start();
+    let launch = net.agent().without_schema().log_to(&log).set("max_sessions_per_source", 100_000);
+    let socket = net.sensor.enter(|| (way == Way::OneSocket).then(listening));
+    let (launch, source) = match way {
+        Way::SkLookup => (launch.set("steering", "sk_lookup"), "socket"),
+        Way::OneSocket => {
+            let socket = socket.as_ref().expect("made for this way");
+            (launch.set("steering", "sk_lookup").listening(socket), "socket")
+        }
+        Way::Redirect | Way::Direct => (launch, "ebpf"),
+    };
+    let agent = launch.start();
     let pid = agent.pid();
-    let (outcome, cpu) = measure(&net, pid, sessions);
+    let (outcome, cpu) = measure(&net, pid, way, sessions, warm);
     let peak_kb = memory_kb(pid, "VmHWM");
     let _ended = agent.stop();
-    let records = read_log(&log).matching(&json!({"bytes_in": HTTP_LIKE.len(), "destination_source": "ebpf"})).len();
+    let records = read_log(&log).matching(&json!({"bytes_in": HTTP_LIKE.len(), "destination_source": source})).len();
     Round { outcome, cpu, peak_kb, records: Some(records) }
 }
 
+/// A socket as the agent makes its own, to be handed over.
+fn listening() -> TcpListener {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, None).expect("a socket");
+    socket.set_only_v6(false).expect("both families");
+    socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, LISTENER)).into()).expect("the port is free");
+    socket.listen(65_535).expect("a socket listens");
+    socket.into()
+}
+
 /// Fresh namespaces, so that connection tracking starts empty.
-fn network() -> Net {
+fn network(way: Way) -> Net {
     let net = Net::new().expect("the benchmark needs root");
     net.add_crowd();
-    net.redirect();
+    if way == Way::Redirect {
+        net.redirect();
+    }
     net
 }
 
-fn measure(net: &Net, pid: u32, sessions: usize) -> (Outcome, Cpu) {
-    let load = Load { sessions, concurrent: CONCURRENT, payload: HTTP_LIKE.to_vec(), port: None };
+fn measure(net: &Net, pid: u32, way: Way, sessions: usize, warm: usize) -> (Outcome, Cpu) {
+    let port = (way == Way::Direct).then_some(LISTENER);
+    let load = |sessions| Load { sessions, concurrent: CONCURRENT, payload: HTTP_LIKE.to_vec(), port };
+    if warm > 0 {
+        let outcome = net.client.enter(|| load::run(&load(warm)));
+        assert!(outcome.failed == 0, "{} of {warm} sessions failed before the measurement", outcome.failed);
+    }
     let before = cpu(pid);
-    let outcome = net.client.enter(|| load::run(&load));
+    let outcome = net.client.enter(|| load::run(&load(sessions)));
     (outcome, cpu(pid).since(before))
+}
+
+fn rate(rounds: &[Round]) -> f64 {
+    median(rounds.iter().map(|round| round.outcome.rate()).collect())
+}
+
+fn cpu_micros(rounds: &[Round]) -> f64 {
+    median(rounds.iter().map(|round| round.micros_per_session(Cpu::total)).collect())
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -1,0 +1,262 @@
+//! The program `steer` and its maps, as far as aya is concerned: filled, attached, pinned, changed, read.
+//!
+//! The maps are new at each start, also where pins of former ones exist: a new agent fills its own completely before
+//! its program is attached, and an old one that still runs never shares a map with it. What is pinned is replaced
+//! by renaming, so that there is always one or the other under a name, and never nothing.
+//!
+//! A link that is owned goes with the process. A pinned link stays until its pin goes: the next agent attaches its own
+//! program beside, then renames its pin over the old one, and with the last name of the old link its program is gone.
+//! In between both are attached; the kernel takes the choice of the first that has a socket.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::Ipv6Addr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use aya::Ebpf;
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SockMap};
+use aya::programs::SkLookup;
+use aya::programs::links::FdLink;
+use nix::errno::Errno;
+use nix::fcntl::AtFlags;
+use nix::sys::stat::fstatat;
+use spip_common::steer::{
+    Endpoint, Exclusion, STEER, STEER_COUNTERS, STEER_ENDPOINTS, STEER_LINKS, STEER_MAPS, STEER_PORTS, STEER_PREFIXES,
+    STEER_SETTINGS, STEER_SOCKETS, Settings, SteerCounters,
+};
+
+use super::Error;
+use super::loader::{chain, reason};
+
+/// The namespace of this process, to which the program is attached.
+const OWN_NAMESPACE: &str = "/proc/self/ns/net";
+
+/// The maps of steering, to be filled before [`super::Attached::steer`] and changed after.
+pub struct SteerMaps {
+    sockets: SockMap<MapData>,
+    ports: Array<MapData, Exclusion>,
+    endpoints: HashMap<MapData, Endpoint, u32>,
+    prefixes: LpmTrie<MapData, [u8; 16], u32>,
+    links: HashMap<MapData, u32, u32>,
+    settings: Array<MapData, Settings>,
+    counters: PerCpuArray<MapData, SteerCounters>,
+}
+
+impl SteerMaps {
+    /// Of a loaded object, whose programs keep their own hold on the maps; pinned in `directory` where there is one.
+    pub(super) fn take(ebpf: &mut Ebpf, directory: Option<&Path>) -> Result<(Self, Option<String>), MapError> {
+        let mut unpinned = None;
+        if let Some(directory) = directory {
+            for name in STEER_MAPS {
+                let map = ebpf.map(name).ok_or_else(|| missing(name))?;
+                if let Err(error) = pin_map(map, directory, name) {
+                    unpinned = Some(format!("the map {name} is not pinned in {}: {error}", directory.display()));
+                    break;
+                }
+            }
+        }
+        let mut map = |name: &str| ebpf.take_map(name).ok_or_else(|| missing(name));
+        let maps = Self {
+            sockets: SockMap::try_from(map(STEER_SOCKETS)?)?,
+            ports: Array::try_from(map(STEER_PORTS)?)?,
+            endpoints: HashMap::try_from(map(STEER_ENDPOINTS)?)?,
+            prefixes: LpmTrie::try_from(map(STEER_PREFIXES)?)?,
+            links: HashMap::try_from(map(STEER_LINKS)?)?,
+            settings: Array::try_from(map(STEER_SETTINGS)?)?,
+            counters: PerCpuArray::try_from(map(STEER_COUNTERS)?)?,
+        };
+        Ok((maps, unpinned))
+    }
+
+    /// The sockets to choose from, in the order of the workers.
+    ///
+    /// # Errors
+    /// The kernel refuses one; only listening TCP sockets are taken.
+    pub fn set_sockets(&mut self, sockets: &[OwnedFd]) -> Result<(), Error> {
+        for (index, socket) in (0..).zip(sockets) {
+            self.sockets.set(index, &socket.as_raw_fd(), 0)?;
+        }
+        Ok(())
+    }
+
+    /// What a port keeps for itself.
+    ///
+    /// # Errors
+    /// The kernel refuses to change the map.
+    pub fn set_port(&mut self, port: u16, exclusion: Exclusion) -> Result<(), Error> {
+        Ok(self.ports.set(port.into(), exclusion, 0)?)
+    }
+
+    /// Adds a service on one address, or takes it away.
+    ///
+    /// # Errors
+    /// The kernel refuses to change the map, also because it is full.
+    pub fn set_endpoint(&mut self, endpoint: Endpoint, reason: Option<u8>) -> Result<(), Error> {
+        Ok(match reason {
+            Some(reason) => self.endpoints.insert(endpoint, u32::from(reason), 0),
+            None => absent_is_fine(self.endpoints.remove(&endpoint)),
+        }?)
+    }
+
+    /// Adds a prefix to steer, or takes it away.
+    ///
+    /// # Errors
+    /// The kernel refuses to change the map.
+    pub fn set_prefix(&mut self, (address, bits): (Ipv6Addr, u32), wanted: bool) -> Result<(), Error> {
+        let key = Key::new(bits, address.octets());
+        let changed =
+            if wanted { self.prefixes.insert(&key, 1, 0) } else { absent_is_fine(self.prefixes.remove(&key)) };
+        Ok(changed?)
+    }
+
+    /// Adds an interface to steer, or takes it away.
+    ///
+    /// # Errors
+    /// The kernel refuses to change the map.
+    pub fn set_link(&mut self, index: u32, wanted: bool) -> Result<(), Error> {
+        let changed = if wanted { self.links.insert(index, 1, 0) } else { absent_is_fine(self.links.remove(&index)) };
+        Ok(changed?)
+    }
+
+    /// Everything else that is wanted.
+    ///
+    /// # Errors
+    /// The kernel refuses to change the map.
+    pub fn set_settings(&mut self, settings: Settings) -> Result<(), Error> {
+        Ok(self.settings.set(0, settings, 0)?)
+    }
+
+    /// What was done, summed over all CPUs.
+    ///
+    /// # Errors
+    /// The kernel refuses to read the map.
+    pub fn counters(&self) -> Result<SteerCounters, Error> {
+        let all = self.counters.get(&0, 0)?;
+        Ok(all.iter().fold(SteerCounters::default(), SteerCounters::plus))
+    }
+}
+
+fn missing(name: &str) -> MapError {
+    MapError::InvalidName { name: name.to_owned() }
+}
+
+/// Whether the kernel says that there was nothing to remove.
+fn is_absent(error: &MapError) -> bool {
+    match error {
+        MapError::KeyNotFound | MapError::ElementNotFound => true,
+        MapError::SyscallError(error) => error.io_error.raw_os_error() == Some(libc::ENOENT),
+        _ => false,
+    }
+}
+
+fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(error) if is_absent(&error) => Ok(()),
+        other => other,
+    }
+}
+
+/// Loads the program, attached to nothing yet.
+pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), String> {
+    let refused = |error: &(dyn std::error::Error + 'static)| {
+        format!("cannot load the program {STEER}: {}", reason(error, "CAP_BPF and CAP_NET_ADMIN"))
+    };
+    let program = ebpf.program_mut(STEER).ok_or(format!("the object has no program {STEER}"))?;
+    let program: &mut SkLookup = program.try_into().map_err(|error: aya::programs::ProgramError| refused(&error))?;
+    program.load().map_err(|error| refused(&error))
+}
+
+/// Attaches the program to the network namespace of this process, and pins its link as `pin` if there is one.
+pub(super) fn attach(ebpf: &mut Ebpf, pin: Option<&Path>) -> Result<Option<PinnedSteering>, String> {
+    let namespace = File::open(OWN_NAMESPACE).map_err(|error| format!("cannot open {OWN_NAMESPACE}: {error}"))?;
+    let refused = |error: &(dyn std::error::Error + 'static)| {
+        format!("cannot attach {STEER} to the network namespace: {}", reason(error, "CAP_NET_ADMIN"))
+    };
+    let program = ebpf.program_mut(STEER).ok_or(format!("the object has no program {STEER}"))?;
+    let program: &mut SkLookup = program.try_into().map_err(|error: aya::programs::ProgramError| refused(&error))?;
+    let id = program.attach(&namespace).map_err(|error| refused(&error))?;
+    let Some(path) = pin else { return Ok(None) };
+    let link = program.take_link(id).map_err(|error| refused(&error))?;
+    let temporary = temporary(path);
+    let failed = |error: String| format!("cannot pin the link {}: {error}", path.display());
+    remove(&temporary).map_err(|error| failed(error.to_string()))?;
+    // The descriptor goes with the value; the pin holds the link from now on.
+    FdLink::from(link).pin(&temporary).map_err(|error| failed(chain(&error)))?;
+    let inode = fs::metadata(&temporary).map_err(|error| failed(error.to_string()))?.ino();
+    let directory = File::open(path.parent().unwrap_or(Path::new("/"))).map_err(|error| failed(error.to_string()))?;
+    fs::rename(&temporary, path).map_err(|error| failed(error.to_string()))?;
+    Ok(Some(PinnedSteering { path: path.to_path_buf(), inode, directory: directory.into() }))
+}
+
+/// A link that outlives the process.
+#[derive(Debug)]
+pub struct PinnedSteering {
+    path: PathBuf,
+    inode: u64,
+    /// Held open: the way to it may be closed to the user that the agent becomes.
+    directory: OwnedFd,
+}
+
+/// What is under the name of a pin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PinState {
+    /// This agent's link, as far as anybody can tell.
+    Ours,
+    /// The link of an agent that came later.
+    Replaced,
+    /// Nothing: the link is gone.
+    Gone,
+}
+
+impl PinnedSteering {
+    /// Where it is pinned.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is under the name now.
+    #[must_use]
+    pub fn state(&self) -> PinState {
+        let name = self.path.file_name().unwrap_or_default();
+        match fstatat(&self.directory, name, AtFlags::empty()) {
+            Ok(found) if found.st_ino == self.inode => PinState::Ours,
+            Ok(_) => PinState::Replaced,
+            Err(Errno::ENOENT) => PinState::Gone,
+            Err(_) => PinState::Ours,
+        }
+    }
+}
+
+/// Where the link of this network namespace is pinned in `directory`: agents of several namespaces may share it.
+pub(super) fn pin_path(directory: &Path) -> io::Result<PathBuf> {
+    Ok(directory.join(format!("{STEER}_{}", fs::metadata(OWN_NAMESPACE)?.ino())))
+}
+
+/// Pins a map in the place of a former one.
+fn pin_map(map: &Map, directory: &Path, name: &str) -> Result<(), String> {
+    let path = directory.join(name);
+    let temporary = temporary(&path);
+    remove(&temporary).map_err(|error| error.to_string())?;
+    map.pin(&temporary).map_err(|error| chain(&error))?;
+    fs::rename(&temporary, &path).map_err(|error| error.to_string())
+}
+
+/// Takes a pin away; one that is not there is no error.
+pub(super) fn remove(path: &Path) -> io::Result<bool> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The name that a pin has until it takes its place.
+fn temporary(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push("_new");
+    path.with_file_name(name)
+}

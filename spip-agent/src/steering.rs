@@ -1,0 +1,310 @@
+//! Steering by `sk_lookup`: what is left alone, kept current while the agent runs.
+//!
+//! The program in the kernel follows maps; this module decides what they say. It looks at the listening sockets of the
+//! namespace four times a second, so that a service that begins to listen has its port well within a second, and one that
+//! stops gives it up as soon. In between, and whenever the kernel cannot be asked, the last answer holds. The maps are
+//! filled before the program is attached: no service is cut off even for a moment.
+//!
+//! With `pin_links` the link outlives the agent. It needs listeners to choose from, and those are gone with the process
+//! that opened them, unless a service manager holds them: then connections wait in the kernel's queue for the next agent.
+//! Otherwise the next agent is started beside this one, which notices that it was relieved. Where neither is done, ports
+//! behave as before until an agent comes; a program of this kind cannot make a client wait.
+
+mod listening;
+mod reasons;
+mod table;
+mod watch;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::Path;
+
+use spip_common::steer::{Exclusion, Settings, SteerCounters};
+use thiserror::Error;
+
+use crate::config::{self, Config, Prefix};
+use crate::ebpf::{self, SteerMaps};
+use crate::rules::sockets::Sockets;
+
+use listening::Listening;
+pub use reasons::Reason;
+use table::{Own, Table};
+pub use watch::{Description, Watch};
+
+/// The ports that the kernel gives to outgoing connections (ip-sysctl.rst).
+const LOCAL_PORT_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+
+/// Why steering cannot be set up.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// Without it services would be cut off.
+    #[error("cannot find out who listens on this machine: {0}")]
+    Listening(#[source] std::io::Error),
+    /// The maps of the kernel side.
+    #[error("cannot fill the maps of steering")]
+    Maps(#[from] ebpf::Error),
+}
+
+/// Steering, prepared: the maps are filled, and nothing is attached yet.
+pub struct Steering {
+    maps: SteerMaps,
+    own: Own,
+    settings: config::Steering,
+    configured: Vec<(u16, u16)>,
+    ssh: BTreeSet<u16>,
+    /// Services as they are in the maps.
+    services: Vec<Listening>,
+    table: Table,
+    links: BTreeMap<String, u32>,
+    /// Asked who listens, and which number an interface has; opened before the sandbox closes the way.
+    listening: listening::Source,
+    interfaces: OwnedFd,
+    /// Names of processes, as of the last time that something changed.
+    sockets: Option<Sockets>,
+}
+
+impl Steering {
+    /// Fills the maps: the listeners, who is left alone, and what is wanted.
+    ///
+    /// # Errors
+    /// The kernel does not tell who listens, or refuses to take it.
+    pub fn prepare(
+        config: &Config,
+        mut maps: SteerMaps,
+        listeners: &[OwnedFd],
+        address: SocketAddr,
+    ) -> Result<Self, Error> {
+        maps.set_sockets(listeners)?;
+        let own = Own { inodes: listeners.iter().filter_map(inode).collect(), address: Some(address) };
+        let mut steering = Self {
+            maps,
+            own,
+            settings: config::Steering { prefixes: Vec::new(), ..config.steering.clone() },
+            configured: Vec::new(),
+            ssh: BTreeSet::new(),
+            services: Vec::new(),
+            table: Table::default(),
+            links: BTreeMap::new(),
+            listening: listening::Source::open().map_err(Error::Listening)?,
+            interfaces: UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
+                .or_else(|_| UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)))
+                .map_err(Error::Listening)?
+                .into(),
+            sockets: None,
+        };
+        steering.reload(config)?;
+        Ok(steering)
+    }
+
+    /// Takes over what a configuration says; also looks for the operator's SSH connections anew.
+    ///
+    /// # Errors
+    /// As [`Steering::prepare`]; what was changed before stays changed.
+    pub fn reload(&mut self, config: &Config) -> Result<(), Error> {
+        self.name_owners();
+        self.ssh = ssh_ports(std::env::var("SSH_CONNECTION").ok().as_deref(), self.sockets.as_ref());
+        self.configured.clone_from(&config.exclude_ports);
+        let services = self.find_services().map_err(Error::Listening)?;
+        self.exclude(services)?;
+        self.set_prefixes(&config.steering.prefixes)?;
+        self.settings.clone_from(&config.steering);
+        self.refresh_links()?;
+        self.write_settings()?;
+        Ok(())
+    }
+
+    /// Looks again who listens; true when that has changed.
+    ///
+    /// # Errors
+    /// The kernel does not tell, or refuses to take it.
+    pub fn refresh(&mut self) -> Result<bool, Error> {
+        self.refresh_links()?;
+        let services = self.find_services().map_err(Error::Listening)?;
+        if services == self.services {
+            return Ok(false);
+        }
+        self.exclude(services)?;
+        Ok(true)
+    }
+
+    /// Everything that is left alone.
+    #[must_use]
+    pub fn reasons(&self) -> Vec<Reason> {
+        reasons::reasons(&self.configured, &self.ssh, &self.services, self.sockets.as_ref())
+    }
+
+    /// The same in one line, for a message.
+    #[must_use]
+    pub fn exclusions(&self) -> String {
+        reasons::line(&self.reasons())
+    }
+
+    /// The ports from which this machine connects out, when strangers could hold all of them: a connection that is steered
+    /// occupies its port, and the kernel gives an outgoing connection a port that nothing occupies (Linux
+    /// `__inet_inherit_port`, `__inet_hash_connect`).
+    #[must_use]
+    pub fn all_outgoing_ports(&self) -> Option<(u16, u16)> {
+        let (from, to) = outgoing_ports()?;
+        let kept = self.table.ports.range(from..=to).any(|(_, exclusion)| exclusion.everywhere != 0);
+        (!kept).then_some((from, to))
+    }
+
+    /// Looks up whose the services are. Costs a walk through all processes, and is closed to an agent in its sandbox:
+    /// then what was known at the start is all that is known.
+    fn name_owners(&mut self) {
+        if let Ok(found) = Sockets::read(Path::new("/proc"))
+            && (found.complete || self.sockets.is_none())
+        {
+            self.sockets = Some(found);
+        }
+    }
+
+    /// What the program has done.
+    ///
+    /// # Errors
+    /// The kernel refuses to read the map.
+    pub fn counters(&self) -> Result<SteerCounters, Error> {
+        Ok(self.maps.counters()?)
+    }
+
+    fn find_services(&mut self) -> std::io::Result<Vec<Listening>> {
+        let mut found = self.listening.all()?;
+        found.retain(|found| !self.own.is(found));
+        Ok(found)
+    }
+
+    /// Brings the maps to what is to be left alone now. What is added comes first: at no moment is a service cut off
+    /// because another one ended.
+    fn exclude(&mut self, services: Vec<Listening>) -> Result<(), Error> {
+        let table = Table::new(&self.configured, &self.ssh, &services);
+        for endpoint in table.endpoints.difference(&self.table.endpoints) {
+            self.maps.set_endpoint(*endpoint, Some(Exclusion::SERVICE))?;
+        }
+        for (port, exclusion) in &table.ports {
+            if self.table.ports.get(port) != Some(exclusion) {
+                self.maps.set_port(*port, *exclusion)?;
+            }
+        }
+        for port in self.table.ports.keys().filter(|port| !table.ports.contains_key(port)) {
+            self.maps.set_port(*port, Exclusion::default())?;
+        }
+        for endpoint in self.table.endpoints.difference(&table.endpoints) {
+            self.maps.set_endpoint(*endpoint, None)?;
+        }
+        self.table = table;
+        self.services = services;
+        Ok(())
+    }
+
+    fn set_prefixes(&mut self, wanted: &[Prefix]) -> Result<(), Error> {
+        for prefix in wanted {
+            self.maps.set_prefix(prefix.mapped(), true)?;
+        }
+        for prefix in self.settings.prefixes.iter().filter(|prefix| !wanted.contains(prefix)) {
+            self.maps.set_prefix(prefix.mapped(), false)?;
+        }
+        Ok(())
+    }
+
+    /// Interfaces come and go, and come back with another index.
+    fn refresh_links(&mut self) -> Result<(), Error> {
+        let index = |name: &String| Some((name.clone(), interface_index(&self.interfaces, name)?));
+        let links: BTreeMap<String, u32> = self.settings.interfaces.iter().filter_map(index).collect();
+        if links == self.links {
+            return Ok(());
+        }
+        for index in links.values() {
+            self.maps.set_link(*index, true)?;
+        }
+        for index in self.links.values().filter(|index| !links.values().any(|found| found == *index)) {
+            self.maps.set_link(*index, false)?;
+        }
+        self.links = links;
+        Ok(())
+    }
+
+    fn write_settings(&mut self) -> Result<(), Error> {
+        self.maps.set_settings(Settings {
+            loopback: self.settings.loopback.into(),
+            prefixes: u32::try_from(self.settings.prefixes.len()).unwrap_or(u32::MAX),
+            links: (!self.settings.interfaces.is_empty()).into(),
+        })?;
+        Ok(())
+    }
+}
+
+/// The number of an interface, asked on a socket that is open (netdevice(7)); none when there is no such interface.
+fn interface_index(socket: &OwnedFd, name: &str) -> Option<u32> {
+    // SAFETY: the structure holds integers, arrays of them and a pointer; zero is a value of each.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last byte stays zero: names in the configuration are shorter.
+    for (to, from) in request.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1).zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    // SAFETY: the pointer names a whole request, which the kernel reads and fills.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFINDEX as _, &raw mut request) };
+    if result != 0 {
+        return None;
+    }
+    // SAFETY: the kernel has filled this member of the union.
+    let index = unsafe { request.ifr_ifru.ifru_ifindex };
+    u32::try_from(index).ok()
+}
+
+/// The ports from which this machine connects out.
+#[must_use]
+pub fn outgoing_ports() -> Option<(u16, u16)> {
+    port_range(&std::fs::read_to_string(LOCAL_PORT_RANGE).ok()?)
+}
+
+/// Two numbers, as the kernel writes a range.
+fn port_range(text: &str) -> Option<(u16, u16)> {
+    let mut numbers = text.split_whitespace().map(str::parse);
+    let (from, to) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+    (from <= to).then_some((from, to))
+}
+
+/// Local ports of SSH connections: of the session in which the agent was started, and of all that some sshd holds.
+fn ssh_ports(ssh_connection: Option<&str>, sockets: Option<&Sockets>) -> BTreeSet<u16> {
+    // Client address and port, then server address and port.
+    let own = ssh_connection.and_then(|text| text.split(' ').nth(3)).and_then(|port| port.parse().ok());
+    let open = sockets.map(|sockets| sockets.ssh_sessions.as_slice()).unwrap_or_default();
+    own.into_iter().chain(open.iter().copied()).collect()
+}
+
+/// The number of a socket, by which the kernel lists it.
+fn inode(socket: &OwnedFd) -> Option<u32> {
+    let found = nix::sys::stat::fstat(socket).ok()?;
+    debug_assert!(socket.as_raw_fd() >= 0);
+    u32::try_from(found.st_ino).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interfaces_have_numbers() {
+        let socket = OwnedFd::from(UdpSocket::bind("127.0.0.1:0").expect("socket"));
+        assert_eq!(interface_index(&socket, "lo"), Some(1));
+        assert_eq!(interface_index(&socket, "no-such-link"), None);
+        assert_eq!(interface_index(&socket, &"x".repeat(40)), None);
+    }
+
+    #[test]
+    fn the_range_of_outgoing_ports_is_read_as_the_kernel_writes_it() {
+        assert_eq!(port_range("32768\t60999\n"), Some((32_768, 60_999)));
+        for text in ["", "1", "9 1", "x 1", "1 70000"] {
+            assert_eq!(port_range(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_operators_ssh_ports_come_from_the_session_and_from_open_connections() {
+        let sockets = Sockets { ssh_sessions: vec![2222], ..Sockets::default() };
+        let ports = ssh_ports(Some("192.0.2.7 50000 192.0.2.1 22"), Some(&sockets));
+        assert_eq!(ports, [22, 2222].into());
+        assert_eq!(ssh_ports(Some("nonsense"), None), BTreeSet::new());
+    }
+}

@@ -1,0 +1,67 @@
+//! Counters by name, for whoever prints them. Taken apart completely: a counter that is added must be named here.
+
+use crate::{Counters, SteerCounters};
+
+impl Counters {
+    /// Each counter with its name, as in maps.
+    #[must_use]
+    pub fn named(&self) -> [(&'static str, u64); 18] {
+        let Self {
+            syns,
+            stored,
+            retransmitted,
+            copies,
+            ambiguous,
+            malformed,
+            failed,
+            passive,
+            joined,
+            not_found,
+            doubtful,
+            local,
+            inserted,
+            removed,
+            closed,
+            told,
+            untold,
+            untold_steps,
+        } = *self;
+        [
+            ("syns", syns),
+            ("stored", stored),
+            ("retransmitted", retransmitted),
+            ("copies", copies),
+            ("ambiguous", ambiguous),
+            ("malformed", malformed),
+            ("failed", failed),
+            ("passive", passive),
+            ("joined", joined),
+            ("not_found", not_found),
+            ("doubtful", doubtful),
+            ("local", local),
+            ("inserted", inserted),
+            ("removed", removed),
+            ("closed", closed),
+            ("told", told),
+            ("untold", untold),
+            ("untold_steps", untold_steps),
+        ]
+    }
+}
+
+impl SteerCounters {
+    /// Each counter with its name, as in maps.
+    #[must_use]
+    pub fn named(&self) -> [(&'static str, u64); 7] {
+        let Self { steered, excluded, loopback, elsewhere, other_link, chosen, missed } = *self;
+        [
+            ("steered", steered),
+            ("excluded", excluded),
+            ("loopback", loopback),
+            ("elsewhere", elsewhere),
+            ("other_link", other_link),
+            ("chosen", chosen),
+            ("missed", missed),
+        ]
+    }
+}
