@@ -211,6 +211,12 @@ fn level() -> impl clap::builder::TypedValueParser<Value = LevelFilter> {
         .try_map(|level| level.parse::<LevelFilter>())
 }
 
+/// The command line as clap knows it, for man pages and completions.
+#[must_use]
+pub fn definition() -> clap::Command {
+    Arguments::command()
+}
+
 /// Reads the arguments, the name of the program first.
 ///
 /// # Errors
