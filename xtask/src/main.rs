@@ -13,6 +13,7 @@ mod fuzz;
 mod interrupt;
 mod lint;
 mod network;
+mod package;
 mod privilege;
 mod process;
 mod project;
@@ -53,6 +54,8 @@ enum Task {
     Bench(bench::Options),
     /// Mutate strangers' bytes against everything that reads them
     Fuzz(fuzz::Options),
+    /// Make a Debian package and an archive
+    Package(package::Options),
     /// Formatting, clippy for both sides, licences and bans
     Lint,
 }
@@ -80,6 +83,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Test(options) => test::run(&project()?, options),
         Task::Bench(options) => bench::run(&project()?, options),
         Task::Fuzz(options) => fuzz::run(&project()?, options),
+        Task::Package(options) => package::run(&project()?, options),
         Task::Lint => lint::run(&project()?),
     }
 }
