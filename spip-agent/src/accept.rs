@@ -140,7 +140,7 @@ fn admit(socket: OwnedFd, peer: SocketAddr, door: &Arc<Door>, registry: &Registr
         }
     };
     let mut guard = Guard::new(engine, &socket, peer, accepted, permit);
-    match guard.read_now(&socket) {
+    match guard.serve_now(&socket) {
         Some(reason) => {
             if !guard.try_finish(reason) {
                 tokio::spawn(Box::new(guard).finish(reason));

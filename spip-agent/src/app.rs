@@ -23,9 +23,12 @@ use crate::ebpf::{self, Attached, Origins, PinnedSteering};
 use crate::limits::Limits;
 use crate::listen::{self, Listeners, Sharing};
 use crate::messages;
+use crate::payload_store::{PayloadStore, Prepared};
+use crate::persona::Persona;
 use crate::record::Sensor;
 use crate::registry::Registry;
 use crate::rejections::Rejections;
+use crate::respond::Responder;
 use crate::sandbox;
 use crate::scans::{self, Scans};
 use crate::session::Engine;
@@ -103,6 +106,7 @@ struct Agent {
     signals: Option<Signals>,
     /// The configuration file.
     path: PathBuf,
+    payloads: Option<Prepared>,
 }
 
 impl Agent {
@@ -121,15 +125,33 @@ impl Agent {
             config = config.to_toml().as_str();
             "starting");
         let tls = config.tls.enabled.then(|| TlsServer::new(&config.tls)).transpose()?;
+        let responder = responder(config)?;
+        let payloads = PayloadStore::prepare(&config.payload_store)?;
+        let engine = Engine {
+            sensor: Sensor {
+                name: config.name.clone(),
+                community_id_seed: config.community_id_seed,
+                format: config.log.format,
+                max_line_bytes: config.log.max_line_bytes,
+            },
+            log: log.clone(),
+            tls,
+            origins: attached.as_ref().map(Attached::origins),
+            responder,
+            payloads: payloads.as_ref().map(Prepared::store),
+            timeouts: config.timeouts,
+            payload_limit: config.limits.payload_bytes,
+            payload_budget: Budget::new(config.limits.payload_memory_bytes),
+        };
         // Last: whoever is relieved by this agent must not be relieved by one that then fails.
         let steering = match &mut attached {
             Some(attached) if steered => Some(steer(config, &listeners, attached)?),
             _ => None,
         };
-        let door = Arc::new(door(config, log.clone(), attached.as_ref(), tls, sessions, listeners.sockets.len()));
+        let door = Arc::new(door(config, engine, sessions, listeners.sockets.len()));
         let status = config.status_socket.as_ref().and_then(|path| open_status(path, takes_over));
         let attached = attached.map(Arc::new);
-        Ok(Self { door, listeners, attached, steering, status, signals: Some(signals), path: options.path })
+        Ok(Self { door, listeners, attached, steering, status, signals: Some(signals), path: options.path, payloads })
     }
 
     fn pinned_link(&self) -> Option<PathBuf> {
@@ -175,6 +197,7 @@ impl Agent {
         let origins = self.door.engine.origins.as_ref();
         let files = config.tls.certificate.iter().flat_map(|files| [&files.chain, &files.key]);
         let log = config.log.file.as_deref();
+        let payloads = config.payload_store.directory.as_ref();
         // Read again on SIGHUP, for what it says of steering.
         let file = self.steering.is_some().then(|| std::path::absolute(&self.path).ok()).flatten();
         let socket = self.status.as_ref().map(status::Server::path);
@@ -183,8 +206,8 @@ impl Agent {
         let needs = sandbox::Needs {
             config: &config.sandbox,
             readable: files.cloned().chain(file).chain([PathBuf::from(ebpf::CPUS)]).collect(),
-            writable: log.map(directory_of).into_iter().chain(run).collect(),
-            owned: log.into_iter().chain(socket).map(Path::to_owned).collect(),
+            writable: log.map(directory_of).into_iter().chain(run).chain(payloads.cloned()).collect(),
+            owned: log.into_iter().chain(socket).map(Path::to_owned).chain(payloads.cloned()).collect(),
             reads_maps: &|| origins.is_some_and(Origins::can_look_up),
         };
         let steps = sandbox::enter(&needs)?;
@@ -213,6 +236,8 @@ impl Agent {
             };
             signals.spawn(stop, reload).context("cannot start the signal thread")?;
         }
+        let payloads = self.payloads.take().map(Prepared::spawn).transpose();
+        let payloads = payloads.context("cannot start the thread for payloads")?;
         let scans = self.watch_scans(config).context("cannot start the thread of the scans")?;
         let mut threads = Vec::new();
         let workers = self.listeners.sockets.drain(..).zip(self.door.registries.clone());
@@ -228,6 +253,11 @@ impl Agent {
         if let Some(scans) = scans {
             // Nothing is accepted any more, so what is half-open now stays so.
             let _ = scans.finish(Instant::now() + config.timeouts.drain);
+        }
+        if let Some(payloads) = payloads {
+            let counts = payloads.finish();
+            log::info!(target: "payloads", stored = counts.stored, evicted = counts.evicted, lost = counts.lost;
+                "payloads are on the disk");
         }
         served
     }
@@ -341,28 +371,23 @@ async fn stop_when_log_closes(door: &Door, stop: &watch::Sender<bool>, mut stopp
     }
 }
 
-fn door(
-    config: &Config,
-    log: writer::Log,
-    attached: Option<&Attached>,
-    tls: Option<TlsServer>,
-    sessions: usize,
-    workers: usize,
-) -> Door {
-    let engine = Engine {
-        sensor: Sensor {
-            name: config.name.clone(),
-            community_id_seed: config.community_id_seed,
-            format: config.log.format,
-            max_line_bytes: config.log.max_line_bytes,
-        },
-        log,
-        tls,
-        origins: attached.map(Attached::origins),
-        timeouts: config.timeouts,
-        payload_limit: config.limits.payload_bytes,
-        payload_budget: Budget::new(config.limits.payload_memory_bytes),
-    };
+/// What is said to clients, as the configuration wants it, and as whom.
+fn responder(config: &Config) -> Result<Option<Responder>> {
+    let respond = &config.respond;
+    if !respond.enabled {
+        return Ok(None);
+    }
+    let (persona, not_kept) = Persona::load(respond.persona.as_deref(), &respond.state_dir)?;
+    if let Some(error) = not_kept {
+        let (reason, directory) = (error.to_string(), respond.state_dir.display().to_string());
+        log::warn!(target: "respond", reason = reason.as_str(), state_dir = directory.as_str();
+            "the persona is drawn anew at each start: state_dir cannot be used");
+    }
+    let ports = respond.ports.clone();
+    Ok(Some(Responder { persona, ports, banner_after: respond.banner_after }))
+}
+
+fn door(config: &Config, engine: Engine, sessions: usize, workers: usize) -> Door {
     Door {
         engine: Arc::new(engine),
         registries: (0..workers).map(|_| Registry::default()).collect(),

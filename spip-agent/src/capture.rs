@@ -1,10 +1,8 @@
-//! Bounded reading: what a client sends goes into the session's payload until the client is done, a deadline passes,
-//! or as much is kept as the configuration allows.
+//! Bounded reading: how much is read, for how long beyond what is kept, and what the end of it means.
 //!
 //! Each worker thread reads into one buffer of its own and copies what came: a session that waits owns none.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -12,8 +10,6 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::deadline::{Step, Watch};
-use crate::payload::Payload;
 use crate::record::CloseReason;
 
 /// One read: as much as the default payload limit.
@@ -55,61 +51,28 @@ pub struct Rest {
     most: u64,
 }
 
-/// Reads from `stream` until the client is done or the session has to end, whatever comes first; says why.
-pub async fn to_end<S: AsyncRead + Unpin>(stream: &mut S, payload: &mut Payload, watch: &mut Watch) -> End {
-    let mut rest = None;
-    poll_fn(|context| poll_to_end(stream, payload, watch, &mut rest, context)).await
-}
-
-/// As [`to_end`]; `rest` is this function's memory from one call to the next, and begins as `None`.
-pub fn poll_to_end<S: AsyncRead + Unpin>(
-    stream: &mut S,
-    payload: &mut Payload,
-    watch: &mut Watch,
-    rest: &mut Option<Rest>,
-    context: &mut Context<'_>,
-) -> Poll<End> {
-    while !payload.is_full() {
-        if let Err(end) = ready!(poll_more(stream, payload, watch, Step::Idle, context)) {
-            return Poll::Ready(end);
-        }
+impl Rest {
+    /// What a client goes on to send in one go, after `received` bytes.
+    #[must_use]
+    pub fn after(received: u64) -> Self {
+        Self { until: Instant::now() + REST_TIME, most: received.saturating_add(REST_BYTES) }
     }
-    // What a client goes on to send in one go is counted.
-    let Rest { until, most } = *rest.get_or_insert_with(|| Rest {
-        until: Instant::now() + REST_TIME,
-        most: payload.received().saturating_add(REST_BYTES),
-    });
-    while payload.received() < most {
-        let mut count = |bytes: &[u8]| payload.count(bytes.len() as u64);
-        let read = watch.poll(Step::Rest(until), context, |context| poll_read(stream, context, &mut count));
-        match ready!(read) {
-            Ok(Ok(1..)) => watch.touch(),
-            _ => break,
-        }
+
+    /// When it ends.
+    #[must_use]
+    pub fn until(&self) -> Instant {
+        self.until
     }
-    Poll::Ready(CloseReason::PayloadLimit.into())
+
+    /// Whether `received` bytes are as many as are counted.
+    #[must_use]
+    pub fn is_over(&self, received: u64) -> bool {
+        received >= self.most
+    }
 }
 
-/// Reads once, at least one byte; an error says why the session ends: the client closed or reset it, or the watch says
-/// so.
-pub fn poll_more<S: AsyncRead + Unpin>(
-    stream: &mut S,
-    payload: &mut Payload,
-    watch: &mut Watch,
-    step: Step,
-    context: &mut Context<'_>,
-) -> Poll<Result<(), End>> {
-    let read = |context: &mut Context<'_>| poll_read(stream, context, |bytes| payload.push(bytes));
-    let read = ready!(watch.poll(step, context, read))?;
-    watch.touch();
-    Poll::Ready(match read {
-        Ok(0) => Err(CloseReason::ClientClosed.into()),
-        Ok(_) => Ok(()),
-        Err(error) => Err(End { reason: reason_of(&error), error: Some(error) }),
-    })
-}
-
-fn poll_read<S: AsyncRead + Unpin>(
+/// Reads once into this thread's buffer, and has the bytes taken from there.
+pub fn poll_read<S: AsyncRead + Unpin>(
     stream: &mut S,
     context: &mut Context<'_>,
     take: impl FnOnce(&[u8]),

@@ -9,6 +9,7 @@ mod load;
 mod paths;
 mod ports;
 mod reader;
+mod respond;
 mod show;
 mod steering;
 #[cfg(test)]
@@ -18,6 +19,7 @@ pub use error::{ConfigError, Problem};
 pub use load::Loaded;
 pub use steering::Prefix;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -45,6 +47,10 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// What bounds connections in number and memory.
     pub limits: Limits,
+    /// What the sensor says (`respond`, `banner_after_ms`, `greetings`, `persona`, `state_dir`).
+    pub respond: Respond,
+    /// Payloads beside the log (`payload_dir`, `payload_store_*`, `payload_preview_bytes`).
+    pub payload_store: PayloadStore,
     /// Half-open scans (`scans`, …).
     pub scans: Scans,
     /// Ports that `rules` and steering leave alone (`exclude_ports`: numbers and "from-to" strings), as inclusive ranges,
@@ -203,6 +209,90 @@ pub enum SteeringMode {
     Redirect,
     /// The program `steer` in the kernel's look-up of listening sockets.
     SkLookup,
+}
+
+/// What the sensor says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Respond {
+    /// `respond`: banners | off (banners).
+    pub enabled: bool,
+    /// `banner_after_ms`: how long a client is silent before it is greeted (1,500 ms).
+    pub banner_after: Duration,
+    /// `greetings`: the dialogue of each port where the client's own bytes do not decide.
+    pub ports: BTreeMap<u16, Dialogue>,
+    /// `persona`: a file with texts in place of the drawn ones.
+    pub persona: Option<PathBuf>,
+    /// `state_dir`: where what is drawn at the first start is kept (/var/lib/spip).
+    pub state_dir: PathBuf,
+}
+
+/// A protocol that the sensor speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialogue {
+    /// None: the port stays silent.
+    Off,
+    /// File transfer.
+    Ftp,
+    /// Web.
+    Http,
+    /// Mail, reading.
+    Imap,
+    /// Messages of devices.
+    Mqtt,
+    /// Database.
+    Mysql,
+    /// Mail, fetching.
+    Pop3,
+    /// Database.
+    Postgresql,
+    /// Data structures.
+    Redis,
+    /// Mail, sending.
+    Smtp,
+    /// Secure shell.
+    Ssh,
+    /// Terminal.
+    Telnet,
+    /// Remote screen.
+    Vnc,
+}
+
+impl Dialogue {
+    /// All of them, by the names that the configuration takes.
+    pub const ALL: [(&'static str, Self); 13] = [
+        ("off", Self::Off),
+        ("ftp", Self::Ftp),
+        ("http", Self::Http),
+        ("imap", Self::Imap),
+        ("mqtt", Self::Mqtt),
+        ("mysql", Self::Mysql),
+        ("pop3", Self::Pop3),
+        ("postgresql", Self::Postgresql),
+        ("redis", Self::Redis),
+        ("smtp", Self::Smtp),
+        ("ssh", Self::Ssh),
+        ("telnet", Self::Telnet),
+        ("vnc", Self::Vnc),
+    ];
+
+    /// The name in the configuration and of the protocol.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, dialogue)| *dialogue == self).map_or("off", |(name, _)| name)
+    }
+}
+
+/// Payloads that are kept in files of their own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PayloadStore {
+    /// `payload_dir`: one file for each distinct payload; off when absent.
+    pub directory: Option<PathBuf>,
+    /// `payload_store_min_bytes`: shorter payloads stay in the record alone (4,096).
+    pub min_bytes: usize,
+    /// `payload_store_max_bytes`: disk budget; the oldest files go (1 GiB).
+    pub max_bytes: u64,
+    /// `payload_preview_bytes`: what of a payload that is kept in a file stays in the record (256).
+    pub preview_bytes: usize,
 }
 
 /// What bounds a connection in time; all run from the accept on.

@@ -19,6 +19,8 @@ pub enum Step {
     Idle,
     /// The rest of what is no longer kept, for this long.
     Rest(Instant),
+    /// The client's end of a connection whose other end is closed, for this long.
+    Closing(Instant),
 }
 
 /// Watches over one session: its deadlines, and orders to end.
@@ -58,6 +60,17 @@ impl Watch {
         context: &mut Context<'_>,
         operation: impl FnOnce(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<Result<T, CloseReason>> {
+        self.poll_until(step, None, context, operation)
+    }
+
+    /// As [`Watch::poll`]; also wakes the session when `alarm` has passed, which is the caller's to notice.
+    pub fn poll_until<T>(
+        &mut self,
+        step: Step,
+        alarm: Option<Instant>,
+        context: &mut Context<'_>,
+        operation: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<Result<T, CloseReason>> {
         // What the client has sent comes first: it is recorded even when time is up.
         if let Poll::Ready(output) = operation(context) {
             return Poll::Ready(Ok(output));
@@ -69,8 +82,14 @@ impl Watch {
         if deadline <= self.registered.micros(Instant::now()) {
             return Poll::Ready(Err(reason));
         }
-        self.registered.wake_at(deadline);
+        self.registered.wake_at(alarm.map_or(deadline, |alarm| self.registered.micros(alarm).min(deadline)));
         Poll::Pending
+    }
+
+    /// When the client did something last.
+    #[must_use]
+    pub fn active(&self) -> Instant {
+        self.registered.instant(self.registered.active())
     }
 
     /// Polls `operation` until it is ready, or until the session has to end.
@@ -92,6 +111,7 @@ impl Watch {
         let own = match step {
             Step::Opening => (self.opening, CloseReason::FirstByteTimeout),
             Step::Idle => (active.saturating_add(self.idle), CloseReason::IdleTimeout),
+            Step::Closing(until) => (self.registered.micros(until), CloseReason::ServerClosed),
             Step::Rest(until) => {
                 (self.registered.micros(until).min(active + micros(REST_PAUSE)), CloseReason::PayloadLimit)
             }

@@ -27,7 +27,10 @@ pub mod capture;
 pub mod deadline;
 pub mod origin;
 pub mod payload;
+pub mod payload_store;
+pub mod persona;
 pub mod protocol;
+pub mod respond;
 pub mod session;
 pub mod tls;
 

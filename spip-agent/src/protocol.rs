@@ -22,7 +22,7 @@ mod dialogue;
 mod dns;
 mod docker;
 mod ftp;
-mod hpack;
+pub(crate) mod hpack;
 pub mod http;
 mod http1;
 mod http2;
@@ -189,9 +189,15 @@ pub fn classify(prefix: &[u8]) -> Verdict {
 /// Says what all that the client sent means; `truncated` when the payload limit cut it.
 #[must_use]
 pub fn understand(client_bytes: &[u8], truncated: bool) -> Understanding<'_> {
-    match classify(client_bytes) {
-        Verdict::Is(protocol) => understand_as(protocol, client_bytes, truncated),
-        Verdict::NeedMore | Verdict::Unknown => {
+    understand_in(None, client_bytes, truncated)
+}
+
+/// As [`understand`]; where the bytes decide nothing, the client answered in `dialogue`.
+#[must_use]
+pub fn understand_in<'a>(dialogue: Option<&Protocol>, client_bytes: &'a [u8], truncated: bool) -> Understanding<'a> {
+    match (classify(client_bytes), dialogue) {
+        (Verdict::Is(protocol), _) | (_, Some(protocol)) => understand_as(protocol, client_bytes, truncated),
+        (Verdict::NeedMore | Verdict::Unknown, None) => {
             let mut understanding = Understanding { truncated, ..Understanding::default() };
             dialogue::undecided_login(client_bytes, &mut understanding.credentials);
             understanding

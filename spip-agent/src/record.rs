@@ -24,6 +24,7 @@ use entry::Entry;
 use crate::addr::{ClientAddr, Destination};
 use crate::limits::Limit;
 use crate::payload::Payload;
+use crate::respond::Conversation;
 use crate::tls::Tls;
 
 /// Version of the flat format, and of the names under `spip` in the others. What may change without a new number is said
@@ -85,6 +86,10 @@ pub enum CloseReason {
     SessionTimeout,
     /// As many bytes were kept as the configuration allows.
     PayloadLimit,
+    /// The sensor hung up, as a server does at the end of its dialogue.
+    ServerClosed,
+    /// The client did not read what it was sent.
+    WriteTimeout,
     /// The TLS handshake or the TLS stream failed.
     TlsError,
     /// A limit refused the connection, or took its place away.
@@ -106,6 +111,8 @@ impl CloseReason {
             Self::IdleTimeout => "idle_timeout",
             Self::SessionTimeout => "session_timeout",
             Self::PayloadLimit => "payload_limit",
+            Self::ServerClosed => "server_closed",
+            Self::WriteTimeout => "write_timeout",
             Self::TlsError => "tls_error",
             Self::Rejected(_) => "rejected",
             Self::Shutdown => "shutdown",
@@ -138,6 +145,15 @@ pub struct Origin {
     pub syn: Option<Syn>,
 }
 
+/// A payload that has a file of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Stored {
+    /// The file's name.
+    pub sha256: [u8; 32],
+    /// How many bytes of it the record shows.
+    pub preview: usize,
+}
+
 /// One connection.
 #[derive(Debug)]
 pub struct Session {
@@ -155,6 +171,10 @@ pub struct Session {
     pub tls: Tls,
     /// Bytes sent to the client.
     pub bytes_out: u64,
+    /// Set where the payload has a file of its own.
+    pub stored: Option<Box<Stored>>,
+    /// What was said to the client, where there was a talk.
+    pub talk: Option<Box<Conversation>>,
     /// Why it ended.
     pub close_reason: CloseReason,
     /// Set where the record stands for several refused connections.

@@ -179,6 +179,12 @@ impl Registered {
         self.handle.active.load(Ordering::Relaxed)
     }
 
+    /// An instant out of microseconds from the registry's start.
+    #[must_use]
+    pub fn instant(&self, micros: u64) -> Instant {
+        self.registry.0.started + Duration::from_micros(micros)
+    }
+
     /// An instant in microseconds from the registry's start.
     #[must_use]
     pub fn micros(&self, at: Instant) -> u64 {

@@ -84,6 +84,8 @@ impl Entry {
             payload: Payload::new(0, Budget::new(0)),
             tls: Tls::NotTls,
             bytes_out: 0,
+            stored: None,
+            talk: None,
             close_reason: CloseReason::Rejected(limit),
             repeated,
         }

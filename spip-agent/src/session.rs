@@ -4,6 +4,8 @@
 //! cancelled, it still writes one, with the reason `aborted`. Nothing is ever sent to the client before its bytes are
 //! safe in the session, and nothing that is recorded depends on it.
 
+mod exchange;
+
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
@@ -11,23 +13,25 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, recv};
+use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
 use uuid::Uuid;
 
 use crate::budget::Budget;
-use crate::capture::{self, Rest};
+use crate::capture::{self, End};
 use crate::config::Timeouts;
 use crate::deadline::{Step, Watch};
 use crate::ebpf::Origins;
 use crate::limits::Permit;
 use crate::origin;
 use crate::payload::Payload;
+use crate::payload_store::PayloadStore;
 use crate::protocol::client_hello::{ClientHello, Detection, Detector, handshake_message};
-use crate::record::{CloseReason, Moment, Sensor, Session};
+use crate::record::{CloseReason, Moment, Sensor, Session, Stored};
+use crate::respond::{Conversation, Responder};
 use crate::tls::{Facts, Failure, Handshake, Prefixed, Tls, TlsServer};
 use crate::writer::Log;
 
@@ -48,6 +52,10 @@ pub struct Engine {
     pub tls: Option<TlsServer>,
     /// What the kernel side saw, where it is attached.
     pub origins: Option<Origins>,
+    /// What is said to clients, unless that is turned off.
+    pub responder: Option<Responder>,
+    /// Where payloads have files of their own, if they have.
+    pub payloads: Option<PayloadStore>,
     /// Bounds in time.
     pub timeouts: Timeouts,
     /// Bytes kept of one connection.
@@ -81,6 +89,8 @@ impl Guard {
                 payload: Payload::new(engine.payload_limit, engine.payload_budget.clone()),
                 tls: Tls::NotTls,
                 bytes_out: 0,
+                stored: None,
+                talk: None,
                 close_reason: CloseReason::Aborted,
                 repeated: None,
             },
@@ -92,11 +102,20 @@ impl Guard {
         }
     }
 
-    /// Reads what is there already, without waiting; the reason when the connection has ended.
+    /// Reads and answers what is there already, without waiting; the reason when the connection has ended.
     ///
     /// Most short sessions are complete when they are accepted: they never meet the reactor.
     #[must_use]
-    pub fn read_now(&mut self, socket: &impl AsRawFd) -> Option<CloseReason> {
+    pub fn serve_now(&mut self, socket: &OwnedFd) -> Option<CloseReason> {
+        let reason = self.read_now(socket)?;
+        if reason == CloseReason::ClientClosed {
+            self.answer_now(socket);
+        }
+        Some(reason)
+    }
+
+    /// Reads what is there already, without waiting; the reason when the connection has ended.
+    fn read_now(&mut self, socket: &impl AsRawFd) -> Option<CloseReason> {
         while !self.session.payload.is_full() {
             match receive(socket, &mut self.session.payload) {
                 // A hello is answered, or refused, in one place only: the end of the stream can be read again there.
@@ -116,35 +135,31 @@ impl Guard {
         self.detector.advance(self.session.payload.kept())
     }
 
-    /// Reads until it is clear what the client speaks, and on to the end unless that is TLS.
-    fn poll_raw(
-        &mut self,
-        stream: &mut TcpStream,
-        watch: &mut Watch,
-        rest: &mut Option<Rest>,
-        context: &mut Context<'_>,
-    ) -> Poll<Raw> {
-        #[cfg(test)]
-        tests::panic_if_asked(&self.session.payload);
-        while self.session.payload.is_opening() {
-            let verdict = self.detect();
-            let payload = &mut self.session.payload;
-            if verdict.needs_more() && !payload.is_full() {
-                if let Err(end) = ready!(capture::poll_more(stream, payload, watch, Step::Opening, context)) {
-                    return Poll::Ready(Raw::Ended(end.reason));
-                }
-                continue;
-            }
-            if let (Detection::ClientHello { length }, true) = (verdict, self.engine.tls.is_some()) {
-                return Poll::Ready(Raw::Hello(Hello { raw: payload.take_envelope(), length }));
-            }
-            self.settle(verdict);
-            // A hello that nobody can answer.
-            if matches!(verdict, Detection::Sslv2 { .. } | Detection::Oversized { .. }) {
-                return Poll::Ready(Raw::Ended(CloseReason::TlsError));
-            }
+    /// Looks at what the client speaks, as far as it came; something only where that is a ClientHello.
+    fn open(&mut self) -> Option<Raw> {
+        let verdict = self.detect();
+        let payload = &mut self.session.payload;
+        if verdict.needs_more() && !payload.is_full() {
+            return None;
         }
-        capture::poll_to_end(stream, &mut self.session.payload, watch, rest, context).map(|end| Raw::Ended(end.reason))
+        if let (Detection::ClientHello { length }, true) = (verdict, self.engine.tls.is_some()) {
+            return Some(Raw::Hello(Hello { raw: payload.take_envelope(), length }));
+        }
+        self.settle(verdict);
+        if verdict.is_tls() {
+            // Whoever wants TLS and gets none is not spoken to in clear.
+            self.talk().mute();
+        }
+        // A hello that nobody can answer.
+        let is_refused = matches!(verdict, Detection::Sslv2 { .. } | Detection::Oversized { .. });
+        is_refused.then(|| Raw::Ended(CloseReason::TlsError.into()))
+    }
+
+    /// The talk with the client, begun where there was none.
+    fn talk(&mut self) -> &mut Conversation {
+        let session = &mut self.session;
+        let port = session.origin.destination.port();
+        session.talk.get_or_insert_with(|| Box::new(Conversation::new(port, *session.id.as_bytes())))
     }
 
     /// Ends the opening of a connection on which no handshake takes place: all of its bytes are payload, and what they
@@ -204,7 +219,9 @@ impl Guard {
             let verdict = self.detect();
             self.settle(verdict);
         }
+        self.store_payload();
         let session = &mut self.session;
+        session.bytes_out = session.talk.as_ref().map_or(0, |talk| talk.bytes_out());
         session.end(reason, Moment::now());
         if let (Some(origins), Some(cookie)) = (&self.engine.origins, self.cookie) {
             origin::retry(&mut session.origin, cookie, origins);
@@ -213,6 +230,16 @@ impl Guard {
                 origins.forget(cookie);
             }
             self.cookie = None;
+        }
+    }
+
+    /// Hands the payload over to the store, where there is one and the payload is long enough.
+    fn store_payload(&mut self) {
+        let kept = self.session.payload.kept();
+        let Some(store) = self.engine.payloads.as_ref().filter(|store| store.keeps(kept.len())) else { return };
+        let sha256 = Sha256::digest(kept).into();
+        if store.store(sha256, kept) {
+            self.session.stored = Some(Box::new(Stored { sha256, preview: store.preview(kept).len() }));
         }
     }
 
@@ -244,18 +271,18 @@ impl Drop for Guard {
 pub async fn run(mut guard: Box<Guard>, stream: OwnedFd, mut watch: Watch) {
     // Under load the client's bytes come while others are accepted; then the reactor is not needed.
     tokio::task::yield_now().await;
-    if let Some(reason) = guard.read_now(&stream) {
+    if let Some(reason) = guard.serve_now(&stream) {
         return guard.finish(reason).await;
     }
     // The reactor may take no more descriptors.
     let Ok(mut stream) = TcpStream::from_std(stream.into()) else { return guard.finish(CloseReason::Aborted).await };
     let mut rest = None;
-    match poll_fn(|context| guard.poll_raw(&mut stream, &mut watch, &mut rest, context)).await {
+    match poll_fn(|context| guard.poll_exchange(&mut stream, &mut watch, &mut rest, context)).await {
         // Record first: the client learns of the end, by the drop of the stream, when its bytes are safe.
-        Raw::Ended(reason) => {
+        Raw::Ended(end) => {
             // The reactor may not have told us yet of what has arrived.
             let _ = guard.read_now(&stream);
-            guard.finish(reason).await;
+            guard.finish(end.reason).await;
         }
         Raw::Hello(hello) => Box::pin(decrypt(guard, hello, stream, watch)).await,
     }
@@ -264,7 +291,7 @@ pub async fn run(mut guard: Box<Guard>, stream: OwnedFd, mut watch: Watch) {
 /// What reading without TLS came to.
 enum Raw {
     /// The end of the session.
-    Ended(CloseReason),
+    Ended(End),
     /// A whole ClientHello, and perhaps bytes behind it.
     Hello(Hello),
 }
@@ -304,7 +331,9 @@ async fn decrypt(mut guard: Box<Guard>, hello: Hello, stream: TcpStream, mut wat
             if !clear.is_empty() {
                 guard.session.payload.push(&clear);
                 watch.touch();
-                capture::to_end(&mut stream, &mut guard.session.payload, &mut watch).await;
+                guard.talk().mute();
+                let mut rest = None;
+                poll_fn(|context| guard.poll_exchange(&mut stream, &mut watch, &mut rest, context)).await;
             }
             return guard.fail(rejected.failure, reason).await;
         }
@@ -317,10 +346,24 @@ async fn decrypt(mut guard: Box<Guard>, hello: Hello, stream: TcpStream, mut wat
         }
     };
     watch.touch();
+    let agreed = accepted.session.protocol.as_deref();
+    let is_http = agreed.is_some_and(|name| name == "h2" || name.starts_with("http/"));
     if let Some(facts) = guard.session.tls.facts_mut() {
         facts.handshake = Handshake::Completed(accepted.session);
     }
-    let end = capture::to_end(&mut accepted.stream, &mut guard.session.payload, &mut watch).await;
+    if guard.engine.responder.is_some() {
+        let talk = guard.talk();
+        talk.start_over();
+        if is_http {
+            talk.wait_for_client();
+        }
+    }
+    let mut rest = None;
+    let stream = &mut accepted.stream;
+    let end = match poll_fn(|context| guard.poll_exchange(stream, &mut watch, &mut rest, context)).await {
+        Raw::Ended(end) => end,
+        Raw::Hello(_) => CloseReason::Aborted.into(),
+    };
     if let (Some(facts), CloseReason::TlsError, Some(error)) = (guard.session.tls.facts_mut(), end.reason, &end.error) {
         facts.broken = Some(Failure::of_stream(error));
     }
@@ -387,6 +430,8 @@ mod tests {
             log,
             tls: None,
             origins: None,
+            responder: None,
+            payloads: None,
             timeouts: config.timeouts,
             payload_limit: 1024,
             payload_budget: Budget::new(1 << 20),

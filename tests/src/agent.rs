@@ -50,6 +50,7 @@ impl<'net> Launch<'net> {
             ("port", json!(LISTENER)),
             ("bpf_pin_path", json!(net.pins())),
             ("status_socket", json!(net.path().join("run/status.sock"))),
+            ("state_dir", json!(net.path().join("state"))),
         ];
         let settings = settings.map(|(key, value)| (key.to_owned(), value)).into();
         Self {

@@ -77,6 +77,8 @@ pub(super) fn record(bytes: &[u8]) {
         bytes_out: 0,
         close_reason: CloseReason::ClientClosed,
         repeated: None,
+        stored: None,
+        talk: None,
     };
     assert!(session.accepted.wall >= SystemTime::UNIX_EPOCH);
     let line = |format: Format| {

@@ -25,7 +25,7 @@ const MIN_LINE_BYTES: u64 = 64 << 10;
 /// More than everything in a line beside the payload: all that is said in it is clipped.
 const FACTS_BYTES: usize = 4 << 20;
 /// Largest size in bytes that a key takes: 1 TiB.
-const MAX_BYTES: u64 = 1 << 40;
+pub(super) const MAX_BYTES: u64 = 1 << 40;
 /// Largest number of table or map entries: a map of that size takes gigabytes.
 const MAX_ENTRIES: u64 = 1 << 24;
 /// Oldest log file: ten years.
@@ -115,6 +115,8 @@ impl<'i> Loading<'i> {
             status_socket: self.status_socket(),
             timeouts: self.timeouts(),
             limits: self.limits(),
+            respond: self.respond(),
+            payload_store: self.payload_store(),
             scans: Scans {
                 enabled: self.read.boolean("scans", true),
                 timeout: self.read.seconds("scan_timeout_seconds", 5.0),
@@ -199,8 +201,8 @@ impl<'i> Loading<'i> {
 
     fn tls(&mut self) -> Tls {
         let enabled = self.read.choice("tls", &[("auto", true), ("off", false)], true);
-        let chain = self.readable("cert_path");
-        let key = self.readable("key_path");
+        let chain = self.readable("cert_path", "PEM");
+        let key = self.readable("key_path", "PEM");
         let certificate = match (chain, key) {
             (Some((chain, _)), Some((key, _))) => Some(CertificateFiles { chain, key }),
             (Some((_, found)), None) => {
@@ -354,7 +356,7 @@ impl<'i> Loading<'i> {
         self.warn(Some(&found), &text);
     }
 
-    fn size(&mut self, key: &'static str, bounds: (u64, u64), default: u64) -> usize {
+    pub(super) fn size(&mut self, key: &'static str, bounds: (u64, u64), default: u64) -> usize {
         usize::try_from(self.read.integer(key, bounds, default)).unwrap_or(usize::MAX)
     }
 

@@ -9,9 +9,10 @@ use super::load::Loading;
 use super::reader::Found;
 
 impl<'i> Loading<'i> {
-    /// A file that the operator named, relative to the directory of the configuration file, and can be read.
-    pub(super) fn readable(&mut self, key: &'static str) -> Option<(PathBuf, Found<'i>)> {
-        let (text, found) = self.read.string(key, "must be the path of a PEM file")?;
+    /// A file that the operator named, relative to the directory of the configuration file, and can be read; `kind`
+    /// says what it is.
+    pub(super) fn readable(&mut self, key: &'static str, kind: &str) -> Option<(PathBuf, Found<'i>)> {
+        let (text, found) = self.read.string(key, &format!("must be the path of a {kind} file"))?;
         let directory = self.path.parent().unwrap_or(Path::new(""));
         let path = self.made_absolute(&directory.join(text), &found)?;
         let opened = std::fs::metadata(&path).and_then(|metadata| {
@@ -25,7 +26,8 @@ impl<'i> Loading<'i> {
                     std::io::ErrorKind::InvalidInput => "not a regular file".to_owned(),
                     _ => error.to_string(),
                 };
-                let why = format!("cannot read {}: {why}; must be a PEM file that the agent may read", path.display());
+                let why =
+                    format!("cannot read {}: {why}; must be a {kind} file that the agent may read", path.display());
                 self.read.refuse(&found, &why);
                 // It was given all the same: the other of the pair must not be called alone.
                 Some((path, found))

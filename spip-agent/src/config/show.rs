@@ -8,7 +8,7 @@ use toml::Value;
 
 use crate::record::Format;
 
-use super::{Compress, Config, EbpfMode, Fsync, Prefix, SandboxMode, SteeringMode};
+use super::{Compress, Config, EbpfMode, Fsync, PayloadStore, Prefix, SandboxMode, SteeringMode};
 
 impl Config {
     /// The configuration as TOML. What is derived at the start stands there as a comment.
@@ -36,6 +36,8 @@ impl Page {
             timeouts,
             limits,
             scans,
+            respond,
+            payload_store,
             exclude_ports,
             community_id_seed,
             sandbox,
@@ -151,7 +153,22 @@ impl Page {
         self.key("rate_limit_per_second", float(limits.rate_per_second))?;
         self.key("rate_limit_burst", float(limits.rate_burst))?;
         self.key("max_sources", limits.sources)?;
-        self.key("rejected_interval_seconds", seconds(limits.rejected_interval))
+        self.key("rejected_interval_seconds", seconds(limits.rejected_interval))?;
+
+        self.heading("drawing out")?;
+        self.key("respond", text(if respond.enabled { "banners" } else { "off" }))?;
+        self.key("banner_after_ms", respond.banner_after.as_millis())?;
+        let ports = respond.ports.iter().map(|(port, dialogue)| format!("{port} = \"{}\"", dialogue.name()));
+        self.key("greetings", format!("{{ {} }}", ports.collect::<Vec<_>>().join(", ")))?;
+        self.path("persona", respond.persona.as_deref(), "drawn at the first start and kept in state_dir")?;
+        self.path("state_dir", Some(&respond.state_dir), "")?;
+
+        self.heading("payloads")?;
+        let PayloadStore { directory, min_bytes, max_bytes, preview_bytes } = payload_store;
+        self.path("payload_dir", directory.as_deref(), "payloads are in the records alone")?;
+        self.key("payload_store_min_bytes", min_bytes)?;
+        self.key("payload_store_max_bytes", max_bytes)?;
+        self.key("payload_preview_bytes", preview_bytes)
     }
 
     fn heading(&mut self, heading: &str) -> fmt::Result {

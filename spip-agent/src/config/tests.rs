@@ -81,6 +81,14 @@ fn everything_but_the_address_has_a_default() {
             sources: 65_536,
             rejected_interval: Duration::from_secs(10),
         },
+        respond: Respond {
+            enabled: true,
+            banner_after: Duration::from_millis(1_500),
+            ports: config.respond.ports.clone(),
+            persona: None,
+            state_dir: PathBuf::from("/var/lib/spip"),
+        },
+        payload_store: PayloadStore { directory: None, min_bytes: 4_096, max_bytes: 1_073_741_824, preview_bytes: 256 },
         scans: Scans { enabled: true, timeout: Duration::from_secs(5), interval: Duration::from_secs(60) },
         exclude_ports: Vec::new(),
         community_id_seed: 0,
@@ -103,6 +111,7 @@ impl Files {
         std::fs::create_dir_all(&directory).expect("directory");
         std::fs::write(directory.join("cert.pem"), "certificate").expect("file");
         std::fs::write(directory.join("key.pem"), "key").expect("file");
+        std::fs::write(directory.join("persona.toml"), "").expect("file");
         Self(directory)
     }
 
@@ -164,6 +173,15 @@ rate_limit_per_second = 12.5
 rate_limit_burst = 100
 max_sources = 100
 rejected_interval_seconds = 60
+respond = "off"
+banner_after_ms = 250
+greetings = { 8022 = "ssh", 23 = "off" }
+persona = "persona.toml"
+state_dir = "/var/lib/other"
+payload_dir = "/var/lib/payloads"
+payload_store_min_bytes = 1
+payload_store_max_bytes = 1000000
+payload_preview_bytes = 0
 scans = false
 scan_timeout_seconds = 3
 scan_interval_seconds = 1.5
@@ -227,6 +245,19 @@ fn every_key_is_read() {
             sources: 100,
             rejected_interval: Duration::from_secs(60),
         },
+        respond: Respond {
+            enabled: false,
+            banner_after: Duration::from_millis(250),
+            ports: config.respond.ports.clone(),
+            persona: Some(files.0.join("persona.toml")),
+            state_dir: PathBuf::from("/var/lib/other"),
+        },
+        payload_store: PayloadStore {
+            directory: Some(PathBuf::from("/var/lib/payloads")),
+            min_bytes: 1,
+            max_bytes: 1_000_000,
+            preview_bytes: 0,
+        },
         scans: Scans { enabled: false, timeout: Duration::from_secs(3), interval: Duration::from_millis(1_500) },
         exclude_ports: vec![(22, 22), (443, 444), (8000, 9000)],
         community_id_seed: 7,
@@ -243,6 +274,25 @@ fn the_effective_configuration_loads_to_the_same() {
         let again = Config::from_str(&config.to_toml(), Path::new("/elsewhere/spip.toml")).expect("valid");
         assert_eq!(again.config, config);
         assert_eq!(again.warnings, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn greetings_change_the_table_and_nothing_else_in_it() {
+    let default = loaded(LEAST).respond.ports;
+    let changed = loaded(&format!("{LEAST}greetings = {{ 8022 = \"ssh\", 23 = \"off\" }}\n")).respond.ports;
+    assert_eq!((default.get(&23), default.get(&8022)), (Some(&Dialogue::Telnet), None));
+    assert_eq!((changed.get(&23), changed.get(&8022)), (Some(&Dialogue::Off), Some(&Dialogue::Ssh)));
+    assert_eq!(changed.len(), default.len() + 1);
+}
+
+#[test]
+fn every_port_with_a_greeting_stands_in_the_documentation() {
+    let page = include_str!("../../../docs/respond.md");
+    for (port, dialogue) in loaded(LEAST).respond.ports {
+        let line = page.lines().find(|line| line.starts_with(&format!("| `{}` |", dialogue.name())));
+        let ports = line.and_then(|line| line.split('|').nth(2)).unwrap_or_default();
+        assert!(ports.split(',').any(|text| text.trim() == port.to_string()), "{port} of {}", dialogue.name());
     }
 }
 
@@ -270,6 +320,7 @@ fn the_documentation_states_every_key_and_its_default() {
             let default = match key {
                 "name" => "host name".to_owned(),
                 "ip" | "port" => "required".to_owned(),
+                "greetings" => "[the table](respond.md#ports)".to_owned(),
                 _ => format!("`{default}`"),
             };
             assert!(page.contains(&format!("| `{key}` | {default} |")), "{key}, default {default}");

@@ -3,6 +3,7 @@
 //! `USER`, `PASS`, `NOOP`, `QUIT` and others tell nothing about the protocol: the lines are read on until one says
 //! something that only one of them has.
 
+use super::Understanding;
 use super::credentials::Credentials;
 use super::reader::{End, Reader};
 use super::sasl::Exchange;
@@ -130,10 +131,10 @@ impl Login {
 pub(super) fn undecided_login(bytes: &[u8], credentials: &mut Credentials) {
     let mut reader = Reader::new(bytes);
     let mut login = Login::default();
+    // The first line must be text; a password may be anything.
+    let mut next = text_line(&mut reader).ok().flatten();
     for position in 0..LINES {
-        let Ok(Some(line)) = text_line(&mut reader) else {
-            break;
-        };
+        let Some(line) = next else { break };
         let (verb, arguments) = word(line);
         let is_user = verb.eq_ignore_ascii_case(b"USER");
         if position == 0 && !is_user || is_user && arguments.split(|byte| *byte == b' ').count() > 3 {
@@ -142,6 +143,23 @@ pub(super) fn undecided_login(bytes: &[u8], credentials: &mut Credentials) {
         if is_user || verb.eq_ignore_ascii_case(b"PASS") {
             login.line(line, credentials);
         }
+        next = next_line(&mut reader);
     }
     login.finish(credentials);
+}
+
+/// The facts of FTP and POP3: logins, and commands that are no answer to a challenge.
+#[expect(clippy::unnecessary_wraps, reason = "the shape of every protocol's function")]
+pub(super) fn understand<'a>(bytes: &'a [u8], out: &mut Understanding<'a>) -> Result<(), End> {
+    let mut reader = Reader::new(bytes);
+    let mut login = Login::default();
+    let mut commands = Vec::new();
+    while let Some(line) = next_line(&mut reader) {
+        if !login.line(line, &mut out.credentials) {
+            keep(&mut commands, line);
+        }
+    }
+    login.finish(&mut out.credentials);
+    out.details.texts("commands", commands);
+    Ok(())
 }

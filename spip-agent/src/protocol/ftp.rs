@@ -3,15 +3,14 @@
 //! Decides at the end of a line that POP3 does not have (`SYST`, `FEAT`, `PASV`, `AUTH TLS` …). `USER` and `PASS` alone
 //! decide nothing, but their credentials are kept.
 
-use super::dialogue::{self, Login, Step};
-use super::reader::{End, Reader};
-use super::{Protocol, Understanding};
+use super::Protocol;
+use super::dialogue::{self, Step};
 
 /// The registry's entry.
 pub(super) static PROTOCOL: Protocol = Protocol {
     name: "ftp",
     recognise: |reader| dialogue::decide(reader, step),
-    understand,
+    understand: dialogue::understand,
     #[cfg(test)]
     samples: &[
         include_bytes!("../../fixtures/protocol/curl.ftp"),
@@ -32,20 +31,6 @@ fn step(verb: &[u8], arguments: &[u8]) -> Step {
     }
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "the shape of every protocol's function")]
-fn understand(bytes: &[u8], out: &mut Understanding) -> Result<(), End> {
-    let mut reader = Reader::new(bytes);
-    let mut login = Login::default();
-    let mut commands = Vec::new();
-    while let Some(line) = dialogue::next_line(&mut reader) {
-        login.line(line, &mut out.credentials);
-        dialogue::keep(&mut commands, line);
-    }
-    login.finish(&mut out.credentials);
-    out.details.texts("commands", commands);
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::understand;
@@ -60,6 +45,15 @@ mod tests {
         let credential = understanding.credentials.list.first().expect("a login");
         let expected = (Some("anonymous"), Some("ftp@example.com"));
         assert_eq!((credential.user.as_deref(), credential.secret.as_deref()), expected);
+    }
+
+    #[test]
+    fn a_password_of_any_bytes_is_kept_without_a_protocol() {
+        for bytes in [b"USER a\r\nPASS b\x1b\0".as_slice(), b"USER a\r\nPASS b\x1b\0\r\n"] {
+            let credentials = understand(bytes, false).credentials.list;
+            let found: Vec<_> = credentials.iter().map(|c| (c.user.as_deref(), c.secret.as_deref())).collect();
+            assert_eq!(found, [(Some("a"), Some("b\u{1b}\0"))]);
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ const ENTRY_BYTES: usize = 32;
 
 /// Why a block was not decoded to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum HpackError {
+pub(crate) enum HpackError {
     /// The block is not whole, or one of its lengths points beyond it.
     Truncated,
     /// An index that neither table has.
@@ -52,11 +52,11 @@ impl From<End> for HpackError {
 }
 
 /// A name and its value.
-pub(super) type Field = (Vec<u8>, Vec<u8>);
+pub(crate) type Field = (Vec<u8>, Vec<u8>);
 
 /// The state that one connection's blocks share.
 #[derive(Debug)]
-pub(super) struct Decoder {
+pub(crate) struct Decoder {
     /// Newest first.
     entries: VecDeque<Field>,
     bytes: usize,
@@ -72,7 +72,7 @@ impl Default for Decoder {
 impl Decoder {
     /// Appends the headers of one block, at most `budget` bytes with [`ENTRY_BYTES`] for each; what stands before an
     /// error is kept.
-    pub(super) fn decode(&mut self, block: &[u8], budget: usize, fields: &mut Vec<Field>) -> Result<(), HpackError> {
+    pub(crate) fn decode(&mut self, block: &[u8], budget: usize, fields: &mut Vec<Field>) -> Result<(), HpackError> {
         let mut reader = Reader::new(block);
         let mut left = budget;
         while let Some(first) = reader.rest().first().copied() {

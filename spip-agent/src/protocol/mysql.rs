@@ -61,8 +61,7 @@ fn understand(bytes: &[u8], out: &mut Understanding) -> Result<(), End> {
     let length = reader.le24()?;
     reader.take(1)?;
     let length = usize::try_from(length).map_err(|_| End)?;
-    let whole = reader.rest().len() >= length;
-    let mut packet = Reader::new(reader.take(length.min(reader.rest().len()))?);
+    let (mut packet, whole) = reader.up_to(length);
     let capabilities = packet.le32()?;
     out.details.text("capabilities", format!("{capabilities:08x}").as_bytes());
     out.details.flag("tls_requested", capabilities & capability::TLS != 0);

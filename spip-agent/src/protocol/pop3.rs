@@ -3,15 +3,14 @@
 //! Decides at the end of a line that neither FTP nor SMTP has: `CAPA`, `STLS`, `UIDL`, `TOP`, `APOP`. `STAT` belongs to
 //! FTP as well, so USER, PASS and STAT leave the protocol unknown, with the credentials kept.
 
-use super::dialogue::{self, Login, Step};
-use super::reader::{End, Reader};
-use super::{Protocol, Understanding};
+use super::Protocol;
+use super::dialogue::{self, Step};
 
 /// The registry's entry.
 pub(super) static PROTOCOL: Protocol = Protocol {
     name: "pop3",
     recognise: |reader| dialogue::decide(reader, step),
-    understand,
+    understand: dialogue::understand,
     #[cfg(test)]
     samples: &[
         include_bytes!("../../fixtures/protocol/curl.pop3"),
@@ -31,21 +30,6 @@ fn step(verb: &[u8], arguments: &[u8]) -> Step {
         b"USER" | b"PASS" | b"QUIT" | b"NOOP" | b"RSET" | b"LIST" | b"RETR" | b"DELE" | b"STAT" => Step::Shared,
         _ => Step::Refuses,
     }
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "the shape of every protocol's function")]
-fn understand(bytes: &[u8], out: &mut Understanding) -> Result<(), End> {
-    let mut reader = Reader::new(bytes);
-    let mut login = Login::default();
-    let mut commands = Vec::new();
-    while let Some(line) = dialogue::next_line(&mut reader) {
-        if !login.line(line, &mut out.credentials) {
-            dialogue::keep(&mut commands, line);
-        }
-    }
-    login.finish(&mut out.credentials);
-    out.details.texts("commands", commands);
-    Ok(())
 }
 
 #[cfg(test)]

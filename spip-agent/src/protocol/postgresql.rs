@@ -101,8 +101,7 @@ fn startup<'a>(
     out: &mut Understanding,
 ) -> Result<(), End> {
     let length = usize::try_from(length).map_err(|_| End)?.saturating_sub(8);
-    let whole = reader.rest().len() >= length;
-    let mut parameters = Reader::new(reader.take(length.min(reader.rest().len()))?);
+    let (mut parameters, whole) = reader.up_to(length);
     while let Ok(Some(name)) = parameters.until(0, length) {
         let Ok(Some(value)) = parameters.until(0, length) else {
             break;

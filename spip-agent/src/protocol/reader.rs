@@ -33,6 +33,14 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
+    /// The next `length` bytes as a message of their own, or what there is of them, and whether that is all. Not for
+    /// recognisers.
+    pub(super) fn up_to(&mut self, length: usize) -> (Self, bool) {
+        let (message, rest) = self.rest.split_at_checked(length).unwrap_or((self.rest, b""));
+        self.rest = rest;
+        (Self { rest: message }, message.len() == length)
+    }
+
     /// The next `N` bytes.
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], End> {
         let (taken, rest) = self.rest.split_first_chunk::<N>().ok_or(End)?;

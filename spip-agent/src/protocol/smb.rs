@@ -62,8 +62,7 @@ fn frames(reader: &mut Reader<'_>, out: &mut Understanding, commands: &mut Vec<V
         let kind = reader.u8()?;
         let length = usize::try_from(reader.be24()?).map_err(|_| End)?;
         // A message that is cut off still shows its first fields.
-        let whole = reader.rest().len() >= length;
-        let mut message = Reader::new(reader.take(length.min(reader.rest().len()))?);
+        let (mut message, whole) = reader.up_to(length);
         let read = match kind {
             0x81 => session_request(&mut message, out),
             _ => message_facts(&mut message, out, commands),

@@ -47,13 +47,31 @@ fn understand(bytes: &[u8], out: &mut Understanding) -> Result<(), End> {
     let mut options = Vec::new();
     let end = strip(&mut reader, &mut text, &mut options, out);
     out.details.list("options", options);
-    // Lines end with CR LF, CR NUL, or LF alone; empty ones only wake a server up.
-    let mut lines = text.split(|byte| matches!(byte, b'\r' | b'\n' | 0)).filter(|line| !line.is_empty());
+    // Empty lines before the name only wake a server up; an empty one behind it is an empty password.
+    let mut lines = lines(&text).skip_while(|line| line.is_empty());
     if let Some(user) = lines.next() {
         out.credentials.add(Some(user), lines.next());
     }
+    let lines = lines.filter(|line| !line.is_empty());
     out.details.texts("commands", lines);
     end
+}
+
+/// What was typed, line by line. Lines end with CR LF, CR NUL, CR or LF.
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let end = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n' | 0)).unwrap_or(rest.len());
+        let (line, after) = rest.split_at_checked(end)?;
+        rest = match after {
+            [b'\r', b'\n' | 0, after @ ..] | [_, after @ ..] => after,
+            [] => after,
+        };
+        Some(line)
+    })
 }
 
 /// Separates the text from the negotiation.
@@ -136,6 +154,17 @@ mod tests {
     fn a_terminal_names_itself() {
         let details = understand(PROTOCOL.samples[1], false).details;
         assert_eq!(details.get("terminal").and_then(Value::as_text), Some("IBM-3279-4-E"));
+    }
+
+    #[test]
+    fn an_empty_password_is_one() {
+        let telnet = by_name("telnet").expect("telnet");
+        for bytes in [b"\r\nroot\r\n\r\nsh\r\n".as_slice(), b"root\r\0\r\0sh\r\0", b"root\n\nsh\n"] {
+            let understanding = understand_as(telnet, bytes, false);
+            let credential = understanding.credentials.list.first().expect("a login");
+            assert_eq!((credential.user.as_deref(), credential.secret.as_deref()), (Some("root"), Some("")));
+            assert_eq!(serde_json::to_string(&understanding.details).expect("json"), r#"{"commands":["sh"]}"#);
+        }
     }
 
     #[test]

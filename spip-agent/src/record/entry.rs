@@ -27,6 +27,7 @@ use crate::protocol::http::Http;
 use crate::protocol::ssh::Ssh;
 use crate::protocol::value::Object;
 use crate::protocol::{self, community_id};
+use crate::respond::{Conversation, Turn};
 use crate::tls::{ClientCertificate, Handshake, HelloFacts, PresentedCertificate, Tls};
 
 /// Text that a session lends, that is the program's own, or that was read from a line.
@@ -59,6 +60,8 @@ pub struct Entry<'a> {
     pub payload_truncated: bool,
     /// SHA-256 of the kept bytes, where there are any.
     pub payload_sha256: Option<[u8; 32]>,
+    /// Whether the kept bytes are in a file of that name, and `payload` has only the first of them.
+    pub payload_stored: bool,
     /// What was left out so that the line stays within its bound.
     pub shortened: Vec<Text<'a>>,
     /// Why the connection ended.
@@ -67,6 +70,10 @@ pub struct Entry<'a> {
     pub limit: Option<Text<'a>>,
     /// Refused connections that the record stands for.
     pub repeated: Option<Repetition>,
+    /// What was said to the client, by name.
+    pub responses: Vec<Text<'a>>,
+    /// Who said how much when; nothing where the sensor said nothing.
+    pub turns: Cow<'a, [Turn]>,
     /// How the destination is known.
     pub destination_source: Text<'a>,
     /// Community ID v1.
@@ -219,11 +226,14 @@ impl<'a> Entry<'a> {
         let origin = &session.origin;
         let (source, destination) = (origin.client.socket(), origin.destination.socket());
         let kept = session.payload.kept();
+        let stored = session.stored.as_deref();
+        let shown = stored.map_or(kept, |stored| kept.get(..stored.preview).unwrap_or(kept));
+        let talk = session.talk.as_deref().filter(|talk| talk.bytes_out() > 0);
         let mut entry = Self {
             accepted_us: unix_micros(session.accepted.wall),
             first_byte_us: session.first_byte().map(|time| micros(time.as_micros())),
             duration_us: micros(session.duration.as_micros()),
-            payload: Cow::Borrowed(kept),
+            payload: Cow::Borrowed(shown),
             source,
             destination,
             session_id: session.id,
@@ -231,7 +241,11 @@ impl<'a> Entry<'a> {
             bytes_in: session.payload.received(),
             bytes_out: session.bytes_out,
             payload_truncated: session.payload.truncated(),
-            payload_sha256: (!kept.is_empty()).then(|| Sha256::digest(kept).into()),
+            payload_sha256: match stored {
+                Some(stored) => Some(stored.sha256),
+                None => (!kept.is_empty()).then(|| Sha256::digest(kept).into()),
+            },
+            payload_stored: stored.is_some(),
             shortened: Vec::new(),
             close_reason: Cow::Borrowed(session.close_reason.name()),
             limit: match session.close_reason {
@@ -243,6 +257,10 @@ impl<'a> Entry<'a> {
                 first_us: unix_micros(repeated.first),
                 last_us: unix_micros(repeated.last),
             }),
+            responses: talk
+                .map(|talk| talk.responses().iter().map(|name| Cow::Borrowed(*name)).collect())
+                .unwrap_or_default(),
+            turns: Cow::Borrowed(talk.map_or(&[], Conversation::turns)),
             destination_source: Cow::Borrowed(origin.source.name()),
             community_id: Cow::Owned(
                 community_id::community_id(sensor.community_id_seed, source, destination).as_str().to_owned(),
@@ -257,14 +275,17 @@ impl<'a> Entry<'a> {
             seq: None,
         };
         if !kept.is_empty() {
-            entry.understand(kept, session.payload.truncated());
+            entry.understand(kept, session.payload.truncated(), session.talk.as_deref());
         }
         entry
     }
 
     /// Adds what the payload says.
-    fn understand(&mut self, kept: &'a [u8], truncated: bool) {
-        let understood = protocol::understand(kept, truncated);
+    fn understand(&mut self, kept: &'a [u8], truncated: bool, talk: Option<&Conversation>) {
+        let understood = match talk.and_then(Conversation::decided) {
+            Some(protocol) => protocol::understand_as(protocol, kept, truncated),
+            None => protocol::understand_in(talk.and_then(Conversation::protocol), kept, truncated),
+        };
         let name = understood.protocol.unwrap_or(protocol::UNKNOWN);
         self.protocol = Some(Cow::Borrowed(name));
         self.http = understood.http;

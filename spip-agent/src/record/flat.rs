@@ -38,10 +38,13 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
         bytes_out,
         payload_truncated,
         payload_sha256,
+        payload_stored,
         shortened,
         close_reason,
         limit,
         repeated,
+        responses,
+        turns,
         destination_source,
         community_id,
         protocol,
@@ -84,6 +87,9 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
         object.key("payload_sha256");
         object.hex(hash);
     }
+    if *payload_stored {
+        object.flag("payload_stored", true);
+    }
     if !shortened.is_empty() {
         object.key("shortened");
         object.list(shortened, |out, name| json::string(out, name));
@@ -96,6 +102,14 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
         object.number("count", repeated.count);
         object.time("first_time", repeated.first_us);
         object.time("last_time", repeated.last_us);
+    }
+    if !responses.is_empty() {
+        object.key("responses");
+        object.list(responses, |out, name| json::string(out, name));
+    }
+    if !turns.is_empty() {
+        object.key("turns");
+        json::value(object.out, turns);
     }
     object.text("destination_source", destination_source);
     object.text("community_id", community_id);

@@ -28,12 +28,19 @@ pub(super) fn common(entry: &Entry<'_>, lacks: Lacks, own: &mut Members<'_>) {
     if let Some(hash) = &entry.payload_sha256 {
         own.hex("payload_sha256", hash);
     }
+    if entry.payload_stored {
+        own.flag("payload_stored", true);
+    }
     own.texts("shortened", &entry.shortened);
     own.optional("limit", entry.limit.as_deref());
     if let Some(repeated) = entry.repeated {
         own.number("count", repeated.count);
         own.time("first_time", repeated.first_us);
         own.time("last_time", repeated.last_us);
+    }
+    own.texts("responses", &entry.responses);
+    if !entry.turns.is_empty() {
+        own.value("turns", &entry.turns);
     }
     own.text("destination_source", &entry.destination_source);
     if let Some(http) = &entry.http {

@@ -18,6 +18,7 @@ use super::scan::ScanEntry;
 use crate::protocol;
 use crate::protocol::credentials::{CREDENTIALS, Credential};
 use crate::protocol::http::Http;
+use crate::respond::{LISTED, Turn};
 use crate::tls::PresentedCertificate;
 
 /// Values that the objects of one line may hold: many times what the agent writes.
@@ -67,12 +68,15 @@ struct Keys<'a> {
     bytes_out: Option<u64>,
     payload_truncated: Option<bool>,
     payload_sha256: Option<Hex>,
+    payload_stored: Option<bool>,
     shortened: Option<Vec<String>>,
     close_reason: Option<Lent<'a>>,
     limit: Option<Lent<'a>>,
     count: Option<u64>,
     first_time: Option<Timestamp>,
     last_time: Option<Timestamp>,
+    responses: Option<Vec<String>>,
+    turns: Option<Vec<Turn>>,
     destination_source: Option<Lent<'a>>,
     community_id: Option<Lent<'a>>,
     protocol: Option<Lent<'a>>,
@@ -158,6 +162,9 @@ impl<'a> Keys<'a> {
             "bytes_out" => once(&mut self.bytes_out, key, map),
             "payload_truncated" => once(&mut self.payload_truncated, key, map),
             "payload_sha256" => once(&mut self.payload_sha256, key, map),
+            "payload_stored" => once(&mut self.payload_stored, key, map),
+            "responses" => once(&mut self.responses, key, map),
+            "turns" => once(&mut self.turns, key, map),
             "shortened" => once(&mut self.shortened, key, map),
             "close_reason" => once(&mut self.close_reason, key, map),
             "limit" => once(&mut self.limit, key, map),
@@ -246,6 +253,9 @@ impl<'a> Keys<'a> {
         let details = details.find(|(name, _)| protocol.as_deref() == Some(name)).map(|(_, value)| value);
         let mut credentials = self.credentials.unwrap_or_default();
         credentials.truncate(CREDENTIALS);
+        let mut turns = self.turns.unwrap_or_default();
+        turns.truncate(LISTED);
+        let responses = self.responses.unwrap_or_default().into_iter().take(LISTED).map(Cow::Owned).collect();
         Ok(Entry {
             accepted_us,
             first_byte_us: self.first_byte_us,
@@ -267,11 +277,14 @@ impl<'a> Keys<'a> {
                 Some(Hex(bytes)) => Some(bytes.try_into().map_err(|_| wrong("payload_sha256 has not 32 bytes"))?),
                 None => None,
             },
+            payload_stored: self.payload_stored.unwrap_or_default(),
             payload: Cow::Owned(payload),
             shortened: self.shortened.unwrap_or_default().into_iter().map(Cow::Owned).collect(),
             close_reason: need(self.close_reason, "close_reason")?.0,
             limit: self.limit.map(|text| text.0),
             repeated,
+            responses,
+            turns: Cow::Owned(turns),
             destination_source: need(self.destination_source, "destination_source")?.0,
             community_id: need(self.community_id, "community_id")?.0,
             protocol,

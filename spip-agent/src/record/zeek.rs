@@ -72,10 +72,11 @@ fn service(entry: &Entry<'_>) -> Option<String> {
 
 fn conn_state(close_reason: &str) -> &'static str {
     match close_reason {
-        "client_closed" => "SF",
+        "client_closed" | "server_closed" => "SF",
         "client_reset" => "RSTO",
         "rejected" => "RSTR",
-        "first_byte_timeout" | "idle_timeout" | "session_timeout" | "payload_limit" | "tls_error" | "shutdown" => "S3",
+        "first_byte_timeout" | "idle_timeout" | "session_timeout" | "payload_limit" | "tls_error" | "write_timeout"
+        | "shutdown" => "S3",
         _ => "OTH",
     }
 }

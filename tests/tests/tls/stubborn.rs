@@ -122,7 +122,8 @@ fn renegotiation_is_refused_and_what_came_before_is_kept() {
     let Some(net) = Net::new() else { return };
     net.redirect();
     let agent = net.agent().start();
-    let to = format!("{}:443", spip_tests::SENSOR_V4);
+    // A port without a dialogue: on 443 such lines get the answer of a web server, and its goodbye.
+    let to = format!("{}:4443", spip_tests::SENSOR_V4);
     let mut client = Running::start(&net, "openssl", &["s_client", "-connect", &to, "-tls1_2"]);
     client.write_apart(b"before\n");
     client.write_apart(b"R\n");
@@ -130,7 +131,7 @@ fn renegotiation_is_refused_and_what_came_before_is_kept() {
     let ended = client.end();
     let output = &ended.output;
     assert!(output.contains("RENEGOTIATING"), "{output}");
-    let record = agent.expect_one(json!({"destination_port": 443, "tls_version": "TLSv1.2", "is_tls": true}));
+    let record = agent.expect_one(json!({"destination_port": 4443, "tls_version": "TLSv1.2", "is_tls": true}));
     let payload = record["payload"].as_str().expect("text");
     assert!(payload.starts_with("before\n") && !payload.contains("R\n"), "{record}");
 }
@@ -140,7 +141,8 @@ fn keys_may_be_updated() {
     let Some(net) = Net::new() else { return };
     net.redirect();
     let agent = net.agent().start();
-    let to = format!("{}:443", spip_tests::SENSOR_V4);
+    // A port without a dialogue: on 443 such lines get the answer of a web server, and its goodbye.
+    let to = format!("{}:4443", spip_tests::SENSOR_V4);
     let mut client = Running::start(&net, "openssl", &["s_client", "-connect", &to, "-tls1_3"]);
     for piece in [&b"one\n"[..], b"K\n", b"two\n", b"k\n", b"three\n"] {
         client.write_apart(piece);
@@ -148,6 +150,6 @@ fn keys_may_be_updated() {
     let ended = client.end();
     assert_eq!(ended.output.matches("KEYUPDATE").count(), 2, "{}", ended.output);
     agent.expect_one(json!({
-        "destination_port": 443, "payload": "one\ntwo\nthree\n", "tls_error": null, "close_reason": "client_closed",
+        "destination_port": 4443, "payload": "one\ntwo\nthree\n", "tls_error": null, "close_reason": "client_closed",
     }));
 }

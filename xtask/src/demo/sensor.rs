@@ -59,8 +59,9 @@ impl Files {
         let address = if has_ipv6 { "::" } else { "0.0.0.0" };
         let configuration = format!(
             "name = \"demo\"\nip = \"{address}\"\nport = {PORT}\nread_timeout_seconds = 5\n\
-             bpf_pin_path = \"{}\"\n",
-            files.pins.display()
+             bpf_pin_path = \"{}\"\nstate_dir = \"{}\"\n",
+            files.pins.display(),
+            files.folder.display()
         );
         fs::write(files.configuration(), configuration)
             .with_context(|| format!("cannot write {}", files.configuration().display()))?;

@@ -51,8 +51,9 @@ const APT: usize = 0;
 const ALL: &[Need] = &[Need::Build, Need::Demo, Need::Test, Need::Lint];
 const NAMESPACES: &[Need] = &[Need::Demo, Need::Test];
 const TEST: &[Need] = &[Need::Test];
+const REAL_CLIENTS: &str = "tests of what this client is told";
 
-const TOOLS: [Tool; 13] = [
+const TOOLS: [Tool; 21] = [
     tool("cc", ALL, ["gcc libc6-dev", "gcc", "gcc", "build-base", "gcc"]),
     tool("ip", NAMESPACES, ["iproute2", "iproute", "iproute2", "iproute2", "iproute2"]),
     tool("iptables", NAMESPACES, ["iptables", "iptables-nft", "iptables-nft", "iptables", "iptables"]),
@@ -64,6 +65,34 @@ const TOOLS: [Tool; 13] = [
     tool("nmap", TEST, ["nmap"; 5]),
     tool("ssh", TEST, ["openssh-client", "openssh-clients", "openssh", "openssh-client-default", "openssh-clients"]),
     tool("python3", TEST, ["python3", "python3", "python", "python3", "python3"]),
+    optional("wget", TEST, REAL_CLIENTS, ["wget"; 5]),
+    optional("ftp", TEST, REAL_CLIENTS, ["tnftp", "ftp", "inetutils", "tnftp", "tnftp"]),
+    optional("telnet", TEST, REAL_CLIENTS, ["inetutils-telnet", "telnet", "inetutils", "busybox-extras", "telnet"]),
+    optional("redis-cli", TEST, REAL_CLIENTS, ["redis-tools", "valkey-compat-redis", "valkey", "redis", "redis"]),
+    optional(
+        "psql",
+        TEST,
+        REAL_CLIENTS,
+        ["postgresql-client", "postgresql", "postgresql-libs", "postgresql-client", "postgresql"],
+    ),
+    optional(
+        "mysql",
+        TEST,
+        REAL_CLIENTS,
+        ["default-mysql-client", "mariadb", "mariadb-clients", "mariadb-client", "mariadb-client"],
+    ),
+    optional(
+        "smbclient",
+        TEST,
+        REAL_CLIENTS,
+        ["smbclient", "samba-client", "smbclient", "samba-client", "samba-client"],
+    ),
+    optional(
+        "mosquitto_pub",
+        TEST,
+        REAL_CLIENTS,
+        ["mosquitto-clients", "mosquitto", "mosquitto", "mosquitto-clients", "mosquitto-clients"],
+    ),
     optional(
         "bpftool",
         TEST,

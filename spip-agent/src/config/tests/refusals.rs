@@ -56,6 +56,20 @@ fn a_wrong_type_is_named() {
 }
 
 #[test]
+fn a_greeting_names_its_port_and_a_dialogue() {
+    let names = "\"off\", \"ftp\", \"http\", \"imap\", \"mqtt\", \"mysql\", \"pop3\", \"postgresql\", \"redis\", \"smtp\", \"ssh\", \
+                 \"telnet\", \"vnc\"";
+    assert_refused("greetings = { 0 = \"ftp\" }", "greetings.0: must be a port from 1 to 65535");
+    assert_refused("greetings = { ftp = 21 }", "greetings.ftp: must be a port from 1 to 65535");
+    assert_refused("greetings = { 21 = \"gopher\" }", &format!("greetings.21: must be one of {names}"));
+    assert_refused("greetings = { 21 = 1 }", &format!("greetings.21: must be one of {names}"));
+    assert_refused(
+        "greetings = 21",
+        "greetings = 21: is an integer; must be a table of ports and dialogues: { 2121 = \"ftp\", 23 = \"off\" }",
+    );
+}
+
+#[test]
 fn a_word_outside_its_choices_is_refused() {
     assert_refused("ebpf = \"on\"", "ebpf = \"on\": must be one of \"auto\", \"off\", \"required\"");
     assert_refused("tls = \"OFF\"", "tls = \"OFF\": must be one of \"auto\", \"off\"");

@@ -9,11 +9,13 @@ use uuid::Uuid;
 
 use crate::addr::{ClientAddr, Destination};
 use crate::budget::Budget;
+use crate::config::Dialogue;
 use crate::limits::Limit;
 use crate::payload::Payload;
 use crate::protocol;
 use crate::protocol::client_hello::sample::{Hello, vectors};
-use crate::record::{CloseReason, DestinationSource, Format, Moment, Origin, Repeated, Sensor, Session};
+use crate::record::{CloseReason, DestinationSource, Format, Moment, Origin, Repeated, Sensor, Session, Stored};
+use crate::respond::{Conversation, Heard, Responder};
 use crate::tls::{self, ClientCertificate, Facts, Failure, Handshake, PresentedCertificate, Tls};
 
 /// A session and what it is there for.
@@ -55,6 +57,8 @@ pub(crate) fn of_payload_within(bytes: &[u8], limit: usize) -> Session {
         payload,
         tls: Tls::NotTls,
         bytes_out: 42,
+        stored: None,
+        talk: None,
         close_reason: CloseReason::ClientClosed,
         repeated: None,
     }
@@ -82,9 +86,31 @@ pub(crate) fn samples() -> Vec<Sample> {
     ] {
         samples.push(Sample { name: name.to_owned(), session: of_payload(bytes) });
     }
+    samples.push(Sample { name: "talk".to_owned(), session: talk() });
     samples.extend(ended());
     samples.extend(encrypted());
     samples
+}
+
+/// A greeting, a login without anything that decides, its answer; and a payload that has a file of its own.
+fn talk() -> Session {
+    let mut session = of_payload(b"USER root\r\nPASS toor\r\n");
+    let responder = Responder {
+        persona: crate::persona::tests::persona(),
+        ports: [(8080, Dialogue::Ftp)].into(),
+        banner_after: Duration::from_millis(1_500),
+    };
+    let mut talk = Conversation::new(8080, [1; 16]);
+    let silent = Heard { kept: b"", received: 0, elapsed: Duration::from_millis(1_500), now: session.accepted.wall };
+    talk.silence(&responder, &silent);
+    talk.sent(talk.pending().len(), Duration::from_millis(1_501));
+    let (kept, received) = (session.payload.kept(), session.payload.received());
+    talk.hear(&responder, &Heard { kept, received, elapsed: Duration::from_millis(1_700), ..silent });
+    talk.sent(talk.pending().len(), Duration::from_millis(1_702));
+    session.bytes_out = talk.bytes_out();
+    session.talk = Some(Box::new(talk));
+    session.stored = Some(Box::new(Stored { sha256: [0xab; 32], preview: 4 }));
+    session
 }
 
 fn ended() -> Vec<Sample> {
@@ -95,6 +121,8 @@ fn ended() -> Vec<Sample> {
         CloseReason::IdleTimeout,
         CloseReason::SessionTimeout,
         CloseReason::PayloadLimit,
+        CloseReason::ServerClosed,
+        CloseReason::WriteTimeout,
         CloseReason::TlsError,
         CloseReason::Rejected(Limit::Rate),
         CloseReason::Shutdown,

@@ -110,6 +110,8 @@ fn session(bytes: &[u8]) -> Session {
         payload,
         tls: Tls::NotTls,
         bytes_out: 0,
+        stored: None,
+        talk: None,
         close_reason: CloseReason::ClientClosed,
         repeated: None,
     }

@@ -38,17 +38,23 @@ impl Round {
 pub(crate) fn run(sessions: usize, rounds: usize) {
     println!("{sessions} sessions of {} bytes a round, {CONCURRENT} at once, behind REDIRECT", HTTP_LIKE.len());
     header();
-    let (mut floors, mut agents) = (Vec::new(), Vec::new());
+    let (mut floors, mut agents, mut talking) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
         floors.push(print("floor", floor(Way::Redirect, sessions, 0)));
-        agents.push(print("agent", agent(Way::Redirect, sessions, 0)));
+        agents.push(print("agent", agent(Way::Redirect, sessions, 0, Talk::Silent)));
+        talking.push(print("answers", agent(Way::Redirect, sessions, 0, Talk::Answers)));
     }
     println!(
-        "agent to floor, medians: sessions/s {:.2}, CPU per session {:.2}",
+        "agent that says nothing, as the floor, to floor, medians: sessions/s {:.2}, CPU per session {:.2}",
         rate(&agents) / rate(&floors),
         cpu_micros(&agents) / cpu_micros(&floors)
     );
-    say_missing(agents.iter(), 0);
+    println!(
+        "agent that answers each session to one that says nothing, medians: sessions/s {:.2}, CPU per session {:.2}",
+        rate(&talking) / rate(&agents),
+        cpu_micros(&talking) / cpu_micros(&agents)
+    );
+    say_missing(agents.iter().chain(&talking), 0);
 }
 
 fn header() {
@@ -76,6 +82,15 @@ fn print(name: &str, round: Round) -> Round {
     round
 }
 
+/// Whether the agent answers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Talk {
+    /// `respond = "off"`: it reads and records, as the floor reads and logs.
+    Silent,
+    /// Everything on, as it is shipped.
+    Answers,
+}
+
 /// How connections reach the process that is measured.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
@@ -101,10 +116,10 @@ pub(crate) fn compare_steering(sessions: usize, warm: usize, rounds: usize) {
     let (mut lookups, mut shared) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         floors.push(print("floor", floor(Way::Redirect, sessions, warm)));
-        redirects.push(print("redirect", agent(Way::Redirect, sessions, warm)));
+        redirects.push(print("redirect", agent(Way::Redirect, sessions, warm, Talk::Silent)));
         directs.push(print("direct", floor(Way::Direct, sessions, warm)));
-        lookups.push(print("lookup", agent(Way::SkLookup, sessions, warm)));
-        shared.push(print("shared", agent(Way::OneSocket, sessions, warm)));
+        lookups.push(print("lookup", agent(Way::SkLookup, sessions, warm, Talk::Silent)));
+        shared.push(print("shared", agent(Way::OneSocket, sessions, warm, Talk::Silent)));
     }
     println!("sk_lookup to REDIRECT, same agent, medians: sessions/s {:.2}", rate(&lookups) / rate(&redirects));
     println!(
@@ -138,10 +153,11 @@ fn floor(way: Way, sessions: usize, warm: usize) -> Round {
     Round { outcome, cpu, peak_kb, records: None }
 }
 
-fn agent(way: Way, sessions: usize, warm: usize) -> Round {
+fn agent(way: Way, sessions: usize, warm: usize, talk: Talk) -> Round {
     let net = network(way);
     let log = net.path().join("agent.log");
     let launch = net.agent().without_schema().log_to(&log).set("max_sessions_per_source", 100_000);
+    let launch = if talk == Talk::Silent { launch.set("respond", "off") } else { launch };
     let socket = net.sensor.enter(|| (way == Way::OneSocket).then(listening));
     let (launch, source) = match way {
         Way::SkLookup => (launch.set("steering", "sk_lookup"), "socket"),

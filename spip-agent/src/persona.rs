@@ -1,0 +1,209 @@
+//! Who the sensor pretends to be: one host with the versions of one distribution, the same on every port unless the
+//! operator says otherwise for one.
+//!
+//! A persona that nobody wrote is drawn at the first start and kept in the state directory, so that it stays the same
+//! and two sensors differ. What an operator writes replaces single texts of it; a file need not be complete. Texts go
+//! to strangers as they are, so they are bounded and of printable ASCII.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use toml::Table;
+use uuid::Uuid;
+
+mod drawn;
+
+/// The longest text of one line.
+const TEXT_BYTES: usize = 120;
+/// The longest page: an answer with it fits into what may be said unasked.
+const PAGE_BYTES: usize = 1_500;
+/// The file in the state directory.
+const FILE: &str = "persona.toml";
+
+/// What servers say of themselves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Face {
+    /// The host's name.
+    pub host: String,
+    /// System and kernel, as `uname` names them.
+    pub kernel: String,
+    /// What FTP says behind `220`.
+    pub ftp: String,
+    /// The `Server` of HTTP.
+    pub http: String,
+    /// What IMAP says behind its capabilities.
+    pub imap: String,
+    /// The version of MySQL.
+    pub mysql: String,
+    /// What POP3 says behind `+OK`.
+    pub pop3: String,
+    /// The version of PostgreSQL.
+    pub postgresql: String,
+    /// The version of Redis.
+    pub redis: String,
+    /// What SMTP says behind the host's name.
+    pub smtp: String,
+    /// The identification of SSH.
+    pub ssh: String,
+    /// What Telnet asks for the name with.
+    pub telnet: String,
+    /// The version of RFB.
+    pub vnc: String,
+    /// The page that HTTP shows.
+    pub page: String,
+}
+
+/// A face, and others on single ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Persona {
+    face: Face,
+    ports: BTreeMap<u16, Face>,
+}
+
+/// Why there is no persona.
+#[derive(Debug, thiserror::Error)]
+pub enum PersonaError {
+    /// The file cannot be read.
+    #[error("cannot read the persona {}", path.display())]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file says something that cannot be shown.
+    #[error("the persona {}: {problem}", path.display())]
+    Invalid {
+        /// Which.
+        path: PathBuf,
+        /// What, and what is accepted.
+        problem: String,
+    },
+}
+
+impl Persona {
+    /// The persona that is kept in `state_directory`, drawn now if there is none, with the operator's texts from `file`
+    /// in place of its own; and why it could not be kept, if so.
+    ///
+    /// # Errors
+    /// When the operator's file cannot be read, or what is in either file cannot be used.
+    pub fn load(file: Option<&Path>, state_directory: &Path) -> Result<(Self, Option<io::Error>), PersonaError> {
+        let kept = state_directory.join(FILE);
+        let mut not_kept = None;
+        let face = match fs::read_to_string(&kept) {
+            Ok(text) => Self::from_toml(&text, &drawn::draw(&[0; 16]), &kept)?.face,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let face = drawn::draw(Uuid::new_v4().as_bytes());
+                not_kept = keep(&face, &kept).err();
+                face
+            }
+            Err(error) => {
+                not_kept = Some(error);
+                drawn::draw(Uuid::new_v4().as_bytes())
+            }
+        };
+        let persona = match file {
+            None => Self { face, ports: BTreeMap::new() },
+            Some(path) => {
+                let text = fs::read_to_string(path)
+                    .map_err(|source| PersonaError::Unreadable { path: path.to_owned(), source })?;
+                Self::from_toml(&text, &face, path)?
+            }
+        };
+        Ok((persona, not_kept))
+    }
+
+    /// A persona whose texts are those of `base` where `text` has none.
+    fn from_toml(text: &str, base: &Face, path: &Path) -> Result<Self, PersonaError> {
+        let invalid = |problem: String| PersonaError::Invalid { path: path.to_owned(), problem };
+        let mut written: Table = text.parse().map_err(|error: toml::de::Error| invalid(error.to_string()))?;
+        let ports = written.remove("ports");
+        let mut common = Table::try_from(base).map_err(|error| invalid(error.to_string()))?;
+        common.extend(written);
+        let face = face(common.clone()).map_err(invalid)?;
+        let mut others = BTreeMap::new();
+        let ports = match ports {
+            None => Table::new(),
+            Some(toml::Value::Table(ports)) => ports,
+            Some(_) => return Err(invalid("ports: must be tables, one for each port: [ports.2222]".to_owned())),
+        };
+        for (port, texts) in ports {
+            let number = port.parse::<u16>().ok().filter(|number| *number > 0);
+            let (Some(number), toml::Value::Table(texts)) = (number, texts) else {
+                return Err(invalid(format!("ports.{port}: must be a table for a port from 1 to 65535")));
+            };
+            let mut table = common.clone();
+            table.extend(texts);
+            others.insert(number, self::face(table).map_err(|problem| invalid(format!("ports.{port}: {problem}")))?);
+        }
+        Ok(Self { face, ports: others })
+    }
+
+    /// Who the sensor is on this port.
+    #[must_use]
+    pub fn face(&self, port: u16) -> &Face {
+        self.ports.get(&port).unwrap_or(&self.face)
+    }
+}
+
+impl Face {
+    /// Numbers that are always the same for this host, for what would otherwise be the same on every sensor.
+    #[must_use]
+    pub fn number(&self, purpose: &str) -> [u8; 3] {
+        let digest = Sha256::new_with_prefix(&self.host).chain_update(purpose).finalize();
+        [digest[0], digest[1], digest[2]]
+    }
+}
+
+/// A face out of its texts, if all of them can be shown.
+fn face(texts: Table) -> Result<Face, String> {
+    for (key, value) in &texts {
+        let Some(text) = value.as_str() else { return Err(format!("{key}: must be a text")) };
+        let is_page = key == "page";
+        let longest = if is_page { PAGE_BYTES } else { TEXT_BYTES };
+        let allowed = |byte: u8| matches!(byte, b' '..=b'~') || is_page && matches!(byte, b'\n' | b'\r' | b'\t');
+        if text.is_empty() || text.len() > longest || !text.bytes().all(allowed) {
+            return Err(format!("{key}: must be printable ASCII of 1 to {longest} bytes"));
+        }
+        if key == "ssh" && !text.starts_with("SSH-2.0-") {
+            return Err("ssh: must begin with SSH-2.0-".to_owned());
+        }
+        if key == "vnc" && !is_rfb_version(text) {
+            return Err("vnc: must be a version of RFB, as 003.008".to_owned());
+        }
+    }
+    texts.try_into().map_err(|error| error.to_string().trim_end().to_owned())
+}
+
+/// `003.003` to `003.889`.
+fn is_rfb_version(text: &str) -> bool {
+    let digits = |text: &str| text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.split_once('.').is_some_and(|(major, minor)| digits(major) && digits(minor))
+}
+
+/// Writes a face that was drawn, whole or not at all.
+fn keep(face: &Face, path: &Path) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    DirBuilder::new().recursive(true).mode(0o750).create(directory)?;
+    let text = toml::to_string_pretty(face).map_err(io::Error::other)?;
+    let temporary = path.with_extension(format!("toml.{}", std::process::id()));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o640).open(&temporary)?;
+    let written = file
+        .write_all(b"# Who this sensor pretends to be, drawn at its first start. Remove the file to draw anew.\n")
+        .and_then(|()| file.write_all(text.as_bytes()))
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,560 @@
+//! What the sensor says, so that a client that waits for a server goes on.
+//!
+//! Pure state machines on bytes: a [`Conversation`] is told what the client has said so far, or that it is silent, and
+//! holds the bytes that are to be sent. It knows no socket and no clock. What it decides:
+//!
+//! - **Who spoke first is answered by what was said**, on any port. Only where that decides nothing, or nothing was
+//!   said, does the port count ([`crate::config::Respond::ports`]).
+//! - **A client of TLS or HTTP is never spoken to first**: what begins like a ClientHello has no conversation, and an
+//!   unfinished line gets no greeting.
+//! - **It says fixed texts and the persona's, nothing else.** Of the client's bytes only identifiers come back that a
+//!   protocol demands: the tag of IMAP, the PING of HTTP/2, the packet identifier of MQTT. Nothing is stored, fetched, resolved, run or relayed.
+//! - **It is bounded**: at most as many bytes as the client sent and [`ALLOWANCE_BYTES`] more, [`REFUSALS`] refusals,
+//!   [`LISTED`] entries in the record. What would go beyond ends the conversation.
+//!
+//! A protocol is one file with a [`Service`], and a line in [`SERVICES`].
+
+mod ftp;
+mod http;
+mod http2;
+mod imap;
+mod lines;
+mod mqtt;
+mod mysql;
+mod pop3;
+mod postgresql;
+mod redis;
+mod smtp;
+mod ssh;
+mod telnet;
+#[cfg(test)]
+mod tests;
+mod vnc;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::config::Dialogue as Name;
+use crate::persona::{Face, Persona};
+use crate::protocol::{self, Protocol, Verdict};
+
+/// How many bytes more than it received the sensor sends at most.
+pub const ALLOWANCE_BYTES: u64 = 2 * 1024;
+/// Refused commands after which a server hangs up.
+const REFUSALS: u32 = 16;
+/// Turns and names of responses that a record keeps.
+pub const LISTED: usize = 64;
+
+/// A protocol that the sensor speaks.
+struct Service {
+    /// Names in [`crate::protocol`] whose clients it answers; the first is its own.
+    protocols: &'static [&'static str],
+    /// Whether servers of this protocol speak first.
+    speaks_first: bool,
+    begin: fn() -> Box<dyn Dialogue>,
+}
+
+static SERVICES: &[&Service] = &[
+    &ftp::SERVICE,
+    &http::SERVICE,
+    &http2::SERVICE,
+    &imap::SERVICE,
+    &mqtt::SERVICE,
+    &mysql::SERVICE,
+    &pop3::SERVICE,
+    &postgresql::SERVICE,
+    &redis::SERVICE,
+    &smtp::SERVICE,
+    &ssh::SERVICE,
+    &telnet::SERVICE,
+    &vnc::SERVICE,
+];
+
+fn service_for(protocol: &str) -> Option<&'static Service> {
+    SERVICES.iter().copied().find(|service| service.protocols.contains(&protocol))
+}
+
+/// The server's side of one protocol.
+trait Dialogue: Send {
+    /// What a server says before it has heard anything.
+    fn greet(&mut self, _: &Scene<'_>, _: &mut Reply<'_>) {}
+
+    /// Takes what the client said and nobody has answered yet, as far as it is whole; how many bytes that was. Called
+    /// again with the rest until it is 0.
+    fn hear(&mut self, heard: &[u8], scene: &Scene<'_>, reply: &mut Reply<'_>) -> usize;
+}
+
+/// What the sensor knows about the connection when it speaks.
+struct Scene<'a> {
+    face: &'a Face,
+    port: u16,
+    now: SystemTime,
+    seed: [u8; 16],
+}
+
+impl Scene<'_> {
+    /// Bytes that are the same within a session for the same purpose, and tell nothing about the seed.
+    fn random<const N: usize>(&self, purpose: &str) -> [u8; N] {
+        let digest = Sha256::new_with_prefix(self.seed).chain_update(purpose).finalize();
+        let mut bytes = [0; N];
+        for (byte, random) in bytes.iter_mut().zip(digest) {
+            *byte = random;
+        }
+        bytes
+    }
+}
+
+/// What all conversations of the sensor share.
+#[derive(Debug)]
+pub struct Responder {
+    /// Who the sensor pretends to be.
+    pub persona: Persona,
+    /// Which dialogue a port has where the client's bytes do not decide.
+    pub ports: BTreeMap<u16, Name>,
+    /// How long a client is silent before it is greeted.
+    pub banner_after: Duration,
+}
+
+impl Responder {
+    /// Whether a client that asked for `port` and says nothing will be greeted.
+    #[must_use]
+    pub fn greets(&self, port: u16) -> bool {
+        self.service_of_port(port).is_some_and(|service| service.speaks_first)
+    }
+
+    fn service_of_port(&self, port: u16) -> Option<&'static Service> {
+        self.ports.get(&port).and_then(|name| service_for(name.name()))
+    }
+}
+
+/// Something that one side said before the other did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turn {
+    /// Whether it was the client; written as `client` or `server`.
+    #[serde(rename = "from", with = "side")]
+    pub is_client: bool,
+    /// Where it begins in all that this side said.
+    pub offset: u64,
+    /// How many bytes it has.
+    pub length: u64,
+    /// When its first byte came or went, in milliseconds from the accept.
+    #[serde(rename = "ms")]
+    pub at_ms: u64,
+}
+
+/// Who it was, as a word.
+mod side {
+    use std::borrow::Cow;
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    pub(super) fn serialize<S: Serializer>(is_client: &bool, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(if *is_client { "client" } else { "server" })
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+        match Cow::<str>::deserialize(deserializer)?.as_ref() {
+            "client" => Ok(true),
+            "server" => Ok(false),
+            _ => Err(D::Error::custom("neither client nor server")),
+        }
+    }
+}
+
+/// What the sensor hears at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Heard<'a> {
+    /// All that the client said so far, as far as it was kept.
+    pub kept: &'a [u8],
+    /// How many bytes it said so far.
+    pub received: u64,
+    /// Since the accept.
+    pub elapsed: Duration,
+    /// On the wall clock.
+    pub now: SystemTime,
+}
+
+/// The talk with one client.
+pub struct Conversation {
+    port: u16,
+    seed: [u8; 16],
+    state: State,
+    /// What the client's bytes are, where they decided.
+    decided: Option<&'static Protocol>,
+    /// How many of the client's bytes were answered.
+    answered: usize,
+    client_bytes: u64,
+    /// To be sent.
+    pending: Vec<u8>,
+    said: u64,
+    sent: u64,
+    refusals: u32,
+    understood: bool,
+    closing: bool,
+    names: Vec<&'static str>,
+    turns: Vec<Turn>,
+    /// Since when the client does not take what is pending.
+    blocked_since: Option<Duration>,
+    /// Whether it speaks a protocol in which clients go first.
+    goes_first: bool,
+    /// How many bytes it had said when it fell silent last.
+    silent_at: Option<u64>,
+    /// Whether what was sent may still be in a layer above the socket.
+    unflushed: bool,
+    hung_up_at: Option<Duration>,
+}
+
+enum State {
+    /// Nothing decides yet.
+    Listening,
+    /// Nothing will be said.
+    Mute,
+    Talking(&'static Service, Box<dyn Dialogue>),
+}
+
+impl std::fmt::Debug for Conversation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Conversation").field("port", &self.port).field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+impl Conversation {
+    /// With a client that asked for `port`. `seed` is random, and makes the challenges of this session.
+    #[must_use]
+    pub fn new(port: u16, seed: [u8; 16]) -> Self {
+        Self {
+            port,
+            seed,
+            state: State::Listening,
+            decided: None,
+            answered: 0,
+            client_bytes: 0,
+            pending: Vec::new(),
+            said: 0,
+            sent: 0,
+            refusals: 0,
+            understood: false,
+            closing: false,
+            names: Vec::new(),
+            turns: Vec::new(),
+            blocked_since: None,
+            goes_first: false,
+            silent_at: None,
+            unflushed: false,
+            hung_up_at: None,
+        }
+    }
+
+    /// Begins anew inside TLS, which the client spoke after all; what was said before stays in the account.
+    pub fn start_over(&mut self) {
+        self.state = State::Listening;
+        self.decided = None;
+        self.answered = 0;
+        self.client_bytes = 0;
+        self.silent_at = None;
+        self.understood = false;
+        self.give_up();
+        self.closing = false;
+    }
+
+    /// The client has agreed to a protocol in which it speaks first: its silence gets no greeting.
+    pub fn wait_for_client(&mut self) {
+        self.goes_first = true;
+    }
+
+    /// Says nothing more: the client speaks TLS that is not answered here.
+    pub fn mute(&mut self) {
+        self.state = State::Mute;
+    }
+
+    /// Whether it makes a difference that the client says no more than the `received` bytes that it said so far.
+    #[must_use]
+    pub fn awaits_silence(&self, received: u64) -> bool {
+        self.is_listening() && self.silent_at != Some(received) && !(self.goes_first && received == 0)
+    }
+
+    fn is_listening(&self) -> bool {
+        matches!(self.state, State::Listening)
+    }
+
+    /// Whether the client has said something since this was told.
+    #[must_use]
+    pub fn has_news(&self, received: u64) -> bool {
+        received > self.client_bytes
+    }
+
+    /// The client has been silent for [`Responder::banner_after`].
+    pub fn silence(&mut self, responder: &Responder, heard: &Heard<'_>) {
+        self.silent_at = Some(heard.received);
+        if !self.is_listening() {
+            return;
+        }
+        match responder.service_of_port(self.port) {
+            Some(service) if heard.kept.is_empty() && service.speaks_first => self.begin(service),
+            // Part of a line may yet become anything, and so may part of HTTP/2's first lines.
+            Some(service) if heard.kept.ends_with(b"\n") && !http2::PREFACE.starts_with(heard.kept) => {
+                self.begin(service);
+            }
+            _ => return,
+        }
+        self.go_on(responder, heard);
+    }
+
+    /// The client has said more.
+    pub fn hear(&mut self, responder: &Responder, heard: &Heard<'_>) {
+        self.note_client(heard);
+        if self.is_listening() {
+            match protocol::classify(heard.kept) {
+                Verdict::NeedMore => return,
+                Verdict::Is(protocol) => {
+                    self.decided = Some(protocol);
+                    match service_for(protocol.name()) {
+                        Some(service) => self.begin(service),
+                        None => self.state = State::Mute,
+                    }
+                }
+                Verdict::Unknown => match responder.service_of_port(self.port) {
+                    Some(service) => self.begin(service),
+                    None => self.state = State::Mute,
+                },
+            }
+        }
+        self.go_on(responder, heard);
+    }
+
+    fn begin(&mut self, service: &'static Service) {
+        self.state = State::Talking(service, (service.begin)());
+    }
+
+    fn go_on(&mut self, responder: &Responder, heard: &Heard<'_>) {
+        let State::Talking(service, dialogue) = &mut self.state else { return };
+        let face = responder.persona.face(self.port);
+        let scene = Scene { face, port: self.port, now: heard.now, seed: self.seed };
+        let mut reply = Reply {
+            pending: &mut self.pending,
+            said: &mut self.said,
+            limit: heard.received + ALLOWANCE_BYTES,
+            refusals: &mut self.refusals,
+            understood: &mut self.understood,
+            closing: &mut self.closing,
+            names: &mut self.names,
+        };
+        if service.speaks_first && *reply.said == 0 {
+            dialogue.greet(&scene, &mut reply);
+        }
+        while !*reply.closing {
+            let rest = heard.kept.get(self.answered..).unwrap_or_default();
+            let used = if rest.is_empty() { 0 } else { dialogue.hear(rest, &scene, &mut reply) };
+            if used == 0 {
+                break;
+            }
+            self.answered += used;
+        }
+        if heard.received > heard.kept.len() as u64 {
+            // What was not kept cannot be answered.
+            self.state = State::Mute;
+        }
+    }
+
+    /// What is to be sent; empty when nothing is.
+    #[must_use]
+    pub fn pending(&self) -> &[u8] {
+        &self.pending
+    }
+
+    /// The client's side took `count` bytes of what is pending.
+    pub fn sent(&mut self, count: usize, elapsed: Duration) {
+        let count = count.min(self.pending.len());
+        if count == 0 {
+            return;
+        }
+        self.blocked_since = None;
+        self.unflushed = true;
+        self.note(false, count as u64, elapsed);
+        self.sent += count as u64;
+        self.pending.drain(..count);
+        if self.pending.is_empty() {
+            // A session that waits owns no buffer.
+            self.pending = Vec::new();
+        }
+    }
+
+    /// Whether what was sent may still be in a layer above the socket.
+    #[must_use]
+    pub fn is_unflushed(&self) -> bool {
+        self.unflushed
+    }
+
+    /// All that was sent is with the socket.
+    pub fn flushed(&mut self) {
+        self.unflushed = false;
+        if self.pending.is_empty() {
+            self.blocked_since = None;
+        }
+    }
+
+    /// Whether something waits for the client to read.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.unflushed || !self.pending.is_empty()
+    }
+
+    /// The client's side takes nothing now; since when it has not, from the accept on.
+    pub fn blocked(&mut self, elapsed: Duration) -> Duration {
+        *self.blocked_since.get_or_insert(elapsed)
+    }
+
+    /// Since when the client's side has taken nothing.
+    #[must_use]
+    pub fn blocked_since(&self) -> Option<Duration> {
+        self.blocked_since
+    }
+
+    /// Nothing can be sent any more.
+    pub fn give_up(&mut self) {
+        self.pending = Vec::new();
+        self.unflushed = false;
+        self.blocked_since = None;
+        self.closing = true;
+    }
+
+    /// The server's side of the connection was closed.
+    pub fn hang_up(&mut self, elapsed: Duration) {
+        self.hung_up_at = Some(elapsed);
+    }
+
+    /// When the server's side was closed, from the accept on.
+    #[must_use]
+    pub fn hung_up_at(&self) -> Option<Duration> {
+        self.hung_up_at
+    }
+
+    /// Whether all was said, and the server's side of the connection ends once it was sent.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.closing && self.pending.is_empty()
+    }
+
+    /// Bytes that were sent.
+    #[must_use]
+    pub fn bytes_out(&self) -> u64 {
+        self.sent
+    }
+
+    /// What was said, by name, in order; what is repeated at once is named once.
+    #[must_use]
+    pub fn responses(&self) -> &[&'static str] {
+        &self.names
+    }
+
+    /// Who said how much and when, the first [`LISTED`].
+    #[must_use]
+    pub fn turns(&self) -> &[Turn] {
+        &self.turns
+    }
+
+    /// What the client's bytes are, where they decided before anything was said; no later byte changes that.
+    #[must_use]
+    pub fn decided(&self) -> Option<&'static Protocol> {
+        self.decided
+    }
+
+    /// The protocol in which the client answered where its bytes alone do not decide: that of the dialogue, if the
+    /// client's answer made sense in it.
+    #[must_use]
+    pub fn protocol(&self) -> Option<&'static Protocol> {
+        match &self.state {
+            State::Talking(service, _) if self.understood => {
+                service.protocols.first().copied().and_then(protocol::by_name)
+            }
+            _ => None,
+        }
+    }
+
+    fn note_client(&mut self, heard: &Heard<'_>) {
+        let new = heard.received.saturating_sub(self.client_bytes);
+        if new > 0 {
+            self.note(true, new, heard.elapsed);
+            self.client_bytes = heard.received;
+        }
+    }
+
+    fn note(&mut self, is_client: bool, length: u64, elapsed: Duration) {
+        if let Some(last) = self.turns.last_mut()
+            && last.is_client == is_client
+        {
+            last.length += length;
+            return;
+        }
+        if self.turns.len() < LISTED {
+            let offset = if is_client { self.client_bytes } else { self.sent };
+            let at_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+            self.turns.push(Turn { is_client, offset, length, at_ms });
+        }
+    }
+}
+
+/// What a dialogue says at one moment.
+struct Reply<'a> {
+    pending: &'a mut Vec<u8>,
+    said: &'a mut u64,
+    limit: u64,
+    refusals: &'a mut u32,
+    understood: &'a mut bool,
+    closing: &'a mut bool,
+    names: &'a mut Vec<&'static str>,
+}
+
+impl Reply<'_> {
+    /// Says `bytes`, known as `name`. Where they are more than may be said, the conversation ends instead.
+    fn say(&mut self, name: &'static str, bytes: &[u8]) {
+        if *self.closing || bytes.len() > self.room() {
+            *self.closing = true;
+            return;
+        }
+        *self.said += bytes.len() as u64;
+        self.pending.extend_from_slice(bytes);
+        if self.names.last() != Some(&name) && self.names.len() < LISTED {
+            self.names.push(name);
+        }
+    }
+
+    /// Says a line.
+    fn line(&mut self, name: &'static str, text: &str) {
+        self.say(name, format!("{text}\r\n").as_bytes());
+    }
+
+    /// Says a line that refuses something.
+    fn refuse(&mut self, name: &'static str, text: &str) {
+        self.line(name, text);
+        self.count_refusal();
+    }
+
+    /// After many refusals a server hangs up.
+    fn count_refusal(&mut self) {
+        *self.refusals += 1;
+        if *self.refusals >= REFUSALS {
+            self.close();
+        }
+    }
+
+    /// How many bytes may still be said.
+    fn room(&self) -> usize {
+        usize::try_from(self.limit.saturating_sub(*self.said)).unwrap_or(usize::MAX)
+    }
+
+    /// What the client said makes sense in this dialogue.
+    fn understood(&mut self) {
+        *self.understood = true;
+    }
+
+    /// The server hangs up when all is said.
+    fn close(&mut self) {
+        *self.closing = true;
+    }
+}

@@ -1,0 +1,66 @@
+//! FTP, as vsftpd speaks it: any login is let in, and from the first command on that would move data it is refused.
+//! No data connection is ever opened or accepted.
+
+use super::lines::{command, line};
+use super::{Dialogue, Reply, Scene, Service};
+
+pub(super) static SERVICE: Service =
+    Service { protocols: &["ftp"], speaks_first: true, begin: || Box::new(Ftp::default()) };
+
+#[derive(Default)]
+struct Ftp {
+    has_user: bool,
+    is_in: bool,
+}
+
+impl Dialogue for Ftp {
+    fn greet(&mut self, scene: &Scene<'_>, reply: &mut Reply<'_>) {
+        reply.line("ftp_greeting", &format!("220 {}", scene.face.ftp));
+    }
+
+    fn hear(&mut self, heard: &[u8], _: &Scene<'_>, reply: &mut Reply<'_>) -> usize {
+        let Some((text, used)) = line(heard) else { return 0 };
+        let (verb, arguments) = command(text);
+        match verb.as_slice() {
+            b"USER" => {
+                self.has_user = true;
+                reply.understood();
+                reply.line("ftp_login", "331 Please specify the password.");
+            }
+            b"PASS" if self.has_user => {
+                self.is_in = true;
+                reply.understood();
+                reply.line("ftp_login", "230 Login successful.");
+            }
+            b"PASS" => reply.line("ftp_refusal", "503 Login with USER first."),
+            b"QUIT" => {
+                reply.understood();
+                reply.line("ftp_farewell", "221 Goodbye.");
+                reply.close();
+            }
+            b"FEAT" => {
+                reply.understood();
+                reply.line("ftp_answer", "211-Features:\r\n EPRT\r\n EPSV\r\n MDTM\r\n PASV\r\n REST STREAM\r\n SIZE\r\n TVFS\r\n UTF8\r\n211 End");
+            }
+            b"OPTS" if arguments.to_ascii_uppercase().starts_with(b"UTF8") => {
+                reply.line("ftp_answer", "200 Always in UTF8 mode.");
+            }
+            b"" => {}
+            _ if !self.is_in => reply.refuse("ftp_refusal", "530 Please login with USER and PASS."),
+            b"SYST" => reply.line("ftp_answer", "215 UNIX Type: L8"),
+            b"PWD" | b"XPWD" => reply.line("ftp_answer", "257 \"/\" is the current directory"),
+            b"NOOP" => reply.line("ftp_answer", "200 NOOP ok."),
+            b"TYPE" if arguments.eq_ignore_ascii_case(b"A") => {
+                reply.line("ftp_answer", "200 Switching to ASCII mode.");
+            }
+            b"TYPE" => reply.line("ftp_answer", "200 Switching to Binary mode."),
+            b"CWD" | b"XCWD" => reply.refuse("ftp_refusal", "550 Failed to change directory."),
+            b"SIZE" | b"MDTM" => reply.refuse("ftp_refusal", "550 Could not get file size."),
+            b"PASV" | b"EPSV" | b"PORT" | b"EPRT" | b"LIST" | b"NLST" | b"MLSD" | b"RETR" | b"STOR" | b"STOU"
+            | b"APPE" | b"DELE" | b"MKD" | b"XMKD" | b"RMD" | b"XRMD" | b"RNFR" | b"RNTO" | b"SITE" | b"CDUP"
+            | b"REST" | b"STAT" => reply.refuse("ftp_refusal", "550 Permission denied."),
+            _ => reply.refuse("ftp_refusal", "500 Unknown command."),
+        }
+        used
+    }
+}

@@ -1,0 +1,106 @@
+//! Telnet, as a small Linux device speaks it: any login is let in, and its shell refuses every command.
+//!
+//! Nothing that is typed comes back: there is no echo, and the refusals do not name the command.
+
+use super::{Dialogue, Reply, Scene, Service};
+
+pub(super) static SERVICE: Service =
+    Service { protocols: &["telnet"], speaks_first: true, begin: || Box::new(Telnet::User) };
+
+/// IAC DO ECHO, IAC DO window size, IAC WILL ECHO, IAC WILL suppress go-ahead: what small devices open with.
+const NEGOTIATION: &[u8] = &[255, 253, 1, 255, 253, 31, 255, 251, 1, 255, 251, 3];
+const IAC: u8 = 255;
+/// The longest line, with the negotiation in it, that is waited for.
+const LINE_BYTES: usize = 4 * 1024;
+
+/// What the next line is.
+enum Telnet {
+    User,
+    Secret,
+    Command,
+}
+
+impl Dialogue for Telnet {
+    fn greet(&mut self, scene: &Scene<'_>, reply: &mut Reply<'_>) {
+        let mut greeting = NEGOTIATION.to_vec();
+        greeting.extend_from_slice(scene.face.telnet.as_bytes());
+        reply.say("telnet_greeting", &greeting);
+    }
+
+    fn hear(&mut self, heard: &[u8], scene: &Scene<'_>, reply: &mut Reply<'_>) -> usize {
+        let Some((text, used)) = typed_line(heard) else {
+            if heard.first() == Some(&IAC) {
+                reply.understood();
+            }
+            return 0;
+        };
+        if text.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t')) {
+            reply.understood();
+        }
+        match self {
+            Self::User if text.is_empty() => reply.say("telnet_login", scene.face.telnet.as_bytes()),
+            Self::User => {
+                *self = Self::Secret;
+                reply.say("telnet_login", b"Password: ");
+            }
+            Self::Secret => {
+                *self = Self::Command;
+                reply.say("telnet_login", b"\r\n# ");
+            }
+            Self::Command if text.trim_ascii().is_empty() => reply.say("telnet_answer", b"# "),
+            Self::Command if matches!(text.trim_ascii(), b"exit" | b"logout" | b"quit") => reply.close(),
+            Self::Command => {
+                reply.say("telnet_refusal", b"-sh: can't fork\r\n# ");
+                reply.count_refusal();
+            }
+        }
+        used
+    }
+}
+
+/// A line as it was typed, without the negotiation in it, and how many bytes it takes. Lines end with CR LF, CR NUL, CR
+/// or LF.
+fn typed_line(heard: &[u8]) -> Option<(Vec<u8>, usize)> {
+    let mut text = Vec::new();
+    let mut at = 0;
+    loop {
+        if at >= LINE_BYTES {
+            return Some((text, at));
+        }
+        match (*heard.get(at)?, heard.get(at + 1)) {
+            (b'\n', _) => return Some((text, at + 1)),
+            (b'\r', Some(b'\n' | 0)) => return Some((text, at + 2)),
+            (b'\r', Some(_)) => return Some((text, at + 1)),
+            (b'\r', None) => return None,
+            (IAC, Some(250)) => {
+                let rest = heard.get(at..)?;
+                at += rest.windows(2).position(|pair| pair == [IAC, 240])? + 2;
+            }
+            (IAC, Some(251..=254)) => {
+                heard.get(at + 2)?;
+                at += 3;
+            }
+            (IAC, Some(_)) => at += 2,
+            (IAC, None) => return None,
+            (byte, _) => {
+                text.push(byte);
+                at += 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn negotiation_is_taken_out_of_what_was_typed() {
+        assert_eq!(
+            typed_line(b"\xff\xfb\x18\xff\xfa\x18\0xterm\xff\xf0ro\xff\xfd\x01ot\r\0x"),
+            Some((b"root".to_vec(), 23))
+        );
+        assert_eq!(typed_line(b"\xff\xfb\x18ro"), None);
+        assert_eq!(typed_line(b"root\r"), None);
+    }
+}

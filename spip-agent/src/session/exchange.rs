@@ -1,0 +1,215 @@
+//! Reading and answering, on a plain stream and inside TLS alike.
+//!
+//! All that has come is read before anything is said, so that no answer stands between a byte and its record. Nothing
+//! here waits for the client to read: what it does not take is kept in the conversation, which is bounded, until its
+//! time is up. The reading goes on beside that.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::sys::socket::{MsgFlags, send};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{Guard, Raw};
+use crate::capture::{self, End, Rest};
+use crate::deadline::{Step, Watch};
+use crate::record::CloseReason;
+use crate::respond::{Conversation, Heard};
+
+/// How long a client may take to close its side after the server has closed its own.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What saying something came to.
+enum Said {
+    /// Something was said, heard or closed: the deadlines are others now.
+    Something,
+    /// Nothing changed.
+    Nothing,
+    /// The client does not read.
+    TimedOut,
+}
+
+impl Guard {
+    /// Reads and answers until the session ends, or, before any of that, a ClientHello is whole.
+    pub(super) fn poll_exchange<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
+        watch: &mut Watch,
+        rest: &mut Option<Rest>,
+        context: &mut Context<'_>,
+    ) -> Poll<Raw> {
+        #[cfg(test)]
+        super::tests::panic_if_asked(&self.session.payload);
+        loop {
+            if self.session.payload.is_opening()
+                && let Some(raw) = self.open()
+            {
+                return Poll::Ready(raw);
+            }
+            let step = self.step(rest);
+            let alarm = self.alarm(watch);
+            let payload = &mut self.session.payload;
+            let read = |context: &mut Context<'_>| capture::poll_read(stream, context, |bytes| payload.push(bytes));
+            match watch.poll_until(step, alarm, context, read) {
+                Poll::Ready(Ok(Ok(1..))) => {
+                    watch.touch();
+                    if rest.is_some_and(|rest| rest.is_over(self.session.payload.received())) {
+                        return Poll::Ready(Raw::Ended(CloseReason::PayloadLimit.into()));
+                    }
+                    continue;
+                }
+                Poll::Ready(_) if rest.is_some() => return Poll::Ready(Raw::Ended(CloseReason::PayloadLimit.into())),
+                Poll::Ready(ended) => {
+                    let end = self.end_of(ended);
+                    if end.reason == CloseReason::ClientClosed && self.session.payload.received() > 0 {
+                        // It may have closed only its own half; what does not go out at once is not waited for.
+                        let _ = self.say(stream, Some(Instant::now()), context);
+                    }
+                    return Poll::Ready(Raw::Ended(end));
+                }
+                Poll::Pending => {}
+            }
+            match self.say(stream, alarm, context) {
+                Said::Something => {}
+                Said::Nothing => return Poll::Pending,
+                Said::TimedOut => return Poll::Ready(Raw::Ended(CloseReason::WriteTimeout.into())),
+            }
+        }
+    }
+
+    fn end_of(&self, ended: Result<io::Result<usize>, CloseReason>) -> End {
+        let hung_up = self.session.talk.as_ref().is_some_and(|talk| talk.hung_up_at().is_some());
+        match ended {
+            Err(reason @ (CloseReason::Shutdown | CloseReason::Rejected(_))) => reason.into(),
+            _ if hung_up => CloseReason::ServerClosed.into(),
+            Err(reason) => reason.into(),
+            Ok(Ok(_)) => CloseReason::ClientClosed.into(),
+            Ok(Err(error)) => End { reason: capture::reason_of(&error), error: Some(error) },
+        }
+    }
+
+    /// What the session waits for.
+    fn step(&self, rest: &mut Option<Rest>) -> Step {
+        let talk = self.session.talk.as_deref();
+        if let Some(at) = talk.and_then(Conversation::hung_up_at) {
+            return Step::Closing(self.session.accepted.steady + at + LINGER);
+        }
+        let payload = &self.session.payload;
+        if payload.is_full() {
+            // What a client goes on to send in one go is counted.
+            return Step::Rest(rest.get_or_insert_with(|| Rest::after(payload.received())).until());
+        }
+        // Who was greeted has the time of an answer, not that of a first byte.
+        if payload.is_opening() && talk.is_none_or(|talk| talk.bytes_out() == 0) { Step::Opening } else { Step::Idle }
+    }
+
+    /// When something is due that the client does not cause.
+    fn alarm(&self, watch: &Watch) -> Option<Instant> {
+        let responder = self.engine.responder.as_ref()?;
+        let payload = &self.session.payload;
+        let silence = || Some(watch.active() + responder.banner_after);
+        match self.session.talk.as_deref() {
+            None if payload.received() == 0 && responder.greets(self.port()) => silence(),
+            // Part of a hello is no silence.
+            Some(talk) if !payload.is_opening() && talk.awaits_silence(payload.received()) => silence(),
+            Some(talk) => talk.blocked_since().map(|at| self.session.accepted.steady + at + self.engine.timeouts.write),
+            None => None,
+        }
+    }
+
+    fn port(&self) -> u16 {
+        self.session.origin.destination.port()
+    }
+
+    /// Hears what is new, notices silence, sends what is due, and hangs up when all is said.
+    fn say<S: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
+        alarm: Option<Instant>,
+        context: &mut Context<'_>,
+    ) -> Said {
+        let mut changed = self.hear(alarm.is_some_and(|alarm| alarm <= Instant::now()));
+        let Some(talk) = self.session.talk.as_deref_mut() else { return Said::Nothing };
+        let elapsed = self.session.accepted.steady.elapsed();
+        let mut stream = Pin::new(stream);
+        while !talk.pending().is_empty() {
+            match stream.as_mut().poll_write(context, talk.pending()) {
+                Poll::Ready(Ok(count @ 1..)) => talk.sent(count, elapsed),
+                // The client is gone; reading tells how.
+                Poll::Ready(_) => talk.give_up(),
+                Poll::Pending => break,
+            }
+            changed = true;
+        }
+        if talk.is_unflushed() && stream.as_mut().poll_flush(context).is_ready() {
+            talk.flushed();
+        }
+        if talk.is_blocked() {
+            changed |= talk.blocked_since().is_none();
+            if elapsed.saturating_sub(talk.blocked(elapsed)) >= self.engine.timeouts.write {
+                return Said::TimedOut;
+            }
+        } else if talk.is_over() && talk.hung_up_at().is_none() {
+            // Whether the farewell goes out makes no difference: the client has its time, and then it is over.
+            let _ = stream.as_mut().poll_shutdown(context);
+            talk.hang_up(elapsed);
+            changed = true;
+        }
+        if changed { Said::Something } else { Said::Nothing }
+    }
+
+    /// Tells the talk what is new; begins one where there is something to tell. Whether that was so.
+    fn hear(&mut self, alarmed: bool) -> bool {
+        let Some(responder) = &self.engine.responder else { return false };
+        let session = &mut self.session;
+        let received = session.payload.received();
+        // What is not yet known not to be TLS is not answered.
+        let is_known = received > 0 && !session.payload.is_opening();
+        if !is_known && (received > 0 || !alarmed) {
+            return false;
+        }
+        let port = session.origin.destination.port();
+        let talk = session.talk.get_or_insert_with(|| Box::new(Conversation::new(port, *session.id.as_bytes())));
+        let (news, silence) = (talk.has_news(received), alarmed && talk.awaits_silence(received));
+        if !news && !silence {
+            return false;
+        }
+        let elapsed = session.accepted.steady.elapsed();
+        let heard = Heard { kept: session.payload.kept(), received, elapsed, now: SystemTime::now() };
+        if news {
+            talk.hear(responder, &heard);
+        }
+        if alarmed && talk.awaits_silence(received) {
+            talk.silence(responder, &heard);
+        }
+        true
+    }
+
+    /// Answers a client that has sent all it will send, on a socket that is not with the reactor: at once or not at all.
+    pub(super) fn answer_now(&mut self, socket: &OwnedFd) {
+        if self.engine.responder.is_none() || self.session.payload.received() == 0 {
+            return;
+        }
+        if self.session.payload.is_opening() {
+            let verdict = self.detect();
+            if verdict.is_tls() {
+                return;
+            }
+            self.settle(verdict);
+        }
+        self.hear(true);
+        let elapsed = self.session.accepted.steady.elapsed();
+        if let Some(talk) = self.session.talk.as_deref_mut()
+            && !talk.pending().is_empty()
+        {
+            // The socket is closed as soon as the record is handed over: answer and FIN are one packet then.
+            let more = MsgFlags::from_bits_retain(libc::MSG_MORE);
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL | more;
+            let sent = send(socket.as_raw_fd(), talk.pending(), flags).unwrap_or(0);
+            talk.sent(sent, elapsed);
+        }
+    }
+}

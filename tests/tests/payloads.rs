@@ -1,0 +1,120 @@
+//! Payloads in files of their own, as an operator finds them.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use spip_tests::{Net, SENSOR_V4, eventually, payload};
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).expect("a directory");
+    entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("text")).collect()
+}
+
+fn bytes(seed: u8, length: usize) -> Vec<u8> {
+    (0..length).map(|number| (number % 250) as u8 ^ seed).collect()
+}
+
+#[test]
+fn a_long_payload_is_kept_once_and_its_record_has_hash_and_preview() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    let directory = net.path().join("payloads");
+    let agent = net
+        .agent()
+        .set("payload_dir", directory.to_str().expect("text"))
+        .set("payload_store_min_bytes", 1_000)
+        .set("payload_preview_bytes", 10)
+        .start();
+    let (long, short) = (bytes(1, 5_000), bytes(2, 999));
+    for port in [5000, 5001, 5002] {
+        net.client.deliver((SENSOR_V4, port), &long);
+    }
+    net.client.deliver((SENSOR_V4, 5003), &short);
+
+    let hash = hex::encode(Sha256::digest(&long));
+    let records = agent.expect_count(3, json!({"payload_stored": true, "payload_sha256": hash, "bytes_in": 5_000}));
+    for record in records {
+        assert_eq!(payload(&record), long[..10], "{record}");
+        assert_eq!(record["payload_truncated"], false, "nothing was lost: {record}");
+    }
+    let record = agent.expect_one(json!({"destination_port": 5003}));
+    assert_eq!((payload(&record), &record["payload_stored"]), (short, &Value::Null));
+    let ended = agent.stop();
+    assert_eq!(names(&directory), [hash.as_str()]);
+    let path = directory.join(&hash);
+    assert_eq!(fs::read(&path).expect("a file"), long);
+    assert_eq!(fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o640);
+    assert!(ended.log.messages().any(|line| line.value["stored"] == 1), "the end says what was stored");
+}
+
+#[test]
+fn the_facts_of_a_stored_payload_are_those_of_all_of_it() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    let directory = net.path().join("payloads");
+    let agent = net
+        .agent()
+        .set("payload_dir", directory.to_str().expect("text"))
+        .set("payload_store_min_bytes", 10)
+        .set("payload_preview_bytes", 0)
+        .start();
+    net.client.deliver((SENSOR_V4, 80), b"GET /stored HTTP/1.1\r\nHost: h\r\nUser-Agent: probe\r\n\r\n");
+    agent.expect_one(json!({
+        "payload": "", "payload_hex": "", "payload_stored": true, "protocol": "http",
+        "http": {"target": "/stored", "user_agent": "probe"},
+    }));
+}
+
+#[test]
+fn the_budget_is_kept_over_a_restart_and_the_oldest_go() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    let directory = net.path().join("payloads");
+    let launch = net
+        .agent()
+        .set("payload_dir", directory.to_str().expect("text"))
+        .set("payload_store_min_bytes", 1)
+        .set("payload_store_max_bytes", 10_000);
+    for round in 0..2 {
+        let agent = launch.clone().start();
+        for number in 0..8 {
+            net.client.deliver((SENSOR_V4, 6000), &bytes(round * 8 + number, 2_000));
+        }
+        agent.expect_count(8, json!({"payload_stored": true}));
+        let _ = agent.stop();
+        let size: u64 =
+            names(&directory).iter().map(|name| fs::metadata(directory.join(name)).expect("a file").len()).sum();
+        assert!(size <= 10_000, "{size}");
+    }
+    let newest = hex::encode(Sha256::digest(bytes(15, 2_000)));
+    assert!(names(&directory).contains(&newest), "{:?}", names(&directory));
+}
+
+#[test]
+fn a_full_disk_costs_the_files_and_no_record() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    let disk = net.small_disk(16 * 1024);
+    let directory = disk.join("payloads");
+    let agent =
+        net.agent().set("payload_dir", directory.to_str().expect("text")).set("payload_store_min_bytes", 1).start();
+    for number in 0..20 {
+        net.client.deliver((SENSOR_V4, 7000 + u16::from(number)), &bytes(number, 4_000));
+    }
+    agent.wait_message(json!({"level": "warn", "target": "payloads"}));
+    agent.expect_count(20, json!({"bytes_in": 4_000}));
+    let log = agent.stop().log;
+    assert_eq!(
+        log.messages()
+            .filter(|line| line.value["message"]
+                .as_str()
+                .is_some_and(|text| text.starts_with("payloads cannot be stored")))
+            .count(),
+        1
+    );
+    assert!(log.messages().any(|line| line.value["lost"].as_u64().is_some_and(|lost| lost > 0)), "{log:?}");
+    eventually("no part of a file stays", || names(&directory).iter().all(|name| name.len() == 64).then_some(()));
+}
