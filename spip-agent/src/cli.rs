@@ -14,7 +14,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use log::LevelFilter;
 
 use crate::config::{Config, Loaded};
-use crate::{convert, rules, status};
+use crate::{convert, doctor, init, rules, status};
 
 /// Status of the process for a mistake on the command line or in the configuration.
 pub const USAGE: u8 = 2;
@@ -45,6 +45,20 @@ pub enum Command {
         /// How.
         options: rules::Options,
     },
+    /// Write a configuration and exit.
+    Init {
+        /// The file to write, where it was named as the configuration.
+        config: Option<PathBuf>,
+        /// What is to stand in it.
+        options: init::Options,
+    },
+    /// Examine the machine, the configuration and the agent, and exit.
+    Doctor {
+        /// The configuration file; without it only the machine.
+        config: Option<PathBuf>,
+        /// What to examine and how to say it.
+        options: doctor::Options,
+    },
     /// Ask the running agent what it is doing, print it and exit.
     Status {
         /// The configuration file; defaults without it.
@@ -62,15 +76,19 @@ pub enum Command {
     version,
     override_usage = "spip-agent --config FILE [--check] [--ebpf-log LEVEL]\n       \
                       spip-agent rules show|install|remove --config FILE\n       \
+                      spip-agent init [OPTIONS]\n       \
+                      spip-agent doctor [--config FILE] [--json] [--probe]\n       \
                       spip-agent status [--json] [--config FILE]\n       \
                       spip-agent convert --to FORMAT [FILES]",
     disable_help_subcommand = true
 )]
 #[command(after_help = "\
 Examples:
+  spip-agent init                               a configuration for this machine, and what to do next
   spip-agent --config spip.toml                 run; Ctrl-C or SIGTERM stops it, and every open session is recorded
   spip-agent --config spip.toml --check         is the file right, and what holds where it says nothing?
   spip-agent rules show --config spip.toml      firewall rules that lead every port to the agent
+  spip-agent doctor --config spip.toml --probe  is this machine ready, and does the sensor work?
   spip-agent status                             what the running agent does, sees and leaves alone
 
 -config FILE and -config=FILE mean the same as --config FILE.
@@ -125,6 +143,18 @@ enum Sub {
     /// the agent's own port, exclude_ports, the port of sshd and every port on which something listens now.
     #[command(subcommand)]
     Rules(RulesSub),
+    /// Write a commented configuration that fits this machine; change nothing else.
+    ///
+    /// Finds the ports of sshd and of this session, a free port for the agent, and what the kernel can do; asks where there
+    /// is a terminal, and takes what it found where there is none. Then shows the commands that start the sensor, and the
+    /// way back. A file that exists stays as it is unless --force is given.
+    Init(init::Options),
+    /// Is this machine ready for the sensor, and does the sensor work?
+    ///
+    /// Looks at kernel, privileges, limits, rules, listener, clock and disk, and says for each thing that is amiss what it
+    /// means and what mends it. Changes nothing. Without --config, /etc/spip/spip.toml is examined where it is there.
+    /// Status: 0 all is well, 1 warnings, 2 failures.
+    Doctor(doctor::Options),
     /// What the running agent does: programs, listener, steering and exclusions, counters, log.
     ///
     /// Asks the agent at its status_socket, as its user or as root. Where that fails, the counters in the pinned maps are
@@ -181,6 +211,12 @@ fn level() -> impl clap::builder::TypedValueParser<Value = LevelFilter> {
         .try_map(|level| level.parse::<LevelFilter>())
 }
 
+/// The command line as clap knows it, for man pages and completions.
+#[must_use]
+pub fn definition() -> clap::Command {
+    Arguments::command()
+}
+
 /// Reads the arguments, the name of the program first.
 ///
 /// # Errors
@@ -214,6 +250,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
             }
             Command::Rules { action, config, options }
         }
+        Some(Sub::Init(options)) => Command::Init { config, options },
+        Some(Sub::Doctor(options)) => Command::Doctor { config, options },
         Some(Sub::Status { json }) => Command::Status { config, json },
     })
 }

@@ -16,6 +16,7 @@
 
 mod cgroup;
 mod events;
+mod features;
 mod kernel_log;
 mod loader;
 mod namespace;
@@ -36,6 +37,7 @@ use spip_common::steer::STEER_COUNTERS;
 use spip_common::{Counters, SteerCounters, map};
 
 pub use events::{Event, Events, Lost};
+pub use features::{Feature, Verdict, features, trial};
 use kernel_log::{Forwarder, KernelLog};
 pub use origins::{Origin, Origins};
 use packet_socket::PacketSocket;
@@ -71,6 +73,15 @@ pub struct SteerRequest {
     pub seed: u32,
     /// The directory of pins, when another agent is to be relieved that may still run.
     pub takes_over: Option<PathBuf>,
+}
+
+impl<'a> Request<'a> {
+    /// For a trial, of which nothing stays.
+    fn trial(config: &'a crate::config::Ebpf, steers: bool) -> Self {
+        let listener = SocketAddr::from(([0, 0, 0, 0], 1));
+        let steering = steers.then_some(SteerRequest { sockets: 1, seed: 0, takes_over: None });
+        Self { config, listener, sockets: &[], scans: true, log_level: None, steering }
+    }
 }
 
 /// Why the kernel side cannot be used. Each says what is missing, and what it takes.
@@ -168,6 +179,15 @@ impl KernelCounters {
     pub fn read(&self) -> Option<Counters> {
         sum(&self.0).ok()
     }
+}
+
+/// The cgroup v2 directory that the programs would be attached to.
+///
+/// # Errors
+///
+/// In words for the operator: why there is none.
+pub fn cgroup_directory(configured: Option<&std::path::Path>) -> Result<PathBuf, String> {
+    cgroup::find(configured).map_err(|error| loader::chain(&error))
 }
 
 /// What there is of steering.

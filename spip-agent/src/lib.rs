@@ -45,5 +45,7 @@ pub mod messages;
 pub mod record;
 pub mod writer;
 
+pub mod doctor;
+pub mod init;
 pub mod rules;
 pub mod status;

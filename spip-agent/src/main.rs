@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use spip_agent::app::{self, Options};
 use spip_agent::cli::{self, Command};
-use spip_agent::messages;
+use spip_agent::{doctor, init, messages};
 
 fn main() -> ExitCode {
     let command = match cli::parse(std::env::args_os()) {
@@ -18,6 +18,8 @@ fn main() -> ExitCode {
         Command::Check { config } => cli::check(&config),
         Command::Convert(request) => cli::convert(&request),
         Command::Rules { action, config, options } => cli::rules(action, config.as_deref(), options),
+        Command::Doctor { config, options } => doctor::run(config.as_deref(), options),
+        Command::Init { config, options } => init::run(config, options),
         Command::Status { config, json } => cli::status(config.as_deref(), json),
         Command::Run { config, ebpf_log } => {
             let loaded = match cli::load(&config) {

@@ -52,8 +52,10 @@ pub fn find(socket: &impl AsFd, peer: SocketAddr, origins: Option<&Origins>) -> 
 /// Of a connection that nothing translated: the socket knows both ends, and nearly always the SYN.
 fn find_steered(socket: &impl AsFd, peer: SocketAddr, local: SocketAddr, origins: Option<&Origins>) -> Found {
     let saved = saved_syn(socket);
-    let cookie = if saved.is_none() { cookie(socket) } else { None };
-    let seen = origins.zip(cookie).and_then(|(origins, cookie)| origins.lookup(cookie)).and_then(seen_syn);
+    // Also where nothing is looked up: by it the entry of a connection that is reset is removed.
+    let cookie = cookie(socket);
+    let seen = origins.zip(cookie).filter(|_| saved.is_none());
+    let seen = seen.and_then(|(origins, cookie)| origins.lookup(cookie)).and_then(seen_syn);
     let origin = Origin {
         client: ClientAddr::new(peer),
         destination: Destination::new(local),

@@ -14,6 +14,7 @@ mod iptables;
 mod plan;
 mod saved;
 pub(crate) mod sockets;
+mod standing;
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead as _, IsTerminal as _};
@@ -27,6 +28,7 @@ use iptables::{Family, Iptables};
 use plan::{Chain, Reach};
 use saved::Saved;
 use sockets::Sockets;
+pub use standing::{Standing, any_installed, standing};
 
 /// What to do with the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -74,6 +74,12 @@ pub enum Error {
     User(#[from] identity::Error),
 }
 
+/// The version of Landlock that this kernel offers; none where it offers none.
+#[must_use]
+pub fn landlock_version() -> Option<u32> {
+    paths::version()
+}
+
 /// Takes all steps. Nothing is given up with `sandbox = "off"`, but for the user that was asked for.
 ///
 /// # Errors

@@ -145,8 +145,7 @@ impl Steering {
     /// `__inet_inherit_port`, `__inet_hash_connect`).
     #[must_use]
     pub fn all_outgoing_ports(&self) -> Option<(u16, u16)> {
-        let range = std::fs::read_to_string(LOCAL_PORT_RANGE).ok()?;
-        let (from, to) = port_range(&range)?;
+        let (from, to) = outgoing_ports()?;
         let kept = self.table.ports.range(from..=to).any(|(_, exclusion)| exclusion.everywhere != 0);
         (!kept).then_some((from, to))
     }
@@ -251,6 +250,12 @@ fn interface_index(socket: &OwnedFd, name: &str) -> Option<u32> {
     // SAFETY: the kernel has filled this member of the union.
     let index = unsafe { request.ifr_ifru.ifru_ifindex };
     u32::try_from(index).ok()
+}
+
+/// The ports from which this machine connects out.
+#[must_use]
+pub fn outgoing_ports() -> Option<(u16, u16)> {
+    port_range(&std::fs::read_to_string(LOCAL_PORT_RANGE).ok()?)
 }
 
 /// Two numbers, as the kernel writes a range.

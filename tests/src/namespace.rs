@@ -34,7 +34,11 @@ impl Namespace {
     }
 
     /// Another handle to the same namespace, for as long as its owner lives.
-    pub(crate) fn handle(&self) -> Self {
+    ///
+    /// # Panics
+    /// When no descriptor is left.
+    #[must_use]
+    pub fn handle(&self) -> Self {
         let file = self.file.try_clone().expect("a descriptor is left");
         Self { name: self.name.clone(), file, owner: false }
     }

@@ -13,12 +13,14 @@ mod fuzz;
 mod interrupt;
 mod lint;
 mod network;
+mod package;
 mod privilege;
 mod process;
 mod project;
 mod report;
 mod run;
 mod setup;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -53,6 +55,10 @@ enum Task {
     Bench(bench::Options),
     /// Mutate strangers' bytes against everything that reads them
     Fuzz(fuzz::Options),
+    /// Mixed load for MINUTES, and what has grown by then
+    Soak(soak::Options),
+    /// Make a Debian package and an archive
+    Package(package::Options),
     /// Formatting, clippy for both sides, licences and bans
     Lint,
 }
@@ -80,6 +86,8 @@ fn run(task: &Task) -> Result<()> {
         Task::Test(options) => test::run(&project()?, options),
         Task::Bench(options) => bench::run(&project()?, options),
         Task::Fuzz(options) => fuzz::run(&project()?, options),
+        Task::Soak(options) => soak::run(&project()?, options),
+        Task::Package(options) => package::run(&project()?, options),
         Task::Lint => lint::run(&project()?),
     }
 }

@@ -48,6 +48,18 @@ impl Prefix {
         }
     }
 
+    /// Its first address.
+    #[must_use]
+    pub fn address(self) -> IpAddr {
+        self.address
+    }
+
+    /// Whether an address begins as this does.
+    #[must_use]
+    pub fn contains(self, address: IpAddr) -> bool {
+        address.is_ipv4() == self.address.is_ipv4() && masked(address, self.length) == self.address
+    }
+
     /// The address as IPv6 writes it, and how many bits of it count.
     #[must_use]
     pub fn mapped(self) -> (Ipv6Addr, u32) {
@@ -184,6 +196,14 @@ mod tests {
         for text in ["198.51.100.0/33", "2001:db8::/129", "198.51.100/24", "x", "198.51.100.0/+8", ""] {
             assert!(Prefix::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_prefix_contains_what_begins_as_it_does_and_no_other_family() {
+        let prefix = Prefix::parse("198.51.100.0/24").expect("prefix");
+        let contains = |text: &str| prefix.contains(text.parse().expect("address"));
+        assert!(contains("198.51.100.255") && !contains("198.51.101.0") && !contains("::ffff:198.51.100.1"));
+        assert!(Prefix::parse("::/0").expect("prefix").contains("2001:db8::1".parse().expect("address")));
     }
 
     #[test]

@@ -241,6 +241,22 @@ fn load(
     }
 }
 
+/// Loads the object as for a start, unpinned: `trial` has its programs looked at.
+pub(super) fn load_for_trial(request: &Request<'_>) -> Result<Ebpf, Error> {
+    if OBJECT.is_empty() {
+        return Err(Error::NotBuilt);
+    }
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+    let namespace = namespace::cookie();
+    let workers = request.steering.as_ref().map_or(0, |steering| steering.sockets);
+    let mut constants =
+        Constants { port: 1, namespace, observer: 1, scans: 1, log_level: 0, workers, seed: 0, knows_link: 0 };
+    if workers > 0 {
+        constants.knows_link = knows_link(request, &constants).into();
+    }
+    load_with(request, &constants, None).map_err(|error| Error::Load(reason(&error, "CAP_BPF")))
+}
+
 fn load_with(request: &Request<'_>, constants: &Constants, pins: Option<&Pins>) -> Result<Ebpf, aya::EbpfError> {
     let mut loader = EbpfLoader::new();
     // A ring buffer that nobody uses still has one page.

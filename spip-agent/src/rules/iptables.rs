@@ -41,7 +41,8 @@ impl Family {
         format!("{} --noflush {WAIT}", self.restore())
     }
 
-    fn name(self) -> &'static str {
+    /// As people call it.
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::V4 => "IPv4",
             Self::V6 => "IPv6",

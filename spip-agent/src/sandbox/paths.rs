@@ -73,6 +73,17 @@ fn own_directory(file: &Path) -> Option<&Path> {
     (directory.components().count() > OWN_DIRECTORY_DEPTH).then_some(directory)
 }
 
+/// The version of the kernel's Landlock; none where it has none, or has it not enabled.
+#[allow(unsafe_code)]
+pub(super) fn version() -> Option<u32> {
+    /// `LANDLOCK_CREATE_RULESET_VERSION` of linux/landlock.h.
+    const VERSION: libc::c_ulong = 1;
+    let nothing = std::ptr::null::<libc::c_void>();
+    // SAFETY: with this flag the kernel takes no structure and makes no descriptor; it answers with a number.
+    let answer = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, nothing, 0_usize, VERSION) };
+    u32::try_from(answer).ok().filter(|version| *version > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

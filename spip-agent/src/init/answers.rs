@@ -1,0 +1,141 @@
+//! What is to stand in the file: from flags, else from what was found.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+
+use super::found::{Found, LOG_DIRECTORY, USER};
+use super::ssh::Ports;
+use super::{Error, Options};
+
+/// A file of the log is closed at this size: small enough to be handled, large enough not to be many.
+const ROTATE_BYTES: u64 = 256_000_000;
+/// All closed files together take no more, however large the disk is.
+const MOST_KEPT_BYTES: u64 = 50_000_000_000;
+
+/// The answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Answers {
+    /// Name of the sensor; the host name when absent.
+    pub(super) name: Option<String>,
+    pub(super) ip: IpAddr,
+    pub(super) port: u16,
+    /// Standard output when absent.
+    pub(super) log_file: Option<PathBuf>,
+    pub(super) rotate_bytes: u64,
+    pub(super) keep_bytes: u64,
+    pub(super) user: Option<String>,
+    /// `redirect` or `sk_lookup`.
+    pub(super) steering: String,
+    /// Why that is proposed.
+    pub(super) steering_reason: String,
+    /// Ports for connections of this machine, where strangers could take all of them.
+    pub(super) outgoing: Option<String>,
+    /// Ports of the operator, with reasons.
+    pub(super) ssh: Ports,
+    /// Further ports and ranges, as they are to stand in the file.
+    pub(super) exclude: Vec<String>,
+}
+
+impl Answers {
+    /// Proposals: flags first, then what was found.
+    pub(super) fn proposed(found: &Found, options: &Options) -> Result<Self, Error> {
+        let any = if found.ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+        let log_file = match options.log_file.as_deref() {
+            Some(path) if path == Path::new("-") => None,
+            Some(path) => Some(path.to_owned()),
+            None if found.is_root => Some(Path::new(LOG_DIRECTORY).join("spip.jsonl")),
+            None => Some("spip.jsonl".into()),
+        };
+        let (steering, reason) = match &found.sk_lookup {
+            Ok(true) => ("sk_lookup", "this kernel can steer without rules and connection tracking".to_owned()),
+            Ok(false) => ("redirect", "this kernel cannot steer without rules".to_owned()),
+            Err(reason) => ("redirect", format!("whether this kernel can steer without rules is unknown: {reason}")),
+        };
+        let steering = options.steering.clone().unwrap_or_else(|| steering.to_owned());
+        let exclude = options.exclude_ports.iter().map(|text| port_or_range(text)).collect::<Result<_, _>>()?;
+        Ok(Self {
+            name: options.name.clone(),
+            ip: options.ip.unwrap_or(any),
+            port: options.port.unwrap_or(found.port),
+            log_file,
+            rotate_bytes: ROTATE_BYTES,
+            // Half of what is free leaves room for everything else on the disk; in round numbers.
+            keep_bytes: (found.free_bytes / 2 / ROTATE_BYTES * ROTATE_BYTES).clamp(ROTATE_BYTES, MOST_KEPT_BYTES),
+            user: options.user.clone().or_else(|| (found.is_root && found.has_user).then(|| USER.to_owned())),
+            steering_reason: if options.steering.is_some() { "as it was asked for".to_owned() } else { reason },
+            steering,
+            outgoing: found.outgoing.map(last_thousand),
+            ssh: found.ssh.clone(),
+            exclude,
+        })
+    }
+}
+
+/// The last thousand ports of a range, or all of it where it has less.
+fn last_thousand((from, to): (u16, u16)) -> String {
+    format!("\"{}-{to}\"", to.saturating_sub(999).max(from))
+}
+
+/// A port as a number, a range as a quoted text; as TOML has them.
+pub(super) fn port_or_range(text: &str) -> Result<String, Error> {
+    let refused = || Error::Answer(format!("{text:?} is no port from 1 to 65535 and no range such as 8000-8100"));
+    let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(refused);
+    match text.split_once('-') {
+        None => port(text).map(|port| port.to_string()),
+        Some((from, to)) => {
+            let (from, to) = (port(from)?, port(to)?);
+            if from <= to { Ok(format!("\"{from}-{to}\"")) } else { Err(refused()) }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::init) fn found() -> Found {
+        Found {
+            ssh: Ports::from([
+                (22, vec!["sshd listens on 0.0.0.0".to_owned()]),
+                (2222, vec!["this session".to_owned()]),
+            ]),
+            services: vec![(80, IpAddr::from([0, 0, 0, 0]), "nginx".to_owned())],
+            complete: true,
+            ipv6: true,
+            sk_lookup: Ok(true),
+            outgoing: Some((32_768, 60_999)),
+            port: 12_346,
+            free_bytes: 10_000_000_000,
+            is_root: true,
+            has_user: true,
+        }
+    }
+
+    #[test]
+    fn what_was_found_is_proposed_and_flags_come_first() {
+        let proposed = Answers::proposed(&found(), &Options::default()).expect("valid");
+        assert_eq!((proposed.ip, proposed.port), (Ipv6Addr::UNSPECIFIED.into(), 12_346));
+        assert_eq!(proposed.log_file.as_deref(), Some(Path::new("/var/log/spip/spip.jsonl")));
+        assert_eq!((proposed.keep_bytes, proposed.user.as_deref()), (4_864_000_000, Some("spip")));
+        assert_eq!((proposed.steering.as_str(), proposed.outgoing.as_deref()), ("sk_lookup", Some("\"60000-60999\"")));
+        let old = Found { sk_lookup: Ok(false), ..found() };
+        assert_eq!(Answers::proposed(&old, &Options::default()).expect("valid").steering, "redirect");
+        let options = Options {
+            ip: Some(Ipv4Addr::LOCALHOST.into()),
+            port: Some(9),
+            log_file: Some("-".into()),
+            exclude_ports: vec!["443".to_owned(), "8000-8100".to_owned()],
+            ..Options::default()
+        };
+        let chosen = Answers::proposed(&found(), &options).expect("valid");
+        assert_eq!((chosen.ip, chosen.port, chosen.log_file), (Ipv4Addr::LOCALHOST.into(), 9, None));
+        assert_eq!(chosen.exclude, ["443", "\"8000-8100\""]);
+    }
+
+    #[test]
+    fn a_port_that_is_none_is_refused() {
+        for text in ["0", "65536", "2-1", "x", "", "1-", "-"] {
+            assert!(port_or_range(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The Debian package: the folder with a `DEBIAN` beside it, built by dpkg-deb.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::tree::CONFIGURATION;
+use super::{Release, archive};
+use crate::process;
+use crate::project::Project;
+
+const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
+
+/// Builds `spip-agent_VERSION_ARCHITECTURE.deb` in `folder`.
+pub(super) fn build(project: &Project, release: &Release, root: &Path, folder: &Path) -> Result<PathBuf> {
+    let staged = folder.join("deb");
+    if staged.exists() {
+        fs::remove_dir_all(&staged)?;
+    }
+    process::output(Command::new("cp").arg("-a").arg(root).arg(&staged))?;
+    let debian = staged.join("DEBIAN");
+    fs::create_dir(&debian)?;
+    let sources = project.root.join("dist/debian");
+    for script in SCRIPTS {
+        let to = debian.join(script);
+        fs::copy(sources.join(script), &to).with_context(|| format!("dist/debian/{script}"))?;
+        fs::set_permissions(&to, fs::Permissions::from_mode(0o755))?;
+    }
+    let architecture = process::output(Command::new("dpkg").arg("--print-architecture"))?.trim().to_owned();
+    let version = format!("{}-1", release.version);
+    let template = fs::read_to_string(sources.join("control")).context("dist/debian/control")?;
+    let control = template
+        .replace("@VERSION@", &version)
+        .replace("@ARCHITECTURE@", &architecture)
+        .replace("@SIZE@", &(bytes_below(root)? / 1024).to_string())
+        .replace("@LIBRARIES@", &libraries(&root.join("usr/bin/spip-agent"))?);
+    write(&debian.join("control"), &control)?;
+    write(&debian.join("conffiles"), &format!("/{CONFIGURATION}\n"))?;
+    write(&debian.join("md5sums"), &sums(root)?)?;
+    archive::set_times(&staged, release.time)?;
+    let package = folder.join(format!("spip-agent_{version}_{architecture}.deb"));
+    process::output(
+        Command::new("dpkg-deb")
+            .args(["--root-owner-group", "-Zxz", "--build"])
+            .args([&staged, &package])
+            .env("SOURCE_DATE_EPOCH", release.time.to_string()),
+    )?;
+    Ok(package)
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644))?;
+    Ok(())
+}
+
+/// The C library in the oldest version that the program's symbols allow, and the one that unwinds.
+fn libraries(program: &Path) -> Result<String> {
+    let symbols = process::output(Command::new("objdump").arg("-T").arg(program))
+        .context("objdump says which C library is needed (binutils)")?;
+    match newest_glibc(&symbols) {
+        Some((major, minor)) => Ok(format!("libc6 (>= {major}.{minor}), libgcc-s1")),
+        None => bail!("{} needs no glibc: a package of it is not known here", program.display()),
+    }
+}
+
+/// The highest `GLIBC_2.x` among symbols.
+fn newest_glibc(symbols: &str) -> Option<(u32, u32)> {
+    let versions = symbols.split("GLIBC_").skip(1).filter_map(|rest| {
+        let version: String = rest.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
+        let (major, rest) = version.split_once('.')?;
+        Some((major.parse().ok()?, rest.split('.').next()?.parse().ok()?))
+    });
+    versions.max()
+}
+
+fn sums(root: &Path) -> Result<String> {
+    let mut text = String::new();
+    for file in archive::all_files(root)? {
+        let inside = file.strip_prefix(root)?;
+        // Configuration is kept track of by conffiles.
+        if inside != Path::new(CONFIGURATION) {
+            let sum = process::output(Command::new("md5sum").arg(&file))?;
+            let sum = sum.split(' ').next().context("md5sum says nothing")?;
+            writeln!(text, "{sum}  {}", inside.display())?;
+        }
+    }
+    Ok(text)
+}
+
+fn bytes_below(root: &Path) -> Result<u64> {
+    archive::all_files(root)?.iter().map(|file| Ok(fs::metadata(file)?.len())).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_symbol_decides_and_numbers_are_no_texts() {
+        let symbols =
+            "DF *UND* (GLIBC_2.4) a\nDF *UND* (GLIBC_2.17) b\nDF *UND* (GLIBC_2.2.5) c\nDF *UND* (GCC_3.0) d\n";
+        assert_eq!(newest_glibc(symbols), Some((2, 17)));
+        assert_eq!(newest_glibc("(GCC_3.0)"), None);
+    }
+}

@@ -1,0 +1,216 @@
+//! The files of a package, each where it belongs on a Linux machine, below one folder.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process;
+use crate::project::Project;
+use crate::report;
+
+/// Where documentation and licences go.
+pub(super) const DOCUMENTATION: &str = "usr/share/doc/spip-agent";
+/// The configuration, which belongs to the operator once it is installed.
+pub(super) const CONFIGURATION: &str = "etc/spip/spip.toml";
+
+/// Endings of the files in `dist/systemd`, where they go, and under which ending.
+const SYSTEMD: [(&str, &str, &str); 4] = [
+    (".service", "usr/lib/systemd/system", ".service"),
+    (".socket", "usr/lib/systemd/system", ".socket"),
+    (".sysusers.conf", "usr/lib/sysusers.d", ".conf"),
+    (".tmpfiles.conf", "usr/lib/tmpfiles.d", ".conf"),
+];
+
+/// Makes the folder anew.
+pub(super) fn make(project: &Project, root: &Path) -> Result<()> {
+    if root.exists() {
+        fs::remove_dir_all(root).with_context(|| format!("cannot remove {}", root.display()))?;
+    }
+    program(project, root)?;
+    systemd(project, root)?;
+    pages(project, root)?;
+    documentation(project, root)?;
+    make_modes(root)
+}
+
+/// The agent, without the symbols that only a debugger reads.
+fn program(project: &Project, root: &Path) -> Result<()> {
+    let object = fs::metadata(project.ebpf_object()).map_or(0, |object| object.len());
+    if object == 0 {
+        bail!("there is no kernel object, so the agent was built without eBPF: cargo xtask build");
+    }
+    let program = root.join("usr/bin/spip-agent");
+    copy(&project.agent(), &program)?;
+    if process::find("strip").is_some() {
+        process::run(Command::new("strip").arg("--strip-debug").arg(&program))?;
+    } else {
+        report::note("strip is not installed (binutils): the program keeps its line tables");
+    }
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+/// Whatever `dist/systemd` holds.
+fn systemd(project: &Project, root: &Path) -> Result<()> {
+    let folder = project.root.join("dist/systemd");
+    let mut count = 0;
+    for file in files(&folder) {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let place = SYSTEMD.iter().find_map(|(ending, place, kept)| Some((name.strip_suffix(ending)?, place, kept)));
+        let Some((stem, place, ending)) = place else {
+            bail!("{} has an ending that no place is known for", file.display());
+        };
+        copy(&file, &root.join(place).join(format!("{stem}{ending}")))?;
+        count += 1;
+    }
+    if count == 0 {
+        report::note("dist/systemd holds nothing: the package has no systemd unit");
+    }
+    Ok(())
+}
+
+/// What the program's own definitions become.
+fn pages(project: &Project, root: &Path) -> Result<()> {
+    let folder = project.target.join("package/pages");
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    process::run(
+        project
+            .cargo("run")
+            .args(["--quiet", "--release", "--locked", "--package", "spip-pages", "--"])
+            .arg(&folder)
+            .env_remove("CARGO_BUILD_TARGET"),
+    )?;
+    for page in files(&folder.join("man")) {
+        let name = page.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        compressed(&page, &root.join("usr/share/man/man1").join(format!("{name}.gz")))?;
+    }
+    for (name, place) in [
+        ("spip-agent.bash", "usr/share/bash-completion/completions/spip-agent"),
+        ("_spip-agent", "usr/share/zsh/vendor-completions/_spip-agent"),
+        ("spip-agent.fish", "usr/share/fish/vendor_completions.d/spip-agent.fish"),
+    ] {
+        copy(&folder.join("completions").join(name), &root.join(place))?;
+    }
+    copy(&folder.join("spip.toml"), &root.join(CONFIGURATION))
+}
+
+fn documentation(project: &Project, root: &Path) -> Result<()> {
+    let place = root.join(DOCUMENTATION);
+    for name in ["README.md", "LICENSE-MIT", "LICENSE-APACHE"] {
+        copy(&project.root.join(name), &place.join(name))?;
+    }
+    copy(&project.root.join("dist/debian/copyright"), &place.join("copyright"))?;
+    copy_all(&project.root.join("docs"), &place.join("docs"))?;
+    let crates = process::output(project.cargo("tree").args([
+        "--locked",
+        "--package",
+        "spip-agent",
+        "--edges",
+        "normal",
+        "--prefix",
+        "none",
+        "--format",
+        "{p} | {l}",
+    ]))?;
+    fs::write(place.join("THIRD-PARTY.txt"), third_party(&crates))?;
+    Ok(())
+}
+
+/// A line for each crate of `cargo tree`: name, version, licence; sorted, without those of this project.
+fn third_party(tree: &str) -> String {
+    let mut lines: Vec<String> = tree
+        .lines()
+        .filter(|line| !line.starts_with("spip-"))
+        .map(|line| line.trim_end_matches(" (*)").replace(" (proc-macro)", ""))
+        .collect();
+    lines.sort();
+    lines.dedup();
+    let mut text = "Crates that spip-agent is linked with, and their licences.\n\n".to_owned();
+    for line in lines {
+        text.push_str(&line);
+        text.push('\n');
+    }
+    text
+}
+
+/// Regular files of a folder, sorted; none where there is no folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| path.is_file()).collect();
+    files.sort();
+    files
+}
+
+fn copy_all(from: &Path, to: &Path) -> Result<()> {
+    for file in files(from) {
+        copy(&file, &to.join(file.file_name().unwrap_or_default()))?;
+    }
+    let folders =
+        fs::read_dir(from).into_iter().flatten().flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
+    for folder in folders {
+        copy_all(&folder, &to.join(folder.file_name().unwrap_or_default()))?;
+    }
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let bytes = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
+    write(to, &bytes)
+}
+
+fn write(to: &Path, bytes: &[u8]) -> Result<()> {
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    fs::write(to, bytes).with_context(|| format!("cannot write {}", to.display()))
+}
+
+/// By gzip, without a name and a time in it.
+fn compressed(from: &Path, to: &Path) -> Result<()> {
+    let output = Command::new("gzip").args(["-9", "-n", "-c"]).arg(from).output().context("cannot start gzip")?;
+    if !output.status.success() {
+        bail!("gzip ended with {}", output.status);
+    }
+    write(to, &output.stdout)
+}
+
+/// Modes that do not depend on the umask of whoever packages.
+fn make_modes(path: &Path) -> Result<()> {
+    let metadata = fs::symlink_metadata(path)?;
+    let is_program = metadata.is_file() && metadata.permissions().mode() & 0o100 != 0;
+    let mode = if metadata.is_dir() || is_program { 0o755 } else { 0o644 };
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    if metadata.is_dir() {
+        for entry in fs::read_dir(path)? {
+            make_modes(&entry?.path())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crates_are_listed_once_and_our_own_are_not() {
+        let tree = "spip-agent v0.1.0 (/x) | MIT\nsyn v2.0.1 (proc-macro) | MIT OR Apache-2.0\nanyhow v1.0.0 | MIT\n\
+                    anyhow v1.0.0 | MIT (*)\n";
+        let text = third_party(tree);
+        assert!(text.ends_with("\n\nanyhow v1.0.0 | MIT\nsyn v2.0.1 | MIT OR Apache-2.0\n"), "{text}");
+    }
+
+    #[test]
+    fn every_kind_of_systemd_file_has_a_place() {
+        let place =
+            |name: &str| SYSTEMD.iter().find(|(ending, _, _)| name.ends_with(ending)).map(|(_, place, _)| *place);
+        assert_eq!(place("spip-agent.service"), Some("usr/lib/systemd/system"));
+        assert_eq!(place("spip.sysusers.conf"), Some("usr/lib/sysusers.d"));
+        assert_eq!(place("spip.timer"), None);
+    }
+}
