@@ -22,6 +22,7 @@ mod run;
 mod setup;
 mod soak;
 mod test;
+mod vmtest;
 
 use std::process::ExitCode;
 
@@ -57,6 +58,8 @@ enum Task {
     Fuzz(fuzz::Options),
     /// Mixed load for MINUTES, and what has grown by then
     Soak(soak::Options),
+    /// The agent and a core of the tests under Debian's kernel 6.1, in an emulated machine
+    Vmtest(vmtest::Options),
     /// Make a Debian package and an archive
     Package(package::Options),
     /// Formatting, clippy for both sides, licences and bans
@@ -87,6 +90,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Bench(options) => bench::run(&project()?, options),
         Task::Fuzz(options) => fuzz::run(&project()?, options),
         Task::Soak(options) => soak::run(&project()?, options),
+        Task::Vmtest(options) => vmtest::run(&project()?, options),
         Task::Package(options) => package::run(&project()?, options),
         Task::Lint => lint::run(&project()?),
     }

@@ -135,7 +135,7 @@ fn end_to_end(project: &Project, options: &Options, root: Root, programs: &[Path
 }
 
 /// Compiles the end-to-end tests, those that `which` names, and returns their programs.
-fn end_to_end_programs(project: &Project, which: &[&str]) -> Result<Vec<PathBuf>> {
+pub(crate) fn end_to_end_programs(project: &Project, which: &[&str]) -> Result<Vec<PathBuf>> {
     let mut cargo = project.cargo("test");
     cargo
         .args(["--package", END_TO_END, "--locked", "--no-run"])
@@ -182,10 +182,10 @@ fn counted(command: &mut Command) -> Result<Counts> {
 
 /// How many tests did what.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Counts {
-    passed: u64,
-    failed: u64,
-    ignored: u64,
+pub(crate) struct Counts {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    pub(crate) ignored: u64,
     /// Programs that ended badly without naming a failed test.
     broken: u64,
     names: Vec<String>,
@@ -193,7 +193,7 @@ struct Counts {
 
 impl Counts {
     /// Reads a line of a test program: the result of one test, or of all.
-    fn read(&mut self, line: &str) {
+    pub(crate) fn read(&mut self, line: &str) {
         if let Some(test) = line.strip_prefix("test ")
             && let Some(name) = test.strip_suffix(" ... FAILED")
         {
@@ -211,6 +211,11 @@ impl Counts {
         self.passed += count("passed");
         self.failed += count("failed");
         self.ignored += count("ignored");
+    }
+
+    /// Of the tests that failed.
+    pub(crate) fn names(&self) -> &[String] {
+        &self.names
     }
 
     fn merge(&mut self, other: &Self) {
