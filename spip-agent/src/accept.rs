@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::deadline::Watch;
 use crate::limits::Limits;
+use crate::metrics::TALLY;
 use crate::origin;
 use crate::record::Moment;
 use crate::registry::{self, Registry};
@@ -37,21 +38,58 @@ const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
 
 /// What the accept loops of all workers share.
 pub struct Door {
-    /// What admitted sessions share.
-    pub engine: Arc<Engine>,
+    /// What sessions that are admitted now share.
+    engine: watch::Sender<Arc<Engine>>,
     /// The open sessions of each worker.
     pub registries: Vec<Registry>,
     /// Who is admitted.
     pub limits: Limits,
-    /// Whether the longest idle session ends for a newcomer when all places are taken. So it is where the descriptors
-    /// set the number; an operator who sets it wants newcomers refused.
-    pub makes_room: bool,
     /// Who was not.
     pub rejections: Rejections,
     /// Accepts that failed because of the connection itself.
-    pub accept_errors: AtomicU64,
+    accept_errors: AtomicU64,
     /// Accepts that failed because something had run out.
-    pub shortages: AtomicU64,
+    shortages: AtomicU64,
+}
+
+/// Accepts that failed, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// Because of the connection itself.
+    pub errors: u64,
+    /// Because something had run out.
+    pub shortages: u64,
+}
+
+impl Door {
+    /// For so many workers.
+    #[must_use]
+    pub fn new(engine: Engine, limits: Limits, workers: usize) -> Self {
+        Self {
+            engine: watch::Sender::new(Arc::new(engine)),
+            registries: (0..workers).map(|_| Registry::default()).collect(),
+            limits,
+            rejections: Rejections::default(),
+            accept_errors: AtomicU64::new(0),
+            shortages: AtomicU64::new(0),
+        }
+    }
+
+    /// What sessions that are admitted now share.
+    #[must_use]
+    pub fn engine(&self) -> Arc<Engine> {
+        Arc::clone(&self.engine.borrow())
+    }
+
+    /// Has sessions that are admitted from now on share `engine`; the others keep what they have.
+    pub fn change(&self, engine: Engine) {
+        self.engine.send_replace(Arc::new(engine));
+    }
+
+    /// Accepts that failed.
+    pub fn faults(&self) -> Faults {
+        Faults { errors: self.accept_errors.load(Ordering::Relaxed), shortages: self.shortages.load(Ordering::Relaxed) }
+    }
 }
 
 /// Accepts from `listener` until `stop` says so; then takes what the kernel had already completed, as records.
@@ -66,13 +104,14 @@ pub async fn run(
 ) -> io::Result<()> {
     // SAFETY: an owned descriptor stays open and the same until the AsyncFd, which nobody takes it from, is dropped.
     let listener = unsafe { AsyncFd::register(listener) }?;
+    let mut engine = Current::new(door);
     loop {
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
             ready = listener.readable() => {
                 let mut ready = ready?;
-                match accept_batch(listener.get_ref(), door, registry)? {
+                match accept_batch(listener.get_ref(), door, engine.now(), registry)? {
                     Batch::Empty { accepted } => {
                         ready.clear_ready();
                         if accepted >= BUSY_BATCH {
@@ -92,8 +131,28 @@ pub async fn run(
         tokio::task::yield_now().await;
     }
     // Connections that were complete before the stop are owed a record as well.
-    while let Batch::More = accept_batch(listener.get_ref(), door, registry)? {}
+    while let Batch::More = accept_batch(listener.get_ref(), door, engine.now(), registry)? {}
     Ok(())
+}
+
+/// The engine as one worker knows it: whether there is a new one costs a look at one number.
+struct Current {
+    receiver: watch::Receiver<Arc<Engine>>,
+    engine: Arc<Engine>,
+}
+
+impl Current {
+    fn new(door: &Door) -> Self {
+        let receiver = door.engine.subscribe();
+        Self { engine: door.engine(), receiver }
+    }
+
+    fn now(&mut self) -> &Arc<Engine> {
+        if self.receiver.has_changed().unwrap_or(false) {
+            self.engine = Arc::clone(&self.receiver.borrow_and_update());
+        }
+        &self.engine
+    }
 }
 
 enum Batch {
@@ -105,10 +164,10 @@ enum Batch {
     Shortage,
 }
 
-fn accept_batch(listener: &OwnedFd, door: &Arc<Door>, registry: &Registry) -> io::Result<Batch> {
+fn accept_batch(listener: &OwnedFd, door: &Arc<Door>, engine: &Arc<Engine>, registry: &Registry) -> io::Result<Batch> {
     for accepted in 0..BATCH {
         match accept(listener) {
-            Ok((socket, peer)) => admit(socket, peer, door, registry),
+            Ok((socket, peer)) => admit(socket, peer, door, engine, registry),
             Err(Errno::EAGAIN) => return Ok(Batch::Empty { accepted }),
             Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
                 door.shortages.fetch_add(1, Ordering::Relaxed);
@@ -127,15 +186,15 @@ fn accept_batch(listener: &OwnedFd, door: &Arc<Door>, registry: &Registry) -> io
     Ok(Batch::More)
 }
 
-fn admit(socket: OwnedFd, peer: SocketAddr, door: &Arc<Door>, registry: &Registry) {
+fn admit(socket: OwnedFd, peer: SocketAddr, door: &Door, engine: &Arc<Engine>, registry: &Registry) {
     let accepted = Moment::now();
-    let engine = &door.engine;
-    let make_room = || door.makes_room && registry::make_room(&door.registries);
+    let make_room = || registry::make_room(&door.registries);
     let permit = match door.limits.admit(peer.ip(), accepted.steady, make_room) {
         Ok(permit) => permit,
         Err(limit) => {
             let origin = || origin::find(&socket, peer, engine.origins.as_ref()).origin;
             door.rejections.note(peer, limit, accepted, origin);
+            TALLY.rejected(limit);
             return;
         }
     };
@@ -171,9 +230,10 @@ fn accept(listener: &OwnedFd) -> Result<(OwnedFd, SocketAddr), Errno> {
     Ok((socket, peer))
 }
 
-/// Writes the records of refused connections once an `interval`, until `stop`; the last ones are left to the caller.
-pub async fn report_rejections(door: &Door, interval: Duration, mut stop: watch::Receiver<bool>) {
+/// Writes the records of refused connections once an interval, until `stop`; the last ones are left to the caller.
+pub async fn report_rejections(door: &Door, mut stop: watch::Receiver<bool>) {
     loop {
+        let interval = door.limits.config().rejected_interval;
         let stopped = tokio::time::timeout(interval, stop.wait_for(|stop| *stop)).await.is_ok();
         record_rejections(door).await;
         if stopped {
@@ -184,10 +244,11 @@ pub async fn report_rejections(door: &Door, interval: Duration, mut stop: watch:
 
 /// Writes the records of the connections that were refused since the last time.
 pub async fn record_rejections(door: &Door) {
+    let engine = door.engine();
     let mut line = Vec::new();
     for session in door.rejections.drain() {
         line.clear();
-        door.engine.sensor.write(&session, &mut line);
-        door.engine.log.record(&line).await;
+        let _ = engine.sensor.write(&session, &mut line);
+        engine.log.record(&line).await;
     }
 }

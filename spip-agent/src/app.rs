@@ -5,7 +5,6 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -16,19 +15,18 @@ use nix::sys::signal::Signal;
 use tokio::runtime;
 use tokio::sync::watch;
 
-use crate::accept::{self, Door};
+use crate::accept::{self, Door, Faults};
 use crate::budget::Budget;
-use crate::config::{Config, EbpfMode, SteeringMode};
+use crate::config::{Config, EbpfMode, MetricsAddress, SteeringMode, SystemLog};
 use crate::ebpf::{self, Attached, Origins, PinnedSteering};
 use crate::limits::Limits;
 use crate::listen::{self, Listeners, Sharing};
 use crate::messages;
+use crate::metrics;
+use crate::notify::Notifier;
 use crate::payload_store::{PayloadStore, Prepared};
-use crate::persona::Persona;
-use crate::record::Sensor;
-use crate::registry::Registry;
-use crate::rejections::Rejections;
-use crate::respond::Responder;
+use crate::pulse::{self, Pulse};
+use crate::reload::{self, Reload};
 use crate::sandbox;
 use crate::scans::{self, Scans};
 use crate::session::Engine;
@@ -36,6 +34,7 @@ use crate::signals::Signals;
 use crate::status;
 use crate::steering::{Steering, Watch};
 use crate::tls::TlsServer;
+use crate::vital;
 use crate::worker::Worker;
 use crate::writer;
 
@@ -44,6 +43,12 @@ const RESERVED_DESCRIPTORS: u64 = 100;
 
 /// How often errors of accept are reported, when there were any.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Room for the agent's own messages where they have a file of their own: thousands of them.
+const MESSAGES_QUEUE_BYTES: usize = 1 << 20;
+
+/// How much longer than the drain the end of the process may take.
+const LAST_STEPS: Duration = Duration::from_secs(5);
 
 /// What the command line adds to the configuration.
 #[derive(Clone, Debug, Default)]
@@ -59,38 +64,55 @@ pub struct Options {
 /// # Errors
 /// Something that was asked for cannot be had, or the agent lost what it needs to go on.
 pub fn run(config: &Config, warnings: &[String], options: Options) -> Result<()> {
+    vital::describe_panics();
     let (log, writer) = writer::open(&config.log)?;
-    messages::init(log.clone(), &config.log, log::LevelFilter::Info);
+    let messages = open_messages(config)?;
+    messages::start(config.messages.levels.clone());
+    let target = match &config.messages.target {
+        SystemLog::Stream => Some(log.clone()),
+        SystemLog::Stderr => None,
+        SystemLog::File(_) => messages.as_ref().map(|(log, _)| log.clone()),
+    };
+    messages::init(target, &config.log);
     for warning in warnings {
         log::warn!(target: "config", "{warning}");
     }
-    let kernel_level = options.ebpf_log;
-    let mut agent = match Agent::prepare(config, &log, options) {
-        Ok(agent) => agent,
-        Err(error) => {
-            // What was said on the way to the failure belongs to the log.
-            let _summary = writer.spawn()?.finish(Instant::now() + config.timeouts.drain);
-            return Err(error);
-        }
-    };
-    // What the operator asks of the kernel side must pass; until here it would be the loader's own messages.
-    let kernel_level = kernel_level.map_or(log::LevelFilter::Off, |level| level.to_level_filter());
-    log::set_max_level(kernel_level.max(log::LevelFilter::Info));
-    if let Err(error) = agent.give_up(config) {
-        let _summary = writer.spawn()?.finish(Instant::now() + config.timeouts.drain);
-        return Err(error);
-    }
+    let own_log = messages.as_ref().map(|(log, _)| log.clone());
+    let started = Agent::prepare(config, &log, own_log, options).and_then(|agent| {
+        // What the operator asks of the kernel side must pass; until here it would be the loader's own messages.
+        messages::start(reload::levels(config, agent.kernel_level()));
+        agent.give_up(config)?;
+        Ok(agent)
+    });
+    // What was said on the way to a failure belongs to the log, too.
     let writer = writer.spawn()?;
-    let served = agent.serve(config);
+    let messages = messages.map(|(_, writer)| writer.spawn()).transpose()?;
+    let served = started.and_then(|mut agent| agent.serve(config));
     log::info!(target: "agent", "stopped");
-    let summary = writer.finish(Instant::now() + config.timeouts.drain);
+    let deadline = Instant::now() + config.timeouts.drain;
+    let summary = writer.finish(deadline);
     if summary.abandoned > 0 {
         messages::emergency(&format!("{} records could not be written before the drain limit", summary.abandoned));
+    }
+    let _ = messages.map(|messages| messages.finish(deadline));
+    if let Some(name) = vital::lost() {
+        bail!("it lost its thread {name} to a panic, and cannot go on without");
     }
     if log.failed() {
         bail!("the reader of standard output is gone");
     }
     served
+}
+
+/// The log of the agent's own messages, where they have a file of their own.
+fn open_messages(config: &Config) -> Result<Option<(writer::Log, writer::Writer)>> {
+    let SystemLog::File(path) = &config.messages.target else { return Ok(None) };
+    let config = crate::config::Log {
+        file: Some(path.clone()),
+        queue_bytes: MESSAGES_QUEUE_BYTES.min(config.log.queue_bytes),
+        ..config.log.clone()
+    };
+    writer::open(&config).map(Some).context("system_log cannot be had")
 }
 
 /// Everything that has to be had before the first thread.
@@ -104,18 +126,25 @@ struct Agent {
     /// Where the agent is asked what it does.
     status: Option<status::Server>,
     signals: Option<Signals>,
-    /// The configuration file.
-    path: PathBuf,
+    notifier: Notifier,
+    pulse: Pulse,
+    metrics: Option<(metrics::Server, metrics::Sources)>,
+    /// The log of the agent's own messages, where they have a file of their own.
+    messages: Option<writer::Log>,
+    options: Options,
+    descriptors: u64,
     payloads: Option<Prepared>,
 }
 
 impl Agent {
-    fn prepare(config: &Config, log: &writer::Log, options: Options) -> Result<Self> {
+    fn prepare(config: &Config, log: &writer::Log, messages: Option<writer::Log>, options: Options) -> Result<Self> {
+        let notifier = Notifier::from_environment()?;
         let descriptors = raise_descriptor_limit();
         let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let steered = config.steering.mode == SteeringMode::SkLookup;
         let takes_over = steered && config.steering.pin_links && ebpf::pinned_link(&config.ebpf.pin_path).is_some();
         let listeners = listen::open(config.listen, workers, Sharing { steered, takes_over })?;
+        let server = config.metrics.as_ref().map(metrics::Server::bind).transpose()?;
         let mut attached = attach(config, &listeners, takes_over, &options)?;
         let sessions = session_limit(config, descriptors, workers)?;
         let signals = Signals::block().context("cannot block signals")?;
@@ -125,19 +154,13 @@ impl Agent {
             config = config.to_toml().as_str();
             "starting");
         let tls = config.tls.enabled.then(|| TlsServer::new(&config.tls)).transpose()?;
-        let responder = responder(config)?;
         let payloads = PayloadStore::prepare(&config.payload_store)?;
         let engine = Engine {
-            sensor: Sensor {
-                name: config.name.clone(),
-                community_id_seed: config.community_id_seed,
-                format: config.log.format,
-                max_line_bytes: config.log.max_line_bytes,
-            },
+            sensor: reload::sensor(config),
             log: log.clone(),
-            tls,
+            tls: tls.map(Arc::new),
             origins: attached.as_ref().map(Attached::origins),
-            responder,
+            responder: reload::responder(config, None)?,
             payloads: payloads.as_ref().map(Prepared::store),
             timeouts: config.timeouts,
             payload_limit: config.limits.payload_bytes,
@@ -148,10 +171,31 @@ impl Agent {
             Some(attached) if steered => Some(steer(config, &listeners, attached)?),
             _ => None,
         };
-        let door = Arc::new(door(config, engine, sessions, listeners.sockets.len()));
+        let door = Arc::new(Door::new(engine, Limits::new(&config.limits, sessions), workers));
+        let pulse = Pulse::new(workers);
+        let metrics = server.map(|server| (server, metrics::Sources::new(Arc::clone(&door), pulse.clone())));
         let status = config.status_socket.as_ref().and_then(|path| open_status(path, takes_over));
         let attached = attached.map(Arc::new);
-        Ok(Self { door, listeners, attached, steering, status, signals: Some(signals), path: options.path, payloads })
+        Ok(Self {
+            door,
+            listeners,
+            attached,
+            steering,
+            status,
+            signals: Some(signals),
+            notifier,
+            pulse,
+            metrics,
+            messages,
+            options,
+            descriptors,
+            payloads,
+        })
+    }
+
+    /// Level of the kernel side's own messages.
+    fn kernel_level(&self) -> log::LevelFilter {
+        self.options.ebpf_log.map_or(log::LevelFilter::Off, |level| level.to_level_filter())
     }
 
     fn pinned_link(&self) -> Option<PathBuf> {
@@ -169,7 +213,7 @@ impl Agent {
         let Some(server) = &self.status else { return Ok(()) };
         server.spawn(status::Sources {
             config: config.clone(),
-            path: self.path.clone(),
+            path: self.options.path.clone(),
             listen: self.listeners.address,
             workers: self.listeners.sockets.len(),
             passed_socket: self.listeners.passed,
@@ -194,20 +238,31 @@ impl Agent {
 
     /// Gives up what is not needed any more. Threads that are started after this inherit it.
     fn give_up(&self, config: &Config) -> Result<()> {
-        let origins = self.door.engine.origins.as_ref();
-        let files = config.tls.certificate.iter().flat_map(|files| [&files.chain, &files.key]);
-        let log = config.log.file.as_deref();
+        let engine = self.door.engine();
+        let origins = engine.origins.as_ref();
+        let certificates = config.tls.certificate.iter().flat_map(|files| [&files.chain, &files.key]);
+        let own_file = std::path::absolute(&self.options.path).ok();
+        let respond = &config.respond;
+        let persona = respond.persona.iter().chain(respond.enabled.then_some(&respond.state_dir));
+        let system_log = match &config.messages.target {
+            SystemLog::File(path) => Some(path.as_path()),
+            SystemLog::Stream | SystemLog::Stderr => None,
+        };
+        let logs = || config.log.file.as_deref().into_iter().chain(system_log);
         let payloads = config.payload_store.directory.as_ref();
-        // Read again on SIGHUP, for what it says of steering.
-        let file = self.steering.is_some().then(|| std::path::absolute(&self.path).ok()).flatten();
+        let metrics = match &config.metrics {
+            Some(MetricsAddress::Unix(path)) => Some(path.clone()),
+            _ => None,
+        };
         let socket = self.status.as_ref().map(status::Server::path);
         // The socket is taken away at the end where the directory allows it; what stays is replaced at the next start.
         let run = socket.filter(|_| config.sandbox.user.is_none()).map(directory_of);
+        let readable = certificates.chain(persona).cloned().chain(own_file).chain([PathBuf::from(ebpf::CPUS)]);
         let needs = sandbox::Needs {
             config: &config.sandbox,
-            readable: files.cloned().chain(file).chain([PathBuf::from(ebpf::CPUS)]).collect(),
-            writable: log.map(directory_of).into_iter().chain(run).chain(payloads.cloned()).collect(),
-            owned: log.into_iter().chain(socket).map(Path::to_owned).chain(payloads.cloned()).collect(),
+            readable: readable.collect(),
+            writable: logs().map(directory_of).chain(run).chain(payloads.cloned()).collect(),
+            owned: logs().chain(socket).map(Path::to_owned).chain(payloads.cloned()).chain(metrics).collect(),
             reads_maps: &|| origins.is_some_and(Origins::can_look_up),
         };
         let steps = sandbox::enter(&needs)?;
@@ -223,36 +278,38 @@ impl Agent {
         }
         let (stop, stopped) = watch::channel(false);
         let stop = Arc::new(stop);
+        let on_loss = Arc::clone(&stop);
+        vital::on_loss(move || {
+            on_loss.send_replace(true);
+        });
+        let engine = self.door.engine();
+        let (sensor, log) = (engine.sensor.clone(), engine.log.clone());
+        let (current, for_scans) = watch::channel(scans::Current { sensor, log, config: config.scans });
+        let status = format!("listens on {}", self.listeners.address);
         let pinned_link = self.pinned_link();
         let steering = self.watch_steering(&stop).context("cannot start the steering thread")?.map(Arc::new);
         self.answer_status(config, pinned_link, steering.clone()).context("cannot start the status thread")?;
-        if let Some(signals) = self.signals.take() {
-            let (on_stop, engine) = (Arc::clone(&stop), Arc::clone(&self.door.engine));
-            let path = self.path.clone();
-            let reload = move || reload(&engine, steering.as_deref(), &path);
-            let stop = move |signal: Signal| {
-                log::info!(target: "agent", signal = signal.as_str(); "stopping");
-                on_stop.send_replace(true);
-            };
-            signals.spawn(stop, reload).context("cannot start the signal thread")?;
-        }
+        self.take_signals(config, &stop, current, steering.clone(), &status)
+            .context("cannot start the signal thread")?;
         let payloads = self.payloads.take().map(Prepared::spawn).transpose();
         let payloads = payloads.context("cannot start the thread for payloads")?;
-        let scans = self.watch_scans(config).context("cannot start the thread of the scans")?;
+        let scans = self.watch_scans(config, for_scans).context("cannot start the thread of the scans")?;
+        self.serve_metrics(scans.as_ref(), steering).context("cannot start the thread of the metrics")?;
+        let beat = self.notifier.watchdog().map_or(pulse::INTERVAL, |watchdog| pulse::INTERVAL.min(watchdog / 8));
         let mut threads = Vec::new();
         let workers = self.listeners.sockets.drain(..).zip(self.door.registries.clone());
         for (number, (listener, registry)) in workers.enumerate() {
-            let door = Arc::clone(&self.door);
-            let drain = config.timeouts.drain;
-            let worker = Worker { number, listener, registry, door, stop: stopped.clone(), drain };
+            let (door, pulse, stop) = (Arc::clone(&self.door), self.pulse.clone(), stopped.clone());
+            let worker = Worker { number, listener, registry, door, stop, pulse, beat };
             threads.push(worker.spawn().context("cannot start a worker")?);
         }
-        let service = spawn_service(config, &self.door, &stop, stopped).context("cannot start the service thread")?;
+        let service = self.spawn_service(&stop, stopped).context("cannot start the service thread")?;
         log::info!(target: "agent", listen = self.listeners.address.to_string(); "ready");
+        self.notifier.ready(&status);
         let served = join(threads, service, &stop);
         if let Some(scans) = scans {
             // Nothing is accepted any more, so what is half-open now stays so.
-            let _ = scans.finish(Instant::now() + config.timeouts.drain);
+            let _ = scans.finish(Instant::now() + self.door.engine().timeouts.drain);
         }
         if let Some(payloads) = payloads {
             let counts = payloads.finish();
@@ -262,21 +319,81 @@ impl Agent {
         served
     }
 
+    fn take_signals(
+        &mut self,
+        config: &Config,
+        stop: &Arc<watch::Sender<bool>>,
+        scans: watch::Sender<scans::Current>,
+        steering: Option<Arc<Watch>>,
+        status: &str,
+    ) -> io::Result<()> {
+        let Some(signals) = self.signals.take() else { return Ok(()) };
+        let (descriptors, workers) = (self.descriptors, self.listeners.sockets.len());
+        let mut reload = Reload {
+            path: self.options.path.clone(),
+            started: config.clone(),
+            config: config.clone(),
+            door: Arc::clone(&self.door),
+            scans,
+            steering,
+            messages: self.messages.clone(),
+            kernel_level: self.kernel_level(),
+            session_limit: Box::new(move |config| session_limit(config, descriptors, workers)),
+            notifier: self.notifier.clone(),
+            status: status.to_owned(),
+        };
+        let stop = Arc::clone(stop);
+        let on_stop = move |signal: Signal| {
+            log::info!(target: "agent", signal = signal.as_str(); "stopping");
+            stop.send_replace(true);
+        };
+        signals.spawn(on_stop, move || reload.run())
+    }
+
     /// Starts to watch for scans, where the kernel side tells of them.
-    fn watch_scans(&self, config: &Config) -> io::Result<Option<Scans>> {
+    fn watch_scans(&self, config: &Config, current: watch::Receiver<scans::Current>) -> io::Result<Option<Scans>> {
         let Some(events) = self.attached.as_ref().and_then(|attached| attached.take_events()) else {
             return Ok(None);
         };
-        let engine = &self.door.engine;
         let capacity = usize::try_from(config.ebpf.syn_entries).unwrap_or(usize::MAX);
-        let setting = scans::Setting {
-            events,
-            sensor: engine.sensor.clone(),
-            log: engine.log.clone(),
-            config: config.scans,
-            capacity: NonZeroUsize::new(capacity).unwrap_or(NonZeroUsize::MIN),
-        };
+        let setting =
+            scans::Setting { events, current, capacity: NonZeroUsize::new(capacity).unwrap_or(NonZeroUsize::MIN) };
         Scans::spawn(setting).map(Some)
+    }
+
+    /// Starts to answer those who ask what the agent has done.
+    fn serve_metrics(&mut self, scans: Option<&Scans>, steering: Option<Arc<Watch>>) -> io::Result<()> {
+        let Some((server, mut sources)) = self.metrics.take() else { return Ok(()) };
+        sources.messages.clone_from(&self.messages);
+        sources.kernel = self.attached.as_ref().map(|attached| attached.kernel_counters());
+        sources.steering = steering;
+        sources.scans = scans.map(Scans::counts);
+        server.spawn(sources)
+    }
+
+    /// The thread for what belongs to no connection: summaries of refusals, reports, the end of the log's reader, and
+    /// word to the service manager.
+    fn spawn_service(
+        &self,
+        stop: &Arc<watch::Sender<bool>>,
+        stopped: watch::Receiver<bool>,
+    ) -> io::Result<JoinHandle<()>> {
+        let runtime = runtime::Builder::new_current_thread().enable_time().build()?;
+        let (door, stop) = (Arc::clone(&self.door), Arc::clone(stop));
+        let (notifier, pulse) = (self.notifier.clone(), self.pulse.clone());
+        vital::spawn("service", move || {
+            runtime.block_on(async {
+                let rejections = accept::report_rejections(&door, stopped.clone());
+                let faults = report_faults(&door, stopped.clone());
+                let alive = say_alive(&notifier, &pulse, stopped.clone());
+                let stopping = say_stopping(&notifier, &door, stopped.clone());
+                let closed = stop_when_log_closes(&door, &stop, stopped);
+                tokio::join!(rejections, faults, alive, stopping, closed);
+                // What the workers refused while they drained.
+                let drain = door.engine().timeouts.drain;
+                let _ = tokio::time::timeout(drain, accept::record_rejections(&door)).await;
+            });
+        })
     }
 }
 
@@ -284,27 +401,6 @@ impl Agent {
 fn directory_of(file: &Path) -> PathBuf {
     let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
     file.parent().unwrap_or(Path::new("/")).to_owned()
-}
-
-/// SIGHUP: the log is opened again, the operator's certificate is read again, and what the file says of steering holds.
-fn reload(engine: &Engine, steering: Option<&Watch>, path: &Path) {
-    engine.log.reopen();
-    if let Some(steering) = steering {
-        match Config::load(path) {
-            Ok(loaded) => steering.reload(loaded.config),
-            Err(error) => {
-                let reason = error.to_string();
-                log::error!(target: "steering", reason = reason.as_str(); "exclusions stay as they are");
-            }
-        }
-    }
-    match engine.tls.as_ref().map(TlsServer::reload).transpose() {
-        Ok(_) => log::info!(target: "agent", "reopened the log and read the certificate again"),
-        Err(error) => {
-            let reason = format!("{:#}", anyhow::Error::from(error));
-            log::error!(target: "tls", reason = reason.as_str(); "the old certificate stays in use");
-        }
-    }
 }
 
 /// Waits until all workers have ended. One that ends takes the others with it: a sensor that is half deaf is worse than
@@ -326,36 +422,15 @@ fn join(threads: Vec<JoinHandle<io::Result<()>>>, service: JoinHandle<()>, stop:
     broken.map_or(Ok(()), Err)
 }
 
-/// The thread for what belongs to no connection: summaries of refusals, reports, the end of the log's reader.
-fn spawn_service(
-    config: &Config,
-    door: &Arc<Door>,
-    stop: &Arc<watch::Sender<bool>>,
-    stopped: watch::Receiver<bool>,
-) -> Result<JoinHandle<()>> {
-    let runtime = runtime::Builder::new_current_thread().enable_time().build()?;
-    let (door, stop) = (Arc::clone(door), Arc::clone(stop));
-    let (interval, drain) = (config.limits.rejected_interval, config.timeouts.drain);
-    let service = thread::Builder::new().name("service".into()).spawn(move || {
-        runtime.block_on(async {
-            let rejections = accept::report_rejections(&door, interval, stopped.clone());
-            let faults = report_faults(&door, stopped.clone());
-            let closed = stop_when_log_closes(&door, &stop, stopped);
-            tokio::join!(rejections, faults, closed);
-            // What the workers refused while they drained.
-            let _ = tokio::time::timeout(drain, accept::record_rejections(&door)).await;
-        });
-    })?;
-    Ok(service)
-}
-
 /// Says once an interval how many accepts failed, if any did.
 async fn report_faults(door: &Door, mut stop: watch::Receiver<bool>) {
     let mut stopping = false;
+    let mut before = Faults::default();
     while !stopping {
         stopping = tokio::time::timeout(REPORT_INTERVAL, stop.wait_for(|stop| *stop)).await.is_ok();
-        let errors = door.accept_errors.swap(0, Ordering::Relaxed);
-        let shortages = door.shortages.swap(0, Ordering::Relaxed);
+        let faults = door.faults();
+        let (errors, shortages) = (faults.errors - before.errors, faults.shortages - before.shortages);
+        before = faults;
         if errors > 0 || shortages > 0 {
             log::warn!(target: "accept", accept_errors = errors, shortages = shortages, open = door.limits.open();
                 "accepts failed; raise the descriptor limit (ulimit -n) if shortages go on");
@@ -363,39 +438,29 @@ async fn report_faults(door: &Door, mut stop: watch::Receiver<bool>) {
     }
 }
 
+/// Tells the watchdog of the service manager that the agent is alive, for as long as every worker is.
+async fn say_alive(notifier: &Notifier, pulse: &Pulse, mut stopped: watch::Receiver<bool>) {
+    let Some(watchdog) = notifier.watchdog() else { return };
+    while tokio::time::timeout(watchdog / 4, stopped.wait_for(|stop| *stop)).await.is_err() {
+        if pulse.oldest() < watchdog / 2 {
+            notifier.alive();
+        }
+    }
+}
+
+/// Tells the service manager that the agent stops, and how long that may take.
+async fn say_stopping(notifier: &Notifier, door: &Door, mut stopped: watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|stop| *stop).await;
+    // Sessions, scans and the log have that time one after the other.
+    notifier.stopping(door.engine().timeouts.drain * 3 + LAST_STEPS);
+}
+
 /// Stops the agent when nobody reads its records any more.
 async fn stop_when_log_closes(door: &Door, stop: &watch::Sender<bool>, mut stopped: watch::Receiver<bool>) {
+    let log = door.engine().log.clone();
     tokio::select! {
-        () = door.engine.log.closed() => { stop.send_replace(true); }
+        () = log.closed() => { stop.send_replace(true); }
         _ = stopped.wait_for(|stop| *stop) => {}
-    }
-}
-
-/// What is said to clients, as the configuration wants it, and as whom.
-fn responder(config: &Config) -> Result<Option<Responder>> {
-    let respond = &config.respond;
-    if !respond.enabled {
-        return Ok(None);
-    }
-    let (persona, not_kept) = Persona::load(respond.persona.as_deref(), &respond.state_dir)?;
-    if let Some(error) = not_kept {
-        let (reason, directory) = (error.to_string(), respond.state_dir.display().to_string());
-        log::warn!(target: "respond", reason = reason.as_str(), state_dir = directory.as_str();
-            "the persona is drawn anew at each start: state_dir cannot be used");
-    }
-    let ports = respond.ports.clone();
-    Ok(Some(Responder { persona, ports, banner_after: respond.banner_after }))
-}
-
-fn door(config: &Config, engine: Engine, sessions: usize, workers: usize) -> Door {
-    Door {
-        engine: Arc::new(engine),
-        registries: (0..workers).map(|_| Registry::default()).collect(),
-        limits: Limits::new(&config.limits, sessions),
-        makes_room: config.limits.sessions.is_none(),
-        rejections: Rejections::default(),
-        accept_errors: AtomicU64::new(0),
-        shortages: AtomicU64::new(0),
     }
 }
 

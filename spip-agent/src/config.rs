@@ -5,18 +5,22 @@
 //! guessed and nothing unknown is passed over, except the predecessor's `[loom]`, which is named in a warning.
 
 mod error;
+mod levels;
 mod load;
 mod paths;
 mod ports;
 mod reader;
 mod respond;
+mod service;
 mod show;
 mod steering;
 #[cfg(test)]
 mod tests;
 
 pub use error::{ConfigError, Problem};
+pub use levels::Levels;
 pub use load::Loaded;
+pub use service::{Messages, MetricsAddress, SystemLog};
 pub use steering::Prefix;
 
 use std::collections::BTreeMap;
@@ -60,6 +64,10 @@ pub struct Config {
     pub community_id_seed: u16,
     /// What the process gives up after its start (`sandbox`, `user`, `group`).
     pub sandbox: Sandbox,
+    /// The agent's own messages (`log_level`, `system_log`).
+    pub messages: Messages,
+    /// `metrics`: where metrics are read; nowhere when absent.
+    pub metrics: Option<MetricsAddress>,
 }
 
 /// What the process gives up after its start.

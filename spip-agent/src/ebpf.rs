@@ -169,6 +169,18 @@ pub struct Attached {
     _pins: Option<Pins>,
 }
 
+/// Reads the counters of the programs, for as long as they are attached and after.
+#[derive(Clone)]
+pub struct KernelCounters(Arc<PerCpuArray<MapData, Counters>>);
+
+impl KernelCounters {
+    /// Their sums over all CPUs; nothing where the kernel refuses to read them.
+    #[must_use]
+    pub fn read(&self) -> Option<Counters> {
+        sum(&self.0).ok()
+    }
+}
+
 /// The cgroup v2 directory that the programs would be attached to.
 ///
 /// # Errors
@@ -242,6 +254,12 @@ impl Attached {
     /// When the kernel refuses to read the map.
     pub fn counters(&self) -> Result<Counters, Error> {
         Ok(sum(&self.counters)?)
+    }
+
+    /// Reads the counters later on.
+    #[must_use]
+    pub fn kernel_counters(&self) -> KernelCounters {
+        KernelCounters(Arc::clone(&self.counters))
     }
 
     /// What the programs tell of SYNs, where the agent asked for it and it can be had; once.

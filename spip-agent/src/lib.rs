@@ -11,9 +11,14 @@ pub mod config;
 
 pub mod ebpf;
 pub mod listen;
+pub mod metrics;
+pub mod notify;
+pub mod pulse;
+pub mod reload;
 pub mod sandbox;
 pub mod signals;
 pub mod steering;
+pub mod vital;
 pub mod worker;
 
 pub mod accept;

@@ -66,14 +66,14 @@ impl Limit {
 pub struct Limits(Arc<Shared>);
 
 struct Shared {
-    sessions: usize,
-    sessions_per_source: u32,
-    rate_per_second: f64,
-    rate_burst: f64,
     state: Mutex<State>,
 }
 
 struct State {
+    /// What is configured.
+    config: config::Limits,
+    /// The bound on all sessions.
+    sessions: usize,
     open: usize,
     sources: LruCache<Source, Tally, RandomState>,
 }
@@ -94,24 +94,37 @@ impl Limits {
     /// Limits from the configuration; `sessions` is the bound on all sessions.
     #[must_use]
     pub fn new(config: &config::Limits, sessions: usize) -> Self {
-        let capacity = NonZeroUsize::new(config.sources).unwrap_or(NonZeroUsize::MIN);
-        Self(Arc::new(Shared {
-            sessions,
-            sessions_per_source: u32::try_from(config.sessions_per_source).unwrap_or(u32::MAX),
-            rate_per_second: config.rate_per_second,
-            rate_burst: config.rate_burst,
+        let limits = Self(Arc::new(Shared {
             state: Mutex::new(State {
+                config: *config,
+                sessions,
                 open: 0,
                 // Grows with the sources that come, up to the capacity: an idle sensor pays nothing for it.
                 sources: LruCache::unbounded_with_hasher(RandomState::new()),
             }),
-        }))
-        .with_capacity(capacity)
+        }));
+        limits.change(config, sessions);
+        limits
     }
 
-    fn with_capacity(self, capacity: NonZeroUsize) -> Self {
-        self.state().sources.resize(capacity);
-        self
+    /// Changes the limits. Sessions that are open stay so, and count.
+    pub fn change(&self, config: &config::Limits, sessions: usize) {
+        let mut state = self.state();
+        state.sources.resize(NonZeroUsize::new(config.sources).unwrap_or(NonZeroUsize::MIN));
+        state.config = *config;
+        state.sessions = sessions;
+    }
+
+    /// What is configured now.
+    #[must_use]
+    pub fn config(&self) -> config::Limits {
+        self.state().config
+    }
+
+    /// The bound on all sessions.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.state().sessions
     }
 
     /// Admits a connection from `address` at `now`, or names the limit that it would exceed. When all places are taken
@@ -120,13 +133,13 @@ impl Limits {
     /// # Errors
     /// The limit that is exceeded; a refused connection costs its source no token.
     pub fn admit(&self, address: IpAddr, now: Instant, make_room: impl FnOnce() -> bool) -> Result<Permit, Limit> {
-        let limits = &*self.0;
         let source = Source::from(address);
         let mut state = self.state();
-        let is_full = state.open >= limits.sessions;
+        let State { config: limits, sessions, open, sources } = &mut *state;
+        let is_full = *open >= *sessions;
         let fresh = || Tally { open: 0, tokens: limits.rate_burst, refilled: now };
-        let tally = state.sources.get_or_insert_mut(source, fresh);
-        if tally.open >= limits.sessions_per_source {
+        let tally = sources.get_or_insert_mut(source, fresh);
+        if tally.open as usize >= limits.sessions_per_source {
             return Err(Limit::SessionsPerSource);
         }
         if limits.rate_per_second > 0.0 {
@@ -138,12 +151,13 @@ impl Limits {
             }
         }
         // Last, so that nobody loses a place for a connection that another limit refuses.
-        if is_full && !make_room() {
+        // An operator who sets the number wants newcomers refused; where the descriptors set it, room can be made.
+        if is_full && !(limits.sessions.is_none() && make_room()) {
             return Err(Limit::Sessions);
         }
         tally.tokens -= 1.0;
         tally.open += 1;
-        state.open += 1;
+        *open += 1;
         drop(state);
         Ok(Permit { limits: self.clone(), source })
     }
@@ -253,6 +267,21 @@ mod tests {
         let later = start + Duration::from_millis(500);
         assert!(admit(&limits, ip("192.0.2.1"), later).is_ok());
         assert_eq!(admit(&limits, ip("192.0.2.1"), later).err(), Some(Limit::Rate));
+    }
+
+    #[test]
+    fn limits_that_change_hold_for_newcomers_and_count_those_who_are_there() {
+        let limits = limits(10, 10, 0.0, 0.0, 10);
+        let now = Instant::now();
+        let held: Vec<_> = (0..3).map(|_| admit(&limits, ip("192.0.2.1"), now).ok()).collect();
+        let mut config = limits.config();
+        config.sessions_per_source = 3;
+        limits.change(&config, 4);
+        assert_eq!(admit(&limits, ip("192.0.2.1"), now).err(), Some(Limit::SessionsPerSource));
+        let _other = admit(&limits, ip("192.0.2.2"), now).ok();
+        assert_eq!(admit(&limits, ip("192.0.2.3"), now).err(), Some(Limit::Sessions));
+        drop(held);
+        assert!(admit(&limits, ip("192.0.2.1"), now).is_ok());
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! System messages: what the agent says of itself, in the same stream as the records.
+//! System messages: what the agent says of itself, in the same stream as the records, on standard error, or in a file of
+//! their own.
 //!
 //! Whoever has something to say uses the macros of the `log` crate with fields; each message becomes one JSON line with
 //! `record_type: "log"`. Until the log is open, and when it cannot take a message, warnings go to standard error in the
@@ -12,13 +13,13 @@ mod repeats;
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
-use log::{Level, LevelFilter, Metadata, Record};
+use log::{Level, Metadata, Record};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::config;
+use crate::config::{self, Levels};
 use crate::writer;
 use line::Shape;
 use repeats::{LeftOut, Repeats};
@@ -29,20 +30,29 @@ const STDERR_WAIT_MS: u8 = 50;
 /// The process has one.
 static MESSAGES: OnceLock<Messages> = OnceLock::new();
 
-/// Lets messages up to `max_level` out, to standard error until [`init`].
-pub fn start(max_level: LevelFilter) {
+/// Lets messages up to `levels` out, to standard error until [`init`]; or from now on others than before.
+pub fn start(levels: Levels) {
     let messages = MESSAGES.get_or_init(Messages::new);
     // Refused only when there is one already, which is this one, or another program's that uses this library.
     let _ = log::set_logger(messages);
-    log::set_max_level(max_level);
+    log::set_max_level(levels.most());
+    *messages.levels.write().unwrap_or_else(PoisonError::into_inner) = levels;
 }
 
-/// Sends messages up to `max_level` to `log` from now on, in the format and within the line that `config` sets. The first
-/// log stays.
-pub fn init(log: writer::Log, config: &config::Log, max_level: LevelFilter) {
-    start(max_level);
+/// Sends messages to `log` from now on, or, without one, still to standard error; in the format and within the line that
+/// `config` sets. The first log stays.
+pub fn init(log: Option<writer::Log>, config: &config::Log) {
+    let messages = MESSAGES.get_or_init(Messages::new);
+    shape(config);
+    if let Some(log) = log {
+        let _ = messages.log.set(log);
+    }
+}
+
+/// Changes format and longest line.
+pub fn shape(config: &config::Log) {
     let shape = Shape { format: config.format, max_bytes: config.max_line_bytes };
-    let _ = MESSAGES.get_or_init(Messages::new).log.set((log, shape));
+    *MESSAGES.get_or_init(Messages::new).shape.write().unwrap_or_else(PoisonError::into_inner) = shape;
 }
 
 /// Says on standard error, at level error, what cannot go to the log.
@@ -71,19 +81,23 @@ fn write_stderr(mut line: Vec<u8>) {
 /// Turns messages into lines.
 #[derive(Debug)]
 struct Messages {
-    log: OnceLock<(writer::Log, Shape)>,
+    log: OnceLock<writer::Log>,
+    shape: RwLock<Shape>,
+    levels: RwLock<Levels>,
     repeats: Mutex<Repeats>,
     start: Instant,
 }
 
 impl Messages {
     fn new() -> Self {
-        Messages { log: OnceLock::new(), repeats: Mutex::new(Repeats::new()), start: Instant::now() }
+        let levels = RwLock::new(Levels::default());
+        let shape = RwLock::new(Shape::default());
+        Messages { log: OnceLock::new(), shape, levels, repeats: Mutex::new(Repeats::new()), start: Instant::now() }
     }
 
     fn emit(&self, level: Level, line: Vec<u8>) {
         let taken = match self.log.get() {
-            Some((log, _)) => log.message(&line) || (level > Level::Warn && !log.failed()),
+            Some(log) => log.message(&line) || (level > Level::Warn && !log.failed()),
             None => false,
         };
         if !taken {
@@ -104,7 +118,7 @@ impl Messages {
     }
 
     fn shape(&self) -> Shape {
-        self.log.get().map_or_else(Shape::default, |(_, shape)| *shape)
+        *self.shape.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn now_ms(&self) -> u64 {
@@ -114,7 +128,8 @@ impl Messages {
 
 impl log::Log for Messages {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= log::max_level()
+        let levels = self.levels.read().unwrap_or_else(PoisonError::into_inner);
+        metadata.level() <= levels.of(metadata.target())
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -157,7 +172,7 @@ mod tests {
     const CHILD: &str = "SPIP_TEST_MESSAGES";
 
     fn in_child(path: PathBuf) {
-        start(LevelFilter::Info);
+        start(Levels::default());
         log::info!(target: "early", port = 8080; "before the log is open");
         let config = config::Log {
             file: Some(path),
@@ -172,7 +187,7 @@ mod tests {
             queue_bytes: 4096,
         };
         let (log, writer) = writer::open(&config).expect("the log opens");
-        init(log.clone(), &config, LevelFilter::Info);
+        init(Some(log.clone()), &config);
         log::info!(target: "ready", port = 8080, reason = "it\u{1b}s up"; "ready");
         log::debug!(target: "ready", "not at this level");
         for number in 0..15 {

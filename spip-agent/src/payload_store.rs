@@ -17,10 +17,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::SystemTime;
 
 use crate::config;
+use crate::vital;
 
 /// The SHA-256 of a payload.
 pub type Hash = [u8; 32];
@@ -190,7 +191,7 @@ impl Prepared {
     pub fn spawn(self) -> io::Result<Running> {
         let Self { store, receiver, mut files } = self;
         let shared = Arc::clone(&store.shared);
-        let thread = thread::Builder::new().name("payloads".into()).spawn(move || {
+        let thread = vital::spawn("payloads", move || {
             while let Ok(Some(Job { hash, payload })) = receiver.recv() {
                 shared.queued_bytes.fetch_sub(payload.len(), Ordering::Relaxed);
                 let stored = files.store(&hash, &payload);

@@ -24,6 +24,7 @@ use entry::Entry;
 use crate::addr::{ClientAddr, Destination};
 use crate::limits::Limit;
 use crate::payload::Payload;
+use crate::protocol::{Protocol, UNKNOWN, by_name};
 use crate::respond::Conversation;
 use crate::tls::Tls;
 
@@ -101,6 +102,22 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// All names.
+    pub const NAMES: [&'static str; 12] = [
+        "client_closed",
+        "client_reset",
+        "first_byte_timeout",
+        "idle_timeout",
+        "session_timeout",
+        "payload_limit",
+        "server_closed",
+        "write_timeout",
+        "tls_error",
+        "rejected",
+        "shutdown",
+        "aborted",
+    ];
+
     /// The name in records.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -210,11 +227,12 @@ pub struct Sensor {
 
 impl Sensor {
     /// Appends the record of `session` as the log takes it: without its end, which is [`Format::tail`]. With that it is
-    /// at most `max_line_bytes` long.
-    pub fn write(&self, session: &Session, out: &mut Vec<u8>) {
+    /// at most `max_line_bytes` long. Returns what the client spoke, where it said anything.
+    pub fn write(&self, session: &Session, out: &mut Vec<u8>) -> Option<&'static str> {
         let start = out.len();
         let limit = self.max_line_bytes.saturating_sub(Tail::BYTES);
         let mut entry = Entry::of(session, self);
+        let spoken = entry.protocol.as_deref().map(|name| by_name(name).map_or(UNKNOWN, Protocol::name));
         self.format.encode(&entry, out);
         while let Some(excess @ 1..) = (out.len() - start).checked_sub(limit) {
             if !entry.shorten(excess) {
@@ -223,6 +241,7 @@ impl Sensor {
             out.truncate(start);
             self.format.encode(&entry, out);
         }
+        spoken
     }
 }
 

@@ -17,7 +17,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
@@ -33,6 +33,7 @@ pub use sources::{Clock, SOURCES_MAX, Sources};
 use crate::config;
 use crate::ebpf::{Event, Events, Lost};
 use crate::record::{Sensor, scan};
+use crate::vital;
 use crate::writer::Log;
 
 /// How long events wait for their reader when they are few.
@@ -69,14 +70,21 @@ pub struct Counts {
 pub struct Setting {
     /// What the kernel side tells.
     pub events: Events,
+    /// What can change while the thread runs.
+    pub current: watch::Receiver<Current>,
+    /// SYNs that may wait for their decision at once.
+    pub capacity: NonZeroUsize,
+}
+
+/// What can change while the thread runs.
+#[derive(Clone, Debug)]
+pub struct Current {
     /// Names the sensor.
     pub sensor: Sensor,
-    /// Where records go.
+    /// Where records go, in the format of the sensor.
     pub log: Log,
     /// Times.
     pub config: config::Scans,
-    /// SYNs that may wait for their decision at once.
-    pub capacity: NonZeroUsize,
 }
 
 /// The running thread. Dropped without [`Scans::finish`], it ends without the last records.
@@ -97,17 +105,17 @@ impl Scans {
         let (stop, stopped) = watch::channel(None);
         let ready = setting.events.as_fd().try_clone_to_owned()?;
         let published = Arc::clone(&counts);
-        let thread = thread::Builder::new().name("scans".into()).spawn(move || {
+        let thread = vital::spawn("scans", move || {
             let watcher = Watcher::new(setting, published);
             runtime.block_on(watcher.run(ready, stopped));
         })?;
         Ok(Self { counts, stop, thread })
     }
 
-    /// What has become of SYNs until a moment ago.
+    /// Where it is written what has become of SYNs until a moment ago.
     #[must_use]
-    pub fn counts(&self) -> Counts {
-        *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn counts(&self) -> Arc<Mutex<Counts>> {
+        Arc::clone(&self.counts)
     }
 
     /// Ends the thread when nothing is accepted any more: what is waiting then will never be completed. Its records are
@@ -172,7 +180,7 @@ impl Watcher {
                 }
             }
             more = self.turn(steady_ns());
-            if self.interval_began.elapsed() >= self.setting.config.interval {
+            if self.interval_began.elapsed() >= self.config().interval {
                 tokio::select! {
                     () = self.end_interval() => {}
                     // A log that takes nothing any more must not hold the stop.
@@ -190,7 +198,7 @@ impl Watcher {
     fn turn(&mut self, now_ns: u64) -> bool {
         let read = self.read();
         self.note_losses(now_ns);
-        let timeout = u64::try_from(self.setting.config.timeout.as_nanos()).unwrap_or(u64::MAX);
+        let timeout = u64::try_from(self.config().timeout.as_nanos()).unwrap_or(u64::MAX);
         // What has not been read yet may say what became of SYNs until now.
         let known_ns = match read {
             Read::All => now_ns,
@@ -198,6 +206,10 @@ impl Watcher {
         };
         self.decide(known_ns.saturating_sub(timeout));
         read != Read::All
+    }
+
+    fn config(&self) -> config::Scans {
+        self.setting.current.borrow().config
     }
 
     fn decide(&mut self, until_ns: u64) {
@@ -248,11 +260,12 @@ impl Watcher {
         }
         let clock = Clock::new(SystemTime::now(), steady_ns());
         let given_up = self.pending.take_given_up();
+        let Current { sensor, log, config: _ } = self.setting.current.borrow().clone();
         let mut line = Vec::new();
         for scan in self.sources.end(&clock, given_up) {
             line.clear();
-            scan::encode(&scan, &self.setting.sensor, &mut line);
-            self.setting.log.record(&line).await;
+            scan::encode(&scan, &sensor, &mut line);
+            log.record(&line).await;
         }
     }
 

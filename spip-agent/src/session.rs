@@ -26,6 +26,7 @@ use crate::config::Timeouts;
 use crate::deadline::{Step, Watch};
 use crate::ebpf::Origins;
 use crate::limits::Permit;
+use crate::metrics::TALLY;
 use crate::origin;
 use crate::payload::Payload;
 use crate::payload_store::PayloadStore;
@@ -49,11 +50,11 @@ pub struct Engine {
     /// Where records go.
     pub log: Log,
     /// Answers TLS, unless it is turned off.
-    pub tls: Option<TlsServer>,
+    pub tls: Option<Arc<TlsServer>>,
     /// What the kernel side saw, where it is attached.
     pub origins: Option<Origins>,
     /// What is said to clients, unless that is turned off.
-    pub responder: Option<Responder>,
+    pub responder: Option<Arc<Responder>>,
     /// Where payloads have files of their own, if they have.
     pub payloads: Option<PayloadStore>,
     /// Bounds in time.
@@ -71,6 +72,7 @@ pub struct Guard {
     detector: Detector,
     cookie: Option<u64>,
     recorded: bool,
+    counted: bool,
     /// Held until the record is written: sessions that wait for the log count as open.
     _permit: Permit,
 }
@@ -98,6 +100,7 @@ impl Guard {
             detector: Detector::default(),
             cookie: found.cookie,
             recorded: false,
+            counted: false,
             _permit: permit,
         }
     }
@@ -243,10 +246,14 @@ impl Guard {
         }
     }
 
-    fn with_line<T>(&self, write: impl FnOnce(&Log, &[u8]) -> T) -> T {
+    fn with_line<T>(&mut self, write: impl FnOnce(&Log, &[u8]) -> T) -> T {
         LINE.with_borrow_mut(|line| {
             line.clear();
-            self.engine.sensor.write(&self.session, line);
+            let protocol = self.engine.sensor.write(&self.session, line);
+            if !self.counted {
+                TALLY.session(&self.session, protocol);
+                self.counted = true;
+            }
             let written = write(&self.engine.log, line);
             line.shrink_to(LINE_KEPT_BYTES);
             written

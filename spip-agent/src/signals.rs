@@ -2,10 +2,11 @@
 //! SIGHUP has it take up what changed on disk.
 
 use std::io;
-use std::thread;
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
+
+use crate::vital;
 
 /// Exit status of a stop that was not waited for: 128 and the number of SIGINT, as shells have it.
 const STOPPED_AT_ONCE: i32 = 130;
@@ -28,8 +29,12 @@ impl Signals {
     ///
     /// # Errors
     /// The kernel refuses a thread.
-    pub fn spawn(self, stop: impl Fn(Signal) + Send + 'static, reload: impl Fn() + Send + 'static) -> io::Result<()> {
-        thread::Builder::new().name("signals".into()).spawn(move || {
+    pub fn spawn(
+        self,
+        stop: impl Fn(Signal) + Send + 'static,
+        mut reload: impl FnMut() + Send + 'static,
+    ) -> io::Result<()> {
+        vital::spawn("signals", move || {
             let mut stopping = false;
             while let Ok(signal) = self.0.wait() {
                 match signal {

@@ -4,14 +4,16 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::runtime;
 use tokio::sync::watch;
 
 use crate::accept::{self, Door};
+use crate::pulse::Pulse;
 use crate::registry::Registry;
+use crate::vital;
 
 /// What a worker is started with.
 pub struct Worker {
@@ -25,8 +27,10 @@ pub struct Worker {
     pub door: Arc<Door>,
     /// Turns true when the agent stops.
     pub stop: watch::Receiver<bool>,
-    /// How long open sessions may take to write their records after that.
-    pub drain: Duration,
+    /// Shows that it is alive.
+    pub pulse: Pulse,
+    /// How often.
+    pub beat: Duration,
 }
 
 impl Worker {
@@ -36,7 +40,7 @@ impl Worker {
     /// The kernel refuses a thread or what its runtime needs.
     pub fn spawn(self) -> io::Result<JoinHandle<io::Result<()>>> {
         let runtime = runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-        thread::Builder::new().name(format!("worker-{}", self.number)).spawn(move || {
+        vital::spawn(&format!("worker-{}", self.number), move || {
             let result = runtime.block_on(self.run());
             // Sessions that have not ended by now leave their records as they are dropped.
             drop(runtime);
@@ -47,10 +51,15 @@ impl Worker {
     async fn run(self) -> io::Result<()> {
         let registry = self.registry;
         let time = registry.clone();
-        tokio::spawn(async move { time.keep_time().await });
-        let result = accept::run(self.listener, &self.door, &registry, self.stop).await;
+        let mut time = tokio::spawn(async move { time.keep_time().await });
+        tokio::spawn(async move { self.pulse.keep(self.number, self.beat).await });
+        let result = tokio::select! {
+            result = accept::run(self.listener, &self.door, &registry, self.stop) => result,
+            // It never ends by itself, and without it no session ever times out.
+            _ = &mut time => panic!("nobody keeps the time of the sessions"),
+        };
         registry.shut_down();
-        let deadline = Instant::now() + self.drain;
+        let deadline = Instant::now() + self.door.engine().timeouts.drain;
         while !registry.is_empty() && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

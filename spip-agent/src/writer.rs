@@ -35,6 +35,8 @@ use std::time::{Duration, Instant};
 
 use crate::config;
 use crate::messages;
+use crate::record::{Format, Tail};
+use crate::vital;
 use queue::Shared;
 use sink::{Sink, Target};
 
@@ -87,6 +89,8 @@ pub struct Stats {
     pub abandoned: u64,
     /// System messages that found the queue full.
     pub messages_dropped: u64,
+    /// Whether nothing can be written at present.
+    pub faulty: bool,
 }
 
 /// How the log ended.
@@ -106,6 +110,8 @@ pub struct Summary {
 #[derive(Clone, Debug)]
 pub struct Log {
     shared: Arc<Shared>,
+    /// How records end that come by this handle.
+    tail: Tail,
 }
 
 impl Log {
@@ -116,19 +122,19 @@ impl Log {
     ///
     /// Every session's future contains this one: it is handed on as it is, so that it is not wrapped in a second one.
     pub fn record<'a>(&'a self, open_line: &'a [u8]) -> impl Future<Output = ()> + Send + 'a {
-        self.shared.record(open_line)
+        self.shared.record(open_line, self.tail)
     }
 
     /// Hands over a record without ever waiting, for those who cannot: when the queue is full it goes into a reserve,
     /// and when that is full too it is abandoned and counted. Its `seq` is then missing in the file.
     pub fn record_now(&self, open_line: &[u8]) {
-        self.shared.record_now(open_line);
+        self.shared.record_now(open_line, self.tail);
     }
 
     /// Hands over a record if there is room, and says whether it did. What was refused is not counted.
     #[must_use]
     pub fn try_record(&self, open_line: &[u8]) -> bool {
-        self.shared.try_record(open_line)
+        self.shared.try_record(open_line, self.tail)
     }
 
     /// Hands over a system message, a JSON object without its closing brace; it gets no `seq`. Never waits: `false`
@@ -141,6 +147,25 @@ impl Log {
     /// when something else has renamed the file. No effect on standard output.
     pub fn reopen(&self) {
         self.shared.reopen();
+    }
+
+    /// Has the log go on as `config` says from its next batch on: another file, rotation or `fsync`. Standard output stays
+    /// standard output, and the queue its size.
+    ///
+    /// # Errors
+    /// The file cannot be opened; then nothing changes.
+    pub fn change(&self, config: &config::Log) -> Result<(), Error> {
+        if let Some(path) = &config.file {
+            sink::try_path(path)?;
+        }
+        self.shared.change(config);
+        Ok(())
+    }
+
+    /// A handle for records in another format: what ends a record depends on it.
+    #[must_use]
+    pub fn in_format(&self, format: Format) -> Self {
+        Self { shared: Arc::clone(&self.shared), tail: format.tail() }
     }
 
     /// What the log has done so far.
@@ -214,11 +239,11 @@ impl Default for Pace {
 }
 
 fn open_with(config: &config::Log, target: Target, pace: &Pace) -> Result<(Log, Writer), Error> {
-    let shared = Arc::new(Shared::new(config.queue_bytes, config.format.tail()));
+    let shared = Arc::new(Shared::new(config.queue_bytes));
     let archive = rotation::Archive::new(config, &target);
     let sink = Sink::open(config, target, *pace, Arc::clone(&shared.counters))?;
     let run = run::Run::new(Arc::clone(&shared), sink, config.fsync, *pace);
-    Ok((Log { shared }, Writer { run, archive }))
+    Ok((Log { shared, tail: config.format.tail() }, Writer { run, archive }))
 }
 
 impl Writer {
@@ -237,15 +262,12 @@ impl Writer {
                 Ok(stop)
             })
             .transpose()?;
-        thread::Builder::new()
-            .name("spip-log".into())
-            .stack_size(STACK_BYTES)
-            .spawn(move || {
-                run.until_finished();
-                // Nobody listens when the process did not wait for the end.
-                let _ = ended.send(());
-            })
-            .map_err(Error::Thread)?;
+        vital::spawn_with(thread::Builder::new().stack_size(STACK_BYTES), "spip-log", move || {
+            run.until_finished();
+            // Nobody listens when the process did not wait for the end.
+            let _ = ended.send(());
+        })
+        .map_err(Error::Thread)?;
         Ok(WriterThread { shared, end, stop })
     }
 }

@@ -200,6 +200,18 @@ fn a_long_payload_is_cut_at_the_limit_and_counted_to_its_end() {
 }
 
 #[test]
+fn a_payload_of_exactly_the_limit_has_met_no_limit() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    let agent = net.agent().set("payload_limit_bytes", 1000).start();
+    let mut stream = net.connect(9000);
+    stream.write_all(&[7; 1000]).expect("the sensor takes bytes");
+    half_close(&stream);
+    read_to_end(&mut stream);
+    agent.expect_one(json!({"bytes_in": 1000, "payload_truncated": false, "close_reason": "client_closed"}));
+}
+
+#[test]
 fn a_record_has_the_documented_shape() {
     let Some(net) = Net::new() else { return };
     net.redirect();

@@ -273,7 +273,7 @@ fn a_hangup_brings_what_the_file_says_now() {
     // A mistake in the file changes nothing.
     write("exclude_ports = [0]");
     agent.signal(Signal::SIGHUP);
-    agent.wait_message(json!({"message": "exclusions stay as they are"}));
+    agent.wait_message(json!({"level": "error", "target": "config"}));
     assert_eq!(who(&net.client, (SENSOR_V4, 95)), "nobody");
     assert_eq!(who(&net.client, (SENSOR_V4, 81)), "agent");
 }

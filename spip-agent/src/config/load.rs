@@ -126,6 +126,8 @@ impl<'i> Loading<'i> {
             community_id_seed: u16::try_from(self.read.integer("community_id_seed", (0, 65_535), 0))
                 .unwrap_or_default(),
             sandbox: self.sandbox(),
+            messages: self.messages(),
+            metrics: self.metrics(),
         };
         // Unless the operator asks for less, nothing is ever left out: a byte of payload costs at most six as text and
         // two as digits.

@@ -52,7 +52,7 @@ impl<'i> Loading<'i> {
     }
 
     /// The absolute form, in UTF-8: otherwise the effective configuration could not be written down.
-    fn made_absolute(&mut self, path: &Path, found: &Found<'_>) -> Option<PathBuf> {
+    pub(super) fn made_absolute(&mut self, path: &Path, found: &Found<'_>) -> Option<PathBuf> {
         let absolute = std::path::absolute(path).ok().filter(|path| path.to_str().is_some());
         if absolute.is_none() {
             self.read.refuse(found, "cannot be made absolute in UTF-8; write an absolute path");

@@ -1,5 +1,6 @@
 //! The effective configuration, every default spelled out, as a file that loads to the same [`Config`].
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 use std::path::Path;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use toml::Value;
 
 use crate::record::Format;
 
-use super::{Compress, Config, EbpfMode, Fsync, PayloadStore, Prefix, SandboxMode, SteeringMode};
+use super::{Compress, Config, EbpfMode, Fsync, PayloadStore, Prefix, SandboxMode, SteeringMode, SystemLog};
 
 impl Config {
     /// The configuration as TOML. What is derived at the start stands there as a comment.
@@ -18,6 +19,17 @@ impl Config {
         // Writing into a String cannot fail.
         let _ = page.config(self);
         page.0
+    }
+}
+
+impl Config {
+    /// The keys whose values are not the same in `other`, in the order of the alphabet.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let values = |config: &Self| config.to_toml().parse::<toml::Table>().unwrap_or_default();
+        let (own, others) = (values(self), values(other));
+        let keys: BTreeSet<&String> = own.keys().chain(others.keys()).collect();
+        keys.into_iter().filter(|key| own.get(*key) != others.get(*key)).cloned().collect()
     }
 }
 
@@ -41,6 +53,8 @@ impl Page {
             exclude_ports,
             community_id_seed,
             sandbox,
+            messages,
+            metrics,
         } = config;
         self.key("name", text(name))?;
         self.key("ip", text(&listen.ip().to_string()))?;
@@ -84,6 +98,13 @@ impl Page {
         )?;
         self.key("log_queue_bytes", log.queue_bytes)?;
 
+        self.key("log_level", text(&messages.levels.to_string()))?;
+        match &messages.target {
+            SystemLog::Stream => self.key("system_log", text("stream"))?,
+            SystemLog::Stderr => self.key("system_log", text("stderr"))?,
+            SystemLog::File(path) => self.path("system_log", Some(path), "")?,
+        }
+
         self.heading("TLS")?;
         self.key("tls", text(if tls.enabled { "auto" } else { "off" }))?;
         let files = tls.certificate.as_ref();
@@ -118,6 +139,13 @@ impl Page {
         self.key("steer_interfaces", array(steering.interfaces.iter().cloned()))?;
         self.key("pin_links", steering.pin_links)?;
         self.key("status_socket", text(&status_socket.as_deref().unwrap_or(Path::new("off")).to_string_lossy()))?;
+
+        self.heading("metrics")?;
+        match metrics {
+            Some(address) => self.key("metrics", text(&address.to_string()))?,
+            None => self.absent("metrics", "off")?,
+        }
+
         self.heading("privileges")?;
         self.key(
             "sandbox",

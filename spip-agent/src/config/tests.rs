@@ -93,6 +93,8 @@ fn everything_but_the_address_has_a_default() {
         exclude_ports: Vec::new(),
         community_id_seed: 0,
         sandbox: Sandbox { mode: SandboxMode::Auto, user: None, group: None },
+        messages: Messages { levels: Levels::default(), target: SystemLog::Stream },
+        metrics: None,
     };
     assert_eq!(config, expected);
 }
@@ -145,6 +147,9 @@ log_compress = "zstd"
 log_format = "ecs"
 max_line_bytes = 100000
 log_queue_bytes = 1048576
+log_level = "warn, scans=debug"
+system_log = "/var/log/spip-messages.json"
+metrics = "[::1]:9464"
 tls = "auto"
 cert_path = "cert.pem"
 key_path = "key.pem"
@@ -259,6 +264,11 @@ fn every_key_is_read() {
             preview_bytes: 0,
         },
         scans: Scans { enabled: false, timeout: Duration::from_secs(3), interval: Duration::from_millis(1_500) },
+        messages: Messages {
+            levels: "warn,scans=debug".parse().expect("valid"),
+            target: SystemLog::File(PathBuf::from("/var/log/spip-messages.json")),
+        },
+        metrics: Some(MetricsAddress::Tcp("[::1]:9464".parse().expect("address"))),
         exclude_ports: vec![(22, 22), (443, 444), (8000, 9000)],
         community_id_seed: 7,
         sandbox: Sandbox { mode: SandboxMode::Off, user: Some("spip".to_owned()), group: Some("1000".to_owned()) },

@@ -5,13 +5,15 @@
 
 use std::io::{self, PipeWriter};
 use std::os::fd::AsFd as _;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use aya::Ebpf;
 use aya_log::EbpfLogger;
 use log::Log;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::vital;
 
 /// The messages that wait.
 pub(super) struct KernelLog(EbpfLogger<&'static dyn Log>);
@@ -25,7 +27,7 @@ impl KernelLog {
     /// Starts the thread that forwards them.
     pub(super) fn forward(mut self) -> io::Result<Forwarder> {
         let (until, stop) = io::pipe()?;
-        let thread = thread::Builder::new().name("ebpf-log".to_owned()).spawn(move || {
+        let thread = vital::spawn("ebpf-log", move || {
             loop {
                 self.0.flush();
                 let mut wait =

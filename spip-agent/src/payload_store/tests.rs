@@ -86,7 +86,7 @@ fn a_payload_that_was_evicted_is_stored_again_when_it_comes_back() {
         let before = store.counts().stored;
         assert!(store.store(hash(&payload), &payload));
         while store.counts().stored == before {
-            thread::yield_now();
+            std::thread::yield_now();
         }
     }
     assert_eq!(store.counts().stored, 3);
@@ -118,16 +118,16 @@ fn what_the_disk_refuses_is_counted_and_may_come_again() {
     let payload = vec![1; 100];
     assert!(store.store(hash(&payload), &payload));
     while store.counts().lost == 0 {
-        thread::yield_now();
+        std::thread::yield_now();
     }
     assert!(!store.store(hash(&[2; 100]), &[2; 100]), "the record carries it");
     while store.counts().lost == 1 {
-        thread::yield_now();
+        std::thread::yield_now();
     }
     fs::create_dir(&directory.0).expect("directory");
     while store.counts().stored == 0 {
         let _ = store.store(hash(&payload), &payload);
-        thread::yield_now();
+        std::thread::yield_now();
     }
     let _ = running.finish();
     assert_eq!(directory.names().len(), 1);

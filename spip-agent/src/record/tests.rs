@@ -86,7 +86,7 @@ fn every_record_is_valid_and_every_property_of_a_schema_is_used() {
         for Sample { name, session } in samples().into_iter().chain(sample::shortened()) {
             let bound = if name.starts_with("shortened") { 64 << 10 } else { 1 << 30 };
             let mut line = Vec::new();
-            Sensor { max_line_bytes: bound, ..sensor(format) }.write(&session, &mut line);
+            let _ = Sensor { max_line_bytes: bound, ..sensor(format) }.write(&session, &mut line);
             let record = json(&finished(format, line));
             let errors: Vec<_> =
                 validator.iter_errors(&record).map(|e| format!("{}: {e}", e.instance_path())).collect();
@@ -394,7 +394,7 @@ fn a_line_never_exceeds_its_bound_and_says_what_it_lacks() {
                 let bound = bound.max(64 << 10);
                 let sensor = Sensor { max_line_bytes: bound, ..sensor(format) };
                 let mut line = Vec::new();
-                sensor.write(&session, &mut line);
+                let _ = sensor.write(&session, &mut line);
                 let line = finished(format, line);
                 assert!(line.len() < bound, "{name}: {} of {bound} bytes in {format:?}", line.len());
                 let record = json(&line);

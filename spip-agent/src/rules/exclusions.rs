@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use crate::config::Config;
+use crate::config::{Config, MetricsAddress};
 
 use super::sockets::{Listener, Sockets, is_ssh};
 
@@ -41,6 +41,10 @@ impl Exclusions {
         exclusions.both((own, own), "the agent itself listens here");
         for range in &config.exclude_ports {
             exclusions.both(*range, "exclude_ports");
+        }
+        if let Some(MetricsAddress::Tcp(address)) = &config.metrics {
+            // Bound to loopback: out of reach from outside in any case.
+            push(&mut exclusions.local, (address.port(), address.port()), "metrics");
         }
         let session = ssh_connection.and_then(|text| text.split(' ').nth(3)).and_then(|port| port.parse().ok());
         if let Some(port) = session {

@@ -53,8 +53,9 @@ pub(super) fn change(needs: &Needs<'_>) -> Result<StepResult, Error> {
     if refused.is_empty() {
         Ok(StepResult::Done(format!("runs as {uid}:{gid}")))
     } else {
-        let directories = refused.join(", ");
-        Ok(StepResult::Missing(format!("runs as {uid}:{gid}, which cannot write to {directories}; chown {name} it")))
+        let directories = refused.join(" ");
+        let remedy = format!("run: chown {name} {directories}");
+        Ok(StepResult::Missing(format!("runs as {uid}:{gid}, which cannot write to {directories}; {remedy}")))
     }
 }
 

@@ -61,7 +61,10 @@ impl Guard {
                     }
                     continue;
                 }
-                Poll::Ready(_) if rest.is_some() => return Poll::Ready(Raw::Ended(CloseReason::PayloadLimit.into())),
+                // A client that sent exactly as much as is kept, and is done, has met no limit.
+                Poll::Ready(_) if rest.is_some() && self.session.payload.truncated() => {
+                    return Poll::Ready(Raw::Ended(CloseReason::PayloadLimit.into()));
+                }
                 Poll::Ready(ended) => {
                     let end = self.end_of(ended);
                     if end.reason == CloseReason::ClientClosed && self.session.payload.received() > 0 {

@@ -25,6 +25,7 @@ use crate::accept::Door;
 use crate::config::{Config, SteeringMode};
 use crate::ebpf::{Attached, Part};
 use crate::steering::Watch;
+use crate::vital;
 
 /// A client that takes longer to read is left.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -130,7 +131,7 @@ impl Server {
     /// The kernel refuses a thread.
     pub fn spawn(&self, sources: Sources) -> io::Result<()> {
         let listener = self.listener.try_clone()?;
-        thread::Builder::new().name("status".into()).spawn(move || {
+        vital::spawn("status", move || {
             loop {
                 match listener.accept() {
                     Ok((client, _)) => answer(client, &sources),
@@ -240,7 +241,7 @@ impl Sources {
     }
 
     fn log(&self) -> Log {
-        let stats = self.door.engine.log.stats();
+        let stats = self.door.engine().log.stats();
         let file = self.config.log.file.as_ref();
         Log {
             file: file.map(|path| path.display().to_string()),

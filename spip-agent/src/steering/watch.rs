@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use spip_common::steer::SteerCounters;
@@ -13,6 +13,7 @@ use super::reasons::{self, Reason};
 use super::{Error, Steering};
 use crate::config::{Config, SteeringMode};
 use crate::ebpf::{PinState, PinnedSteering};
+use crate::vital;
 
 /// How often the machine is looked at.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -81,7 +82,7 @@ impl Watch {
             changed: false,
             failed: false,
         };
-        let thread = thread::Builder::new().name("steering".into()).spawn(move || watcher.run(&requests))?;
+        let thread = vital::spawn("steering", move || watcher.run(&requests))?;
         Ok(Self { requests: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)) })
     }
 

@@ -43,6 +43,28 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// The kind, without what the client said: one of a few names.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::IncompleteHello => "incomplete_hello",
+            Self::OversizedHello(_) => "oversized_hello",
+            Self::MalformedHello(_) => "malformed_hello",
+            Self::Ssl2Hello(_) => "ssl2_hello",
+            Self::NoCommonVersion(_) => "no_common_version",
+            Self::NoCommonCipherSuite => "no_common_cipher_suite",
+            Self::NoCommonGroup => "no_common_group",
+            Self::NoCommonSignatureAlgorithm => "no_common_signature_algorithm",
+            Self::Incompatible(_) => "incompatible",
+            Self::Alert(_) => "alert",
+            Self::Violation(_) => "violation",
+            Self::Closed => "closed",
+            Self::Broken(_) => "broken",
+            Self::TimedOut => "timed_out",
+            Self::Internal(_) => "internal",
+        }
+    }
+
     /// The failure that a verdict on the first bytes amounts to, when the stream ends there; `None` for a whole
     /// hello, and for what is not TLS.
     #[must_use]

@@ -18,6 +18,7 @@ use std::time::Instant;
 use tokio::sync::{Notify, Semaphore, TryAcquireError};
 
 use super::Stats;
+use crate::config;
 use crate::record::Tail;
 pub(super) use drain::Pause;
 
@@ -38,6 +39,7 @@ pub(super) struct Counters {
     pub(super) abandoned: AtomicU64,
     pub(super) messages_dropped: AtomicU64,
     pub(super) failed: AtomicBool,
+    pub(super) faulty: AtomicBool,
 }
 
 /// The queue, shared by all handles and the writer.
@@ -48,7 +50,6 @@ pub(super) struct Shared {
     work: Condvar,
     /// Free bytes.
     room: Semaphore,
-    tail: Tail,
     capacity: u32,
     reserve: usize,
     large: usize,
@@ -72,6 +73,8 @@ struct Queue {
     reserved: usize,
     writer: WriterState,
     reopen: bool,
+    /// What the file is to be opened as then, where that is different.
+    change: Option<Box<config::Log>>,
     finish: Option<Instant>,
     ended: bool,
 }
@@ -114,7 +117,7 @@ impl Batch {
 }
 
 impl Shared {
-    pub(super) fn new(queue_bytes: usize, tail: Tail) -> Self {
+    pub(super) fn new(queue_bytes: usize) -> Self {
         let capacity = u32::try_from(queue_bytes.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX).max(1);
         Shared {
             queue: Mutex::new(Queue {
@@ -126,12 +129,12 @@ impl Shared {
                 reserved: 0,
                 writer: WriterState::Busy,
                 reopen: false,
+                change: None,
                 finish: None,
                 ended: false,
             }),
             work: Condvar::new(),
             room: Semaphore::new(capacity as usize),
-            tail,
             capacity,
             reserve: (queue_bytes / 2).max(MINIMUM_RESERVE_BYTES),
             large: (queue_bytes / 4).clamp(1, LARGE_BATCH_BYTES),
@@ -140,7 +143,7 @@ impl Shared {
         }
     }
 
-    pub(super) async fn record(&self, open_line: &[u8]) {
+    pub(super) async fn record(&self, open_line: &[u8], tail: Tail) {
         let charge = self.charge(open_line);
         let permit = match self.room.try_acquire_many(charge) {
             Err(TryAcquireError::NoPermits) => self.room.acquire_many(charge).await.ok(),
@@ -149,31 +152,31 @@ impl Shared {
         match permit {
             Some(permit) => {
                 permit.forget();
-                self.append_record(open_line, charge as usize, 0);
+                self.append_record(open_line, tail, charge as usize, 0);
             }
             None => self.abandon_one(),
         }
     }
 
-    pub(super) fn try_record(&self, open_line: &[u8]) -> bool {
+    pub(super) fn try_record(&self, open_line: &[u8], tail: Tail) -> bool {
         let charge = self.charge(open_line);
         let Ok(permit) = self.room.try_acquire_many(charge) else {
             return false;
         };
         permit.forget();
-        self.append_record(open_line, charge as usize, 0)
+        self.append_record(open_line, tail, charge as usize, 0)
     }
 
-    pub(super) fn record_now(&self, open_line: &[u8]) {
+    pub(super) fn record_now(&self, open_line: &[u8], tail: Tail) {
         let charge = self.charge(open_line);
         match self.room.try_acquire_many(charge) {
             Ok(permit) => {
                 permit.forget();
-                self.append_record(open_line, charge as usize, 0);
+                self.append_record(open_line, tail, charge as usize, 0);
             }
             Err(TryAcquireError::Closed) => self.abandon_one(),
             Err(TryAcquireError::NoPermits) => {
-                self.append_record(open_line, 0, charge as usize);
+                self.append_record(open_line, tail, 0, charge as usize);
             }
         }
     }
@@ -194,6 +197,18 @@ impl Shared {
         let mut queue = self.lock();
         queue.reopen = true;
         self.wake(queue);
+    }
+
+    pub(super) fn change(&self, config: &config::Log) {
+        let mut queue = self.lock();
+        queue.reopen = true;
+        queue.change = Some(Box::new(config.clone()));
+        self.wake(queue);
+    }
+
+    /// What the writer has to change, once.
+    pub(super) fn take_change(&self) -> Option<Box<config::Log>> {
+        self.lock().change.take()
     }
 
     /// Asks the writer to write what is there and to end.
@@ -217,6 +232,7 @@ impl Shared {
             write_failures: counters.write_failures.load(Relaxed),
             abandoned: counters.abandoned.load(Relaxed),
             messages_dropped: counters.messages_dropped.load(Relaxed),
+            faulty: counters.faulty.load(Relaxed),
         }
     }
 
@@ -237,12 +253,12 @@ impl Shared {
         u32::try_from(open_line.len() + Tail::BYTES).unwrap_or(u32::MAX).min(self.capacity)
     }
 
-    fn append_record(&self, open_line: &[u8], charged: usize, reserved: usize) -> bool {
+    fn append_record(&self, open_line: &[u8], tail: Tail, charged: usize, reserved: usize) -> bool {
         let mut queue = self.lock();
         // Also of a record that has no place any more: the gap tells the reader that one is missing.
         queue.seq += 1;
-        let mut tail = [0; Tail::BYTES];
-        let tail = self.tail.write(&mut tail, queue.seq);
+        let mut space = [0; Tail::BYTES];
+        let tail = tail.write(&mut space, queue.seq);
         let taken = self.append(queue, open_line, tail, charged, reserved);
         if !taken {
             self.abandon_one();

@@ -18,12 +18,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{self, SyncSender};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use jiff::{Timestamp, ToSpan};
 
 use super::sink::Target;
 use crate::config;
+use crate::vital;
 
 /// Zstandard's own default: about a tenth of the size for JSON of this kind, at hundreds of megabytes a second.
 const LEVEL: i32 = 3;
@@ -88,6 +90,8 @@ fn is_time(text: &str) -> bool {
 #[derive(Debug)]
 pub(super) struct Archive {
     path: PathBuf,
+    /// When the agent does not rotate, closed files are somebody else's.
+    rotates: bool,
     keep_files: usize,
     keep_bytes: u64,
     compress: bool,
@@ -114,24 +118,34 @@ impl Stop {
 
 /// Tells the thread of the closed files that there is a further one.
 #[derive(Debug)]
-pub(super) struct ClosedFiles(SyncSender<()>);
+pub(super) struct ClosedFiles {
+    next: SyncSender<()>,
+    changed: Arc<Mutex<Option<Archive>>>,
+}
 
 impl ClosedFiles {
     pub(super) fn one_more(&self) {
         // Full: it has been told already and will see this one too.
-        let _ = self.0.try_send(());
+        let _ = self.next.try_send(());
+    }
+
+    /// From now on, closed files are those of `archive`.
+    pub(super) fn change(&self, archive: Archive) {
+        *self.changed.lock().unwrap_or_else(PoisonError::into_inner) = Some(archive);
+        self.one_more();
     }
 }
 
 impl Archive {
-    /// `None` when the agent does not rotate: then closed files are somebody else's.
+    /// `None` for standard output.
     pub(super) fn new(config: &config::Log, target: &Target) -> Option<Self> {
         let Target::Path(path) = target else {
             return None;
         };
         let rotates = config.rotate_bytes > 0 || config.rotate_age.is_some();
-        rotates.then(|| Archive {
+        Some(Archive {
             path: path.clone(),
+            rotates,
             keep_files: config.keep_files,
             keep_bytes: config.keep_bytes,
             compress: config.compress == config::Compress::Zstd,
@@ -140,21 +154,33 @@ impl Archive {
     }
 
     /// Starts the thread. It ends when what it is told by is dropped, or by [`Stop`].
-    pub(super) fn spawn(self, stack_bytes: usize) -> io::Result<(ClosedFiles, Stop)> {
-        let (closed, next) = mpsc::sync_channel(1);
+    pub(super) fn spawn(mut self, stack_bytes: usize) -> io::Result<(ClosedFiles, Stop)> {
+        let (sender, next) = mpsc::sync_channel(1);
         let stop = Stop(Arc::clone(&self.stop));
-        thread::Builder::new().name("spip-log-files".into()).stack_size(stack_bytes).spawn(move || {
+        let changed = Arc::new(Mutex::new(None::<Archive>));
+        let closed_files = ClosedFiles { next: sender, changed: Arc::clone(&changed) };
+        vital::spawn_with(thread::Builder::new().stack_size(stack_bytes), "spip-log-files", move || {
             yield_to_everyone();
             self.tidy(true);
             while next.recv().is_ok() && !self.stopped() {
-                self.tidy(false);
+                let changed = changed.lock().unwrap_or_else(PoisonError::into_inner).take();
+                match changed {
+                    Some(archive) => {
+                        self = Archive { stop: self.stop, ..archive };
+                        self.tidy(true);
+                    }
+                    None => self.tidy(false),
+                }
             }
         })?;
-        Ok((ClosedFiles(closed), stop))
+        Ok((closed_files, stop))
     }
 
     /// Brings the closed files into the state that is configured. Errors are named and left for the next time.
     pub(super) fn tidy(&self, at_start: bool) {
+        if !self.rotates {
+            return;
+        }
         let result = self
             .remove_partial(at_start)
             .and_then(|()| self.prune())

@@ -55,7 +55,7 @@ impl Run {
             let tick = self.next_tick();
             let wake = self.shared.next_batch(&mut self.batch, self.pace.gather, tick);
             if wake.reopen {
-                self.sink.reopen();
+                self.reopen();
             }
             if !self.batch.bytes.is_empty() && self.write() == Next::End {
                 break;
@@ -89,15 +89,26 @@ impl Run {
             }
             match self.shared.pause(self.pace.retry) {
                 Pause::Over => {}
-                Pause::Reopen => self.sink.reopen(),
+                Pause::Reopen => self.reopen(),
                 Pause::GiveUp => return Next::End,
             }
+        }
+    }
+
+    fn reopen(&mut self) {
+        match self.shared.take_change() {
+            Some(config) => {
+                self.fsync = config.fsync;
+                self.sink.change(&config);
+            }
+            None => self.sink.reopen(),
         }
     }
 
     fn failed(&mut self, text: &str) {
         if self.fault.is_none() {
             self.fault = Some(Instant::now());
+            self.shared.counters.faulty.store(true, Relaxed);
             self.shared.counters.write_failures.fetch_add(1, Relaxed);
             messages::emergency(&format!(
                 "{text}; records wait in memory, then connections wait, until it can be written again"
@@ -109,6 +120,7 @@ impl Run {
         let Some(since) = self.fault.take() else {
             return;
         };
+        self.shared.counters.faulty.store(false, Relaxed);
         let seconds = since.elapsed().as_secs();
         messages::to_stderr(log::Level::Info, &format!("the log is written again after {seconds} s"));
         log::warn!(

@@ -30,10 +30,15 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::queue::{Batch, Counters};
-use super::rotation::{self, ClosedFiles};
+use super::rotation::{self, Archive, ClosedFiles};
 use super::{Error, Pace};
 use crate::config::{self, Fsync};
 use opened::Opened;
+
+/// Whether the file of this name could be written to: it is opened, and made where it is not there.
+pub(super) fn try_path(path: &Path) -> Result<(), Error> {
+    Opened::path(path, None).map(drop)
+}
 
 /// What is written to.
 #[derive(Debug)]
@@ -143,6 +148,21 @@ impl Sink {
             Ok(opened) => self.replace(opened),
             // The old file goes on if it still has the name; if not, the next attempt says what is wrong.
             Err(_) => self.look(),
+        }
+    }
+
+    /// Goes on as `config` says: under another name, or with another rotation. Opens the file anew in any case.
+    pub(super) fn change(&mut self, config: &config::Log) {
+        if let (Some(path), Target::Path(_)) = (&config.file, &self.target) {
+            self.target = Target::file(path);
+        }
+        self.rotate_bytes = config.rotate_bytes;
+        self.rotate_age = config.rotate_age;
+        self.rotate_again = Instant::now();
+        self.fsync = config.fsync;
+        self.reopen();
+        if let (Some(closed_files), Some(archive)) = (&self.closed_files, Archive::new(config, &self.target)) {
+            closed_files.change(archive);
         }
     }
 

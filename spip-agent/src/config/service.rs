@@ -1,0 +1,109 @@
+//! What concerns the agent as a service: its own messages, and where its metrics are read.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use super::levels::{ACCEPTED, Levels};
+use super::load::Loading;
+
+/// The agent's own messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Messages {
+    /// `log_level`: which are said (info).
+    pub levels: Levels,
+    /// `system_log`: stream | stderr | a path (stream).
+    pub target: SystemLog,
+}
+
+/// Where the agent's own messages go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SystemLog {
+    /// Among the records.
+    Stream,
+    /// To standard error.
+    Stderr,
+    /// To a file of their own, with the rotation of the log.
+    File(PathBuf),
+}
+
+/// Where metrics are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MetricsAddress {
+    /// An address of the loopback interface.
+    Tcp(SocketAddr),
+    /// A socket in the file system.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for MetricsAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+impl Loading<'_> {
+    pub(super) fn messages(&mut self) -> Messages {
+        let given = self.read.string("log_level", ACCEPTED);
+        let levels = given.and_then(|(text, found)| {
+            let levels = text.parse().ok();
+            if levels.is_none() {
+                self.read.refuse(&found, ACCEPTED);
+            }
+            levels
+        });
+        Messages { levels: levels.unwrap_or_default(), target: self.system_log() }
+    }
+
+    fn system_log(&mut self) -> SystemLog {
+        const ACCEPTED: &str = "must be \"stream\", \"stderr\" or a path with a /";
+        let Some((text, found)) = self.read.string("system_log", ACCEPTED) else {
+            return SystemLog::Stream;
+        };
+        match text.as_str() {
+            "stream" => SystemLog::Stream,
+            "stderr" => SystemLog::Stderr,
+            // A word that was meant to be one of the two must not become a file.
+            path if path.contains('/') => {
+                self.made_absolute(Path::new(path), &found).map_or(SystemLog::Stream, SystemLog::File)
+            }
+            _ => {
+                self.read.refuse(&found, ACCEPTED);
+                SystemLog::Stream
+            }
+        }
+    }
+
+    pub(super) fn metrics(&mut self) -> Option<MetricsAddress> {
+        const ACCEPTED: &str = "must be an address of the loopback interface with a port, such as \"127.0.0.1:9464\" or \
+                                \"[::1]:9464\", or the absolute path of a unix socket, or \"off\"";
+        let (text, found) = self.read.string("metrics", ACCEPTED)?;
+        if text == "off" {
+            return None;
+        }
+        if text.starts_with('/') {
+            return Some(MetricsAddress::Unix(PathBuf::from(text)));
+        }
+        match text.parse::<SocketAddr>() {
+            Ok(address) if address.port() > 0 && address.ip().to_canonical().is_loopback() => {
+                Some(MetricsAddress::Tcp(address))
+            }
+            Ok(address) if address.port() > 0 => {
+                let why = format!(
+                    "{} can be reached from outside, and metrics tell a stranger that this is a sensor; {ACCEPTED}; \
+                     have a proxy or a tunnel fetch them from there",
+                    address.ip()
+                );
+                self.read.refuse(&found, &why);
+                None
+            }
+            _ => {
+                self.read.refuse(&found, ACCEPTED);
+                None
+            }
+        }
+    }
+}

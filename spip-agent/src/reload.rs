@@ -1,0 +1,261 @@
+//! SIGHUP: takes up what changed on disk, without losing a connection.
+//!
+//! The log is opened again in any case, for logrotate counts on it. Then the configuration file is read. What is wrong
+//! with it, or with a certificate that it names, leaves everything as it was, and is said with file, line and reason.
+//! Sessions that are open keep the settings that they began with; the next one has the new ones.
+//!
+//! What can change is listed in [`CHANGEABLE`]. A key that is not there, also one that will be added some day, needs a
+//! restart, and is named when it was changed: the list is compared with what the file says, so it cannot be forgotten.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use log::LevelFilter;
+use tokio::sync::watch;
+
+use crate::accept::Door;
+use crate::config::{Config, Levels, Loaded};
+use crate::messages;
+use crate::notify::Notifier;
+use crate::persona::Persona;
+use crate::record::Sensor;
+use crate::respond::Responder;
+use crate::scans;
+use crate::session::Engine;
+use crate::steering::Watch;
+use crate::tls::TlsServer;
+use crate::writer::Log;
+
+/// Keys that are taken up.
+const CHANGEABLE: [&str; 39] = [
+    "name",
+    "community_id_seed",
+    "exclude_ports",
+    "steer_loopback",
+    "steer_prefixes",
+    "steer_interfaces",
+    "respond",
+    "banner_after_ms",
+    "greetings",
+    "persona",
+    "log_file",
+    "log_format",
+    "max_line_bytes",
+    "fsync",
+    "log_rotate_bytes",
+    "log_rotate_seconds",
+    "log_keep_files",
+    "log_keep_bytes",
+    "log_compress",
+    "log_level",
+    "tls",
+    "cert_path",
+    "key_path",
+    "tls_client_certificates",
+    "scan_timeout_seconds",
+    "scan_interval_seconds",
+    "first_byte_timeout_seconds",
+    "read_timeout_seconds",
+    "write_timeout_seconds",
+    "session_timeout_seconds",
+    "drain_timeout_seconds",
+    "payload_limit_bytes",
+    "payload_memory_bytes",
+    "max_sessions",
+    "max_sessions_per_source",
+    "rate_limit_per_second",
+    "rate_limit_burst",
+    "max_sources",
+    "rejected_interval_seconds",
+];
+
+/// How many sessions there may be by a configuration.
+pub type SessionLimit = Box<dyn Fn(&Config) -> Result<usize> + Send>;
+
+/// What the thread of the signals needs for it.
+pub struct Reload {
+    /// The configuration file.
+    pub path: PathBuf,
+    /// What holds since the start, as far as it cannot change.
+    pub started: Config,
+    /// What was read last.
+    pub config: Config,
+    /// Where sessions begin.
+    pub door: Arc<Door>,
+    /// What scans are recorded with.
+    pub scans: watch::Sender<scans::Current>,
+    /// What keeps steering current, where connections are steered.
+    pub steering: Option<Arc<Watch>>,
+    /// The log of the agent's own messages, where that has a file of its own.
+    pub messages: Option<Log>,
+    /// What the kernel side's own messages are let out with.
+    pub kernel_level: LevelFilter,
+    /// How many sessions `max_sessions` comes to.
+    pub session_limit: SessionLimit,
+    /// Who wants to know.
+    pub notifier: Notifier,
+    /// What [`Notifier::ready`] says.
+    pub status: String,
+}
+
+impl Reload {
+    /// Does it.
+    pub fn run(&mut self) {
+        self.notifier.reloading();
+        // First, so that nobody who has renamed the file waits for a configuration to be mended.
+        self.door.engine().log.reopen();
+        if let Some(messages) = &self.messages {
+            messages.reopen();
+        }
+        match self.take_up() {
+            Ok((changed, refused)) => {
+                log::info!(target: "agent", changed = list(&changed).as_str();
+                    "reopened the log and read configuration and certificate again");
+                if !refused.is_empty() {
+                    log::warn!(target: "config", keys = list(&refused).as_str();
+                        "restart the agent for what changed of {}: until then the old values hold", list(&refused));
+                }
+            }
+            Err(error) => {
+                let reason = format!("{error:#}");
+                log::error!(target: "config", reason = reason.as_str();
+                    "the configuration was not taken up, everything stays as it was: {reason}");
+            }
+        }
+        self.notifier.ready(&self.status);
+    }
+
+    /// Reads the file and takes up what can be: the keys that changed, and those that would need a restart.
+    fn take_up(&mut self) -> Result<(Vec<String>, Vec<String>)> {
+        let Loaded { config: mut new, warnings } = Config::load(&self.path)?;
+        let changes = |key: &String| self.can_change(key, &new);
+        let changed: Vec<_> = self.config.differences(&new).into_iter().filter(changes).collect();
+        let refused: Vec<_> = self.started.differences(&new).into_iter().filter(|key| !changes(key)).collect();
+        if refused.iter().any(|key| key == "log_file") {
+            new.log.file.clone_from(&self.config.log.file);
+        }
+        // Whatever can fail comes before whatever cannot.
+        let sessions = (self.session_limit)(&new)?;
+        let engine = self.door.engine();
+        let tls = self.tls(&engine, &new)?;
+        let responder = responder(&new, engine.responder.as_deref())?;
+        if new.log != self.config.log {
+            engine.log.change(&new.log)?;
+        }
+        for warning in warnings {
+            log::warn!(target: "config", "{warning}");
+        }
+        let (sensor, log) = (sensor(&new), engine.log.in_format(new.log.format));
+        self.scans.send_replace(scans::Current { sensor: sensor.clone(), log: log.clone(), config: new.scans });
+        messages::start(levels(&new, self.kernel_level));
+        messages::shape(&new.log);
+        if let Some(steering) = &self.steering {
+            let started = &self.started.steering;
+            let mut config = new.clone();
+            (config.steering.mode, config.steering.pin_links) = (started.mode, started.pin_links);
+            steering.reload(config);
+        }
+        self.door.limits.change(&new.limits, sessions);
+        engine.payload_budget.resize(new.limits.payload_memory_bytes);
+        self.door.change(Engine {
+            sensor,
+            log,
+            tls,
+            origins: engine.origins.clone(),
+            responder,
+            payloads: engine.payloads.clone(),
+            timeouts: new.timeouts,
+            payload_limit: new.limits.payload_bytes,
+            payload_budget: engine.payload_budget.clone(),
+        });
+        self.config = new;
+        Ok((changed, refused))
+    }
+
+    /// The TLS server: the one that is there while nothing of it changed but the files that it reads.
+    fn tls(&self, engine: &Engine, new: &Config) -> Result<Option<Arc<TlsServer>>> {
+        const REMEDY: &str = "the old certificate stays in use";
+        if !new.tls.enabled {
+            return Ok(None);
+        }
+        match &engine.tls {
+            Some(server) if new.tls == self.config.tls => {
+                server.reload().context(REMEDY)?;
+                Ok(Some(Arc::clone(server)))
+            }
+            _ => Ok(Some(Arc::new(TlsServer::new(&new.tls).context(REMEDY)?))),
+        }
+    }
+
+    /// Standard output is opened by whoever starts the agent, so the log cannot go there or come from there.
+    fn can_change(&self, key: &str, new: &Config) -> bool {
+        let streams = key == "log_file" && (self.config.log.file.is_none() || new.log.file.is_none());
+        CHANGEABLE.contains(&key) && !streams
+    }
+}
+
+/// What is the same in every record.
+#[must_use]
+pub fn sensor(config: &Config) -> Sensor {
+    Sensor {
+        name: config.name.clone(),
+        community_id_seed: config.community_id_seed,
+        format: config.log.format,
+        max_line_bytes: config.log.max_line_bytes,
+    }
+}
+
+/// What is said to clients, as the configuration wants it, and as whom; in place of `before`, whose persona stays where
+/// the state directory could not keep it: the same host does not change its face.
+///
+/// # Errors
+/// The persona cannot be read, or says what cannot be shown.
+pub fn responder(config: &Config, before: Option<&Responder>) -> Result<Option<Arc<Responder>>> {
+    let respond = &config.respond;
+    if !respond.enabled {
+        return Ok(None);
+    }
+    let (mut persona, not_kept) = Persona::load(respond.persona.as_deref(), &respond.state_dir)?;
+    match (not_kept, before) {
+        (None, _) => {}
+        (Some(_), Some(before)) => persona = before.persona.clone(),
+        (Some(error), None) => {
+            let (reason, directory) = (error.to_string(), respond.state_dir.display().to_string());
+            log::warn!(target: "respond", reason = reason.as_str(), state_dir = directory.as_str();
+                "the persona is drawn anew at each start: state_dir cannot be used");
+        }
+    }
+    let ports = respond.ports.clone();
+    Ok(Some(Arc::new(Responder { persona, ports, banner_after: respond.banner_after })))
+}
+
+/// What is said at `config`, and of the kernel side at `kernel`, where that was asked for.
+#[must_use]
+pub fn levels(config: &Config, kernel: LevelFilter) -> Levels {
+    let levels = config.messages.levels.clone();
+    if kernel == LevelFilter::Off { levels } else { levels.with("spip", kernel) }
+}
+
+fn list(keys: &[String]) -> String {
+    keys.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn every_key_that_can_change_is_a_key() {
+        let config = Config::from_str("ip = \"::\"\nport = 1\n", Path::new("/x")).expect("valid").config;
+        let text = config.to_toml();
+        for key in CHANGEABLE {
+            let is_named = |line: &str| {
+                line.trim_start_matches("# ").starts_with(&format!("{key} =")) || line.starts_with(&format!("# {key}:"))
+            };
+            assert!(text.lines().any(is_named), "{key} is not in {text}");
+        }
+    }
+}
