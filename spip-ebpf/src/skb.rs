@@ -7,7 +7,7 @@ use aya_ebpf::{helpers::bpf_skb_load_bytes, programs::SkBuffContext};
 use spip_common::Packet;
 
 /// Longest TCP options.
-const OPTIONS: u32 = 40;
+const OPTIONS: u64 = 40;
 
 /// A packet that starts with its IP header.
 pub struct Skb<'a>(pub &'a SkBuffContext);
@@ -50,11 +50,15 @@ impl Packet for Skb<'_> {
     fn load_options(&self, offset: u32, length: u32, options: &mut [u8; 40]) -> bool {
         // The compiler knows the bounds from the caller and would leave the comparison out; the verifier, which does not
         // follow how it knows, would then refuse the program. A volatile read makes the compiler forget.
+        // One less than the length, because verifiers before Linux 6.8 learn nothing from a comparison with zero: of the last
+        // byte they know that it is one of 0 to 39, and of a length that is one more, that it is not zero.
+        let last = u64::from(length.wrapping_sub(1));
         // SAFETY: the pointer is to a live local variable.
-        let length = unsafe { core::ptr::read_volatile(&raw const length) };
-        if length == 0 || length > OPTIONS {
+        let last = unsafe { core::ptr::read_volatile(&raw const last) };
+        if last >= OPTIONS {
             return false;
         }
+        let length = last as u32 + 1;
         // SAFETY: `options` has 40 bytes, and no more than that are asked for.
         let result = unsafe { bpf_skb_load_bytes(self.0.skb.skb.cast(), offset, options.as_mut_ptr().cast(), length) };
         result == 0

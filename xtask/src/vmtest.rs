@@ -99,10 +99,7 @@ fn disk(project: &Project, wanted: &[String]) -> Result<PathBuf> {
     }
     fs::copy(project.agent(), staged.join("spip-agent")).context("the release agent")?;
     fs::write(staged.join("guest.sh"), GUEST)?;
-    for (folder, parent) in [("docs", "."), ("spip-agent/fixtures", "spip-agent")] {
-        fs::create_dir_all(staged.join(parent))?;
-        process::output(Command::new("cp").arg("-a").arg(project.root.join(folder)).arg(staged.join(parent)))?;
-    }
+    process::output(Command::new("cp").arg("-a").arg(project.root.join("docs")).arg(&staged))?;
     let disk = project.target.join("vm/disk.tar");
     process::output(
         Command::new("tar").arg("--create").arg("--file").arg(&disk).arg("--directory").arg(&staged).arg("."),

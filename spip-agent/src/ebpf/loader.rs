@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use aya::maps::{Map, MapData, MapError, MapType, PerCpuArray, RingBuf};
-use aya::programs::{CgroupAttachMode, ProgramError, SockOps, SocketFilter};
+use aya::programs::{CgroupAttachMode, ProgramError, SockOps, SocketFilter, SocketFilterError};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use spip_common::event::RING_BYTES;
@@ -371,6 +371,12 @@ pub(super) fn reason(error: &(dyn StdError + 'static), privilege: &str) -> Strin
         }
         if current.downcast_ref::<io::Error>().is_some_and(is_refusal) {
             return format!("needs {privilege}");
+        }
+        if let Some(SocketFilterError::SetsockoptError { io_error, .. }) = current.downcast_ref::<SocketFilterError>()
+            && io_error.raw_os_error() == Some(libc::ENOMEM)
+        {
+            // The kernel charges a filter's instructions to the socket (`sk_filter_charge`); up to Linux 6.8 it allows 20 kB.
+            return "it is larger than net.core.optmem_max allows: sysctl -w net.core.optmem_max=131072".to_owned();
         }
         cause = current.source();
     }

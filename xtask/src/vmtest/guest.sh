@@ -1,6 +1,6 @@
 # Steps of `cargo xtask vmtest`, as the first process of a machine. What is printed here is read by the host.
 cd /run/spip-disk || exit 1
-export SPIP_AGENT_BIN=$PWD/spip-agent CARGO_MANIFEST_DIR=$PWD/tests CI=true RUST_BACKTRACE=0
+export SPIP_AGENT_BIN=$PWD/spip-agent CARGO_MANIFEST_DIR=$PWD/tests CI=true RUST_BACKTRACE=0 TERM=dumb
 
 step() {
     name=$1
@@ -33,7 +33,7 @@ walk() {
     curl -s -m 20 -o /dev/null http://127.0.0.1:12345/walk
     kill "$agent"
     wait "$agent" || return 1
-    jq -c 'select(.record_type == "log") | [.level, .target, .message, .steps, .reason]' "/tmp/$name.jsonl"
+    jq -cM 'select(.record_type == "log") | [.level, .target, .message, .steps, .reason]' "/tmp/$name.jsonl"
     grep -q 'GET /walk' "/tmp/$name.jsonl"
 }
 
@@ -66,12 +66,33 @@ without_mounts() {
     return $status
 }
 
+# A program with its messages compiled in is larger than a socket's memory for filters is here: said, with the command.
+socket_memory() {
+    walk small || return 1
+    config debug >/tmp/debug.toml
+    ./spip-agent --config /tmp/debug.toml --ebpf-log debug &
+    agent=$!
+    tries=0
+    until grep -q '"ready"' /tmp/debug.jsonl 2>/dev/null; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 600 ] || return 1
+        sleep 0.1
+    done
+    kill "$agent"
+    wait "$agent"
+    jq -cM 'select(.target == "ebpf") | [.level, .message]' /tmp/debug.jsonl
+    grep -q 'sysctl -w net.core.optmem_max=131072' /tmp/debug.jsonl || return 1
+    sysctl -w net.core.optmem_max=131072
+}
+
+echo
 echo "== kernel $(uname -r)"
 step doctor-says examined
 step sandbox-in-part sandbox_in_part
 step without-mounts without_mounts
+step socket-memory socket_memory
 mkdir -p /run/netns
 for program in programs/*; do
-    step "$(basename "$program")" sh -c "cd tests && ../$program --test-threads=2"
+    step "$(basename "$program")" sh -c "cd tests && ../$program --test-threads=2 --color=never"
 done
 echo "== done"
