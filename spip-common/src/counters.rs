@@ -11,6 +11,8 @@ pub struct Counters {
     pub syns: u64,
     /// SYNs that made a new entry in SYNS.
     pub stored: u64,
+    /// SYNs that took the place of one that arrived nowhere, or that is too old for a retransmission.
+    pub renewed: u64,
     /// SYNs that were seen before, on the same interface: retransmissions.
     pub retransmitted: u64,
     /// SYNs that were seen before on another interface: the ports of a bridge, of a bond, or a VLAN.
@@ -52,6 +54,7 @@ impl Counters {
         Self {
             syns: self.syns.wrapping_add(other.syns),
             stored: self.stored.wrapping_add(other.stored),
+            renewed: self.renewed.wrapping_add(other.renewed),
             retransmitted: self.retransmitted.wrapping_add(other.retransmitted),
             copies: self.copies.wrapping_add(other.copies),
             ambiguous: self.ambiguous.wrapping_add(other.ambiguous),

@@ -33,6 +33,10 @@ pub const SCANS: &str = "SCANS";
 /// Entries of SYNS and of ORIGINS unless the configuration says otherwise.
 pub const DEFAULT_ENTRIES: u32 = 65_536;
 
+/// How long a SYN may be a retransmission: Linux gives up a connection after 127 s (`tcp_syn_retries` = 6). What comes
+/// later is a scanner that asks again with the same numbers.
+pub const RETRANSMISSION_NS: u64 = 180 * 1_000_000_000;
+
 /// Index of the loopback interface, in every network namespace (`LOOPBACK_IFINDEX` in the kernel).
 pub const LOOPBACK_INTERFACE: u32 = 1;
 
@@ -62,8 +66,8 @@ pub struct Entry {
     pub local: u8,
     /// 1 when destination and source port may be another SYN's, or translated ones: ask someone else.
     pub ambiguous: u8,
-    /// Always zero.
-    pub padding: u8,
+    /// 1 when a SYN under the key has arrived at a listening socket of the agent's; only looked at where scans are recorded.
+    pub reached: u8,
 }
 
 const _: () = assert!(size_of::<Entry>() == 112 && align_of::<Entry>() == 8);

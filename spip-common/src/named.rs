@@ -5,10 +5,11 @@ use crate::{Counters, SteerCounters};
 impl Counters {
     /// Each counter with its name, as in maps.
     #[must_use]
-    pub fn named(&self) -> [(&'static str, u64); 18] {
+    pub fn named(&self) -> [(&'static str, u64); 19] {
         let Self {
             syns,
             stored,
+            renewed,
             retransmitted,
             copies,
             ambiguous,
@@ -29,6 +30,7 @@ impl Counters {
         [
             ("syns", syns),
             ("stored", stored),
+            ("renewed", renewed),
             ("retransmitted", retransmitted),
             ("copies", copies),
             ("ambiguous", ambiguous),

@@ -5,7 +5,7 @@
 //! that end before their headers do or contradict themselves, routing headers that have not reached their end. The
 //! cheap refusals come first, because nearly every packet of a busy machine is refused: not TCP, not a SYN.
 //!
-//! Checksums are not verified; the kernel drops what does not verify, so that such a SYN is never joined.
+//! Checksums are not verified; the kernel drops what does not verify, so that such a SYN arrives nowhere and is never joined.
 //!
 //! The same code runs in the kernel, where the verifier must see that every loop ends and every access is inside: hence
 //! fixed-size loads, a constant bound on headers, and no slicing.

@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// An entry that nothing is known of.
-const EMPTY: Entry = Entry { syn: Syn::ZERO, repeats: 0, observed: 0, local: 0, ambiguous: 0, padding: 0 };
+const EMPTY: Entry = Entry { syn: Syn::ZERO, repeats: 0, observed: 0, local: 0, ambiguous: 0, reached: 0 };
 
 /// Entry of the program. The return value only matters to callbacks that ask for one; this program answers none.
 #[sock_ops]

@@ -12,9 +12,9 @@ use aya_ebpf::{
     macros::socket_filter,
     programs::SkBuffContext,
 };
-use spip_common::{Step, Syn, event::KIND_REACHED, packet::mapped};
+use spip_common::{Step, Syn, SynKey, event::KIND_REACHED, packet::mapped};
 
-use crate::{events, skb::Skb};
+use crate::{events, maps::SYNS, skb::Skb};
 
 /// Keep all of the packet: the kernel cuts to this length what is longer.
 const KEEP: i64 = u32::MAX as i64;
@@ -61,9 +61,15 @@ fn arrived(ctx: &SkBuffContext) {
         _ => return,
     };
     let sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+    let key = SynKey { source, next_sequence: sequence.wrapping_add(1) };
+    if let Some(known) = SYNS.get_ptr_mut(&key) {
+        // SAFETY: the entry is valid while the program runs; where the LRU has given it to another key meanwhile, a
+        // stranger's SYN is taken for one that has arrived, and stays when it is sent again.
+        unsafe { (*known).reached = 1 };
+    }
     events::tell_step(&Step {
         kind: KIND_REACHED,
-        next_sequence: sequence.wrapping_add(1),
+        next_sequence: key.next_sequence,
         source,
         destination,
         source_port: u16::from_be_bytes([header[0], header[1]]),

@@ -4,7 +4,10 @@
 //! A socket filter on a packet socket, which sees packets before netfilter does. It returns 0, so nothing is ever
 //! queued on that socket. Packets that are not for this machine are left out, as the kernel's TCP leaves them out.
 //!
-//! The first SYN under a key stays. A retransmission says nothing new and is only counted. A SYN with the same key but
+//! The first SYN under a key stays. A retransmission says nothing new and is only counted. Where the agent wants to know
+//! of scans, so that it is known which SYNs have arrived at its sockets, two others take the place of the first: one that
+//! follows a SYN which arrived nowhere, because the kernel threw it away (a wrong checksum, for one) or because the port
+//! was somebody else's then, and one that is too late for a retransmission. A SYN with the same key but
 //! another destination or port is either chance (one in four thousand million per pair), or a tool that uses one
 //! sequence number for many SYNs, or somebody who wants a connection recorded as going where it did not. It cannot be
 //! told whose connection will be established, so the entry is marked, and whoever joins it is told to ask elsewhere.
@@ -14,10 +17,16 @@
 //! under a key that is taken included: there they are told apart by the ports. SYNs over the loopback interface are left
 //! out; they come from this machine, and address translation comes before the packet filter there.
 
-use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns, macros::socket_filter, programs::SkBuffContext};
+use aya_ebpf::{
+    bindings::{BPF_EXIST, BPF_NOEXIST},
+    helpers::bpf_ktime_get_ns,
+    macros::socket_filter,
+    programs::SkBuffContext,
+};
 use aya_log_ebpf::{debug, info};
 use spip_common::{
     Entry, Parsed, Syn,
+    map::RETRANSMISSION_NS,
     packet::{parse_ipv4, parse_ipv6},
 };
 
@@ -68,7 +77,7 @@ fn observe(ctx: &SkBuffContext) {
 fn store(ctx: &SkBuffContext, parsed: &Parsed) {
     let key = parsed.key();
     let syn = &parsed.syn;
-    let entry = Entry { syn: *syn, repeats: 0, observed: 1, local: 0, ambiguous: 0, padding: 0 };
+    let entry = Entry { syn: *syn, repeats: 0, observed: 1, local: 0, ambiguous: 0, reached: 0 };
     let stored = SYNS.insert(&key, &entry, BPF_NOEXIST.into()).is_ok();
     count(|counters| {
         counters.syns += 1;
@@ -100,7 +109,12 @@ fn store(ctx: &SkBuffContext, parsed: &Parsed) {
     // are harmless; a marked entry only means that someone else is asked.
     let known = unsafe { &mut *known };
     if known.local != 0 || same_connection(&known.syn, syn) {
-        if known.syn.interface == syn.interface {
+        if events::wanted() && known.local == 0 && is_news(known, syn) {
+            let ambiguous = known.ambiguous != 0;
+            let renewed = ambiguous || SYNS.insert(&key, &entry, BPF_EXIST.into()).is_ok();
+            count(|counters| if renewed { counters.renewed += 1 } else { counters.failed += 1 });
+            events::tell_syn(parsed, ambiguous);
+        } else if known.syn.interface == syn.interface {
             known.repeats = known.repeats.saturating_add(1);
             count(|counters| counters.retransmitted += 1);
         } else {
@@ -119,6 +133,14 @@ fn store(ctx: &SkBuffContext, parsed: &Parsed) {
             syn.destination_port
         );
     }
+}
+
+/// Whether a SYN for the connection of a known entry may be more than a retransmission or a copy. Under a key of many, which
+/// of them has arrived is not known here.
+#[inline(always)]
+fn is_news(known: &Entry, syn: &Syn) -> bool {
+    (known.reached == 0 || known.ambiguous != 0) && known.syn.interface == syn.interface
+        || syn.seen_ns.wrapping_sub(known.syn.seen_ns) > RETRANSMISSION_NS
 }
 
 /// Whether two SYNs ask for the same connection.
