@@ -4,31 +4,42 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The committed corpus; one directory for each target, one file for each input.
+use crate::Target;
+
+/// The committed corpus; directories of inputs, one file for each.
 #[must_use]
 pub fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus")
 }
 
-/// The directory of one target, which not every target has.
-#[must_use]
-pub fn home(target: &str) -> PathBuf {
-    // A handshake needs a hello to begin with.
-    directory().join(if target == "tls_handshake" { "client_hello" } else { target })
-}
-
-/// The inputs of one target, in the order of their names, so that runs repeat. Targets that read any stream have none
-/// of their own and get those of all others.
+/// The directories of one target, its own first. Targets that read any stream have those of all others.
 ///
 /// # Errors
 /// When the corpus cannot be read.
-pub fn of(target: &str) -> io::Result<Vec<Vec<u8>>> {
-    let own = home(target);
-    if own.is_dir() {
-        return read(&own);
+pub fn homes(target: &Target) -> io::Result<Vec<PathBuf>> {
+    if target.seeds.is_empty() {
+        entries(&directory())
+    } else {
+        Ok(target.seeds.iter().map(|name| home(name)).collect())
     }
-    let directories = entries(&directory())?;
-    let inputs: io::Result<Vec<_>> = directories.iter().map(|directory| read(directory)).collect();
+}
+
+fn home(name: &str) -> PathBuf {
+    directory().join(name)
+}
+
+/// Where an input that was found is kept: every later run of the target begins with it.
+#[must_use]
+pub fn found(target: &Target) -> PathBuf {
+    home(target.seeds.first().map_or("found", AsRef::as_ref))
+}
+
+/// The inputs of one target, in the order of their names, so that runs repeat.
+///
+/// # Errors
+/// When the corpus cannot be read.
+pub fn of(target: &Target) -> io::Result<Vec<Vec<u8>>> {
+    let inputs: io::Result<Vec<_>> = homes(target)?.iter().map(|directory| read(directory)).collect();
     Ok(inputs?.concat())
 }
 

@@ -1,4 +1,5 @@
-//! The engine that runs everywhere: inputs from a seed, a bound on memory, and a watch on time.
+//! The engine that runs everywhere: inputs from a seed, a bound on memory, and a watch on time. The bound on memory is
+//! the other engine's, too.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,7 +28,7 @@ pub enum Until {
 #[derive(Debug)]
 pub struct Finding {
     /// The target.
-    pub target: &'static str,
+    pub target: String,
     /// The input.
     pub input: Vec<u8>,
     /// What it did.
@@ -49,9 +50,7 @@ impl fmt::Display for Finding {
 /// # Panics
 /// When the corpus cannot be read.
 pub fn drive(target: &Target, seed: u64, until: Until) -> Result<u64, Box<Finding>> {
-    let seeds = corpus::of(target.name).expect("the corpus is part of the project");
-    assert!(!seeds.is_empty(), "{} has no corpus", target.name);
-    // What is made once, as keys are, is no part of any input.
+    let seeds = seeds(target);
     for seed in &seeds {
         let _ = catch_unwind(AssertUnwindSafe(|| target.run(seed)));
     }
@@ -74,17 +73,43 @@ pub fn drive(target: &Target, seed: u64, until: Until) -> Result<u64, Box<Findin
     }
 }
 
+fn seeds(target: &Target) -> Vec<Vec<u8>> {
+    let seeds = corpus::of(target).expect("the corpus is part of the project");
+    assert!(!seeds.is_empty(), "{} has no corpus", target.name);
+    seeds
+}
+
+/// Runs the corpus once: what is made once, as keys are, is no part of any input.
+///
+/// # Panics
+/// When the corpus cannot be read, and at a finding in it.
+pub fn warm_up(target: &Target) {
+    seeds(target).iter().for_each(|seed| target.run(seed));
+}
+
+/// Runs one input; how much memory it held, where that is more than it may.
+///
+/// # Errors
+/// That it was too much.
+///
+/// # Panics
+/// When something does not hold: that is a finding, too.
+pub fn run_within_memory(target: &Target, input: &[u8]) -> Result<(), String> {
+    let peak = memory::peak(|| target.run(input));
+    if peak > MEMORY_BYTES + MEMORY_PER_BYTE * input.len() { Err(format!("{peak} bytes of memory")) } else { Ok(()) }
+}
+
 fn try_one(target: &Target, input: &[u8]) -> Result<(), Box<Finding>> {
-    let finding = |what: String| Err(Box::new(Finding { target: target.name, input: input.to_vec(), what }));
+    let finding =
+        |what: String| Err(Box::new(Finding { target: target.name.to_string(), input: input.to_vec(), what }));
     let began = Instant::now();
-    let mut outcome = Ok(());
-    let peak = memory::peak(|| outcome = catch_unwind(AssertUnwindSafe(|| target.run(input))));
-    if let Err(panic) = outcome {
-        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-        return finding(format!("panic: {}", text.unwrap_or("of another kind")));
-    }
-    if peak > MEMORY_BYTES + MEMORY_PER_BYTE * input.len() {
-        return finding(format!("{peak} bytes of memory"));
+    match catch_unwind(AssertUnwindSafe(|| run_within_memory(target, input))) {
+        Ok(Ok(())) => {}
+        Ok(Err(too_much)) => return finding(too_much),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+            return finding(format!("panic: {}", text.unwrap_or("of another kind")));
+        }
     }
     if began.elapsed() > SLOW {
         return finding(format!("{:?} of time", began.elapsed()));
@@ -100,13 +125,13 @@ mod tests {
     static ALLOCATOR: memory::Counting = memory::Counting;
 
     fn finding(run: fn(&[u8])) -> Box<Finding> {
-        drive(&Target::function("packet", run), 0, Until::Inputs(2000)).expect_err("a finding")
+        drive(&Target::function("packet", 1, &["packet"], run), 0, Until::Inputs(2000)).expect_err("a finding")
     }
 
     #[test]
     fn a_panic_is_found_with_its_input() {
         let finding = finding(|bytes| assert!(bytes.len() < 100, "too long"));
-        assert_eq!((finding.target, finding.what.as_str()), ("packet", "panic: too long"));
+        assert_eq!((finding.target.as_str(), finding.what.as_str()), ("packet", "panic: too long"));
         assert!(finding.input.len() >= 100);
         assert!(finding.to_string().starts_with("packet: panic: too long, by "));
     }
@@ -120,7 +145,7 @@ mod tests {
     #[test]
     fn equal_seeds_give_equal_inputs() {
         let run = |seed| {
-            let seeds = corpus::of("ssh").expect("a corpus");
+            let seeds = seeds(&Target::function("ssh", 1, &["ssh"], |_| {}));
             let mut random = Random::new(seed);
             (0..100).map(|_| mutated(&seeds, &mut random)).collect::<Vec<_>>()
         };

@@ -1,14 +1,14 @@
-//! `spip-fuzz [TARGET|all] [SECONDS] [SEED]`: the engine without coverage, for as long as asked.
+//! `spip-fuzz [TARGET|all|list] [SECONDS] [SEED]`: the engine without coverage, for that long on each target.
 //!
-//! Ends with status 1 and leaves the input beside the corpus when something was found; with `list` it names the
-//! targets.
+//! Ends with status 1 and leaves the input in the corpus when something was found. With `list` it names the targets,
+//! each with the directories of its corpus.
 
 use std::fs;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use spip_fuzz::drive::{Finding, Until, drive};
-use spip_fuzz::{corpus, memory, targets};
+use spip_fuzz::{Target, corpus, memory, targets};
 
 #[global_allocator]
 static ALLOCATOR: memory::Counting = memory::Counting;
@@ -21,35 +21,45 @@ fn main() -> ExitCode {
         None => Some(default),
     };
     if name == "list" {
-        targets().iter().for_each(|target| println!("{}", target.name));
-        return ExitCode::SUCCESS;
+        return list();
     }
     let chosen: Vec<_> = targets().into_iter().filter(|target| name == "all" || target.name == name).collect();
     let (Some(seconds), Some(seed), false) = (number(1, 60), number(2, 0), chosen.is_empty()) else {
         eprintln!("usage: spip-fuzz [TARGET|all|list] [SECONDS] [SEED]");
         return ExitCode::from(2);
     };
-    let each = Duration::from_secs(seconds) / u32::try_from(chosen.len()).unwrap_or(1);
     for target in chosen {
-        match drive(&target, seed, Until::Time(Instant::now() + each)) {
-            Ok(inputs) => println!("{:<16}{inputs:>12} inputs", target.name),
-            Err(finding) => return report(&finding),
+        match drive(&target, seed, Until::Time(Instant::now() + Duration::from_secs(seconds))) {
+            Ok(inputs) => println!("{:<24}{inputs:>12} inputs", target.name),
+            Err(finding) => return report(&target, &finding),
         }
     }
     ExitCode::SUCCESS
 }
 
-fn report(finding: &Finding) -> ExitCode {
+fn list() -> ExitCode {
+    for target in targets() {
+        let homes = match corpus::homes(&target) {
+            Ok(homes) => homes,
+            Err(error) => {
+                eprintln!("cannot read {}: {error}", corpus::directory().display());
+                return ExitCode::FAILURE;
+            }
+        };
+        let homes: Vec<_> = homes.iter().map(|home| home.display().to_string()).collect();
+        println!("{}\t{}", target.name, homes.join("\t"));
+    }
+    ExitCode::SUCCESS
+}
+
+fn report(target: &Target, finding: &Finding) -> ExitCode {
     eprintln!("{finding}");
-    let folder = corpus::home(finding.target);
-    // A target without a corpus of its own would lose all others by getting one.
-    if folder.is_dir() {
-        let sum = finding.input.iter().fold(0u64, |sum, byte| sum.wrapping_mul(0x100_0000_01b3) ^ u64::from(*byte));
-        let path = folder.join(format!("found-{sum:016x}"));
-        match fs::write(&path, &finding.input) {
-            Ok(()) => eprintln!("kept as {}: every run begins with it from now on", path.display()),
-            Err(error) => eprintln!("cannot keep it as {}: {error}", path.display()),
-        }
+    let folder = corpus::found(target);
+    let sum = finding.input.iter().fold(0u64, |sum, byte| sum.wrapping_mul(0x100_0000_01b3) ^ u64::from(*byte));
+    let path = folder.join(format!("found-{sum:016x}"));
+    match fs::create_dir_all(&folder).and_then(|()| fs::write(&path, &finding.input)) {
+        Ok(()) => eprintln!("kept as {}: every run begins with it from now on", path.display()),
+        Err(error) => eprintln!("cannot keep it as {}: {error}", path.display()),
     }
     ExitCode::FAILURE
 }

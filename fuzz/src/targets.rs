@@ -1,15 +1,24 @@
 //! The targets, and what has to hold in each beyond the absence of a panic.
 
+mod certificate;
 mod engine;
 mod hello;
 mod others;
+mod scans;
+mod syn;
+mod talk;
+
+use std::borrow::Cow;
 
 use spip_agent::protocol::{self, Protocol, Verdict};
+use spip_agent::respond;
 
 /// One function under test.
 pub struct Target {
-    /// Its name: that of its directory in the corpus, too.
-    pub name: &'static str,
+    /// Its name.
+    pub name: Cow<'static, str>,
+    /// The directories of the corpus with the inputs that its runs begin with; those of all where there are none.
+    pub seeds: Vec<Cow<'static, str>>,
     /// About how many microseconds one input takes in a build without optimisation; a run gives slow targets fewer.
     pub micros: u32,
     run: Run,
@@ -20,12 +29,13 @@ type Function = fn(&[u8]);
 enum Run {
     Function(Function),
     Protocol(&'static Protocol),
+    Dialogue(&'static str),
 }
 
 impl Target {
-    #[cfg(test)]
-    pub(crate) fn function(name: &'static str, run: fn(&[u8])) -> Self {
-        Self { name, micros: 1, run: Run::Function(run) }
+    pub(crate) fn function(name: &'static str, micros: u32, seeds: &'static [&'static str], run: Function) -> Self {
+        let seeds = seeds.iter().copied().map(Cow::Borrowed).collect();
+        Self { name: name.into(), seeds, micros, run: Run::Function(run) }
     }
 
     /// Runs one input.
@@ -36,27 +46,43 @@ impl Target {
         match self.run {
             Run::Function(function) => function(bytes),
             Run::Protocol(protocol) => one_protocol(protocol, bytes),
+            Run::Dialogue(protocol) => talk::respond(protocol, bytes),
         }
     }
 }
 
-/// All targets: those that are listed here, and one for each protocol that the agent knows.
+/// All targets: those that are listed here, one for each protocol that the agent knows, and one for each that it speaks.
 #[must_use]
 pub fn targets() -> Vec<Target> {
-    let functions: [(_, _, Function); 8] = [
-        ("client_hello", 60, hello::client_hello),
-        ("tls_handshake", 3000, engine::tls_handshake),
-        ("record", 400, engine::record),
-        ("classify", 60, classify),
-        ("packet", 5, others::packet),
-        ("syn_options", 5, others::syn_options),
-        ("text", 60, others::text),
-        ("config", 300, others::config),
+    let of = Target::function;
+    let functions = [
+        of("client_hello", 60, &["client_hello"], hello::client_hello),
+        of("tls_handshake", 3000, &["client_hello"], engine::tls_handshake),
+        of("client_certificate", 200, &["client_certificate"], certificate::client_certificate),
+        of("tls_client_certificate", 10_000, &["client_certificate"], certificate::tls_client_certificate),
+        of("record", 1000, &[], engine::record),
+        of("classify", 60, &[], classify),
+        of("packet", 20, &["packet"], syn::packet),
+        of("syn_options", 20, &["syn_options"], syn::syn_options),
+        of("scans", 500, &["scans"], scans::scans),
+        of("text", 60, &["text"], others::text),
+        of("config", 300, &["config"], others::config),
+        of("persona", 300, &["persona"], others::persona),
+        of("convert", 1000, &["convert"], others::convert),
     ];
-    let functions = functions.into_iter().map(|(name, micros, run)| Target { name, micros, run: Run::Function(run) });
-    let protocols =
-        protocol::all().map(|protocol| Target { name: protocol.name(), micros: 60, run: Run::Protocol(protocol) });
-    functions.chain(protocols).collect()
+    let protocols = protocol::all().map(|protocol| Target {
+        name: protocol.name().into(),
+        seeds: vec![protocol.name().into()],
+        micros: 60,
+        run: Run::Protocol(protocol),
+    });
+    let dialogues = respond::spoken().map(|protocol| Target {
+        name: format!("respond_{protocol}").into(),
+        seeds: vec![format!("respond_{protocol}").into(), protocol.into()],
+        micros: 300,
+        run: Run::Dialogue(protocol),
+    });
+    functions.into_iter().chain(protocols).chain(dialogues).collect()
 }
 
 /// The most that is kept of what one client said, beside its payload.

@@ -7,12 +7,16 @@ use std::time::{Duration, SystemTime};
 use spip_agent::addr::{ClientAddr, Destination};
 use spip_agent::budget::Budget;
 use spip_agent::config;
+use spip_agent::convert;
 use spip_agent::payload::Payload;
 use spip_agent::protocol::client_hello::{ClientHello, Detection, detect, handshake_message};
 use spip_agent::record::{CloseReason, DestinationSource, Format, Moment, Origin, Sensor, Session, Tail};
 use spip_agent::tls::{Facts, Failure, Handshake, Prefixed, Tls, TlsServer};
+use tokio::io::AsyncReadExt as _;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
+
+use super::talk;
 
 thread_local! {
     static SERVER: OnceCell<(Runtime, TlsServer)> = const { OnceCell::new() };
@@ -32,20 +36,22 @@ pub(super) fn tls_handshake(bytes: &[u8]) {
             tokio::time::timeout(Duration::from_secs(60), server.accept(&hello, stream)).await.expect("it ends")
         });
         // Without the client's keys nobody completes a handshake.
-        let rejected = outcome.expect_err("these bytes know no secret");
+        let mut rejected = outcome.expect_err("these bytes know no secret");
         assert!(!matches!(rejected.failure, Failure::Internal(_)), "{}", rejected.failure);
-        let (clear, _) = rejected.stream.into_clear();
+        let mut clear = rejected.stream.go_on_in_clear();
+        runtime.block_on(rejected.stream.read_to_end(&mut clear)).expect("bytes in memory");
         assert!(clear.is_empty() || bytes[length..].windows(clear.len()).any(|window| window == clear));
     });
 }
 
-fn start() -> (Runtime, TlsServer) {
+pub(super) fn start() -> (Runtime, TlsServer) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    let config = config::Tls { enabled: true, certificate: None, ask_client_certificate: false };
+    let config = config::Tls { enabled: true, certificate: None, ask_client_certificate: true };
     (runtime, TlsServer::new(&config).expect("a key can be made"))
 }
 
-/// A record of a client that sent these bytes is one line of JSON with its documented keys, and bounded.
+/// A record of a client that sent these bytes is one line of JSON with its documented keys, and bounded; and what the
+/// flat one is converted to is what would have been logged.
 pub(super) fn record(bytes: &[u8]) {
     let mut payload = Payload::new(1 << 16, Budget::new(1 << 20));
     payload.push(bytes);
@@ -61,6 +67,7 @@ pub(super) fn record(bytes: &[u8]) {
         }
     };
     let sent = payload.kept().to_vec();
+    let talk = talk::with(bytes);
     let address = SocketAddr::from((Ipv6Addr::LOCALHOST, 443));
     let session = Session {
         id: Uuid::nil(),
@@ -78,7 +85,7 @@ pub(super) fn record(bytes: &[u8]) {
         close_reason: CloseReason::ClientClosed,
         repeated: None,
         stored: None,
-        talk: None,
+        talk: Some(Box::new(talk)),
     };
     assert!(session.accepted.wall >= SystemTime::UNIX_EPOCH);
     let line = |format: Format| {
@@ -87,13 +94,24 @@ pub(super) fn record(bytes: &[u8]) {
         sensor.write(&session, &mut line);
         let mut space = [0; Tail::BYTES];
         line.extend_from_slice(format.tail().write(&mut space, 1));
-        assert_eq!(line.pop(), Some(b'\n'));
-        assert!(line.iter().all(|byte| (0x20..0x7f).contains(byte) || *byte >= 0x80), "a control character in a line");
-        assert!(line.len() < 64 * 1024 + 40 * bytes.len(), "{} bytes for {}", line.len(), bytes.len());
-        serde_json::from_slice::<serde_json::Value>(&line).expect("a record is JSON")
+        (is_line_of(&line, bytes.len()), line)
     };
-    let (value, _ecs, _eve) = (line(Format::Flat), line(Format::Ecs), line(Format::Eve));
+    let ((value, flat), (_, ecs), (_, eve)) = (line(Format::Flat), line(Format::Ecs), line(Format::Eve));
+    for (to, logged) in [(convert::Target::Ecs, ecs), (convert::Target::Eve, eve)] {
+        let mut converted = Vec::new();
+        assert_eq!(to.line(&flat, &mut converted), Ok(true));
+        assert_eq!(converted.escape_ascii().to_string(), logged.escape_ascii().to_string());
+    }
     let hex = value["payload_hex"].as_str().expect("a record has payload_hex");
     assert_eq!(hex.len(), 2 * sent.len());
     assert_eq!(value["payload"].as_str(), Some(String::from_utf8_lossy(&sent).as_ref()));
+}
+
+/// A whole line of a log, made from so many bytes of somebody's.
+pub(super) fn is_line_of(line: &[u8], bytes: usize) -> serde_json::Value {
+    let (end, line) = line.split_last().expect("a line");
+    assert_eq!(*end, b'\n');
+    assert!(line.iter().all(|byte| (0x20..0x7f).contains(byte) || *byte >= 0x80), "a control character in a line");
+    assert!(line.len() < 64 * 1024 + 40 * bytes, "{} bytes for {bytes}", line.len());
+    serde_json::from_slice(line).expect("a record is JSON")
 }

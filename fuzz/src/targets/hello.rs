@@ -1,8 +1,7 @@
 //! The look for a ClientHello, its reader and its fingerprints.
 
 use spip_agent::protocol::client_hello::{
-    ClientHello, Detection, Detector, MAX_MESSAGE_BYTES, MAX_RAW_BYTES, detect, extension, extension_offset,
-    handshake_message,
+    ClientHello, Detection, Detector, MAX_MESSAGE_BYTES, MAX_RAW_BYTES, detect, extension_offsets, handshake_message,
 };
 use spip_agent::protocol::ja3::Ja3;
 use spip_agent::protocol::ja4::Ja4;
@@ -35,7 +34,7 @@ pub(super) fn client_hello(bytes: &[u8]) {
             let message = handshake_message(&bytes[..length]);
             assert!(message.len() <= MAX_MESSAGE_BYTES);
             parse(&message);
-            let clear = Prefixed::new(bytes.to_vec(), length, ()).into_clear().0;
+            let clear = Prefixed::new(bytes.to_vec(), length, ()).go_on_in_clear();
             assert!(bytes[length..].ends_with(&clear));
         }
         Detection::Sslv2 { length, .. } => assert!(length <= bytes.len()),
@@ -46,8 +45,9 @@ pub(super) fn client_hello(bytes: &[u8]) {
 }
 
 fn parse(message: &[u8]) {
-    let at = extension_offset(message, extension::SERVER_NAME);
-    assert!(at.is_none_or(|at| message[at..].starts_with(&[0, 0])));
+    for (at, number) in extension_offsets(message) {
+        assert!(message[at..].starts_with(&number.to_be_bytes()));
+    }
     let Ok(hello) = ClientHello::parse(message) else { return };
     assert!(hello.cipher_suites.iter().count() <= message.len());
     assert_eq!(Ja3(&hello).md5().len(), 32);

@@ -1,29 +1,14 @@
-//! Packets, TCP options, text for the log, and configuration files.
+//! Text for the log, and the files of an operator: configuration, persona, logs that are converted.
 
+use std::io::{Cursor, Read as _};
 use std::path::Path;
 
 use spip_agent::config::Config;
+use spip_agent::convert::{Compression, Input, Lines, Next, Target};
 use spip_agent::json;
-use spip_agent::protocol::syn::SynOptions;
+use spip_agent::persona::Persona;
 
-/// The parser that the kernel side runs: it finds a SYN or says why not.
-pub(super) fn packet(bytes: &[u8]) {
-    if let Ok(parsed) = spip_common::parse(&bytes) {
-        assert!(parsed.syn.options().len() <= 40);
-        let _ip = parsed.syn.destination_ip();
-        assert_eq!(parsed.key().source, parsed.source);
-    }
-    let _headers = spip_common::parse_headers(bytes, 1);
-}
-
-/// Options of a SYN are told in the order in which they were sent.
-pub(super) fn syn_options(bytes: &[u8]) {
-    let options = SynOptions::parse(bytes);
-    assert!(options.kinds().len() <= bytes.len().min(40));
-    let mut shown = Vec::new();
-    options.muonfp(1024).write_to(&mut shown);
-    assert!(shown.is_ascii() && shown.starts_with(b"1024:"), "{}", shown.escape_ascii());
-}
+use super::engine;
 
 /// Whatever the bytes, a string of JSON comes out that reads back as the same text and moves no terminal.
 pub(super) fn text(bytes: &[u8]) {
@@ -45,5 +30,104 @@ pub(super) fn config(bytes: &[u8]) {
             assert_eq!(again.config, loaded.config);
         }
         Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// A file is refused with a reason, or every text in it can be shown to strangers.
+pub(super) fn persona(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    match Persona::from_text(&text, Path::new("/nowhere/persona.toml")) {
+        Ok(persona) => {
+            for port in [0, 22, 80, 2222, u16::MAX] {
+                let face = persona.face(port);
+                let lines = [&face.host, &face.kernel, &face.ftp, &face.http, &face.imap, &face.mysql, &face.pop3];
+                let more = [&face.postgresql, &face.redis, &face.smtp, &face.ssh, &face.telnet, &face.vnc];
+                for line in lines.into_iter().chain(more) {
+                    assert!((1..=120).contains(&line.len()) && line.bytes().all(|byte| matches!(byte, b' '..=b'~')));
+                }
+                assert!((1..=1500).contains(&face.page.len()) && face.page.is_ascii());
+                assert!(face.ssh.starts_with("SSH-2.0-") && face.vnc.len() == 7);
+            }
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// The longest line that is converted here, and how much of a compressed file is looked at: small files can be without
+/// end inside.
+const LINE_BYTES: usize = 32 * 1024;
+const UNPACKED_BYTES: u64 = 1 << 20;
+
+/// A log from anybody, compressed or not: each of its lines is refused with a reason, left out, or becomes a line of the
+/// other format that is bounded by its own length.
+pub(super) fn convert(bytes: &[u8]) {
+    converted(unpacked(bytes));
+}
+
+/// How many lines of this log become records of other formats.
+fn converted(log: Vec<u8>) -> usize {
+    let log = Input::new(Cursor::new(log), Compression::None).expect("memory can be read");
+    let mut lines = Lines::new(log, LINE_BYTES);
+    let mut out = Vec::new();
+    let mut records = 0;
+    loop {
+        let line = match lines.next_line().expect("memory can be read") {
+            Next::Line(line) => line,
+            Next::TooLong => continue,
+            Next::End => return records,
+        };
+        let mut seen = [false; 3];
+        for (to, seen) in [Target::Ecs, Target::Eve, Target::Zeek].into_iter().zip(&mut seen) {
+            out.clear();
+            match to.line(line, &mut out) {
+                Ok(true) => {
+                    engine::is_line_of(&out, line.len());
+                    *seen = true;
+                }
+                Ok(false) => assert!(out.is_empty()),
+                Err(reason) => assert!(!reason.is_empty() && out.is_empty()),
+            }
+        }
+        // Zeek's format knows connections alone.
+        assert!(seen[0] == seen[1] && seen[0] >= seen[2], "{seen:?}");
+        records += usize::from(seen[0]);
+    }
+}
+
+/// What the decompressor that knows these bytes makes of them, as far as it goes.
+fn unpacked(bytes: &[u8]) -> Vec<u8> {
+    let compression = match bytes {
+        [0x1f, 0x8b, ..] => Compression::Gzip,
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Compression::Zstd,
+        _ => return bytes.to_vec(),
+    };
+    let mut unpacked = Vec::new();
+    if let Ok(mut input) = Input::new(Cursor::new(bytes.to_vec()), compression) {
+        // What broke off is a log, too.
+        let _ = input.reader().take(UNPACKED_BYTES).read_to_end(&mut unpacked);
+    }
+    unpacked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::corpus;
+
+    #[test]
+    fn the_corpus_of_logs_is_converted_compressed_or_not() {
+        for (name, records) in [
+            ("details", 1),
+            ("gzip", 1),
+            ("http", 1),
+            ("log", 0),
+            ("rejected", 1),
+            ("scan", 1),
+            ("tls", 1),
+            ("zstd", 1),
+        ] {
+            let bytes = std::fs::read(corpus::directory().join("convert").join(name)).expect("there");
+            assert_eq!(converted(unpacked(&bytes)), records, "{name}");
+        }
     }
 }
