@@ -7,9 +7,10 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use socket2::{SockAddr, SockAddrStorage};
@@ -24,6 +25,7 @@ use crate::record::Moment;
 use crate::registry::{self, Registry};
 use crate::rejections::Rejections;
 use crate::session::{self, Engine, Guard};
+use crate::stop::{Deadline, Stop, Stopped};
 
 /// Connections taken in one go before sessions get their turn.
 const BATCH: usize = 64;
@@ -50,6 +52,8 @@ pub struct Door {
     accept_errors: AtomicU64,
     /// Accepts that failed because something had run out.
     shortages: AtomicU64,
+    /// When all of it has to end.
+    stop: Stop,
 }
 
 /// Accepts that failed, since the start.
@@ -72,6 +76,7 @@ impl Door {
             rejections: Rejections::default(),
             accept_errors: AtomicU64::new(0),
             shortages: AtomicU64::new(0),
+            stop: Stop::default(),
         }
     }
 
@@ -86,52 +91,75 @@ impl Door {
         self.engine.send_replace(Arc::new(engine));
     }
 
+    /// Has everything end, because the agent stops; by when, which the first call decides.
+    pub fn stop(&self) -> Deadline {
+        let drain = self.engine.borrow().timeouts.drain;
+        self.stop.ask(drain)
+    }
+
+    /// Where the stop is waited for.
+    #[must_use]
+    pub fn stopped(&self) -> Stopped {
+        self.stop.stopped()
+    }
+
     /// Accepts that failed.
     pub fn faults(&self) -> Faults {
         Faults { errors: self.accept_errors.load(Ordering::Relaxed), shortages: self.shortages.load(Ordering::Relaxed) }
     }
 }
 
-/// Accepts from `listener` until `stop` says so; then takes what the kernel had already completed, as records.
+/// Accepts from `listener` until the agent stops; then takes what the kernel had already completed, as records, unless
+/// `leaves_queue`: another agent has the same queue, and serves better who comes now.
 ///
 /// # Errors
 /// The listener itself is broken, which no later attempt can mend.
-pub async fn run(
-    listener: OwnedFd,
-    door: &Arc<Door>,
-    registry: &Registry,
-    mut stop: watch::Receiver<bool>,
-) -> io::Result<()> {
+pub async fn run(listener: OwnedFd, door: &Arc<Door>, registry: &Registry, leaves_queue: bool) -> io::Result<()> {
     // SAFETY: an owned descriptor stays open and the same until the AsyncFd, which nobody takes it from, is dropped.
     let listener = unsafe { AsyncFd::register(listener) }?;
     let mut engine = Current::new(door);
-    loop {
+    let mut stopped = door.stopped();
+    let deadline = loop {
         tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => break,
+            deadline = stopped.asked() => break deadline,
             ready = listener.readable() => {
                 let mut ready = ready?;
-                match accept_batch(listener.get_ref(), door, engine.now(), registry)? {
-                    Batch::Empty { accepted } => {
+                let batch = accept_batch(listener.get_ref(), door, engine.now(), registry)?;
+                match batch.then {
+                    Then::Wait => {
                         ready.clear_ready();
-                        if accepted >= BUSY_BATCH {
+                        if batch.accepted >= BUSY_BATCH {
                             tokio::time::sleep(BUSY_PAUSE).await;
                         }
-                        continue;
                     }
-                    Batch::More => drop(ready),
-                    Batch::Shortage => {
-                        drop(ready);
-                        tokio::time::sleep(SHORTAGE_PAUSE).await;
-                        continue;
-                    }
+                    Then::GoOn => tokio::task::yield_now().await,
+                    Then::Pause => tokio::time::sleep(SHORTAGE_PAUSE).await,
                 }
             }
         }
-        tokio::task::yield_now().await;
+    };
+    if leaves_queue {
+        return Ok(());
     }
-    // Connections that were complete before the stop are owed a record as well.
-    while let Batch::More = accept_batch(listener.get_ref(), door, engine.now(), registry)? {}
+    let owed = waiting(listener.get_ref());
+    let batch = || accept_batch(listener.get_ref(), door, engine.now(), registry);
+    take_owed(owed, deadline.sessions(), batch).await
+}
+
+/// Takes the connections that were complete before the stop, `owed` of them, batch by batch: they are owed a record as
+/// well. A flood behind them is not waited for, as it may never leave the queue empty, and nothing goes on beyond `until`.
+async fn take_owed(mut owed: usize, until: Instant, mut batch: impl FnMut() -> io::Result<Batch>) -> io::Result<()> {
+    while Instant::now() < until {
+        let batch = batch()?;
+        owed = owed.saturating_sub(batch.accepted);
+        match batch.then {
+            Then::Wait => break,
+            Then::GoOn if owed == 0 => break,
+            Then::GoOn => tokio::task::yield_now().await,
+            Then::Pause => tokio::time::sleep(SHORTAGE_PAUSE).await,
+        }
+    }
     Ok(())
 }
 
@@ -155,24 +183,45 @@ impl Current {
     }
 }
 
-enum Batch {
-    /// Nothing waits any more, after so many connections.
-    Empty { accepted: usize },
+/// What came of accepting in one go.
+#[derive(Debug, PartialEq, Eq)]
+struct Batch {
+    /// Connections that were taken.
+    accepted: usize,
+    then: Then,
+}
+
+/// What to do after a batch.
+#[derive(Debug, PartialEq, Eq)]
+enum Then {
+    /// Nothing waits any more.
+    Wait,
     /// More may wait.
-    More,
-    /// Something has run out.
-    Shortage,
+    GoOn,
+    /// Something has run out, or is wrong for longer than one connection: the next attempt would fail like the last.
+    Pause,
 }
 
 fn accept_batch(listener: &OwnedFd, door: &Arc<Door>, engine: &Arc<Engine>, registry: &Registry) -> io::Result<Batch> {
-    for accepted in 0..BATCH {
-        match accept(listener) {
-            Ok((socket, peer)) => admit(socket, peer, door, engine, registry),
-            Err(Errno::EAGAIN) => return Ok(Batch::Empty { accepted }),
+    let admit = |(socket, peer)| admit(socket, peer, door, engine, registry);
+    take_batch(door, || accept(listener).map(admit), || waiting(listener))
+}
+
+/// Has `take` take connections until nothing waits, a batch is full, or it cannot go on.
+fn take_batch(
+    door: &Door,
+    mut take: impl FnMut() -> Result<(), Errno>,
+    waiting: impl Fn() -> usize,
+) -> io::Result<Batch> {
+    let mut accepted = 0;
+    for _ in 0..BATCH {
+        match take() {
+            Ok(()) => accepted += 1,
+            Err(Errno::EAGAIN) => return Ok(Batch { accepted, then: Then::Wait }),
             Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
                 door.shortages.fetch_add(1, Ordering::Relaxed);
-                let _ = registry::make_room(&door.registries);
-                return Ok(Batch::Shortage);
+                registry::make_room(&door.registries, waiting().clamp(1, BATCH));
+                return Ok(Batch { accepted, then: Then::Pause });
             }
             Err(error @ (Errno::EBADF | Errno::EFAULT | Errno::EINVAL | Errno::ENOTSOCK | Errno::EOPNOTSUPP)) => {
                 return Err(error.into());
@@ -183,12 +232,26 @@ fn accept_batch(listener: &OwnedFd, door: &Arc<Door>, engine: &Arc<Engine>, regi
             }
         }
     }
-    Ok(Batch::More)
+    // Some errors take no connection off the queue, so that it is never empty.
+    Ok(Batch { accepted, then: if accepted > 0 { Then::GoOn } else { Then::Pause } })
+}
+
+/// Connections that wait to be accepted, as far as the kernel says.
+fn waiting(listener: &OwnedFd) -> usize {
+    // SAFETY: the structure is plain numbers, for which zero is a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = size_of_val(&info) as libc::socklen_t;
+    let (descriptor, info_pointer) = (listener.as_raw_fd(), (&raw mut info).cast());
+    // SAFETY: the structure is writable for the length that is given with it.
+    let told =
+        unsafe { libc::getsockopt(descriptor, libc::IPPROTO_TCP, libc::TCP_INFO, info_pointer, &raw mut length) };
+    // Of a listening socket the kernel tells its queue in this place (Linux net/ipv4/tcp.c, tcp_get_info).
+    if told == 0 { info.tcpi_unacked as usize } else { 0 }
 }
 
 fn admit(socket: OwnedFd, peer: SocketAddr, door: &Door, engine: &Arc<Engine>, registry: &Registry) {
     let accepted = Moment::now();
-    let make_room = || registry::make_room(&door.registries);
+    let make_room = |places| registry::make_room(&door.registries, places) >= places;
     let permit = match door.limits.admit(peer.ip(), accepted.steady, make_room) {
         Ok(permit) => permit,
         Err(limit) => {
@@ -199,16 +262,18 @@ fn admit(socket: OwnedFd, peer: SocketAddr, door: &Door, engine: &Arc<Engine>, r
         }
     };
     let mut guard = Guard::new(engine, &socket, peer, accepted, permit);
-    match guard.serve_now(&socket) {
-        Some(reason) => {
-            if !guard.try_finish(reason) {
-                tokio::spawn(Box::new(guard).finish(reason));
-            }
-        }
-        None => {
+    // Whatever a stranger sends must not cost the worker. The guard that is left behind leaves its record.
+    let served =
+        panic::catch_unwind(AssertUnwindSafe(|| guard.serve_now(&socket).map(|reason| guard.try_finish(reason))));
+    match served {
+        Ok(None) => {
             let watch = Watch::new(registry, &engine.timeouts, accepted.steady);
             tokio::spawn(session::run(Box::new(guard), socket, watch));
         }
+        Ok(Some(Err(unwritten))) => {
+            tokio::spawn(Box::new(guard).finish_later(unwritten));
+        }
+        Ok(Some(Ok(()))) | Err(_) => {}
     }
 }
 
@@ -230,25 +295,157 @@ fn accept(listener: &OwnedFd) -> Result<(OwnedFd, SocketAddr), Errno> {
     Ok((socket, peer))
 }
 
-/// Writes the records of refused connections once an interval, until `stop`; the last ones are left to the caller.
-pub async fn report_rejections(door: &Door, mut stop: watch::Receiver<bool>) {
+/// Writes the records of refused connections once an interval, until the agent stops; the last ones are left to the
+/// caller.
+pub async fn report_rejections(door: &Door, mut stopped: Stopped) {
     loop {
         let interval = door.limits.config().rejected_interval;
-        let stopped = tokio::time::timeout(interval, stop.wait_for(|stop| *stop)).await.is_ok();
-        record_rejections(door).await;
-        if stopped {
+        if tokio::time::timeout(interval, stopped.asked()).await.is_ok() {
             return;
         }
+        record_rejections(door, &stopped).await;
     }
 }
 
-/// Writes the records of the connections that were refused since the last time.
-pub async fn record_rejections(door: &Door) {
+/// Writes the records of the connections that were refused since the last time; those that the log does not take in
+/// time when the agent stops are counted there.
+pub async fn record_rejections(door: &Door, stopped: &Stopped) {
     let engine = door.engine();
     let mut line = Vec::new();
     for session in door.rejections.drain() {
         line.clear();
         let _ = engine.sensor.write(&session, &mut line);
-        engine.log.record(&line).await;
+        engine.log.record_until(&line, stopped.clone().past(Deadline::summaries)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::{Shutdown, TcpListener, TcpStream};
+
+    use super::*;
+    use crate::record::tests::UNREADABLE;
+    use crate::session::tests::Bench;
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime").block_on(future)
+    }
+
+    /// A batch in which the kernel answers with these errors, one after the other, and then as if nothing waited.
+    fn batch_of(door: &Door, errors: &[Errno], waiting: usize) -> io::Result<Batch> {
+        let mut errors = errors.iter();
+        take_batch(door, || Err(*errors.next().unwrap_or(&Errno::EAGAIN)), || waiting)
+    }
+
+    #[test]
+    fn errors_of_single_connections_are_counted_and_the_next_one_is_tried() {
+        let bench = Bench::new("accept-errors");
+        let errors = [Errno::ECONNABORTED, Errno::EPERM, Errno::EHOSTUNREACH, Errno::EINTR];
+        let batch = batch_of(&bench.door, &errors, 0).expect("the socket is fine");
+        assert_eq!(batch, Batch { accepted: 0, then: Then::Wait });
+        assert_eq!(bench.door.faults(), Faults { errors: 4, shortages: 0 });
+    }
+
+    #[test]
+    fn an_error_that_lasts_is_not_met_again_at_once() {
+        let bench = Bench::new("accept-lasting");
+        let mut attempts = 0;
+        let refuse = || {
+            attempts += 1;
+            Err(Errno::EPERM)
+        };
+        let batch = take_batch(&bench.door, refuse, || 0).expect("the socket is fine");
+        assert_eq!((batch, attempts), (Batch { accepted: 0, then: Then::Pause }, BATCH));
+        // One that lets some through is worth going on.
+        let mut attempts = 0;
+        let mixed = || {
+            attempts += 1;
+            if attempts == 7 { Ok(()) } else { Err(Errno::ECONNABORTED) }
+        };
+        let batch = take_batch(&bench.door, mixed, || 0).expect("the socket is fine");
+        assert_eq!(batch, Batch { accepted: 1, then: Then::GoOn });
+    }
+
+    #[test]
+    fn a_shortage_is_counted_and_makes_room_for_those_who_wait() {
+        let bench = Bench::new("accept-shortage");
+        let registry = &bench.door.registries[0];
+        let sessions: Vec<_> = (0..100).map(|_| registry.enter(Instant::now())).collect();
+        for error in [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM] {
+            let batch = batch_of(&bench.door, &[error], 10).expect("the socket is fine");
+            assert_eq!(batch, Batch { accepted: 0, then: Then::Pause });
+        }
+        assert_eq!(bench.door.faults(), Faults { errors: 0, shortages: 4 });
+        assert_eq!(registry::make_room(&bench.door.registries, 0), 10, "those who were told are not told again");
+        let _ = batch_of(&bench.door, &[Errno::EMFILE], 1_000).expect("the socket is fine");
+        assert_eq!(registry::make_room(&bench.door.registries, 0), 10 + 100 / 4, "most may stay");
+        drop(sessions);
+    }
+
+    #[test]
+    fn a_broken_listening_socket_is_the_end() {
+        let bench = Bench::new("accept-broken");
+        for error in [Errno::EBADF, Errno::EINVAL, Errno::ENOTSOCK] {
+            assert!(batch_of(&bench.door, &[error], 0).is_err());
+        }
+    }
+
+    #[test]
+    fn a_flood_behind_the_connections_that_are_owed_does_not_hold_the_stop() {
+        let mut batches = 0;
+        let flood = || {
+            batches += 1;
+            Ok(Batch { accepted: BATCH, then: Then::GoOn })
+        };
+        block_on(take_owed(2 * BATCH + 1, Instant::now() + Duration::from_secs(600), flood)).expect("no error");
+        assert_eq!(batches, 3);
+        // A shortage that stays ends with the time.
+        let shortage = || Ok(Batch { accepted: 0, then: Then::Pause });
+        block_on(take_owed(10, Instant::now() + Duration::from_millis(50), shortage)).expect("no error");
+    }
+
+    #[test]
+    fn what_waits_in_a_queue_that_another_agent_has_is_left_to_it() {
+        let bench = Bench::new("accept-queue");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.set_nonblocking(true).expect("a socket");
+        let _clients: Vec<_> = (0..3)
+            .map(|_| TcpStream::connect(listener.local_addr().expect("bound")).expect("the kernel completes it"))
+            .collect();
+        let socket = || OwnedFd::from(listener.try_clone().expect("a descriptor"));
+        assert_eq!(waiting(&socket()), 3);
+        bench.door.stop();
+        block_on(run(socket(), &bench.door, &bench.door.registries[0], true)).expect("the socket is fine");
+        assert_eq!(waiting(&socket()), 3);
+        block_on(async {
+            run(socket(), &bench.door, &bench.door.registries[0], false).await.expect("the socket is fine");
+        });
+        assert_eq!(waiting(&socket()), 0);
+        assert_eq!(bench.records().len(), 3);
+    }
+
+    #[test]
+    fn bytes_that_cannot_be_read_cost_neither_the_worker_nor_the_record() {
+        let bench = Bench::new("accept-unreadable");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        for bytes in [UNREADABLE, b"readable"] {
+            let mut client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
+            client.write_all(bytes).expect("sent");
+            client.shutdown(Shutdown::Write).expect("closed");
+            block_on(async {
+                let taken = || accept(&OwnedFd::from(listener.try_clone().expect("a descriptor")));
+                let (socket, peer) = taken().expect("a connection waits");
+                admit(socket, peer, &bench.door, &bench.door.engine(), &bench.door.registries[0]);
+            });
+        }
+        assert_eq!(bench.door.limits.open(), 0);
+        let records = bench.records();
+        let told: Vec<_> = records.iter().map(|record| (&record["payload"], &record["close_reason"])).collect();
+        assert_eq!(
+            told,
+            [(&"test: unreadable".into(), &"aborted".into()), (&"readable".into(), &"client_closed".into())]
+        );
+        assert_eq!((&records[0]["protocol"], &records[0]["bytes_in"]), (&serde_json::Value::Null, &16.into()));
     }
 }

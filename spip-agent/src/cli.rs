@@ -4,6 +4,7 @@
 //! Usage errors and a bad configuration end with status 2 before anything is bound.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,7 +15,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use log::LevelFilter;
 
 use crate::config::{Config, Loaded};
-use crate::{convert, doctor, init, rules, status};
+use crate::{convert, doctor, init, named, rules, status};
 
 /// Status of the process for a mistake on the command line or in the configuration.
 pub const USAGE: u8 = 2;
@@ -47,9 +48,7 @@ pub enum Command {
     },
     /// Write a configuration and exit.
     Init {
-        /// The file to write, where it was named as the configuration.
-        config: Option<PathBuf>,
-        /// What is to stand in it.
+        /// Where, and what is to stand in it.
         options: init::Options,
     },
     /// Examine the machine, the configuration and the agent, and exit.
@@ -125,7 +124,7 @@ enum Sub {
         #[arg(long, value_name = "FORMAT", value_enum)]
         to: convert::Target,
 
-        /// Where to write, instead of standard output; compressed where it ends in .gz or .zst. Must not exist.
+        /// Where to write; - is standard output, as without it. Compressed where it ends in .gz or .zst. Must not exist.
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
 
@@ -133,8 +132,11 @@ enum Sub {
         #[arg(long, value_name = "BYTES", default_value_t = convert::MAX_LINE_BYTES)]
         max_line_bytes: usize,
 
-        /// Logs in the flat format.
+        /// Logs in the flat format; - is standard input.
         files: Vec<PathBuf>,
+
+        #[command(flatten)]
+        unused: Unused,
     },
 
     /// Firewall rules that lead every port to the agent.
@@ -186,7 +188,18 @@ enum RulesSub {
         /// Accepted, so that it can be given as for install; both chains go in any case.
         #[arg(long, hide = true)]
         local: bool,
+
+        #[command(flatten)]
+        unused: Unused,
     },
+}
+
+// `--config` where nothing depends on it: accepted, so that a command line can stay as it is, and not offered. No text of
+// the help.
+#[derive(Debug, clap::Args)]
+struct Unused {
+    #[arg(short, long, value_name = "FILE", hide = true)]
+    config: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -234,14 +247,14 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
     Ok(match subcommand {
         None if check => Command::Check { config: config.ok_or_else(required)? },
         None => Command::Run { config: config.ok_or_else(required)?, ebpf_log },
-        Some(Sub::Convert { from: _, to, output, max_line_bytes, files }) => {
+        Some(Sub::Convert { from: _, to, output, max_line_bytes, files, unused: _ }) => {
             Command::Convert(convert::Request { to, output, max_line_bytes, files })
         }
         Some(Sub::Rules(sub)) => {
             let (action, options) = match sub {
                 RulesSub::Show(steered) => (rules::Action::Show, steered.options(false)),
                 RulesSub::Install { steered, yes } => (rules::Action::Install, steered.options(yes)),
-                RulesSub::Remove { yes, local } => {
+                RulesSub::Remove { yes, local, unused: _ } => {
                     (rules::Action::Remove, rules::Options { local, yes, ..rules::Options::default() })
                 }
             };
@@ -250,7 +263,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
             }
             Command::Rules { action, config, options }
         }
-        Some(Sub::Init(options)) => Command::Init { config, options },
+        Some(Sub::Init(options)) => Command::Init {
+            options: init::Options { output: options.output.or(options.config).or(config), config: None, ..options },
+        },
         Some(Sub::Doctor(options)) => Command::Doctor { config, options },
         Some(Sub::Status { json }) => Command::Status { config, json },
     })
@@ -277,23 +292,29 @@ fn with_double_dash(arguments: impl IntoIterator<Item = OsString>) -> impl Itera
 pub fn load(path: &Path) -> Result<Loaded, ExitCode> {
     match Config::load(path) {
         Ok(loaded) => Ok(loaded),
-        Err(error) => {
-            // Without the name of the program: editors follow lines that begin with file and line.
-            let _ = io::stderr().write_all(format!("{error}\n").as_bytes());
-            Err(ExitCode::from(USAGE))
-        }
+        Err(error) => Err(refuse(&error)),
     }
+}
+
+/// Names mistakes in a configuration; the status that they end with.
+pub fn refuse(error: &impl fmt::Display) -> ExitCode {
+    // Without the name of the program: editors follow lines that begin with file and line.
+    let _ = io::stderr().write_all(format!("{error}\n").as_bytes());
+    ExitCode::from(USAGE)
 }
 
 /// `--check`: prints the effective configuration, a file that loads to the same.
 #[must_use]
 pub fn check(path: &Path) -> ExitCode {
-    let Loaded { config, warnings } = match load(path) {
+    let Loaded { config, warnings, places } = match load(path) {
         Ok(loaded) => loaded,
         Err(status) => return status,
     };
     for warning in warnings {
         complain(&format!("warning: {warning}"));
+    }
+    if let Err(error) = named::check(&config, &places) {
+        return refuse(&error);
     }
     match io::stdout().write_all(config.to_toml().as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -488,11 +509,43 @@ mod tests {
             max_line_bytes: convert::MAX_LINE_BYTES,
             files: vec!["a".into(), "b.zst".into()],
         };
-        let line = "x convert --from flat --to zeek -o o.gz a b.zst";
-        assert_eq!(parsed(line).expect("valid"), Command::Convert(request));
+        for line in [
+            "x convert --from flat --to zeek -o o.gz a b.zst",
+            "x -config f convert --to zeek -o o.gz a b.zst",
+            "x convert -config f --to zeek -o o.gz a b.zst",
+        ] {
+            assert_eq!(parsed(line).expect("valid"), Command::Convert(request.clone()), "{line}");
+        }
         assert_eq!(refused("x convert --to csv").0, ErrorKind::InvalidValue);
         assert_eq!(refused("x convert --from ecs --to eve").0, ErrorKind::InvalidValue);
         assert_eq!(refused("x convert a").0, ErrorKind::MissingRequiredArgument);
+    }
+
+    #[test]
+    fn help_says_what_the_configuration_is_and_does_not_offer_it_where_it_is_not_used() {
+        for line in ["x convert --help", "x rules remove --help"] {
+            assert!(!refused(line).1.contains("--config"), "{line}");
+        }
+        for (line, text) in [
+            ("x init --help", "-c, --config <FILE> The same as --output"),
+            ("x rules show --help", "-c, --config <FILE> The configuration, a TOML file"),
+            ("x convert --help", "Write a log in another format"),
+            ("x rules remove --help", "Take away what install set up"),
+        ] {
+            let help = refused(line).1.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(help.contains(text), "{text} is missing in the help of {line}: {help}");
+        }
+    }
+
+    #[test]
+    fn the_configuration_of_init_is_the_file_to_write() {
+        let expected =
+            |name: &str| Command::Init { options: init::Options { output: Some(name.into()), ..Default::default() } };
+        for line in
+            ["x init -config f", "x -config f init", "x init --output f", "x init -o f -c g", "x -c g init -o f"]
+        {
+            assert_eq!(parsed(line).expect(line), expected("f"), "{line}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod error;
 mod levels;
 mod load;
 mod paths;
+mod places;
 mod ports;
 mod reader;
 mod respond;
@@ -20,6 +21,8 @@ mod tests;
 pub use error::{ConfigError, Problem};
 pub use levels::Levels;
 pub use load::Loaded;
+pub use places::Places;
+pub(crate) use reader::{line, syntax_problem};
 pub use service::{Messages, MetricsAddress, SystemLog};
 pub use steering::Prefix;
 

@@ -21,10 +21,11 @@ use crate::json;
 use crate::record::entry::Entry;
 use crate::record::read::{self, Line};
 use crate::record::{Format, Tail, zeek};
-use input::Input;
-use lines::{Lines, Next};
 use output::Output;
 use progress::Progress;
+
+pub use input::{Compression, Input};
+pub use lines::{Lines, Next};
 
 /// The longest line that is read unless another bound is given: 64 MiB, many times what the defaults of the agent write.
 pub const MAX_LINE_BYTES: usize = 64 << 20;
@@ -55,6 +56,42 @@ impl Target {
             Self::Zeek => None,
         }
     }
+
+    /// Appends the whole line that a line of the flat format becomes, its end included; false, and nothing, where that is
+    /// left out.
+    ///
+    /// # Errors
+    /// Why it is no record that can be converted.
+    pub fn line(self, line: &[u8], out: &mut Vec<u8>) -> Result<bool, String> {
+        match (read::line(line).map_err(|error| reason(line, &error))?, self.format()) {
+            (Line::Session(entry), _) => encode(self, &entry, out),
+            (Line::Scan(scan), Some(format)) => {
+                scan.encode(format, out);
+                end(format, scan.seq, out);
+            }
+            (Line::Scan(_), None) => return Ok(false),
+            (Line::Other(kind), _) if kind == "log" => return Ok(false),
+            (Line::Other(kind), _) => return Err(format!("records of type {kind} have no form in this format")),
+        }
+        Ok(true)
+    }
+}
+
+/// Why a line cannot be read: of another format, or of none.
+fn reason(line: &[u8], error: &serde_json::Error) -> String {
+    #[derive(serde::Deserialize)]
+    struct Other {
+        #[serde(rename = "@timestamp")]
+        ecs: Option<serde::de::IgnoredAny>,
+        #[serde(rename = "event_type")]
+        eve: Option<serde::de::IgnoredAny>,
+    }
+    let format = match serde_json::from_slice(line) {
+        Ok(Other { ecs: Some(_), .. }) => "ecs",
+        Ok(Other { eve: Some(_), .. }) => "eve",
+        _ => return error.to_string(),
+    };
+    format!("is in the format {format}, and only flat can be converted")
 }
 
 /// What is to be done.
@@ -62,7 +99,7 @@ impl Target {
 pub struct Request {
     /// The format to write.
     pub to: Target,
-    /// Where to; standard output when absent.
+    /// Where to; standard output when absent or `-`.
     pub output: Option<PathBuf>,
     /// Longest line that is read.
     pub max_line_bytes: usize,
@@ -164,7 +201,7 @@ impl Conversion {
         };
         let before = self.outcome.bad_lines;
         loop {
-            match lines.next() {
+            match lines.next_line() {
                 Ok(Next::End) => break,
                 Ok(Next::Line(line)) => {
                     if let Err(reason) = self.line(line)? {
@@ -194,27 +231,14 @@ impl Conversion {
             return Ok(Ok(()));
         }
         self.line.clear();
-        match read::line(line) {
-            Ok(Line::Session(entry)) => encode(self.to, &entry, &mut self.line),
-            Ok(Line::Scan(scan)) => match self.to.format() {
-                Some(format) => {
-                    scan.encode(format, &mut self.line);
-                    end(format, scan.seq, &mut self.line);
-                }
-                None => {
-                    self.outcome.messages += 1;
-                    return Ok(Ok(()));
-                }
-            },
-            Ok(Line::Other(kind)) if kind == "log" => {
-                self.outcome.messages += 1;
-                return Ok(Ok(()));
+        match self.to.line(line, &mut self.line) {
+            Ok(true) => {
+                self.output.write(&self.line)?;
+                self.outcome.records += 1;
             }
-            Ok(Line::Other(kind)) => return Ok(Err(format!("records of type {kind} have no form in this format"))),
-            Err(error) => return Ok(Err(error.to_string())),
+            Ok(false) => self.outcome.messages += 1,
+            Err(reason) => return Ok(Err(reason)),
         }
-        self.output.write(&self.line)?;
-        self.outcome.records += 1;
         Ok(Ok(()))
     }
 

@@ -18,6 +18,8 @@ mod paths;
 mod privileges;
 mod probe;
 mod process;
+mod running;
+mod start;
 mod steering;
 
 use std::io::{self, Write as _};
@@ -26,7 +28,9 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Loaded, Places};
+use crate::named;
+use crate::status;
 use process::Running;
 
 /// Where a package puts the configuration: looked at when none is named.
@@ -148,8 +152,12 @@ impl Report {
 struct Subject<'a> {
     /// The configuration, where there is one.
     config: Option<&'a Config>,
+    /// Where its keys stand.
+    places: Places,
     /// The agent that runs in this network namespace, where one does.
     running: Option<Running>,
+    /// What that agent says of itself, or why it says nothing.
+    answer: Result<status::Agent, String>,
 }
 
 impl<'a> Subject<'a> {
@@ -179,16 +187,20 @@ pub fn examine(path: Option<&Path>, options: Options) -> Report {
         }
     };
     let config = loaded.as_ref().map(|loaded| &loaded.config);
-    let subject = Subject { config, running: Running::find() };
-    let mut findings = vec![first];
+    let places = loaded.as_ref().map(|loaded| loaded.places.clone()).unwrap_or_default();
+    let (running, answer) = process::find(config.map(|config| config.status_socket.as_deref()));
+    let subject = Subject { config, places, running, answer };
+    let mut findings = vec![first, files(&subject)];
     findings.extend(kernel::findings(&subject));
     findings.extend(privileges::findings(&subject));
     findings.extend(paths::findings(&subject));
+    findings.extend(running::findings(&subject));
     findings.extend(network::findings(&subject));
     findings.extend(steering::findings(&subject));
     findings.extend(descriptors::findings(&subject));
     findings.push(clock::finding());
     findings.extend(disk::findings(&subject));
+    findings.extend(start::findings(&subject));
     if options.probe {
         findings.extend(probe::findings(&subject));
     }
@@ -208,6 +220,21 @@ fn file(path: &Path, loaded: &Loaded, topic: Topic) -> Finding {
         topic.ok(path.display().to_string())
     } else {
         topic.warning(loaded.warnings.join("; "), "remove from the file what has no effect")
+    }
+}
+
+/// Whether the files that the configuration names can be used. Others than root may not read all of them.
+fn files(subject: &Subject<'_>) -> Finding {
+    let topic =
+        Topic::new("config.files", "the agent does not start with a certificate or persona that cannot be used");
+    let config = match subject.config(&topic) {
+        Ok(config) => config,
+        Err(finding) => return *finding,
+    };
+    match named::check_files(config, &subject.places) {
+        Ok(()) => topic.ok("certificate and persona can be used, or none are named"),
+        Err(error) if !is_root() => topic.skipped(format!("{error}; run as root")),
+        Err(error) => topic.failure(error.to_string(), "correct it, then: spip-agent --config FILE --check"),
     }
 }
 

@@ -39,9 +39,11 @@ use spip_common::{Counters, SteerCounters, map};
 pub use events::{Event, Events, Lost};
 pub use features::{Feature, Verdict, features, trial};
 use kernel_log::{Forwarder, KernelLog};
+#[cfg(test)]
+pub(crate) use loader::is_built_in;
 pub use origins::{Origin, Origins};
-use packet_socket::PacketSocket;
-use pins::Pins;
+pub(crate) use packet_socket::PacketSocket;
+use pins::{Pins, Staged};
 pub use steer::{PinState, PinnedSteering, SteerMaps};
 
 /// Read at each look into a map that has a value for each CPU: it says how many values there are.
@@ -71,15 +73,15 @@ pub struct SteerRequest {
     pub sockets: u32,
     /// A number that strangers do not know.
     pub seed: u32,
-    /// The directory of pins, when another agent is to be relieved that may still run.
-    pub takes_over: Option<PathBuf>,
+    /// Whether another agent is to be relieved that may still run.
+    pub takes_over: bool,
 }
 
 impl<'a> Request<'a> {
     /// For a trial, of which nothing stays.
     fn trial(config: &'a crate::config::Ebpf, steers: bool) -> Self {
         let listener = SocketAddr::from(([0, 0, 0, 0], 1));
-        let steering = steers.then_some(SteerRequest { sockets: 1, seed: 0, takes_over: None });
+        let steering = steers.then_some(SteerRequest { sockets: 1, seed: 0, takes_over: false });
         Self { config, listener, sockets: &[], scans: true, log_level: None, steering }
     }
 }
@@ -162,11 +164,13 @@ pub struct Attached {
     /// Present where connections are to be steered.
     steer: Option<Steer>,
     /// Holds programs and links.
-    ebpf: Ebpf,
+    ebpf: Mutex<Ebpf>,
+    /// Pins that wait for this agent to take over.
+    staged: Mutex<Staged>,
     /// Holds the observer.
     _socket: Option<PacketSocket>,
     /// Holds the directory of pins.
-    _pins: Option<Pins>,
+    pins: Option<Arc<Pins>>,
 }
 
 /// Reads the counters of the programs, for as long as they are attached and after.
@@ -286,22 +290,32 @@ impl Attached {
         self.knows_link
     }
 
-    /// Begins to steer, by the maps as they are now. With `pin`, the link is pinned in that directory and outlives the
-    /// process; one that is pinned there is replaced in either case.
+    /// Begins to steer, by the maps as they are now. With `pin`, the link is pinned in the directory of pins and outlives
+    /// the process. From then on this agent's maps have their names there, and an agent that had them is relieved.
     ///
     /// # Errors
     /// The kernel refuses the link, or its pin.
-    pub fn steer(&mut self, directory: &Path, pin: bool) -> Result<Option<PinnedSteering>, Error> {
-        let path = steer::pin_path(directory).map_err(|error| Error::Steering(error.to_string()))?;
-        let pinned = steer::attach(&mut self.ebpf, pin.then_some(path.as_path())).map_err(Error::Steering)?;
-        if !pin {
-            // What an earlier agent with `pin_links` left has nobody behind it: the address could be bound.
-            let _ = steer::remove(&path);
+    pub fn steer(&self, pin: bool) -> Result<Option<PinnedSteering>, Error> {
+        let steering = |error: io::Error| Error::Steering(error.to_string());
+        let mut ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = match &self.pins {
+            Some(pins) => Some((steer::pin_path(pins.path()).map_err(steering)?, Arc::clone(pins))),
+            None => None,
+        };
+        // What an earlier agent with `pin_links` left has nobody behind it where the directory is ours.
+        let stale = place.as_ref().filter(|_| !pin).map(|(path, _)| path.clone());
+        let pinned = steer::attach(&mut ebpf, place.filter(|_| pin)).map_err(Error::Steering)?;
+        if let Some(stale) = stale {
+            let _ = pins::remove(&stale);
+        }
+        let published = self.staged.lock().unwrap_or_else(PoisonError::into_inner).publish();
+        if let Err(reason) = published {
+            log::info!(target: "ebpf", "{reason}");
         }
         Ok(pinned)
     }
 
-    /// The counters of steering are in maps that others have now; this is where those are pinned.
+    /// Where the maps are pinned, or will be when this agent takes over.
     #[must_use]
     pub fn pins(&self) -> Option<&Path> {
         match &self.description.pins {

@@ -2,7 +2,8 @@
 //!
 //! It looks (who listens, where sshd is, which port is free, how much room there is), asks where there is somebody to
 //! ask, writes one file, and shows the commands that start the sensor and those that undo it. It runs none of them:
-//! steering every port of a machine is the operator's step. A file that exists is never replaced without `--force`.
+//! steering every port of a machine is the operator's step. A file that exists is never replaced without `--force`, unless
+//! it is the one that a package installed, unchanged: nobody's words are in it.
 //!
 //! Every key stands in the file, with its meaning: the words are those of docs/configuration.md, the defaults those of
 //! the program, so that neither can fall behind.
@@ -10,6 +11,7 @@
 mod answers;
 mod ask;
 mod found;
+mod judge;
 mod meanings;
 mod next;
 mod page;
@@ -17,7 +19,7 @@ mod ssh;
 
 use std::fs;
 use std::io::{self, IsTerminal as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -34,6 +36,10 @@ pub struct Options {
     /// Where to write; - is standard output [default: /etc/spip/spip.toml as root, else spip.toml here]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+
+    /// The same as --output, which comes first.
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 
     /// Replace a file that exists.
     #[arg(short, long)]
@@ -94,9 +100,9 @@ pub enum Error {
 
 /// Looks, asks, writes, and says what to do next.
 #[must_use]
-pub fn run(config: Option<PathBuf>, options: Options) -> ExitCode {
-    let output = options.output.clone().or(config).unwrap_or_else(usual_output);
-    match write(&output, &options) {
+pub fn run(options: &Options) -> ExitCode {
+    let output = options.output.clone().unwrap_or_else(usual_output);
+    match write(&output, options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(io::stderr(), "spip-agent: {error}");
@@ -112,7 +118,8 @@ fn usual_output() -> PathBuf {
 fn write(output: &Path, options: &Options) -> Result<(), Error> {
     let to_stdout = output == Path::new("-");
     // Before anybody is asked anything.
-    if !to_stdout && !options.force && fs::symlink_metadata(output).is_ok() {
+    let replaces = options.force || is_packaged(output);
+    if !to_stdout && !replaces && fs::symlink_metadata(output).is_ok() {
         return Err(Error::Exists(output.to_owned()));
     }
     let found = Found::look(Path::new("/"))?;
@@ -120,35 +127,61 @@ fn write(output: &Path, options: &Options) -> Result<(), Error> {
     // Questions are no part of the file, which may go to standard output.
     let mut terminal = io::stderr();
     if !options.yes && io::stdin().is_terminal() {
-        ask::all(&mut answers, options, &mut io::stdin().lock(), &mut terminal)?;
+        ask::all(&mut answers, &found, options, &mut io::stdin().lock(), &mut terminal)?;
     }
+    judge::all(&answers, &found)?;
     let text = page::page(&answers);
-    // What was asked for one by one may still not go together.
-    if let Err(error) = crate::config::Config::from_str(&text, output) {
-        return Err(Error::Answer(error.to_string()));
-    }
+    crate::config::Config::from_str(&text, output).map_err(|error| judge::refused(&error))?;
     let failed = |error| Error::Write(output.to_owned(), error);
-    if to_stdout {
+    let made = if to_stdout {
         io::stdout().write_all(text.as_bytes()).map_err(failed)?;
+        None
     } else {
-        place(output, &text, options.force).map_err(failed)?;
-    }
-    let shown = if to_stdout { Path::new("FILE") } else { output };
-    let _ = terminal.write_all(next::page(&found, &answers, shown).as_bytes());
+        // Somebody may have changed it while questions were answered.
+        let force = options.force || (replaces && is_packaged(output));
+        Some(Made { file: output, directories: place(output, &text, force).map_err(failed)? })
+    };
+    let _ = terminal.write_all(next::page(&found, &answers, made.as_ref()).as_bytes());
     Ok(())
 }
 
-/// Puts a whole file in place, or none.
-fn place(output: &Path, text: &str, force: bool) -> io::Result<()> {
-    if let Some(directory) = output.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-        fs::create_dir_all(directory)?;
+/// Whether a file is the one that a package brings, to the byte.
+fn is_packaged(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file())
+        && fs::read(path).is_ok_and(|text| text == page::packaged().as_bytes())
+}
+
+/// What was written.
+struct Made<'a> {
+    file: &'a Path,
+    /// Directories that were not there before, the innermost first.
+    directories: Vec<PathBuf>,
+}
+
+/// Puts a whole file in place, or none. A file that it replaces hands its owner and mode on. Returns the directories that
+/// it made.
+fn place(output: &Path, text: &str, force: bool) -> io::Result<Vec<PathBuf>> {
+    let above = output.ancestors().skip(1).filter(|directory| !directory.as_os_str().is_empty());
+    let missing: Vec<_> = above.take_while(|directory| !directory.exists()).map(Path::to_owned).collect();
+    let placed = missing.first().map_or(Ok(()), fs::create_dir_all).and_then(|()| place_file(output, text, force));
+    if placed.is_err() {
+        missing.iter().for_each(|directory| drop(fs::remove_dir(directory)));
     }
+    placed.map(|()| missing)
+}
+
+fn place_file(output: &Path, text: &str, force: bool) -> io::Result<()> {
     let mut partial = output.as_os_str().to_owned();
     partial.push(format!(".{}.partial", std::process::id()));
     let partial = PathBuf::from(partial);
     let written = (|| {
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&partial)?;
         file.write_all(text.as_bytes())?;
+        if let Some(old) = fs::symlink_metadata(output).ok().filter(|old| force && old.is_file()) {
+            // Another's file stays another's where that may be done.
+            let _ = std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()));
+            file.set_permissions(old.permissions())?;
+        }
         file.sync_all()?;
         // A link, unlike a renaming, never replaces what has come meanwhile.
         if force { fs::rename(&partial, output) } else { fs::hard_link(&partial, output) }
@@ -160,6 +193,38 @@ fn place(output: &Path, text: &str, force: bool) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_package_installed_is_replaced_as_long_as_nobody_has_changed_it() {
+        let path = std::env::temp_dir().join(format!("spip-init-packaged-{}.toml", std::process::id()));
+        fs::write(&path, packaged()).expect("a new file");
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o640)).expect("ours");
+        let options = Options {
+            yes: true,
+            steering: Some("redirect".to_owned()),
+            name: Some("mine".to_owned()),
+            ..Options::default()
+        };
+        write(&path, &options).expect("it is the package's");
+        let text = fs::read_to_string(&path).expect("file");
+        assert!(text.contains("\nname = \"mine\"\n"), "{text}");
+        assert_eq!(fs::metadata(&path).expect("file").mode() & 0o777, 0o640);
+        let error = write(&path, &options).expect_err("it is the operator's now");
+        assert!(matches!(error, Error::Exists(_)), "{error}");
+        fs::remove_file(&path).expect("ours");
+    }
+
+    #[test]
+    fn directories_that_were_made_are_known_and_go_where_no_file_comes() {
+        let outer = std::env::temp_dir().join(format!("spip-init-made-{}", std::process::id()));
+        let inner = outer.join("inner");
+        assert_eq!(place(&inner.join("x.toml"), "one", false).expect("a new file"), [inner.clone(), outer.clone()]);
+        assert!(place(&inner.join("y.toml"), "two", false).expect("a new file").is_empty());
+        let none = outer.join("none");
+        assert!(place(&none.join("deep").join("n".repeat(300)), "three", false).is_err());
+        assert!(!none.exists());
+        fs::remove_dir_all(&outer).expect("ours");
+    }
 
     #[test]
     fn a_file_that_exists_is_replaced_by_force_only() {

@@ -9,15 +9,20 @@ pub mod app;
 pub mod cli;
 pub mod config;
 
+pub mod descriptors;
 pub mod ebpf;
 pub mod listen;
 pub mod metrics;
+pub mod named;
 pub mod notify;
 pub mod pulse;
 pub mod reload;
 pub mod sandbox;
+pub mod shell;
 pub mod signals;
+pub mod socket_file;
 pub mod steering;
+pub mod stop;
 pub mod vital;
 pub mod worker;
 

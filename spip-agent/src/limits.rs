@@ -14,6 +14,12 @@ use lru::LruCache;
 
 use crate::config;
 
+/// As many sources as it takes to fill the memory for payloads: none of them can have it from the others.
+pub const SOURCES_THAT_FILL: usize = 4;
+
+/// Sessions that may be let in beyond the bound on all of them, for others that are about to end.
+const AHEAD_MAX: usize = 48;
+
 /// A block of addresses that counts as one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
@@ -49,6 +55,9 @@ pub enum Limit {
 }
 
 impl Limit {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Sessions, Self::SessionsPerSource, Self::Rate, Self::Descriptors];
+
     /// The name in records, metrics and messages.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -80,14 +89,17 @@ struct State {
 
 struct Tally {
     open: u32,
+    /// Payload bytes of its sessions that count against its share.
+    kept: usize,
     tokens: f64,
     refilled: Instant,
 }
 
-/// The right to one session; dropping it gives the place back.
+/// The right to one session; dropping it gives the place back, and what was taken of its source's share.
 pub struct Permit {
     limits: Limits,
     source: Source,
+    kept: usize,
 }
 
 impl Limits {
@@ -128,16 +140,16 @@ impl Limits {
     }
 
     /// Admits a connection from `address` at `now`, or names the limit that it would exceed. When all places are taken
-    /// `make_room` is asked whether a session was told to end for it.
+    /// `make_room` is asked whether so many sessions were told to end and are about to.
     ///
     /// # Errors
     /// The limit that is exceeded; a refused connection costs its source no token.
-    pub fn admit(&self, address: IpAddr, now: Instant, make_room: impl FnOnce() -> bool) -> Result<Permit, Limit> {
+    pub fn admit(&self, address: IpAddr, now: Instant, make_room: impl FnOnce(usize) -> bool) -> Result<Permit, Limit> {
         let source = Source::from(address);
         let mut state = self.state();
         let State { config: limits, sessions, open, sources } = &mut *state;
         let is_full = *open >= *sessions;
-        let fresh = || Tally { open: 0, tokens: limits.rate_burst, refilled: now };
+        let fresh = || Tally { open: 0, kept: 0, tokens: limits.rate_burst, refilled: now };
         let tally = sources.get_or_insert_mut(source, fresh);
         if tally.open as usize >= limits.sessions_per_source {
             return Err(Limit::SessionsPerSource);
@@ -152,14 +164,17 @@ impl Limits {
         }
         // Last, so that nobody loses a place for a connection that another limit refuses.
         // An operator who sets the number wants newcomers refused; where the descriptors set it, room can be made.
-        if is_full && !(limits.sessions.is_none() && make_room()) {
+        // Those who were let in for others that have not ended yet: more of them than descriptors are kept back for, and
+        // the log itself would have none. While it takes nothing, whoever was told to end does not.
+        let ahead = *open - (*open).min(*sessions);
+        if is_full && !(limits.sessions.is_none() && ahead < AHEAD_MAX && make_room(ahead + 1)) {
             return Err(Limit::Sessions);
         }
         tally.tokens -= 1.0;
         tally.open += 1;
         *open += 1;
         drop(state);
-        Ok(Permit { limits: self.clone(), source })
+        Ok(Permit { limits: self.clone(), source, kept: 0 })
     }
 
     /// Sessions that are open now.
@@ -180,6 +195,30 @@ impl Limits {
     }
 }
 
+impl Permit {
+    /// Takes `bytes` of the payload memory that one source may have, or nothing when fewer are left.
+    #[must_use]
+    pub fn take(&mut self, bytes: usize) -> bool {
+        let mut state = self.limits.state();
+        let share = state.config.payload_memory_bytes / SOURCES_THAT_FILL;
+        // A source that was forgotten has a share anew, as it has a bucket.
+        if let Some(tally) = state.sources.peek_mut(&self.source) {
+            if tally.kept + bytes > share {
+                return false;
+            }
+            tally.kept += bytes;
+            self.kept += bytes;
+        }
+        true
+    }
+}
+
+impl std::fmt::Debug for Permit {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Permit").field("source", &self.source).field("kept", &self.kept).finish_non_exhaustive()
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut state = self.limits.state();
@@ -187,6 +226,7 @@ impl Drop for Permit {
         // A source that was forgotten and came back counts from nothing: never below it.
         if let Some(tally) = state.sources.peek_mut(&self.source) {
             tally.open = tally.open.saturating_sub(1);
+            tally.kept = tally.kept.saturating_sub(self.kept);
         }
     }
 }
@@ -212,7 +252,7 @@ mod tests {
     }
 
     fn admit(limits: &Limits, address: IpAddr, now: Instant) -> Result<Permit, Limit> {
-        limits.admit(address, now, || false)
+        limits.admit(address, now, |_| false)
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -234,11 +274,39 @@ mod tests {
     fn a_session_that_was_told_to_end_makes_room_for_another() {
         let limits = limits(1, 1, 0.0, 0.0, 10);
         let now = Instant::now();
-        let held = limits.admit(ip("192.0.2.1"), now, || true).ok();
-        assert!(limits.admit(ip("192.0.2.2"), now, || true).is_ok());
-        let refused = limits.admit(ip("192.0.2.1"), now, || panic!("nobody goes for a source at its own limit"));
+        let held = limits.admit(ip("192.0.2.1"), now, |_| true).ok();
+        assert!(limits.admit(ip("192.0.2.2"), now, |places| places == 1).is_ok());
+        let refused = limits.admit(ip("192.0.2.1"), now, |_| panic!("nobody goes for a source at its own limit"));
         assert_eq!(refused.err(), Some(Limit::SessionsPerSource));
         drop(held);
+    }
+
+    #[test]
+    fn no_more_are_let_in_for_others_than_descriptors_are_kept_back_for() {
+        let limits = limits(3, 1_000, 0.0, 0.0, 10);
+        let now = Instant::now();
+        let admit = || limits.admit(ip("192.0.2.1"), now, |_| true);
+        let held: Vec<_> = (0..3 + AHEAD_MAX).map(|_| admit().ok()).collect();
+        assert!(held.iter().all(Option::is_some));
+        assert_eq!(admit().err(), Some(Limit::Sessions), "nobody has ended yet");
+        drop(held);
+        assert!(admit().is_ok());
+    }
+
+    #[test]
+    fn one_source_has_its_share_of_the_payload_memory_and_leaves_the_rest_to_others() {
+        let limits = limits(10, 10, 0.0, 0.0, 10);
+        let mut config = limits.config();
+        config.payload_memory_bytes = 400;
+        limits.change(&config, 10);
+        let now = Instant::now();
+        let mut one = admit(&limits, ip("192.0.2.1"), now).expect("room");
+        let mut same = admit(&limits, ip("192.0.2.1"), now).expect("room");
+        let mut other = admit(&limits, ip("192.0.2.2"), now).expect("room");
+        assert!(one.take(60) && !same.take(41) && same.take(40) && !one.take(1));
+        assert!(other.take(100));
+        drop(one);
+        assert!(same.take(60) && !same.take(1));
     }
 
     #[test]

@@ -35,6 +35,17 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The service manager handed over one that listens elsewhere.
+    #[error(
+        "the service manager passed a socket on port {passed}, but port = {port}, where all connections are led: make \
+         ListenStream= of spip-agent.socket (systemctl edit --full spip-agent.socket) and port in the configuration the same"
+    )]
+    OtherPort {
+        /// That of the socket.
+        passed: u16,
+        /// That of the configuration.
+        port: u16,
+    },
     /// The service manager handed over something else.
     #[error("cannot use the socket that the service manager passed: it has to be one listening TCP socket")]
     Passed(#[source] io::Error),
@@ -67,7 +78,7 @@ pub struct Sharing {
 /// The address cannot be bound, or the passed socket is of no use.
 pub fn open(address: SocketAddr, workers: usize, sharing: Sharing) -> Result<Listeners, Error> {
     let listeners = match passed().map_err(Error::Passed)? {
-        Some(socket) => share(socket, workers).map_err(Error::Passed)?,
+        Some(socket) => from_manager(socket, address.port(), workers)?,
         None => bind_all(address, workers, sharing).map_err(|source| Error::Bind {
             address,
             remedy: remedy(&source, address),
@@ -83,9 +94,27 @@ pub fn open(address: SocketAddr, workers: usize, sharing: Sharing) -> Result<Lis
     Ok(listeners)
 }
 
+/// Whether an address is one of this machine, on which a socket can be bound; none stays, and no port is taken.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn try_address(ip: IpAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address((ip, 0).into()), Type::STREAM, Some(Protocol::TCP))?;
+    socket.bind(&SocketAddr::new(ip, 0).into())
+}
+
 fn passed() -> io::Result<Option<Socket>> {
     let Some(listener) = ListenFd::from_env().take_tcp_listener(0)? else { return Ok(None) };
     Ok(Some(Socket::from(listener)))
+}
+
+/// The socket that was passed. One on another port would be deaf without a word: rules lead to the configured one.
+fn from_manager(socket: Socket, port: u16, workers: usize) -> Result<Listeners, Error> {
+    let listeners = share(socket, workers).map_err(Error::Passed)?;
+    match listeners.address.port() {
+        passed if passed == port => Ok(listeners),
+        passed => Err(Error::OtherPort { passed, port }),
+    }
 }
 
 /// All workers accept from the one socket that was passed.
@@ -199,6 +228,23 @@ mod tests {
             assert_eq!(listeners.families, (ipv4, true), "{address}");
             let told: SocketAddr = address.parse().expect("address");
             assert_eq!(bound(&listeners).ip().to_canonical(), told.ip());
+        }
+    }
+
+    #[test]
+    fn a_socket_that_was_passed_has_to_listen_on_the_configured_port() {
+        let passed = || {
+            let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+            let port = listener.local_addr().expect("address").port();
+            (Socket::from(listener), port)
+        };
+        let (socket, port) = passed();
+        let listeners = from_manager(socket, port, 3).expect("the same port");
+        assert!(listeners.passed && listeners.sockets.len() == 3 && bound(&listeners).port() == port);
+        let (socket, port) = passed();
+        let error = from_manager(socket, port ^ 1, 3).err().expect("another port").to_string();
+        for text in [format!("port {port}, but port = {}", port ^ 1), "ListenStream=".to_owned()] {
+            assert!(error.contains(&text), "{error}");
         }
     }
 

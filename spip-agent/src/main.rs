@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use spip_agent::app::{self, Options};
 use spip_agent::cli::{self, Command};
-use spip_agent::{doctor, init, messages};
+use spip_agent::{doctor, init, messages, named};
 
 fn main() -> ExitCode {
     let command = match cli::parse(std::env::args_os()) {
@@ -19,7 +19,7 @@ fn main() -> ExitCode {
         Command::Convert(request) => cli::convert(&request),
         Command::Rules { action, config, options } => cli::rules(action, config.as_deref(), options),
         Command::Doctor { config, options } => doctor::run(config.as_deref(), options),
-        Command::Init { config, options } => init::run(config, options),
+        Command::Init { options } => init::run(&options),
         Command::Status { config, json } => cli::status(config.as_deref(), json),
         Command::Run { config, ebpf_log } => {
             let loaded = match cli::load(&config) {
@@ -27,8 +27,9 @@ fn main() -> ExitCode {
                 Err(status) => return status,
             };
             let options = Options { ebpf_log: ebpf_log.to_level(), path: config };
-            match app::run(&loaded.config, &loaded.warnings, options) {
+            match app::run(&loaded, options) {
                 Ok(()) => ExitCode::SUCCESS,
+                Err(error) if named::is_mistake(&error) => cli::refuse(&error),
                 Err(error) => {
                     messages::emergency(&format!("{error:#}"));
                     ExitCode::FAILURE

@@ -8,7 +8,7 @@ mod process;
 mod server;
 mod tally;
 
-pub use server::{Error, Server};
+pub use server::{Error, Server, Succession};
 pub use tally::{Named, TALLY, Tally};
 
 use std::fmt;
@@ -24,12 +24,14 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::accept::Door;
 use crate::ebpf::KernelCounters;
+use crate::limits::Limit;
 use crate::protocol;
 use crate::pulse::Pulse;
 use crate::record::CloseReason;
 use crate::scans;
 use crate::steering::Watch;
-use crate::writer::Log;
+use crate::tls::Failure;
+use crate::writer::{Log, STALLED};
 use process::Process;
 
 /// A worker that has not beaten for so long is stuck.
@@ -89,12 +91,22 @@ impl Sources {
             Some(format!("a worker has not answered for {} s", oldest.as_secs()))
         } else if log.failed() {
             Some("the reader of the log is gone".to_owned())
-        } else if log.stats().faulty {
-            Some("the log cannot be written".to_owned())
         } else {
-            None
+            let logs = [("the log", Some(log)), ("system_log", self.messages.as_ref())];
+            logs.into_iter().find_map(|(name, log)| unwritten(name, log?))
         }
     }
+}
+
+/// Why a log is not well.
+fn unwritten(name: &str, log: &Log) -> Option<String> {
+    let stats = log.stats();
+    let since = if stats.waiting >= STALLED {
+        format!(": lines have waited for {} s", stats.waiting.as_secs())
+    } else {
+        String::new()
+    };
+    stats.faulty.then(|| format!("{name} cannot be written{since}"))
 }
 
 impl fmt::Debug for Sources {
@@ -135,6 +147,10 @@ impl Collector for Page {
             prometheus_client::metrics::MetricType::Gauge,
         )?;
         beats.encode_gauge(&beat)?;
+        if let Some(payloads) = &engine.payloads {
+            const HELP: &str = "Payloads for files of their own, by what has become of them.";
+            family(out, "payloads", HELP, "outcome", &payloads.counts().named())?;
+        }
         log(out, "log", "records and messages", &engine.log)?;
         if let Some(messages) = messages {
             log(out, "system_log", "messages", messages)?;
@@ -163,6 +179,12 @@ impl Collector for Page {
     }
 }
 
+/// Connections that were refused, by the limit that did it.
+#[must_use]
+pub fn rejected() -> Vec<(&'static str, u64)> {
+    TALLY.sum(|tally| &tally.rejected, &Limit::ALL.map(Limit::name))
+}
+
 fn sessions(out: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
     let close_reasons = CloseReason::NAMES;
     let protocols: Vec<_> = protocol::all().map(protocol::Protocol::name).chain([protocol::UNKNOWN, "none"]).collect();
@@ -174,9 +196,10 @@ fn sessions(out: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
     let sources = named(|tally| &tally.destination_sources, &["ebpf", "conntrack", "socket"]);
     const HELP: &str = "Recorded sessions, by how their destination is known.";
     family(out, "session_destinations", HELP, "destination_source", &sources)?;
-    let tls = named(|tally| &tally.tls, &["none", "completed", "off"]);
+    let outcomes: Vec<_> = ["none", "completed", "off"].into_iter().chain(Failure::KINDS).collect();
+    let tls = named(|tally| &tally.tls, &outcomes);
     family(out, "session_tls", "Recorded sessions, by what became of TLS.", "outcome", &tls)?;
-    let rejected = named(|tally| &tally.rejected, &["max_sessions", "max_sessions_per_source", "rate_limit"]);
+    let rejected = rejected();
     family(out, "rejected_connections", "Connections that a limit refused.", "limit", &rejected)?;
     let [received, sent, truncated] = TALLY.totals();
     counter(out, "received", "Payload received.", Some(&Unit::Bytes), received)?;

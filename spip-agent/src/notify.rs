@@ -6,11 +6,12 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
@@ -20,6 +21,22 @@ use nix::time::{ClockId, clock_gettime};
 pub struct Notifier {
     socket: Option<Arc<UnixDatagram>>,
     watchdog: Option<Duration>,
+    words: Arc<Mutex<Words>>,
+}
+
+/// How the agent is while it serves, for people.
+#[derive(Debug, Default)]
+struct Words {
+    serves: String,
+    log: Option<&'static str>,
+    configuration: Option<&'static str>,
+}
+
+impl fmt::Display for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.serves)?;
+        [self.log, self.configuration].iter().flatten().try_for_each(|trouble| write!(f, "; {trouble}"))
+    }
 }
 
 /// What the service manager set in the environment cannot be used.
@@ -43,7 +60,7 @@ impl Notifier {
         let own_process = env::var("WATCHDOG_PID").map_or(true, |pid| pid == std::process::id().to_string());
         let watchdog = env::var("WATCHDOG_USEC").ok().and_then(|text| text.parse().ok()).map(Duration::from_micros);
         let watchdog = watchdog.filter(|interval| own_process && !interval.is_zero());
-        Ok(Self { socket: Some(Arc::new(socket)), watchdog })
+        Ok(Self { socket: Some(Arc::new(socket)), watchdog, words: Arc::default() })
     }
 
     /// How often [`Notifier::alive`] has to be said at least, where it has to.
@@ -52,9 +69,25 @@ impl Notifier {
         self.watchdog
     }
 
-    /// The agent serves; `status` is for people.
-    pub fn ready(&self, status: &str) {
-        self.tell(&format!("READY=1\nSTATUS={}", status.replace('\n', " ")));
+    /// What the agent serves, for people: said with whatever is said next of how it is.
+    pub fn serves(&self, what: String) {
+        self.words().serves = what;
+    }
+
+    /// The agent serves.
+    pub fn ready(&self) {
+        self.tell(&format!("READY=1\nSTATUS={}", self.words()));
+    }
+
+    /// What is wrong with the configuration since it was last read; said with [`Notifier::ready`].
+    pub fn configuration(&self, trouble: Option<&'static str>) {
+        self.words().configuration = trouble;
+    }
+
+    /// What is wrong with the log; said at once.
+    pub fn log(&self, trouble: Option<&'static str>) {
+        self.words().log = trouble;
+        self.tell(&format!("STATUS={}", self.words()));
     }
 
     /// The agent reads its configuration again; [`Notifier::ready`] ends it.
@@ -71,6 +104,10 @@ impl Notifier {
     /// The agent is alive: to be said only by somebody who has made sure.
     pub fn alive(&self) {
         self.tell("WATCHDOG=1");
+    }
+
+    fn words(&self) -> MutexGuard<'_, Words> {
+        self.words.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tell(&self, text: &str) {
@@ -109,17 +146,26 @@ mod tests {
         ] {
             let listener = listener.expect("a free address");
             let socket = Some(Arc::new(connect(&address).expect("there is a listener")));
-            let notifier = Notifier { socket, watchdog: None };
-            notifier.ready("one\ntwo");
+            let notifier = Notifier { socket, watchdog: None, words: Arc::default() };
+            notifier.serves("listens".to_owned());
+            notifier.ready();
             notifier.reloading();
+            notifier.configuration(Some("a mistake"));
+            notifier.log(Some("a full disk"));
+            notifier.ready();
+            notifier.configuration(None);
+            notifier.log(None);
             notifier.stopping(Duration::from_secs(6));
             let heard = || {
                 let mut text = [0; 200];
                 let length = listener.recv(&mut text).expect("said before");
                 String::from_utf8_lossy(&text[..length]).into_owned()
             };
-            assert_eq!(heard(), "READY=1\nSTATUS=one two");
+            assert_eq!(heard(), "READY=1\nSTATUS=listens");
             assert!(heard().starts_with("RELOADING=1\nMONOTONIC_USEC="));
+            assert_eq!(heard(), "STATUS=listens; a full disk; a mistake");
+            assert_eq!(heard(), "READY=1\nSTATUS=listens; a full disk; a mistake");
+            assert_eq!(heard(), "STATUS=listens");
             assert!(heard().ends_with("EXTEND_TIMEOUT_USEC=6000000"));
         }
         std::fs::remove_file(&path).expect("the socket goes");

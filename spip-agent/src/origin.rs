@@ -7,7 +7,8 @@
 //! 3. The address of the socket itself: right where nothing was translated.
 //!
 //! Where connections are steered there is no translation, and the third source is asked first: two system calls instead of
-//! a look-up. What the packet filter saw is then only needed where the kernel kept no SYN, as under SYN cookies.
+//! a look-up. What the packet filter saw is then only needed where the kernel kept no SYN, as under SYN cookies, and at the
+//! listener's own port, where it tells a client that asked for that port from one that a rule led there.
 //!
 //! A SYN that cannot be told apart from another with the same key is not believed: connection tracking decides then.
 
@@ -41,12 +42,24 @@ pub struct Found {
 pub fn find(socket: &impl AsFd, peer: SocketAddr, origins: Option<&Origins>) -> Found {
     if let Some(steered) = origins.and_then(Origins::steered) {
         let local = local_address(socket);
-        // The listener's own port is where a rule of the firewall that was left in place would lead.
         if local.port() != steered {
             return find_steered(socket, peer, local, origins);
         }
+        // The listener's own port is also where a rule of the firewall that was left in place would lead.
+        let mut found = find_translated(socket, peer, origins);
+        found.origin.is_of_socket(ClientAddr::new(peer), Destination::new(local));
+        return found;
     }
     find_translated(socket, peer, origins)
+}
+
+impl Origin {
+    /// Where both ends are those of the socket, nothing was translated, and the socket itself is the source.
+    fn is_of_socket(&mut self, client: ClientAddr, local: Destination) {
+        if (self.client, self.destination) == (client, local) {
+            self.source = DestinationSource::Socket;
+        }
+    }
 }
 
 /// Of a connection that nothing translated: the socket knows both ends, and nearly always the SYN.
@@ -85,14 +98,18 @@ pub fn retry(origin: &mut Origin, cookie: u64, origins: &Origins) {
     if origin.source == DestinationSource::Ebpf {
         return;
     }
-    let steered = origins.steered().is_some_and(|listener| origin.destination.socket().port() != listener);
-    if steered {
+    // What the socket said of itself, where it was asked first.
+    let own = origins.steered().filter(|_| origin.source == DestinationSource::Socket);
+    if own.is_some_and(|listener| origin.destination.socket().port() != listener) {
         origin.syn = origin.syn.or_else(|| origins.lookup(cookie).and_then(seen_syn));
         return;
     }
     if let Some(seen) = origins.lookup(cookie).filter(|seen| !seen.ambiguous) {
-        let syn = origin.syn;
-        *origin = from_syn(origin.client.socket(), &seen, || syn);
+        let (syn, client, destination) = (origin.syn, origin.client, origin.destination);
+        *origin = from_syn(client.socket(), &seen, || syn);
+        if own.is_some() {
+            origin.is_of_socket(client, destination);
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Memory is taken as bytes arrive, never ahead of them: a connection that says nothing owns no buffer.
 //!
+//! Nor may one source have the whole budget: what its connections keep beyond their first bytes is bounded by its share.
+//!
 //! A payload begins in its opening: until it is clear what the first bytes are, as many are kept as the longest
 //! ClientHello needs, whatever the limit. Settled as payload they are cut to the limit; taken away as a hello they
 //! still count against the budget for as long as the session lasts.
@@ -9,10 +11,15 @@
 use std::time::Instant;
 
 use crate::budget::Budget;
+use crate::limits::Permit;
 use crate::protocol::client_hello::MAX_RAW_BYTES;
 
 /// Smallest allocation for a payload; most first packets of scanners fit.
 const FIRST_CAPACITY_BYTES: usize = 256;
+
+/// What no source has to account for: so short are most payloads, and as many of them as one source may have at once
+/// leave the budget to the others.
+const UNSHARED_BYTES: usize = 4 * 1024;
 
 /// The bytes of one connection.
 #[derive(Debug)]
@@ -25,7 +32,29 @@ pub struct Payload {
     budget: Budget,
     /// Taken from the budget for bytes that went elsewhere in the session.
     lent: usize,
-    starved: bool,
+    /// The right to the session, where it has one.
+    permit: Option<Permit>,
+    starved: Option<Starved>,
+}
+
+/// What cut a payload short that had not reached its own limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Starved {
+    /// The budget over all connections.
+    All,
+    /// The share of its source.
+    Source,
+}
+
+impl Starved {
+    /// The name in records, as those of other limits.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::All => "payload_memory_bytes",
+            Self::Source => "payload_memory_share",
+        }
+    }
 }
 
 impl Payload {
@@ -40,8 +69,16 @@ impl Payload {
             is_opening: true,
             budget,
             lent: 0,
-            starved: false,
+            permit: None,
+            starved: None,
         }
+    }
+
+    /// Of the session that has `permit`, which it holds from here on.
+    #[must_use]
+    pub fn of(mut self, permit: Permit) -> Self {
+        self.permit = Some(permit);
+        self
     }
 
     /// Takes the next bytes from the wire: keeps what fits, counts all. From the first byte that was not kept on
@@ -56,10 +93,9 @@ impl Payload {
             return;
         }
         let wanted = bytes.len().min(self.limit_now().saturating_sub(self.kept.len()));
-        if self.reserve(wanted) {
-            self.kept.extend_from_slice(&bytes[..wanted]);
-        } else {
-            self.starved = true;
+        match self.reserve(wanted) {
+            Ok(()) => self.kept.extend_from_slice(&bytes[..wanted]),
+            Err(starved) => self.starved = Some(starved),
         }
     }
 
@@ -68,16 +104,23 @@ impl Payload {
         self.received += bytes;
     }
 
-    fn reserve(&mut self, additional: usize) -> bool {
+    fn reserve(&mut self, additional: usize) -> Result<(), Starved> {
         let needed = self.kept.len() + additional;
         let capacity = self.kept.capacity();
         if needed <= capacity {
-            return true;
+            return Ok(());
         }
         let limit = self.limit_now();
         let grown = needed.max((capacity * 2).min(limit)).max(FIRST_CAPACITY_BYTES.min(limit));
+        let shared = (grown + self.lent).saturating_sub((capacity + self.lent).max(UNSHARED_BYTES));
+        if shared > 0
+            && let Some(permit) = &mut self.permit
+            && !permit.take(shared)
+        {
+            return Err(Starved::Source);
+        }
         if !self.budget.take(grown - capacity) {
-            return false;
+            return Err(Starved::All);
         }
         self.kept.reserve_exact(grown - self.kept.len());
         // The allocator may round up; the budget follows what was asked for, so give and take stay equal.
@@ -85,7 +128,7 @@ impl Payload {
         if surplus > 0 && !self.budget.take(surplus) {
             self.kept.shrink_to(grown);
         }
-        true
+        Ok(())
     }
 
     fn limit_now(&self) -> usize {
@@ -141,12 +184,12 @@ impl Payload {
     /// Whether no further byte will be kept.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.kept.len() >= self.limit_now() || self.starved
+        self.kept.len() >= self.limit_now() || self.starved.is_some()
     }
 
-    /// Whether the budget over all connections cut this payload short, and not its own limit.
+    /// What cut this payload short, where that was not its own limit.
     #[must_use]
-    pub fn starved(&self) -> bool {
+    pub fn starved(&self) -> Option<Starved> {
         self.starved
     }
 }
@@ -201,7 +244,7 @@ mod tests {
         payload.push(b"def");
         assert_eq!(payload.kept(), b"abcd");
         assert_eq!(payload.received(), 6);
-        assert!(payload.truncated() && payload.is_full() && !payload.starved());
+        assert!(payload.truncated() && payload.is_full() && payload.starved().is_none());
     }
 
     #[test]
@@ -220,7 +263,7 @@ mod tests {
         payload.push(&[3; 10]);
         assert_eq!(payload.kept(), [1; 200]);
         assert_eq!(payload.received(), 5_210);
-        assert!(payload.starved());
+        assert_eq!(payload.starved(), Some(Starved::All));
         drop(payload);
         assert_eq!(budget.left(), 300);
     }

@@ -1,24 +1,25 @@
 //! Payloads in files of their own, one for each distinct one, named by their SHA-256.
 //!
-//! A session hands its payload over and goes on: a thread of its own writes, and what does not fit into its queue is
-//! counted and not stored. A file appears whole or not at all (a temporary name, then rename), is never changed after
-//! that, and is not written again when the same payload comes back. The files together stay within a budget: the
-//! oldest go first. Only names of 64 hexadecimal digits are ever touched.
+//! A session hands its payload over and goes on: a thread of its own writes, and what does not fit into its queue stays
+//! in its record. A file appears whole or not at all (a temporary name, then rename), is never changed after that, and is
+//! not written again when the same payload comes back. That it is there, of the right length, is looked at each time:
+//! files are shipped and removed by others, and a file that was cut short is replaced. The files together stay within a
+//! budget: the oldest go first. Only names of 64 hexadecimal digits are ever touched.
 //!
 //! A record says by `payload_sha256` which file is meant and keeps the first bytes. Nothing makes the two appear at the
-//! same moment. From the first payload that the disk refuses until one is written again, records carry theirs; those
-//! that were on their way then are lost, and counted.
+//! same moment. From the first payload that the disk refuses until as many bytes are written again, records carry theirs;
+//! those that were on their way then are lost, and counted: one for each record that says otherwise.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::config;
 use crate::vital;
@@ -30,12 +31,13 @@ pub type Hash = [u8; 32];
 const QUEUED: usize = 4_096;
 /// … and how many bytes they may have together.
 const QUEUED_BYTES: usize = 32 * 1024 * 1024;
-/// Hashes of payloads that were stored lately: those that come back cost nobody a system call.
-const REMEMBERED: usize = 65_536;
+
+/// How often the end looks whether the thread is done.
+const END_PAUSE: Duration = Duration::from_millis(2);
 
 /// Why payloads cannot be stored at all.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot use payload_dir {}", path.display())]
+#[error("cannot use payload_dir {}: set it to a directory that the agent can make and write to", path.display())]
 pub struct StoreError {
     path: PathBuf,
     source: io::Error,
@@ -48,8 +50,19 @@ pub struct Counts {
     pub stored: u64,
     /// Files that went to keep the budget.
     pub evicted: u64,
-    /// Payloads that were not stored: the queue was full, or the disk refused.
+    /// Records that carry their payload: the queue was full, or the disk refuses.
+    pub carried: u64,
+    /// Records that say their payload is stored, and it is not: the disk refused it when that was said.
     pub lost: u64,
+}
+
+impl Counts {
+    /// Each by its name.
+    #[must_use]
+    pub fn named(&self) -> [(&'static str, u64); 4] {
+        let Self { stored, evicted, carried, lost } = *self;
+        [("stored", stored), ("evicted", evicted), ("carried", carried), ("lost", lost)]
+    }
 }
 
 #[derive(Debug, Default)]
@@ -57,35 +70,13 @@ struct Shared {
     queued_bytes: AtomicUsize,
     stored: AtomicU64,
     evicted: AtomicU64,
+    carried: AtomicU64,
     lost: AtomicU64,
-    /// Whether the last payload could not be written.
-    failing: AtomicBool,
-    known: Mutex<Known>,
-}
-
-/// The hashes that were stored lately. One that was removed and came back may stand in `order` twice, and is then
-/// forgotten a little early.
-#[derive(Debug, Default)]
-struct Known {
-    order: VecDeque<Hash>,
-    present: HashSet<Hash>,
-}
-
-impl Known {
-    fn insert(&mut self, hash: Hash) {
-        if self.present.insert(hash) {
-            self.order.push_back(hash);
-        }
-        if self.order.len() > REMEMBERED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.present.remove(&oldest);
-        }
-    }
-
-    fn remove(&mut self, hash: &Hash) {
-        self.present.remove(hash);
-    }
+    /// How many bytes the disk has to take before it is believed again: as many as it refused at once. A disk that is
+    /// nearly full still takes small payloads.
+    doubted_bytes: AtomicUsize,
+    /// The payloads that are on their way, and how many records rely on each.
+    queued: Mutex<HashMap<Hash, u64>>,
 }
 
 struct Job {
@@ -99,7 +90,9 @@ pub struct PayloadStore {
     /// `None` ends the thread.
     sender: SyncSender<Option<Job>>,
     shared: Arc<Shared>,
+    directory: Arc<Path>,
     min_bytes: usize,
+    max_bytes: u64,
     preview_bytes: usize,
 }
 
@@ -121,15 +114,21 @@ impl PayloadStore {
         let files = Files::open(directory, config.max_bytes)
             .map_err(|source| StoreError { path: directory.clone(), source })?;
         let (sender, receiver) = sync_channel(QUEUED);
-        let shared = Arc::new(Shared::default());
-        let store = Self { sender, shared, min_bytes: config.min_bytes, preview_bytes: config.preview_bytes };
+        let store = Self {
+            sender,
+            shared: Arc::default(),
+            directory: directory.as_path().into(),
+            min_bytes: config.min_bytes,
+            max_bytes: config.max_bytes,
+            preview_bytes: config.preview_bytes,
+        };
         Ok(Some(Prepared { store, receiver, files }))
     }
 
     /// Whether a payload of `bytes` bytes has a file of its own.
     #[must_use]
     pub fn keeps(&self, bytes: usize) -> bool {
-        bytes >= self.min_bytes
+        bytes >= self.min_bytes && bytes as u64 <= self.max_bytes
     }
 
     /// The part of a payload that stays in its record.
@@ -138,27 +137,36 @@ impl PayloadStore {
         payload.get(..self.preview_bytes).unwrap_or(payload)
     }
 
-    /// Hands a payload over, which is copied only where it was not stored lately. Never waits; false when there is no
-    /// room for it, or the disk refuses what comes, and the record has to carry it.
+    /// Hands a payload over, which is copied only where it has no file. Never waits for the thread; false when there is
+    /// no room for it, or the disk refuses what comes, and the record has to carry it.
     #[must_use]
     pub fn store(&self, hash: Hash, payload: &[u8]) -> bool {
-        if self.known().present.contains(&hash) {
-            return true;
+        // In this order: a file has its name before it is no longer on its way.
+        let on_its_way = self.shared.rely(&mut self.shared.queued(), &hash);
+        let stored = on_its_way.unwrap_or_else(|| {
+            length(&path_of(&self.directory, &hash)) == Some(payload.len() as u64) || self.send(hash, payload)
+        });
+        if !stored {
+            self.shared.carried.fetch_add(1, Ordering::Relaxed);
         }
+        stored
+    }
+
+    /// Queues a payload, and says whether its record may rely on it. While the disk refuses, each payload is an attempt,
+    /// and its record goes without.
+    fn send(&self, hash: Hash, payload: &[u8]) -> bool {
         let shared = &self.shared;
-        let queued = shared.queued_bytes.fetch_add(payload.len(), Ordering::Relaxed);
-        // Known before it is queued: if writing fails, the thread forgets it again.
-        self.known().insert(hash);
-        if queued + payload.len() <= QUEUED_BYTES
-            && self.sender.try_send(Some(Job { hash, payload: payload.to_vec() })).is_ok()
-        {
-            // While the disk refuses, each payload is an attempt, and its record goes without.
-            return !shared.failing.load(Ordering::Relaxed);
+        let bytes = shared.queued_bytes.fetch_add(payload.len(), Ordering::Relaxed) + payload.len();
+        let job = (bytes <= QUEUED_BYTES).then(|| Job { hash, payload: payload.to_vec() });
+        // Held until the payload is noted as on its way: the thread may be done with it at once.
+        let mut queued = shared.queued();
+        let sent = job.is_some_and(|job| self.sender.try_send(Some(job)).is_ok());
+        if !sent {
+            shared.queued_bytes.fetch_sub(payload.len(), Ordering::Relaxed);
+            return false;
         }
-        self.known().remove(&hash);
-        shared.queued_bytes.fetch_sub(payload.len(), Ordering::Relaxed);
-        shared.lost.fetch_add(1, Ordering::Relaxed);
-        false
+        queued.entry(hash).or_default();
+        shared.rely(&mut queued, &hash).unwrap_or_default()
     }
 
     /// What became of all payloads so far.
@@ -168,12 +176,9 @@ impl PayloadStore {
         Counts {
             stored: count(&self.shared.stored),
             evicted: count(&self.shared.evicted),
+            carried: count(&self.shared.carried),
             lost: count(&self.shared.lost),
         }
-    }
-
-    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
-        self.shared.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -195,7 +200,7 @@ impl Prepared {
             while let Ok(Some(Job { hash, payload })) = receiver.recv() {
                 shared.queued_bytes.fetch_sub(payload.len(), Ordering::Relaxed);
                 let stored = files.store(&hash, &payload);
-                shared.note(&mut files, &hash, stored);
+                shared.note(&mut files, &hash, payload.len(), stored);
             }
         })?;
         Ok(Running { store, thread })
@@ -203,25 +208,37 @@ impl Prepared {
 }
 
 impl Shared {
+    fn queued(&self) -> MutexGuard<'_, HashMap<Hash, u64>> {
+        self.queued.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether one more record may rely on a payload; nothing where it is not on its way.
+    fn rely(&self, queued: &mut HashMap<Hash, u64>, hash: &Hash) -> Option<bool> {
+        let relying = queued.get_mut(hash)?;
+        let believed = self.doubted_bytes.load(Ordering::Relaxed) == 0;
+        *relying += u64::from(believed);
+        Some(believed)
+    }
+
     /// Keeps account of one payload, and says the first failure and its end.
-    fn note(&self, files: &mut Files, hash: &Hash, stored: io::Result<bool>) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        for gone in files.gone.drain(..) {
-            known.remove(&gone);
-        }
+    fn note(&self, files: &mut Files, hash: &Hash, bytes: usize, stored: io::Result<()>) {
+        let mut queued = self.queued();
+        let relying = queued.remove(hash).unwrap_or_default();
         self.evicted.fetch_add(std::mem::take(&mut files.evicted), Ordering::Relaxed);
+        let doubted = self.doubted_bytes.load(Ordering::Relaxed);
         match stored {
-            Ok(new) => {
-                self.stored.fetch_add(u64::from(new), Ordering::Relaxed);
-                if self.failing.swap(false, Ordering::Relaxed) {
+            Ok(()) => {
+                self.stored.fetch_add(1, Ordering::Relaxed);
+                self.doubted_bytes.store(doubted.saturating_sub(bytes), Ordering::Relaxed);
+                if (1..=bytes).contains(&doubted) {
                     let lost = self.lost.load(Ordering::Relaxed);
                     log::info!(target: "payloads", lost = lost; "payloads are stored again");
                 }
             }
             Err(error) => {
-                known.remove(hash);
-                self.lost.fetch_add(1, Ordering::Relaxed);
-                if !self.failing.swap(true, Ordering::Relaxed) {
+                self.lost.fetch_add(relying, Ordering::Relaxed);
+                self.doubted_bytes.store(doubted.max(bytes), Ordering::Relaxed);
+                if doubted == 0 {
                     let reason = error.to_string();
                     log::warn!(target: "payloads", reason = reason.as_str();
                         "payloads cannot be stored; the records carry them until they can");
@@ -239,27 +256,42 @@ pub struct Running {
 }
 
 impl Running {
-    /// Ends the thread once it has written what was handed over before; what became of all payloads. Blocks the
-    /// caller for as long as the disk takes for at most what the queue holds.
+    /// Ends the thread once it has written what was handed over before, or at `deadline`; what became of all payloads.
+    /// Blocks the caller until then.
     #[must_use]
-    pub fn finish(self) -> Counts {
-        // Sessions that still hand over find the queue closed, and their records carry their payloads.
-        let _ = self.store.sender.send(None);
-        let _ = self.thread.join();
-        self.store.counts()
+    pub fn finish(self, deadline: Instant) -> Counts {
+        // Sessions that still hand over find the queue closed, and their records carry their payloads. While the queue
+        // is full the thread has more to write, and the end is asked for again.
+        while let Err(TrySendError::Full(_)) = self.store.sender.try_send(None)
+            && Instant::now() < deadline
+        {
+            thread::sleep(END_PAUSE);
+        }
+        while !self.thread.is_finished() && Instant::now() < deadline {
+            thread::sleep(END_PAUSE);
+        }
+        let unwritten: u64 = self.store.shared.queued().values().sum();
+        let counts = self.store.counts();
+        Counts { lost: counts.lost + unwritten, ..counts }
     }
 }
 
-/// The files of the directory, the oldest first.
+/// What the budget is kept by: the files of the directory as they were found or written.
 #[derive(Debug)]
 struct Files {
     directory: PathBuf,
     max_bytes: u64,
     bytes: u64,
-    order: VecDeque<(Hash, u64)>,
-    sizes: HashMap<Hash, u64>,
+    known: HashMap<Hash, Known>,
+    /// By their number: the oldest first.
+    order: BTreeMap<u64, Hash>,
     evicted: u64,
-    gone: Vec<Hash>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    number: u64,
+    bytes: u64,
 }
 
 impl Files {
@@ -286,68 +318,90 @@ impl Files {
         OpenOptions::new().write(true).create_new(true).mode(0o640).open(&probe)?;
         fs::remove_file(&probe)?;
         found.sort_unstable();
-        let order: VecDeque<_> = found.into_iter().map(|(_, hash, bytes)| (hash, bytes)).collect();
         let mut files = Self {
             directory: directory.to_owned(),
             max_bytes,
-            bytes: order.iter().map(|(_, bytes)| bytes).sum(),
-            sizes: order.iter().copied().collect(),
-            order,
+            bytes: 0,
+            known: HashMap::new(),
+            order: BTreeMap::new(),
             evicted: 0,
-            gone: Vec::new(),
         };
+        for (_, hash, bytes) in found {
+            files.remember(hash, bytes);
+        }
         files.make_room(0)?;
-        files.gone.clear();
         Ok(files)
     }
 
-    /// Whether a file was written; false where there was one.
-    fn store(&mut self, hash: &Hash, payload: &[u8]) -> io::Result<bool> {
-        if self.sizes.contains_key(hash) {
-            return Ok(false);
-        }
+    /// Writes a payload, over what has its name.
+    fn store(&mut self, hash: &Hash, payload: &[u8]) -> io::Result<()> {
         let bytes = payload.len() as u64;
-        if bytes > self.max_bytes {
-            return Err(io::Error::other("larger than payload_store_max_bytes"));
-        }
-        self.make_room(bytes)?;
         let name = hex::encode(hash);
-        let temporary = self.directory.join(format!("{name}{TEMPORARY}"));
+        let (path, temporary) = (self.directory.join(&name), self.directory.join(format!("{name}{TEMPORARY}")));
+        let there = length(&path);
+        match there {
+            // Not of the right length, or it would not be written again.
+            Some(there) => self.remember(*hash, there),
+            // The operator took it away, if it was there.
+            None => self.forget(hash),
+        }
+        self.make_room(bytes.saturating_sub(there.unwrap_or(0)))?;
         let written = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
             .mode(0o640)
+            .custom_flags(libc::O_NOFOLLOW)
             .open(&temporary)
             .and_then(|mut file| file.write_all(payload))
-            .and_then(|()| fs::rename(&temporary, self.directory.join(&name)));
+            .and_then(|()| fs::rename(&temporary, &path));
         if let Err(error) = written {
             let _ = fs::remove_file(&temporary);
             return Err(error);
         }
+        self.remember(*hash, bytes);
+        Ok(())
+    }
+
+    /// The file is now the newest.
+    fn remember(&mut self, hash: Hash, bytes: u64) {
+        self.forget(&hash);
+        let number = self.order.last_key_value().map_or(0, |(last, _)| last + 1);
+        self.order.insert(number, hash);
+        self.known.insert(hash, Known { number, bytes });
         self.bytes += bytes;
-        self.sizes.insert(*hash, bytes);
-        self.order.push_back((*hash, bytes));
-        Ok(true)
+    }
+
+    fn forget(&mut self, hash: &Hash) {
+        if let Some(known) = self.known.remove(hash) {
+            self.order.remove(&known.number);
+            self.bytes -= known.bytes;
+        }
     }
 
     /// Removes the oldest files until `more` bytes fit.
     fn make_room(&mut self, more: u64) -> io::Result<()> {
         while self.bytes + more > self.max_bytes {
-            let Some((hash, bytes)) = self.order.front().copied() else { break };
-            match fs::remove_file(self.directory.join(hex::encode(hash))) {
+            let Some((_, &hash)) = self.order.first_key_value() else { break };
+            match fs::remove_file(path_of(&self.directory, &hash)) {
                 Ok(()) => self.evicted += 1,
                 // The operator took it away.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
-            self.order.pop_front();
-            self.sizes.remove(&hash);
-            self.bytes -= bytes;
-            self.gone.push(hash);
+            self.forget(&hash);
         }
         Ok(())
     }
+}
+
+fn path_of(directory: &Path, hash: &Hash) -> PathBuf {
+    directory.join(hex::encode(hash))
+}
+
+/// How long the file of this name is; nothing where there is none.
+fn length(path: &Path) -> Option<u64> {
+    fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file).map(|metadata| metadata.len())
 }
 
 /// Ends the name of a file that is being written.

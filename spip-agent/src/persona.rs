@@ -14,7 +14,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use toml::Table;
+use toml::de::DeTable;
 use uuid::Uuid;
+
+use crate::config::{self, Problem};
 
 mod drawn;
 
@@ -78,10 +81,12 @@ pub enum PersonaError {
         source: io::Error,
     },
     /// The file says something that cannot be shown.
-    #[error("the persona {}: {problem}", path.display())]
+    #[error("the persona {}{}: {problem}", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
     Invalid {
         /// Which.
         path: PathBuf,
+        /// The line of the file, counted from 1, where it can be told.
+        line: Option<usize>,
         /// What, and what is accepted.
         problem: String,
     },
@@ -94,10 +99,10 @@ impl Persona {
     /// # Errors
     /// When the operator's file cannot be read, or what is in either file cannot be used.
     pub fn load(file: Option<&Path>, state_directory: &Path) -> Result<(Self, Option<io::Error>), PersonaError> {
-        let kept = state_directory.join(FILE);
+        let kept = Self::kept_in(state_directory);
         let mut not_kept = None;
         let face = match fs::read_to_string(&kept) {
-            Ok(text) => Self::from_toml(&text, &drawn::draw(&[0; 16]), &kept)?.face,
+            Ok(text) => Self::from_text(&text, &kept)?.face,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let face = drawn::draw(Uuid::new_v4().as_bytes());
                 not_kept = keep(&face, &kept).err();
@@ -110,37 +115,66 @@ impl Persona {
         };
         let persona = match file {
             None => Self { face, ports: BTreeMap::new() },
-            Some(path) => {
-                let text = fs::read_to_string(path)
-                    .map_err(|source| PersonaError::Unreadable { path: path.to_owned(), source })?;
-                Self::from_toml(&text, &face, path)?
-            }
+            Some(path) => Self::from_toml(&read(path)?, &face, path)?,
         };
         Ok((persona, not_kept))
     }
 
+    /// Where a persona that was drawn is kept.
+    #[must_use]
+    pub fn kept_in(state_directory: &Path) -> PathBuf {
+        state_directory.join(FILE)
+    }
+
+    /// Whether the operator's file can be used. Nothing is drawn or kept.
+    ///
+    /// # Errors
+    /// It cannot be read, or what is in it cannot be used.
+    pub fn check(file: &Path) -> Result<(), PersonaError> {
+        Self::from_text(&read(file)?, file).map(drop)
+    }
+
+    /// Whether the persona that is kept in `state_directory` can be used; one that is missing or out of reach is drawn.
+    ///
+    /// # Errors
+    /// What is in it cannot be used.
+    pub fn check_kept(state_directory: &Path) -> Result<(), PersonaError> {
+        let kept = Self::kept_in(state_directory);
+        fs::read_to_string(&kept).map_or(Ok(()), |text| Self::from_text(&text, &kept).map(drop))
+    }
+
+    /// The persona that `text`, the content of the file `path`, describes; what it leaves out is the same everywhere.
+    ///
+    /// # Errors
+    /// What is in it cannot be used.
+    pub fn from_text(text: &str, path: &Path) -> Result<Self, PersonaError> {
+        Self::from_toml(text, &drawn::draw(&[0; 16]), path)
+    }
+
     /// A persona whose texts are those of `base` where `text` has none.
     fn from_toml(text: &str, base: &Face, path: &Path) -> Result<Self, PersonaError> {
-        let invalid = |problem: String| PersonaError::Invalid { path: path.to_owned(), problem };
-        let mut written: Table = text.parse().map_err(|error: toml::de::Error| invalid(error.to_string()))?;
+        let refused = |line, problem| PersonaError::Invalid { path: path.to_owned(), line, problem };
+        let invalid = |keys: &[&str], why: &str| refused(line_of(text, keys), format!("{}: {why}", keys.join(".")));
+        let mut written: Table = text.parse().map_err(|error| {
+            let Problem { line, text } = config::syntax_problem(text, &error);
+            refused(line, text)
+        })?;
         let ports = written.remove("ports");
-        let mut common = Table::try_from(base).map_err(|error| invalid(error.to_string()))?;
-        common.extend(written);
-        let face = face(common.clone()).map_err(invalid)?;
+        let base = Table::try_from(base).map_err(|error| refused(None, error.to_string()))?;
+        let (common, face) = replaced(&base, written).map_err(|(key, why)| invalid(&[&key], &why))?;
         let mut others = BTreeMap::new();
         let ports = match ports {
             None => Table::new(),
             Some(toml::Value::Table(ports)) => ports,
-            Some(_) => return Err(invalid("ports: must be tables, one for each port: [ports.2222]".to_owned())),
+            Some(_) => return Err(invalid(&["ports"], "must be tables, one for each port: [ports.2222]")),
         };
         for (port, texts) in ports {
             let number = port.parse::<u16>().ok().filter(|number| *number > 0);
             let (Some(number), toml::Value::Table(texts)) = (number, texts) else {
-                return Err(invalid(format!("ports.{port}: must be a table for a port from 1 to 65535")));
+                return Err(invalid(&["ports", &port], "must be a table for a port from 1 to 65535"));
             };
-            let mut table = common.clone();
-            table.extend(texts);
-            others.insert(number, self::face(table).map_err(|problem| invalid(format!("ports.{port}: {problem}")))?);
+            let face = replaced(&common, texts).map_err(|(key, why)| invalid(&["ports", &port, &key], &why))?.1;
+            others.insert(number, face);
         }
         Ok(Self { face, ports: others })
     }
@@ -161,24 +195,52 @@ impl Face {
     }
 }
 
-/// A face out of its texts, if all of them can be shown.
-fn face(texts: Table) -> Result<Face, String> {
+fn read(path: &Path) -> Result<String, PersonaError> {
+    fs::read_to_string(path).map_err(|source| PersonaError::Unreadable { path: path.to_owned(), source })
+}
+
+/// The line of a key, after the tables that it is in.
+fn line_of(text: &str, keys: &[&str]) -> Option<usize> {
+    let root = DeTable::parse(text).ok()?;
+    let (mut table, mut at) = (Some(root.get_ref()), None);
+    for key in keys {
+        let (found, value) = table?.get_key_value(*key)?;
+        (table, at) = (value.get_ref().as_table(), Some(found.span().start));
+    }
+    at.map(|at| config::line(text, at))
+}
+
+/// All texts and the face that they make, with `texts` in place of those of `base`; or the key of one that cannot be shown,
+/// and what is accepted.
+fn replaced(base: &Table, texts: Table) -> Result<(Table, Face), (String, String)> {
     for (key, value) in &texts {
-        let Some(text) = value.as_str() else { return Err(format!("{key}: must be a text")) };
-        let is_page = key == "page";
-        let longest = if is_page { PAGE_BYTES } else { TEXT_BYTES };
-        let allowed = |byte: u8| matches!(byte, b' '..=b'~') || is_page && matches!(byte, b'\n' | b'\r' | b'\t');
-        if text.is_empty() || text.len() > longest || !text.bytes().all(allowed) {
-            return Err(format!("{key}: must be printable ASCII of 1 to {longest} bytes"));
-        }
-        if key == "ssh" && !text.starts_with("SSH-2.0-") {
-            return Err("ssh: must begin with SSH-2.0-".to_owned());
-        }
-        if key == "vnc" && !is_rfb_version(text) {
-            return Err("vnc: must be a version of RFB, as 003.008".to_owned());
+        let known = || base.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let wrong =
+            if base.contains_key(key) { problem(key, value) } else { Some(format!("unknown; there are {}", known())) };
+        if let Some(why) = wrong {
+            return Err((key.clone(), why));
         }
     }
-    texts.try_into().map_err(|error| error.to_string().trim_end().to_owned())
+    let mut all = base.clone();
+    all.extend(texts);
+    let face = all.clone().try_into().map_err(|error: toml::de::Error| (String::new(), error.message().to_owned()))?;
+    Ok((all, face))
+}
+
+/// Why a text cannot be shown, if so.
+fn problem(key: &str, value: &toml::Value) -> Option<String> {
+    let Some(text) = value.as_str() else { return Some("must be a text".to_owned()) };
+    let is_page = key == "page";
+    let longest = if is_page { PAGE_BYTES } else { TEXT_BYTES };
+    let allowed = |byte: u8| matches!(byte, b' '..=b'~') || is_page && matches!(byte, b'\n' | b'\r' | b'\t');
+    if text.is_empty() || text.len() > longest || !text.bytes().all(allowed) {
+        return Some(format!("must be printable ASCII of 1 to {longest} bytes"));
+    }
+    match key {
+        "ssh" if !text.starts_with("SSH-2.0-") => Some("must begin with SSH-2.0-".to_owned()),
+        "vnc" if !is_rfb_version(text) => Some("must be a version of RFB, as 003.008".to_owned()),
+        _ => None,
+    }
 }
 
 /// `003.003` to `003.889`.

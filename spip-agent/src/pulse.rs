@@ -1,4 +1,5 @@
-//! Whether the workers are alive: each one's runtime beats once an interval, and nothing else can do it for it.
+//! Whether the workers are alive: each one's runtime beats once an interval, and nothing else can do it for it. The
+//! writer of the log beats with each write.
 //!
 //! A worker that is stuck in one session, or in a system call, misses its beat, and with it everything that this worker
 //! should accept or time out. Who asks (the watchdog, `/healthz`) never asks the worker itself: it looks at when the last
@@ -20,6 +21,13 @@ struct Shared {
     started: Instant,
     /// Milliseconds from the start to the last beat of each worker.
     last: Vec<AtomicU64>,
+}
+
+impl Default for Pulse {
+    /// Of one.
+    fn default() -> Self {
+        Self::new(1)
+    }
 }
 
 impl Pulse {
@@ -47,7 +55,10 @@ impl Pulse {
     /// How long ago the beat was that is the longest ago of all workers' last ones.
     #[must_use]
     pub fn oldest(&self) -> Duration {
-        let now = self.now();
+        self.oldest_at(self.now())
+    }
+
+    fn oldest_at(&self, now: u64) -> Duration {
         let last = self.0.last.iter().map(|last| last.load(Ordering::Relaxed)).min().unwrap_or(now);
         Duration::from_millis(now.saturating_sub(last))
     }
@@ -64,10 +75,12 @@ mod tests {
     #[test]
     fn one_worker_without_a_beat_is_enough() {
         let pulse = Pulse::new(2);
-        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(pulse.oldest_at(20), Duration::from_millis(20), "both were alive at the start");
+        std::thread::sleep(Duration::from_millis(2));
         pulse.beat(0);
-        assert!(pulse.oldest() >= Duration::from_millis(15));
+        assert_eq!(pulse.oldest_at(20), Duration::from_millis(20), "one of them has not beaten since");
         pulse.beat(1);
-        assert!(pulse.oldest() < Duration::from_millis(15));
+        assert!(pulse.oldest_at(20) < Duration::from_millis(20));
+        assert!(pulse.oldest_at(1_000_000) > pulse.oldest_at(999_000));
     }
 }

@@ -12,6 +12,7 @@ pub mod scan;
 pub(crate) mod system;
 #[cfg(test)]
 pub(crate) mod tests;
+mod time;
 pub mod zeek;
 
 use std::time::{Duration, Instant, SystemTime};
@@ -195,7 +196,7 @@ pub struct Session {
     /// Why it ended.
     pub close_reason: CloseReason,
     /// Set where the record stands for several refused connections.
-    pub repeated: Option<Repeated>,
+    pub repeated: Option<Box<Repeated>>,
 }
 
 impl Session {
@@ -229,10 +230,20 @@ impl Sensor {
     /// Appends the record of `session` as the log takes it: without its end, which is [`Format::tail`]. With that it is
     /// at most `max_line_bytes` long. Returns what the client spoke, where it said anything.
     pub fn write(&self, session: &Session, out: &mut Vec<u8>) -> Option<&'static str> {
+        let entry = Entry::of(session, self);
+        let spoken = entry.protocol.as_deref().map(|name| by_name(name).map_or(UNKNOWN, Protocol::name));
+        self.write_entry(entry, out);
+        spoken
+    }
+
+    /// As [`Sensor::write`], without what the bytes of the client mean: for those that cannot be read.
+    pub fn write_unread(&self, session: &Session, out: &mut Vec<u8>) {
+        self.write_entry(Entry::unread(session, self), out);
+    }
+
+    fn write_entry(&self, mut entry: Entry<'_>, out: &mut Vec<u8>) {
         let start = out.len();
         let limit = self.max_line_bytes.saturating_sub(Tail::BYTES);
-        let mut entry = Entry::of(session, self);
-        let spoken = entry.protocol.as_deref().map(|name| by_name(name).map_or(UNKNOWN, Protocol::name));
         self.format.encode(&entry, out);
         while let Some(excess @ 1..) = (out.len() - start).checked_sub(limit) {
             if !entry.shorten(excess) {
@@ -241,7 +252,6 @@ impl Sensor {
             out.truncate(start);
             self.format.encode(&entry, out);
         }
-        spoken
     }
 }
 

@@ -5,7 +5,8 @@
 //! would cost more memory and time than the session's own waiting. A session that moves its deadline forward only
 //! notes it in its handle; the table learns of it when the old one has passed.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::collections::BinaryHeap;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -20,6 +21,12 @@ use crate::record::CloseReason;
 /// How often deadlines are looked at: none is noticed later than this.
 pub const TICK: Duration = Duration::from_millis(50);
 
+/// A look at all sessions tells this part of them to make room at least, so that a newcomer costs a look at as many
+/// sessions at most, and …
+const LOOKED_AT_FOR_ONE: usize = 64;
+/// … this part of them at most, so that those who stay are worth serving.
+const LET_GO_AT_ONCE: usize = 4;
+
 /// The open sessions; clones share them.
 #[derive(Clone)]
 pub struct Registry(Arc<Shared>);
@@ -28,6 +35,8 @@ struct Shared {
     started: Instant,
     sessions: Mutex<Slab<Entry>>,
     entered: Notify,
+    /// Sessions that were told to make room and are still here.
+    leaving: AtomicUsize,
 }
 
 struct Entry {
@@ -49,6 +58,8 @@ struct Handle {
 const GO_ON: u8 = 0;
 const MAKE_ROOM: u8 = 1;
 const SHUT_DOWN: u8 = 2;
+/// It has left the registry.
+const GONE: u8 = 3;
 
 /// A session's place in the registry; dropping it leaves.
 pub struct Registered {
@@ -59,7 +70,12 @@ pub struct Registered {
 
 impl Default for Registry {
     fn default() -> Self {
-        Self(Arc::new(Shared { started: Instant::now(), sessions: Mutex::default(), entered: Notify::new() }))
+        Self(Arc::new(Shared {
+            started: Instant::now(),
+            sessions: Mutex::default(),
+            entered: Notify::new(),
+            leaving: AtomicUsize::new(0),
+        }))
     }
 }
 
@@ -121,21 +137,32 @@ impl Registry {
         self.len() == 0
     }
 
-    /// Tells every session to end, because the agent stops.
-    pub fn shut_down(&self) {
+    /// Tells every session to end, because the agent stops; with an `idle_since` only those that did nothing since.
+    pub fn shut_down(&self, idle_since: Option<Instant>) {
+        let until = idle_since.map_or(u64::MAX, |since| self.micros(since));
         for (_, entry) in self.sessions().iter() {
-            entry.handle.order(SHUT_DOWN);
+            if idle_since.is_none() || entry.handle.active.load(Ordering::Relaxed) < until {
+                entry.handle.order(SHUT_DOWN);
+            }
         }
     }
 
-    /// The session that has been idle for longest, and since when, among those that were not told to end.
-    fn idlest(&self) -> Option<(Instant, Arc<Handle>)> {
-        let sessions = self.sessions();
-        let handles = sessions.iter().map(|(_, entry)| &entry.handle);
-        let staying = handles.filter(|handle| handle.order.load(Ordering::Relaxed) == GO_ON);
-        let (active, handle) =
-            staying.map(|handle| (handle.active.load(Ordering::Relaxed), handle)).min_by_key(|(active, _)| *active)?;
-        Some((self.0.started + Duration::from_micros(active), Arc::clone(handle)))
+    /// Adds to `idlest` those that have been idle for longest, so that it has `most` of all that were looked at.
+    fn add_idlest(&self, idlest: &mut BinaryHeap<Idle>, most: usize) {
+        for (_, Entry { handle, .. }) in self.sessions().iter() {
+            if handle.order.load(Ordering::Relaxed) != GO_ON {
+                continue;
+            }
+            let active = self.0.started + Duration::from_micros(handle.active.load(Ordering::Relaxed));
+            let idle = |handle| Idle { active, registry: self.clone(), handle: Arc::clone(handle) };
+            if idlest.len() < most {
+                idlest.push(idle(handle));
+            } else if let Some(mut busiest) = idlest.peek_mut()
+                && active < busiest.active
+            {
+                *busiest = idle(handle);
+            }
+        }
     }
 
     fn sessions(&self) -> MutexGuard<'_, Slab<Entry>> {
@@ -143,19 +170,68 @@ impl Registry {
     }
 }
 
-/// Tells the session of all registries that has been idle for longest to end; false when there is none.
+/// A session that may be told to make room. The busiest is the greatest.
+struct Idle {
+    active: Instant,
+    registry: Registry,
+    handle: Arc<Handle>,
+}
+
+impl Ord for Idle {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.active.cmp(&other.active)
+    }
+}
+
+impl PartialOrd for Idle {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Idle {
+    fn eq(&self, other: &Self) -> bool {
+        self.active == other.active
+    }
+}
+
+impl Eq for Idle {}
+
+/// Sees to it that `places` sessions are about to leave because they were told to, those first that have been idle for
+/// longest; how many are, which may be fewer.
 ///
-/// It looks at every session, which is right for something that happens only when a limit is reached.
-#[must_use]
-pub fn make_room(registries: &[Registry]) -> bool {
-    let idlest = registries.iter().filter_map(Registry::idlest).min_by_key(|(active, _)| *active);
-    idlest.map(|(_, handle)| handle.order(MAKE_ROOM)).is_some()
+/// It looks at every session only when too few are leaving, and then tells some in advance: a flood while all places are
+/// taken must not cost a look at all of them for each newcomer.
+pub fn make_room(registries: &[Registry], places: usize) -> usize {
+    let leaving = || registries.iter().map(|registry| registry.0.leaving.load(Ordering::Relaxed)).sum::<usize>();
+    let missing = places.saturating_sub(leaving());
+    if missing == 0 {
+        return leaving();
+    }
+    let open = registries.iter().map(Registry::len).sum::<usize>();
+    let most = missing.min(open / LET_GO_AT_ONCE).max(open / LOOKED_AT_FOR_ONE).max(1);
+    let mut idlest = BinaryHeap::with_capacity(most);
+    for registry in registries {
+        registry.add_idlest(&mut idlest, most);
+    }
+    for Idle { registry, handle, .. } in idlest {
+        // Before the order, so that whoever leaves by it finds itself counted.
+        registry.0.leaving.fetch_add(1, Ordering::Relaxed);
+        if !handle.order(MAKE_ROOM) {
+            registry.0.leaving.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+    leaving()
 }
 
 impl Handle {
-    fn order(&self, order: u8) {
-        self.order.fetch_max(order, Ordering::Release);
-        self.waker.wake();
+    /// Gives an order; the first one holds. Whether it was that.
+    fn order(&self, order: u8) -> bool {
+        let first = self.order.compare_exchange(GO_ON, order, Ordering::Release, Ordering::Relaxed).is_ok();
+        if first {
+            self.waker.wake();
+        }
+        first
     }
 
     fn reason(&self) -> Option<CloseReason> {
@@ -214,6 +290,9 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
+        if self.handle.order.swap(GONE, Ordering::Relaxed) == MAKE_ROOM {
+            self.registry.0.leaving.fetch_sub(1, Ordering::Relaxed);
+        }
         let mut sessions = self.registry.sessions();
         sessions.try_remove(self.key);
         if sessions.is_empty() && sessions.capacity() > 1_024 {
@@ -241,22 +320,53 @@ mod tests {
         let second = registries[1].enter(Instant::now());
         sleep(Duration::from_millis(5));
         first.touch(Instant::now());
-        assert!(make_room(&registries));
+        assert_eq!(make_room(&registries, 1), 1);
         assert!(ordered(&first).is_pending());
         assert_eq!(ordered(&second), Poll::Ready(CloseReason::Rejected(Limit::Descriptors)));
-        assert!(make_room(&registries), "the other one is next");
-        assert!(!make_room(&registries), "nobody is asked twice");
+        assert_eq!(make_room(&registries, 1), 1, "one is leaving already");
+        assert!(ordered(&first).is_pending());
+        assert_eq!(make_room(&registries, 2), 2, "the other one is next");
+        assert_eq!(make_room(&registries, 3), 2, "nobody is told twice");
+        drop(second);
+        assert_eq!(make_room(&registries, 2), 1, "whoever has left makes no more room");
+    }
+
+    #[test]
+    fn a_look_at_all_sessions_is_enough_for_many_newcomers() {
+        let registry = Registry::default();
+        let sessions: Vec<_> = (0..64 * 5).map(|_| registry.enter(Instant::now())).collect();
+        let registries = [registry];
+        assert_eq!(make_room(&registries, 1), 5, "some are told in advance");
+        assert_eq!(make_room(&registries, 5), 5, "for those who come next");
+        assert!(sessions[..5].iter().all(|session| ordered(session).is_ready()), "the first ones are the idlest");
+        assert_eq!(make_room(&registries, 70), 70, "as many as there are places missing");
+        assert_eq!(make_room(&registries, 320), 150, "most may stay");
     }
 
     #[test]
     fn a_stop_reaches_every_session() {
         let registry = Registry::default();
         let sessions: Vec<_> = (0..10).map(|_| registry.enter(Instant::now())).collect();
-        registry.shut_down();
+        registry.shut_down(None);
         assert!(sessions.iter().all(|session| ordered(session) == Poll::Ready(CloseReason::Shutdown)));
         drop(sessions);
         assert!(registry.is_empty());
     }
+
+    #[test]
+    fn who_did_something_a_moment_ago_is_not_stopped_with_those_who_did_not() {
+        let registry = Registry::default();
+        let [idle, active] = [(); 2].map(|()| registry.enter(Instant::now()));
+        sleep(Duration::from_millis(2));
+        let since = Instant::now();
+        active.touch(Instant::now());
+        registry.shut_down(Some(since));
+        assert_eq!(ordered(&idle), Poll::Ready(CloseReason::Shutdown));
+        assert!(ordered(&active).is_pending());
+        registry.shut_down(None);
+        assert_eq!(ordered(&active), Poll::Ready(CloseReason::Shutdown));
+    }
+
     /// Counts how often it is woken.
     #[derive(Default)]
     struct Bell(AtomicUsize);

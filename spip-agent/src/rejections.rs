@@ -2,13 +2,13 @@
 //!
 //! Refusals are gathered for an interval, one entry for each source and limit. An entry that stands for one
 //! connection becomes that connection's record; one that stands for several becomes one record with their count and
-//! the times of the first and the last. When more sources than [`SOURCES_MAX`] are refused in one interval, the rest
+//! the times of the first and the last, the latter counted from the first by the monotonic clock. When more sources than [`SOURCES_MAX`] are refused in one interval, the rest
 //! is counted together, under the unspecified address.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
@@ -35,7 +35,8 @@ struct Key {
 
 struct Entry {
     first: Moment,
-    last: SystemTime,
+    /// No step of the wall clock brings it before the first.
+    last: Instant,
     count: u64,
     origin: Origin,
 }
@@ -51,11 +52,11 @@ impl Rejections {
             .entry(key)
             .and_modify(|entry| {
                 entry.count += 1;
-                entry.last = at.wall;
+                entry.last = entry.last.max(at.steady);
             })
             .or_insert_with(|| Entry {
                 first: at,
-                last: at.wall,
+                last: at.steady,
                 count: 1,
                 origin: if key.source.is_some() { origin() } else { of_many_sources() },
             });
@@ -74,8 +75,11 @@ impl Rejections {
 
 impl Entry {
     fn into_session(self, limit: Limit) -> Session {
-        let repeated =
-            (self.count > 1).then_some(Repeated { count: self.count, first: self.first.wall, last: self.last });
+        let repeated = (self.count > 1).then(|| {
+            let lasted = self.last.saturating_duration_since(self.first.steady);
+            let first = self.first.wall;
+            Repeated { count: self.count, first, last: first.checked_add(lasted).unwrap_or(first) }
+        });
         Session {
             id: Uuid::new_v4(),
             accepted: self.first,
@@ -87,7 +91,7 @@ impl Entry {
             stored: None,
             talk: None,
             close_reason: CloseReason::Rejected(limit),
-            repeated,
+            repeated: repeated.map(Box::new),
         }
     }
 }
@@ -136,6 +140,25 @@ mod tests {
     }
 
     #[test]
+    fn a_step_of_the_clock_does_not_bring_the_last_before_the_first() {
+        let start = Moment::now();
+        let hour = Duration::from_secs(3600);
+        for wall in [start.wall - hour, start.wall + hour] {
+            let rejections = Rejections::default();
+            let late = Moment { wall, steady: start.steady + Duration::from_secs(2) };
+            // Workers take turns: the one that came first may be noted last.
+            let early = Moment { wall, steady: start.steady + Duration::from_secs(1) };
+            for at in [start, late, early] {
+                let client = SocketAddr::from(([192, 0, 2, 1], 40_000));
+                rejections.note(client, Limit::Rate, at, of_many_sources);
+            }
+            let repeated = rejections.drain().next().and_then(|record| record.repeated).expect("three are one record");
+            assert_eq!((repeated.count, repeated.first), (3, start.wall));
+            assert_eq!(repeated.last, start.wall + Duration::from_secs(2));
+        }
+    }
+
+    #[test]
     fn a_flood_of_sources_stays_bounded_and_counted() {
         let rejections = Rejections::default();
         for n in 0..20_000_u32 {
@@ -143,7 +166,7 @@ mod tests {
         }
         let records: Vec<_> = rejections.drain().collect();
         assert_eq!(records.len(), SOURCES_MAX + 1);
-        let refused: u64 = records.iter().map(|r| r.repeated.map_or(1, |r| r.count)).sum();
+        let refused: u64 = records.iter().map(|r| r.repeated.as_ref().map_or(1, |r| r.count)).sum();
         assert_eq!(refused, 20_000);
     }
 }

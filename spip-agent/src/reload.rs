@@ -1,7 +1,8 @@
 //! SIGHUP: takes up what changed on disk, without losing a connection.
 //!
 //! The log is opened again in any case, for logrotate counts on it. Then the configuration file is read. What is wrong
-//! with it, or with a certificate that it names, leaves everything as it was, and is said with file, line and reason.
+//! with it, or with a certificate that it names, leaves everything as it was, and is said with file, line and reason:
+//! whatever can fail is prepared before anything changes.
 //! Sessions that are open keep the settings that they began with; the next one has the new ones.
 //!
 //! What can change is listed in [`CHANGEABLE`]. A key that is not there, also one that will be added some day, needs a
@@ -15,8 +16,9 @@ use log::LevelFilter;
 use tokio::sync::watch;
 
 use crate::accept::Door;
-use crate::config::{Config, Levels, Loaded};
+use crate::config::{self, Config, Levels, Loaded, SteeringMode, SystemLog};
 use crate::messages;
+use crate::named;
 use crate::notify::Notifier;
 use crate::persona::Persona;
 use crate::record::Sensor;
@@ -24,7 +26,7 @@ use crate::respond::Responder;
 use crate::scans;
 use crate::session::Engine;
 use crate::steering::Watch;
-use crate::tls::TlsServer;
+use crate::tls::{Renewal, TlsServer};
 use crate::writer::Log;
 
 /// Keys that are taken up.
@@ -70,6 +72,9 @@ const CHANGEABLE: [&str; 39] = [
     "rejected_interval_seconds",
 ];
 
+/// Room for the agent's own messages where they have a file of their own: thousands of them.
+const MESSAGES_QUEUE_BYTES: usize = 1 << 20;
+
 /// How many sessions there may be by a configuration.
 pub type SessionLimit = Box<dyn Fn(&Config) -> Result<usize> + Send>;
 
@@ -95,23 +100,30 @@ pub struct Reload {
     pub session_limit: SessionLimit,
     /// Who wants to know.
     pub notifier: Notifier,
-    /// What [`Notifier::ready`] says.
-    pub status: String,
 }
 
 impl Reload {
     /// Does it.
     pub fn run(&mut self) {
+        const REFUSED: &str = "the last reload was refused, for a reason in the log";
         self.notifier.reloading();
         // First, so that nobody who has renamed the file waits for a configuration to be mended.
         self.door.engine().log.reopen();
         if let Some(messages) = &self.messages {
             messages.reopen();
         }
-        match self.take_up() {
+        let taken_up = self.take_up();
+        self.notifier.configuration(taken_up.is_err().then_some(REFUSED));
+        match taken_up {
             Ok((changed, refused)) => {
                 log::info!(target: "agent", changed = list(&changed).as_str();
                     "reopened the log and read configuration and certificate again");
+                if changed.iter().any(|key| key == "exclude_ports")
+                    && self.config.steering.mode == SteeringMode::Redirect
+                {
+                    log::warn!(target: "config", keys = "exclude_ports";
+                        "rules that are installed stay as they are: exclude_ports holds with `spip-agent rules install`");
+                }
                 if !refused.is_empty() {
                     log::warn!(target: "config", keys = list(&refused).as_str();
                         "restart the agent for what changed of {}: until then the old values hold", list(&refused));
@@ -123,33 +135,47 @@ impl Reload {
                     "the configuration was not taken up, everything stays as it was: {reason}");
             }
         }
-        self.notifier.ready(&self.status);
+        self.notifier.ready();
     }
 
     /// Reads the file and takes up what can be: the keys that changed, and those that would need a restart.
     fn take_up(&mut self) -> Result<(Vec<String>, Vec<String>)> {
-        let Loaded { config: mut new, warnings } = Config::load(&self.path)?;
+        let Loaded { config: mut new, warnings, places } = Config::load(&self.path)?;
+        // Users are not read again, and cannot be looked up inside the sandbox.
+        named::check_files(&new, &places)?;
         let changes = |key: &String| self.can_change(key, &new);
         let changed: Vec<_> = self.config.differences(&new).into_iter().filter(changes).collect();
         let refused: Vec<_> = self.started.differences(&new).into_iter().filter(|key| !changes(key)).collect();
         if refused.iter().any(|key| key == "log_file") {
             new.log.file.clone_from(&self.config.log.file);
         }
+        if new.log.file.as_ref().is_some_and(|file| self.started.messages.target.is_file(file)) {
+            let why = "log_file: is the system_log until the agent is restarted; choose another file";
+            places.refuse([("log_file", why.to_owned())])?;
+        }
         // Whatever can fail comes before whatever cannot.
         let sessions = (self.session_limit)(&new)?;
         let engine = self.door.engine();
         let tls = self.tls(&engine, &new)?;
         let responder = responder(&new, engine.responder.as_deref())?;
+        let messages = self.messages.as_ref().zip(messages_log(&self.started.messages, &new.log));
         if new.log != self.config.log {
+            if let Some((_, config)) = &messages {
+                Log::can_change(config).context("system_log cannot be had")?;
+            }
             engine.log.change(&new.log)?;
+            if let Some((messages, config)) = &messages {
+                messages.change(config).context("system_log cannot be had")?;
+            }
         }
+        let tls = tls.map(Renewal::take_up);
         for warning in warnings {
             log::warn!(target: "config", "{warning}");
         }
         let (sensor, log) = (sensor(&new), engine.log.in_format(new.log.format));
         self.scans.send_replace(scans::Current { sensor: sensor.clone(), log: log.clone(), config: new.scans });
         messages::start(levels(&new, self.kernel_level));
-        messages::shape(&new.log);
+        messages::shape(&new.log, &new.name);
         if let Some(steering) = &self.steering {
             let started = &self.started.steering;
             let mut config = new.clone();
@@ -173,18 +199,14 @@ impl Reload {
         Ok((changed, refused))
     }
 
-    /// The TLS server: the one that is there while nothing of it changed but the files that it reads.
-    fn tls(&self, engine: &Engine, new: &Config) -> Result<Option<Arc<TlsServer>>> {
-        const REMEDY: &str = "the old certificate stays in use";
+    /// The TLS server to come: the one that is there while nothing of it changed but the files that it reads.
+    fn tls(&self, engine: &Engine, new: &Config) -> Result<Option<Renewal>> {
         if !new.tls.enabled {
             return Ok(None);
         }
         match &engine.tls {
-            Some(server) if new.tls == self.config.tls => {
-                server.reload().context(REMEDY)?;
-                Ok(Some(Arc::clone(server)))
-            }
-            _ => Ok(Some(Arc::new(TlsServer::new(&new.tls).context(REMEDY)?))),
+            Some(server) if new.tls == self.config.tls => Ok(Some(server.renew()?)),
+            _ => Ok(Some(TlsServer::new(&new.tls)?.into())),
         }
     }
 
@@ -193,6 +215,14 @@ impl Reload {
         let streams = key == "log_file" && (self.config.log.file.is_none() || new.log.file.is_none());
         CHANGEABLE.contains(&key) && !streams
     }
+}
+
+/// The log of the agent's own messages, where they have a file of their own: it is rotated and kept as that of the records.
+#[must_use]
+pub fn messages_log(messages: &config::Messages, log: &config::Log) -> Option<config::Log> {
+    let SystemLog::File(path) = &messages.target else { return None };
+    let queue_bytes = MESSAGES_QUEUE_BYTES.min(log.queue_bytes);
+    Some(config::Log { file: Some(path.clone()), queue_bytes, ..log.clone() })
 }
 
 /// What is the same in every record.

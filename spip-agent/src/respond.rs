@@ -73,6 +73,11 @@ static SERVICES: &[&Service] = &[
     &vnc::SERVICE,
 ];
 
+/// The protocols that the sensor speaks.
+pub fn spoken() -> impl Iterator<Item = &'static str> {
+    SERVICES.iter().filter_map(|service| service.protocols.first().copied())
+}
+
 fn service_for(protocol: &str) -> Option<&'static Service> {
     SERVICES.iter().copied().find(|service| service.protocols.contains(&protocol))
 }

@@ -9,6 +9,7 @@
 //! that listens unless the operator says otherwise. That is a look at one moment: a service that starts later
 //! needs another `rules install`.
 
+pub mod early_demux;
 mod exclusions;
 mod iptables;
 mod plan;
@@ -22,13 +23,13 @@ use std::path::Path;
 
 use thiserror::Error;
 
-use crate::config::Config;
+use crate::config::{Config, SteeringMode};
 use exclusions::Exclusions;
 use iptables::{Family, Iptables};
 use plan::{Chain, Reach};
 use saved::Saved;
 use sockets::Sockets;
-pub use standing::{Standing, any_installed, standing};
+pub use standing::{Found, Standing, any_installed, standing};
 
 /// What to do with the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +169,10 @@ fn carry_out(
             _ => "installed; `spip-agent rules remove` takes it away again\n",
         },
     )?;
+    // By now NAT is there to be asked.
+    if action == Action::Install && early_demux::loses_connections() == Some(true) {
+        print(output, &format!("note: {}; mend it with: {}\n", early_demux::LOSS, early_demux::REMEDY))?;
+    }
     Ok(Outcome::Done)
 }
 
@@ -235,6 +240,10 @@ fn wanted(
     }
     if !sockets.complete {
         notes.push("not every process is visible: run as root to see who listens where".to_owned());
+    }
+    if config.steering.mode == SteeringMode::SkLookup {
+        notes
+            .push("steering = \"sk_lookup\" in the configuration: the agent needs no rules, they only cost".to_owned());
     }
     let exclusions = Exclusions::of(config, sockets, ssh_connection, options.include_listening);
     let chains = |(outside, local)| plan::chains(outside, local, &exclusions, config.listen.port());

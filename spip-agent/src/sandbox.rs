@@ -13,21 +13,33 @@ mod capabilities;
 mod filter;
 mod identity;
 mod paths;
+mod rehearsal;
 
 use std::fmt;
 use std::path::PathBuf;
 
 use crate::config::{self, SandboxMode};
+pub(crate) use identity::find_user;
+pub(crate) use paths::is_shared;
+pub use paths::{cannot_read, cannot_write};
+pub use rehearsal::rehearse;
+
+/// What to do about a file that the sandbox keeps from the process: its owner and mode do not matter.
+pub const OUTSIDE: &str = "it is outside of what the sandbox opened at the start: restart the agent for it";
 
 /// What the process goes on to need.
 pub struct Needs<'a> {
     /// `sandbox`, `user`, `group`.
     pub config: &'a config::Sandbox,
-    /// Files and directories that are read when certificates or the configuration are read again.
+    /// Files that are read again at SIGHUP, and may be others under the same names by then.
+    pub replaced: Vec<PathBuf>,
+    /// Files and directories that are read as they are.
     pub readable: Vec<PathBuf>,
     /// Directories in which files are created, renamed and removed.
     pub writable: Vec<PathBuf>,
-    /// Files that were made before the user is changed, and belong to the new one.
+    /// The same where nothing depends on it: left out where other things live, too, and where the user may not write.
+    pub tidied: Vec<PathBuf>,
+    /// What was made before the user is changed, and belongs to the new one.
     pub owned: Vec<PathBuf>,
     /// Whether the maps of the kernel side can be read now.
     pub reads_maps: &'a dyn Fn() -> bool,
@@ -70,14 +82,25 @@ pub enum Error {
     #[error("sandbox = \"required\": {0}; set sandbox = \"auto\" to go on without")]
     Missing(Step),
     /// A user was asked for and cannot be had: going on as another one would be the opposite of what was wanted.
-    #[error("{0}")]
+    #[error(transparent)]
     User(#[from] identity::Error),
+    /// What a rehearsal came to.
+    #[error("{0}")]
+    Rehearsal(String),
 }
 
 /// The version of Landlock that this kernel offers; none where it offers none.
 #[must_use]
 pub fn landlock_version() -> Option<u32> {
     paths::version()
+}
+
+/// Looks up the user and the group that are asked for, without becoming them: which key is wrong, and why.
+#[must_use]
+pub fn look_up(config: &config::Sandbox) -> Vec<(&'static str, String)> {
+    let user = config.user.as_deref().and_then(|name| identity::user(name).err()).map(|error| ("user", error));
+    let group = config.group.as_deref().and_then(|name| identity::group(name).err()).map(|error| ("group", error));
+    user.into_iter().chain(group).map(|(key, error)| (key, error.to_string())).collect()
 }
 
 /// Takes all steps. Nothing is given up with `sandbox = "off"`, but for the user that was asked for.
@@ -102,101 +125,10 @@ pub fn enter(needs: &Needs<'_>) -> Result<Vec<Step>, Error> {
     }
     note("capabilities", capabilities::drop_all(needs.reads_maps))?;
     note("no_new_privs", filter::no_new_privileges())?;
-    note("landlock", paths::restrict(&needs.readable, &needs.writable))?;
+    note("landlock", paths::restrict(needs))?;
     note("seccomp", filter::install())?;
     Ok(steps)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::io;
-    use std::net::{TcpListener, TcpStream, UdpSocket};
-    use std::path::Path;
-    use std::process::Command;
-    use std::thread;
-
-    use nix::errno::Errno;
-    use nix::unistd::Pid;
-
-    use super::*;
-
-    /// Names the directory of the prisoner, in the process that becomes one.
-    const VARIABLE: &str = "SPIP_TEST_PRISONER";
-
-    #[test]
-    fn inside_nothing_is_left_but_the_work() {
-        let directory = std::env::temp_dir().join(format!("spip-sandbox-{}", std::process::id()));
-        fs::create_dir(&directory).expect("a directory for the test");
-        fs::write(directory.join("certificate"), "readable").expect("a file for the test");
-        let prisoner = Command::new(std::env::current_exe().expect("own path"))
-            .args(["--ignored", "--exact", "sandbox::tests::prisoner", "--nocapture"])
-            .env(VARIABLE, &directory)
-            .output()
-            .expect("the test starts itself");
-        fs::remove_dir_all(&directory).expect("the directory goes");
-        let said = String::from_utf8_lossy(&prisoner.stdout) + String::from_utf8_lossy(&prisoner.stderr);
-        assert!(prisoner.status.success() && said.contains("1 passed"), "{said}");
-    }
-
-    #[track_caller]
-    fn assert_refused<T>(result: io::Result<T>) {
-        let error = result.err().expect("refused");
-        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{error}");
-    }
-
-    #[test]
-    #[ignore = "run by inside_nothing_is_left_but_the_work, in a process of its own"]
-    fn prisoner() {
-        let directory = PathBuf::from(std::env::var_os(VARIABLE).expect("run by the other test"));
-        let own = directory.join("work");
-        fs::create_dir(&own).expect("a directory for the test");
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let config = config::Sandbox { mode: SandboxMode::Required, user: None, group: None };
-        let steps = enter(&Needs {
-            config: &config,
-            readable: vec![directory.join("certificate")],
-            writable: vec![own.clone()],
-            owned: Vec::new(),
-            reads_maps: &|| false,
-        });
-        let steps = steps.expect("this kernel has everything");
-        assert_eq!(steps.len(), 5, "{steps:?}");
-
-        // What the agent goes on to do.
-        assert_eq!(fs::read_to_string(directory.join("certificate")).expect("readable"), "readable");
-        fs::write(own.join("log"), "line\n").expect("writable");
-        fs::rename(own.join("log"), own.join("log.1")).expect("rotated");
-        fs::remove_file(own.join("log.1")).expect("removed");
-        assert_eq!(thread::spawn(|| 7).join().expect("a thread"), 7);
-
-        // What nobody should.
-        assert_refused(TcpStream::connect(address));
-        assert_refused(UdpSocket::bind("127.0.0.1:0"));
-        assert_refused(TcpListener::bind("127.0.0.1:0"));
-        assert_refused(Command::new("/bin/true").status());
-        assert_refused(fs::read("/etc/shadow"));
-        assert_refused(fs::read("/etc/passwd"));
-        assert_refused(fs::write(directory.join("beside"), ""));
-        assert_refused(fs::write(Path::new("/dev/shm/spip-sandbox"), ""));
-        let parent = Pid::parent();
-        // SAFETY: nothing is read or written through the pointers, which an attachment has no use for.
-        let traced = unsafe {
-            libc::ptrace(libc::PTRACE_ATTACH, parent.as_raw(), std::ptr::null_mut::<u8>(), std::ptr::null_mut::<u8>())
-        };
-        assert_eq!((traced, Errno::last()), (-1, Errno::EPERM));
-        assert_eq!(nix::sys::signal::kill(parent, None), Err(Errno::EPERM));
-        // BPF_PROG_LOAD; the kernel is not even asked whether the attributes are right.
-        let attributes = [0_u8; 64];
-        // SAFETY: the attributes are readable for the length that is given with them.
-        let loaded = unsafe { libc::syscall(libc::SYS_bpf, 5, attributes.as_ptr(), attributes.len()) };
-        assert_eq!((loaded, Errno::last()), (-1, Errno::EPERM));
-        // SAFETY: fork without a new thread is refused before anything happens.
-        let forked = unsafe { libc::fork() };
-        assert_eq!((forked, Errno::last()), (-1, Errno::EPERM));
-        // The listener that was there before still takes connections.
-        listener.set_nonblocking(true).expect("non-blocking");
-        assert_eq!(listener.accept().expect_err("nobody came").kind(), io::ErrorKind::WouldBlock);
-    }
-}
+mod tests;

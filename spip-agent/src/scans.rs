@@ -25,7 +25,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::runtime;
 use tokio::sync::watch;
 
-pub use addresses::Addresses;
+pub use addresses::{Addresses, Store};
 pub use pending::{GivenUp, HalfOpen, Pending};
 pub use ports::Ports;
 pub use sources::{Clock, SOURCES_MAX, Sources};
@@ -64,6 +64,24 @@ pub struct Counts {
     /// Not in `seen`: connections whose SYN was not waiting, because it was decided or given up before, or because they
     /// are of this machine's own clients.
     pub unmatched: u64,
+}
+
+impl Counts {
+    /// Each count with its name.
+    #[must_use]
+    pub fn named(&self) -> [(&'static str, u64); 8] {
+        let Self { seen, joined, half_open, evicted, ignored, pending, retransmitted, unmatched } = *self;
+        [
+            ("seen", seen),
+            ("joined", joined),
+            ("half_open", half_open),
+            ("evicted", evicted),
+            ("ignored", ignored),
+            ("pending", pending),
+            ("retransmitted", retransmitted),
+            ("unmatched", unmatched),
+        ]
+    }
 }
 
 /// What the thread needs.
@@ -181,16 +199,12 @@ impl Watcher {
             }
             more = self.turn(steady_ns());
             if self.interval_began.elapsed() >= self.config().interval {
-                tokio::select! {
-                    () = self.end_interval() => {}
-                    // A log that takes nothing any more must not hold the stop.
-                    () = until_deadline(stopped.clone()) => {}
-                }
+                self.end_interval(&stopped).await;
             }
             tokio::task::yield_now().await;
         };
-        if let Some(deadline) = deadline {
-            self.end(deadline).await;
+        if deadline.is_some() {
+            self.end(&stopped).await;
         }
     }
 
@@ -249,7 +263,8 @@ impl Watcher {
         self.lost = lost;
     }
 
-    async fn end_interval(&mut self) {
+    /// Writes the records of the interval; what the log does not take in time when the agent stops is counted there.
+    async fn end_interval(&mut self, stopped: &watch::Receiver<Option<Instant>>) {
         self.interval_began = Instant::now();
         let counts = self.pending.counts();
         let evicted = counts.evicted - self.evicted_before;
@@ -265,14 +280,14 @@ impl Watcher {
         for scan in self.sources.end(&clock, given_up) {
             line.clear();
             scan::encode(&scan, &sensor, &mut line);
-            log.record(&line).await;
+            log.record_until(&line, until_deadline(stopped.clone())).await;
         }
     }
 
-    async fn end(mut self, deadline: Instant) {
+    async fn end(mut self, stopped: &watch::Receiver<Option<Instant>>) {
         while self.turn(steady_ns()) {}
         self.decide(u64::MAX);
-        let _ = tokio::time::timeout_at(deadline.into(), self.end_interval()).await;
+        self.end_interval(stopped).await;
         let Counts { seen, joined, half_open, evicted, ignored, .. } = self.pending.counts();
         log::info!(target: "scans",
             seen = seen, joined = joined, half_open = half_open, evicted = evicted, ignored = ignored;

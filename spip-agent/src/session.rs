@@ -10,7 +10,9 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::panic::{self, AssertUnwindSafe};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,10 +32,10 @@ use crate::metrics::TALLY;
 use crate::origin;
 use crate::payload::Payload;
 use crate::payload_store::PayloadStore;
-use crate::protocol::client_hello::{ClientHello, Detection, Detector, handshake_message};
+use crate::protocol::client_hello::{ClientHello, Detection, Detector, MAX_RAW_BYTES, handshake_message};
 use crate::record::{CloseReason, Moment, Sensor, Session, Stored};
 use crate::respond::{Conversation, Responder};
-use crate::tls::{Facts, Failure, Handshake, Prefixed, Tls, TlsServer};
+use crate::tls::{Facts, Failure, Handshake, Prefixed, Rejected, Tls, TlsServer};
 use crate::writer::Log;
 
 /// A line buffer that grew beyond this for one large payload is not kept.
@@ -70,11 +72,15 @@ pub struct Guard {
     engine: Arc<Engine>,
     session: Session,
     detector: Detector,
-    cookie: Option<u64>,
+    cookie: Option<NonZeroU64>,
     recorded: bool,
     counted: bool,
-    /// Held until the record is written: sessions that wait for the log count as open.
-    _permit: Permit,
+}
+
+/// A record that found no room in the log.
+pub struct Unwritten {
+    /// How long its line is.
+    bytes: usize,
 }
 
 impl Guard {
@@ -88,7 +94,8 @@ impl Guard {
                 accepted,
                 duration: Duration::ZERO,
                 origin: found.origin,
-                payload: Payload::new(engine.payload_limit, engine.payload_budget.clone()),
+                // The permit is held until the record is written: sessions that wait for the log count as open.
+                payload: Payload::new(engine.payload_limit, engine.payload_budget.clone()).of(permit),
                 tls: Tls::NotTls,
                 bytes_out: 0,
                 stored: None,
@@ -98,10 +105,9 @@ impl Guard {
             },
             engine: Arc::clone(engine),
             detector: Detector::default(),
-            cookie: found.cookie,
+            cookie: found.cookie.and_then(NonZeroU64::new),
             recorded: false,
             counted: false,
-            _permit: permit,
         }
     }
 
@@ -119,7 +125,7 @@ impl Guard {
 
     /// Reads what is there already, without waiting; the reason when the connection has ended.
     fn read_now(&mut self, socket: &impl AsRawFd) -> Option<CloseReason> {
-        while !self.session.payload.is_full() {
+        while !self.session.payload.is_full() && !self.has_hello() {
             match receive(socket, &mut self.session.payload) {
                 // A hello is answered, or refused, in one place only: the end of the stream can be read again there.
                 Ok(0) if self.engine.tls.is_some() && self.detect().is_tls() => return None,
@@ -131,6 +137,13 @@ impl Guard {
             }
         }
         None
+    }
+
+    /// Whether there is a hello to be answered: its sender waits, and more bytes seldom come before.
+    fn has_hello(&mut self) -> bool {
+        self.engine.tls.is_some()
+            && self.session.payload.is_opening()
+            && matches!(self.detect(), Detection::ClientHello { .. })
     }
 
     /// What the first bytes are, as far as they came.
@@ -153,9 +166,11 @@ impl Guard {
             // Whoever wants TLS and gets none is not spoken to in clear.
             self.talk().mute();
         }
-        // A hello that nobody can answer.
-        let is_refused = matches!(verdict, Detection::Sslv2 { .. } | Detection::Oversized { .. });
-        is_refused.then(|| Raw::Ended(CloseReason::TlsError.into()))
+        // A hello that nobody can answer. Where none is answered, the client says when it has waited long enough.
+        if self.engine.tls.is_some() && matches!(verdict, Detection::Sslv2 { .. } | Detection::Oversized { .. }) {
+            self.talk().give_up();
+        }
+        None
     }
 
     /// The talk with the client, begun where there was none.
@@ -178,7 +193,9 @@ impl Guard {
         let hello = match verdict {
             Detection::Undecided | Detection::NotTls => None,
             Detection::ClientHello { length } | Detection::Sslv2 { length, .. } => payload.kept().get(..length),
-            Detection::Partial | Detection::Oversized { .. } | Detection::Malformed(_) => Some(payload.kept()),
+            Detection::Partial | Detection::Oversized { .. } | Detection::Malformed(_) => {
+                Some(&payload.kept()[..payload.kept().len().min(MAX_RAW_BYTES)])
+            }
         };
         if let Some(hello) = hello {
             self.session.tls = Tls::Recognised(Box::new(Facts::new(hello, handshake)));
@@ -191,29 +208,49 @@ impl Guard {
         }
     }
 
-    /// Writes the record when the log has room for it; false when it has none, and [`Guard::finish`] has to wait.
-    #[must_use]
-    pub fn try_finish(&mut self, reason: CloseReason) -> bool {
+    /// Writes the record when the log has room for it.
+    ///
+    /// # Errors
+    /// It has none, and [`Guard::finish_later`] has to wait.
+    pub fn try_finish(&mut self, reason: CloseReason) -> Result<(), Unwritten> {
         self.end(reason);
-        self.recorded = self.with_line(|log, line| log.try_record(line));
-        self.recorded
+        let (written, bytes) = self.with_line(|log, line| (log.try_record(line), line.len()));
+        self.recorded = written;
+        if written { Ok(()) } else { Err(Unwritten { bytes }) }
     }
 
-    /// Writes the record, waiting for the log where it is full.
-    pub async fn finish(mut self: Box<Self>, reason: CloseReason) {
-        if !self.try_finish(reason) {
-            let line = self.with_line(|_, line| line.to_vec());
-            Box::pin(self.engine.log.record(&line)).await;
-            self.recorded = true;
+    /// Writes the record, waiting for the log where it is full. What is left of the session by then is no candidate for
+    /// making room: ending it would give nothing back.
+    fn finish(mut self: Box<Self>, reason: CloseReason, watch: Watch) -> impl Future<Output = ()> + Send {
+        drop(watch);
+        async move {
+            if let Err(unwritten) = self.try_finish(reason) {
+                Box::pin(self.finish_later(unwritten)).await;
+            }
         }
+    }
+
+    /// Writes the record once the log has room for it. The line is made again then: it is several times as long as the
+    /// payload, which is all that a session that waits holds.
+    pub async fn finish_later(mut self: Box<Self>, unwritten: Unwritten) {
+        let log = self.engine.log.clone();
+        if let Some(room) = log.room(unwritten.bytes).await {
+            self.with_line(|_, line| room.record(line));
+        }
+        self.recorded = true;
     }
 
     /// Writes the record of a handshake that failed.
-    async fn fail(mut self: Box<Self>, failure: Failure, reason: CloseReason) {
+    fn fail(
+        mut self: Box<Self>,
+        failure: Failure,
+        reason: CloseReason,
+        watch: Watch,
+    ) -> impl Future<Output = ()> + Send {
         if let Some(facts) = self.session.tls.facts_mut() {
             facts.handshake = Handshake::Failed(failure);
         }
-        self.finish(reason).await;
+        self.finish(reason, watch)
     }
 
     /// What only the end of the session can tell.
@@ -227,10 +264,10 @@ impl Guard {
         session.bytes_out = session.talk.as_ref().map_or(0, |talk| talk.bytes_out());
         session.end(reason, Moment::now());
         if let (Some(origins), Some(cookie)) = (&self.engine.origins, self.cookie) {
-            origin::retry(&mut session.origin, cookie, origins);
+            origin::retry(&mut session.origin, cookie.get(), origins);
             // The kernel side drops the entry of a socket that is closed in order; of others only we know the end.
             if reason != CloseReason::ClientClosed {
-                origins.forget(cookie);
+                origins.forget(cookie.get());
             }
             self.cookie = None;
         }
@@ -249,7 +286,16 @@ impl Guard {
     fn with_line<T>(&mut self, write: impl FnOnce(&Log, &[u8]) -> T) -> T {
         LINE.with_borrow_mut(|line| {
             line.clear();
-            let protocol = self.engine.sensor.write(&self.session, line);
+            let sensor = &self.engine.sensor;
+            let session = &mut self.session;
+            let understood = panic::catch_unwind(AssertUnwindSafe(|| sensor.write(session, line)));
+            let protocol = understood.unwrap_or_else(|_| {
+                // The same bytes would do it again. They are recorded all the same, and not read.
+                line.clear();
+                session.close_reason = CloseReason::Aborted;
+                sensor.write_unread(session, line);
+                None
+            });
             if !self.counted {
                 TALLY.session(&self.session, protocol);
                 self.counted = true;
@@ -265,7 +311,10 @@ impl Drop for Guard {
     fn drop(&mut self) {
         if !self.recorded {
             let reason = self.session.close_reason;
-            self.end(reason);
+            // What made the session panic may do it again here.
+            if panic::catch_unwind(AssertUnwindSafe(|| self.end(reason))).is_err() {
+                self.session.end(CloseReason::Aborted, Moment::now());
+            }
             self.with_line(|log, line| log.record_now(line));
         }
     }
@@ -279,17 +328,23 @@ pub async fn run(mut guard: Box<Guard>, stream: OwnedFd, mut watch: Watch) {
     // Under load the client's bytes come while others are accepted; then the reactor is not needed.
     tokio::task::yield_now().await;
     if let Some(reason) = guard.serve_now(&stream) {
-        return guard.finish(reason).await;
+        return guard.finish(reason, watch).await;
     }
     // The reactor may take no more descriptors.
-    let Ok(mut stream) = TcpStream::from_std(stream.into()) else { return guard.finish(CloseReason::Aborted).await };
+    let Ok(mut stream) = TcpStream::from_std(stream.into()) else {
+        return guard.finish(CloseReason::Aborted, watch).await;
+    };
     let mut rest = None;
     match poll_fn(|context| guard.poll_exchange(&mut stream, &mut watch, &mut rest, context)).await {
         // Record first: the client learns of the end, by the drop of the stream, when its bytes are safe.
         Raw::Ended(end) => {
             // The reactor may not have told us yet of what has arrived.
             let _ = guard.read_now(&stream);
-            guard.finish(end.reason).await;
+            if matches!(end.reason, CloseReason::Rejected(_)) {
+                // It is the descriptor that somebody needs, and the log may take long.
+                drop(stream);
+            }
+            guard.finish(end.reason, watch).await;
         }
         Raw::Hello(hello) => Box::pin(decrypt(guard, hello, stream, watch)).await,
     }
@@ -303,6 +358,19 @@ enum Raw {
     Hello(Hello),
 }
 
+impl Raw {
+    /// Why a connection ended whose handshake failed with `failed`, and which went on in clear until this: a client
+    /// that leaves then leaves because of that; what ends it otherwise says so.
+    fn reason_after(&self, failed: CloseReason) -> CloseReason {
+        match self {
+            Self::Ended(End { reason: CloseReason::ClientClosed | CloseReason::ClientReset, .. }) | Self::Hello(_) => {
+                failed
+            }
+            Self::Ended(end) => end.reason,
+        }
+    }
+}
+
 /// Raw bytes that begin with a ClientHello.
 struct Hello {
     raw: Vec<u8>,
@@ -313,43 +381,36 @@ struct Hello {
 async fn decrypt(mut guard: Box<Guard>, hello: Hello, stream: TcpStream, mut watch: Watch) {
     let engine = Arc::clone(&guard.engine);
     let Hello { raw, length } = hello;
-    let facts = Facts::new(&raw[..length], Handshake::Failed(Failure::TimedOut));
+    let facts = Facts::new(&raw[..length], Handshake::Failed(Failure::CutShort));
     let handshake = engine.tls.as_ref().map(|server| {
         let message = handshake_message(&facts.client_hello);
-        ClientHello::parse(&message).map(|hello| server.accept(&hello, Prefixed::new(raw, length, stream)))
+        match ClientHello::parse(&message) {
+            Ok(hello) => Ok(server.accept(&hello, Prefixed::new(raw, length, stream))),
+            Err(error) => Err((Failure::from(error), raw, stream)),
+        }
     });
     // From here on the record has the hello, whatever happens.
     guard.session.tls = Tls::Recognised(Box::new(facts));
     let mut handshake = match handshake {
         Some(Ok(handshake)) => pin!(handshake),
-        Some(Err(error)) => return guard.fail(Failure::from(error), CloseReason::TlsError).await,
-        None => return guard.fail(Failure::Internal("no TLS server".to_owned()), CloseReason::Aborted).await,
+        // It declares an end, and is no hello up to there: what follows it is kept all the same.
+        Some(Err((failure, raw, stream))) => {
+            let rejected = Rejected { failure, stream: Prefixed::new(raw, length, stream) };
+            return go_on_in_clear(guard, rejected, watch).await;
+        }
+        None => {
+            return guard.fail(Failure::Internal("no TLS server".to_owned()), CloseReason::Aborted, watch).await;
+        }
     };
     let mut accepted = match watch.run(Step::Opening, |context| handshake.as_mut().poll(context)).await {
         Ok(Ok(accepted)) => accepted,
-        Ok(Err(rejected)) => {
-            let reason = match rejected.failure {
-                Failure::Closed => CloseReason::ClientClosed,
-                Failure::Broken(_) => CloseReason::ClientReset,
-                _ => CloseReason::TlsError,
-            };
-            // Whoever goes on in clear has a payload all the same.
-            let (clear, mut stream) = rejected.stream.into_clear();
-            if !clear.is_empty() {
-                guard.session.payload.push(&clear);
-                watch.touch();
-                guard.talk().mute();
-                let mut rest = None;
-                poll_fn(|context| guard.poll_exchange(&mut stream, &mut watch, &mut rest, context)).await;
-            }
-            return guard.fail(rejected.failure, reason).await;
-        }
+        Ok(Err(rejected)) => return go_on_in_clear(guard, rejected, watch).await,
         Err(reason) => {
             let failure = match reason {
                 CloseReason::FirstByteTimeout | CloseReason::SessionTimeout => Failure::TimedOut,
-                _ => Failure::Internal("the sensor ended the session".to_owned()),
+                _ => Failure::CutShort,
             };
-            return guard.fail(failure, reason).await;
+            return guard.fail(failure, reason, watch).await;
         }
     };
     watch.touch();
@@ -374,7 +435,33 @@ async fn decrypt(mut guard: Box<Guard>, hello: Hello, stream: TcpStream, mut wat
     if let (Some(facts), CloseReason::TlsError, Some(error)) = (guard.session.tls.facts_mut(), end.reason, &end.error) {
         facts.broken = Some(Failure::of_stream(error));
     }
-    guard.finish(end.reason).await;
+    guard.finish(end.reason, watch).await;
+}
+
+/// Ends the session of a client whose handshake failed. Whoever goes on in clear has a payload all the same; the sensor
+/// hangs up on others, and keeps what is on its way by then.
+async fn go_on_in_clear(mut guard: Box<Guard>, rejected: Rejected<TcpStream>, mut watch: Watch) {
+    let Rejected { failure, mut stream } = rejected;
+    let mut reason = match failure {
+        Failure::Closed => CloseReason::ClientClosed,
+        Failure::Broken(_) => CloseReason::ClientReset,
+        _ => CloseReason::TlsError,
+    };
+    let clear = stream.go_on_in_clear();
+    let hangs_up = clear.is_empty();
+    if reason == CloseReason::TlsError || !hangs_up {
+        guard.session.payload.push(&clear);
+        watch.touch();
+        let talk = guard.talk();
+        talk.mute();
+        if hangs_up {
+            talk.give_up();
+        }
+        let mut rest = None;
+        let tail = poll_fn(|context| guard.poll_exchange(&mut stream, &mut watch, &mut rest, context)).await;
+        reason = tail.reason_after(reason);
+    }
+    guard.fail(failure, reason, watch).await;
 }
 
 /// Receives from a socket that is not with the reactor yet.
@@ -387,123 +474,4 @@ fn receive(socket: &impl AsRawFd, payload: &mut Payload) -> io::Result<usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write as _;
-    use std::net::{TcpListener, TcpStream as StdStream};
-    use std::path::PathBuf;
-
-    use serde_json::Value;
-
-    use super::*;
-    use crate::config::Config;
-    use crate::limits::Limits;
-    use crate::registry::Registry;
-    use crate::writer;
-
-    /// What a client sends to make the session's task panic, once it waits for more.
-    const TRIGGER: &[u8] = b"test: panic";
-
-    pub(super) fn panic_if_asked(payload: &Payload) {
-        assert_ne!(payload.kept(), TRIGGER, "asked for by the test");
-    }
-
-    /// How a session is made to end.
-    #[derive(Debug)]
-    enum Fate {
-        /// It panics by itself.
-        Panic,
-        /// Its task is cancelled.
-        Cancelled,
-        /// The agent stops, just after these bytes have arrived.
-        ShutDown(&'static [u8]),
-    }
-
-    /// Runs one session whose client sends `bytes` and stays; gives back its record.
-    fn record_of(bytes: &[u8], fate: Fate) -> Value {
-        let directory = std::env::temp_dir().join(format!("spip-session-{}-{}", std::process::id(), bytes.len()));
-        std::fs::create_dir(&directory).expect("a directory for the test");
-        let file: PathBuf = directory.join("log");
-        let text = format!("ip = \"127.0.0.1\"\nport = 1\nname = \"test\"\nlog_file = \"{}\"\n", file.display());
-        let config = Config::from_str(&text, &file).expect("a valid configuration").config;
-        let (log, log_writer) = writer::open(&config.log).expect("the log opens");
-        let log_thread = log_writer.spawn().expect("the writer starts");
-        let engine = Arc::new(Engine {
-            sensor: Sensor {
-                name: "test".to_owned(),
-                community_id_seed: 0,
-                format: crate::record::Format::Flat,
-                max_line_bytes: 1 << 24,
-            },
-            log,
-            tls: None,
-            origins: None,
-            responder: None,
-            payloads: None,
-            timeouts: config.timeouts,
-            payload_limit: 1024,
-            payload_budget: Budget::new(1 << 20),
-        });
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let mut client = StdStream::connect(listener.local_addr().expect("an address")).expect("connected");
-        client.write_all(bytes).expect("sent");
-        let (socket, peer) = listener.accept().expect("accepted");
-        socket.set_nonblocking(true).expect("non-blocking");
-        let socket = OwnedFd::from(socket);
-        let accepted = Moment::now();
-        let limits = Limits::new(&config.limits, 10);
-        let permit = limits.admit(peer.ip(), accepted.steady, || false).expect("admitted");
-        let guard = Guard::new(&engine, &socket, peer, accepted, permit);
-
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-        runtime.block_on(async {
-            let registry = Registry::default();
-            let watch = Watch::new(&registry, &engine.timeouts, accepted.steady);
-            let task = tokio::spawn(run(Box::new(guard), socket, watch));
-            // Until it waits.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            match fate {
-                Fate::Panic => assert!(task.await.expect_err("the task panics").is_panic()),
-                Fate::Cancelled => {
-                    task.abort();
-                    assert!(task.await.expect_err("cut off").is_cancelled());
-                }
-                Fate::ShutDown(last) => {
-                    // Neither lets the runtime look at its sockets in between.
-                    client.write_all(last).expect("sent");
-                    registry.shut_down();
-                    task.await.expect("the session ends in order");
-                }
-            }
-        });
-        assert_eq!(limits.open(), 0, "the place is given back");
-        drop(client);
-        assert!(log_thread.finish(std::time::Instant::now() + Duration::from_secs(5)).complete);
-        let text = std::fs::read_to_string(&file).expect("the log is there");
-        std::fs::remove_dir_all(&directory).expect("the directory goes");
-        let mut lines = text.lines();
-        let record = serde_json::from_str(lines.next().expect("one record")).expect("JSON");
-        assert_eq!(lines.next(), None, "one record");
-        record
-    }
-
-    #[test]
-    fn a_session_that_panics_leaves_its_record() {
-        let record = record_of(TRIGGER, Fate::Panic);
-        assert_eq!(record["close_reason"], "aborted");
-        assert_eq!(record["payload"], "test: panic");
-    }
-
-    #[test]
-    fn a_session_that_is_cancelled_leaves_its_record() {
-        let record = record_of(b"half a request", Fate::Cancelled);
-        assert_eq!(record["close_reason"], "aborted");
-        assert_eq!(record["payload"], "half a request");
-    }
-
-    #[test]
-    fn what_has_arrived_at_a_stop_is_in_the_record() {
-        let record = record_of(b"first,", Fate::ShutDown(b" last"));
-        assert_eq!(record["close_reason"], "shutdown");
-        assert_eq!(record["payload"], "first, last");
-    }
-}
+pub(crate) mod tests;

@@ -34,19 +34,19 @@ impl Signals {
         stop: impl Fn(Signal) + Send + 'static,
         mut reload: impl FnMut() + Send + 'static,
     ) -> io::Result<()> {
-        vital::spawn("signals", move || {
+        vital::spawn_endless("signals", move || {
             let mut stopping = false;
-            while let Ok(signal) = self.0.wait() {
-                match signal {
-                    Signal::SIGHUP => reload(),
-                    _ if stopping => std::process::exit(STOPPED_AT_ONCE),
-                    signal => {
+            loop {
+                match self.0.wait() {
+                    Ok(Signal::SIGHUP) => reload(),
+                    Ok(_) if stopping => std::process::exit(STOPPED_AT_ONCE),
+                    Ok(signal) => {
                         stopping = true;
                         stop(signal);
                     }
+                    Err(error) => return error.into(),
                 }
             }
-        })?;
-        Ok(())
+        })
     }
 }

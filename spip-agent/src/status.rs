@@ -11,8 +11,8 @@ mod client;
 mod server;
 mod table;
 
-pub use client::{ask, from_pins};
-pub use server::{Server, Sources};
+pub use client::{ask, ask_process, from_pins};
+pub use server::{Error, Server, Sources};
 pub use table::page;
 
 use std::collections::BTreeMap;
@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::ebpf::Part;
+use crate::sandbox::{self, StepResult};
 use crate::steering::Reason;
 
 /// Everything that is known. Keys are the field names, and those that are unknown are left out.
@@ -67,10 +68,19 @@ pub struct Agent {
     pub programs: Programs,
     /// How connections to other ports come to it.
     pub steering: Steering,
+    /// What it has given up, step by step.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sandbox: Vec<Step>,
     /// Connections.
     pub sessions: Sessions,
+    /// What has become of SYNs, by name; absent where scans are not recorded (`programs.syn_arrival` says why).
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub scans: BTreeMap<String, u64>,
     /// The log.
     pub log: Log,
+    /// The log of its own messages, where they have a file of their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system_log: Option<Log>,
 }
 
 /// Where an agent listens.
@@ -93,6 +103,8 @@ pub struct Programs {
     pub syn_observer: String,
     /// Sees connections.
     pub sock_ops: String,
+    /// Sees SYNs that reach the listener: what scans are made of.
+    pub syn_arrival: String,
     /// Leads connections to the agent.
     pub steer: String,
     /// The cgroup of `sock_ops`.
@@ -120,6 +132,29 @@ pub struct Steering {
     pub exclusions: Vec<Reason>,
 }
 
+/// A step of the sandbox.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Step {
+    /// `user`, `capabilities`, `no_new_privs`, `landlock`, `seccomp`; `sandbox` where there is none.
+    pub name: String,
+    /// `done`, `skipped` or `missing`.
+    pub result: String,
+    /// What it comes to, or why it was not taken, or not wholly.
+    pub detail: String,
+}
+
+impl From<&sandbox::Step> for Step {
+    fn from(step: &sandbox::Step) -> Self {
+        let (result, detail) = match &step.result {
+            StepResult::Done(what) => ("done", what.as_str()),
+            StepResult::Skipped(why) => ("skipped", *why),
+            StepResult::Missing(why) => ("missing", why.as_str()),
+        };
+        Self { name: step.name.to_owned(), result: result.to_owned(), detail: detail.to_owned() }
+    }
+}
+
 /// Connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -131,6 +166,13 @@ pub struct Sessions {
     /// Connections that wait in SYNS to be established; absent without eBPF.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting_syns: Option<u64>,
+    /// Refused since the start, by the limit that did it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub refused: BTreeMap<String, u64>,
+    /// Accepts that failed because of the connection.
+    pub accept_errors: u64,
+    /// Accepts that failed for lack of descriptors or memory.
+    pub accept_shortages: u64,
 }
 
 /// The log.
@@ -151,6 +193,9 @@ pub struct Log {
     pub queued_bytes: u64,
     /// Files closed by rotation.
     pub rotations: u64,
+    /// Why nothing can be written now; absent where it can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
     /// How often writing stopped because of an error.
     pub write_failures: u64,
     /// Records that were given up.

@@ -16,8 +16,9 @@ mod table;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 use spip_common::steer::{Exclusion, Settings, SteerCounters};
@@ -30,7 +31,7 @@ use crate::rules::sockets::Sockets;
 use listening::Listening;
 pub use reasons::Reason;
 use table::{Own, Table};
-pub use watch::{Description, Watch};
+pub use watch::{Description, Standing, Watch};
 
 /// The ports that the kernel gives to outgoing connections (ip-sysctl.rst).
 const LOCAL_PORT_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
@@ -52,7 +53,7 @@ pub struct Steering {
     own: Own,
     settings: config::Steering,
     configured: Vec<(u16, u16)>,
-    ssh: BTreeSet<u16>,
+    ssh: BTreeSet<SocketAddr>,
     /// Services as they are in the maps.
     services: Vec<Listening>,
     table: Table,
@@ -87,10 +88,8 @@ impl Steering {
             table: Table::default(),
             links: BTreeMap::new(),
             listening: listening::Source::open().map_err(Error::Listening)?,
-            interfaces: UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
-                .or_else(|_| UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)))
-                .map_err(Error::Listening)?
-                .into(),
+            // Of a family that knows no network: sockets of all families answer this question.
+            interfaces: UnixDatagram::unbound().map_err(Error::Listening)?.into(),
             sockets: None,
         };
         steering.reload(config)?;
@@ -103,7 +102,7 @@ impl Steering {
     /// As [`Steering::prepare`]; what was changed before stays changed.
     pub fn reload(&mut self, config: &Config) -> Result<(), Error> {
         self.name_owners();
-        self.ssh = ssh_ports(std::env::var("SSH_CONNECTION").ok().as_deref(), self.sockets.as_ref());
+        self.ssh = ssh_ends(std::env::var("SSH_CONNECTION").ok().as_deref(), self.sockets.as_ref());
         self.configured.clone_from(&config.exclude_ports);
         let services = self.find_services().map_err(Error::Listening)?;
         self.exclude(services)?;
@@ -178,8 +177,10 @@ impl Steering {
     /// because another one ended.
     fn exclude(&mut self, services: Vec<Listening>) -> Result<(), Error> {
         let table = Table::new(&self.configured, &self.ssh, &services);
-        for endpoint in table.endpoints.difference(&self.table.endpoints) {
-            self.maps.set_endpoint(*endpoint, Some(Exclusion::SERVICE))?;
+        for (endpoint, reason) in &table.endpoints {
+            if self.table.endpoints.get(endpoint) != Some(reason) {
+                self.maps.set_endpoint(*endpoint, Some(*reason))?;
+            }
         }
         for (port, exclusion) in &table.ports {
             if self.table.ports.get(port) != Some(exclusion) {
@@ -189,7 +190,7 @@ impl Steering {
         for port in self.table.ports.keys().filter(|port| !table.ports.contains_key(port)) {
             self.maps.set_port(*port, Exclusion::default())?;
         }
-        for endpoint in self.table.endpoints.difference(&table.endpoints) {
+        for endpoint in self.table.endpoints.keys().filter(|endpoint| !table.endpoints.contains_key(endpoint)) {
             self.maps.set_endpoint(*endpoint, None)?;
         }
         self.table = table;
@@ -265,12 +266,20 @@ fn port_range(text: &str) -> Option<(u16, u16)> {
     (from <= to).then_some((from, to))
 }
 
-/// Local ports of SSH connections: of the session in which the agent was started, and of all that some sshd holds.
-fn ssh_ports(ssh_connection: Option<&str>, sockets: Option<&Sockets>) -> BTreeSet<u16> {
-    // Client address and port, then server address and port.
-    let own = ssh_connection.and_then(|text| text.split(' ').nth(3)).and_then(|port| port.parse().ok());
+/// Local ends of SSH connections: of the session in which the agent was started, and of all that some sshd holds.
+fn ssh_ends(ssh_connection: Option<&str>, sockets: Option<&Sockets>) -> BTreeSet<SocketAddr> {
     let open = sockets.map(|sockets| sockets.ssh_sessions.as_slice()).unwrap_or_default();
-    own.into_iter().chain(open.iter().copied()).collect()
+    ssh_connection.and_then(own_end).into_iter().chain(open.iter().copied()).collect()
+}
+
+/// The server's end in `SSH_CONNECTION`, which is client address and port, then server address and port. Where the
+/// address cannot be read the port is to be left alone on all of them: the operator must not be locked out.
+fn own_end(ssh_connection: &str) -> Option<SocketAddr> {
+    let mut words = ssh_connection.split(' ').skip(2);
+    let (address, port) = (words.next()?, words.next()?.parse().ok()?);
+    // A link-local address names its interface behind a percent sign.
+    let address = address.split('%').next().and_then(|address| address.parse().ok());
+    Some(SocketAddr::new(address.map_or(Ipv6Addr::UNSPECIFIED.into(), |ip: IpAddr| ip.to_canonical()), port))
 }
 
 /// The number of a socket, by which the kernel lists it.
@@ -286,7 +295,7 @@ mod tests {
 
     #[test]
     fn interfaces_have_numbers() {
-        let socket = OwnedFd::from(UdpSocket::bind("127.0.0.1:0").expect("socket"));
+        let socket = OwnedFd::from(UnixDatagram::unbound().expect("socket"));
         assert_eq!(interface_index(&socket, "lo"), Some(1));
         assert_eq!(interface_index(&socket, "no-such-link"), None);
         assert_eq!(interface_index(&socket, &"x".repeat(40)), None);
@@ -301,10 +310,20 @@ mod tests {
     }
 
     #[test]
-    fn the_operators_ssh_ports_come_from_the_session_and_from_open_connections() {
-        let sockets = Sockets { ssh_sessions: vec![2222], ..Sockets::default() };
-        let ports = ssh_ports(Some("192.0.2.7 50000 192.0.2.1 22"), Some(&sockets));
-        assert_eq!(ports, [22, 2222].into());
-        assert_eq!(ssh_ports(Some("nonsense"), None), BTreeSet::new());
+    fn the_operators_ssh_connections_come_from_the_session_and_from_open_ones() {
+        let end = |text: &str| text.parse::<SocketAddr>().expect("address");
+        let sockets = Sockets { ssh_sessions: vec![end("192.0.2.3:2222")], ..Sockets::default() };
+        let ends = ssh_ends(Some("192.0.2.7 50000 192.0.2.1 22"), Some(&sockets));
+        assert_eq!(ends, [end("192.0.2.1:22"), end("192.0.2.3:2222")].into());
+        for (text, expected) in [
+            ("fe80::7%eth0 50000 fe80::1%eth0 22", "[fe80::1]:22"),
+            ("::ffff:192.0.2.7 50000 ::ffff:192.0.2.1 22", "192.0.2.1:22"),
+            ("UNKNOWN 65535 UNKNOWN 22", "[::]:22"),
+        ] {
+            assert_eq!(ssh_ends(Some(text), None), [end(expected)].into(), "{text}");
+        }
+        for text in ["nonsense", "", "1 2 3", "192.0.2.9 50000 192.0.2.1 99999"] {
+            assert_eq!(ssh_ends(Some(text), None), BTreeSet::new(), "{text}");
+        }
     }
 }

@@ -23,7 +23,7 @@ mod prefixed;
 mod stream;
 
 pub use certificate::CertificateError;
-pub use client_auth::{ClientCertificate, PresentedCertificate};
+pub use client_auth::{ClientCertificate, MAX_NAME_CHARS, PresentedCertificate};
 pub use facts::{Facts, Handshake, HelloFacts, Session, Tls};
 pub use failure::Failure;
 pub use prefixed::Prefixed;
@@ -96,6 +96,39 @@ pub struct Rejected<S> {
     pub stream: Prefixed<S>,
 }
 
+/// A server as it will be when what was read for it is taken up; until then nothing has changed.
+#[derive(Debug)]
+#[must_use]
+pub struct Renewal {
+    server: Arc<TlsServer>,
+    loaded: Option<Identity>,
+}
+
+impl Renewal {
+    /// From now on new handshakes use what was read; running sessions keep what they have.
+    #[must_use]
+    pub fn take_up(self) -> Arc<TlsServer> {
+        if let (Certificates::Files { current, .. }, Some(loaded)) = (&self.server.certificates, self.loaded) {
+            *current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(loaded);
+        }
+        self.server
+    }
+}
+
+impl From<TlsServer> for Renewal {
+    fn from(server: TlsServer) -> Self {
+        Self { server: Arc::new(server), loaded: None }
+    }
+}
+
+/// Whether the operator's certificate can be used.
+///
+/// # Errors
+/// It cannot.
+pub fn check_files(files: &config::CertificateFiles) -> Result<(), CertificateError> {
+    certificate::load(files, &aws_lc_rs::default_provider()).map(drop)
+}
+
 impl TlsServer {
     /// Reads the operator's certificate, or makes a key for minting.
     ///
@@ -124,20 +157,19 @@ impl TlsServer {
         })
     }
 
-    /// Reads the operator's certificate files again. New handshakes use what they hold now; running sessions keep
-    /// what they have. Without such files there is nothing to do.
+    /// Reads the operator's certificate files again. What they hold now is used from [`Renewal::take_up`] on. Without such
+    /// files there is nothing to do.
     ///
     /// Reads files: not for the accept path.
     ///
     /// # Errors
-    /// When the files cannot be used; the certificate that was in use before stays so.
-    pub fn reload(&self) -> Result<(), CertificateError> {
-        let Certificates::Files { files, current } = &self.certificates else {
-            return Ok(());
+    /// When the files cannot be used.
+    pub fn renew(self: &Arc<Self>) -> Result<Renewal, CertificateError> {
+        let loaded = match &self.certificates {
+            Certificates::Files { files, .. } => Some(certificate::load(files, self.base.crypto_provider())?),
+            Certificates::Minted(_) => None,
         };
-        let loaded = Arc::new(certificate::load(files, self.base.crypto_provider())?);
-        *current.write().unwrap_or_else(PoisonError::into_inner) = loaded;
-        Ok(())
+        Ok(Renewal { server: Arc::clone(self), loaded })
     }
 
     /// Completes the handshake of a client whose hello was read, on a stream that repeats this hello from its first
@@ -152,31 +184,32 @@ impl TlsServer {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let refusal = (!serves_a_version_of(hello)).then(|| {
+        let version = chosen_version(hello);
+        let refusal = version.is_none().then(|| {
             let alert = protocol_version_alert(hello.legacy_version);
             (alert, Failure::NoCommonVersion(hello.highest_version()))
         });
-        let has_suite = self.serves_a_suite_of(hello);
-        let kind = KeyKind::for_client(hello);
-        let server_name = mint::certificate_name(hello.server_name);
-        let protocol = favourite_protocol(hello).map(<[u8]>::to_vec);
-        let hidden = {
-            let message = handshake_message(stream.hello());
-            hidden_name::is_needed(hello, &message).then(|| hidden_name::hide(&message)).flatten()
-        };
-        let base = if let Some(hidden) = hidden {
-            stream.replace_hello(&hidden);
-            &self.base_for_hidden_names
-        } else {
-            &self.base
-        };
+        let has_suite = version.is_some_and(|version| self.serves_a_suite_of(hello, version));
         #[cfg(feature = "legacy-tls")]
-        let legacy = (refusal.is_some() || !has_suite) && legacy::may_serve(hello);
+        let legacy = !has_suite && legacy::may_serve(hello);
+        #[cfg(not(feature = "legacy-tls"))]
+        let legacy = false;
         #[cfg(feature = "legacy-tls")]
         let kind = match (legacy, legacy::wants_ecdsa(hello)) {
             (true, true) => KeyKind::Ecdsa,
             (true, false) => KeyKind::Rsa,
-            (false, _) => kind,
+            (false, _) => KeyKind::for_client(hello),
+        };
+        #[cfg(not(feature = "legacy-tls"))]
+        let kind = KeyKind::for_client(hello);
+        let server_name = mint::certificate_name(hello.server_name);
+        let protocol = favourite_protocol(hello).map(<[u8]>::to_vec);
+        // The other library takes any name, and hashes the hello as it is.
+        let hides = !legacy && hidden_name::is_needed(hello, &handshake_message(stream.hello()));
+        let base = if hides && stream.rewrite_hellos(hidden_name::hide, version == Some(Version::TLS_1_3)) {
+            &self.base_for_hidden_names
+        } else {
+            &self.base
         };
         async move {
             #[cfg(feature = "legacy-tls")]
@@ -249,9 +282,11 @@ impl TlsServer {
         }
     }
 
-    fn serves_a_suite_of(&self, hello: &ClientHello<'_>) -> bool {
+    fn serves_a_suite_of(&self, hello: &ClientHello<'_>, version: Version) -> bool {
         let served = &self.base.crypto_provider().cipher_suites;
-        served.iter().any(|suite| hello.cipher_suites.contains(suite.suite().into()))
+        let is_of_1_3 = version == Version::TLS_1_3;
+        let mut served = served.iter().filter(|suite| suite.tls13().is_some() == is_of_1_3);
+        served.any(|suite| hello.cipher_suites.contains(suite.suite().into()))
     }
 
     fn session(&self, connection: &rustls::ServerConnection) -> Session {
@@ -296,14 +331,14 @@ fn base(provider: &Arc<CryptoProvider>, config: &config::Tls) -> Result<ServerCo
 /// Why a handshake failed that went on as something else.
 const IN_CLEAR: &str = "bytes in clear instead of a record";
 
-/// Whether the library speaks a version that the client offers.
-fn serves_a_version_of(hello: &ClientHello<'_>) -> bool {
+/// The version that the library speaks with this client, if any.
+fn chosen_version(hello: &ClientHello<'_>) -> Option<Version> {
     // RFC 8446, section 4.2.1: where the list is there, the version in the message does not count.
     if hello.extensions.contains(extension::SUPPORTED_VERSIONS) {
-        let offers = |version: Version| hello.supported_versions.contains(version.0);
-        offers(Version::TLS_1_3) || offers(Version::TLS_1_2)
+        let offers = |version: &Version| hello.supported_versions.contains(version.0);
+        [Version::TLS_1_3, Version::TLS_1_2].into_iter().find(offers)
     } else {
-        hello.legacy_version >= Version::TLS_1_2
+        (hello.legacy_version >= Version::TLS_1_2).then_some(Version::TLS_1_2)
     }
 }
 

@@ -26,7 +26,7 @@ mod tests;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc;
@@ -42,6 +42,10 @@ use sink::{Sink, Target};
 
 /// Stack of the writer's threads, in bytes. They call shallow code only.
 const STACK_BYTES: usize = 512 * 1024;
+
+/// A write that takes longer is not slow, it hangs: on a file server that does not answer, or on a pipe that nobody reads.
+/// No error will come of it, and sessions wait as they do for a full disk.
+pub const STALLED: Duration = Duration::from_secs(10);
 
 /// Why the log cannot be opened or its thread not be started.
 #[derive(Debug, thiserror::Error)]
@@ -89,8 +93,14 @@ pub struct Stats {
     pub abandoned: u64,
     /// System messages that found the queue full.
     pub messages_dropped: u64,
-    /// Whether nothing can be written at present.
+    /// How often what was written was forced to the disk.
+    pub syncs: u64,
+    /// Whether nothing can be written at present: because of an error, or for so long that it counts as one ([`STALLED`]).
     pub faulty: bool,
+    /// Whether that is because of an error.
+    pub failing: bool,
+    /// How long nothing has been written though lines wait.
+    pub waiting: Duration,
 }
 
 /// How the log ended.
@@ -125,6 +135,21 @@ impl Log {
         self.shared.record(open_line, self.tail)
     }
 
+    /// As [`Log::record`], but not beyond `end`: then as [`Log::record_now`].
+    pub async fn record_until(&self, open_line: &[u8], end: impl Future<Output = ()>) {
+        tokio::select! {
+            biased;
+            () = self.record(open_line) => {}
+            () = end => self.record_now(open_line),
+        }
+    }
+
+    /// Waits, first come, first served, for the room that a record of `bytes` bytes takes, for those who keep it in
+    /// another form meanwhile. Nothing when the log has ended: then the record is counted as abandoned.
+    pub async fn room(&self, bytes: usize) -> Option<Room<'_>> {
+        self.shared.room(bytes).await.map(|room| Room { room, tail: self.tail })
+    }
+
     /// Hands over a record without ever waiting, for those who cannot: when the queue is full it goes into a reserve,
     /// and when that is full too it is abandoned and counted. Its `seq` is then missing in the file.
     pub fn record_now(&self, open_line: &[u8]) {
@@ -155,11 +180,26 @@ impl Log {
     /// # Errors
     /// The file cannot be opened; then nothing changes.
     pub fn change(&self, config: &config::Log) -> Result<(), Error> {
-        if let Some(path) = &config.file {
-            sink::try_path(path)?;
-        }
+        Self::can_change(config)?;
         self.shared.change(config);
+        self.shared.name_file(config.file.as_deref());
         Ok(())
+    }
+
+    /// Whether a log could go on as `config` says, for who has to know before anything else changes.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn can_change(config: &config::Log) -> Result<(), Error> {
+        config.file.as_deref().map_or(Ok(()), sink::try_path)
+    }
+
+    /// Whether a log could be opened under this name, as far as can be seen without making it.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn look(path: &Path) -> Result<(), Error> {
+        sink::look(path)
     }
 
     /// A handle for records in another format: what ends a record depends on it.
@@ -168,10 +208,24 @@ impl Log {
         Self { shared: Arc::clone(&self.shared), tail: format.tail() }
     }
 
+    /// The file that lines go to; nothing where it is standard output.
+    #[must_use]
+    pub fn file(&self) -> Option<PathBuf> {
+        self.shared.file()
+    }
+
     /// What the log has done so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.shared.stats()
+    }
+
+    /// Why nothing can be written at present, where that is so ([`Stats::faulty`]).
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        let stats = self.stats();
+        let stalled = || format!("lines have waited for {} s", stats.waiting.as_secs());
+        self.shared.fault().or_else(|| stats.faulty.then(stalled))
     }
 
     /// Whether nothing can be written any more: the reader of standard output is gone.
@@ -183,6 +237,20 @@ impl Log {
     /// Waits until [`Log::failed`].
     pub async fn closed(&self) {
         self.shared.until_failed().await;
+    }
+}
+
+/// Room for one record, which is given back if none comes.
+#[derive(Debug)]
+pub struct Room<'a> {
+    room: queue::Room<'a>,
+    tail: Tail,
+}
+
+impl Room<'_> {
+    /// Hands over the record.
+    pub fn record(self, open_line: &[u8]) {
+        self.room.record(open_line, self.tail);
     }
 }
 
@@ -216,7 +284,8 @@ pub fn open_on(config: &config::Log, output: OwnedFd) -> Result<(Log, Writer), E
 /// How often things are done. Only tests change it.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
-    /// How long lines are collected before they are written, at most. Below 200 ms, to leave time for the write.
+    /// How long lines are collected before they are written, at most. Half of the 200 ms that are promised: the rest is for
+    /// a machine that is slow to wake the writer, and for the write.
     gather: Duration,
     /// Between two attempts to write what could not be written, and between two looks at whether the name of the file
     /// still leads to it.
@@ -230,7 +299,7 @@ struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         Pace {
-            gather: Duration::from_millis(150),
+            gather: Duration::from_millis(100),
             retry: Duration::from_secs(1),
             sync: Duration::from_secs(1),
             rotate_again: Duration::from_secs(60),
@@ -240,6 +309,7 @@ impl Default for Pace {
 
 fn open_with(config: &config::Log, target: Target, pace: &Pace) -> Result<(Log, Writer), Error> {
     let shared = Arc::new(Shared::new(config.queue_bytes));
+    shared.name_file(config.file.as_deref());
     let archive = rotation::Archive::new(config, &target);
     let sink = Sink::open(config, target, *pace, Arc::clone(&shared.counters))?;
     let run = run::Run::new(Arc::clone(&shared), sink, config.fsync, *pace);

@@ -17,7 +17,14 @@ const WORDS: [(&str, LevelFilter); 6] = [
 
 /// What `log_level` takes, for messages.
 pub(super) const ACCEPTED: &str = "must be off, error, warn, info, debug or trace, and can go on with levels for single \
-                                   targets: \"warn, scans=debug, tls=off\"";
+                                   targets: \"warn, agent=info, steering=off\"";
+
+/// Targets of the agent's messages: its own, then those of the kernel side, which has one for each of its programs, and of
+/// the libraries that say something. Of a path such as `spip::steer` the first name is here.
+const TARGETS: [&str; 15] = [
+    "accept", "agent", "config", "ebpf", "log", "payloads", "respond", "sandbox", "scans", "status", "steering",
+    "spip", "aya", "aya_log", "aya_obj",
+];
 
 /// The levels; as text, what the file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,23 +66,30 @@ impl Levels {
 }
 
 impl FromStr for Levels {
-    type Err = ();
+    /// What is accepted.
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let level = |word: &str| WORDS.iter().find(|(name, _)| *name == word.trim()).map(|(_, level)| *level).ok_or(());
+    fn from_str(text: &str) -> Result<Self, String> {
+        let refused = || ACCEPTED.to_owned();
+        let level = |word: &str| {
+            let known = WORDS.iter().find(|(name, _)| *name == word.trim());
+            known.map(|(_, level)| *level).ok_or_else(refused)
+        };
         let mut levels = Self::default();
         for (position, part) in text.split(',').enumerate() {
             match part.split_once('=') {
                 None if position == 0 => levels.all = level(part)?,
-                None => return Err(()),
+                None => return Err(refused()),
                 Some((target, word)) => {
                     let target = target.trim();
-                    let is_name = |c: char| c.is_ascii_alphanumeric() || "_:-".contains(c);
-                    let known = levels.targets.iter().any(|(name, _)| name == target);
-                    if target.is_empty() || !target.chars().all(is_name) || known {
-                        return Err(());
+                    let level = level(word)?;
+                    if !TARGETS.contains(&target.split("::").next().unwrap_or_default()) {
+                        return Err(format!("there is no target {target}; there are {}", TARGETS.join(", ")));
                     }
-                    levels.targets.push((target.to_owned(), level(word)?));
+                    if levels.targets.iter().any(|(name, _)| name == target) {
+                        return Err(format!("{target} has two levels; give it one"));
+                    }
+                    levels.targets.push((target.to_owned(), level));
                 }
             }
         }
@@ -94,17 +108,21 @@ impl fmt::Display for Levels {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
     use super::*;
 
     #[test]
     fn the_longest_name_that_covers_a_target_decides() {
-        let levels: Levels = "warn, spip=debug,spip::steer = off, tls=trace".parse().expect("valid");
+        let levels: Levels = "warn, spip=debug,spip::steer = off, ebpf=trace".parse().expect("valid");
         assert_eq!(levels.of("scans"), LevelFilter::Warn);
         assert_eq!(levels.of("spip::syn_observer"), LevelFilter::Debug);
         assert_eq!(levels.of("spip::steer"), LevelFilter::Off);
         assert_eq!(levels.of("spipp"), LevelFilter::Warn);
         assert_eq!(levels.most(), LevelFilter::Trace);
-        assert_eq!(levels.to_string(), "warn, spip=debug, spip::steer=off, tls=trace");
+        assert_eq!(levels.to_string(), "warn, spip=debug, spip::steer=off, ebpf=trace");
         assert_eq!(levels.to_string().parse(), Ok(levels));
     }
 
@@ -116,8 +134,44 @@ mod tests {
 
     #[test]
     fn what_is_no_level_is_refused() {
-        for text in ["", "loud", "info, debug", "info,", "=debug", "a b=info", "tls=", "tls=off, tls=info", "INFO"] {
-            assert_eq!(text.parse::<Levels>(), Err(()), "{text}");
+        for text in ["", "loud", "info, debug", "info,", "scans=", "scans=loud", "INFO"] {
+            assert_eq!(text.parse::<Levels>(), Err(ACCEPTED.to_owned()), "{text}");
         }
+        let refused = |text: &str| text.parse::<Levels>().expect_err(text);
+        assert_eq!(refused("scans=off, scans=info"), "scans has two levels; give it one");
+        for target in ["tls", "", "a b", "scans:", "spip:steer"] {
+            let start = format!("there is no target {target}; there are accept, agent, ");
+            assert!(refused(&format!("info, {target}=debug")).starts_with(&start), "{target}");
+        }
+    }
+
+    /// Every target in a folder of sources, tests left out.
+    fn targets_in(folder: &Path, found: &mut BTreeSet<String>) {
+        for entry in fs::read_dir(folder).expect("sources").map(|entry| entry.expect("entry").path()) {
+            if entry.is_dir() {
+                targets_in(&entry, found);
+            } else if entry.file_name().is_some_and(|name| name != "tests.rs")
+                && !entry.iter().any(|part| part == "tests")
+            {
+                let text = fs::read_to_string(&entry).expect("text");
+                let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+                let targets = code.split("target: \"").skip(1).filter_map(|rest| rest.split('"').next());
+                found.extend(targets.map(str::to_owned));
+            }
+        }
+    }
+
+    #[test]
+    fn sources_and_documentation_have_the_targets_that_are_accepted_and_no_others() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut own = BTreeSet::new();
+        targets_in(&root.join("src"), &mut own);
+        // The kernel side and libraries come through other doors.
+        let elsewhere = ["spip", "aya", "aya_log", "aya_obj"];
+        own.extend(elsewhere.map(str::to_owned));
+        assert_eq!(own, TARGETS.map(str::to_owned).into());
+        let documented = fs::read_to_string(root.join("../docs/configuration.md")).expect("documentation");
+        let list = TARGETS.map(|target| format!("`{target}`")).join(", ");
+        assert!(documented.replace('\n', " ").contains(&list), "{list}");
     }
 }

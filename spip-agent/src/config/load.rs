@@ -3,7 +3,7 @@
 //! The bounds refuse what cannot have been meant (a timeout of a year, a map of a billion entries), not what is unwise.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,8 +11,10 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use crate::record::Format;
+use crate::sandbox;
 
 use super::error::{ConfigError, Problem};
+use super::places::Places;
 use super::reader::{DAY, Found, Reader, accepted_integer};
 use super::{
     CertificateFiles, Compress, Config, Ebpf, EbpfMode, Fsync, Limits, Log, Sandbox, SandboxMode, Scans, Timeouts, Tls,
@@ -47,6 +49,8 @@ pub struct Loaded {
     pub config: Config,
     /// What the file asks for and does not get, one message each, with file and line.
     pub warnings: Vec<String>,
+    /// Where its keys stand.
+    pub places: Places,
 }
 
 impl Config {
@@ -55,7 +59,11 @@ impl Config {
     /// # Errors
     /// When it cannot be read, and when anything in it is wrong: then all problems are named at once.
     pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
-        let unreadable = |cause| ConfigError::Unreadable { path: path.to_owned(), cause };
+        let unreadable = |cause: io::Error| {
+            let outside = cause.kind() == io::ErrorKind::PermissionDenied && sandbox::cannot_read(path);
+            let cause = if outside { io::Error::other(format!("{cause}; {}", sandbox::OUTSIDE)) } else { cause };
+            ConfigError::Unreadable { path: path.to_owned(), cause }
+        };
         let mut bytes = Vec::new();
         File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
         let invalid =
@@ -83,9 +91,11 @@ impl Config {
         let mut loading = Loading { read: Reader::new(text).map_err(invalid)?, path, warnings: Vec::new() };
         let config = loading.config();
         loading.loom();
-        let problems = loading.read.finish();
+        let (problems, lines) = loading.read.finish();
         match config {
-            Some(config) if problems.is_empty() => Ok(Loaded { config, warnings: loading.warnings }),
+            Some(config) if problems.is_empty() => {
+                Ok(Loaded { config, warnings: loading.warnings, places: Places::new(path, lines) })
+            }
             _ => Err(invalid(problems)),
         }
     }
@@ -105,14 +115,17 @@ impl<'i> Loading<'i> {
         let port = self.port();
         let ebpf = self.ebpf();
         let mode = ebpf.mode;
+        let listen = SocketAddr::new(ip.unwrap_or(IpAddr::from([0, 0, 0, 0])), port.unwrap_or_default());
+        let status_socket = self.status_socket();
+        let log = self.log();
         let mut config = Config {
             name: self.name(),
-            listen: SocketAddr::new(ip.unwrap_or(IpAddr::from([0, 0, 0, 0])), port.unwrap_or_default()),
-            log: self.log(),
+            listen,
+            messages: self.messages(log.file.as_deref()),
+            log,
             tls: self.tls(),
             ebpf,
             steering: self.steering(mode),
-            status_socket: self.status_socket(),
             timeouts: self.timeouts(),
             limits: self.limits(),
             respond: self.respond(),
@@ -126,8 +139,8 @@ impl<'i> Loading<'i> {
             community_id_seed: u16::try_from(self.read.integer("community_id_seed", (0, 65_535), 0))
                 .unwrap_or_default(),
             sandbox: self.sandbox(),
-            messages: self.messages(),
-            metrics: self.metrics(),
+            metrics: self.metrics(listen, status_socket.as_deref()),
+            status_socket,
         };
         // Unless the operator asks for less, nothing is ever left out: a byte of payload costs at most six as text and
         // two as digits.

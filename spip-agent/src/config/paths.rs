@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::load::Loading;
 use super::reader::Found;
+use crate::sandbox;
 
 impl<'i> Loading<'i> {
     /// A file that the operator named, relative to the directory of the configuration file, and can be read; `kind`
@@ -26,8 +27,11 @@ impl<'i> Loading<'i> {
                     std::io::ErrorKind::InvalidInput => "not a regular file".to_owned(),
                     _ => error.to_string(),
                 };
-                let why =
-                    format!("cannot read {}: {why}; must be a {kind} file that the agent may read", path.display());
+                let remedy = match error.kind() {
+                    std::io::ErrorKind::PermissionDenied if sandbox::cannot_read(&path) => sandbox::OUTSIDE.to_owned(),
+                    _ => format!("must be a {kind} file that the agent may read"),
+                };
+                let why = format!("cannot read {}: {why}; {remedy}", path.display());
                 self.read.refuse(&found, &why);
                 // It was given all the same: the other of the pair must not be called alone.
                 Some((path, found))

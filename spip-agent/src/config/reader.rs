@@ -4,6 +4,7 @@
 //! one key, writes down a problem if there is one, and goes on with the default, so that one run shows them all. The
 //! keys that were asked for are the keys that exist: there is no second list to forget.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -19,6 +20,7 @@ pub(super) struct Reader<'i> {
     text: &'i str,
     table: DeTable<'i>,
     known: Vec<&'static str>,
+    lines: BTreeMap<&'static str, usize>,
     problems: Vec<Problem>,
 }
 
@@ -37,19 +39,17 @@ impl<'i> Reader<'i> {
         let (table, errors) = DeTable::parse_recoverable(text);
         if errors.is_empty() {
             let table = table.into_inner();
-            return Ok(Self { text, table, known: Vec::new(), problems: Vec::new() });
+            return Ok(Self { text, table, known: Vec::new(), lines: BTreeMap::new(), problems: Vec::new() });
         }
-        let problem = |error: &toml::de::Error| Problem {
-            line: error.span().map(|span| line(text, span.start)),
-            text: format!("not valid TOML: {}", Quoted(error.message())),
-        };
-        Err(errors.iter().take(MOST).map(problem).collect())
+        Err(errors.iter().take(MOST).map(|error| syntax_problem(text, error)).collect())
     }
 
     /// The value of `key`, which from now on is a key that exists.
     pub(super) fn take(&mut self, key: &'static str) -> Option<Found<'i>> {
         self.known.push(key);
-        self.table.remove(key).map(|value| Found { key, value })
+        let value = self.table.remove(key)?;
+        self.lines.insert(key, self.line(value.span().start));
+        Some(Found { key, value })
     }
 
     /// Writes down that a value is not what the key takes.
@@ -61,6 +61,12 @@ impl<'i> Reader<'i> {
     /// Writes down a problem at an offset of the text, or of the file as a whole.
     pub(super) fn problem(&mut self, at: Option<usize>, text: String) {
         let line = at.map(|at| self.line(at));
+        self.problems.push(Problem { line, text });
+    }
+
+    /// Writes down a problem of a key that was taken before, in its line where the file has it.
+    pub(super) fn problem_of(&mut self, key: &str, text: String) {
+        let line = self.lines.get(key).copied();
         self.problems.push(Problem { line, text });
     }
 
@@ -180,8 +186,8 @@ impl<'i> Reader<'i> {
         self.known.contains(&key)
     }
 
-    /// Ends the reading: what is left is unknown. Returns every problem, in the order of the file.
-    pub(super) fn finish(mut self) -> Vec<Problem> {
+    /// Ends the reading: what is left is unknown. Returns every problem, in the order of the file, and the lines of the keys.
+    pub(super) fn finish(mut self) -> (Vec<Problem>, BTreeMap<&'static str, usize>) {
         for (key, value) in std::mem::take(&mut self.table) {
             // The value stays unsaid: nobody knows whether it is a secret.
             let hint = match closest(key.get_ref(), &self.known) {
@@ -193,7 +199,7 @@ impl<'i> Reader<'i> {
             self.problem(Some(key.span().start), text);
         }
         self.problems.sort_by_key(|problem| problem.line);
-        self.problems
+        (self.problems, self.lines)
     }
 }
 
@@ -206,7 +212,18 @@ fn article(kind: &str) -> &'static str {
     if kind.starts_with(['a', 'i']) { "an" } else { "a" }
 }
 
-fn line(text: &str, at: usize) -> usize {
+/// A syntax error as a problem of the file `text`.
+pub(crate) fn syntax_problem(text: &str, error: &toml::de::Error) -> Problem {
+    let span = error.span();
+    // For this one the parser points at the key; of others at more, or at nothing that says more.
+    let key = span.clone().filter(|_| error.message() == "duplicate key").and_then(|span| text.get(span));
+    let key = key.map(|key| format!(" {}", Quoted(key))).unwrap_or_default();
+    let text_of_error = format!("not valid TOML: {}{key}", Quoted(error.message()));
+    Problem { line: span.map(|span| line(text, span.start)), text: text_of_error }
+}
+
+/// The line of an offset, counted from 1.
+pub(crate) fn line(text: &str, at: usize) -> usize {
     text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1
 }
 

@@ -27,6 +27,20 @@ pub enum SystemLog {
     File(PathBuf),
 }
 
+impl SystemLog {
+    /// Whether it is the file that `path` leads to: two that write and rotate one file lose lines of each other.
+    #[must_use]
+    pub fn is_file(&self, path: &Path) -> bool {
+        let Self::File(own) = self else { return false };
+        // What is not there yet has a directory.
+        let meant = |path: &Path| {
+            let directory = || Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
+            path.canonicalize().ok().or_else(directory)
+        };
+        own == path || meant(own).is_some_and(|own| Some(own) == meant(path))
+    }
+}
+
 /// Where metrics are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MetricsAddress {
@@ -46,19 +60,14 @@ impl fmt::Display for MetricsAddress {
 }
 
 impl Loading<'_> {
-    pub(super) fn messages(&mut self) -> Messages {
+    pub(super) fn messages(&mut self, log_file: Option<&Path>) -> Messages {
         let given = self.read.string("log_level", ACCEPTED);
-        let levels = given.and_then(|(text, found)| {
-            let levels = text.parse().ok();
-            if levels.is_none() {
-                self.read.refuse(&found, ACCEPTED);
-            }
-            levels
-        });
-        Messages { levels: levels.unwrap_or_default(), target: self.system_log() }
+        let levels =
+            given.and_then(|(text, found)| text.parse().map_err(|why: String| self.read.refuse(&found, &why)).ok());
+        Messages { levels: levels.unwrap_or_default(), target: self.system_log(log_file) }
     }
 
-    fn system_log(&mut self) -> SystemLog {
+    fn system_log(&mut self, log_file: Option<&Path>) -> SystemLog {
         const ACCEPTED: &str = "must be \"stream\", \"stderr\" or a path with a /";
         let Some((text, found)) = self.read.string("system_log", ACCEPTED) else {
             return SystemLog::Stream;
@@ -68,7 +77,11 @@ impl Loading<'_> {
             "stderr" => SystemLog::Stderr,
             // A word that was meant to be one of the two must not become a file.
             path if path.contains('/') => {
-                self.made_absolute(Path::new(path), &found).map_or(SystemLog::Stream, SystemLog::File)
+                let target = self.made_absolute(Path::new(path), &found).map_or(SystemLog::Stream, SystemLog::File);
+                if log_file.is_some_and(|log_file| target.is_file(log_file)) {
+                    self.read.refuse(&found, "is the log_file; for messages among the records, set \"stream\"");
+                }
+                target
             }
             _ => {
                 self.read.refuse(&found, ACCEPTED);
@@ -77,7 +90,8 @@ impl Loading<'_> {
         }
     }
 
-    pub(super) fn metrics(&mut self) -> Option<MetricsAddress> {
+    /// Where metrics are read: neither where connections are taken nor where the status is asked.
+    pub(super) fn metrics(&mut self, listen: SocketAddr, status_socket: Option<&Path>) -> Option<MetricsAddress> {
         const ACCEPTED: &str = "must be an address of the loopback interface with a port, such as \"127.0.0.1:9464\" or \
                                 \"[::1]:9464\", or the absolute path of a unix socket, or \"off\"";
         let (text, found) = self.read.string("metrics", ACCEPTED)?;
@@ -85,9 +99,18 @@ impl Loading<'_> {
             return None;
         }
         if text.starts_with('/') {
+            if status_socket == Some(Path::new(&text)) {
+                self.read.refuse(&found, "is the status_socket; choose another path");
+            }
             return Some(MetricsAddress::Unix(PathBuf::from(text)));
         }
         match text.parse::<SocketAddr>() {
+            Ok(address)
+                if address.port() == listen.port() && (listen.ip().is_unspecified() || listen.ip() == address.ip()) =>
+            {
+                self.read.refuse(&found, "is where connections are taken (ip, port); choose another port");
+                None
+            }
             Ok(address) if address.port() > 0 && address.ip().to_canonical().is_loopback() => {
                 Some(MetricsAddress::Tcp(address))
             }

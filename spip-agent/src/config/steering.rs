@@ -98,7 +98,7 @@ impl Loading<'_> {
         if mode == SteeringMode::SkLookup && ebpf == EbpfMode::Off {
             let why =
                 "steering = \"sk_lookup\": is done by eBPF; remove ebpf = \"off\", or set steering = \"redirect\"";
-            self.read.problem(None, why.to_owned());
+            self.read.problem_of("steering", why.to_owned());
         }
         let steering = Steering {
             mode,
@@ -172,7 +172,7 @@ impl Loading<'_> {
 
     fn at_most(&mut self, key: &str, count: usize, most: usize) {
         if count > most {
-            self.read.problem(None, format!("{key}: has {count} entries; at most {most} are accepted"));
+            self.read.problem_of(key, format!("{key}: has {count} entries; at most {most} are accepted"));
         }
     }
 }

@@ -346,9 +346,15 @@ fn the_full_example_of_the_documentation_loads() {
     let examples: Vec<&str> = page.split("```toml\n").skip(1).filter_map(|part| part.split("```").next()).collect();
     assert_eq!(examples.len(), 2, "a small and a full example");
     let files = Files::new("documentation");
-    for example in examples {
+    for example in &examples {
         let loaded = Config::from_str(example, &files.config()).expect("valid");
         assert_eq!(loaded.warnings, Vec::<String>::new());
+    }
+    let full = examples[1].parse::<toml::Table>().expect("TOML");
+    for line in loaded(LEAST).to_toml().lines() {
+        if let Some((key, _)) = line.split_once(" = ").or_else(|| line.strip_prefix("# ")?.split_once(": ")) {
+            assert!(full.contains_key(key), "the full example has no {key}");
+        }
     }
 }
 
@@ -372,7 +378,7 @@ enabled = true
 url = "https://loom.example/ingest"
 token = "secret"
 "#;
-    let Loaded { config, warnings } = load(text).expect("valid");
+    let Loaded { config, warnings, .. } = load(text).expect("valid");
     assert_eq!(config.name, "old");
     assert_eq!((config.log.file, config.tls.certificate), (None, None));
     assert!((config.limits.rate_per_second, config.limits.rate_burst) == (20.0, 50_000.0));
@@ -385,7 +391,7 @@ token = "secret"
 #[test]
 fn zero_means_the_default_where_it_did_for_the_predecessor() {
     let text = format!("{LEAST}read_timeout_seconds = 0\nwrite_timeout_seconds = 0\nrate_limit_burst = 0\n");
-    let Loaded { config, warnings } = load(&text).expect("valid");
+    let Loaded { config, warnings, .. } = load(&text).expect("valid");
     assert_eq!(config, loaded(LEAST));
     assert_eq!(
         warnings,
@@ -400,7 +406,7 @@ fn zero_means_the_default_where_it_did_for_the_predecessor() {
 #[test]
 fn a_key_below_loom_is_named_in_its_warning() {
     let text = format!("{LEAST}[loom]\nenabled = true\nebpf = \"off\"\n");
-    let Loaded { config, warnings } = load(&text).expect("valid");
+    let Loaded { config, warnings, .. } = load(&text).expect("valid");
     assert_eq!(config.ebpf.mode, EbpfMode::Auto);
     assert_eq!(warnings.len(), 1);
     assert!(warnings[0].contains("ebpf below it belongs to it, too"), "{warnings:?}");

@@ -20,37 +20,58 @@ const WINDOW_LOG: u32 = 27;
 
 /// How a name says that a file is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Compression {
+pub enum Compression {
+    /// Not at all.
     None,
+    /// By gzip, in any number of members.
     Gzip,
+    /// By Zstandard.
     Zstd,
 }
 
+/// Other compressions, which a name must not promise.
+const FOREIGN: [&str; 9] = ["7z", "br", "bz2", "lz", "lz4", "lzma", "xz", "Z", "zip"];
+
 impl Compression {
-    pub(super) fn of(path: &Path) -> Self {
-        match path.extension().and_then(OsStr::to_str) {
-            Some(extension) if extension.eq_ignore_ascii_case("gz") => Self::Gzip,
-            Some(extension) if extension.eq_ignore_ascii_case("zst") => Self::Zstd,
-            _ => Self::None,
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        let Some(extension) = path.extension().and_then(OsStr::to_str) else { return Ok(Self::None) };
+        let is = |other: &str| extension.eq_ignore_ascii_case(other);
+        if FOREIGN.into_iter().any(is) {
+            return Err(io::Error::other(format!(".{extension} is not known here: .gz and .zst are")));
         }
+        Ok(if is("gz") {
+            Self::Gzip
+        } else if is("zst") {
+            Self::Zstd
+        } else {
+            Self::None
+        })
     }
 }
 
 /// A log that is being read.
-pub(super) struct Input(Box<dyn BufRead>);
+pub struct Input(Box<dyn BufRead>);
 
 impl Input {
     /// Opens a file; `-` is standard input.
     pub(super) fn open(path: &Path, counter: Counter) -> io::Result<Self> {
         if path == Path::new("-") {
-            return Ok(Self(Box::new(BufReader::with_capacity(BUFFER_BYTES, Counted { from: io::stdin(), counter }))));
+            return Self::new(Counted { from: io::stdin(), counter }, Compression::None);
         }
         let file = File::open(path)?;
         if file.metadata()?.is_dir() {
             return Err(io::Error::from(io::ErrorKind::IsADirectory));
         }
-        let raw = BufReader::with_capacity(BUFFER_BYTES, Counted { from: file, counter });
-        Ok(match Compression::of(path) {
+        Self::new(Counted { from: file, counter }, Compression::of(path)?)
+    }
+
+    /// A log that comes out of `from`.
+    ///
+    /// # Errors
+    /// When the decompressor cannot be set up.
+    pub fn new(from: impl Read + 'static, compression: Compression) -> io::Result<Self> {
+        let raw = BufReader::with_capacity(BUFFER_BYTES, from);
+        Ok(match compression {
             Compression::None => Self(Box::new(raw)),
             Compression::Gzip => Self(Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(raw)))),
             Compression::Zstd => {
@@ -61,7 +82,8 @@ impl Input {
         })
     }
 
-    pub(super) fn reader(&mut self) -> &mut dyn BufRead {
+    /// What was logged.
+    pub fn reader(&mut self) -> &mut dyn BufRead {
         self.0.as_mut()
     }
 }

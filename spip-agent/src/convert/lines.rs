@@ -8,7 +8,8 @@ use super::input::Input;
 const KEPT_BYTES: usize = 1 << 20;
 
 /// What comes next.
-pub(super) enum Next<'a> {
+#[derive(Debug)]
+pub enum Next<'a> {
     /// A line, without its end.
     Line(&'a [u8]),
     /// A line that was too long, passed over.
@@ -18,7 +19,7 @@ pub(super) enum Next<'a> {
 }
 
 /// The lines of an input.
-pub(super) struct Lines {
+pub struct Lines {
     input: Input,
     limit: usize,
     line: Vec<u8>,
@@ -26,7 +27,9 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    pub(super) fn new(input: Input, limit: usize) -> Self {
+    /// Those of `input` that are no longer than `limit`.
+    #[must_use]
+    pub fn new(input: Input, limit: usize) -> Self {
         Self { input, limit, line: Vec::new(), number: 0 }
     }
 
@@ -35,7 +38,11 @@ impl Lines {
         self.number
     }
 
-    pub(super) fn next(&mut self) -> io::Result<Next<'_>> {
+    /// The next one.
+    ///
+    /// # Errors
+    /// The input cannot be read further.
+    pub fn next_line(&mut self) -> io::Result<Next<'_>> {
         self.line.clear();
         self.line.shrink_to(KEPT_BYTES);
         let (mut too_long, mut begun) = (false, false);

@@ -29,16 +29,17 @@ impl Output {
     /// Opens standard output, or creates a file as the agent creates its logs. None is written over.
     pub(super) fn create(path: Option<&Path>) -> Result<Self, Error> {
         let buffered = |inner: Box<dyn Write>| BufWriter::with_capacity(BUFFER_BYTES, inner);
-        let Some(path) = path else {
+        let Some(path) = path.filter(|path| *path != Path::new("-")) else {
             return Ok(Self {
                 name: "standard output".to_owned(),
                 sink: Sink::Plain(buffered(Box::new(io::stdout()))),
             });
         };
         let failed = |cause| Error::Create { path: path.to_owned(), cause };
+        let compression = Compression::of(path).map_err(failed)?;
         let file = OpenOptions::new().write(true).create_new(true).mode(0o640).open(path).map_err(failed)?;
         let raw = buffered(Box::new(file));
-        let sink = match Compression::of(path) {
+        let sink = match compression {
             Compression::None => Sink::Plain(raw),
             Compression::Gzip => Sink::Gzip(GzEncoder::new(raw, flate2::Compression::default())),
             Compression::Zstd => {

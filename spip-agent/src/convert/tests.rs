@@ -116,7 +116,7 @@ fn compressed_files_are_read_and_written_by_their_names() {
         assert!(run(&request).expect("written").is_complete());
         let mut read = Vec::new();
         let mut file = File::open(&output).expect("it is there");
-        match Compression::of(&output) {
+        match Compression::of(&output).expect("a known one") {
             Compression::Gzip => flate2::read::GzDecoder::new(file).read_to_end(&mut read).map(drop),
             _ => {
                 let mut bytes = Vec::new();
@@ -132,6 +132,36 @@ fn compressed_files_are_read_and_written_by_their_names() {
 }
 
 use super::input::Compression;
+
+#[test]
+fn a_name_that_promises_another_compression_is_refused() {
+    let directory = Directory::new("foreign");
+    let flat = directory.file("flat.json", &log(Format::Flat));
+    for name in ["out.json.bz2", "out.XZ"] {
+        let output = directory.0.join(name);
+        let request = Request {
+            to: Target::Eve,
+            output: Some(output.clone()),
+            max_line_bytes: 1 << 20,
+            files: vec![flat.clone()],
+        };
+        let refused = run(&request).expect_err("nobody could read it").to_string();
+        assert!(refused.contains(".gz and .zst"), "{refused}");
+        assert!(!output.exists());
+    }
+    let (outcome, converted) = directory.convert(Target::Eve, &[directory.file("log.bz2", b"BZh9")]);
+    assert_eq!((outcome.bad_files, outcome.bad_lines, converted.len()), (1, 0, 0));
+}
+
+#[test]
+fn a_line_of_another_format_is_named_as_such() {
+    for (format, name) in [(Format::Ecs, "ecs"), (Format::Eve, "eve")] {
+        for line in log(format).split_inclusive(|byte| *byte == b'\n') {
+            let reason = Target::Zeek.line(line, &mut Vec::new()).expect_err("no flat record");
+            assert_eq!(reason, format!("is in the format {name}, and only flat can be converted"));
+        }
+    }
+}
 
 #[test]
 fn bad_lines_are_left_out_and_counted() {

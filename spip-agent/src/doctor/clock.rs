@@ -14,12 +14,16 @@ pub(super) fn finding() -> Finding {
         "clock.synchronized",
         "records carry the time of the machine; a wrong clock makes them useless as evidence",
     );
-    let remedy = "timedatectl set-ntp true, or apt-get install chrony";
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    judge(topic, now, kernel())
+}
+
+fn judge(topic: Topic, now: Duration, kernel: Result<Kernel, std::io::Error>) -> Finding {
+    let remedy = "timedatectl set-ntp true, or apt-get install chrony";
     if now < EARLIEST {
         return topic.failure("the clock is years behind", remedy);
     }
-    match kernel() {
+    match kernel {
         Ok(Kernel { synchronized: true, error }) if error <= MOST_ERROR => {
             topic.ok(format!("synchronised, error at most {} ms", error.as_millis()))
         }
@@ -53,7 +57,22 @@ fn kernel() -> Result<Kernel, std::io::Error> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::State;
     use super::*;
+
+    #[test]
+    fn a_clock_is_judged_by_its_year_by_who_keeps_it_and_by_its_error() {
+        let judged = |now, synchronized, ms| {
+            let kernel = Kernel { synchronized, error: Duration::from_millis(ms) };
+            judge(Topic::new("clock.synchronized", ""), now, Ok(kernel)).state
+        };
+        assert_eq!(judged(EARLIEST, true, 20), State::Ok);
+        assert_eq!(judged(EARLIEST, true, 501), State::Warning);
+        assert_eq!(judged(EARLIEST, false, 20), State::Warning);
+        assert_eq!(judged(Duration::from_secs(60), true, 20), State::Failure);
+        let unknown = judge(Topic::new("clock.synchronized", ""), EARLIEST, Err(std::io::Error::other("no")));
+        assert_eq!(unknown.state, State::Skipped);
+    }
 
     #[test]
     fn the_kernel_answers_without_privileges() {

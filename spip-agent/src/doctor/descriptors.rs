@@ -3,11 +3,10 @@
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::{Finding, Subject, Topic};
+use crate::descriptors::RESERVED;
 
 /// Below this, a single source may take all of them (`max_sessions_per_source` is 4,096 by default).
 const ENOUGH: u64 = 8_192;
-/// What the agent needs beside sessions.
-const RESERVED: u64 = 100;
 
 pub(super) fn findings(subject: &Subject<'_>) -> Vec<Finding> {
     vec![limit(subject), system(), backlog()]

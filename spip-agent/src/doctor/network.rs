@@ -1,9 +1,11 @@
 //! The network as the sensor uses it: address families, connection tracking, ports, and who listens.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use super::{Finding, Subject, Topic, steering, sysctl, sysctl_number};
 use crate::config::Config;
+use crate::listen;
 use crate::rules::sockets::{Listener, Sockets};
 
 /// Part of the connection tracking table, in percent, from which on new connections are soon dropped.
@@ -40,9 +42,14 @@ fn conntrack(config: Option<&Config>) -> Finding {
         return topic.skipped("steering = \"sk_lookup\" takes no entries");
     }
     let numbers = (sysctl_number("net/netfilter/nf_conntrack_count"), sysctl_number("net/netfilter/nf_conntrack_max"));
-    let (Some(used), Some(most)) = numbers else {
-        return topic.ok("not in use: no rule needs it yet");
-    };
+    match numbers {
+        (Some(used), Some(most)) => table(topic, used, most),
+        _ => topic.ok("not in use: no rule needs it yet"),
+    }
+}
+
+/// Whether the table of connection tracking takes what is to come.
+fn table(topic: Topic, used: u64, most: u64) -> Finding {
     let found = format!("{used} of {most} entries used");
     let larger = format!("sysctl -w net.netfilter.nf_conntrack_max={}", most.saturating_mul(4).max(4 * SMALL_TABLE));
     if used.saturating_mul(100) >= most.saturating_mul(NEARLY_FULL) {
@@ -105,32 +112,90 @@ fn listener(subject: &Subject<'_>) -> Finding {
         Err(error) => return topic.skipped(error.to_string()),
     };
     let listen = config.listen;
-    let there: Vec<&Listener> = sockets.listeners.iter().filter(|found| found.port == listen.port()).collect();
     // A socket on all addresses takes the port whatever address is configured, and the other way round.
-    let ours =
-        |found: &&&Listener| found.ip == listen.ip() || found.ip.is_unspecified() || listen.ip().is_unspecified();
-    match there.iter().find(ours).map(|found| (found.ip, found.owner.as_deref())) {
-        None => topic.warning(
-            format!("nobody listens on {listen}: the agent does not run"),
-            "systemctl start spip-agent, or spip-agent --config FILE",
+    let ours = |found: &&Listener| {
+        found.port == listen.port()
+            && (found.ip == listen.ip() || found.ip.is_unspecified() || listen.ip().is_unspecified())
+    };
+    let found = sockets.listeners.iter().find(ours);
+    // Whatever the name of its program is: it says itself where it listens.
+    let own = subject.answer.as_ref().ok().and_then(|agent| agent.listener.address.parse::<SocketAddr>().ok());
+    match found.map(|found| (found.ip, found.owner.as_deref())) {
+        None => absent(topic, subject, config, own),
+        Some((ip, _)) if own.is_some_and(|own| own.port() == listen.port()) => {
+            topic.ok(format!("the agent listens on {ip}, port {}, and answers", listen.port()))
+        }
+        Some((ip, Some("spip-agent"))) if own.is_none() => {
+            unanswered(topic, subject, config, format!("the agent listens on {ip}, port {}", listen.port()))
+        }
+        Some((_, Some("systemd"))) if subject.running.is_none() => topic.warning(
+            format!("systemd holds the socket on {listen}, and no agent runs: connections wait there, unrecorded"),
+            "systemctl start spip-agent; systemctl status spip-agent says why it is not there",
         ),
-        Some((ip, Some("spip-agent"))) => topic.ok(format!("the agent listens on {ip}, port {}", listen.port())),
-        Some((_, Some("systemd"))) => topic.ok(format!("systemd holds the socket on {listen} for the agent")),
+        Some((_, Some("systemd"))) if own.is_none() => {
+            unanswered(topic, subject, config, format!("systemd holds the socket on {listen} for the agent"))
+        }
         Some((_, None)) if !sockets.complete => {
             topic.skipped(format!("something listens on {listen}; run as root to see what"))
         }
         Some((_, owner)) => {
             let owner = owner.unwrap_or("something out of sight");
+            let elsewhere = own.map(|own| format!("; the one that runs listens on {own}")).unwrap_or_default();
             let remedy =
                 format!("stop it (ss -ltnp sport = :{}), or choose another port in the configuration", listen.port());
-            topic.failure(format!("{owner} listens on {listen}, so the agent cannot"), remedy)
+            topic.failure(format!("{owner} listens on {listen}, so the agent cannot{elsewhere}"), remedy)
         }
+    }
+}
+
+/// Nobody listens: because no agent runs, or because the one that does was started to listen elsewhere.
+fn absent(topic: Topic, subject: &Subject<'_>, config: &Config, own: Option<SocketAddr>) -> Finding {
+    let listen = config.listen;
+    if let Err(error) = listen::try_address(listen.ip()) {
+        let found = format!("ip = \"{}\" cannot be listened on: {error}", listen.ip());
+        return topic.failure(found, "correct ip in the configuration, or use 0.0.0.0 or ::");
+    }
+    let Some(running) = &subject.running else {
+        return topic.warning(
+            format!("nobody listens on {listen}: the agent does not run"),
+            "systemctl start spip-agent, or spip-agent --config FILE",
+        );
+    };
+    let found = match own {
+        Some(own) => format!("the agent that runs (process {}) listens on {own}, not on {listen}", running.pid),
+        None => format!("an agent runs (process {}), and nobody listens on {listen}", running.pid),
+    };
+    let remedy = "restart it (systemctl restart spip-agent): ip and port are read at the start only; or name the \
+                  configuration that it was started with";
+    topic.warning(found, remedy)
+}
+
+/// A socket that listens proves that the agent was there once, not that it still answers.
+fn unanswered(topic: Topic, subject: &Subject<'_>, config: &Config, found: String) -> Finding {
+    match &subject.answer {
+        Err(reason) if config.status_socket.is_some() && super::is_root() => topic.warning(
+            format!("{found}, but it cannot be asked how it is: {reason}"),
+            "journalctl -u spip-agent, or its log, says whether it has no status socket; one that hangs: systemctl restart spip-agent",
+        ),
+        _ => topic.ok(found),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::State;
     use super::*;
+
+    #[test]
+    fn a_table_that_is_nearly_full_is_a_failure_and_a_small_one_a_warning() {
+        let judged = |used, most| table(Topic::new("network.conntrack", ""), used, most);
+        assert_eq!(judged(0, 262_144).state, State::Ok);
+        assert_eq!(judged(209_715, 262_144).state, State::Ok);
+        assert_eq!(judged(209_716, 262_144).state, State::Failure);
+        assert_eq!(judged(0, 65_535).state, State::Warning);
+        let remedy = judged(262_144, 262_144).remedy.expect("a remedy");
+        assert_eq!(remedy, "sysctl -w net.netfilter.nf_conntrack_max=1048576");
+    }
 
     #[test]
     fn reserved_ports_are_read_as_the_kernel_writes_them() {

@@ -1,9 +1,10 @@
 //! Privileges: of the agent that runs, else of who asks, taken for who will start it.
 
-use nix::unistd::{Gid, Uid, User};
+use nix::unistd::{Gid, Uid};
 
 use super::{Finding, Subject, Topic};
 use crate::config::{Config, EbpfMode, SandboxMode};
+use crate::status;
 
 /// Numbers of linux/capability.h.
 const NEEDED: [(u32, &str); 4] = [(13, "CAP_NET_RAW"), (12, "CAP_NET_ADMIN"), (38, "CAP_PERFMON"), (39, "CAP_BPF")];
@@ -56,11 +57,7 @@ fn user(config: &Config) -> Finding {
     let Some(name) = &config.sandbox.user else {
         return topic.ok("user is not set: the agent stays who starts it, without privileges");
     };
-    let found = match name.parse() {
-        Ok(number) => User::from_uid(Uid::from_raw(number)),
-        Err(_) => User::from_name(name),
-    };
-    let Ok(Some(user)) = found else {
+    let Some(user) = crate::sandbox::find_user(name) else {
         let remedy = format!("useradd --system --no-create-home --shell /usr/sbin/nologin {name}, or change user");
         return topic.failure(format!("there is no user {name}"), remedy);
     };
@@ -102,7 +99,8 @@ fn given_up(subject: &Subject<'_>) -> Option<Finding> {
     // CAP_BPF alone stays where maps cannot be read without it.
     let kept = effective & !(1 << 39);
     Some(if kept == 0 && seccomp == "2" {
-        topic.ok(format!("process {} has no capabilities to misuse, and a system call filter", running.pid))
+        // The filter may be the service manager's, which allows much more: only the agent knows of its own.
+        by_steps(topic, running.pid, &subject.answer)
     } else {
         let filter = if seccomp == "2" { "a" } else { "no" };
         let found = format!("process {} has capabilities {effective:#x} and {filter} system call filter", running.pid);
@@ -116,9 +114,33 @@ fn given_up(subject: &Subject<'_>) -> Option<Finding> {
     })
 }
 
+/// What the agent itself says that it has given up.
+fn by_steps(topic: Topic, pid: u32, answer: &Result<status::Agent, String>) -> Finding {
+    let agent = match answer {
+        Ok(agent) => agent,
+        Err(reason) => {
+            return topic.skipped(format!(
+                "process {pid} has no capabilities to misuse and some system call filter; whether it is its own is not \
+                 known: {reason}"
+            ));
+        }
+    };
+    let missing: Vec<_> = agent.sandbox.iter().filter(|step| step.result == "missing").collect();
+    if missing.is_empty() && agent.sandbox.iter().any(|step| step.name == "seccomp" && step.result == "done") {
+        return topic.ok(format!("process {pid} has given up all that the sandbox takes"));
+    }
+    let reasons: Vec<_> = missing.iter().map(|step| format!("{}: {}", step.name, step.detail)).collect();
+    let reasons = if reasons.is_empty() { "it has no sandbox".to_owned() } else { reasons.join("; ") };
+    topic.warning(
+        format!("process {pid} could not take every step of the sandbox: {reasons}"),
+        "mend what each step says, then restart it",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::doctor::State;
 
     #[test]
     fn the_capabilities_of_ebpf_are_named_one_by_one() {
@@ -132,5 +154,24 @@ mod tests {
     fn a_mask_is_read_from_the_status_of_a_process() {
         assert_eq!(mask("Name:\tx\nCapEff:\t00000000a80425fb\n", "CapEff:"), Some(0xa804_25fb));
         assert_eq!(mask("Name:\tx\n", "CapEff:"), None);
+    }
+
+    #[test]
+    fn a_filter_alone_does_not_prove_that_the_agent_gave_up_anything() {
+        let state = |steps: &[(&str, &str)]| {
+            let step = |(name, result): &(&str, &str)| status::Step {
+                name: (*name).to_owned(),
+                result: (*result).to_owned(),
+                detail: "why".to_owned(),
+            };
+            let agent = status::Agent { sandbox: steps.iter().map(step).collect(), ..Default::default() };
+            by_steps(Topic::new("privileges.kept", ""), 7, &Ok(agent)).state
+        };
+        assert_eq!(state(&[("user", "skipped"), ("landlock", "done"), ("seccomp", "done")]), State::Ok);
+        assert_eq!(state(&[("landlock", "done"), ("seccomp", "missing")]), State::Warning);
+        assert_eq!(state(&[("landlock", "missing"), ("seccomp", "done")]), State::Warning);
+        assert_eq!(state(&[("sandbox", "skipped")]), State::Warning);
+        let unknown = by_steps(Topic::new("privileges.kept", ""), 7, &Err("gone".to_owned()));
+        assert_eq!(unknown.state, State::Skipped);
     }
 }

@@ -1,13 +1,13 @@
 //! Whether connections to all other ports reach the agent: by rules, or by the program in the kernel.
 
-use std::net::{IpAddr, UdpSocket};
+use std::fs;
+use std::net::{IpAddr, Ipv6Addr, UdpSocket};
 
 use nix::ifaddrs::getifaddrs;
 
 use super::{Finding, Subject, Topic};
 use crate::config::{Config, Prefix, SteeringMode};
-use crate::rules::{self, Standing};
-use crate::status;
+use crate::rules::{self, Standing, early_demux};
 
 /// Whether the configuration asks for steering without rules.
 pub(super) fn by_sk_lookup(config: &Config) -> bool {
@@ -46,38 +46,59 @@ pub(super) fn address_in_reach(config: &Config, own: IpAddr) -> Option<IpAddr> {
     if prefixes.is_empty() {
         return Some(own);
     }
-    // Of a prefix that is routed here, each address is local; of the machine's own network, only its own.
+    // Of a prefix that is routed here, each address is local; of the machine's own network, only its own. By IPv4 a local
+    // address is one that can be bound; by IPv6 the route alone says so.
     let first = prefixes.iter().map(|prefix| prefix.address()).filter(|address| UdpSocket::bind((*address, 0)).is_ok());
+    let routes = fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap_or_default();
+    let routed =
+        local_routes(&routes).flat_map(|route| prefixes.iter().filter_map(move |prefix| common(prefix, &route)));
     let on_interfaces = getifaddrs().into_iter().flatten().filter_map(|interface| {
         let address = interface.address?;
         let ipv4 = address.as_sockaddr_in().map(|address| IpAddr::from(address.ip()));
         ipv4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::from(address.ip())))
     });
     let on_interfaces = on_interfaces.filter(|address| prefixes.iter().any(|prefix| prefix.contains(*address)));
-    first.chain(on_interfaces).find(|address| address.is_ipv4() == own.is_ipv4())
+    first.chain(routed).chain(on_interfaces).find(|address| address.is_ipv4() == own.is_ipv4())
+}
+
+/// Networks that are local as a whole, from the routes as `/proc/net/ipv6_route` has them: network and length first, flags
+/// and interface last. Single addresses are those of interfaces.
+fn local_routes(routes: &str) -> impl Iterator<Item = Prefix> {
+    /// `RTF_LOCAL` of linux/ipv6_route.h.
+    const LOCAL: u32 = 0x8000_0000;
+    routes.lines().filter_map(|line| {
+        let fields: Vec<_> = line.split_ascii_whitespace().collect();
+        let [network, length, .., flags, _] = fields.as_slice() else { return None };
+        let network = Ipv6Addr::from_bits(u128::from_str_radix(network, 16).ok()?);
+        let length = u8::from_str_radix(length, 16).ok().filter(|length| *length < 128)?;
+        let is_local = u32::from_str_radix(flags, 16).ok()? & LOCAL != 0;
+        is_local.then(|| Prefix::parse(&format!("{network}/{length}")).ok())?
+    })
+}
+
+/// The first address that both have.
+fn common(one: &Prefix, other: &Prefix) -> Option<IpAddr> {
+    let addresses = [one.address(), other.address()];
+    addresses.into_iter().find(|address| one.contains(*address) && other.contains(*address))
 }
 
 pub(super) fn findings(subject: &Subject<'_>) -> Vec<Finding> {
     let topic = Topic::new("steering", "ports that are not steered are not recorded");
     match subject.config(&topic) {
-        Ok(config) if by_sk_lookup(config) => vec![by_program(subject, config), left_over()],
-        Ok(config) => by_rules(config),
+        Ok(config) if by_sk_lookup(config) => vec![by_program(subject), left_over()],
+        Ok(config) => [by_rules(config), vec![one_port()]].concat(),
         Err(finding) => vec![*finding],
     }
 }
 
 /// What the running agent says of its program.
-fn by_program(subject: &Subject<'_>, config: &Config) -> Finding {
+fn by_program(subject: &Subject<'_>) -> Finding {
     let topic = Topic::new("steering.sk_lookup", "a port that is not steered to the agent is not recorded");
-    let Some(socket) = &config.status_socket else {
-        return topic.skipped("status_socket = \"off\": the agent cannot be asked");
-    };
     if subject.running.is_none() {
         return topic.skipped("no agent runs");
     }
-    let agent = match status::ask(socket).map(|report| report.agent) {
-        Ok(Some(agent)) => agent,
-        Ok(None) => return topic.skipped("the agent says nothing of itself"),
+    let agent = match &subject.answer {
+        Ok(agent) => agent,
         Err(reason) => return topic.skipped(reason),
     };
     if agent.programs.steer != "attached" {
@@ -105,19 +126,34 @@ fn left_over() -> Finding {
     }
 }
 
+/// Whether the kernel keeps connections apart that come from one source port.
+fn one_port() -> Finding {
+    let topic = Topic::new(
+        "steering.early_demux",
+        "a scanner that uses one source port for all has sessions behind REDIRECT only where the kernel keeps them apart",
+    );
+    match early_demux::loses_connections() {
+        Some(true) => topic.warning(early_demux::LOSS, early_demux::REMEDY),
+        Some(false) => topic.ok("connections from one source port are kept apart"),
+        None => topic.skipped("known when rules have brought NAT into the kernel"),
+    }
+}
+
 fn by_rules(config: &Config) -> Vec<Finding> {
     let topic = |check| Topic::new(check, "a port that no rule leads to the agent is not recorded");
     if !super::is_root() {
         return vec![topic("steering.rules").skipped("rules can be seen by root only")];
     }
-    let standing = match rules::standing(config) {
-        Ok(standing) => standing,
+    let rules::Found { families, local } = match rules::standing(config) {
+        Ok(found) => found,
         Err(error) => {
             return vec![topic("steering.rules").failure(error.to_string(), "correct ip in the configuration")];
         }
     };
-    let install = "spip-agent rules install --config FILE";
-    let families = standing.into_iter().map(|(family, standing)| {
+    // Without the option that they were installed with, a part of them would go.
+    let install = format!("spip-agent rules install{} --config FILE", if local { " --local" } else { "" });
+    let install = install.as_str();
+    let families = families.into_iter().map(|(family, standing)| {
         let topic = topic(if family == "IPv4" { "steering.rules_ipv4" } else { "steering.rules_ipv6" });
         match standing {
             Standing::InPlace => topic.ok("as rules install makes them"),
@@ -135,10 +171,37 @@ fn by_rules(config: &Config) -> Vec<Finding> {
                 install,
             ),
             Standing::LeftOver => {
-                topic.warning("there, though the agent does not listen on this family", "spip-agent rules remove")
+                // Those of the other family stay: install takes away what is not wanted.
+                topic.warning("there, though the agent does not listen on this family", install)
             }
-            Standing::Unknown(reason) => topic.skipped(reason),
+            Standing::Unknown { reason, wanted: true } => topic.warning(
+                format!("{reason}: with steering = \"redirect\" no port but the agent's own is recorded without rules"),
+                "apt-get install iptables, or steering = \"sk_lookup\" in the configuration, which needs no rules",
+            ),
+            Standing::Unknown { reason, wanted: false } => topic.skipped(reason),
         }
     });
     families.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_that_is_local_as_a_whole_is_known_by_its_route() {
+        const NONE: &str = "00000000000000000000000000000000 00 00000000000000000000000000000000";
+        let routes = format!(
+            "00000000000000000000000000000001 80 {NONE} 00000000 00000003 00000000 80200001       lo\n\
+             20010db8000f00000000000000000000 40 {NONE} 00000400 00000001 00000000 80000001       lo\n\
+             20010db8000a00000000000000000000 40 {NONE} 00000100 00000001 00000000 00000001     eth0\nbroken\n"
+        );
+        let found: Vec<_> = local_routes(&routes).collect();
+        let prefix = |text: &str| Prefix::parse(text).expect("prefix");
+        assert_eq!(found, [prefix("2001:db8:f::/64")]);
+        let common = |text: &str| common(&prefix(text), &found[0]).map(|address| address.to_string());
+        assert_eq!(common("2001:db8::/32").as_deref(), Some("2001:db8:f::"));
+        assert_eq!(common("2001:db8:f:0:1::/80").as_deref(), Some("2001:db8:f:0:1::"));
+        assert_eq!(common("2001:db8:a::/64"), None);
+    }
 }

@@ -21,7 +21,7 @@ use spip_common::map::{
     SYN_OBSERVER, SYNS,
 };
 use spip_common::steer::{
-    STEER_ENDPOINTS, STEER_KNOWS_LINK, STEER_LINKS, STEER_PORTS, STEER_PREFIXES, STEER_SEED, STEER_SOCKETS,
+    STEER_ENDPOINTS, STEER_KNOWS_LINK, STEER_LINKS, STEER_MAPS, STEER_PORTS, STEER_PREFIXES, STEER_SEED, STEER_SOCKETS,
     STEER_WORKERS,
 };
 use spip_common::{Counters, Entry, SynKey};
@@ -29,7 +29,7 @@ use spip_common::{Counters, Entry, SynKey};
 use super::events::Events;
 use super::kernel_log::KernelLog;
 use super::packet_socket::PacketSocket;
-use super::pins::{self, Pins, Shape};
+use super::pins::{self, Pins, Shape, Staged};
 use super::steer::{self, SteerMaps};
 use super::{Attached, Description, Error, Origins, Part, Request, Steer, cgroup, namespace};
 use crate::config::EbpfMode;
@@ -37,12 +37,23 @@ use crate::config::EbpfMode;
 /// The object that the build embedded; empty where there was none.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/spip"));
 
+/// Whether there is one.
+#[cfg(test)]
+pub(crate) fn is_built_in() -> bool {
+    !OBJECT.is_empty()
+}
+
+/// The maps that are pinned while they are loaded, or used again.
+const PINNED: [&str; 3] = [SYNS, ORIGINS, COUNTERS];
+
 /// How many lines of the verifier's answer are worth reading: the last ones say what it refused.
 const VERIFIER_LINES: usize = 2;
 /// How the lines begin that it adds to every answer.
 const STATISTICS: [&str; 3] = ["verification time", "stack depth", "processed"];
 /// `CAP_SYS_ADMIN` of linux/capability.h.
 const CAP_SYS_ADMIN: u32 = 21;
+/// `CAP_BPF` of linux/capability.h (Linux 5.8).
+const CAP_BPF: u32 = 39;
 /// `CAP_PERFMON` of linux/capability.h (Linux 5.8).
 const CAP_PERFMON: u32 = 38;
 
@@ -147,9 +158,10 @@ pub(super) fn start(request: &Request<'_>) -> Result<Attached, Error> {
         Part::Missing(reason) => (Part::Missing(reason), None),
     };
     let (pins, directory) = match pins {
-        Ok(pins) => (Part::Present(pins.path().to_path_buf()), Some(pins)),
+        Ok(pins) => (Part::Present(pins.path().to_path_buf()), Some(Arc::new(pins))),
         Err(error) => (Part::Missing(chain(&error)), None),
     };
+    let staged = directory.as_deref().map(|pins| stage(&ebpf, pins, constants.workers > 0, &mut notes));
     let kernel_log = request.log_level.and_then(|_| match KernelLog::new(&mut ebpf) {
         Ok(kernel_log) => Some(kernel_log),
         Err(error) => {
@@ -160,14 +172,7 @@ pub(super) fn start(request: &Request<'_>) -> Result<Attached, Error> {
     let (origins, counters) = take_maps(&mut ebpf, (constants.workers > 0).then_some(request.listener.port()))?;
     let steer = match constants.workers {
         0 => None,
-        _ => {
-            let pinned = directory.as_ref().map(Pins::path);
-            // A directory that another agent has is only used by one that takes over from it.
-            let takes_over = request.steering.as_ref().and_then(|steering| steering.takes_over.as_deref());
-            let (maps, unpinned) = SteerMaps::take(&mut ebpf, pinned.or(takes_over))?;
-            notes.extend(unpinned);
-            Some(Steer { maps: Some(maps) })
-        }
+        _ => Some(Steer { maps: Some(SteerMaps::take(&mut ebpf)?) }),
     };
     let counters = Arc::new(counters);
     let waiting = match events {
@@ -184,9 +189,10 @@ pub(super) fn start(request: &Request<'_>) -> Result<Attached, Error> {
         events: Mutex::new(waiting),
         kernel_log: Mutex::new(kernel_log),
         forwarder: Mutex::new(None),
-        ebpf,
+        ebpf: Mutex::new(ebpf),
+        staged: Mutex::new(staged.unwrap_or_default()),
         _socket: socket,
-        _pins: directory,
+        pins: directory,
     })
 }
 
@@ -213,11 +219,26 @@ fn shapes(request: &Request<'_>) -> [(&'static str, Shape); 3] {
 
 /// Takes the directory of pins, and clears it of maps of other shapes.
 fn prepare_pins(request: &Request<'_>, notes: &mut Vec<String>) -> Result<Pins, pins::Error> {
-    let pins = Pins::open(&request.config.pin_path)?;
-    for (map, shape) in shapes(request) {
-        notes.extend(pins.prepare(map, shape)?);
+    let takes_over = request.steering.as_ref().is_some_and(|steering| steering.takes_over);
+    let pins = Pins::open(&request.config.pin_path, takes_over)?;
+    if pins.are_owned() {
+        for (map, shape) in shapes(request) {
+            notes.extend(pins.prepare(map, shape)?);
+        }
     }
     Ok(pins)
+}
+
+/// Pins what was not pinned while it was loaded: the maps of steering, which are never used again, and all of them
+/// where the pins that are there belong to the agent that is relieved.
+fn stage(ebpf: &Ebpf, pins: &Pins, steered: bool, notes: &mut Vec<String>) -> Staged {
+    let mut maps: Vec<&str> = if pins.are_owned() { Vec::new() } else { PINNED.to_vec() };
+    if steered {
+        maps.extend(STEER_MAPS);
+    }
+    let (staged, unpinned) = Staged::pin(ebpf, pins.path(), &maps);
+    notes.extend(unpinned);
+    staged
 }
 
 /// Loads the object, and its maps with pins where that is possible.
@@ -280,8 +301,8 @@ fn load_with(request: &Request<'_>, constants: &Constants, pins: Option<&Pins>) 
         .override_global(STEER_WORKERS, &constants.workers, true)
         .override_global(STEER_SEED, &constants.seed, true)
         .override_global(STEER_KNOWS_LINK, &constants.knows_link, true);
-    if let Some(pins) = pins {
-        for map in [SYNS, ORIGINS, COUNTERS] {
+    if let Some(pins) = pins.filter(|pins| pins.are_owned()) {
+        for map in PINNED {
             loader.map_pin_path(map, pins.pin(map));
         }
     }
@@ -369,10 +390,20 @@ pub(super) fn reason(error: &(dyn StdError + 'static), privilege: &str) -> Strin
         if let Some(ProgramError::LoadError { io_error, verifier_log }) = current.downcast_ref::<ProgramError>() {
             return load_reason(io_error, &verifier_log.to_string(), privilege);
         }
+        if let Some(MapError::CreateError { io_error, .. }) = current.downcast_ref::<MapError>()
+            && is_refusal(io_error)
+            && has_either(CAP_BPF)
+        {
+            // Up to Linux 5.10 maps count as locked memory, and the error is the same.
+            return "more locked memory than RLIMIT_MEMLOCK allows: LimitMEMLOCK=infinity in the unit, or ulimit -l unlimited"
+                .to_owned();
+        }
         if current.downcast_ref::<io::Error>().is_some_and(is_refusal) {
             return format!("needs {privilege}");
         }
-        if let Some(SocketFilterError::SetsockoptError { io_error, .. }) = current.downcast_ref::<SocketFilterError>()
+        // Looked for by the outer type: it is transparent, and its source is that of the inner one.
+        if let Some(ProgramError::SocketFilterError(SocketFilterError::SetsockoptError { io_error, .. })) =
+            current.downcast_ref::<ProgramError>()
             && io_error.raw_os_error() == Some(libc::ENOMEM)
         {
             // The kernel charges a filter's instructions to the socket (`sk_filter_charge`); up to Linux 6.8 it allows 20 kB.
@@ -394,20 +425,20 @@ fn load_reason(error: &io::Error, log: &str, privilege: &str) -> String {
     if words.is_empty() && is_refusal(error) {
         return format!("needs {privilege}");
     }
-    if is_refusal(error) && has_no_perfmon() {
+    if is_refusal(error) && !has_either(CAP_PERFMON) {
         return "needs CAP_PERFMON".to_owned();
     }
     let last = words.get(words.len().saturating_sub(VERIFIER_LINES)..).unwrap_or_default();
     format!("{error}; the verifier says: {}", last.join("; "))
 }
 
-/// Whether this thread is known to have neither `CAP_PERFMON` nor `CAP_SYS_ADMIN`, which implies it.
-fn has_no_perfmon() -> bool {
+/// Whether this thread has a capability, or `CAP_SYS_ADMIN`, which implies those of eBPF; true where that is not known.
+fn has_either(capability: u32) -> bool {
     let effective = fs::read_to_string("/proc/thread-self/status").ok().and_then(|status| {
         let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
         u64::from_str_radix(line.trim(), 16).ok()
     });
-    effective.is_some_and(|effective| effective & (1 << CAP_PERFMON | 1 << CAP_SYS_ADMIN) == 0)
+    effective.is_none_or(|effective| effective & (1 << capability | 1 << CAP_SYS_ADMIN) != 0)
 }
 
 fn is_refusal(error: &io::Error) -> bool {
@@ -434,10 +465,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_names_the_privilege_wherever_it_is_in_the_chain() {
-        let refused =
-            MapError::CreateError { name: "SYNS".to_owned(), io_error: io::Error::from_raw_os_error(libc::EPERM) };
-        assert_eq!(reason(&aya::EbpfError::MapError(refused), "CAP_BPF"), "needs CAP_BPF");
+    fn a_refusal_names_the_privilege_wherever_it_is_in_the_chain_or_the_limit_that_looks_the_same() {
+        let eperm = || io::Error::from_raw_os_error(libc::EPERM);
+        let refused = MapError::SyscallError(aya::sys::SyscallError { call: "bpf_map_update_elem", io_error: eperm() });
+        assert_eq!(reason(&refused, "CAP_BPF"), "needs CAP_BPF");
+        let refused = MapError::CreateError { name: "SYNS".to_owned(), io_error: eperm() };
+        let text = reason(&aya::EbpfError::MapError(refused), "CAP_BPF");
+        let expected = if has_either(CAP_BPF) { "RLIMIT_MEMLOCK" } else { "needs CAP_BPF" };
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]
@@ -446,6 +481,13 @@ mod tests {
         let error = io::Error::from_raw_os_error(libc::EINVAL);
         let text = load_reason(&error, log, "CAP_BPF");
         assert!(text.ends_with("says: 0: (b7) r0 = 0; R1 type=inv expected=ctx"), "{text}");
+    }
+
+    #[test]
+    fn a_filter_that_is_larger_than_the_socket_may_have_names_the_setting() {
+        let io_error = io::Error::from_raw_os_error(libc::ENOMEM);
+        let refused = ProgramError::from(SocketFilterError::SetsockoptError { option: "SO_ATTACH_BPF", io_error });
+        assert!(reason(&refused, "CAP_NET_RAW").ends_with("sysctl -w net.core.optmem_max=131072"));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! The maps are new at each start, also where pins of former ones exist: a new agent fills its own completely before
 //! its program is attached, and an old one that still runs never shares a map with it. What is pinned is replaced
-//! by renaming, so that there is always one or the other under a name, and never nothing.
+//! by renaming, when the new agent takes over and not before: there is always one or the other under a name, and never
+//! nothing.
 //!
 //! A link that is owned goes with the process. A pinned link stays until its pin goes: the next agent attaches its own
 //! program beside, then renames its pin over the old one, and with the last name of the old link its program is gone.
@@ -14,22 +15,24 @@ use std::net::Ipv6Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SockMap};
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, SockMap};
 use aya::programs::SkLookup;
 use aya::programs::links::FdLink;
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::fstatat;
 use spip_common::steer::{
-    Endpoint, Exclusion, STEER, STEER_COUNTERS, STEER_ENDPOINTS, STEER_LINKS, STEER_MAPS, STEER_PORTS, STEER_PREFIXES,
+    Endpoint, Exclusion, STEER, STEER_COUNTERS, STEER_ENDPOINTS, STEER_LINKS, STEER_PORTS, STEER_PREFIXES,
     STEER_SETTINGS, STEER_SOCKETS, Settings, SteerCounters,
 };
 
 use super::Error;
 use super::loader::{chain, reason};
+use super::pins::{Pins, remove, temporary};
 
 /// The namespace of this process, to which the program is attached.
 const OWN_NAMESPACE: &str = "/proc/self/ns/net";
@@ -46,20 +49,10 @@ pub struct SteerMaps {
 }
 
 impl SteerMaps {
-    /// Of a loaded object, whose programs keep their own hold on the maps; pinned in `directory` where there is one.
-    pub(super) fn take(ebpf: &mut Ebpf, directory: Option<&Path>) -> Result<(Self, Option<String>), MapError> {
-        let mut unpinned = None;
-        if let Some(directory) = directory {
-            for name in STEER_MAPS {
-                let map = ebpf.map(name).ok_or_else(|| missing(name))?;
-                if let Err(error) = pin_map(map, directory, name) {
-                    unpinned = Some(format!("the map {name} is not pinned in {}: {error}", directory.display()));
-                    break;
-                }
-            }
-        }
+    /// Of a loaded object, whose programs keep their own hold on the maps.
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, MapError> {
         let mut map = |name: &str| ebpf.take_map(name).ok_or_else(|| missing(name));
-        let maps = Self {
+        Ok(Self {
             sockets: SockMap::try_from(map(STEER_SOCKETS)?)?,
             ports: Array::try_from(map(STEER_PORTS)?)?,
             endpoints: HashMap::try_from(map(STEER_ENDPOINTS)?)?,
@@ -67,8 +60,7 @@ impl SteerMaps {
             links: HashMap::try_from(map(STEER_LINKS)?)?,
             settings: Array::try_from(map(STEER_SETTINGS)?)?,
             counters: PerCpuArray::try_from(map(STEER_COUNTERS)?)?,
-        };
-        Ok((maps, unpinned))
+        })
     }
 
     /// The sockets to choose from, in the order of the workers.
@@ -170,7 +162,7 @@ pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), String> {
 }
 
 /// Attaches the program to the network namespace of this process, and pins its link as `pin` if there is one.
-pub(super) fn attach(ebpf: &mut Ebpf, pin: Option<&Path>) -> Result<Option<PinnedSteering>, String> {
+pub(super) fn attach(ebpf: &mut Ebpf, pin: Option<(PathBuf, Arc<Pins>)>) -> Result<Option<PinnedSteering>, String> {
     let namespace = File::open(OWN_NAMESPACE).map_err(|error| format!("cannot open {OWN_NAMESPACE}: {error}"))?;
     let refused = |error: &(dyn std::error::Error + 'static)| {
         format!("cannot attach {STEER} to the network namespace: {}", reason(error, "CAP_NET_ADMIN"))
@@ -178,17 +170,20 @@ pub(super) fn attach(ebpf: &mut Ebpf, pin: Option<&Path>) -> Result<Option<Pinne
     let program = ebpf.program_mut(STEER).ok_or(format!("the object has no program {STEER}"))?;
     let program: &mut SkLookup = program.try_into().map_err(|error: aya::programs::ProgramError| refused(&error))?;
     let id = program.attach(&namespace).map_err(|error| refused(&error))?;
-    let Some(path) = pin else { return Ok(None) };
+    let Some((path, pins)) = pin else { return Ok(None) };
     let link = program.take_link(id).map_err(|error| refused(&error))?;
-    let temporary = temporary(path);
+    let temporary = temporary(&path);
     let failed = |error: String| format!("cannot pin the link {}: {error}", path.display());
     remove(&temporary).map_err(|error| failed(error.to_string()))?;
     // The descriptor goes with the value; the pin holds the link from now on.
     FdLink::from(link).pin(&temporary).map_err(|error| failed(chain(&error)))?;
     let inode = fs::metadata(&temporary).map_err(|error| failed(error.to_string()))?.ino();
     let directory = File::open(path.parent().unwrap_or(Path::new("/"))).map_err(|error| failed(error.to_string()))?;
-    fs::rename(&temporary, path).map_err(|error| failed(error.to_string()))?;
-    Ok(Some(PinnedSteering { path: path.to_path_buf(), inode, directory: directory.into() }))
+    fs::rename(&temporary, &path).map_err(|error| {
+        let _ = remove(&temporary);
+        failed(error.to_string())
+    })?;
+    Ok(Some(PinnedSteering { path, inode, directory: directory.into(), pins }))
 }
 
 /// A link that outlives the process.
@@ -198,6 +193,7 @@ pub struct PinnedSteering {
     inode: u64,
     /// Held open: the way to it may be closed to the user that the agent becomes.
     directory: OwnedFd,
+    pins: Arc<Pins>,
 }
 
 /// What is under the name of a pin.
@@ -223,7 +219,11 @@ impl PinnedSteering {
     pub fn state(&self) -> PinState {
         let name = self.path.file_name().unwrap_or_default();
         match fstatat(&self.directory, name, AtFlags::empty()) {
-            Ok(found) if found.st_ino == self.inode => PinState::Ours,
+            Ok(found) if found.st_ino == self.inode => {
+                // The agent that was relieved goes a little later.
+                self.pins.claim();
+                PinState::Ours
+            }
             Ok(_) => PinState::Replaced,
             Err(Errno::ENOENT) => PinState::Gone,
             Err(_) => PinState::Ours,
@@ -234,29 +234,4 @@ impl PinnedSteering {
 /// Where the link of this network namespace is pinned in `directory`: agents of several namespaces may share it.
 pub(super) fn pin_path(directory: &Path) -> io::Result<PathBuf> {
     Ok(directory.join(format!("{STEER}_{}", fs::metadata(OWN_NAMESPACE)?.ino())))
-}
-
-/// Pins a map in the place of a former one.
-fn pin_map(map: &Map, directory: &Path, name: &str) -> Result<(), String> {
-    let path = directory.join(name);
-    let temporary = temporary(&path);
-    remove(&temporary).map_err(|error| error.to_string())?;
-    map.pin(&temporary).map_err(|error| chain(&error))?;
-    fs::rename(&temporary, &path).map_err(|error| error.to_string())
-}
-
-/// Takes a pin away; one that is not there is no error.
-pub(super) fn remove(path: &Path) -> io::Result<bool> {
-    match fs::remove_file(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// The name that a pin has until it takes its place.
-fn temporary(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push("_new");
-    path.with_file_name(name)
 }

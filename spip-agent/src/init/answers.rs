@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::found::{Found, LOG_DIRECTORY, USER};
 use super::ssh::Ports;
-use super::{Error, Options};
+use super::{Error, Options, judge};
 
 /// A file of the log is closed at this size: small enough to be handled, large enough not to be many.
 const ROTATE_BYTES: u64 = 256_000_000;
@@ -52,22 +52,44 @@ impl Answers {
             Err(reason) => ("redirect", format!("whether this kernel can steer without rules is unknown: {reason}")),
         };
         let steering = options.steering.clone().unwrap_or_else(|| steering.to_owned());
-        let exclude = options.exclude_ports.iter().map(|text| port_or_range(text)).collect::<Result<_, _>>()?;
-        Ok(Self {
+        let exclude: Vec<_> = options.exclude_ports.iter().map(|text| port_or_range(text)).collect::<Result<_, _>>()?;
+        let ranges: Vec<_> = exclude.iter().filter_map(|range| bounds(range)).collect();
+        let user = match &options.user {
+            Some(user) => Some(user.clone()).filter(|user| !user.is_empty()),
+            None => (found.is_root && found.has_user).then(|| USER.to_owned()),
+        };
+        let proposed = Self {
             name: options.name.clone(),
             ip: options.ip.unwrap_or(any),
-            port: options.port.unwrap_or(found.port),
+            port: options.port.unwrap_or_else(|| found.free_port(&ranges)),
             log_file,
             rotate_bytes: ROTATE_BYTES,
             // Half of what is free leaves room for everything else on the disk; in round numbers.
             keep_bytes: (found.free_bytes / 2 / ROTATE_BYTES * ROTATE_BYTES).clamp(ROTATE_BYTES, MOST_KEPT_BYTES),
-            user: options.user.clone().or_else(|| (found.is_root && found.has_user).then(|| USER.to_owned())),
+            user,
             steering_reason: if options.steering.is_some() { "as it was asked for".to_owned() } else { reason },
             steering,
             outgoing: found.outgoing.map(last_thousand),
             ssh: found.ssh.clone(),
             exclude,
-        })
+        };
+        proposed.judged_alone()?;
+        Ok(proposed)
+    }
+
+    /// What is wrong with a flag is said before anybody is asked for the rest.
+    fn judged_alone(&self) -> Result<(), Error> {
+        if let Some(name) = &self.name {
+            judge::key("name", name)?;
+        }
+        judge::key("ip", &self.ip.to_string())?;
+        if let Some(file) = &self.log_file {
+            judge::log_file(file)?;
+        }
+        if let Some(user) = &self.user {
+            judge::user(user)?;
+        }
+        Ok(())
     }
 }
 
@@ -76,9 +98,18 @@ fn last_thousand((from, to): (u16, u16)) -> String {
     format!("\"{}-{to}\"", to.saturating_sub(999).max(from))
 }
 
+/// First and last port of what [`port_or_range`] made.
+pub(super) fn bounds(range: &str) -> Option<(u16, u16)> {
+    let range = range.trim_matches('"');
+    let (from, to) = range.split_once('-').unwrap_or((range, range));
+    Some((from.parse().ok()?, to.parse().ok()?))
+}
+
 /// A port as a number, a range as a quoted text; as TOML has them.
 pub(super) fn port_or_range(text: &str) -> Result<String, Error> {
-    let refused = || Error::Answer(format!("{text:?} is no port from 1 to 65535 and no range such as 8000-8100"));
+    let refused = || {
+        Error::Answer(format!("--exclude-ports {text:?}: must be ports from 1 to 65535 and ranges such as 8000-8100"))
+    };
     let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(refused);
     match text.split_once('-') {
         None => port(text).map(|port| port.to_string()),
@@ -99,12 +130,14 @@ pub(super) mod tests {
                 (22, vec!["sshd listens on 0.0.0.0".to_owned()]),
                 (2222, vec!["this session".to_owned()]),
             ]),
-            services: vec![(80, IpAddr::from([0, 0, 0, 0]), "nginx".to_owned())],
+            services: vec![
+                (80, IpAddr::from([0, 0, 0, 0]), "nginx".to_owned()),
+                (12_345, IpAddr::from([0, 0, 0, 0]), "nc".to_owned()),
+            ],
             complete: true,
             ipv6: true,
             sk_lookup: Ok(true),
             outgoing: Some((32_768, 60_999)),
-            port: 12_346,
             free_bytes: 10_000_000_000,
             is_root: true,
             has_user: true,

@@ -4,7 +4,8 @@ use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
 
 use super::answers::{Answers, port_or_range};
-use super::{Error, Options};
+use super::found::Found;
+use super::{Error, Options, judge};
 
 /// How often an answer that is none is asked for again.
 const TRIES: usize = 3;
@@ -12,6 +13,7 @@ const TRIES: usize = 3;
 /// Asks for everything that no flag has said.
 pub(super) fn all(
     answers: &mut Answers,
+    found: &Found,
     options: &Options,
     input: &mut dyn BufRead,
     output: &mut dyn Write,
@@ -19,20 +21,23 @@ pub(super) fn all(
     let mut terminal = Terminal { input, output };
     terminal.say("Enter takes what stands in brackets.\n")?;
     if options.name.is_none() {
-        let name = terminal.ask("Name of the sensor in its records", "the host name", |text| Ok(text.to_owned()))?;
-        answers.name = name;
+        let parse = |text: &str| judge::key("name", text).map(|()| text.to_owned());
+        answers.name = terminal.ask("Name of the sensor in its records", "the host name", parse)?;
     }
     if options.ip.is_none() {
         let proposal = answers.ip.to_string();
         let question = "Address to listen on (:: IPv4 and IPv6, 0.0.0.0 IPv4 alone)";
-        let parse = |text: &str| text.parse().map_err(|_| format!("{text:?} is no IP address"));
+        let parse = |text: &str| {
+            let ip = text.parse().map_err(|_| refused("no IP address", text))?;
+            judge::key("ip", text).map(|()| ip)
+        };
         answers.ip = terminal.ask(question, &proposal, parse)?.unwrap_or(answers.ip);
     }
     if options.port.is_none() {
         let proposal = answers.port.to_string();
         let parse = |text: &str| match text.parse() {
-            Ok(0) | Err(_) => Err(format!("{text:?} is no port from 1 to 65535")),
-            Ok(port) => Ok(port),
+            Ok(0) | Err(_) => Err(refused("no port from 1 to 65535", text)),
+            Ok(port) => judge::port(port, found).and(judge::exclude(&answers.exclude, port)).map(|()| port),
         };
         let question = "Port to listen on; all others are led there";
         answers.port = terminal.ask(question, &proposal, parse)?.unwrap_or(answers.port);
@@ -40,21 +45,23 @@ pub(super) fn all(
     if options.log_file.is_none() {
         let proposal = answers.log_file.as_deref().unwrap_or(Path::new("-")).display().to_string();
         let question = "Log file (- is standard output)";
-        if let Some(path) = terminal.ask(question, &proposal, |text| Ok(PathBuf::from(text)))? {
+        let parse = |text: &str| judge::log_file(Path::new(text)).map(|()| PathBuf::from(text));
+        if let Some(path) = terminal.ask(question, &proposal, parse)? {
             answers.log_file = Some(path).filter(|path| path != Path::new("-"));
         }
     }
     if options.user.is_none() {
         let proposal = answers.user.clone().unwrap_or_else(|| "the one that starts the agent".to_owned());
         let question = "User that the agent becomes after its start";
-        answers.user = terminal.ask(question, &proposal, |text| Ok(text.to_owned()))?.or(answers.user.take());
+        let parse = |text: &str| judge::user(text).map(|()| text.to_owned());
+        answers.user = terminal.ask(question, &proposal, parse)?.or(answers.user.take());
     }
     if options.steering.is_none() {
         let proposal = answers.steering.clone();
         let question = format!("Steering: sk_lookup or redirect ({})", answers.steering_reason);
         let parse = |text: &str| match text {
-            "sk_lookup" | "redirect" => Ok(text.to_owned()),
-            _ => Err(format!("{text:?} is neither sk_lookup nor redirect")),
+            "sk_lookup" | "redirect" => judge::steering(text, answers.ip).map(|()| text.to_owned()),
+            _ => Err(refused("neither sk_lookup nor redirect", text)),
         };
         if let Some(steering) = terminal.ask(&question, &proposal, parse)? {
             answers.steering = steering;
@@ -67,12 +74,16 @@ pub(super) fn all(
             if known.is_empty() { "none of sshd was found".to_owned() } else { format!("sshd: {}", known.join(", ")) };
         let question = format!("Ports to leave alone, such as 443,8000-8100 ({known})");
         let parse = |text: &str| {
-            let ports = text.split(',').map(|text| port_or_range(text.trim()).map_err(|error| error.to_string()));
-            ports.collect::<Result<Vec<_>, _>>()
+            let ports = text.split(',').map(|text| port_or_range(text.trim())).collect::<Result<Vec<_>, _>>()?;
+            judge::exclude(&ports, answers.port).map(|()| ports)
         };
         answers.exclude = terminal.ask(&question, "no others", parse)?.unwrap_or_default();
     }
     Ok(())
+}
+
+fn refused(what: &str, text: &str) -> Error {
+    Error::Answer(format!("{text:?} is {what}"))
 }
 
 struct Terminal<'t> {
@@ -90,7 +101,7 @@ impl Terminal<'_> {
         &mut self,
         question: &str,
         proposal: &str,
-        parse: impl Fn(&str) -> Result<T, String>,
+        parse: impl Fn(&str) -> Result<T, Error>,
     ) -> Result<Option<T>, Error> {
         let mut last = String::new();
         for _ in 0..TRIES {
@@ -103,7 +114,7 @@ impl Terminal<'_> {
                 "" => return Ok(None),
                 text => match parse(text) {
                     Ok(answer) => return Ok(Some(answer)),
-                    Err(reason) => last = reason,
+                    Err(reason) => last = reason.to_string(),
                 },
             }
             self.say(&format!("{last}\n"))?;
@@ -118,9 +129,10 @@ mod tests {
     use super::*;
 
     fn asked(typed: &str, options: &Options) -> (Result<Answers, Error>, String) {
-        let mut answers = Answers::proposed(&found(), options).expect("valid");
+        let found = found();
+        let mut answers = Answers::proposed(&found, options).expect("valid");
         let mut shown = Vec::new();
-        let result = all(&mut answers, options, &mut typed.as_bytes(), &mut shown).map(|()| answers);
+        let result = all(&mut answers, &found, options, &mut typed.as_bytes(), &mut shown).map(|()| answers);
         (result, String::from_utf8(shown).expect("text"))
     }
 
@@ -140,6 +152,22 @@ mod tests {
         assert_eq!(answers.steering, "redirect");
         assert_eq!((answers.user.as_deref(), answers.exclude), (Some("nobody"), vec!["80".into(), "\"90-95\"".into()]));
         assert!(shown.contains("\"x\" is no IP address") && shown.contains("\"70000\" is no port"), "{shown}");
+    }
+
+    #[test]
+    fn answers_that_cannot_hold_are_asked_again_with_the_reason() {
+        let (answers, shown) = asked(
+            "\u{1b}\ns1\n127.0.0.1\n22\n8050\n-\na;rm\n0\nredirect\nsk_lookup\n8000-8100\n8000-8049\n",
+            &Options::default(),
+        );
+        let answers = answers.expect("answered");
+        assert_eq!((answers.port, answers.user.as_deref(), answers.steering.as_str()), (8050, Some("0"), "sk_lookup"));
+        assert_eq!(answers.exclude, ["\"8000-8049\""]);
+        for reason in
+            ["control characters", "by it you come in", "must be a user", "loopback", "itself listens on 8050"]
+        {
+            assert!(shown.contains(reason), "{reason} is missing in\n{shown}");
+        }
     }
 
     #[test]

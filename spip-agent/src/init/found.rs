@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use nix::sys::statvfs::statvfs;
-use nix::unistd::User;
 
 use super::ssh::{self, Ports};
 use crate::ebpf;
 use crate::rules::sockets::Sockets;
+use crate::sandbox;
 
 /// Where records go unless the operator says otherwise.
 pub(super) const LOG_DIRECTORY: &str = "/var/log/spip";
@@ -31,8 +31,6 @@ pub(super) struct Found {
     pub(super) sk_lookup: Result<bool, String>,
     /// Ports from which this machine connects out.
     pub(super) outgoing: Option<(u16, u16)>,
-    /// A port that nothing has.
-    pub(super) port: u16,
     /// Free bytes where the log would be.
     pub(super) free_bytes: u64,
     pub(super) is_root: bool,
@@ -49,9 +47,7 @@ impl Found {
             let owner = found.owner.clone().unwrap_or_else(|| "something out of sight".to_owned());
             (found.port, found.ip, owner)
         });
-        let taken = |port: u16| sockets.listeners.iter().any(|found| found.port == port);
         Ok(Self {
-            port: (PORT..u16::MAX).find(|port| !taken(*port)).unwrap_or(PORT),
             services: services.collect(),
             ssh,
             complete: sockets.complete,
@@ -60,8 +56,22 @@ impl Found {
             outgoing: crate::steering::outgoing_ports(),
             free_bytes: free_bytes(Path::new(LOG_DIRECTORY)),
             is_root: nix::unistd::geteuid().is_root(),
-            has_user: User::from_name(USER).is_ok_and(|user| user.is_some()),
+            has_user: sandbox::find_user(USER).is_some(),
         })
+    }
+
+    /// A high port that nothing has and that is in none of these ranges; outside of those from which this machine connects
+    /// out, where there is one, because any of them may be taken when the agent starts.
+    pub(super) fn free_port(&self, excluded: &[(u16, u16)]) -> u16 {
+        let within = |port: u16, range: &(u16, u16)| (range.0..=range.1).contains(&port);
+        let is_free = |port: &u16| {
+            !self.ssh.contains_key(port)
+                && self.services.iter().all(|(taken, ..)| taken != port)
+                && !excluded.iter().any(|range| within(*port, range))
+        };
+        let lasting = |port: &u16| is_free(port) && !self.outgoing.is_some_and(|range| within(*port, &range));
+        let ports = || (PORT..=u16::MAX).chain((1_024..PORT).rev());
+        ports().find(lasting).or_else(|| ports().find(is_free)).unwrap_or(PORT)
     }
 }
 
@@ -79,4 +89,20 @@ fn free_bytes(directory: &Path) -> u64 {
     let room = directory.ancestors().find_map(|directory| statvfs(directory).ok());
     #[allow(clippy::unnecessary_cast)] // 32 bits on some architectures
     room.map_or(0, |room| (room.blocks_available() as u64).saturating_mul(room.fragment_size() as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::answers::tests::found;
+    use super::*;
+
+    #[test]
+    fn the_port_that_is_proposed_is_nobodys() {
+        assert_eq!(found().free_port(&[]), 12_346);
+        assert_eq!(found().free_port(&[(12_000, 12_400)]), 12_401);
+        let outgoing = |from, to| Found { outgoing: Some((from, to)), ..found() }.free_port(&[]);
+        assert_eq!(outgoing(1_024, 60_999), 61_000);
+        assert_eq!(outgoing(10_000, 65_535), 9_999);
+        assert_eq!(outgoing(1_024, 65_535), 12_346, "there is none outside");
+    }
 }

@@ -5,24 +5,114 @@ use std::path::Path;
 
 use super::answers::Answers;
 use super::found::Found;
+use super::{Made, judge};
+use crate::{sandbox, shell};
 
 /// Where systemd has the unit of a package.
 const UNITS: [&str; 3] = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
 /// Its name.
 const UNIT: &str = "spip-agent";
 
-pub(super) fn page(found: &Found, answers: &Answers, config: &Path) -> String {
+/// `made` is absent where the file went to standard output.
+pub(super) fn page(found: &Found, answers: &Answers, made: Option<&Made<'_>>) -> String {
     let has_unit = UNITS.iter().any(|units| Path::new(units).join(format!("{UNIT}.service")).exists());
     let mut page = String::new();
     // Writing into a String cannot fail.
-    let _ = write(&mut page, found, answers, config, has_unit);
+    let _ = write(&mut page, found, answers, made, has_unit);
     page
 }
 
-fn write(page: &mut String, found: &Found, answers: &Answers, config: &Path, has_unit: bool) -> std::fmt::Result {
-    let file = config.display();
-    if config != Path::new("FILE") {
-        writeln!(page, "\nWrote {file}.")?;
+fn write(
+    page: &mut String,
+    found: &Found,
+    answers: &Answers,
+    made: Option<&Made<'_>>,
+    has_unit: bool,
+) -> std::fmt::Result {
+    seen(page, found, answers, made)?;
+    let file = made.map_or_else(|| "FILE".to_owned(), |made| word(made.file));
+    let by_program = answers.steering == "sk_lookup";
+    let (before, start) = (before(answers, &file), start(&file, by_program, has_unit));
+    let width = before.width().max(start.width());
+    writeln!(page, "\nWhat to do next:")?;
+    before.write(page, width)?;
+    if by_program {
+        writeln!(
+            page,
+            "The start below steers every port that is not left alone: keep this session open, and log in beside it."
+        )?;
+    }
+    start.write(page, width)?;
+    writeln!(page, "\nThe way back:")?;
+    let mut back = stop(by_program, has_unit);
+    if let Some(user) = new_user(answers) {
+        back.add(format!("userdel {user}"), "");
+    }
+    back.add(format!("rm {file}"), "");
+    for directory in made.map(|made| made.directories.as_slice()).unwrap_or_default() {
+        back.add(format!("rmdir {}", word(directory)), "");
+    }
+    back.write(page, back.width())
+}
+
+/// The user that has to be made.
+fn new_user(answers: &Answers) -> Option<String> {
+    answers.user.as_deref().filter(|user| sandbox::find_user(user).is_none()).map(shell::word)
+}
+
+fn before(answers: &Answers, file: &str) -> Steps {
+    let mut steps = Steps::default();
+    if let Some(user) = new_user(answers) {
+        steps.add(format!("useradd --system --no-create-home --shell /usr/sbin/nologin {user}"), "");
+    }
+    let directory = answers.log_file.as_deref().and_then(Path::parent).filter(|path| !path.as_os_str().is_empty());
+    if let Some(directory) = directory.filter(|directory| !directory.exists()) {
+        let owner = answers.user.as_deref().map(|user| format!("-o {} ", shell::word(user))).unwrap_or_default();
+        steps.add(format!("install -d {owner}-m 750 {}", word(directory)), "");
+    }
+    steps.add(format!("spip-agent doctor --config {file}"), "is this machine ready?");
+    steps
+}
+
+fn start(file: &str, by_program: bool, has_unit: bool) -> Steps {
+    let mut steps = Steps::default();
+    if has_unit {
+        steps.add(format!("systemctl enable --now {UNIT}"), "start, now and at each boot");
+    } else {
+        steps.add(format!("spip-agent --config {file}"), "start (as root; Ctrl-C or SIGTERM stops it)");
+    }
+    if by_program {
+        steps.add(format!("spip-agent status --config {file}"), "what is steered, and what is left alone");
+    } else {
+        steps.add(format!("spip-agent rules show --config {file}"), "the rules that would lead every port to it");
+        steps.add(format!("spip-agent rules install --config {file}"), "set them up; asks before");
+    }
+    steps.add(format!("spip-agent doctor --config {file} --probe"), "one connection, and its record");
+    steps
+}
+
+fn stop(by_program: bool, has_unit: bool) -> Steps {
+    let mut steps = Steps::default();
+    if !by_program {
+        steps.add("spip-agent rules remove".to_owned(), "takes away exactly what was installed");
+    }
+    let steering = if by_program { "; steering ends with it" } else { "" };
+    if has_unit {
+        // The socket alone would start the agent again with the next connection.
+        steps.add(format!("systemctl disable --now {UNIT}.socket {UNIT}.service"), &format!("stop{steering}"));
+    } else {
+        steps.add(format!("stop the agent with Ctrl-C or SIGTERM{steering}"), "");
+    }
+    steps
+}
+
+/// What was written, and what there is to know before the first step.
+fn seen(page: &mut String, found: &Found, answers: &Answers, made: Option<&Made<'_>>) -> std::fmt::Result {
+    if let Some(Made { file, directories }) = made {
+        writeln!(page, "\nWrote {}.", file.display())?;
+        for directory in directories.iter().rev() {
+            writeln!(page, "  Made its directory {}, too.", directory.display())?;
+        }
     }
     for (port, reasons) in &answers.ssh {
         writeln!(page, "  {port:>5} stays yours: {}", reasons.join(", "))?;
@@ -38,63 +128,59 @@ fn write(page: &mut String, found: &Found, answers: &Answers, config: &Path, has
     if !found.complete {
         writeln!(page, "  Not every process is visible: run this as root to see who listens where.")?;
     }
-    writeln!(page, "\nWhat to do next:")?;
-    if let Some(user) =
-        answers.user.as_deref().filter(|user| nix::unistd::User::from_name(user).is_ok_and(|user| user.is_none()))
-    {
-        writeln!(page, "  useradd --system --no-create-home --shell /usr/sbin/nologin {user}")?;
+    for note in judge::notes(answers, found) {
+        writeln!(page, "  {note}")?;
     }
-    let directory = answers.log_file.as_deref().and_then(Path::parent).filter(|path| !path.as_os_str().is_empty());
-    if let Some(directory) = directory.filter(|directory| !directory.exists()) {
-        let owner = answers.user.as_deref().map(|user| format!("-o {user} ")).unwrap_or_default();
-        writeln!(page, "  install -d {owner}-m 750 {}", directory.display())?;
+    Ok(())
+}
+
+fn word(path: &Path) -> String {
+    shell::word(&path.to_string_lossy())
+}
+
+/// Commands, each with what it is for in a column of its own.
+#[derive(Default)]
+struct Steps(Vec<(String, String)>);
+
+impl Steps {
+    fn add(&mut self, command: String, purpose: &str) {
+        self.0.push((command, purpose.to_owned()));
     }
-    writeln!(page, "  spip-agent doctor --config {file}           is this machine ready?")?;
-    let by_program = answers.steering == "sk_lookup";
-    if by_program {
-        writeln!(
-            page,
-            "The start below steers every port that is not left alone: keep this session open, and log in beside it."
-        )?;
+
+    /// Characters of the longest command that is explained.
+    fn width(&self) -> usize {
+        let explained = self.0.iter().filter(|(_, purpose)| !purpose.is_empty());
+        explained.map(|(command, _)| command.chars().count()).max().unwrap_or_default()
     }
-    if has_unit {
-        writeln!(page, "  systemctl enable --now {UNIT}                 start, now and at each boot")?;
-    } else {
-        writeln!(page, "  spip-agent --config {file}                  start (as root; Ctrl-C or SIGTERM stops it)")?;
+
+    fn write(&self, page: &mut String, width: usize) -> std::fmt::Result {
+        self.0.iter().try_for_each(|(command, purpose)| match purpose.as_str() {
+            "" => writeln!(page, "  {command}"),
+            _ => writeln!(page, "  {command:<width$}   {purpose}"),
+        })
     }
-    if by_program {
-        writeln!(page, "  spip-agent status --config {file}           what is steered, and what is left alone")?;
-    } else {
-        writeln!(page, "  spip-agent rules show --config {file}       the rules that would lead every port to it")?;
-        writeln!(page, "  spip-agent rules install --config {file}    set them up; asks before")?;
-    }
-    writeln!(page, "  spip-agent doctor --config {file} --probe   one connection, and its record")?;
-    writeln!(page, "\nThe way back:")?;
-    if !by_program {
-        writeln!(page, "  spip-agent rules remove                     takes away exactly what was installed")?;
-    }
-    let steering = if by_program { "; steering ends with it" } else { "" };
-    if has_unit {
-        writeln!(page, "  systemctl disable --now {UNIT}{steering}")?;
-    } else {
-        writeln!(page, "  stop the agent with Ctrl-C or SIGTERM{steering}")?;
-    }
-    writeln!(page, "  rm {file}")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::super::Options;
     use super::super::answers::tests::found;
     use super::*;
 
+    fn shown(options: &Options, file: &str, directories: Vec<PathBuf>) -> String {
+        let answers = Answers::proposed(&found(), options).expect("valid");
+        let mut page = String::new();
+        let made = Made { file: Path::new(file), directories };
+        write(&mut page, &found(), &answers, Some(&made), true).expect("text");
+        page
+    }
+
     #[test]
     fn the_commands_name_the_file_and_come_with_the_way_back() {
-        let found = found();
         let options = Options { steering: Some("redirect".to_owned()), ..Options::default() };
-        let answers = Answers::proposed(&found, &options).expect("valid");
-        let mut page = String::new();
-        write(&mut page, &found, &answers, Path::new("/etc/spip/spip.toml"), true).expect("text");
+        let page = shown(&options, "/etc/spip/spip.toml", Vec::new());
         for text in [
             "2222 stays yours: this session",
             "80 is left alone while it is in use: nginx listens on 0.0.0.0",
@@ -102,12 +188,42 @@ mod tests {
             "systemctl enable --now",
             "The way back:",
             "spip-agent rules remove",
+            "systemctl disable --now spip-agent.socket spip-agent.service",
         ] {
             assert!(page.contains(text), "{text} is missing in\n{page}");
         }
-        let answers = Answers::proposed(&found, &Options::default()).expect("valid");
-        let mut page = String::new();
-        write(&mut page, &found, &answers, Path::new("/etc/spip/spip.toml"), true).expect("text");
+        let page = shown(&Options::default(), "/etc/spip/spip.toml", Vec::new());
         assert!(page.contains("steering ends with it") && !page.contains("rules install"), "{page}");
+    }
+
+    #[test]
+    fn what_was_made_is_said_and_the_way_back_unmakes_it() {
+        let options = Options { user: Some("no-such-user".to_owned()), ..Options::default() };
+        let page = shown(&options, "/a/b/x.toml", vec!["/a/b".into(), "/a".into()]);
+        assert!(page.contains("Made its directory /a, too.\n  Made its directory /a/b, too.\n"), "{page}");
+        assert!(page.ends_with("  userdel no-such-user\n  rm /a/b/x.toml\n  rmdir /a/b\n  rmdir /a\n"), "{page}");
+    }
+
+    #[test]
+    fn the_pages_of_the_walk_are_those_that_are_shown() {
+        let walk = include_str!("../../../docs/walk.md");
+        for steering in ["redirect", "sk_lookup"] {
+            let options =
+                Options { steering: Some(steering.to_owned()), user: Some("root".to_owned()), ..Options::default() };
+            let answers = Answers { log_file: None, ..Answers::proposed(&found(), &options).expect("valid") };
+            let made = Made { file: Path::new("/etc/spip/spip.toml"), directories: Vec::new() };
+            let mut page = String::new();
+            write(&mut page, &found(), &answers, Some(&made), true).expect("text");
+            let (_, commands) = page.split_once("What to do next:").expect("two parts");
+            assert!(walk.contains(commands), "docs/walk.md does not show, of {steering}:\n{commands}");
+        }
+    }
+
+    #[test]
+    fn what_is_to_be_pasted_is_quoted() {
+        let options = Options { log_file: Some("/no such/x;y/spip.jsonl".into()), ..Options::default() };
+        let page = shown(&options, "/etc/it's.toml", Vec::new());
+        assert!(page.contains("-m 750 '/no such/x;y'\n"), "{page}");
+        assert!(page.contains(r"  rm '/etc/it'\''s.toml'") && !page.contains("--config /etc/it's"), "{page}");
     }
 }

@@ -16,7 +16,8 @@ const HEAD: &str = "\
 #   spip-agent --config FILE --check     is it right, and what holds where it says nothing?
 #   spip-agent doctor --config FILE      does this machine offer what it asks for?
 #
-# A line that begins with # and a key shows the default of that key.
+# A line that begins with # and a key shows the default of that key, or an example where there is none: without the #
+# it holds. Pages such as records.md are in docs, or in /usr/share/doc/spip-agent/docs.
 ";
 
 /// The file for these answers.
@@ -109,7 +110,8 @@ fn entry(page: &mut String, line: &str, set: &BTreeMap<&str, String>, why: &BTre
     } else if let Some((key, instead)) = line.strip_prefix("# ").and_then(|rest| rest.split_once(": ")) {
         page.push('\n');
         describe(page, key, why);
-        page.push_str(&meanings::commented(&format!("{key} is not set: {instead}")));
+        page.push_str(&meanings::commented(&format!("Not set: {instead}. For example:")));
+        page.push_str(&format!("#{key} = {}\n", meanings::example(key).unwrap_or_default()));
     } else if let Some(heading) = line.strip_prefix("# ") {
         page.push_str(&format!("\n## {heading}\n"));
     }
@@ -118,6 +120,9 @@ fn entry(page: &mut String, line: &str, set: &BTreeMap<&str, String>, why: &BTre
 fn describe(page: &mut String, key: &str, why: &BTreeMap<&str, String>) {
     if let Some(meaning) = meanings::of(key) {
         page.push_str(&meanings::commented(&meaning));
+    }
+    if let Some(accepted) = meanings::accepted(key) {
+        page.push_str(&meanings::commented(&format!("Accepted: {accepted}.")));
     }
     if let Some(reason) = why.get(key).filter(|reason| !reason.is_empty()) {
         page.push_str(&meanings::commented(reason));
@@ -132,6 +137,10 @@ mod tests {
 
     fn loaded(text: &str) -> Config {
         Config::from_str(text, Path::new("/spip.toml")).unwrap_or_else(|error| panic!("{error}\n{text}")).config
+    }
+
+    fn is_key(rest: &str) -> bool {
+        rest.split_once(" = ").is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
     }
 
     fn proposed() -> Answers {
@@ -153,15 +162,73 @@ mod tests {
     #[test]
     fn uncommenting_every_default_changes_nothing() {
         let page = page(&proposed());
-        let is_key = |rest: &str| {
-            rest.split_once(" = ").is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
-        };
+        let is_example = |above: &str| above.ends_with("For example:");
         let all: String = page
             .lines()
-            .map(|line| line.strip_prefix('#').filter(|rest| is_key(rest)).unwrap_or(line).to_owned() + "\n")
+            .zip(std::iter::once("").chain(page.lines()))
+            .map(|(line, above)| match line.strip_prefix('#') {
+                Some(rest) if is_key(rest) && !is_example(above) => format!("{rest}\n"),
+                _ => format!("{line}\n"),
+            })
             .collect();
         assert_ne!(all, page);
         assert_eq!(loaded(&all), loaded(&page));
+    }
+
+    /// Keys that stand in the file twice would be a mistake in it, and so would one that needs another: those two go
+    /// together.
+    #[test]
+    fn without_its_mark_any_line_holds() {
+        const TOGETHER: [(&str, &str); 3] = [("cert_path", "key_path"), ("key_path", "cert_path"), ("group", "user")];
+        let directory = std::env::temp_dir().join(format!("spip-init-lines-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("directory");
+        for file in ["cert.pem", "key.pem", "persona.toml"] {
+            std::fs::write(directory.join(file), "").expect("file");
+        }
+        let mut tried = 0;
+        for page in [page(&proposed()), page(&Answers { user: None, log_file: None, ..proposed() }), packaged()] {
+            let keys = page.lines().filter_map(|line| line.strip_prefix('#').filter(|rest| is_key(rest)));
+            for (key, _) in keys.filter_map(|rest| rest.split_once(" = ")) {
+                let other = TOGETHER.iter().find(|(first, _)| *first == key).map_or(key, |(_, other)| other);
+                let text: String = page
+                    .lines()
+                    .map(|line| match line.strip_prefix('#').and_then(|rest| Some((rest, rest.split_once(" = ")?.0))) {
+                        Some((rest, found)) if found == key || found == other => format!("{rest}\n"),
+                        _ => format!("{line}\n"),
+                    })
+                    .collect();
+                assert_ne!(text, page);
+                let loaded = Config::from_str(&text, &directory.join("spip.toml"));
+                let warnings = loaded.unwrap_or_else(|error| panic!("{key}: {error}\n{text}")).warnings;
+                assert_eq!(warnings, Vec::<String>::new(), "{key}");
+                tried += 1;
+            }
+        }
+        std::fs::remove_dir_all(&directory).expect("ours");
+        assert!(tried > 100, "{tried}");
+    }
+
+    #[test]
+    fn the_file_says_what_each_key_takes() {
+        let page = page(&Answers { user: None, ..proposed() });
+        for text in [
+            "# Accepted: \"flat\", \"ecs\", \"eve\".\n#log_format = ",
+            "# Accepted: \"never\", \"interval\", \"always\".\n#fsync = ",
+            "# Accepted: \"none\", \"zstd\".\nlog_compress = ",
+            "# Accepted: \"auto\", \"off\".\n#tls = ",
+            "# Accepted: \"auto\", \"required\", \"off\".\n#sandbox = ",
+            "# Accepted: \"auto\", \"off\", \"required\".\n#ebpf = ",
+            "# Accepted: \"redirect\", \"sk_lookup\".\n",
+            "# Accepted: \"banners\", \"off\".\n#respond = ",
+            "# Accepted: 0.001 to 86400.\n#read_timeout_seconds = ",
+            "For example:\n#metrics = \"127.0.0.1:9464\"\n",
+            "For example:\n#user = \"spip\"\n",
+            "For example:\n#cert_path = \"cert.pem\"\n",
+            "For example:\n#payload_dir = \"/var/lib/spip/payloads\"\n",
+        ] {
+            assert!(page.contains(text), "{text} is missing in\n{page}");
+        }
+        assert!(!page.contains("]("), "links are left");
     }
 
     #[test]
@@ -171,6 +238,8 @@ mod tests {
             let key = line.split_once(" = ").or_else(|| line.strip_prefix("# ").and_then(|line| line.split_once(": ")));
             if let Some((key, _)) = key {
                 assert!(meanings::of(key).is_some(), "docs/configuration.md has no row for {key}");
+                assert!(meanings::accepted(key).is_some(), "docs/configuration.md does not say what {key} takes");
+                assert!(meanings::example(key).is_some(), "the full file of docs/configuration.md has no {key}");
             }
         }
     }

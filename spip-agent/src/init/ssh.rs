@@ -27,8 +27,8 @@ pub(super) fn ports(root: &Path, sockets: &Sockets, session: Option<&str>) -> Po
     if let Some(port) = session.and_then(|text| text.split(' ').nth(3)?.parse().ok()) {
         add(port, "this session".to_owned());
     }
-    for port in &sockets.ssh_sessions {
-        add(*port, "an open SSH session".to_owned());
+    for session in &sockets.ssh_sessions {
+        add(session.port(), "an open SSH session".to_owned());
     }
     for listener in &sockets.listeners {
         if let Some(owner) = listener.owner.as_deref().filter(|owner| is_ssh(owner)) {
@@ -126,7 +126,7 @@ mod tests {
         };
         let sockets = Sockets {
             listeners: vec![listener(22, "sshd"), listener(80, "nginx"), listener(2024, "dropbear")],
-            ssh_sessions: vec![2025],
+            ssh_sessions: vec![std::net::SocketAddr::from(([192, 0, 2, 1], 2025))],
             complete: true,
         };
         let found = ports(&root, &sockets, Some("192.0.2.9 50000 192.0.2.1 2026"));

@@ -5,6 +5,7 @@
 //! `field_` before its name. Numbers above 2^53 become strings, as in records: many readers hold them as doubles.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use log::Record;
@@ -27,37 +28,40 @@ const RESERVED: [&str; 7] = ["timestamp", "level", "message", "target", "record_
 const EXACT: u64 = 1 << 53;
 
 /// How messages look: as the records beside them.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Shape {
+#[derive(Clone, Debug)]
+pub(crate) struct Shape {
     /// Whose envelope they have.
-    pub(super) format: Format,
+    pub(crate) format: Format,
+    /// The sensor, as in the records.
+    pub(crate) name: Arc<str>,
     /// The longest line, its end included. Fields that do not fit are left out.
-    pub(super) max_bytes: usize,
+    pub(crate) max_bytes: usize,
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { format: Format::Flat, max_bytes: usize::MAX }
+        Self { format: Format::Flat, name: Arc::from(""), max_bytes: usize::MAX }
     }
 }
 
 impl Shape {
     /// The line of a message, still open at its end.
-    pub(super) fn line(self, record: &Record<'_>) -> Vec<u8> {
+    pub(crate) fn line(&self, record: &Record<'_>) -> Vec<u8> {
         let now = SystemTime::now();
         let mut out = Vec::with_capacity(256);
         match self.format {
             Format::Flat => flat(record, now, &mut out),
             Format::Ecs => {
-                system::ecs(record.level(), unix_micros(now), &mut out);
+                system::ecs(record.level(), unix_micros(now), &self.name, &mut out);
+                json::key(&mut out, "logger");
+                quoted(&mut out, record.target());
+                out.push(b'}');
                 json::key(&mut out, "message");
                 quoted(&mut out, record.args());
                 out.extend_from_slice(b",\"spip\":{\"record_type\":\"log\"");
-                json::key(&mut out, "target");
-                quoted(&mut out, record.target());
             }
             Format::Eve => {
-                system::eve(record.level(), unix_micros(now), &mut out);
+                system::eve(record.level(), unix_micros(now), &self.name, &mut out);
                 out.extend_from_slice(b",\"engine\":{\"message\":");
                 quoted(&mut out, record.args());
                 json::key(&mut out, "module");
@@ -229,9 +233,9 @@ mod tests {
     #[test]
     fn messages_have_the_envelope_of_the_records_beside_them_and_the_same_fields() {
         for (format, message, target) in
-            [(Format::Ecs, "/message", "/spip/target"), (Format::Eve, "/engine/message", "/engine/module")]
+            [(Format::Ecs, "/message", "/log/logger"), (Format::Eve, "/engine/message", "/engine/module")]
         {
-            let shape = Shape { format, max_bytes: usize::MAX };
+            let shape = Shape { format, name: Arc::from("sensor \"7\""), max_bytes: usize::MAX };
             let fields = [("port", Value::from(8080)), ("a\"b", Value::from("c\u{1b}"))];
             let arguments = format_args!("rea\u{202e}dy");
             let record =
@@ -239,7 +243,8 @@ mod tests {
             let line = parsed(shape.line(&record));
             assert_eq!(line.pointer(message).and_then(Json::as_str), Some("rea\u{202e}dy"));
             assert_eq!(line.pointer(target).and_then(Json::as_str), Some("start"));
-            assert_eq!(line["spip"]["record_type"], "log");
+            let sensor = if format == Format::Ecs { &line["observer"]["name"] } else { &line["host"] };
+            assert_eq!((sensor, &line["spip"]["record_type"]), (&json!("sensor \"7\""), &json!("log")));
             assert_eq!((&line["spip"]["port"], &line["spip"]["a\"b"]), (&json!(8080), &json!("c\u{1b}")));
         }
     }
@@ -251,7 +256,7 @@ mod tests {
         let fields: Vec<(&str, Value<'_>)> =
             names.iter().map(|name| (name.as_str(), Value::from(text.as_str()))).collect();
         for format in [Format::Flat, Format::Ecs, Format::Eve] {
-            let shape = Shape { format, max_bytes: 64 << 10 };
+            let shape = Shape { format, name: Arc::from("\u{85}".repeat(127)), max_bytes: 64 << 10 };
             let arguments = format_args!("{text}");
             let line = shape.line(&Record::builder().target(&text).args(arguments).key_values(&fields).build());
             assert!(line.len() + 2 <= 64 << 10, "{} bytes", line.len());

@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::limits::Limit;
-use crate::record::Session;
+use crate::record::{CloseReason, Session};
 use crate::tls::Handshake;
 
 /// Places to count in. More threads than these share.
@@ -38,7 +38,7 @@ pub struct Tally {
     pub destination_sources: Named,
     /// Recorded sessions.
     pub tls: Named,
-    /// Refused connections, by limit.
+    /// Refused connections, and sessions that made room, by limit.
     pub rejected: Named,
     received: AtomicU64,
     sent: AtomicU64,
@@ -57,6 +57,9 @@ impl Tallies {
     pub fn session(&self, session: &Session, protocol: Option<&'static str>) {
         let tally = self.own();
         tally.close_reasons.add(session.close_reason.name());
+        if let CloseReason::Rejected(limit) = session.close_reason {
+            tally.rejected.add(limit.name());
+        }
         tally.protocols.add(protocol.unwrap_or("none"));
         tally.destination_sources.add(session.origin.source.name());
         tally.tls.add(match session.tls.facts().map(|facts| &facts.handshake) {
@@ -74,7 +77,7 @@ impl Tallies {
         }
     }
 
-    /// Counts a connection that was refused.
+    /// Counts a connection that was refused and is no session.
     pub fn rejected(&self, limit: Limit) {
         self.own().rejected.add(limit.name());
     }

@@ -46,7 +46,7 @@ fn store_all(directory: &Directory, max_bytes: u64, payloads: &[Vec<u8>]) -> Cou
     for payload in payloads {
         assert!(store.store(hash(payload), payload));
     }
-    running.finish()
+    running.finish(Instant::now() + Duration::from_secs(60))
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn each_distinct_payload_is_one_file_of_its_own_bytes() {
     let directory = Directory::new("distinct");
     let payloads = [vec![1; 100], vec![2; 200], vec![1; 100]];
     let counts = store_all(&directory, 1_000, &payloads);
-    assert_eq!(counts, Counts { stored: 2, evicted: 0, lost: 0 });
+    assert_eq!(counts, Counts { stored: 2, ..Counts::default() });
     assert_eq!(directory.names().len(), 2);
     for payload in &payloads {
         let path = directory.0.join(hex::encode(hash(payload)));
@@ -69,7 +69,7 @@ fn the_oldest_files_go_to_keep_the_budget() {
     let directory = Directory::new("budget");
     let payloads: Vec<Vec<u8>> = (0..10_u8).map(|number| vec![number; 100]).collect();
     let counts = store_all(&directory, 350, &payloads);
-    assert_eq!(counts, Counts { stored: 10, evicted: 7, lost: 0 });
+    assert_eq!(counts, Counts { stored: 10, evicted: 7, ..Counts::default() });
     let mut expected: Vec<String> = payloads[7..].iter().map(|payload| hex::encode(hash(payload))).collect();
     expected.sort();
     assert_eq!(directory.names(), expected);
@@ -90,7 +90,7 @@ fn a_payload_that_was_evicted_is_stored_again_when_it_comes_back() {
         }
     }
     assert_eq!(store.counts().stored, 3);
-    let _ = running.finish();
+    let _ = running.finish(Instant::now() + Duration::from_secs(60));
     assert_eq!(directory.names(), [hex::encode(hash(&[1; 100]))]);
 }
 
@@ -108,29 +108,115 @@ fn foreign_files_stay_and_parts_of_a_killed_run_go() {
     assert!(!directory.0.join(part).exists());
 }
 
+/// Hands a payload over, waits until it is written or refused, and says whether its record may rely on it.
+fn hand_over(store: &PayloadStore, payload: &[u8]) -> bool {
+    let relied = store.store(hash(payload), payload);
+    until_written(store);
+    relied
+}
+
+fn until_written(store: &PayloadStore) {
+    while !store.shared.queued().is_empty() {
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn what_the_disk_refuses_is_counted_and_may_come_again() {
     let directory = Directory::new("refused");
     let prepared = PayloadStore::prepare(&directory.config(1_000)).expect("directory").expect("on");
     let store = prepared.store();
+    let payload = vec![1; 100];
+    assert!((0..3).all(|_| store.store(hash(&payload), &payload)), "nothing was refused yet");
     fs::remove_dir(&directory.0).expect("empty");
     let running = prepared.spawn().expect("thread");
-    let payload = vec![1; 100];
-    assert!(store.store(hash(&payload), &payload));
-    while store.counts().lost == 0 {
-        std::thread::yield_now();
+    until_written(&store);
+    assert_eq!(store.counts(), Counts { lost: 3, ..Counts::default() }, "once for each record");
+    for _ in 0..3 {
+        assert!(!store.store(hash(&payload), &payload), "the record carries it, also while it is on its way again");
     }
-    assert!(!store.store(hash(&[2; 100]), &[2; 100]), "the record carries it");
-    while store.counts().lost == 1 {
-        std::thread::yield_now();
-    }
+    until_written(&store);
+    assert_eq!(store.counts(), Counts { lost: 3, carried: 3, ..Counts::default() });
     fs::create_dir(&directory.0).expect("directory");
-    while store.counts().stored == 0 {
-        let _ = store.store(hash(&payload), &payload);
-        std::thread::yield_now();
+    assert!(!hand_over(&store, &payload));
+    assert!(hand_over(&store, &payload), "it is there");
+    assert!(hand_over(&store, &[2; 100]), "the disk takes them again");
+    let counts = running.finish(Instant::now() + Duration::from_secs(60));
+    assert_eq!(counts, Counts { stored: 2, lost: 3, carried: 4, ..Counts::default() });
+    assert_eq!(directory.names().len(), 2);
+}
+
+#[test]
+fn a_disk_that_takes_only_short_payloads_is_not_believed() {
+    let directory = Directory::new("nearly-full");
+    let prepared = PayloadStore::prepare(&directory.config(1_000)).expect("directory").expect("on");
+    let store = prepared.store();
+    let running = prepared.spawn().expect("thread");
+    fs::remove_dir(&directory.0).expect("empty");
+    assert!(hand_over(&store, &[1; 100]));
+    fs::create_dir(&directory.0).expect("directory");
+    for bytes in [40, 50, 10] {
+        assert!(!hand_over(&store, &vec![2; bytes]), "100 bytes were refused, and not as many taken since");
     }
-    let _ = running.finish();
-    assert_eq!(directory.names().len(), 1);
+    assert!(hand_over(&store, &[3; 100]));
+    assert_eq!(running.finish(Instant::now() + Duration::from_secs(60)).lost, 1);
+}
+
+#[test]
+fn what_is_not_written_at_the_end_is_lost() {
+    let directory = Directory::new("end");
+    let prepared = PayloadStore::prepare(&directory.config(1_000)).expect("directory").expect("on");
+    let store = prepared.store();
+    let _ = store.sender.try_send(None);
+    assert!((0..2).all(|_| store.store(hash(&[1; 100]), &[1; 100])));
+    let counts = prepared.spawn().expect("thread").finish(Instant::now() + Duration::from_secs(60));
+    assert_eq!(counts, Counts { lost: 2, ..Counts::default() });
+}
+
+#[test]
+fn a_file_that_was_taken_away_or_cut_short_is_written_again() {
+    let directory = Directory::new("taken");
+    let prepared = PayloadStore::prepare(&directory.config(250)).expect("directory").expect("on");
+    let store = prepared.store();
+    let running = prepared.spawn().expect("thread");
+    let payloads = [vec![1; 100], vec![2; 100]];
+    let write = || {
+        for payload in &payloads {
+            assert!(store.store(hash(payload), payload));
+        }
+        until_written(&store);
+    };
+    let file = directory.0.join(hex::encode(hash(&payloads[0])));
+    write();
+    fs::remove_file(&file).expect("removed");
+    write();
+    assert_eq!(fs::read(&file).expect("a file"), payloads[0]);
+    fs::write(&file, [1; 40]).expect("cut short");
+    write();
+    assert_eq!(fs::read(&file).expect("a file"), payloads[0]);
+    fs::remove_file(&file).expect("removed");
+    std::os::unix::fs::symlink("/etc/passwd", &file).expect("a link");
+    write();
+    assert_eq!(fs::read(&file).expect("a file"), payloads[0]);
+    // Each was counted once: two fit, and of three the one that was written first goes.
+    assert_eq!(store.counts(), Counts { stored: 5, ..Counts::default() });
+    let _ = store.store(hash(&[3; 100]), &[3; 100]);
+    assert_eq!(running.finish(Instant::now() + Duration::from_secs(60)).evicted, 1);
+    assert!(file.exists() && !directory.0.join(hex::encode(hash(&payloads[1]))).exists());
+}
+
+#[test]
+fn a_file_of_another_length_is_not_trusted_at_the_start() {
+    let directory = Directory::new("length");
+    fs::create_dir_all(&directory.0).expect("directory");
+    let payload = vec![1; 100];
+    let file = directory.0.join(hex::encode(hash(&payload)));
+    for wrong in [0, 99, 101] {
+        fs::write(&file, vec![1; wrong]).expect("a file");
+        let counts = store_all(&directory, 201, std::slice::from_ref(&payload));
+        assert_eq!(counts, Counts { stored: 1, ..Counts::default() }, "{wrong}");
+        assert_eq!(fs::read(&file).expect("a file"), payload);
+    }
 }
 
 #[test]
@@ -147,6 +233,7 @@ fn short_payloads_and_the_preview_are_the_records() {
     let directory = Directory::new("preview");
     let store = PayloadStore::prepare(&directory.config(1_000)).expect("directory").expect("on").store();
     assert!(store.keeps(4) && !store.keeps(3));
+    assert!(store.keeps(1_000) && !store.keeps(1_001), "no room can be made for it");
     assert_eq!((store.preview(b"abc"), store.preview(b"a")), (&b"ab"[..], &b"a"[..]));
 }
 
@@ -159,8 +246,8 @@ fn what_the_queue_has_no_room_for_stays_with_the_record() {
     let payload = |number: usize| vec![u8::try_from(number).expect("small"); QUEUED_BYTES / 4];
     assert!((0..4).all(|number| store.store(hash(&payload(number)), &payload(number))));
     assert!(!store.store(hash(&payload(4)), &payload(4)));
-    assert_eq!(store.counts().lost, 1);
-    let counts = prepared.spawn().expect("thread").finish();
-    assert_eq!(counts, Counts { stored: 4, evicted: 0, lost: 1 });
+    assert_eq!(store.counts().carried, 1);
+    let counts = prepared.spawn().expect("thread").finish(Instant::now() + Duration::from_secs(60));
+    assert_eq!(counts, Counts { stored: 4, carried: 1, ..Counts::default() });
     assert!(!store.store(hash(b"after the end"), b"after the end"));
 }

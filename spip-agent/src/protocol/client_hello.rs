@@ -265,23 +265,25 @@ impl<'a> ClientHello<'a> {
     }
 }
 
-/// Where the number of an extension stands in a handshake message, header bytes included; of several the first.
-#[must_use]
-pub fn extension_offset(message: &[u8], number: u16) -> Option<usize> {
+/// The extensions in a handshake message, header bytes included: where the number of each stands, and the number.
+pub fn extension_offsets(message: &[u8]) -> impl Iterator<Item = (usize, u16)> + '_ {
     let mut reader = Reader::new(message);
-    // Header, version and random.
-    reader.take(4 + 2 + 32)?;
-    reader.list8()?;
-    reader.list16()?;
-    reader.list8()?;
-    reader.u16()?;
-    loop {
-        let at = message.len() - reader.remaining();
-        let (found, _) = reader.extension()?;
-        if found == number {
-            return Some(at);
-        }
-    }
+    let extensions = {
+        // Header, version and random; then what a hello has before its extensions.
+        let mut skip = || {
+            reader.take(4 + 2 + 32)?;
+            reader.list8()?;
+            reader.list16()?;
+            reader.list8()?;
+            reader.u16()
+        };
+        skip().map(|_| reader)
+    };
+    let mut extensions = extensions.unwrap_or(Reader::new(&[]));
+    std::iter::from_fn(move || {
+        let at = message.len() - extensions.remaining();
+        extensions.extension().map(|(number, _)| (at, number))
+    })
 }
 
 /// The name in the body of extension 0, and whether the body has exactly the shape that RFC 6066 gives it.

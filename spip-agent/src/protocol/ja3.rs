@@ -4,13 +4,11 @@
 //! GREASE values are left out. The version is the one in the message itself, not the record's and not the one in
 //! `supported_versions`.
 
-use std::fmt;
-
 use md5::{Digest, Md5};
 
 use super::client_hello::{ClientHello, is_grease};
 
-/// The text form of JA3, such as `771,4865-4866,0-23,29-23,0`, written on display.
+/// What JA3 is made of.
 #[derive(Clone, Copy, Debug)]
 pub struct Ja3<'a>(pub &'a ClientHello<'a>);
 
@@ -18,44 +16,30 @@ impl Ja3<'_> {
     /// The MD5 of the text, in 32 lower-case hexadecimal digits: what is usually meant by "the JA3".
     #[must_use]
     pub fn md5(self) -> String {
-        let mut digest = Hashing(Md5::new());
-        // Neither the digest nor the formatting of numbers can fail.
-        let _ = fmt::Write::write_fmt(&mut digest, format_args!("{self}"));
-        hex::encode(digest.0.finalize())
+        hex::encode(Md5::digest(self.text()))
     }
-}
 
-impl fmt::Display for Ja3<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// The text form, such as `771,4865-4866,0-23,29-23,0`; at most about three times as long as the hello.
+    fn text(self) -> String {
         let hello = self.0;
-        write!(f, "{},", hello.legacy_version.0)?;
-        join(f, hello.cipher_suites.iter())?;
-        f.write_str(",")?;
-        join(f, hello.extensions.numbers())?;
-        f.write_str(",")?;
-        join(f, hello.groups.iter())?;
-        f.write_str(",")?;
-        join(f, hello.point_formats.iter().map(|format| u16::from(*format)))
+        let mut text = String::with_capacity(256);
+        text.push_str(itoa::Buffer::new().format(hello.legacy_version.0));
+        push_list(&mut text, hello.cipher_suites.iter());
+        push_list(&mut text, hello.extensions.numbers());
+        push_list(&mut text, hello.groups.iter());
+        push_list(&mut text, hello.point_formats.iter().map(|format| u16::from(*format)));
+        text
     }
 }
 
-fn join(f: &mut fmt::Formatter<'_>, numbers: impl Iterator<Item = u16>) -> fmt::Result {
+/// Appends a comma and the numbers, with dashes between them.
+fn push_list(text: &mut String, numbers: impl Iterator<Item = u16>) {
+    text.push(',');
     for (index, number) in numbers.filter(|number| !is_grease(*number)).enumerate() {
         if index > 0 {
-            f.write_str("-")?;
+            text.push('-');
         }
-        write!(f, "{number}")?;
-    }
-    Ok(())
-}
-
-/// Hashes what is formatted, so that a text of some kilobytes is never built.
-struct Hashing(Md5);
-
-impl fmt::Write for Hashing {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.update(text);
-        Ok(())
+        text.push_str(itoa::Buffer::new().format(number));
     }
 }
 
@@ -67,7 +51,7 @@ mod tests {
     fn ja3(hello: &Hello) -> (String, String) {
         let message = hello.message();
         let hello = ClientHello::parse(&message).expect("hello");
-        (Ja3(&hello).to_string(), Ja3(&hello).md5())
+        (Ja3(&hello).text(), Ja3(&hello).md5())
     }
 
     #[test]

@@ -8,28 +8,32 @@
 //! The text leaves open what a `supported_versions` extension without any version means. Here it is as if it were
 //! absent.
 
-use std::fmt::{self, Write};
+use std::fmt::Write;
+use std::ops::Range;
 
 use sha2::{Digest, Sha256};
 
 use super::client_hello::{ClientHello, Version, extension, is_grease};
 
+/// Characters before the first list.
+const START_LENGTH: usize = 10;
+/// Digits of a number in the lists.
+const DIGITS: usize = 4;
 /// Digits of a hash that are kept.
 const HASH_DIGITS: usize = 12;
 /// What stands in place of the hash of an empty list.
 const NOTHING: &str = "000000000000";
 
-/// The parts of a JA4, ready to be written hashed or raw.
+/// A JA4: its raw form, and where the parts begin that are hashed.
 #[derive(Clone, Debug)]
 pub struct Ja4 {
-    /// The first part, such as `t13d1516h2`.
-    start: String,
+    /// Start, ciphers, extensions with signature algorithms; `_` between them.
+    raw: String,
     /// Sorted, without GREASE.
-    ciphers: Vec<u16>,
-    /// Sorted, without GREASE, server name and protocols.
-    extensions: Vec<u16>,
-    /// In the order in which they were sent, without GREASE.
-    signature_algorithms: Vec<u16>,
+    ciphers: Range<usize>,
+    /// Sorted, without GREASE, server name and protocols; then the signature algorithms in the order in which they
+    /// were sent, without GREASE.
+    extensions: Range<usize>,
 }
 
 impl Ja4 {
@@ -38,11 +42,13 @@ impl Ja4 {
     pub fn new(hello: &ClientHello<'_>) -> Self {
         let mut ciphers = without_grease(hello.cipher_suites.iter());
         let mut extensions = without_grease(hello.extensions.numbers());
-        let mut start = String::with_capacity(10);
+        let signature_algorithms = without_grease(hello.signature_algorithms.iter());
+        let numbers = ciphers.len() + extensions.len() + signature_algorithms.len();
+        let mut raw = String::with_capacity(START_LENGTH + 3 + numbers * (DIGITS + 1));
         // Writing into a String cannot fail.
         let _ = write!(
-            start,
-            "t{}{}{:02}{:02}{}",
+            raw,
+            "t{}{}{:02}{:02}{}_",
             version(hello.highest_version()),
             if hello.extensions.contains(extension::SERVER_NAME) { 'd' } else { 'i' },
             ciphers.len().min(99),
@@ -54,23 +60,31 @@ impl Ja4 {
         extensions.retain(|number| {
             !matches!(*number, extension::SERVER_NAME | extension::APPLICATION_LAYER_PROTOCOL_NEGOTIATION)
         });
-        Self { start, ciphers, extensions, signature_algorithms: without_grease(hello.signature_algorithms.iter()) }
+        let ciphers = push_list(&mut raw, &ciphers);
+        raw.push('_');
+        let mut extensions = push_list(&mut raw, &extensions);
+        if !signature_algorithms.is_empty() {
+            raw.push('_');
+            extensions.end = push_list(&mut raw, &signature_algorithms).end;
+        }
+        Self { raw, ciphers, extensions }
     }
 
     /// The fingerprint `JA4`, such as `t13d1516h2_8daaf6152771_e5627efa2ab1`.
     #[must_use]
     pub fn hashed(&self) -> String {
-        let ciphers =
-            if self.ciphers.is_empty() { NOTHING.to_owned() } else { hash(format_args!("{}", List(&self.ciphers))) };
-        let extensions =
-            if self.extensions.is_empty() { NOTHING.to_owned() } else { hash(format_args!("{}", Extensions(self))) };
-        format!("{}_{ciphers}_{extensions}", self.start)
+        let mut text = String::with_capacity(START_LENGTH + 2 * (1 + HASH_DIGITS));
+        text.push_str(&self.raw[..self.ciphers.start]);
+        push_hash(&mut text, &self.raw[self.ciphers.clone()]);
+        text.push('_');
+        push_hash(&mut text, &self.raw[self.extensions.clone()]);
+        text
     }
 
     /// The raw form `JA4_r`, with the sorted lists in place of their hashes.
     #[must_use]
-    pub fn raw(&self) -> String {
-        format!("{}_{}_{}", self.start, List(&self.ciphers), Extensions(self))
+    pub fn raw(&self) -> &str {
+        &self.raw
     }
 }
 
@@ -104,51 +118,30 @@ fn protocol(name: Option<&[u8]>) -> String {
     format!("{:x}{:x}", first >> 4, last & 15)
 }
 
-/// Numbers in four digits each, with commas between them.
-struct List<'a>(&'a [u16]);
-
-impl fmt::Display for List<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, number) in self.0.iter().enumerate() {
-            if index > 0 {
-                f.write_str(",")?;
-            }
-            write!(f, "{number:04x}")?;
+/// Appends numbers in four digits each, with commas between them; where they stand.
+fn push_list(text: &mut String, numbers: &[u16]) -> Range<usize> {
+    let start = text.len();
+    for (index, number) in numbers.iter().enumerate() {
+        if index > 0 {
+            text.push(',');
         }
-        Ok(())
-    }
-}
-
-/// Extensions and, where there are any, signature algorithms.
-struct Extensions<'a>(&'a Ja4);
-
-impl fmt::Display for Extensions<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        List(&self.0.extensions).fmt(f)?;
-        if !self.0.signature_algorithms.is_empty() {
-            write!(f, "_{}", List(&self.0.signature_algorithms))?;
+        for shift in [12, 8, 4, 0] {
+            text.push(char::from_digit(u32::from(number >> shift & 0xf), 16).unwrap_or('0'));
         }
-        Ok(())
     }
+    start..text.len()
 }
 
-fn hash(text: fmt::Arguments<'_>) -> String {
-    let mut digest = Hashing(Sha256::new());
-    // Neither the digest nor the formatting of numbers can fail.
-    let _ = digest.write_fmt(text);
-    let mut digits = hex::encode(digest.0.finalize());
-    digits.truncate(HASH_DIGITS);
-    digits
-}
-
-/// Hashes what is formatted, so that a text of some kilobytes is never built.
-struct Hashing(Sha256);
-
-impl Write for Hashing {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.update(text);
-        Ok(())
+/// Appends the first digits of the hash of a list.
+fn push_hash(text: &mut String, list: &str) {
+    if list.is_empty() {
+        text.push_str(NOTHING);
+        return;
     }
+    let mut digits = [0; HASH_DIGITS];
+    // As many digits as two for each byte.
+    let _ = hex::encode_to_slice(&Sha256::digest(list)[..HASH_DIGITS / 2], &mut digits);
+    text.extend(digits.map(char::from));
 }
 
 #[cfg(test)]

@@ -6,12 +6,15 @@
 //!
 //! Field definitions: Elastic Common Schema 9.3.0, <https://www.elastic.co/docs/reference/ecs>.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
+use std::ops::Range;
 
 use super::Tail;
-use super::entry::{Entry, HelloText, TlsFacts};
-use super::object::{Members, address, list};
+use super::entry::{Details, Entry, HelloText, TlsFacts};
+use super::object::{Members, address};
 use super::own::{self, Lacks};
+use super::time::instant;
+use crate::json;
 use crate::protocol::UNKNOWN;
 use crate::protocol::http::Http;
 use crate::tls::PresentedCertificate;
@@ -53,38 +56,56 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
         turns: _,
         destination_source: _,
         community_id,
-        protocol: _,
+        protocol,
         http,
         ssh,
-        details: _,
+        details,
         credentials: _,
         tls,
         syn: _,
         seq: _,
     } = entry;
     let mut record = Members::open(out);
-    record.time("@timestamp", *accepted_us);
-    version(&mut record);
-    observer(name, &mut record);
+    let accepted = record.constant_and(r#""@timestamp":""#, |out| instant(out, *accepted_us));
+    record.constant("\"");
+    envelope(name, &mut record);
     let server_name = tls.as_ref().and_then(|tls| tls.hello.as_ref()?.server_name.as_deref());
-    side(record.nested("source"), *source, *bytes_in, None);
-    side(record.nested("destination"), *destination, *bytes_out, server_name);
-    let mut network = record.nested("network");
-    network.constant(r#""transport":"tcp","direction":"inbound","type":"#);
-    network.constant(if source.is_ipv4() { r#""ipv4""# } else { r#""ipv6""# });
-    network.optional("protocol", protocol_of(entry));
-    network.text("community_id", community_id);
-    network.number("bytes", bytes_in.saturating_add(*bytes_out));
-    network.close();
+    let source_ip = record.constant_and(r#","source":{"ip":"#, |out| address(out, source.ip()));
+    ports_and_bytes(source.port(), *bytes_in, &mut record);
+    record.constant("}");
+    let destination_ip = record.constant_and(r#","destination":{"ip":"#, |out| address(out, destination.ip()));
+    ports_and_bytes(destination.port(), *bytes_out, &mut record);
+    record.optional("domain", server_name.filter(|name| !name.is_empty()));
+    record.constant(r#"},"network":{"transport":"tcp","direction":"inbound","type":"#);
+    record.constant(if source.is_ipv4() { r#""ipv4","community_id":"# } else { r#""ipv6","community_id":"# });
+    json::string(record.out, community_id);
+    record.constant(r#","bytes":"#);
+    json::number(record.out, bytes_in.saturating_add(*bytes_out));
+    record.optional("protocol", protocol_of(entry));
+    record.constant("}");
     if let Some(tls) = tls {
         encode_tls(tls, record.nested("tls"));
     }
+    let url = http.as_ref().map(|http| Url::of(http, entry.is_tls())).unwrap_or_default();
     if let Some(http) = http {
-        encode_http(http, entry.is_tls(), &mut record);
+        encode_http(http, &url, &mut record);
     }
-    related(entry, record.nested("related"));
+    if let (Some(protocol), Some(details)) = (protocol, details) {
+        match protocol.as_ref() {
+            "dns" => dns(details, &mut record),
+            "smtp" => email(details, &mut record),
+            _ => {}
+        }
+    }
+    if let Some(error) = tls.as_ref().and_then(|tls| tls.error.as_deref()) {
+        let mut object = record.nested("error");
+        object.text("message", error);
+        object.close();
+    }
+    related(entry, [source_ip, destination_ip], url.domain, &mut record);
 
-    let mut spip = record.nested("spip");
+    record.constant(r#","spip":{"#);
+    let mut spip = Members { out: record.out };
     own::common(entry, Lacks::Headers, &mut spip);
     spip.optional("protocol", entry.protocol.as_deref().filter(|protocol| protocol_of(entry) != Some(protocol)));
     if let Some(ssh) = ssh {
@@ -101,37 +122,45 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
         }
         own::tls(tls, &mut spip);
     }
-    spip.close();
 
-    let mut event = record.nested("event");
+    let mut event = Members { out: spip.out };
     event.constant(
-        r#""kind":"event","module":"spip","dataset":"spip.session","category":["network"],"type":["connection","start","end""#,
+        r#"},"event":{"kind":"event","module":"spip","dataset":"spip.session","category":["network"],"type":["connection","start","end""#,
     );
-    if entry.http.is_some() || entry.ssh.is_some() || entry.details.is_some() {
+    if http.is_some() || ssh.is_some() || details.is_some() {
         event.constant(r#","protocol""#);
     }
     let rejected = close_reason == "rejected";
-    event.constant(if rejected { r#","denied"]"# } else { "]" });
-    event.text("action", close_reason);
-    event.key("id");
+    event.constant(if rejected { r#","denied"],"action":"# } else { r#"],"action":"# });
+    json::string(event.out, close_reason);
+    event.constant(r#","id":"#);
     uuid(event.out, session_id);
-    event.time("start", *accepted_us);
-    event.time("end", entry.ended_us());
-    event.number("duration", duration_us.saturating_mul(1000));
+    event.constant(r#","start":""#);
+    event.out.extend_from_within(accepted);
+    event.constant(r#"","end":""#);
+    instant(event.out, entry.ended_us());
+    event.constant(r#"","duration":"#);
+    json::number(event.out, duration_us.saturating_mul(1000));
     let failed = rejected || close_reason == "aborted" || tls.as_ref().is_some_and(|tls| tls.error.is_some());
-    event.word("outcome", if failed { "failure" } else { "success" });
+    event.constant(if failed { r#","outcome":"failure""# } else { r#","outcome":"success""# });
 }
 
-/// Writes who saw it.
-pub(super) fn observer(name: &str, record: &mut Members<'_>) {
-    record.constant(r#","observer":{"type":"sensor","product":"spip""#);
-    record.text("name", name);
+/// Writes `ecs.version`, and who saw it.
+pub(super) fn envelope(name: &str, record: &mut Members<'_>) {
+    record.constant(concat!(
+        r#","ecs":{"version":""#,
+        version!(),
+        r#""},"observer":{"type":"sensor","product":"spip","name":"#
+    ));
+    json::string(record.out, name);
     record.constant("}");
 }
 
-/// Writes `ecs.version`.
-pub(super) fn version(record: &mut Members<'_>) {
-    record.constant(concat!(r#","ecs":{"version":""#, version!(), r#""}"#));
+fn ports_and_bytes(port: u16, bytes: u64, side: &mut Members<'_>) {
+    side.constant(r#","port":"#);
+    json::number(side.out, port);
+    side.constant(r#","bytes":"#);
+    json::number(side.out, bytes);
 }
 
 /// Appends a UUID as a string.
@@ -139,13 +168,6 @@ pub(super) fn uuid(out: &mut Vec<u8>, id: &uuid::Uuid) {
     out.push(b'"');
     out.extend_from_slice(id.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()).as_bytes());
     out.push(b'"');
-}
-
-fn side(mut side: Members<'_>, endpoint: SocketAddr, bytes: u64, domain: Option<&str>) {
-    side.endpoint("ip", "port", endpoint);
-    side.number("bytes", bytes);
-    side.optional("domain", domain);
-    side.close();
 }
 
 /// The application protocol; TLS where nothing is known of what is inside.
@@ -181,15 +203,18 @@ fn encode_certificate(certificate: &PresentedCertificate, client: &mut Members<'
     let PresentedCertificate { subject, issuer, not_before, not_after, sha256 } = certificate;
     client.text("subject", subject);
     client.text("issuer", issuer);
-    client.time("not_before", not_before.saturating_mul(1_000_000));
-    client.time("not_after", not_after.saturating_mul(1_000_000));
+    for (key, seconds) in [("not_before", not_before), ("not_after", not_after)] {
+        if let Some(seconds) = seconds {
+            client.time(key, seconds.saturating_mul(1_000_000));
+        }
+    }
     let mut hash = client.nested("hash");
     // The schema asks for upper case.
     hash.text("sha256", &sha256.to_ascii_uppercase());
     hash.close();
 }
 
-fn encode_http(facts: &Http<'_>, is_tls: bool, record: &mut Members<'_>) {
+fn encode_http(facts: &Http<'_>, url: &Url<'_>, record: &mut Members<'_>) {
     let mut http = record.nested("http");
     http.optional("version", facts.version.as_deref());
     let mut request = http.nested("request");
@@ -202,8 +227,8 @@ fn encode_http(facts: &Http<'_>, is_tls: bool, record: &mut Members<'_>) {
     }
     request.close();
     http.close();
-    if facts.target.is_some() || facts.host.is_some() {
-        encode_url(facts, is_tls, record.nested("url"));
+    if *url != Url::default() {
+        encode_url(url, record.nested("url"));
     }
     if let Some(agent) = &facts.user_agent {
         let mut user_agent = record.nested("user_agent");
@@ -212,25 +237,96 @@ fn encode_http(facts: &Http<'_>, is_tls: bool, record: &mut Members<'_>) {
     }
 }
 
-fn encode_url(facts: &Http<'_>, is_tls: bool, mut url: Members<'_>) {
-    url.optional("original", facts.target.as_deref());
-    url.word("scheme", if is_tls { "https" } else { "http" });
-    if let Some((domain, port)) = facts.host.as_deref().map(host_and_port) {
-        url.text("domain", domain);
-        if let Some(port) = port {
-            url.number("port", u64::from(port));
+/// What a request asks for.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Url<'t> {
+    original: Option<&'t str>,
+    scheme: Option<&'t str>,
+    username: Option<&'t str>,
+    password: Option<&'t str>,
+    domain: Option<&'t str>,
+    port: Option<u16>,
+    path: Option<&'t str>,
+    query: Option<&'t str>,
+    fragment: Option<&'t str>,
+}
+
+impl<'t> Url<'t> {
+    /// Puts target and Host together as a server does (RFC 9112, section 3.2): what a target says of scheme and host
+    /// holds, and Host where it says nothing.
+    fn of(facts: &'t Http<'_>, is_tls: bool) -> Self {
+        let target = facts.target.as_deref();
+        let mut url = Self { original: target, scheme: Some(if is_tls { "https" } else { "http" }), ..Self::default() };
+        let is_connect = facts.method.as_deref() == Some("CONNECT");
+        match target {
+            Some(target) if is_connect && !target.starts_with('/') => {
+                // A tunnel has no scheme, whatever goes through it.
+                url.scheme = None;
+                url.set_authority(target);
+            }
+            Some(target) => match absolute(target) {
+                Some((scheme, authority, rest)) => {
+                    url.scheme = Some(scheme);
+                    url.set_authority(authority);
+                    url.set_path(rest);
+                }
+                None => {
+                    url.set_authority(facts.host.as_deref().unwrap_or_default());
+                    // `*` and what is no target have no path.
+                    url.set_path(if target.starts_with('/') { target } else { "" });
+                }
+            },
+            None => url.set_authority(facts.host.as_deref().unwrap_or_default()),
         }
+        if url.original.is_none() && url.domain.is_none() { Self::default() } else { url }
     }
-    if let Some(target) = &facts.target {
-        let (path, query, fragment) = parts_of(target);
-        url.optional("path", path);
-        url.optional("query", query);
-        url.optional("fragment", fragment);
+
+    fn set_authority(&mut self, authority: &'t str) {
+        let (user, host) = match authority.rsplit_once('@') {
+            Some((user, host)) => (Some(user), host),
+            None => (None, authority),
+        };
+        if let Some(user) = user {
+            let (name, password) = user.split_once(':').map_or((user, None), |(name, secret)| (name, Some(secret)));
+            (self.username, self.password) = (Some(name), password);
+        }
+        let (domain, port) = host_and_port(host);
+        (self.domain, self.port) = (Some(domain).filter(|domain| !domain.is_empty()), port);
     }
+
+    fn set_path(&mut self, text: &'t str) {
+        let (before, fragment) = text.split_once('#').map_or((text, None), |(before, rest)| (before, Some(rest)));
+        let (path, query) = before.split_once('?').map_or((before, None), |(path, rest)| (path, Some(rest)));
+        (self.path, self.query, self.fragment) = (Some(path).filter(|path| !path.is_empty()), query, fragment);
+    }
+}
+
+/// Scheme, authority and what follows of a target that names all of them.
+fn absolute(target: &str) -> Option<(&str, &str, &str)> {
+    let (scheme, rest) = target.split_once("://")?;
+    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'));
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    is_scheme.then(|| (scheme, &rest[..end], &rest[end..]))
+}
+
+fn encode_url(facts: &Url<'_>, mut url: Members<'_>) {
+    let Url { original, scheme, username, password, domain, port, path, query, fragment } = facts;
+    url.optional("original", *original);
+    url.optional("scheme", *scheme);
+    url.optional("username", *username);
+    url.optional("password", *password);
+    url.optional("domain", *domain);
+    if let Some(port) = port {
+        url.number("port", u64::from(*port));
+    }
+    url.optional("path", *path);
+    url.optional("query", *query);
+    url.optional("fragment", *fragment);
     url.close();
 }
 
-/// A Host header without its port, and the port where it is a number.
+/// A host without its port, and the port where it is a number.
 fn host_and_port(host: &str) -> (&str, Option<u16>) {
     // In `[2001:db8::1]:80` a colon outside the brackets separates the port; in `2001:db8::1` none does.
     let end = host.rfind(']').map_or(0, |bracket| bracket + 1);
@@ -243,28 +339,61 @@ fn host_and_port(host: &str) -> (&str, Option<u16>) {
     }
 }
 
-/// Path, query and fragment of a target; nothing of `*` and of what CONNECT asks for.
-fn parts_of(target: &str) -> (Option<&str>, Option<&str>, Option<&str>) {
-    let path_on = match target.split_once("://") {
-        Some((scheme, rest)) if !scheme.contains(['/', '?', '#']) => rest.find('/').and_then(|slash| rest.get(slash..)),
-        _ => Some(target).filter(|target| target.starts_with('/')),
-    };
-    let Some(path_on) = path_on else { return (None, None, None) };
-    let (before, fragment) = match path_on.split_once('#') {
-        Some((before, fragment)) => (before, Some(fragment)),
-        None => (path_on, None),
-    };
-    match before.split_once('?') {
-        Some((path, query)) => (Some(path), Some(query), fragment),
-        None => (Some(before), None, fragment),
+/// What was asked of a name server. The object under `spip` is whole all the same.
+fn dns(details: &Details, record: &mut Members<'_>) {
+    let mut dns = record.nested("dns");
+    dns.word("type", "query");
+    if let Some(operation) = details.text("operation") {
+        dns.text("op_code", &operation.to_ascii_uppercase());
     }
+    if let Some(name) = details.text("name") {
+        let mut question = dns.nested("question");
+        question.text("name", name);
+        question.optional("type", details.text("type"));
+        question.optional("class", details.text("class"));
+        question.close();
+    }
+    dns.close();
 }
 
-fn related(entry: &Entry<'_>, mut related: Members<'_>) {
-    related.key("ip");
-    let ips = [entry.source.ip(), entry.destination.ip()];
-    let ips = if ips[0] == ips[1] { &ips[..1] } else { &ips[..] };
-    list(related.out, ips, |out, ip| address(out, *ip));
+/// The envelope and the subject of the first mail.
+fn email(details: &Details, record: &mut Members<'_>) {
+    let from = details.text("mail_from").filter(|from| !from.is_empty());
+    let (to, subject) = (details.texts("rcpt_to"), details.text("subject"));
+    if from.is_none() && to.is_empty() && subject.is_none() {
+        return;
+    }
+    let mut email = record.nested("email");
+    for (key, addresses) in [("from", from.as_slice()), ("to", &to)] {
+        if !addresses.is_empty() {
+            let mut side = email.nested(key);
+            side.texts("address", addresses);
+            side.close();
+        }
+    }
+    email.optional("subject", subject);
+    email.close();
+}
+
+/// Writes `related`; the addresses stand in what was written already, in these places. `asked` is the host of the URL.
+fn related(entry: &Entry<'_>, [source, destination]: [Range<usize>; 2], asked: Option<&str>, record: &mut Members<'_>) {
+    let start = record.out.len();
+    let mut related = record.nested("related");
+    let empty = related.out.len();
+    // A record that stands for many sources has no address.
+    let known = |ip: IpAddr| !ip.is_unspecified();
+    let (source_ip, destination_ip) = (entry.source.ip(), entry.destination.ip());
+    if known(source_ip) || known(destination_ip) {
+        related.constant(r#""ip":["#);
+        if known(source_ip) {
+            related.out.extend_from_within(source);
+        }
+        if known(destination_ip) && destination_ip != source_ip {
+            related.constant(if known(source_ip) { "," } else { "" });
+            related.out.extend_from_within(destination);
+        }
+        related.constant("]");
+    }
     let hello = entry.tls.as_ref().and_then(|tls| tls.hello.as_ref());
     let hassh = entry.ssh.as_ref().and_then(|ssh| ssh.hassh.as_ref()).map(|(hassh, _)| hassh.as_str());
     let mut digest = [0; 64];
@@ -273,10 +402,16 @@ fn related(entry: &Entry<'_>, mut related: Members<'_>) {
         std::str::from_utf8(&digest).ok()
     });
     unique(&mut related, "hash", [hello.map(|hello| hello.ja3.as_str()), hassh, payload].into_iter().flatten());
-    let host = entry.http.as_ref().and_then(|http| http.host.as_deref()).map(|host| host_and_port(host).0);
-    unique(&mut related, "hosts", [hello.and_then(|hello| hello.server_name.as_deref()), host].into_iter().flatten());
+    let named = entry.http.as_ref().and_then(|http| http.host.as_deref()).map(|host| host_and_port(host).0);
+    let server_name = hello.and_then(|hello| hello.server_name.as_deref());
+    let hosts = [server_name, asked, named].into_iter().flatten().filter(|host| !host.is_empty());
+    unique(&mut related, "hosts", hosts);
     unique(&mut related, "user", entry.credentials.iter().filter_map(|credential| credential.user.as_deref()));
-    related.close();
+    if related.out.len() == empty {
+        related.out.truncate(start);
+    } else {
+        related.close();
+    }
 }
 
 /// Writes a list of different texts, where there are any.
@@ -305,23 +440,63 @@ mod tests {
             ("a:99999", ("a:99999", None)),
             ("", ("", None)),
             (":", (":", None)),
+            (":80", ("", Some(80))),
         ] {
             assert_eq!(host_and_port(host), expected, "{host}");
         }
     }
 
+    fn url<'t>(http: &'t Http<'_>) -> Url<'t> {
+        Url { original: None, ..Url::of(http, false) }
+    }
+
+    fn request<'t>(method: &'t str, target: &'t str, host: Option<&'t str>) -> Http<'t> {
+        let mut http = Http::default();
+        (http.method, http.target, http.host) = (Some(method.into()), Some(target.into()), host.map(Into::into));
+        http
+    }
+
     #[test]
     fn every_form_of_target_has_its_parts() {
+        let http = Url { scheme: Some("http"), domain: Some("h"), ..Url::default() };
+        let path = |path, query, fragment| Url { path, query, fragment, ..Url { ..http } };
         for (target, expected) in [
-            ("/a/b?c=d#e", (Some("/a/b"), Some("c=d"), Some("e"))),
-            ("/", (Some("/"), None, None)),
-            ("http://h:80/x?y", (Some("/x"), Some("y"), None)),
-            ("http://h", (None, None, None)),
-            ("/?u=http://x/", (Some("/"), Some("u=http://x/"), None)),
-            ("*", (None, None, None)),
-            ("h:443", (None, None, None)),
+            ("/a/b?c=d#e", path(Some("/a/b"), Some("c=d"), Some("e"))),
+            ("/", path(Some("/"), None, None)),
+            ("/?u=http://x/", path(Some("/"), Some("u=http://x/"), None)),
+            ("/http://x/", path(Some("/http://x/"), None, None)),
+            ("*", path(None, None, None)),
         ] {
-            assert_eq!(parts_of(target), expected, "{target}");
+            assert_eq!(url(&request("GET", target, Some("h"))), expected, "{target}");
         }
+    }
+
+    #[test]
+    fn an_absolute_target_names_scheme_and_host_whatever_the_host_header_says() {
+        let asked = request("GET", "https://u:p@x.example:8443?q", Some("sensor"));
+        let expected = Url {
+            scheme: Some("https"),
+            username: Some("u"),
+            password: Some("p"),
+            domain: Some("x.example"),
+            port: Some(8443),
+            query: Some("q"),
+            ..Url::default()
+        };
+        assert_eq!(url(&asked), expected);
+        let tunnel = request("CONNECT", "[2001:db8::1]:443", Some("sensor"));
+        assert_eq!(url(&tunnel), Url { domain: Some("[2001:db8::1]"), port: Some(443), ..Url::default() });
+    }
+
+    #[test]
+    fn an_empty_host_is_none() {
+        assert_eq!(url(&request("GET", "/", Some(""))).domain, None);
+        assert_eq!(
+            url(&request("GET", "/", Some(":80"))),
+            Url { scheme: Some("http"), port: Some(80), path: Some("/"), ..Url::default() }
+        );
+        let mut nothing = Http::default();
+        nothing.host = Some("".into());
+        assert_eq!(Url::of(&nothing, false), Url::default());
     }
 }

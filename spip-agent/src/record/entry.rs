@@ -8,7 +8,7 @@
 //!
 //! A line is bounded. What does not fit is left out in a fixed order, least loss first, and `shortened` names it:
 //! 1. `payload`, the text: `payload_hex` has the same bytes;
-//! 2. `payload_hex`, from its end, as far as needed; `payload_truncated` is then true;
+//! 2. `payload_hex`, from its end, as far as needed; `payload_truncated` is then true, unless the payload has a file;
 //! 3. `facts`: what the payload and the ClientHello say, which can be read from the bytes again where they are kept.
 
 use std::borrow::Cow;
@@ -125,6 +125,32 @@ pub enum Details {
     Read(Value),
 }
 
+impl Details {
+    /// The fact of that name, where it is a text.
+    #[must_use]
+    pub fn text(&self, key: &str) -> Option<&str> {
+        match self {
+            Self::Found(object) => object.get(key).and_then(protocol::value::Value::as_text),
+            Self::Read(value) => value.get(key).and_then(Value::as_text),
+        }
+    }
+
+    /// The texts of the fact of that name, where it is a list.
+    #[must_use]
+    pub fn texts(&self, key: &str) -> Vec<&str> {
+        match self {
+            Self::Found(object) => match object.get(key) {
+                Some(protocol::value::Value::List(list)) => list.iter().filter_map(|item| item.as_text()).collect(),
+                _ => Vec::new(),
+            },
+            Self::Read(value) => match value.get(key) {
+                Some(Value::List(list)) => list.iter().filter_map(Value::as_text).collect(),
+                _ => Vec::new(),
+            },
+        }
+    }
+}
+
 impl Serialize for Details {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
@@ -223,13 +249,27 @@ impl<'a> Entry<'a> {
     /// What is told of `session`.
     #[must_use]
     pub fn of(session: &'a Session, sensor: &'a Sensor) -> Self {
+        let mut entry = Self::unread(session, sensor);
+        if let (Some(tls), Some(facts)) = (&mut entry.tls, session.tls.facts()) {
+            tls.hello = facts.hello().ok().map(HelloText::from);
+        }
+        let kept = session.payload.kept();
+        if !kept.is_empty() {
+            entry.understand(kept, session.payload.truncated(), session.talk.as_deref());
+        }
+        entry
+    }
+
+    /// What is told of `session` without a look at what its bytes mean.
+    #[must_use]
+    pub fn unread(session: &'a Session, sensor: &'a Sensor) -> Self {
         let origin = &session.origin;
         let (source, destination) = (origin.client.socket(), origin.destination.socket());
         let kept = session.payload.kept();
         let stored = session.stored.as_deref();
         let shown = stored.map_or(kept, |stored| kept.get(..stored.preview).unwrap_or(kept));
         let talk = session.talk.as_deref().filter(|talk| talk.bytes_out() > 0);
-        let mut entry = Self {
+        Self {
             accepted_us: unix_micros(session.accepted.wall),
             first_byte_us: session.first_byte().map(|time| micros(time.as_micros())),
             duration_us: micros(session.duration.as_micros()),
@@ -250,9 +290,9 @@ impl<'a> Entry<'a> {
             close_reason: Cow::Borrowed(session.close_reason.name()),
             limit: match session.close_reason {
                 CloseReason::Rejected(limit) => Some(Cow::Borrowed(limit.name())),
-                _ => session.payload.starved().then_some(Cow::Borrowed("payload_memory_bytes")),
+                _ => session.payload.starved().map(|starved| Cow::Borrowed(starved.name())),
             },
-            repeated: session.repeated.map(|repeated| Repetition {
+            repeated: session.repeated.as_deref().map(|repeated| Repetition {
                 count: repeated.count,
                 first_us: unix_micros(repeated.first),
                 last_us: unix_micros(repeated.last),
@@ -273,11 +313,7 @@ impl<'a> Entry<'a> {
             tls: tls_of(&session.tls),
             syn: origin.syn.as_ref().map(|syn| SynFacts::Seen { syn, destination }),
             seq: None,
-        };
-        if !kept.is_empty() {
-            entry.understand(kept, session.payload.truncated(), session.talk.as_deref());
         }
-        entry
     }
 
     /// Adds what the payload says.
@@ -298,6 +334,8 @@ impl<'a> Entry<'a> {
             self.details = Some(Details::Found(understood.details));
         }
         self.credentials = understood.credentials.list;
+        #[cfg(test)]
+        super::tests::panic_if_asked(kept);
     }
 
     /// Whether the client spoke TLS.
@@ -335,7 +373,8 @@ impl<'a> Entry<'a> {
                 Cow::Borrowed(bytes) => *bytes = bytes.get(..left).unwrap_or_default(),
                 Cow::Owned(bytes) => bytes.truncate(left),
             }
-            self.payload_truncated = true;
+            // Where the payload has a file, nothing is lost.
+            self.payload_truncated |= !self.payload_stored;
         } else if !done(self, "facts") {
             self.shortened.push(Cow::Borrowed("facts"));
             (self.http, self.ssh, self.details) = (None, None, None);
@@ -351,6 +390,7 @@ impl<'a> Entry<'a> {
     }
 }
 
+/// What is known of TLS without a look into the hello.
 fn tls_of(tls: &Tls) -> Option<TlsFacts<'_>> {
     let facts = tls.facts()?;
     let session = match &facts.handshake {
@@ -359,7 +399,7 @@ fn tls_of(tls: &Tls) -> Option<TlsFacts<'_>> {
     };
     Some(TlsFacts {
         client_hello: Cow::Borrowed(&facts.client_hello),
-        hello: facts.hello().ok().map(HelloText::from),
+        hello: None,
         version: session.map(|session| Cow::Borrowed(session.version)),
         cipher_suite: session.map(|session| Cow::Borrowed(session.cipher_suite.as_str())),
         alpn: session.and_then(|session| session.protocol.as_deref()).map(Cow::Borrowed),

@@ -8,9 +8,11 @@
 //! Fields follow the published documentation of Suricata 8, <https://docs.suricata.io/en/suricata-8.0.4/>.
 
 use super::entry::{Entry, HelloText, TlsFacts};
-use super::object::{Members, instant, list};
+use super::object::{Members, address, list};
 use super::own::{self, Lacks};
+use super::time::{instant, seconds};
 use super::{Tail, ecs};
+use crate::json;
 use crate::protocol::http::Http;
 use crate::tls::PresentedCertificate;
 
@@ -55,13 +57,23 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
         seq: _,
     } = entry;
     let mut event = Members::open(out);
-    time(&mut event, "timestamp", *accepted_us);
-    event.number("flow_id", flow_id(session_id));
-    event.endpoint("src_ip", "src_port", *source);
-    event.endpoint("dest_ip", "dest_port", *destination);
-    event.constant(r#","event_type":"flow","proto":"TCP""#);
-    event.word("app_proto", app_proto(entry));
-    event.text("community_id", community_id);
+    event.constant(r#""timestamp":"#);
+    let start = event.constant_and("", |out| offset_time(out, *accepted_us));
+    event.constant(r#","flow_id":"#);
+    json::number(event.out, flow_id(session_id));
+    event.constant(r#","src_ip":"#);
+    address(event.out, source.ip());
+    event.constant(r#","src_port":"#);
+    json::number(event.out, source.port());
+    event.constant(r#","dest_ip":"#);
+    address(event.out, destination.ip());
+    event.constant(r#","dest_port":"#);
+    json::number(event.out, destination.port());
+    event.constant(r#","event_type":"flow","proto":"TCP","community_id":"#);
+    json::string(event.out, community_id);
+    if let Some(protocol) = app_proto(entry) {
+        event.word("app_proto", protocol);
+    }
     event.text("host", name);
     if let Some(http) = http {
         encode_http(http, event.nested("http"));
@@ -84,29 +96,26 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
     if let Some(tls) = tls {
         encode_tls(tls, event.nested("tls"));
     }
-    let mut flow = event.nested("flow");
-    flow.number("bytes_toserver", *bytes_in);
-    flow.number("bytes_toclient", *bytes_out);
-    time(&mut flow, "start", *accepted_us);
-    time(&mut flow, "end", entry.ended_us());
-    flow.number("age", duration_us / 1_000_000);
-    flow.word("state", if close_reason == "rejected" { "new" } else { "closed" });
-    flow.word(
-        "reason",
-        match close_reason.as_ref() {
-            "first_byte_timeout" | "idle_timeout" | "session_timeout" => "timeout",
-            "shutdown" => "shutdown",
-            _ => "forced",
-        },
-    );
-    flow.constant(r#","alerted":false}"#);
-
-    let mut spip = event.nested("spip");
+    event.constant(r#","flow":{"bytes_toserver":"#);
+    json::number(event.out, *bytes_in);
+    event.constant(r#","bytes_toclient":"#);
+    json::number(event.out, *bytes_out);
+    event.constant(r#","start":"#);
+    event.out.extend_from_within(start);
+    event.constant(r#","end":"#);
+    offset_time(event.out, entry.ended_us());
+    event.constant(r#","age":"#);
+    json::number(event.out, duration_us / 1_000_000);
+    event.constant(end_of_flow(close_reason));
+    event.constant(r#","alerted":false},"spip":{"#);
+    let mut spip = Members { out: event.out };
     own::common(entry, Lacks::BodyBytes, &mut spip);
-    spip.key("session_id");
+    spip.constant(r#","session_id":"#);
     ecs::uuid(spip.out, session_id);
-    spip.number("duration_us", *duration_us);
-    spip.text("close_reason", close_reason);
+    spip.constant(r#","duration_us":"#);
+    json::number(spip.out, *duration_us);
+    spip.constant(r#","close_reason":"#);
+    json::string(spip.out, close_reason);
     spip.optional("protocol", protocol.as_deref());
     if let Some(ssh) = ssh {
         spip.text("ssh_client", &ssh.client);
@@ -118,18 +127,38 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
             spip.text("tls_client_certificate_sha256", &certificate.sha256);
         }
         own::tls(tls, &mut spip);
+        spip.optional("tls_error", tls.error.as_deref());
     }
 }
 
 /// A time as Suricata writes it: microseconds and an offset without a colon.
 pub(super) fn time(members: &mut Members<'_>, key: &'static str, us: i64) {
     members.key(key);
-    members.out.push(b'"');
-    instant(members.out, us);
-    if members.out.last() == Some(&b'Z') {
-        members.out.pop();
+    offset_time(members.out, us);
+}
+
+fn offset_time(out: &mut Vec<u8>, us: i64) {
+    out.push(b'"');
+    instant(out, us);
+    // In place of the Z.
+    out.pop();
+    out.extend_from_slice(b"+0000\"");
+}
+
+/// State and reason of a flow as Suricata has them. It forgets a flow whose connection was closed after a while, and
+/// calls that `timeout`, as it does a connection that went silent: the state tells them apart. `forced` is what it gives
+/// up for want of room.
+fn end_of_flow(close_reason: &str) -> &'static str {
+    match close_reason {
+        "rejected" => r#","state":"new","reason":"forced""#,
+        "client_closed" | "client_reset" | "server_closed" | "tls_error" => r#","state":"closed","reason":"timeout""#,
+        "first_byte_timeout" | "idle_timeout" | "session_timeout" | "write_timeout" => {
+            r#","state":"established","reason":"timeout""#
+        }
+        "payload_limit" => r#","state":"established","reason":"forced""#,
+        "shutdown" => r#","state":"established","reason":"shutdown""#,
+        _ => r#","state":"established","reason":"unknown""#,
     }
-    members.out.extend_from_slice(b"+0000\"");
 }
 
 /// A number for the connection, made from its UUID.
@@ -138,31 +167,32 @@ fn flow_id(id: &uuid::Uuid) -> u64 {
     low & ((1 << FLOW_ID_BITS) - 1)
 }
 
-/// Suricata's name of the outermost protocol; `failed` is its word for bytes that it does not know.
-fn app_proto(entry: &Entry<'_>) -> &'static str {
+/// Suricata's name of the outermost protocol; `failed` is its word for bytes that it does not know. Where no byte came
+/// it says nothing.
+fn app_proto(entry: &Entry<'_>) -> Option<&'static str> {
     if entry.is_tls() {
-        return "tls";
+        return Some("tls");
     }
-    match entry.protocol.as_deref() {
-        Some("http" | "docker" | "kubernetes") => "http",
-        Some("http2") => "http2",
-        Some("ssh") => "ssh",
-        Some("dns") => "dns",
-        Some("ftp") => "ftp",
-        Some("imap") => "imap",
-        Some("ldap") => "ldap",
-        Some("modbus") => "modbus",
-        Some("mqtt") => "mqtt",
-        Some("pop3") => "pop3",
-        Some("postgresql") => "pgsql",
-        Some("rdp") => "rdp",
-        Some("sip") => "sip",
-        Some("smb") => "smb",
-        Some("smtp") => "smtp",
-        Some("telnet") => "telnet",
-        Some("vnc") => "rfb",
+    Some(match entry.protocol.as_deref()? {
+        "http" | "docker" | "kubernetes" => "http",
+        "http2" => "http2",
+        "ssh" => "ssh",
+        "dns" => "dns",
+        "ftp" => "ftp",
+        "imap" => "imap",
+        "ldap" => "ldap",
+        "modbus" => "modbus",
+        "mqtt" => "mqtt",
+        "pop3" => "pop3",
+        "postgresql" => "pgsql",
+        "rdp" => "rdp",
+        "sip" => "sip",
+        "smb" => "smb",
+        "smtp" => "smtp",
+        "telnet" => "telnet",
+        "vnc" => "rfb",
         _ => "failed",
-    }
+    })
 }
 
 fn encode_http(facts: &Http<'_>, mut http: Members<'_>) {
@@ -174,7 +204,7 @@ fn encode_http(facts: &Http<'_>, mut http: Members<'_>) {
     if let Some(version) = &facts.version {
         http.key("protocol");
         http.out.extend_from_slice(b"\"HTTP/");
-        crate::json::escaped(http.out, version);
+        json::escaped(http.out, version);
         http.out.push(b'"');
     }
     if !facts.headers.is_empty() {
@@ -199,7 +229,11 @@ fn ssh_parts(client: &str) -> (Option<&str>, Option<&str>) {
 fn encode_tls(facts: &TlsFacts<'_>, mut tls: Members<'_>) {
     let TlsFacts { client_hello: _, hello, version, cipher_suite: _, alpn: _, client_certificate, error: _ } = facts;
     if let Some(version) = version {
-        tls.text("version", &version.replacen("TLSv", "TLS ", 1));
+        match version.as_ref() {
+            // Suricata's own name of 1.0 has another form than those of the others.
+            "TLSv1.0" => tls.word("version", "TLSv1"),
+            other => tls.text("version", &other.replacen("TLSv", "TLS ", 1)),
+        }
     }
     if let Some(HelloText { server_name, protocols, ja3, ja4, ja4_r: _ }) = hello {
         tls.optional("sni", server_name.as_deref());
@@ -214,27 +248,23 @@ fn encode_tls(facts: &TlsFacts<'_>, mut tls: Members<'_>) {
         let mut client = tls.nested("client");
         client.text("subject", subject);
         client.text("issuerdn", issuer);
-        validity(&mut client, "notbefore", *not_before);
-        validity(&mut client, "notafter", *not_after);
+        for (key, bound) in [("notbefore", not_before), ("notafter", not_after)] {
+            if let Some(bound) = bound {
+                client.key(key);
+                client.out.push(b'"');
+                seconds(client.out, *bound);
+                client.out.push(b'"');
+            }
+        }
         client.close();
     }
     tls.close();
 }
 
-/// A bound of a certificate's validity: no offset, no fraction.
-fn validity(members: &mut Members<'_>, key: &'static str, seconds: i64) {
-    members.key(key);
-    members.out.push(b'"');
-    let start = members.out.len();
-    instant(members.out, seconds.saturating_mul(1_000_000));
-    let end = members.out[start..].iter().position(|byte| *byte == b'.').unwrap_or(0);
-    members.out.truncate(start + end);
-    members.out.push(b'"');
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::CloseReason;
 
     #[test]
     fn an_identification_has_its_parts() {
@@ -245,6 +275,39 @@ mod tests {
             ("SSH", (None, None)),
         ] {
             assert_eq!(ssh_parts(client), expected, "{client}");
+        }
+    }
+
+    #[test]
+    fn every_end_has_a_state_and_a_reason_of_suricatas() {
+        for reason in CloseReason::NAMES {
+            let end: serde_json::Value =
+                serde_json::from_str(&format!("{{{}}}", &end_of_flow(reason)[1..])).expect("JSON");
+            assert!(["new", "established", "closed"].contains(&end["state"].as_str().expect("text")), "{reason}");
+            assert!(
+                ["timeout", "forced", "shutdown"].contains(&end["reason"].as_str().expect("text"))
+                    || reason == "aborted"
+            );
+        }
+        // Nothing was forced upon a connection that its client ended.
+        assert_eq!(end_of_flow("client_closed"), r#","state":"closed","reason":"timeout""#);
+    }
+
+    #[test]
+    fn tls_1_0_has_suricatas_name() {
+        for (version, expected) in [("TLSv1.0", "TLSv1"), ("TLSv1.1", "TLS 1.1"), ("TLSv1.3", "TLS 1.3")] {
+            let facts = TlsFacts {
+                client_hello: (&[][..]).into(),
+                hello: None,
+                version: Some(version.into()),
+                cipher_suite: None,
+                alpn: None,
+                client_certificate: None,
+                error: None,
+            };
+            let mut out = Vec::new();
+            encode_tls(&facts, Members::open(&mut out));
+            assert_eq!(out, format!("{{\"version\":\"{expected}\"}}").into_bytes());
         }
     }
 

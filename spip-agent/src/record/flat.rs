@@ -5,13 +5,12 @@ use std::borrow::Cow;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
-use jiff::Timestamp;
-use jiff::fmt::temporal::DateTimePrinter;
 use serde::Serialize;
 use spip_common::Syn;
 use uuid::Uuid;
 
 use super::entry::{Entry, HelloText, TlsFacts};
+use super::time::{self, instant};
 use super::{SCHEMA, Tail};
 use crate::json;
 use crate::protocol::http::Http;
@@ -20,8 +19,6 @@ use crate::tls::PresentedCertificate;
 
 /// How the log ends a record.
 pub(super) const TAIL: Tail = Tail { key: "seq", end: "}" };
-
-const TIME: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
 
 /// Appends the record of `entry`, without the closing brace.
 pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
@@ -212,14 +209,16 @@ fn encode_tls(facts: &TlsFacts<'_>, object: &mut Object<'_>) {
 }
 
 fn encode_certificate(certificate: &PresentedCertificate, object: &mut Object<'_>) {
-    let instant = |seconds: i64| Timestamp::from_second(seconds).map(|time| time.to_string());
     object.key("tls_client_certificate");
     object.out.extend_from_slice(b"{\"subject\":");
     json::string(object.out, &certificate.subject);
     object.text("issuer", &certificate.issuer);
     for (key, seconds) in [("not_before", certificate.not_before), ("not_after", certificate.not_after)] {
-        if let Ok(time) = instant(seconds) {
-            object.text(key, &time);
+        if let Some(seconds) = seconds {
+            object.key(key);
+            object.out.push(b'"');
+            time::seconds(object.out, seconds);
+            object.out.extend_from_slice(b"Z\"");
         }
     }
     object.text("sha256", &certificate.sha256);
@@ -368,10 +367,8 @@ impl Object<'_> {
     /// RFC 3339 in UTC, microseconds.
     fn time(&mut self, key: &'static str, us: i64) {
         self.key(key);
-        let timestamp = Timestamp::from_microsecond(us).unwrap_or(Timestamp::UNIX_EPOCH);
         self.out.push(b'"');
-        // Writing to memory cannot fail.
-        let _ = TIME.print_timestamp(&timestamp, &mut *self.out);
+        instant(self.out, us);
         self.out.push(b'"');
     }
 }

@@ -19,8 +19,9 @@ pub(super) enum Lacks {
 pub(super) fn common(entry: &Entry<'_>, lacks: Lacks, own: &mut Members<'_>) {
     own.lossy("payload", entry.text());
     own.hex("payload_hex", &entry.payload);
-    own.flag("is_tls", entry.is_tls());
-    own.word("schema", SCHEMA);
+    own.constant(if entry.is_tls() { r#","is_tls":true,"schema":""# } else { r#","is_tls":false,"schema":""# });
+    own.constant(SCHEMA);
+    own.constant("\"");
     if let Some(us) = entry.first_byte_us {
         own.number("first_byte_us", us);
     }
@@ -64,7 +65,6 @@ pub(super) fn tls(tls: &TlsFacts<'_>, own: &mut Members<'_>) {
         own.text("tls_ja4_r", &hello.ja4_r);
     }
     own.hex("tls_client_hello_hex", &tls.client_hello);
-    own.optional("tls_error", tls.error.as_deref());
 }
 
 /// The request's facts that are left when method, target, version, host and user agent have gone elsewhere.

@@ -1,28 +1,36 @@
 //! A line of the flat format read back, so that it can be written in another one.
 //!
 //! A log may have been touched by anybody: a line is refused, with a reason, when a key that every record has is
-//! missing or has another type, when a key comes twice, and when objects hold more than [`MAX_VALUES`] values. Keys
-//! that are not known are passed over: the format may gain some. Strings are escaped again when they are written.
+//! missing or has another type, when a key comes twice, and when objects hold more than [`MAX_VALUES`] values. Lists
+//! are read as far as the agent writes them, and what follows is passed over, so that no line takes much more memory
+//! than its own length. Keys that are not known are passed over, too: the format may gain some. Strings are escaped
+//! again when they are written.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 
-use jiff::Timestamp;
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
 use super::entry::{Details, Entry, HelloText, Repetition, SshFacts, SynFacts, Text, TlsFacts, endpoint};
 use super::scan::ScanEntry;
+use super::time;
 use crate::protocol;
 use crate::protocol::credentials::{CREDENTIALS, Credential};
-use crate::protocol::http::Http;
+use crate::protocol::http::{HEADERS, Http, PIPELINED};
 use crate::respond::{LISTED, Turn};
 use crate::tls::PresentedCertificate;
 
 /// Values that the objects of one line may hold: many times what the agent writes.
 pub const MAX_VALUES: usize = 16 * 1024;
+
+/// Names in `shortened`: more than there are.
+const SHORTENED: usize = 16;
+
+/// Application protocols that are read of a ClientHello: as many as one can name, of a byte each.
+const PROTOCOLS: usize = 32 * 1024;
 
 /// What a line is.
 #[derive(Debug)]
@@ -30,7 +38,7 @@ pub enum Line<'a> {
     /// The record of a session.
     Session(Box<Entry<'a>>),
     /// The record of a scan.
-    Scan(ScanEntry),
+    Scan(Box<ScanEntry<'a>>),
     /// A record of another type (`record_type`), such as a system message.
     Other(String),
 }
@@ -42,7 +50,7 @@ pub enum Line<'a> {
 pub fn line(line: &[u8]) -> Result<Line<'_>, serde_json::Error> {
     let keys: Keys<'_> = serde_json::from_slice(line)?;
     match keys.record_type {
-        Some(kind) if kind == "scan" => ScanEntry::read(line).map(Line::Scan),
+        Some(kind) if kind == "scan" => ScanEntry::read(line).map(|entry| Line::Scan(Box::new(entry))),
         Some(kind) => Ok(Line::Other(kind)),
         None => keys.into_entry().map(|entry| Line::Session(Box::new(entry))),
     }
@@ -60,7 +68,7 @@ struct Keys<'a> {
     session_id: Option<Uuid>,
     is_tls: Option<bool>,
     name: Option<Lent<'a>>,
-    time: Option<Timestamp>,
+    time: Option<time::Read>,
     duration_us: Option<u64>,
     duration_ms: Option<u64>,
     first_byte_us: Option<u64>,
@@ -69,14 +77,14 @@ struct Keys<'a> {
     payload_truncated: Option<bool>,
     payload_sha256: Option<Hex>,
     payload_stored: Option<bool>,
-    shortened: Option<Vec<String>>,
+    shortened: Option<Capped<String, SHORTENED>>,
     close_reason: Option<Lent<'a>>,
     limit: Option<Lent<'a>>,
     count: Option<u64>,
-    first_time: Option<Timestamp>,
-    last_time: Option<Timestamp>,
-    responses: Option<Vec<String>>,
-    turns: Option<Vec<Turn>>,
+    first_time: Option<time::Read>,
+    last_time: Option<time::Read>,
+    responses: Option<Capped<String, LISTED>>,
+    turns: Option<Capped<Turn, LISTED>>,
     destination_source: Option<Lent<'a>>,
     community_id: Option<Lent<'a>>,
     protocol: Option<Lent<'a>>,
@@ -84,11 +92,11 @@ struct Keys<'a> {
     ssh_client: Option<String>,
     ssh_hassh: Option<String>,
     ssh_hassh_algorithms: Option<String>,
-    credentials: Option<Vec<Credential>>,
+    credentials: Option<Capped<Credential, CREDENTIALS>>,
     /// Objects under the names of protocols.
     details: Vec<(&'static str, Value)>,
     tls_server_name: Option<String>,
-    tls_supported_protocols: Option<Vec<String>>,
+    tls_supported_protocols: Option<Capped<String, PROTOCOLS>>,
     tls_ja3: Option<String>,
     tls_ja4: Option<String>,
     tls_ja4_r: Option<String>,
@@ -220,14 +228,12 @@ impl<'a> Keys<'a> {
 
     fn into_entry(self) -> Result<Entry<'a>, serde_json::Error> {
         let accepted_us = match self.time {
-            Some(time) => time.as_microsecond(),
+            Some(time) => time.0,
             None => need(self.timestamp, "timestamp")?.saturating_mul(1_000_000),
         };
         let payload = need(self.payload_hex, "payload_hex")?.0;
         let repeated = match (self.count, self.first_time, self.last_time) {
-            (Some(count), Some(first), Some(last)) => {
-                Some(Repetition { count, first_us: first.as_microsecond(), last_us: last.as_microsecond() })
-            }
+            (Some(count), Some(first), Some(last)) => Some(Repetition { count, first_us: first.0, last_us: last.0 }),
             _ => None,
         };
         let tls = need(self.is_tls, "is_tls")?.then(|| TlsFacts {
@@ -235,7 +241,7 @@ impl<'a> Keys<'a> {
             hello: match (self.tls_ja3, self.tls_ja4, self.tls_ja4_r) {
                 (Some(ja3), Some(ja4), Some(ja4_r)) => Some(HelloText {
                     server_name: self.tls_server_name,
-                    protocols: self.tls_supported_protocols.unwrap_or_default(),
+                    protocols: self.tls_supported_protocols.unwrap_or_default().0,
                     ja3,
                     ja4,
                     ja4_r,
@@ -251,11 +257,7 @@ impl<'a> Keys<'a> {
         let protocol = self.protocol.map(|text| text.0);
         let mut details = self.details.into_iter();
         let details = details.find(|(name, _)| protocol.as_deref() == Some(name)).map(|(_, value)| value);
-        let mut credentials = self.credentials.unwrap_or_default();
-        credentials.truncate(CREDENTIALS);
-        let mut turns = self.turns.unwrap_or_default();
-        turns.truncate(LISTED);
-        let responses = self.responses.unwrap_or_default().into_iter().take(LISTED).map(Cow::Owned).collect();
+        let texts = |list: Vec<String>| list.into_iter().map(Cow::Owned).collect();
         Ok(Entry {
             accepted_us,
             first_byte_us: self.first_byte_us,
@@ -279,12 +281,12 @@ impl<'a> Keys<'a> {
             },
             payload_stored: self.payload_stored.unwrap_or_default(),
             payload: Cow::Owned(payload),
-            shortened: self.shortened.unwrap_or_default().into_iter().map(Cow::Owned).collect(),
+            shortened: texts(self.shortened.unwrap_or_default().0),
             close_reason: need(self.close_reason, "close_reason")?.0,
             limit: self.limit.map(|text| text.0),
             repeated,
-            responses,
-            turns: Cow::Owned(turns),
+            responses: texts(self.responses.unwrap_or_default().0),
+            turns: Cow::Owned(self.turns.unwrap_or_default().0),
             destination_source: need(self.destination_source, "destination_source")?.0,
             community_id: need(self.community_id, "community_id")?.0,
             protocol,
@@ -293,7 +295,7 @@ impl<'a> Keys<'a> {
                 .ssh_client
                 .map(|client| SshFacts { client, hassh: self.ssh_hassh.zip(self.ssh_hassh_algorithms) }),
             details: details.map(Details::Read),
-            credentials,
+            credentials: self.credentials.unwrap_or_default().0,
             tls,
             syn: self.syn.map(SynFacts::Read),
             seq: self.seq,
@@ -301,7 +303,7 @@ impl<'a> Keys<'a> {
     }
 }
 
-fn need<T>(value: Option<T>, key: &str) -> Result<T, serde_json::Error> {
+pub(super) fn need<T>(value: Option<T>, key: &str) -> Result<T, serde_json::Error> {
     value.ok_or_else(|| wrong(&format!("{key} is missing: not a record of {}", super::SCHEMA)))
 }
 
@@ -310,7 +312,7 @@ pub(super) fn wrong(text: &str) -> serde_json::Error {
 }
 
 /// Text of the line itself where nothing in it is escaped.
-struct Lent<'a>(Text<'a>);
+pub(super) struct Lent<'a>(pub(super) Text<'a>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Lent<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -350,12 +352,12 @@ struct Request {
     version: Option<String>,
     host: Option<String>,
     user_agent: Option<String>,
-    headers: Vec<(String, String)>,
+    headers: Capped<(String, String), HEADERS>,
     body_bytes: Option<u64>,
     body_kept: u64,
     requests: u64,
     #[serde(default)]
-    pipelined: Vec<(String, String)>,
+    pipelined: Capped<(String, String), PIPELINED>,
     #[serde(default)]
     trailing_bytes: u64,
     api: Option<String>,
@@ -373,11 +375,11 @@ impl From<Request> for Http<'_> {
         http.version = request.version.map(Cow::Owned);
         http.host = request.host.map(Cow::Owned);
         http.user_agent = request.user_agent.map(Cow::Owned);
-        http.headers = pairs(request.headers);
+        http.headers = pairs(request.headers.0);
         http.body_bytes = request.body_bytes;
         http.body_kept = request.body_kept;
         http.requests = request.requests;
-        http.pipelined = pairs(request.pipelined);
+        http.pipelined = pairs(request.pipelined.0);
         http.trailing_bytes = request.trailing_bytes;
         http.api = request.api.map(Cow::Owned);
         http.truncated = request.truncated;
@@ -392,22 +394,55 @@ struct Certificate {
     subject: String,
     issuer: String,
     #[serde(default)]
-    not_before: Option<Timestamp>,
+    not_before: Option<time::Read>,
     #[serde(default)]
-    not_after: Option<Timestamp>,
+    not_after: Option<time::Read>,
     sha256: String,
 }
 
 impl From<Certificate> for PresentedCertificate {
     fn from(certificate: Certificate) -> Self {
-        let seconds = |time: Option<Timestamp>| time.map_or(0, Timestamp::as_second);
         Self {
-            not_before: seconds(certificate.not_before),
-            not_after: seconds(certificate.not_after),
+            not_before: certificate.not_before.map(time::Read::second),
+            not_after: certificate.not_after.map(time::Read::second),
             subject: certificate.subject,
             issuer: certificate.issuer,
             sha256: certificate.sha256,
         }
+    }
+}
+
+/// A list of which at most `N` items are kept, and not one more is built.
+#[derive(Debug)]
+pub(super) struct Capped<T, const N: usize>(pub(super) Vec<T>);
+
+impl<T, const N: usize> Default for Capped<T, N> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de>, const N: usize> Deserialize<'de> for Capped<T, N> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Items<T, const N: usize>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const N: usize> Visitor<'de> for Items<T, N> {
+            type Value = Capped<T, N>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Capped<T, N>, A::Error> {
+                let mut kept = Vec::new();
+                while kept.len() < N {
+                    match items.next_element()? {
+                        Some(item) => kept.push(item),
+                        None => return Ok(Capped(kept)),
+                    }
+                }
+                while items.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Capped(kept))
+            }
+        }
+        deserializer.deserialize_seq(Items(std::marker::PhantomData))
     }
 }
 
@@ -426,6 +461,26 @@ pub enum Value {
     List(Vec<Value>),
     /// An object.
     Object(Vec<(String, Value)>),
+}
+
+impl Value {
+    /// The member of that name, of an object.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&Self> {
+        match self {
+            Self::Object(members) => members.iter().find(|(name, _)| name == key).map(|(_, value)| value),
+            _ => None,
+        }
+    }
+
+    /// The text, if it is one.
+    #[must_use]
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
 }
 
 impl Serialize for Value {
@@ -503,7 +558,15 @@ impl<'de> Visitor<'de> for Bounded<'_> {
 }
 
 /// Reads any JSON, keys that come twice included, of at most [`MAX_VALUES`] values.
+#[cfg(test)]
 pub(super) fn any(line: &[u8]) -> Result<Value, serde_json::Error> {
     let mut budget = MAX_VALUES;
     Bounded(&mut budget).deserialize(&mut serde_json::Deserializer::from_slice(line))
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut budget = MAX_VALUES;
+        Bounded(&mut budget).deserialize(deserializer)
+    }
 }

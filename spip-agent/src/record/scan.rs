@@ -1,21 +1,22 @@
 //! The record of a half-open scan: what one source asked for in one interval without ever completing a handshake. One
 //! JSON object a line, as every record; the log adds `seq` and closes the object. The fields are described in
 //! `docs/scans.md`.
+//!
+//! As with sessions there is one [`ScanEntry`], made of a [`Scan`] or of a line of the flat format, and an encoder for
+//! each format. Every list in it is bounded, so a line stays below the least `max_line_bytes` that can be set.
+
+mod entry;
 
 use std::net::IpAddr;
 use std::time::SystemTime;
 
-use jiff::Timestamp;
-use serde::Serialize;
 use spip_common::Syn;
 
-use super::{Format, SCHEMA, Sensor, flat};
-use crate::json;
-use crate::protocol::syn::{Tool, Tools};
+use super::Sensor;
+use crate::protocol::syn::Tool;
 use crate::scans::{Addresses, Ports};
 
-/// Ranges of ports that a record lists: 12 kB at most.
-const PORT_RANGES_MAX: usize = 1_024;
+pub use entry::ScanEntry;
 
 /// What one source did in one interval, or all that have no record of their own.
 #[derive(Clone, Debug)]
@@ -51,134 +52,27 @@ pub struct Shown {
     pub syn: Syn,
 }
 
-mod entry;
-
-pub use entry::ScanEntry;
-
-#[derive(Serialize)]
-struct Line<'a> {
-    timestamp: u64,
-    record_type: &'static str,
-    schema: &'static str,
-    name: &'a str,
-    time: String,
-    source_ip: IpAddr,
-    count: u64,
-    #[serde(skip_serializing_if = "is_zero")]
-    undecided: u64,
-    first_time: String,
-    last_time: String,
-    #[serde(flatten)]
-    ends: Option<Ends>,
-}
-
-#[derive(Serialize)]
-struct Ends {
-    destination_ports: Vec<String>,
-    destination_port_count: u32,
-    destination_ips: Vec<String>,
-    destination_ip_count: u64,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    destinations_truncated: bool,
-    source_port_min: u16,
-    source_port_max: u16,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    tools: Vec<ToolCount>,
-    syn_variants: usize,
-}
-
-#[derive(Serialize)]
-struct ToolCount {
-    tool: &'static str,
-    count: u64,
-}
-
 /// Appends the record of `scan` in the sensor's format, without its end.
 pub fn encode(scan: &Scan, sensor: &Sensor, out: &mut Vec<u8>) {
-    if sensor.format == Format::Flat {
-        return encode_flat(scan, sensor, out);
-    }
-    // One a source and interval: it is written twice rather than told in two ways.
-    let mut line = Vec::new();
-    encode_flat(scan, sensor, &mut line);
-    line.push(b'}');
-    // What was just written can be read.
-    if let Ok(entry) = ScanEntry::read(&line) {
-        entry.encode(sensor.format, out);
-    }
-}
-
-fn encode_flat(scan: &Scan, sensor: &Sensor, out: &mut Vec<u8>) {
-    let first_time = time(scan.first);
-    let line = Line {
-        timestamp: scan.first.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs()),
-        record_type: "scan",
-        schema: SCHEMA,
-        name: &sensor.name,
-        time: first_time.clone(),
-        source_ip: scan.source,
-        count: scan.count,
-        undecided: scan.undecided,
-        first_time,
-        last_time: time(scan.last),
-        ends: scan.shown.as_deref().map(Ends::of),
-    };
-    json::value(out, &line);
-    out.pop();
-    if let Some(shown) = &scan.shown {
-        out.extend_from_slice(b",\"syn\":");
-        flat::encode_syn(&shown.syn, Tools::of(&shown.syn), out);
-    }
-}
-
-impl Ends {
-    fn of(shown: &Shown) -> Self {
-        let mut ranges = shown.ports.ranges();
-        let ports: Vec<String> = ranges.by_ref().take(PORT_RANGES_MAX).map(range).collect();
-        let counted = Tool::ALL.iter().zip(shown.tools).filter(|(_, count)| *count > 0);
-        Self {
-            destination_ports: ports,
-            destination_port_count: shown.ports.count(),
-            destination_ips: shown.addresses.ranges().map(range).collect(),
-            // Below 2^53, as all numbers of a record: nobody sends as many SYNs.
-            destination_ip_count: u64::try_from(shown.addresses.count()).unwrap_or(u64::MAX),
-            destinations_truncated: ranges.next().is_some() || shown.addresses.is_incomplete(),
-            source_port_min: shown.source_ports.0,
-            source_port_max: shown.source_ports.1,
-            tools: counted.map(|(tool, count)| ToolCount { tool: tool.name(), count }).collect(),
-            syn_variants: shown.variants,
-        }
-    }
-}
-
-fn range<T: PartialEq + std::fmt::Display>((from, to): (T, T)) -> String {
-    if from == to { from.to_string() } else { format!("{from}-{to}") }
-}
-
-/// RFC 3339 in UTC, microseconds.
-fn time(time: SystemTime) -> String {
-    let timestamp = Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH);
-    format!("{timestamp:.6}")
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
+    ScanEntry::of(scan, sensor).encode(sensor.format, out);
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use serde_json::{Value, json};
 
+    use super::entry::PORT_RANGES;
     use super::*;
+    use crate::record::Format;
+    use crate::scans::Store;
 
     fn sensor(format: Format) -> Sensor {
         Sensor { name: "test \"1\"".to_owned(), community_id_seed: 0, format, max_line_bytes: 1 << 20 }
     }
 
-    fn written(scan: &Scan, format: Format) -> Vec<u8> {
+    pub(in crate::record) fn written(scan: &Scan, format: Format) -> Vec<u8> {
         let mut line = Vec::new();
         encode(scan, &sensor(format), &mut line);
         line.extend_from_slice(format.tail().write(&mut [0; crate::record::Tail::BYTES], 7));
@@ -191,7 +85,7 @@ mod tests {
         for scan in [scan([22, 23, 80]), rest] {
             let flat = written(&scan, Format::Flat);
             let entry = ScanEntry::read(&flat).expect("a scan");
-            for format in [Format::Ecs, Format::Eve] {
+            for format in [Format::Flat, Format::Ecs, Format::Eve] {
                 let mut line = Vec::new();
                 entry.encode(format, &mut line);
                 line.extend_from_slice(format.tail().write(&mut [0; crate::record::Tail::BYTES], 7));
@@ -221,7 +115,7 @@ mod tests {
         serde_json::from_slice(&line).expect("JSON")
     }
 
-    fn scan(ports: impl IntoIterator<Item = u16>) -> Scan {
+    pub(in crate::record) fn scan(ports: impl IntoIterator<Item = u16>) -> Scan {
         let mut shown = Shown {
             ports: Ports::default(),
             addresses: Addresses::default(),
@@ -231,7 +125,7 @@ mod tests {
             syn: Syn { ip_version: 4, ttl: 57, window: 1024, ip_id: 54_321, sequence: 1, ..Syn::ZERO },
         };
         ports.into_iter().for_each(|port| shown.ports.insert(port));
-        shown.addresses.insert(spip_common::packet::mapped([198, 51, 100, 1]));
+        shown.addresses.insert(spip_common::packet::mapped([198, 51, 100, 1]), &mut Store::default());
         Scan {
             source: IpAddr::from([192, 0, 2, 7]),
             first: SystemTime::UNIX_EPOCH + Duration::from_micros(1_000_000_250),
@@ -266,8 +160,54 @@ mod tests {
     fn a_scan_of_every_second_port_is_counted_whole_and_listed_in_part() {
         let line = encoded(&scan((0..=u16::MAX).filter(|port| port % 2 == 1)));
         assert_eq!(line["destination_port_count"], 32_768);
-        assert_eq!(line["destination_ports"].as_array().map(Vec::len), Some(PORT_RANGES_MAX));
+        assert_eq!(line["destination_ports"].as_array().map(Vec::len), Some(PORT_RANGES));
         assert_eq!(line["destinations_truncated"], true);
+    }
+
+    #[test]
+    fn a_list_longer_than_the_agent_writes_is_read_as_far_as_that() {
+        let line = String::from_utf8(written(&scan([22]), Format::Flat)).expect("text");
+        let many = format!("[{}\"22\"]", "\"22\",".repeat(100_000));
+        let long = line.replace(r#"["22"]"#, &many);
+        let mut flat = Vec::new();
+        ScanEntry::read(long.as_bytes()).expect("a scan").encode(Format::Flat, &mut flat);
+        flat.push(b'}');
+        let value: Value = serde_json::from_slice(&flat).expect("JSON");
+        assert_eq!(value["destination_ports"].as_array().map(Vec::len), Some(PORT_RANGES));
+    }
+
+    #[test]
+    fn the_longest_scan_is_shorter_than_the_least_bound_of_a_line() {
+        let mut longest = scan((0..=u16::MAX).rev().filter(|port| port % 3 != 1));
+        let shown = longest.shown.as_mut().expect("something");
+        // Ranges of the longest addresses.
+        let store = &mut Store::default();
+        for number in 0..1_000_u128 {
+            let address = 0x2001_0db8_1111_1111_1111_1111_1111_1111_u128 + number * 3;
+            shown.addresses.insert(address.to_be_bytes(), store);
+            shown.addresses.insert((address + 1).to_be_bytes(), store);
+        }
+        shown.syn.options_len = 40;
+        shown.syn.options = [1; 40];
+        shown.tools = [u64::MAX >> 11; Tool::ALL.len()];
+        (longest.count, longest.undecided) = (u64::MAX >> 11, u64::MAX >> 11);
+        longest.source = "2001:db8:1111:1111:1111:1111:1111:1111".parse().expect("an address");
+        for format in [Format::Flat, Format::Ecs, Format::Eve] {
+            // The longest name that the configuration takes, and no character of it stands for itself.
+            let sensor = Sensor { name: "\u{202e}".repeat(85), ..sensor(format) };
+            let mut line = Vec::new();
+            encode(&longest, &sensor, &mut line);
+            assert!(line.len() > 30_000, "{} bytes: the lists are full", line.len());
+            assert!(line.len() + crate::record::Tail::BYTES < 64 << 10, "{} bytes", line.len());
+        }
+    }
+
+    #[test]
+    fn a_scan_of_nobody_in_particular_names_no_address_as_related() {
+        let rest = Scan { source: IpAddr::from([0; 4]), shown: None, ..scan([]) };
+        let of = |scan: &Scan| serde_json::from_slice::<Value>(&written(scan, Format::Ecs)).expect("JSON");
+        assert_eq!(of(&scan([22]))["related"]["ip"], json!(["192.0.2.7"]));
+        assert_eq!(of(&rest).get("related"), None);
     }
 
     #[test]

@@ -9,7 +9,15 @@ use serde_json::Value as Json;
 
 use super::read::Line;
 use super::*;
+use crate::messages::line::Shape;
 use sample::{Sample, samples, sensor};
+
+/// What a client sends to make reading it panic.
+pub(crate) const UNREADABLE: &[u8] = b"test: unreadable";
+
+pub(super) fn panic_if_asked(payload: &[u8]) {
+    assert_ne!(payload, UNREADABLE, "asked for by the test");
+}
 
 const FORMATS: [Format; 3] = [Format::Flat, Format::Ecs, Format::Eve];
 
@@ -66,45 +74,126 @@ fn a_record_that_is_read_is_written_in_every_format_as_the_session_was() {
     }
 }
 
-/// The schema that users get, and that every record of the end-to-end tests is held against, too.
-fn schema(format: Format) -> (Json, jsonschema::Validator) {
-    let text = match format {
-        Format::Flat => include_str!("../../../docs/schema/flat.schema.json"),
-        Format::Ecs => include_str!("../../../docs/schema/ecs.schema.json"),
-        Format::Eve => include_str!("../../../docs/schema/eve.schema.json"),
+/// What a line of the log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Session,
+    Scan,
+    Log,
+}
+
+const KINDS: [Kind; 3] = [Kind::Session, Kind::Scan, Kind::Log];
+
+/// The schema that users get, and that every line of the end-to-end tests is held against, too.
+fn schema(format: Format, kind: Kind) -> (Json, jsonschema::Validator) {
+    let text = match (format, kind) {
+        (Format::Flat, Kind::Session) => include_str!("../../../docs/schema/flat.schema.json"),
+        (Format::Flat, Kind::Scan) => include_str!("../../../docs/schema/flat-scan.schema.json"),
+        (Format::Flat, Kind::Log) => include_str!("../../../docs/schema/flat-log.schema.json"),
+        (Format::Ecs, Kind::Session) => include_str!("../../../docs/schema/ecs.schema.json"),
+        (Format::Ecs, Kind::Scan) => include_str!("../../../docs/schema/ecs-scan.schema.json"),
+        (Format::Ecs, Kind::Log) => include_str!("../../../docs/schema/ecs-log.schema.json"),
+        (Format::Eve, Kind::Session) => include_str!("../../../docs/schema/eve.schema.json"),
+        (Format::Eve, Kind::Scan) => include_str!("../../../docs/schema/eve-scan.schema.json"),
+        (Format::Eve, Kind::Log) => include_str!("../../../docs/schema/eve-log.schema.json"),
     };
     let schema = serde_json::from_str(text).expect("a schema is JSON");
     let validator = jsonschema::validator_for(&schema).expect("a schema is one");
     (schema, validator)
 }
 
+/// Lines of a kind, each with its name: all that this kind can have is in one of them.
+fn lines(format: Format, kind: Kind) -> Vec<(String, Json)> {
+    match kind {
+        Kind::Session => {
+            let all = samples().into_iter().chain(sample::shortened());
+            let record = |Sample { name, session }: Sample| {
+                let bound = if name.starts_with("shortened") { 64 << 10 } else { 1 << 30 };
+                let mut line = Vec::new();
+                let _ = Sensor { max_line_bytes: bound, ..sensor(format) }.write(&session, &mut line);
+                (name, json(&finished(format, line)))
+            };
+            all.map(record).collect()
+        }
+        Kind::Scan => {
+            let one = scan::tests::scan([22, 23, 80]);
+            let mut many = scan::tests::scan((0..=u16::MAX).filter(|port| port % 2 == 1));
+            many.shown.as_mut().expect("a source").syn = sample::syn();
+            let rest = scan::Scan { source: [0; 4].into(), undecided: 9, shown: None, ..one.clone() };
+            let all = [("one", one), ("many", many), ("rest", rest)];
+            all.map(|(name, scan)| (name.to_owned(), json(&scan::tests::written(&scan, format)))).into()
+        }
+        Kind::Log => {
+            let shape = Shape { format, name: "sensor \"7\"".into(), max_bytes: 64 << 10 };
+            let all = [log::Level::Error, log::Level::Warn, log::Level::Info, log::Level::Debug, log::Level::Trace];
+            let line = |level: log::Level| {
+                let fields = [("port", log::kv::Value::from(8080)), ("reason", log::kv::Value::from("a\u{1b}"))];
+                let arguments = format_args!("it {}s", "happen");
+                let record =
+                    log::Record::builder().level(level).target("start").args(arguments).key_values(&fields).build();
+                let mut line = shape.line(&record);
+                line.push(b'}');
+                (level.to_string(), json(&line))
+            };
+            all.map(line).into()
+        }
+    }
+}
+
+/// Where a line has what only this project says.
+fn own(format: Format) -> &'static str {
+    if format == Format::Flat { "" } else { "/spip" }
+}
+
 #[test]
-fn every_record_is_valid_and_every_property_of_a_schema_is_used() {
-    for format in FORMATS {
-        let (schema, validator) = schema(format);
+fn every_line_is_valid_and_every_property_of_a_schema_is_used() {
+    for (format, kind) in FORMATS.into_iter().flat_map(|format| KINDS.map(|kind| (format, kind))) {
+        let (schema, validator) = schema(format, kind);
         let mut used = std::collections::BTreeSet::new();
-        for Sample { name, session } in samples().into_iter().chain(sample::shortened()) {
-            let bound = if name.starts_with("shortened") { 64 << 10 } else { 1 << 30 };
-            let mut line = Vec::new();
-            let _ = Sensor { max_line_bytes: bound, ..sensor(format) }.write(&session, &mut line);
-            let record = json(&finished(format, line));
+        for (name, record) in lines(format, kind) {
             let errors: Vec<_> =
                 validator.iter_errors(&record).map(|e| format!("{}: {e}", e.instance_path())).collect();
-            assert!(errors.is_empty(), "{name} {format:?}: {errors:?}");
-            let own = if format == Format::Flat { &record } else { &record["spip"] };
-            used.extend(own.as_object().expect("an object").keys().cloned());
+            assert!(errors.is_empty(), "{name} {format:?} {kind:?}: {errors:?}");
+            paths("", &record, &mut used);
         }
-        let own = if format == Format::Flat { &schema } else { &schema["properties"]["spip"] };
-        let known = own["properties"].as_object().expect("an object");
-        let unused: Vec<_> = known.keys().filter(|key| !used.contains(*key)).collect();
-        assert!(unused.is_empty(), "no sample has {unused:?} in {format:?}");
+        let mut known = Vec::new();
+        all_properties("", &schema, &mut known);
+        let unused: Vec<_> = known.iter().filter(|path| !used.contains(*path)).collect();
+        assert!(unused.is_empty(), "no sample of {kind:?} has {unused:?} in {format:?}");
+    }
+}
+
+/// The paths of all members of a line, those of lists' items as if there were one.
+fn paths(prefix: &str, value: &Json, all: &mut std::collections::BTreeSet<String>) {
+    match value {
+        Json::Object(members) => {
+            for (key, value) in members {
+                let path = format!("{prefix}/{key}");
+                paths(&path, value, all);
+                all.insert(path);
+            }
+        }
+        Json::Array(items) => items.iter().for_each(|item| paths(prefix, item, all)),
+        _ => {}
+    }
+}
+
+/// The paths of all properties of a schema, in the same way.
+fn all_properties(prefix: &str, schema: &Json, all: &mut Vec<String>) {
+    for (key, schema) in schema["properties"].as_object().into_iter().flatten() {
+        let path = format!("{prefix}/{key}");
+        all_properties(&path, schema, all);
+        all.push(path);
+    }
+    if schema["items"].is_object() {
+        all_properties(prefix, &schema["items"], all);
     }
 }
 
 #[test]
 fn a_schema_refuses_what_is_not_documented() {
     for format in FORMATS {
-        let (_, validator) = schema(format);
+        let (_, validator) = schema(format, Kind::Session);
         let record = json(&logged(&sample::of_payload(b"x"), format));
         let mut more = record.clone();
         more["forgotten"] = Json::from(1);
@@ -112,8 +201,34 @@ fn a_schema_refuses_what_is_not_documented() {
         for key in record.as_object().expect("an object").keys().filter(|key| *key != "first_byte_us") {
             let mut less = record.clone();
             less.as_object_mut().expect("an object").remove(key);
-            let optional = ["payload_sha256", "protocol"].contains(&key.as_str());
+            let optional = ["payload_sha256", "protocol", "app_proto", "related"].contains(&key.as_str());
             assert_eq!(validator.is_valid(&less), optional, "{key} in {format:?}");
+        }
+    }
+}
+
+#[test]
+fn the_schemas_of_scans_and_messages_refuse_what_is_not_documented() {
+    for (format, kind) in FORMATS.into_iter().flat_map(|format| [Kind::Scan, Kind::Log].map(|kind| (format, kind))) {
+        let (_, validator) = schema(format, kind);
+        let (_, record) = lines(format, kind).swap_remove(0);
+        let removed = |at: &str, key: &str| {
+            let mut less = record.clone();
+            let object = if at.is_empty() { &mut less } else { less.pointer_mut(at).expect("there") };
+            object.as_object_mut().expect("an object").remove(key);
+            less
+        };
+        for at in ["", own(format)] {
+            let object = if at.is_empty() { &record } else { &record["spip"] };
+            for key in object.as_object().expect("an object").keys() {
+                // Fields of messages are what each message needs.
+                let optional = ["tools", "related", "port", "reason"].contains(&key.as_str());
+                assert_eq!(validator.is_valid(&removed(at, key)), optional, "{at}/{key} in {format:?} {kind:?}");
+            }
+            let mut more = record.clone();
+            let object = if at.is_empty() { &mut more } else { &mut more["spip"] };
+            object["forgotten"] = Json::from(vec![1]);
+            assert!(!validator.is_valid(&more), "{at} in {format:?} {kind:?}");
         }
     }
 }
@@ -122,7 +237,7 @@ fn a_schema_refuses_what_is_not_documented() {
 fn the_documentation_has_every_field() {
     let page = include_str!("../../../docs/records.md");
     for format in FORMATS {
-        let (schema, _) = schema(format);
+        let (schema, _) = schema(format, Kind::Session);
         let (_, section) = page.split_once(&format!("\n## {}", heading(format))).expect("a section");
         let section = section.split("\n## ").next().unwrap_or_default();
         let mut names = Vec::new();
@@ -130,6 +245,15 @@ fn the_documentation_has_every_field() {
         let missing: Vec<_> = names.iter().filter(|name| !section.contains(&format!("`{name}`"))).collect();
         assert!(missing.is_empty(), "docs/records.md lacks {missing:?} under {}", heading(format));
     }
+}
+
+#[test]
+fn the_documentation_has_every_field_of_a_scan() {
+    let page = include_str!("../../../docs/scans.md");
+    let (schema, _) = schema(Format::Flat, Kind::Scan);
+    let names = schema["properties"].as_object().expect("an object").keys();
+    let missing: Vec<_> = names.filter(|name| !page.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "docs/scans.md lacks {missing:?}");
 }
 
 fn heading(format: Format) -> &'static str {
@@ -208,8 +332,7 @@ fn ecs_uses_only_fields_that_are_defined_with_their_types() {
     let definitions: Json = serde_json::from_str(include_str!("../../fixtures/ecs/fields.json")).expect("fixture");
     assert_eq!(definitions["version"], ecs::VERSION);
     let mut used = std::collections::BTreeSet::new();
-    for Sample { name, session } in samples() {
-        let record = json(&logged(&session, Format::Ecs));
+    for (name, record) in KINDS.into_iter().flat_map(|kind| lines(Format::Ecs, kind)) {
         let mut leaves = Vec::new();
         flatten("", &record, &mut leaves);
         for (path, value) in leaves {
@@ -221,7 +344,7 @@ fn ecs_uses_only_fields_that_are_defined_with_their_types() {
                 let fits = match kind {
                     "long" => value.as_u64().is_some_and(|number| number <= 1 << 53),
                     "boolean" => value.is_boolean(),
-                    "date" => value.as_str().is_some_and(|text| text.parse::<jiff::Timestamp>().is_ok()),
+                    "date" => value.as_str().is_some_and(is_date),
                     "ip" => value.as_str().is_some_and(|text| text.parse::<std::net::IpAddr>().is_ok()),
                     _ => value.is_string(),
                 };
@@ -235,9 +358,54 @@ fn ecs_uses_only_fields_that_are_defined_with_their_types() {
     }
     let defined: std::collections::BTreeSet<String> =
         definitions["fields"].as_object().expect("an object").keys().cloned().collect();
-    // These two are in system messages.
-    let unused: Vec<_> = defined.difference(&used).filter(|path| *path != "log.level" && *path != "message").collect();
+    let unused: Vec<_> = defined.difference(&used).collect();
     assert!(unused.is_empty(), "no sample has {unused:?}");
+}
+
+/// Whether a text is a date for Elasticsearch, whose years have four digits.
+fn is_date(text: &str) -> bool {
+    // The library's own calendar ends a day before that.
+    text.len() == 27 && (text.parse::<jiff::Timestamp>().is_ok() || text.starts_with("9999-12-31T"))
+}
+
+#[test]
+fn eve_uses_only_fields_that_suricata_has_with_their_types() {
+    let definitions: Json = serde_json::from_str(include_str!("../../fixtures/eve/fields.json")).expect("fixture");
+    let known = |path: &str| definitions["fields"].get(path).or_else(|| definitions["later"].get(path));
+    let time = definitions["pattern"]["timestamp"].as_str().expect("a pattern");
+    let time = jsonschema::validator_for(&serde_json::json!({"type": "string", "pattern": time})).expect("a schema");
+    let mut used = std::collections::BTreeSet::new();
+    for (name, record) in KINDS.into_iter().flat_map(|kind| lines(Format::Eve, kind)) {
+        assert!(time.is_valid(&record["timestamp"]), "{name}: {}", record["timestamp"]);
+        let mut leaves = Vec::new();
+        flatten("", &record, &mut leaves);
+        for (path, value) in leaves {
+            let is_list = definitions["arrays"].as_array().expect("a list").iter().any(|array| *array == *path);
+            assert_eq!(value.is_array(), is_list, "{name}: {path} = {value}");
+            let mut items = Vec::new();
+            for item in value.as_array().cloned().unwrap_or_else(|| vec![value]) {
+                flatten(&path, &item, &mut items);
+            }
+            for (path, value) in items {
+                let fits = match known(&path).and_then(Json::as_str) {
+                    Some("integer") => value.as_u64().is_some_and(|number| number <= 1 << 53),
+                    Some("boolean") => value.is_boolean(),
+                    Some(_) => value.is_string(),
+                    None => panic!("{name}: EVE has no {path}"),
+                };
+                assert!(fits, "{name}: {path} = {value}");
+                if let Some(allowed) = definitions["values"][&path].as_array() {
+                    assert!(allowed.contains(&value), "{name}: {path} = {value}");
+                }
+                used.insert(path);
+            }
+        }
+    }
+    for list in ["fields", "later"] {
+        let defined = definitions[list].as_object().expect("an object").keys();
+        let unused: Vec<_> = defined.filter(|path| !used.contains(*path)).collect();
+        assert!(unused.is_empty(), "no sample has {unused:?}");
+    }
 }
 
 #[test]
@@ -255,15 +423,23 @@ fn the_index_template_maps_every_field_as_ecs_defines_it_and_every_own_one() {
         };
         assert_eq!(mapped(path), expected, "{path}");
     }
-    let (schema, _) = schema(Format::Ecs);
-    let own = schema["properties"]["spip"]["properties"].as_object().expect("an object");
-    for (key, schema) in own.iter().filter(|(_, schema)| schema.get("$ref").is_none()) {
-        let known = &mappings["properties"]["spip"]["properties"][key];
-        assert!(known.is_object(), "the template lacks spip.{key}");
-        for inner in schema["properties"].as_object().into_iter().flat_map(|inner| inner.keys()) {
-            assert!(known["properties"][inner].is_object(), "the template lacks spip.{key}.{inner}");
+    let mut own = std::collections::BTreeSet::new();
+    for kind in KINDS {
+        let (schema, _) = schema(Format::Ecs, kind);
+        let properties = schema["properties"]["spip"]["properties"].as_object().expect("an object");
+        for (key, schema) in properties.iter().filter(|(_, schema)| schema.get("$ref").is_none()) {
+            let known = &mappings["properties"]["spip"]["properties"][key];
+            assert!(known.is_object(), "the template lacks spip.{key}");
+            let inner = schema["items"].as_object().map_or(schema, |_| &schema["items"]);
+            for inner in inner["properties"].as_object().into_iter().flat_map(|inner| inner.keys()) {
+                assert!(known["properties"][inner].is_object(), "the template lacks spip.{key}.{inner}");
+            }
+            own.insert(key.clone());
         }
     }
+    let mapped = mappings["properties"]["spip"]["properties"].as_object().expect("an object");
+    let gone: Vec<_> = mapped.keys().filter(|key| !own.contains(*key)).collect();
+    assert!(gone.is_empty(), "the template maps {gone:?}, which no record has");
 }
 
 /// Paths and values of everything that is not under `spip`.
@@ -412,11 +588,8 @@ fn a_line_never_exceeds_its_bound_and_says_what_it_lacks() {
                 assert_eq!(own["payload"], "");
                 let kept = hex::decode(own["payload_hex"].as_str().expect("text")).expect("hexadecimal");
                 assert!(session.payload.kept().starts_with(&kept), "{name}");
-                assert_eq!(
-                    own["payload_truncated"] == true,
-                    kept.len() < session.payload.received() as usize,
-                    "{name}"
-                );
+                let is_lost = session.stored.is_none() && kept.len() < session.payload.received() as usize;
+                assert_eq!(own["payload_truncated"], is_lost, "{name}: what has a file of its own is not lost");
             }
         }
     }
@@ -461,6 +634,94 @@ fn times_before_1970_are_times() {
     let flat = logged(&session, Format::Flat);
     assert_eq!(json(&flat)["time"], "1969-12-31T23:59:58.499999Z");
     assert_eq!(read(&flat).accepted_us, -1_500_001);
+}
+
+#[test]
+fn a_certificate_that_never_expires_says_so_in_every_format_and_after_reading() {
+    let sample = samples().into_iter().find(|sample| sample.name == "certificate").expect("a sample");
+    let [flat, ecs, eve] = FORMATS.map(|format| json(&logged(&sample.session, format)));
+    assert_eq!(flat["tls_client_certificate"]["not_after"], "9999-12-31T23:59:59Z");
+    assert_eq!(ecs["tls"]["client"]["not_after"], "9999-12-31T23:59:59.000000Z");
+    assert_eq!(eve["tls"]["client"]["notafter"], "9999-12-31T23:59:59");
+    // A record that does not say it is not made to say something else.
+    let flat = String::from_utf8(logged(&sample.session, Format::Flat)).expect("UTF-8");
+    let unsaid = flat.replace(r#""not_after":"9999-12-31T23:59:59Z","#, "");
+    assert_ne!(flat, unsaid);
+    for format in FORMATS {
+        let mut line = Vec::new();
+        format.encode(&read(unsaid.as_bytes()), &mut line);
+        let text = String::from_utf8(line).expect("UTF-8");
+        assert!(!text.contains("not_after") && !text.contains("notafter") && !text.contains("1970-01-01"), "{text}");
+    }
+}
+
+#[test]
+fn what_is_asked_of_an_open_proxy_is_what_ecs_shows() {
+    let of = |name: &str| {
+        let sample = samples().into_iter().find(|sample| sample.name == name).expect("a sample");
+        json(&logged(&sample.session, Format::Ecs))
+    };
+    let absolute = of("absolute");
+    assert_eq!(
+        absolute["url"],
+        serde_json::json!({
+            "original": "http://u:p@www.example.org:8080/ip?x", "scheme": "http", "username": "u", "password": "p",
+            "domain": "www.example.org", "port": 8080, "path": "/ip", "query": "x",
+        })
+    );
+    assert_eq!(absolute["related"]["hosts"], serde_json::json!(["www.example.org", "198.51.100.9"]));
+    let tunnel = of("tunnel");
+    assert_eq!(
+        tunnel["url"],
+        serde_json::json!({"original": "www.example.org:443", "domain": "www.example.org", "port": 443})
+    );
+    assert_eq!(tunnel["related"]["hosts"], serde_json::json!(["www.example.org"]));
+    // Refused connections of many sources are of no address.
+    assert_eq!(of("of many sources").get("related"), None);
+    let mail = of("mail");
+    assert_eq!(mail["email"]["from"]["address"], serde_json::json!(["a@example.com"]));
+    assert_eq!(mail["email"]["to"]["address"], serde_json::json!(["b@example.net"]));
+    assert_eq!(of("failed")["error"]["message"], json(&logged(&sample::hello_for(b"x"), Format::Flat))["tls_error"]);
+}
+
+#[test]
+fn a_silent_client_has_no_protocol_in_eve() {
+    let of = |bytes: &[u8]| json(&logged(&sample::of_payload(bytes), Format::Eve));
+    assert_eq!(of(b"").get("app_proto"), None);
+    assert_eq!(of(b"\x00\x01\x02")["app_proto"], "failed");
+}
+
+#[test]
+fn a_list_longer_than_the_agent_writes_is_read_as_far_as_that() {
+    let flat =
+        String::from_utf8(logged(&sample::of_payload(b"GET / HTTP/1.1\r\nA: b\r\n\r\n"), Format::Flat)).expect("UTF-8");
+    let many = |item: &str| format!("[{}{item}]", format!("{item},").repeat(100_000));
+    let text = many("\"x\"");
+    let lists = format!(
+        r#""credentials":{},"shortened":{text},"responses":{text},"turns":{},"schema":"#,
+        many("{}"),
+        many(r#"{"from":"client","offset":0,"length":1,"ms":0}"#),
+    );
+    let pairs = many("[\"a\",\"b\"]");
+    let long = flat
+        .replace("\"schema\":", &lists)
+        .replace(r#""headers":[["A","b"]]"#, &format!(r#""headers":{pairs},"pipelined":{pairs}"#));
+    let entry = read(long.as_bytes());
+    let http = entry.http.expect("a request");
+    let lengths = [
+        entry.credentials.len(),
+        entry.shortened.len(),
+        entry.responses.len(),
+        entry.turns.len(),
+        http.headers.len(),
+        http.pipelined.len(),
+    ];
+    assert_eq!(lengths, [16, 16, 64, 64, 100, 16]);
+    let sample = samples().into_iter().find(|sample| sample.name == "failed").expect("a sample");
+    let flat = String::from_utf8(logged(&sample.session, Format::Flat)).expect("UTF-8");
+    let long = flat.replace(r#""tls_supported_protocols":["h2"]"#, &format!(r#""tls_supported_protocols":{text}"#));
+    assert_ne!(flat, long);
+    assert_eq!(read(long.as_bytes()).tls.and_then(|tls| tls.hello).expect("a hello").protocols.len(), 32 << 10);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Which ports are left alone, and why: the reason is shown with each, because a port that is missing from the records
 //! is the first thing that an operator asks about.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::config::{Config, MetricsAddress};
 
@@ -50,8 +50,8 @@ impl Exclusions {
         if let Some(port) = session {
             exclusions.both((port, port), "the SSH session of this terminal");
         }
-        for port in &sockets.ssh_sessions {
-            exclusions.both((*port, *port), "an open SSH session");
+        for port in sockets.ssh_sessions.iter().map(SocketAddr::port) {
+            exclusions.both((port, port), "an open SSH session");
         }
         for listener in sockets.listeners.iter().filter(|listener| listener.port != own) {
             exclusions.listener(listener, include_listening);
@@ -119,7 +119,7 @@ mod tests {
                 listener(5432, "127.0.0.1", Some("postgres")),
                 listener(8080, "::", Some("spip-agent")),
             ],
-            ssh_sessions: vec![22, 2222],
+            ssh_sessions: [22, 2222].map(|port| SocketAddr::from(([192, 0, 2, 1], port))).into(),
             complete: true,
         }
     }

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, BufReader};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use super::Error;
@@ -30,8 +30,8 @@ pub(crate) struct Listener {
 pub(crate) struct Sockets {
     /// Sorted, one for each port and address.
     pub(crate) listeners: Vec<Listener>,
-    /// Local ports of the connections that some `sshd` holds open.
-    pub(crate) ssh_sessions: Vec<u16>,
+    /// Local ends of the connections that some `sshd` holds open.
+    pub(crate) ssh_sessions: Vec<SocketAddr>,
     /// Whether the processes of other users could be looked at.
     pub(crate) complete: bool,
 }
@@ -64,7 +64,7 @@ pub(crate) fn listening(lines: impl io::BufRead) -> io::Result<Vec<(u16, IpAddr,
 #[derive(Default)]
 struct Table {
     listening: HashMap<u64, (u16, IpAddr)>,
-    established: HashMap<u64, u16>,
+    established: HashMap<u64, SocketAddr>,
 }
 
 impl Table {
@@ -79,7 +79,7 @@ impl Table {
             };
             match state {
                 Some(LISTEN) => drop(self.listening.insert(inode, (port, ip))),
-                Some(ESTABLISHED) => drop(self.established.insert(inode, port)),
+                Some(ESTABLISHED) => drop(self.established.insert(inode, SocketAddr::new(ip, port))),
                 _ => {}
             }
         }
@@ -116,9 +116,9 @@ impl Table {
                     }
                 }
                 if is_ssh(&name)
-                    && let Some(port) = self.established.get(&inode)
+                    && let Some(session) = self.established.get(&inode)
                 {
-                    ssh_sessions.push(*port);
+                    ssh_sessions.push(*session);
                 }
             }
         }
@@ -242,7 +242,7 @@ mod tests {
                     listener(5432, "127.0.0.1", Some("postgres")),
                     listener(8081, "127.0.0.1", None),
                 ],
-                ssh_sessions: vec![2222],
+                ssh_sessions: vec!["10.0.0.10:2222".parse().expect("address")],
                 complete: true,
             }
         );

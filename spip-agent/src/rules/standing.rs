@@ -25,14 +25,28 @@ pub enum Standing {
     /// Ours, though the configuration asks for none.
     LeftOver,
     /// Why that cannot be said.
-    Unknown(String),
+    Unknown {
+        /// Why they cannot be read.
+        reason: String,
+        /// Whether rules are needed on this family.
+        wanted: bool,
+    },
 }
 
-/// How the rules of both families stand, by name of the family.
+/// How the rules stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Each family by its name.
+    pub families: Vec<(&'static str, Standing)>,
+    /// Whether they take the connections of this machine, too: installed with `--local`.
+    pub local: bool,
+}
+
+/// How the rules of both families stand.
 ///
 /// # Errors
 /// When nobody can say who listens, or no rule could reach the listener.
-pub fn standing(config: &Config) -> Result<Vec<(&'static str, Standing)>, Error> {
+pub fn standing(config: &Config) -> Result<Found, Error> {
     let sockets = Sockets::read(Path::new("/proc"))?;
     let ssh_connection = std::env::var("SSH_CONNECTION").ok();
     let iptables = Iptables::from_environment();
@@ -45,19 +59,18 @@ pub fn standing(config: &Config) -> Result<Vec<(&'static str, Standing)>, Error>
         variants.push(wanted(config, options, &sockets, ssh_connection.as_deref())?.0);
     }
     let judged = saved.into_iter().map(|(family, saved)| {
+        let chains = variants.iter().map(|wanted| match family {
+            Family::V4 => wanted.v4.as_slice(),
+            Family::V6 => wanted.v6.as_slice(),
+        });
+        let is_wanted = |chains: &[plan::Chain]| !chains.is_empty();
         let standing = match saved {
-            Ok(saved) => {
-                let chains = variants.iter().map(|wanted| match family {
-                    Family::V4 => &wanted.v4,
-                    Family::V6 => &wanted.v6,
-                });
-                judge(chains.map(Vec::as_slice), &saved)
-            }
-            Err(error) => Standing::Unknown(error.to_string()),
+            Ok(saved) => judge(chains, &saved),
+            Err(error) => Standing::Unknown { reason: error.to_string(), wanted: chains.clone().any(is_wanted) },
         };
         (family.name(), standing)
     });
-    Ok(judged.collect())
+    Ok(Found { families: judged.collect(), local: has_local })
 }
 
 /// Whether there are rules of ours at all, whatever the configuration says; those that cannot be read count as none.

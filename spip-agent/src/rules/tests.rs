@@ -183,3 +183,12 @@ fn without_a_terminal_there_is_no_yes() {
         assert_eq!(error.exit_status(), 2);
     }
 }
+
+#[test]
+fn rules_beside_steering_by_sk_lookup_are_said_to_be_needless() {
+    let text = format!("{DUAL}\nsteering = \"sk_lookup\"");
+    let config = Config::from_str(&text, Path::new("/spip.toml")).expect("valid").config;
+    let notes =
+        wanted(&config, Options::default(), &Sockets { complete: true, ..Sockets::default() }, None).expect("reach").1;
+    assert!(notes.iter().any(|note| note.contains("needs no rules")), "{notes:?}");
+}

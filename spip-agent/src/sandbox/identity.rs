@@ -1,15 +1,21 @@
 //! Becomes an ordinary user. Files that the agent has made as root are given to that user first, so that the log can be
 //! opened again and rotated.
 
-use std::os::unix::fs::chown;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::AtFlags;
 use nix::sys::prctl;
 use nix::unistd::{
-    AccessFlags, Gid, Group, Uid, User, access, geteuid, getgid, getuid, setgroups, setresgid, setresuid,
+    AccessFlags, Gid, Group, Uid, User, access, fchownat, geteuid, getgid, getuid, setgroups, setresgid, setresuid,
 };
 
 use super::{Needs, StepResult};
+use crate::config;
 
 /// Why the user cannot be changed.
 #[derive(Debug, thiserror::Error)]
@@ -32,31 +38,69 @@ pub enum Error {
 
 /// Becomes the user and group of the configuration. Capabilities that are permitted stay permitted.
 pub(super) fn change(needs: &Needs<'_>) -> Result<StepResult, Error> {
-    let Some(name) = &needs.config.user else {
+    let (Some(name), Some((uid, gid))) = (&needs.config.user, wanted(needs.config)?) else {
         return Ok(StepResult::Skipped("no user is configured"));
     };
-    let (uid, own_group) = user(name)?;
-    let gid = needs.config.group.as_deref().map(group).transpose()?.unwrap_or(own_group);
+    let mut missing = Vec::new();
     if (getuid(), getgid()) != (uid, gid) {
-        for path in needs.owned.iter().filter(|path| path.exists()) {
-            // What is refused here shows below, as a directory that cannot be written to.
-            let _ = chown(path, Some(uid.as_raw()), Some(gid.as_raw()));
+        for path in &needs.owned {
+            match give(path, uid, gid) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => missing.push(format!("{} stays whose it is: {error}", path.display())),
+            }
         }
         become_user(uid, gid).map_err(|cause| Error::Refused { user: name.clone(), cause })?;
     }
-    let refused: Vec<_> = needs
-        .writable
-        .iter()
-        .filter(|directory| access(*directory, AccessFlags::W_OK | AccessFlags::X_OK).is_err())
-        .map(|directory| directory.display().to_string())
-        .collect();
-    if refused.is_empty() {
-        Ok(StepResult::Done(format!("runs as {uid}:{gid}")))
-    } else {
-        let directories = refused.join(" ");
-        let remedy = format!("run: chown {name} {directories}");
-        Ok(StepResult::Missing(format!("runs as {uid}:{gid}, which cannot write to {directories}; {remedy}")))
+    let refused = |paths: &[PathBuf], how| {
+        let paths = paths.iter().filter(|path| access(*path, how) == Err(Errno::EACCES));
+        paths.map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ")
+    };
+    let directories = refused(&needs.writable, AccessFlags::W_OK | AccessFlags::X_OK);
+    if !directories.is_empty() {
+        missing.push(format!("it cannot write to {directories}; run: chown {name} {directories}"));
     }
+    let files = refused(&needs.replaced, AccessFlags::R_OK);
+    if !files.is_empty() {
+        missing.push(format!("it cannot read {files} again at SIGHUP; let it read them and their directories"));
+    }
+    let result = format!("runs as {uid}:{gid}");
+    Ok(if missing.is_empty() {
+        StepResult::Done(result)
+    } else {
+        StepResult::Missing(format!("{result}, and {}", missing.join(", and ")))
+    })
+}
+
+/// Gives what the agent has made to the user. In a directory of that user anything can be under the name by now: only what
+/// is of its kind, has no other name and belongs to this process is given away, and no link is followed.
+fn give(path: &Path, uid: Uid, gid: Gid) -> io::Result<()> {
+    let opened = File::options().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path)?;
+    let found = opened.metadata()?;
+    let kind = found.file_type();
+    if found.uid() == uid.as_raw() && found.gid() == gid.as_raw() {
+        return Ok(());
+    }
+    // The log may be a device or a pipe, which is the operator's.
+    if !kind.is_file() && !kind.is_dir() && !kind.is_socket() {
+        return if kind.is_symlink() { Err(io::Error::other("it is a symbolic link")) } else { Ok(()) };
+    }
+    if !kind.is_dir() && found.nlink() > 1 {
+        return Err(io::Error::other("it is a file with another name, too"));
+    }
+    if found.uid() != geteuid().as_raw() && found.uid() != uid.as_raw() {
+        return Err(io::Error::other("it belongs to somebody else"));
+    }
+    fchownat(opened.as_fd(), "", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH)?;
+    Ok(())
+}
+
+/// The user and the group that are asked for, if any are.
+fn wanted(config: &config::Sandbox) -> Result<Option<(Uid, Gid)>, Error> {
+    let Some(name) = &config.user else { return Ok(None) };
+    let (uid, own_group) = user(name)?;
+    let gid = config.group.as_deref().map(group).transpose()?.unwrap_or(own_group);
+    Ok(Some((uid, gid)))
 }
 
 fn become_user(uid: Uid, gid: Gid) -> Result<(), Errno> {
@@ -68,19 +112,59 @@ fn become_user(uid: Uid, gid: Gid) -> Result<(), Errno> {
     setresuid(uid, uid, uid)
 }
 
-fn user(name: &str) -> Result<(Uid, Gid), Error> {
+pub(super) fn user(name: &str) -> Result<(Uid, Gid), Error> {
+    let user = find_user(name).ok_or_else(|| Error::NoUser(name.to_owned()))?;
+    Ok((user.uid, user.gid))
+}
+
+/// The user that `user` means: a number, or a name.
+pub(crate) fn find_user(name: &str) -> Option<User> {
     let found = match name.parse() {
         Ok(number) => User::from_uid(Uid::from_raw(number)),
         Err(_) => User::from_name(name),
     };
-    let user = found.ok().flatten().ok_or_else(|| Error::NoUser(name.to_owned()))?;
-    Ok((user.uid, user.gid))
+    found.ok().flatten()
 }
 
-fn group(name: &str) -> Result<Gid, Error> {
+pub(super) fn group(name: &str) -> Result<Gid, Error> {
     let found = match name.parse() {
         Ok(number) => Group::from_gid(Gid::from_raw(number)),
         Err(_) => Group::from_name(name),
     };
     found.ok().flatten().map(|group| group.gid).ok_or_else(|| Error::NoGroup(name.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn what_was_planted_under_the_name_of_the_log_is_not_given_away() {
+        if !geteuid().is_root() {
+            assert!(std::env::var_os("CI").is_none(), "only root can give files away");
+            return eprintln!("skipped: only root can give files away");
+        }
+        let directory = std::env::temp_dir().join(format!("spip-give-{}", std::process::id()));
+        fs::create_dir(&directory).expect("a directory for the test");
+        let (uid, gid) = (Uid::from_raw(65_534), Gid::from_raw(65_534));
+        let path = |name: &str| directory.join(name);
+        let owner = |name: &str| fs::metadata(path(name)).expect("there").uid();
+        for name in ["log", "precious", "linked", "others"] {
+            fs::write(path(name), "").expect("a file for the test");
+        }
+        symlink(path("precious"), path("symbolic")).expect("a link for the test");
+        fs::hard_link(path("linked"), path("hard")).expect("a link for the test");
+        std::os::unix::fs::chown(path("others"), Some(1), Some(1)).expect("root");
+        give(&path("log"), uid, gid).expect("made by this process");
+        for name in ["symbolic", "hard", "others"] {
+            give(&path(name), uid, gid).expect_err(name);
+        }
+        let missing = give(&path("missing"), uid, gid).expect_err("nothing there");
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+        assert_eq!((owner("log"), owner("precious"), owner("linked"), owner("others")), (65_534, 0, 0, 1));
+        fs::remove_dir_all(&directory).expect("the directory goes");
+    }
 }

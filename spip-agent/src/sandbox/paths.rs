@@ -1,42 +1,207 @@
 //! Landlock: which files the process can still reach, and that it opens no connection.
 //!
-//! Directories that are written to are open with all that is below them. What is read again is open by its file and,
-//! where the file has a directory of its own, by that directory, so that it can be replaced by renaming. A directory
-//! that all of the system shares, such as `/etc`, is never opened: there, a file can be rewritten in place and read
-//! again, but not replaced.
+//! Directories that are written to are open with all that is below them. What is read again is open by its file and, where
+//! the file has a directory of its own, by that directory, so that it can be replaced by renaming; behind a symbolic link by
+//! both directories, so that it can be led to another file. A directory that all of the system shares, such as `/etc`, is
+//! not opened for reading: there, a file can be rewritten in place and read again, but not replaced.
+//!
+//! A log in such a directory opens it for writing all the same, because a log that cannot be rotated is none; that is
+//! reported as a step that was not wholly taken.
 //!
 //! TCP is closed in both directions for new sockets: the listening ones are bound by now. Nothing is allowed to be
 //! executed. Kernels with an older Landlock enforce what they know of this.
 
+use std::collections::BTreeSet;
+use std::fmt;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
+use nix::unistd::{AccessFlags, access};
 
-use super::StepResult;
+use super::{Needs, StepResult};
 
 /// The newest rights that this program knows of.
 const NEWEST: ABI = ABI::V6;
 
-/// A directory with at least as many components below the root belongs to one thing.
-const OWN_DIRECTORY_DEPTH: usize = 2;
+/// Directories in which things of several owners live (hier(7), and where distributions keep certificates); so do all that
+/// one of these is below.
+const SHARED: &[&str] = &[
+    "/boot",
+    "/dev/shm",
+    "/etc/letsencrypt/archive",
+    "/etc/letsencrypt/live",
+    "/etc/pki/ca-trust",
+    "/etc/pki/tls/certs",
+    "/etc/pki/tls/private",
+    "/etc/ssl/certs",
+    "/etc/ssl/private",
+    "/lib",
+    "/lib64",
+    "/media",
+    "/mnt",
+    "/opt",
+    "/proc",
+    "/root",
+    "/run/lock",
+    "/run/user",
+    "/sbin",
+    "/bin",
+    "/srv",
+    "/sys",
+    "/tmp",
+    "/usr/bin",
+    "/usr/lib",
+    "/usr/local/bin",
+    "/usr/local/etc",
+    "/usr/local/lib",
+    "/usr/local/sbin",
+    "/usr/local/share",
+    "/usr/local/var",
+    "/usr/sbin",
+    "/usr/share",
+    "/var/backups",
+    "/var/cache",
+    "/var/lib",
+    "/var/lock",
+    "/var/log",
+    "/var/mail",
+    "/var/run",
+    "/var/spool",
+    "/var/tmp",
+];
 
-pub(super) fn restrict(readable: &[PathBuf], writable: &[PathBuf]) -> StepResult {
-    match try_restrict(readable, writable) {
-        Ok(RulesetStatus::FullyEnforced) => StepResult::Done("files, TCP and scopes".to_owned()),
+/// Directories whose every entry is somebody's own, with all that somebody has.
+const HOMES: &[&str] = &["/home", "/run/user"];
+
+/// What stayed open, once Landlock is in force.
+static IN_FORCE: OnceLock<InForce> = OnceLock::new();
+
+pub(super) fn restrict(needs: &Needs<'_>) -> StepResult {
+    let opened = Opened::new(needs);
+    let in_force = InForce::new(&opened);
+    let status = try_restrict(&opened);
+    if matches!(status, Ok(RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced)) {
+        let _ = IN_FORCE.set(in_force);
+    }
+    let missing = match status {
+        Ok(RulesetStatus::FullyEnforced) => None,
         Ok(RulesetStatus::PartiallyEnforced) => {
-            StepResult::Missing("this kernel enforces only a part of it; Linux 6.12 knows all".to_owned())
+            Some("this kernel enforces only a part of it; Linux 6.12 knows all".to_owned())
         }
-        Ok(RulesetStatus::NotEnforced) => StepResult::Missing(
-            "this kernel has no Landlock, or it is not enabled (lsm= on the command line)".to_owned(),
-        ),
-        Err(error) => StepResult::Missing(error.to_string()),
+        Ok(RulesetStatus::NotEnforced) => {
+            let reason = "this kernel has no Landlock, or it is not enabled (lsm= on the command line)";
+            return StepResult::Missing(reason.to_owned());
+        }
+        Err(error) => return StepResult::Missing(error.to_string()),
+    };
+    let missing: Vec<_> = missing.into_iter().chain(complaint(needs)).collect();
+    if missing.is_empty() {
+        StepResult::Done(format!("files, TCP and scopes; {opened}"))
+    } else {
+        StepResult::Missing(format!("{}; {opened}", missing.join("; ")))
     }
 }
 
-fn try_restrict(readable: &[PathBuf], writable: &[PathBuf]) -> Result<RulesetStatus, RulesetError> {
+/// Whether Landlock keeps the process from reading this file.
+#[must_use]
+pub fn cannot_read(path: &Path) -> bool {
+    IN_FORCE.get().is_some_and(|open| !is_below(path, open.written.iter().chain(&open.read)))
+}
+
+/// Whether Landlock keeps the process from writing this file, there or not.
+#[must_use]
+pub fn cannot_write(path: &Path) -> bool {
+    IN_FORCE.get().is_some_and(|open| !is_below(path, &open.written))
+}
+
+/// What is open for writing and should not be.
+pub(super) fn complaint(needs: &Needs<'_>) -> Option<String> {
+    let shared: Vec<_> =
+        needs.writable.iter().filter(|path| is_shared(path)).map(|path| path.display().to_string()).collect();
+    (!shared.is_empty()).then(|| {
+        let shared = shared.join(" ");
+        format!("other programs use {shared} too, and everything there can be written to; have files in a directory of its own")
+    })
+}
+
+/// What stays open.
+#[derive(Debug, PartialEq, Eq)]
+struct Opened {
+    written: BTreeSet<PathBuf>,
+    read: BTreeSet<PathBuf>,
+}
+
+impl Opened {
+    /// Of what is needed, that which is there.
+    fn new(needs: &Needs<'_>) -> Self {
+        let user_may_write = |path: &Path| access(path, AccessFlags::W_OK | AccessFlags::X_OK).is_ok();
+        let tidied = needs.tidied.iter().filter(|path| user_may_write(path) && !is_shared(path));
+        let replaced = needs.replaced.iter().flat_map(|file| {
+            let named = std::path::absolute(file).ok();
+            let meant = file.canonicalize().ok();
+            let directories = [&named, &meant].map(|path| path.as_deref().and_then(own_directory).map(Path::to_owned));
+            // Behind directories that are symbolic links, one directory may have two names.
+            directories.into_iter().flatten().chain(meant)
+        });
+        let written = outermost(needs.writable.iter().chain(tidied).filter_map(canonical).collect());
+        let read = replaced.chain(needs.readable.iter().cloned()).filter_map(|path| canonical(&path));
+        let read = read.filter(|path| !written.iter().any(|directory| path.starts_with(directory))).collect();
+        let read = outermost(read);
+        Self { written, read }
+    }
+}
+
+impl fmt::Display for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |paths: &BTreeSet<PathBuf>| match paths.is_empty() {
+            true => "nothing".to_owned(),
+            false => paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" "),
+        };
+        write!(f, "writable: {}; readable: {}", list(&self.written), list(&self.read))
+    }
+}
+
+/// The same with device and inode of each: what has taken the name of a file or directory since is not open.
+#[derive(Debug)]
+struct InForce {
+    written: Vec<(PathBuf, Option<(u64, u64)>)>,
+    read: Vec<(PathBuf, Option<(u64, u64)>)>,
+}
+
+impl InForce {
+    fn new(opened: &Opened) -> Self {
+        let with_inodes = |paths: &BTreeSet<PathBuf>| paths.iter().map(|path| (path.clone(), inode(path))).collect();
+        Self { written: with_inodes(&opened.written), read: with_inodes(&opened.read) }
+    }
+}
+
+/// Whether a path, or as much of it as is there, leads to or below one of these.
+fn is_below<'a>(path: &Path, opened: impl IntoIterator<Item = &'a (PathBuf, Option<(u64, u64)>)>) -> bool {
+    let there = path.ancestors().find_map(canonical);
+    there
+        .is_some_and(|there| opened.into_iter().any(|(open, before)| there.starts_with(open) && inode(open) == *before))
+}
+
+fn inode(path: &Path) -> Option<(u64, u64)> {
+    path.metadata().ok().map(|found| (found.dev(), found.ino()))
+}
+
+/// Without what is below another one, and so open with it.
+fn outermost(paths: BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
+    let is_below = |path: &&PathBuf| paths.iter().any(|other| other != *path && path.starts_with(other));
+    paths.iter().filter(|path| !is_below(path)).cloned().collect()
+}
+
+fn canonical(path: impl AsRef<Path>) -> Option<PathBuf> {
+    path.as_ref().canonicalize().ok()
+}
+
+fn try_restrict(opened: &Opened) -> Result<RulesetStatus, RulesetError> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let write = read
         | AccessFs::WriteFile
@@ -51,16 +216,14 @@ fn try_restrict(readable: &[PathBuf], writable: &[PathBuf]) -> Result<RulesetSta
         .handle_access(AccessNet::from_all(NEWEST))?
         .scope(Scope::from_all(NEWEST))?
         .create()?;
-    let with_directories = readable.iter().flat_map(|file| [Some(file.as_path()), own_directory(file)]);
-    for (path, access) in
-        with_directories.flatten().map(|path| (path, read)).chain(writable.iter().map(|path| (path.as_path(), write)))
-    {
+    let read = opened.read.iter().map(|path| (path, read));
+    for (path, access) in read.chain(opened.written.iter().map(|path| (path, write))) {
         ruleset = allow(ruleset, path, access)?;
     }
     Ok(ruleset.restrict_self()?.ruleset)
 }
 
-/// Adds a rule for what is there; what is not there needs none.
+/// Adds a rule for what is there; what has gone by now needs none.
 fn allow<R: RulesetCreatedAttr>(ruleset: R, path: &Path, access: BitFlags<AccessFs>) -> Result<R, RulesetError> {
     let Ok(opened) = PathFd::new(path) else { return Ok(ruleset) };
     let access = if path.is_dir() { access } else { access & AccessFs::from_file(NEWEST) };
@@ -69,8 +232,16 @@ fn allow<R: RulesetCreatedAttr>(ruleset: R, path: &Path, access: BitFlags<Access
 
 /// The directory of a file, unless other things live there too.
 fn own_directory(file: &Path) -> Option<&Path> {
-    let directory = file.parent()?;
-    (directory.components().count() > OWN_DIRECTORY_DEPTH).then_some(directory)
+    file.parent().filter(|directory| !is_shared(directory))
+}
+
+/// Whether a directory belongs to more than one thing, under the name that is given or its true one.
+pub(crate) fn is_shared(directory: &Path) -> bool {
+    let shared = |path: &Path| {
+        let above = |list: &[&str]| list.iter().any(|shared| Path::new(shared).starts_with(path));
+        above(SHARED) || HOMES.iter().any(|homes| path.parent() == Some(Path::new(homes)))
+    };
+    shared(directory) || canonical(directory).is_some_and(|path| shared(&path))
 }
 
 /// The version of the kernel's Landlock; none where it has none, or has it not enabled.
@@ -90,8 +261,26 @@ mod tests {
 
     #[test]
     fn a_directory_that_the_system_shares_is_not_opened() {
-        assert_eq!(own_directory(Path::new("/etc/spip.toml")), None);
-        assert_eq!(own_directory(Path::new("/spip.toml")), None);
-        assert_eq!(own_directory(Path::new("/etc/spip/spip.toml")), Some(Path::new("/etc/spip")));
+        for shared in [
+            "/etc/spip.toml",
+            "/spip.toml",
+            "/run/x.sock",
+            "/var/log/spip.json",
+            "/etc/ssl/private/key.pem",
+            "/etc/ssl/cert.pem",
+            "/etc/letsencrypt/live/key.pem",
+            "/usr/local/etc/spip.toml",
+            "/home/alice/spip.toml",
+            "/root/spip.toml",
+            "/run/user/1000/spip.toml",
+            "/tmp/spip.toml",
+        ] {
+            assert_eq!(own_directory(Path::new(shared)), None, "{shared}");
+        }
+        for own in
+            ["/etc/spip/spip.toml", "/var/log/spip/x", "/home/alice/spip/x", "/data/x", "/etc/letsencrypt/live/a/x"]
+        {
+            assert_eq!(own_directory(Path::new(own)), Path::new(own).parent());
+        }
     }
 }

@@ -11,14 +11,14 @@ use std::time::{Duration, SystemTime};
 use lru::LruCache;
 use spip_common::Syn;
 
-use super::addresses::Addresses;
+use super::addresses::{Addresses, Store};
 use super::pending::{GivenUp, HalfOpen};
 use super::ports::Ports;
 use crate::protocol::syn::{SynOptions, Tool};
 use crate::record::scan::{Scan, Shown};
 
 /// Sources of one interval. An account takes 600 bytes, and at worst 17 kB: 70 MB when each of so many sources asks for
-/// thousands of ports.
+/// thousands of ports. Besides, all of them share what is kept of thousands of addresses.
 pub const SOURCES_MAX: usize = 4_096;
 /// Of that many sources that were quiet for longest, the one that sent least makes room.
 const CANDIDATES: usize = 4;
@@ -54,13 +54,13 @@ impl Account {
         }
     }
 
-    fn add(&mut self, one: &HalfOpen<'_>) {
+    fn add(&mut self, one: &HalfOpen<'_>, store: &mut Store) {
         self.first_ns = self.first_ns.min(one.seen_ns);
         self.last_ns = self.last_ns.max(one.seen_ns);
         self.count += 1;
         self.ports.insert(one.destination_port);
         self.source_ports = (self.source_ports.0.min(one.source_port), self.source_ports.1.max(one.source_port));
-        self.addresses.insert(one.destination);
+        self.addresses.insert(one.destination, store);
         for tool in one.tools.iter() {
             self.tools[tool as usize] += 1;
         }
@@ -101,12 +101,14 @@ impl Rest {
 #[derive(Debug)]
 pub struct Sources {
     accounts: LruCache<[u8; 16], Box<Account>>,
+    /// What the accounts keep many addresses in.
+    store: Store,
     rest: Rest,
 }
 
 impl Default for Sources {
     fn default() -> Self {
-        Self { accounts: LruCache::unbounded(), rest: Rest::default() }
+        Self { accounts: LruCache::unbounded(), store: Store::default(), rest: Rest::default() }
     }
 }
 
@@ -114,14 +116,14 @@ impl Sources {
     /// Adds a half-open SYN to the account of its source.
     pub fn add(&mut self, one: &HalfOpen<'_>) {
         if let Some(account) = self.accounts.get_mut(&one.source) {
-            account.add(one);
+            account.add(one, &mut self.store);
             return;
         }
         if self.accounts.len() >= SOURCES_MAX {
             self.make_room();
         }
         let mut account = Box::new(Account::new(one));
-        account.add(one);
+        account.add(one, &mut self.store);
         self.accounts.put(one.source, account);
     }
 
@@ -130,13 +132,14 @@ impl Sources {
         let smallest = oldest.min_by_key(|(_, account)| account.count).map(|(source, _)| *source);
         if let Some(account) = smallest.and_then(|source| self.accounts.pop(&source)) {
             self.rest.add(account.count, account.first_ns, account.last_ns);
+            self.store.give_back(&account.addresses);
         }
     }
 
     /// Ends the interval: its records, in the order in which the sources were last seen. `clock` makes a time of the
     /// wall clock of nanoseconds; `given_up` is what could not be decided.
     pub fn end(&mut self, clock: &Clock, given_up: GivenUp) -> impl Iterator<Item = Scan> + use<> {
-        let Self { mut accounts, rest } = std::mem::take(self);
+        let Self { mut accounts, rest, store: _ } = std::mem::take(self);
         let clock = *clock;
         let first = rest.first_ns.unwrap_or(given_up.last_ns);
         let rest = (rest.count > 0 || given_up.count > 0).then(|| Scan {

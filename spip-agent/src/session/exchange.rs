@@ -18,6 +18,7 @@ use crate::capture::{self, End, Rest};
 use crate::deadline::{Step, Watch};
 use crate::record::CloseReason;
 use crate::respond::{Conversation, Heard};
+use crate::tls::Facts;
 
 /// How long a client may take to close its side after the server has closed its own.
 const LINGER: Duration = Duration::from_secs(2);
@@ -87,6 +88,7 @@ impl Guard {
         let hung_up = self.session.talk.as_ref().is_some_and(|talk| talk.hung_up_at().is_some());
         match ended {
             Err(reason @ (CloseReason::Shutdown | CloseReason::Rejected(_))) => reason.into(),
+            _ if hung_up && self.session.tls.facts().is_some_and(Facts::has_failed) => CloseReason::TlsError.into(),
             _ if hung_up => CloseReason::ServerClosed.into(),
             Err(reason) => reason.into(),
             Ok(Ok(_)) => CloseReason::ClientClosed.into(),

@@ -5,6 +5,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+
 use super::{Report, named};
 use crate::ebpf;
 
@@ -18,6 +21,14 @@ const MOST_BYTES: u64 = 16 << 20;
 /// # Errors
 /// In words for the operator: why it could not be asked.
 pub fn ask(socket: &Path) -> Result<Report, String> {
+    ask_process(socket).map(|(report, _)| report)
+}
+
+/// The same, with the number of the process that listens there, which a container's agent does not know.
+///
+/// # Errors
+/// As [`ask`].
+pub fn ask_process(socket: &Path) -> Result<(Report, u32), String> {
     let shown = socket.display();
     let client = UnixStream::connect(socket).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => format!("no agent answers at {shown}: none runs with this status_socket"),
@@ -27,11 +38,14 @@ pub fn ask(socket: &Path) -> Result<Report, String> {
         }
         _ => format!("cannot ask at {shown}: {error}"),
     })?;
+    let peer = getsockopt(&client, PeerCredentials).map_err(|error| format!("cannot ask at {shown}: {error}"))?;
     let mut document = Vec::new();
     let read =
         client.set_read_timeout(Some(PATIENCE)).and_then(|()| client.take(MOST_BYTES).read_to_end(&mut document));
     read.map_err(|error| format!("the agent at {shown} does not answer: {error}"))?;
-    serde_json::from_slice(&document).map_err(|error| format!("what answers at {shown} is no agent: {error}"))
+    let report = serde_json::from_slice(&document);
+    let report = report.map_err(|error| format!("what answers at {shown} is no agent: {error}"))?;
+    Ok((report, u32::try_from(peer.pid()).unwrap_or_default()))
 }
 
 /// What the maps pinned in `directory` say, and why the agent could not be asked.

@@ -48,15 +48,27 @@ impl Page {
         self.line("syn_observer", &programs.syn_observer);
         let cgroup = programs.cgroup.as_ref().map(|path| format!(" to {path}")).unwrap_or_default();
         self.line("sock_ops", &format!("{}{cgroup}", programs.sock_ops));
+        self.line("syn_arrival", &programs.syn_arrival);
         self.line("steer", &programs.steer);
         self.line("pins", programs.pins.as_deref().unwrap_or("none"));
         self.steering(&agent.steering);
+        for super::Step { name, result, detail } in &agent.sandbox {
+            self.line("sandbox", &format!("{name} {result}: {detail}"));
+        }
         let sessions = &agent.sessions;
         self.line("sessions", &format!("{} open, {} sources remembered", sessions.open, sessions.sources));
         if let Some(waiting) = sessions.waiting_syns {
             self.line("syns", &format!("{waiting} wait for their connection"));
         }
+        self.counts("refused", &sessions.refused, "");
+        let (errors, shortages) = (sessions.accept_errors, sessions.accept_shortages);
+        self.line(
+            "accept faults",
+            &format!("{errors} of the connection, {shortages} for lack of descriptors or memory"),
+        );
+        self.counts("scans", &agent.scans, "");
         self.log(&agent.log);
+        self.fault("system_log", agent.system_log.as_ref());
     }
 
     fn steering(&mut self, steering: &super::Steering) {
@@ -80,15 +92,26 @@ impl Page {
         self.line("written", &format!("{} lines, {} bytes, {} rotations", log.lines, log.bytes, log.rotations));
         let (queued, failures, abandoned) = (log.queued_bytes, log.write_failures, log.abandoned);
         self.line("waiting", &format!("{queued} bytes; {failures} write failures, {abandoned} records abandoned"));
+        self.fault("not written", Some(log));
+    }
+
+    fn fault(&mut self, name: &str, log: Option<&super::Log>) {
+        if let Some(reason) = log.and_then(|log| log.fault.as_ref()) {
+            self.line(name, reason);
+        }
     }
 
     fn counters(&mut self, name: &str, from: &str, counters: &BTreeMap<String, u64>) {
-        if counters.is_empty() {
+        let source = if from == "pins" { " (from the pinned maps)" } else { "" };
+        self.counts(&format!("{name} counts"), counters, source);
+    }
+
+    fn counts(&mut self, name: &str, counts: &BTreeMap<String, u64>, source: &str) {
+        if counts.is_empty() {
             return;
         }
-        let source = if from == "pins" { " (from the pinned maps)" } else { "" };
-        let shown: Vec<String> = counters.iter().map(|(name, count)| format!("{name} {count}")).collect();
-        self.line(&format!("{name} counts"), &format!("{}{source}", shown.join(", ")));
+        let shown: Vec<String> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        self.line(name, &format!("{}{source}", shown.join(", ")));
     }
 }
 
@@ -119,6 +142,18 @@ mod tests {
         let page = page(&Report { agent: Some(agent), ..Report::default() });
         assert!(page.contains("?[2J?x?, version"), "{page}");
         assert!(!page.chars().any(|c| c.is_control() && c != '\n'), "{page}");
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_written_has_a_line_that_says_why() {
+        let log = |fault: Option<&str>| super::super::Log { fault: fault.map(str::to_owned), ..Default::default() };
+        let shown = |log, system_log| {
+            let agent = Agent { log, system_log, ..Agent::default() };
+            page(&Report { agent: Some(agent), ..Report::default() })
+        };
+        assert!(shown(log(Some("full")), None).contains("\nnot written      full\n"));
+        assert!(shown(log(None), Some(log(Some("full")))).ends_with("\nsystem_log       full\n"));
+        assert!(!shown(log(None), Some(log(None))).contains("not written"));
     }
 
     #[test]

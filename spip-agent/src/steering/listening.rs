@@ -14,7 +14,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::ReceiveTimeout;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, setsockopt, socket,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv, send, setsockopt, socket,
 };
 use nix::sys::time::{TimeVal, TimeValLike as _};
 
@@ -104,6 +104,8 @@ impl Netlink {
         let socket =
             socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;
         setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(PATIENCE_SECONDS))?;
+        // The kernel; the sandbox lets nothing be sent to an address.
+        connect(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
         Ok(Self { socket, sequence: 0 })
     }
 
@@ -121,7 +123,7 @@ impl Netlink {
     fn dump(&mut self, family: libc::c_int, found: &mut Vec<Listening>) -> Result<(), Errno> {
         self.sequence = self.sequence.wrapping_add(1);
         let descriptor = self.socket.as_raw_fd();
-        sendto(descriptor, &request(family, self.sequence), &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+        send(descriptor, &request(family, self.sequence), MsgFlags::empty())?;
         let mut buffer = vec![0; BUFFER];
         loop {
             let length = recv(descriptor, &mut buffer, MsgFlags::empty())?;

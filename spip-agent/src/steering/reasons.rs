@@ -1,7 +1,7 @@
 //! What is left alone, in words: for the start message, for messages about changes, and for `spip-agent status`.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +32,7 @@ impl std::fmt::Display for Reason {
 /// All reasons, those of the configuration first, services by port. `sockets` knows names of processes.
 pub(super) fn reasons(
     configured: &[(u16, u16)],
-    ssh: &BTreeSet<u16>,
+    ssh: &BTreeSet<SocketAddr>,
     services: &[Listening],
     sockets: Option<&Sockets>,
 ) -> Vec<Reason> {
@@ -41,9 +41,10 @@ pub(super) fn reasons(
         let ports = if from == to { from.to_string() } else { format!("{from}-{to}") };
         reasons.push(Reason { ports, address: None, reason: "exclude_ports".to_owned() });
     }
-    for port in ssh {
+    for end in ssh {
         let reason = "the operator's SSH connection".to_owned();
-        reasons.push(Reason { ports: port.to_string(), address: None, reason });
+        let address = Some(end.ip()).filter(|ip| !ip.is_unspecified());
+        reasons.push(Reason { ports: end.port().to_string(), address, reason });
     }
     let mut last = None;
     for service in services {
@@ -89,10 +90,11 @@ mod tests {
         let services = [service(22, "0.0.0.0"), service(22, "0.0.0.0"), service(80, "192.0.2.1"), service(81, "::1")];
         let listener = Listener { port: 22, ip: IpAddr::from([0, 0, 0, 0]), owner: Some("sshd".to_owned()) };
         let sockets = Sockets { listeners: vec![listener], ssh_sessions: vec![], complete: true };
-        let reasons = reasons(&[(25, 25), (8000, 8100)], &[2222].into(), &services, Some(&sockets));
+        let ssh = SocketAddr::from(([192, 0, 2, 1], 2222));
+        let reasons = reasons(&[(25, 25), (8000, 8100)], &[ssh].into(), &services, Some(&sockets));
         assert_eq!(
             line(&reasons),
-            "25: exclude_ports; 8000-8100: exclude_ports; 2222: the operator's SSH connection; \
+            "25: exclude_ports; 8000-8100: exclude_ports; 2222 on 192.0.2.1: the operator's SSH connection; \
              22: sshd listens on 0.0.0.0; 80 on 192.0.2.1: something out of sight listens; \
              81 on ::1: something out of sight listens, for clients on this machine"
         );

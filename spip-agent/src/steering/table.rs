@@ -1,7 +1,8 @@
 //! Which ports and addresses are left alone, and why: a pure function of what was found and what was asked for.
 //!
 //! A service on all addresses keeps its port on all of them; one on a single address keeps it there, and the port of every
-//! other address is steered: a telescope has sshd's port on each of its addresses if sshd is bound to its own. What listens
+//! other address is steered: a telescope has sshd's port on each of its addresses if sshd is bound to its own, also while
+//! somebody is logged in. What listens
 //! on loopback only is out of reach for strangers, and is left alone for clients on this machine.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,8 +21,8 @@ const MOST_ENDPOINTS: usize = MAX_ENDPOINTS as usize / 2;
 pub(super) struct Table {
     /// Ports that are not as all others.
     pub(super) ports: BTreeMap<u16, Exclusion>,
-    /// Services on single addresses.
-    pub(super) endpoints: BTreeSet<Endpoint>,
+    /// What is left alone on single addresses, and why.
+    pub(super) endpoints: BTreeMap<Endpoint, u8>,
 }
 
 /// What the agent itself listens on: no service of somebody else's.
@@ -41,30 +42,35 @@ impl Own {
 }
 
 impl Table {
-    /// Of `exclude_ports`, the ports of the operator's SSH connections, and the services that were found.
-    pub(super) fn new(configured: &[(u16, u16)], ssh: &BTreeSet<u16>, services: &[Listening]) -> Self {
+    /// Of `exclude_ports`, the ends of the operator's SSH connections, and the services that were found.
+    pub(super) fn new(configured: &[(u16, u16)], ssh: &BTreeSet<SocketAddr>, services: &[Listening]) -> Self {
         let mut table = Self::default();
         for (from, to) in configured {
             for port in *from..=*to {
                 table.exclude(port, Exclusion::CONFIGURED).everywhere = 1;
             }
         }
-        for port in ssh {
-            table.exclude(*port, Exclusion::SSH).everywhere = 1;
+        for end in ssh {
+            table.exclude_at(end.ip(), end.port(), Exclusion::SSH);
         }
         for Listening { port, ip, .. } in services {
-            let many = table.endpoints.len() >= MOST_ENDPOINTS;
-            let exclusion = table.exclude(*port, Exclusion::SERVICE);
-            if ip.is_unspecified() || many && !ip.is_loopback() {
-                exclusion.everywhere = 1;
-            } else if ip.is_loopback() {
-                exclusion.loopback = 1;
-            } else {
-                exclusion.endpoints = 1;
-                table.endpoints.insert(Endpoint { address: mapped(*ip), port: (*port).into() });
-            }
+            table.exclude_at(*ip, *port, Exclusion::SERVICE);
         }
         table
+    }
+
+    fn exclude_at(&mut self, ip: IpAddr, port: u16, reason: u8) {
+        let many = self.endpoints.len() >= MOST_ENDPOINTS;
+        let exclusion = self.exclude(port, reason);
+        if ip.is_unspecified() || many && !ip.is_loopback() {
+            exclusion.everywhere = 1;
+        } else if ip.is_loopback() {
+            exclusion.loopback = 1;
+        } else {
+            exclusion.endpoints = 1;
+            let endpoint = Endpoint { address: mapped(ip), port: port.into() };
+            self.endpoints.entry(endpoint).or_insert(reason);
+        }
     }
 
     /// The first reason for a port stays.
@@ -105,7 +111,7 @@ mod tests {
         assert_eq!(table.ports[&443], Exclusion { everywhere: 1, ..service });
         assert_eq!(table.ports[&5432], Exclusion { loopback: 1, ..service });
         assert_eq!(table.ports.len(), 4);
-        let endpoints: Vec<_> = table.endpoints.iter().map(|endpoint| (endpoint.address[15], endpoint.port)).collect();
+        let endpoints: Vec<_> = table.endpoints.keys().map(|endpoint| (endpoint.address[15], endpoint.port)).collect();
         assert_eq!(endpoints, [(1, 80)]);
     }
 
@@ -120,11 +126,20 @@ mod tests {
 
     #[test]
     fn ranges_and_ssh_are_excluded_with_their_own_reasons() {
-        let table = Table::new(&[(65_534, 65_535)], &[22].into(), &[listening(22, "0.0.0.0")]);
+        let ssh = ["192.0.2.1:22", "192.0.2.1:2222", "[::]:2022"].map(|end| end.parse().expect("address"));
+        let table = Table::new(&[(65_534, 65_535)], &ssh.into(), &[listening(22, "0.0.0.0")]);
         let reasons: Vec<_> = table.ports.iter().map(|(port, found)| (*port, found.everywhere, found.reason)).collect();
-        let expected =
-            [(22, 1, Exclusion::SSH), (65_534, 1, Exclusion::CONFIGURED), (65_535, 1, Exclusion::CONFIGURED)];
+        // What sshd listens on is its own everywhere; a connection to it keeps its own address alone.
+        let expected = [
+            (22, 1, Exclusion::SSH),
+            (2022, 1, Exclusion::SSH),
+            (2222, 0, Exclusion::SSH),
+            (65_534, 1, Exclusion::CONFIGURED),
+            (65_535, 1, Exclusion::CONFIGURED),
+        ];
         assert_eq!(reasons, expected);
+        let endpoints: Vec<_> = table.endpoints.iter().map(|(endpoint, reason)| (endpoint.port, *reason)).collect();
+        assert_eq!(endpoints, [(22, Exclusion::SSH), (2222, Exclusion::SSH)]);
     }
 
     #[test]

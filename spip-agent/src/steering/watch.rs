@@ -17,6 +17,8 @@ use crate::vital;
 
 /// How often the machine is looked at.
 const INTERVAL: Duration = Duration::from_millis(250);
+// A service has its port within a second: a look that just misses it, the next one, and time for both.
+const _: () = assert!(INTERVAL.as_millis() * 3 < 1_000);
 /// Changes are told at most this often: services may begin and end as strangers ask, as those of FTP do.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// For how long an agent that was relieved still takes connections: those that had begun come to their handshake's end.
@@ -30,9 +32,23 @@ pub struct Watch {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// What has become of the program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// It is attached.
+    #[default]
+    Attached,
+    /// Somebody removed the pin, and with it the program.
+    Removed,
+    /// Another agent has taken over.
+    Relieved,
+}
+
 /// Steering as it is now.
 #[derive(Clone, Debug)]
 pub struct Description {
+    /// What has become of the program.
+    pub standing: Standing,
     /// What is left alone.
     pub reasons: Vec<Reason>,
     /// What the program has done; absent where the kernel does not say.
@@ -52,6 +68,7 @@ struct Watcher {
     /// Called once, when another agent has taken over and this one has seen its last connections come.
     relieved: Option<Box<dyn FnOnce() + Send>>,
     relieved_at: Option<Instant>,
+    standing: Standing,
     told: Vec<Reason>,
     told_at: Option<Instant>,
     /// Services have changed, and it was not told yet.
@@ -77,6 +94,7 @@ impl Watch {
             pinned,
             relieved: Some(Box::new(relieved)),
             relieved_at: None,
+            standing: Standing::default(),
             told,
             told_at: None,
             changed: false,
@@ -146,7 +164,8 @@ impl Watcher {
                     self.steering.name_owners();
                 }
                 let counters = self.steering.counters().ok();
-                let _ = answer.send(Description { reasons: self.steering.reasons(), counters });
+                let (standing, reasons) = (self.standing, self.steering.reasons());
+                let _ = answer.send(Description { standing, reasons, counters });
             }
         }
     }
@@ -167,10 +186,12 @@ impl Watcher {
         log::error!(target: "steering",
             "the pinned link was removed: nothing is steered any more; restart the agent to steer again");
         self.pinned = None;
+        self.standing = Standing::Removed;
     }
 
     /// Another agent has its link under the name.
     fn replaced(&mut self) {
+        self.standing = Standing::Relieved;
         let since = *self.relieved_at.get_or_insert_with(|| {
             log::info!(target: "steering", "another agent has taken over: this one records what it has and stops");
             Instant::now()

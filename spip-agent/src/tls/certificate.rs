@@ -93,6 +93,20 @@ pub enum CertificateError {
     },
 }
 
+impl CertificateError {
+    /// The key of the configuration that names what is wrong.
+    #[must_use]
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Unreadable { key, .. } | Self::TooLarge { key, .. } | Self::BrokenPem { key, .. } => key,
+            Self::NoCertificate { .. } | Self::NotACertificate { .. } => "cert_path",
+            Self::NoKey { .. } | Self::EncryptedKey { .. } | Self::UnsupportedKey { .. } | Self::Mismatch { .. } => {
+                "key_path"
+            }
+        }
+    }
+}
+
 /// Reads chain and key.
 pub(super) fn load(files: &CertificateFiles, provider: &CryptoProvider) -> Result<Identity, CertificateError> {
     let chain = chain(&files.chain)?;

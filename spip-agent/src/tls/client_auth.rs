@@ -1,21 +1,24 @@
 //! Client certificates: asked for where configured, accepted from anyone, recorded.
 //!
 //! A client has to own the key of the certificate that it shows, otherwise the record would name somebody else. Whether
-//! anyone vouches for the certificate, and whether it has expired, makes no difference.
+//! anyone vouches for the certificate, and whether it has expired, makes no difference. Neither does its version, or what
+//! its extensions demand: the library's own check wants certificates of today's web, so the signature is verified here,
+//! with the key as it stands in the certificate.
 
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerMisbehaved, SignatureScheme};
 use sha2::{Digest, Sha256};
+use x509_parser::asn1_rs::Any;
 use x509_parser::prelude::{FromDer, X509Certificate};
-use x509_parser::x509::X509Name;
+use x509_parser::x509::{SubjectPublicKeyInfo, X509Name};
 
 use super::hidden_name;
 
 /// The most characters of a name that are kept.
-const MAX_NAME_CHARS: usize = 512;
+pub const MAX_NAME_CHARS: usize = 512;
 
 /// The certificate of a client, or why there is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,17 +40,18 @@ pub struct PresentedCertificate {
     pub subject: String,
     /// The issuer's name, in the same way.
     pub issuer: String,
-    /// Start of validity, in Unix seconds.
-    pub not_before: i64,
-    /// End of validity, in Unix seconds.
-    pub not_after: i64,
+    /// Start of validity, in Unix seconds; every certificate has one, a record that was read may lack it.
+    pub not_before: Option<i64>,
+    /// End of validity, in the same way.
+    pub not_after: Option<i64>,
     /// SHA-256 of the certificate, in lower-case hexadecimal.
     pub sha256: String,
 }
 
 impl ClientCertificate {
     /// Reads the first certificate of a chain.
-    pub(super) fn of_chain(chain: &[CertificateDer<'_>]) -> Self {
+    #[must_use]
+    pub fn of_chain(chain: &[CertificateDer<'_>]) -> Self {
         let Some(leaf) = chain.first() else {
             return Self::NotSent;
         };
@@ -58,8 +62,8 @@ impl ClientCertificate {
         Self::Presented(Box::new(PresentedCertificate {
             subject: name(certificate.subject()),
             issuer: name(certificate.issuer()),
-            not_before: validity.not_before.timestamp(),
-            not_after: validity.not_after.timestamp(),
+            not_before: Some(validity.not_before.timestamp()),
+            not_after: Some(validity.not_after.timestamp()),
             sha256: hex::encode(Sha256::digest(leaf)),
         }))
     }
@@ -83,6 +87,34 @@ impl AnyClient {
     pub(super) fn new(provider: &CryptoProvider) -> Self {
         Self { algorithms: provider.signature_verification_algorithms }
     }
+
+    /// Verifies that the owner of the certificate's key has signed `message`, in any version.
+    fn verify(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let (_, certificate) = X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
+        let key = certificate.public_key();
+        let kind = key_algorithm(key).ok_or(CertificateError::BadEncoding)?;
+        // One scheme may stand for several curves: in TLS 1.2 it names the hash alone.
+        let scheme = self.algorithms.mapping.iter().find(|(scheme, _)| *scheme == signed.scheme);
+        let fitting = scheme
+            .and_then(|(_, algorithms)| algorithms.iter().find(|one| one.public_key_alg_id().as_ref() == kind))
+            .ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme)?;
+        fitting
+            .verify_signature(&key.subject_public_key.data, message, signed.signature())
+            .map_err(|_| CertificateError::BadSignature)?;
+        Ok(HandshakeSignatureValid::assertion())
+    }
+}
+
+/// The algorithm of a key with its parameters, in DER without the outermost header: what the library calls it.
+fn key_algorithm<'a>(key: &SubjectPublicKeyInfo<'a>) -> Option<&'a [u8]> {
+    let (_, whole) = Any::from_der(key.raw).ok()?;
+    let (_, algorithm) = Any::from_der(whole.data).ok()?;
+    Some(algorithm.data)
 }
 
 impl ClientCertVerifier for AnyClient {
@@ -112,7 +144,7 @@ impl ClientCertVerifier for AnyClient {
         // What a client signs in TLS 1.2 is all that was said, its own hello first.
         let shown = hidden_name::shown(message);
         let message = shown.as_deref().unwrap_or(message);
-        verify_tls12_signature(message, certificate, signature, &self.algorithms)
+        self.verify(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -121,7 +153,7 @@ impl ClientCertVerifier for AnyClient {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+        self.verify(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

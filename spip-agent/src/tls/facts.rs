@@ -65,6 +65,12 @@ impl Facts {
         Self { client_hello: raw.into(), handshake, broken: None }
     }
 
+    /// Whether no handshake was completed although the sensor answers TLS.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        matches!(self.handshake, Handshake::Failed(_))
+    }
+
     /// Why the handshake, or the session after it, failed.
     #[must_use]
     pub fn failure(&self) -> Option<&Failure> {
@@ -131,7 +137,7 @@ impl HelloFacts {
             version: hello.highest_version(),
             ja3: Ja3(hello).md5(),
             ja4: ja4.hashed(),
-            ja4_r: ja4.raw(),
+            ja4_r: ja4.raw().to_owned(),
             malformed: hello.malformed,
         }
     }

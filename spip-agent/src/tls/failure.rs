@@ -38,11 +38,32 @@ pub enum Failure {
     Broken(io::ErrorKind),
     /// The deadline passed.
     TimedOut,
+    /// The sensor ended the session: it stops, needs the place, or the session broke down.
+    CutShort,
     /// The fault is ours.
     Internal(String),
 }
 
 impl Failure {
+    /// All kinds.
+    pub const KINDS: [&'static str; 15] = [
+        "incomplete_hello",
+        "oversized_hello",
+        "malformed_hello",
+        "ssl2_hello",
+        "no_common_version",
+        "no_common_cipher_suite",
+        "no_common_group",
+        "no_common_signature_algorithm",
+        "incompatible",
+        "alert",
+        "violation",
+        "closed",
+        "broken",
+        "timed_out",
+        "internal",
+    ];
+
     /// The kind, without what the client said: one of a few names.
     #[must_use]
     pub fn kind(&self) -> &'static str {
@@ -61,6 +82,7 @@ impl Failure {
             Self::Closed => "closed",
             Self::Broken(_) => "broken",
             Self::TimedOut => "timed_out",
+            Self::CutShort => "cut_short",
             Self::Internal(_) => "internal",
         }
     }
@@ -139,9 +161,7 @@ impl fmt::Display for Failure {
                 write!(f, "client hello of {declared} bytes is longer than the limit")
             }
             Self::MalformedHello(reason) => write!(f, "malformed client hello: {reason}"),
-            Self::Ssl2Hello(version) => {
-                write!(f, "ssl 2.0 client hello: {version} offered, {served}")
-            }
+            Self::Ssl2Hello(version) => write!(f, "ssl 2.0 client hello: {version} offered"),
             Self::NoCommonVersion(offered) => write!(f, "{offered} offered, {served}"),
             Self::NoCommonCipherSuite => f.write_str("no common cipher suite"),
             Self::NoCommonGroup => f.write_str("no common group"),
@@ -155,6 +175,7 @@ impl fmt::Display for Failure {
             Self::Closed => f.write_str("closed by the client"),
             Self::Broken(kind) => write!(f, "connection broken: {kind}"),
             Self::TimedOut => f.write_str("timed out"),
+            Self::CutShort => f.write_str("cut short by the sensor"),
             Self::Internal(reason) => write!(f, "internal error: {reason:.MAX_CHARS$}"),
         }
     }
@@ -222,12 +243,12 @@ mod tests {
     fn reasons_are_short_sentences() {
         let served = if cfg!(feature = "legacy-tls") { "tls 1.0 to tls 1.3" } else { "tls 1.2 and tls 1.3" };
         let old = format!("ssl 3.0 offered, {served} served");
-        let oldest = format!("ssl 2.0 client hello: ssl 2.0 offered, {served} served");
         for (failure, text) in [
             (Failure::Alert(48), "alert: unknown_ca"),
             (Failure::Alert(200), "alert: 200"),
             (Failure::NoCommonVersion(Version::SSL_3), old.as_str()),
-            (Failure::Ssl2Hello(Version::SSL_2), oldest.as_str()),
+            (Failure::Ssl2Hello(Version::SSL_2), "ssl 2.0 client hello: ssl 2.0 offered"),
+            (Failure::CutShort, "cut short by the sensor"),
             (
                 Failure::of_incompatible(&PeerIncompatible::NullCompressionRequired),
                 "incompatible client: null compression required",

@@ -1,14 +1,16 @@
-//! Handshakes with clients whose server name is no host name: malformed, of an unknown type, with a list that lies.
+//! Handshakes with clients whose server name is no host name: malformed, of an unknown type, with a list that lies, or
+//! there more than once.
 //!
 //! The library refuses them, as RFC 6066 allows; a sensor wants to hear them. It has no use for the name, since the
-//! certificate is chosen before it is asked. So it is given the hello with another number in place of the extension's,
-//! one that means nothing, and has nothing to object to. Both sides hash all that was said, and what the client
+//! certificate is chosen before it is asked. So it is given the hello with other numbers in place of the extension's,
+//! which mean nothing, and has nothing to object to. Both sides hash all that was said, and what the client
 //! hashes is what it has sent: the hash functions in the library's hands put the number back. Only hellos in which
-//! the other number does not occur are treated like this, so that putting back is exact.
+//! the other numbers do not occur are treated like this, so that putting back is exact.
 //!
-//! Not covered: a client that has to be asked for another group repeats its hello after the handshake began, and that
-//! second one is refused by the library.
+//! A client that has to be asked for another group repeats its hello after the handshake began; [`super::Prefixed`] has
+//! that second one hidden too.
 
+use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
 use rustls::crypto::hash::{Context, Hash, HashAlgorithm, Output};
@@ -16,11 +18,11 @@ use rustls::crypto::{CipherSuiteCommon, CryptoProvider};
 use rustls::pki_types;
 use rustls::{SupportedCipherSuite, Tls12CipherSuite, Tls13CipherSuite};
 
-use crate::protocol::client_hello::{ClientHello, ServerName, extension, extension_offset};
+use crate::protocol::client_hello::{ClientHello, ServerName, extension, extension_offsets};
 
-/// What the library sees in place of `server_name`: a number that is reserved for private use, and thus has no
-/// meaning between strangers (RFC 8446, section 11).
-const STAND_IN: u16 = 0xff5a;
+/// What the library sees in place of `server_name`, each at most once: numbers that are reserved for private use, and
+/// thus have no meaning between strangers (RFC 8446, section 11).
+const STAND_INS: Range<u16> = 0xff5a..0xff62;
 
 /// Whether the library would refuse this client for the name that it asks for.
 pub(super) fn is_needed(hello: &ClientHello<'_>, message: &[u8]) -> bool {
@@ -30,25 +32,33 @@ pub(super) fn is_needed(hello: &ClientHello<'_>, message: &[u8]) -> bool {
         ServerName::Absent => false,
         ServerName::Malformed(_) => true,
         ServerName::Name(name) => {
-            let length = extension_offset(message, extension::SERVER_NAME)
+            let mut places = places(message, |number| number == extension::SERVER_NAME);
+            let length = places
+                .next()
                 .and_then(|at| message.get(at + 2..at + 4))
                 .map(|length| usize::from(u16::from_be_bytes([length[0], length[1]])));
-            length != Some(NAME_HEADER_BYTES + name.len()) || pki_types::ServerName::try_from(name).is_err()
+            length != Some(NAME_HEADER_BYTES + name.len())
+                || pki_types::ServerName::try_from(name).is_err()
+                || places.next().is_some()
         }
     }
 }
 
 /// A record with the hello in which the name is hidden; `None` where that is not possible.
 pub(super) fn hide(message: &[u8]) -> Option<Vec<u8>> {
-    let at = extension_offset(message, extension::SERVER_NAME)?;
-    if extension_offset(message, STAND_IN).is_some() {
+    let is_stand_in = |number: u16| STAND_INS.contains(&number);
+    let names = || places(message, |number| number == extension::SERVER_NAME);
+    let is_exact = places(message, is_stand_in).next().is_none() && (1..=STAND_INS.len()).contains(&names().count());
+    if !is_exact {
         return None;
     }
     let length = u16::try_from(message.len()).ok()?.to_be_bytes();
     // The version of a first record is 3.1 by custom, and is ignored (RFC 8446, section 5.1).
     let header = [22, 3, 1, length[0], length[1]];
     let mut record = [&header[..], message].concat();
-    record[header.len() + at..][..2].copy_from_slice(&STAND_IN.to_be_bytes());
+    for (at, number) in names().zip(STAND_INS) {
+        record[header.len() + at..][..2].copy_from_slice(&number.to_be_bytes());
+    }
     Some(record)
 }
 
@@ -57,10 +67,18 @@ pub(super) fn shown(bytes: &[u8]) -> Option<Vec<u8>> {
     if bytes.first() != Some(&1) {
         return None;
     }
-    let at = extension_offset(bytes, STAND_IN)?;
-    let mut bytes = bytes.to_vec();
-    bytes[at..][..2].copy_from_slice(&extension::SERVER_NAME.to_be_bytes());
-    Some(bytes)
+    let mut hidden = places(bytes, |number| STAND_INS.contains(&number)).peekable();
+    hidden.peek()?;
+    let mut shown = bytes.to_vec();
+    for at in hidden {
+        shown[at..][..2].copy_from_slice(&extension::SERVER_NAME.to_be_bytes());
+    }
+    Some(shown)
+}
+
+/// Where the extensions with such numbers stand in a hello.
+fn places(message: &[u8], is_one: impl Fn(u16) -> bool) -> impl Iterator<Item = usize> {
+    extension_offsets(message).filter(move |(_, number)| is_one(*number)).map(|(at, _)| at)
 }
 
 /// `provider`, with hash functions that hash hidden names as they were sent.
@@ -168,6 +186,7 @@ mod tests {
         for body in [&b""[..], b"\0", b"\0\x04\0\0\x01a!", b"\0\x04\x01\0\x01a", b"\0\x09\0\0\x01a\0\0\x02bc"] {
             assert!(needed(&Hello::new().extension(0, body)), "{}", body.escape_ascii());
         }
+        assert!(needed(&Hello::new().server_name(b"a.example").server_name(b"a.example")));
     }
 
     #[test]
@@ -180,11 +199,25 @@ mod tests {
         assert_eq!(shown(hidden).as_deref(), Some(&message[..]));
         assert_eq!(shown(&message), None);
         assert_eq!(shown(b""), None);
+        // Several have a stand-in each, as far as those go.
+        for (count, hides) in [(2, true), (8, true), (9, false)] {
+            let names = (0..count).fold(Hello::new(), |hello, _| hello.server_name(b"a"));
+            let message = names.versions(&[0x0304]).message();
+            let hidden = hide(&message);
+            assert_eq!(hidden.is_some(), hides, "{count}");
+            if let Some(record) = hidden {
+                let mut numbers: Vec<_> = extension_offsets(&record[5..]).map(|(_, number)| number).collect();
+                numbers.sort_unstable();
+                numbers.dedup();
+                assert_eq!(numbers.len(), count + 1);
+                assert_eq!(shown(&record[5..]).as_deref(), Some(&message[..]));
+            }
+        }
     }
 
     #[test]
     fn a_hello_that_has_the_other_number_is_left_alone() {
-        let message = Hello::new().server_name(b"a b").extension(STAND_IN, b"").message();
+        let message = Hello::new().server_name(b"a b").extension(STAND_INS.start, b"").message();
         assert_eq!(hide(&message), None);
     }
 }

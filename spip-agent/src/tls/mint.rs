@@ -32,7 +32,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use super::identity::Identity;
-use crate::protocol::client_hello::{ClientHello, Version};
+use crate::protocol::client_hello::{ClientHello, Version, extension};
 use rate::Rate;
 
 /// Certificates that are kept; each takes about a kilobyte.
@@ -76,10 +76,13 @@ impl KeyKind {
     pub(super) fn for_client(hello: &ClientHello<'_>) -> Self {
         /// The ECDHE_ECDSA suites that the library has for TLS 1.2 (RFC 5289, RFC 7905).
         const ECDSA_SUITES: [u16; 3] = [0xc02b, 0xc02c, 0xcca9];
+        const P_256: u16 = 0x0017;
         let signs = hello.signature_algorithms.contains(SignatureScheme::ECDSA_NISTP256_SHA256.into());
-        // Suites of TLS 1.3 leave the kind of key open; those of TLS 1.2 name it.
+        // Suites of TLS 1.3 leave the kind of key open. Those of TLS 1.2 name it, and the list of groups holds for the
+        // key of the certificate too (RFC 8422, section 5.1).
         let suits = hello.supported_versions.contains(Version::TLS_1_3.0)
-            || ECDSA_SUITES.iter().any(|suite| hello.cipher_suites.contains(*suite));
+            || ECDSA_SUITES.iter().any(|suite| hello.cipher_suites.contains(*suite))
+                && (!hello.extensions.contains(extension::SUPPORTED_GROUPS) || hello.groups.contains(P_256));
         if signs && suits { Self::Ecdsa } else { Self::Rsa }
     }
 }

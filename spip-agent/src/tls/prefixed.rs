@@ -6,16 +6,22 @@
 //! * A record behind the last one of the handshake is not touched before the session is there, so that a broken
 //!   record cannot take with it what was sent before.
 //! * Bytes in a record's place that are none are recognised as what they are: something in clear. They are handed on
-//!   once, so that the client is refused in the words of the protocol, then the stream seems to end. They are kept and
-//!   can be had back with [`Prefixed::into_clear`], together with the stream that goes on after them.
+//!   once, so that the client is refused in the words of the protocol, then the stream seems to end. They are kept, and
+//!   [`Prefixed::go_on_in_clear`] gives them back and makes the stream go on after them.
 //!
-//! Never more is held than what was read before, plus one read of [`READ_BYTES`].
+//! Hellos can be rewritten on the way, a second one too, with which a client of TLS 1.3 answers the wish for another
+//! group.
+//!
+//! Never more is held than what was read before, or part of a header, or of a second hello that is rewritten, and one
+//! read of [`READ_BYTES`].
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::protocol::client_hello::{Detection, Detector, handshake_message};
 
 /// One read during the handshake, in which a client sends some hundred bytes.
 const READ_BYTES: usize = 4096;
@@ -35,15 +41,22 @@ pub struct Prefixed<S> {
     stream: S,
 }
 
+/// Says a hello, given as a handshake message, in other words, in a single record; `None` where it cannot.
+pub(super) type Rewrite = fn(&[u8]) -> Option<Vec<u8>>;
+
 /// Where the portions end.
 #[derive(Debug)]
 struct Opening {
+    /// What becomes of a second hello, as long as one may come; few sessions have this.
+    second: Option<Box<(Rewrite, Detector)>>,
     /// What is left of the current portion.
     left: usize,
     /// Whether the record in which the hello ends goes on after it, with what nobody may send there.
     runs_on: bool,
     /// Whether what comes next is no record, and was handed on.
     refused: bool,
+    /// Whether the handshake is over without success, and records are passed over.
+    skips: bool,
 }
 
 /// What stands where a record should begin.
@@ -56,7 +69,8 @@ enum Next {
 impl<S> Prefixed<S> {
     /// Puts `bytes` back in front of a stream; the first `hello` of them are a ClientHello with its record headers.
     pub fn new(bytes: Vec<u8>, hello: usize, stream: S) -> Self {
-        let opening = Opening { left: hello, runs_on: !ends_a_record(&bytes, hello), refused: false };
+        let runs_on = !ends_a_record(&bytes, hello);
+        let opening = Opening { second: None, left: hello, runs_on, refused: false, skips: false };
         Self { bytes, taken: 0, opening: Some(opening), stream }
     }
 
@@ -66,12 +80,16 @@ impl<S> Prefixed<S> {
         self.bytes.get(..length).unwrap_or_default()
     }
 
-    /// Replaces the hello, by one in a single record that says the same in other words.
-    pub(super) fn replace_hello(&mut self, hello: &[u8]) {
-        if let (Some(opening), 0) = (&mut self.opening, self.taken) {
-            self.bytes.splice(..opening.left, hello.iter().copied());
-            opening.left = hello.len();
-        }
+    /// Rewrites the hello, and has a second one rewritten where one may come; false where that is not possible with
+    /// the first, and nothing has changed. Only where no record of a handshake is encrypted, thus in TLS 1.3, can a
+    /// second one be told from what else may come.
+    pub(super) fn rewrite_hellos(&mut self, rewrite: Rewrite, second: bool) -> bool {
+        let Some(hello) = rewrite(&handshake_message(self.hello())) else { return false };
+        let (Some(opening), 0) = (&mut self.opening, self.taken) else { return false };
+        self.bytes.splice(..opening.left, hello.iter().copied());
+        opening.left = hello.len();
+        opening.second = second.then(|| Box::new((rewrite, Detector::default())));
+        true
     }
 
     /// Ends the look for what is in clear, and the portions: the handshake is over.
@@ -86,25 +104,36 @@ impl<S> Prefixed<S> {
         self.opening.as_ref().is_some_and(|opening| opening.refused)
     }
 
-    /// The bytes in clear that followed the hello, and the stream to read what follows them; without any when the
-    /// client kept to the protocol as far as it was read.
-    pub fn into_clear(mut self) -> (Vec<u8>, S) {
-        let Some(mut opening) = self.opening else {
-            return (Vec::new(), self.stream);
-        };
-        // What was not read during the handshake, because it failed before, may hold records.
-        while opening.left <= self.bytes.len() - self.taken {
-            self.taken += opening.left;
+    /// Gives up the handshake: from now on records are passed over, what is left of one that was begun too, and only
+    /// what stands where a record should begin is read, up to the end. Returns what has come of that already.
+    #[must_use]
+    pub fn go_on_in_clear(&mut self) -> Vec<u8> {
+        let Some(opening) = &mut self.opening else { return Vec::new() };
+        opening.skips = true;
+        if !self.pass_over() {
+            return Vec::new();
+        }
+        let clear = self.bytes.split_off(self.taken);
+        self.give_memory_back();
+        clear
+    }
+
+    /// Passes over the records in what was read; whether something in clear follows them.
+    fn pass_over(&mut self) -> bool {
+        while let Some(opening) = &mut self.opening {
+            let skipped = opening.left.min(self.bytes.len() - self.taken);
+            self.taken += skipped;
+            opening.left -= skipped;
+            if opening.left > 0 {
+                return false;
+            }
             match opening.next(&self.bytes[self.taken..]) {
                 Next::Record { length } => opening.left = length,
-                Next::Unclear => break,
-                Next::Clear => {
-                    self.bytes.drain(..self.taken);
-                    return (self.bytes, self.stream);
-                }
+                Next::Unclear => return false,
+                Next::Clear => self.opening = None,
             }
         }
-        (Vec::new(), self.stream)
+        true
     }
 
     fn give_memory_back(&mut self) {
@@ -115,7 +144,40 @@ impl<S> Prefixed<S> {
     }
 }
 
+/// What a record has of a second hello.
+enum Second {
+    None,
+    /// Its end is yet to come.
+    Partial,
+    /// All of it, in the next `length` bytes.
+    Rewritten {
+        length: usize,
+        hello: Vec<u8>,
+    },
+}
+
 impl Opening {
+    /// Looks for a second hello where a record begins.
+    fn second_hello(&mut self, bytes: &[u8]) -> Second {
+        let Some((rewrite, detector)) = self.second.as_deref_mut() else { return Second::None };
+        let verdict = detector.advance(bytes);
+        if verdict.needs_more() {
+            return Second::Partial;
+        }
+        let rewrite = *rewrite;
+        *detector = Detector::default();
+        if let Detection::ClientHello { length } = verdict {
+            // There is no third one.
+            self.second = None;
+            if ends_a_record(bytes, length)
+                && let Some(hello) = rewrite(&handshake_message(&bytes[..length]))
+            {
+                return Second::Rewritten { length, hello };
+            }
+        }
+        Second::None
+    }
+
     fn next(&self, bytes: &[u8]) -> Next {
         if bytes.is_empty() {
             return Next::Unclear;
@@ -123,10 +185,8 @@ impl Opening {
         if self.runs_on {
             return Next::Clear;
         }
-        // From change_cipher_spec to heartbeat; the version is 3.x since SSL 3.0.
-        let is_record = (20..=24).contains(&bytes[0]) && bytes.get(1).is_none_or(|major| *major == 3);
         match bytes.first_chunk::<HEADER_BYTES>() {
-            _ if !is_record => Next::Clear,
+            _ if !begins_a_record(bytes) => Next::Clear,
             None => Next::Unclear,
             Some([_, _, _, high, low]) => match usize::from(u16::from_be_bytes([*high, *low])) {
                 length if length > MAX_CONTENT_BYTES => Next::Clear,
@@ -134,6 +194,12 @@ impl Opening {
             },
         }
     }
+}
+
+/// Whether `bytes` are what a record of TLS begins with, as far as they go: from change_cipher_spec to heartbeat; the
+/// version is 3.x since SSL 3.0.
+fn begins_a_record(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|kind| (20..=24).contains(kind)) && bytes.get(1).is_none_or(|major| *major == 3)
 }
 
 /// Whether the records in `bytes` have one that ends after `length` bytes.
@@ -156,17 +222,28 @@ impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         loop {
+            if this.opening.as_ref().is_some_and(|opening| opening.skips) {
+                this.pass_over();
+            }
             let rest = &this.bytes[this.taken..];
             let portion = match &mut this.opening {
                 None if rest.is_empty() => return Pin::new(&mut this.stream).poll_read(context, buffer),
                 None => rest.len(),
+                Some(Opening { skips: true, .. }) => 0,
                 Some(Opening { refused: true, .. }) => return Poll::Ready(Ok(())),
                 Some(opening) if opening.left > 0 => rest.len().min(opening.left),
                 Some(opening) => match opening.next(rest) {
-                    Next::Record { length } => {
-                        opening.left = length;
-                        continue;
-                    }
+                    Next::Record { length } => match opening.second_hello(rest) {
+                        Second::Partial => 0,
+                        Second::Rewritten { length, hello } => {
+                            this.bytes.splice(this.taken..this.taken + length, hello);
+                            continue;
+                        }
+                        Second::None => {
+                            opening.left = length;
+                            continue;
+                        }
+                    },
                     Next::Unclear => 0,
                     Next::Clear => {
                         opening.refused = true;
@@ -191,6 +268,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {
             if scratch.filled().is_empty() {
                 return Poll::Ready(Ok(()));
             }
+            // At most part of a header is left. What was taken before it must not add up.
+            this.bytes.drain(..this.taken);
+            this.taken = 0;
             this.bytes.extend_from_slice(scratch.filled());
         }
     }
@@ -272,8 +352,8 @@ mod tests {
                     assert!(clear.starts_with(&read(&mut stream).await));
                     assert_eq!(read(&mut stream).await, b"");
                     assert!(stream.is_in_clear());
-                    let (mut kept, mut rest) = stream.into_clear();
-                    rest.read_to_end(&mut kept).await.expect("read");
+                    let mut kept = stream.go_on_in_clear();
+                    stream.read_to_end(&mut kept).await.expect("read");
                     assert_eq!(kept, clear);
                 }
             }
@@ -281,18 +361,28 @@ mod tests {
     }
 
     #[test]
-    fn what_a_refused_client_sent_is_looked_through_unread() {
-        for (rest, clear) in [
-            (&b""[..], &b""[..]),
-            (RECORD, b""),
-            (b"QUIT\r\n", b"QUIT\r\n"),
-            (b"\x14\x03\x03\x00\x01\x01QUIT", b"QUIT"),
-            (b"\x14\x03\x03\x00\x01", b""),
-            (b"\x14\x03", b""),
-        ] {
-            let stream = Prefixed::new([HELLO, rest].concat(), HELLO.len(), ());
-            assert_eq!(stream.into_clear().0, clear);
-        }
+    fn of_what_a_refused_client_sends_only_what_is_in_clear_is_read() {
+        run(async {
+            for (rest, clear) in [
+                (&b""[..], &b""[..]),
+                (RECORD, b""),
+                (b"QUIT\r\n", b"QUIT\r\n"),
+                (b"\x14\x03\x03\x00\x01\x01QUIT", b"QUIT"),
+                (b"\x14\x03\x03\x00\x01\x01\x17\x03\x03\x00\x04abcdQUIT\x14\x03\x03", b"QUIT\x14\x03\x03"),
+                // Neither a record's content nor part of a header is something in clear.
+                (b"\x17\x03\x03\x00\x04QUI", b""),
+                (b"\x14\x03", b""),
+            ] {
+                for early in 0..=rest.len() {
+                    let (early, late) = rest.split_at(early);
+                    let mut stream = Prefixed::new([HELLO, early].concat(), HELLO.len(), late);
+                    let mut kept = stream.go_on_in_clear();
+                    assert!(clear.starts_with(&kept), "{kept:?}");
+                    stream.read_to_end(&mut kept).await.expect("read");
+                    assert_eq!(kept, clear);
+                }
+            }
+        });
     }
 
     #[test]
@@ -302,8 +392,9 @@ mod tests {
             assert_eq!(read(&mut stream).await, HELLO[..HELLO.len() - 1]);
             assert_eq!(read(&mut stream).await, b"d");
             assert!(stream.is_in_clear());
-            let (kept, rest) = stream.into_clear();
-            assert_eq!((&kept[..], rest), (&b"d"[..], RECORD));
+            let mut kept = stream.go_on_in_clear();
+            stream.read_to_end(&mut kept).await.expect("read");
+            assert_eq!(kept, [b"d", RECORD].concat());
         });
     }
 
@@ -314,19 +405,81 @@ mod tests {
             assert_eq!(read(&mut stream).await, HELLO);
             assert_eq!(read(&mut stream).await, b"");
             assert!(!stream.is_in_clear());
-            assert_eq!(stream.into_clear().0, b"");
+            assert_eq!(stream.go_on_in_clear(), b"");
+        });
+    }
+
+    /// Says `[1, 0, 0, length, …]` as one byte more.
+    #[expect(clippy::unnecessary_wraps, reason = "one of those that may refuse")]
+    fn longer(message: &[u8]) -> Option<Vec<u8>> {
+        let length = u8::try_from(message.len() + 1).expect("short");
+        Some([&[0x16, 3, 1, 0, length], message, b"!"].concat())
+    }
+
+    const FIRST: &[u8] = b"\x16\x03\x01\x00\x06\x01\x00\x00\x02ab";
+    const LONGER: &[u8] = b"\x16\x03\x01\x00\x07\x01\x00\x00\x02ab!";
+
+    #[test]
+    fn a_rewritten_hello_changes_nothing_behind_it() {
+        run(async {
+            let mut stream = Prefixed::new([FIRST, RECORD].concat(), FIRST.len(), &b"!"[..]);
+            assert!(!stream.rewrite_hellos(|_| None, true));
+            assert_eq!(stream.hello(), FIRST);
+            assert!(stream.rewrite_hellos(longer, false));
+            assert_eq!(read(&mut stream).await, LONGER);
+            assert_eq!(read(&mut stream).await, RECORD);
+            assert_eq!(read(&mut stream).await, b"!");
+            assert!(stream.is_in_clear());
         });
     }
 
     #[test]
-    fn a_replaced_hello_changes_nothing_behind_it() {
+    fn a_second_hello_is_rewritten_however_it_is_cut() {
         run(async {
-            let mut stream = Prefixed::new([HELLO, RECORD].concat(), HELLO.len(), &b"!"[..]);
-            stream.replace_hello(b"\x16\x03\x01\x00\x01x");
-            assert_eq!(read(&mut stream).await, b"\x16\x03\x01\x00\x01x");
-            assert_eq!(read(&mut stream).await, RECORD);
-            assert_eq!(read(&mut stream).await, b"!");
-            assert!(stream.is_in_clear());
+            let cut = crate::protocol::client_hello::sample::in_records(b"\x01\x00\x00\x02ab", 1);
+            for second in [FIRST, &cut] {
+                let rest = [RECORD, second, RECORD, FIRST].concat();
+                for early in 0..rest.len() {
+                    let (early, late) = rest.split_at(early);
+                    let mut stream = Prefixed::new([FIRST, early].concat(), FIRST.len(), late);
+                    assert!(stream.rewrite_hellos(longer, true));
+                    let mut all = Vec::new();
+                    stream.read_to_end(&mut all).await.expect("read");
+                    assert_eq!(all, [LONGER, RECORD, LONGER, RECORD, FIRST].concat());
+                }
+                // Where none is expected it is left alone.
+                let mut stream = Prefixed::new(FIRST.to_vec(), FIRST.len(), &rest[..]);
+                assert!(stream.rewrite_hellos(longer, false));
+                let mut all = Vec::new();
+                stream.read_to_end(&mut all).await.expect("read");
+                assert_eq!(all, [LONGER, &rest].concat());
+            }
+        });
+    }
+
+    /// Records without end, in reads that all stop in the middle of a header.
+    struct Cut(usize);
+
+    impl AsyncRead for Cut {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            let bytes = RECORD.iter().cycle().skip(self.0 % RECORD.len());
+            let length = if self.0 == 0 { RECORD.len() + 2 } else { RECORD.len() };
+            buffer.put_slice(&bytes.take(length).copied().collect::<Vec<u8>>());
+            self.0 += length;
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn what_was_taken_is_not_held_however_records_are_cut() {
+        run(async {
+            let mut stream = Prefixed::new(HELLO.to_vec(), HELLO.len(), Cut(0));
+            let mut bytes = [0; 64];
+            for _ in 0..10_000 {
+                assert_ne!(stream.read(&mut bytes).await.expect("read"), 0);
+                assert!(stream.bytes.len() < HELLO.len() + HEADER_BYTES + RECORD.len(), "{}", stream.bytes.len());
+            }
+            assert!(!stream.is_in_clear());
         });
     }
 }

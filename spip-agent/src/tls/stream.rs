@@ -81,7 +81,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
     fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Library(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Library(stream) => {
+                let read = Pin::new(&mut *stream).poll_read(context, buffer);
+                // What the library answers by itself, such as a refusal to renegotiate, waits in there for a write.
+                // A client that does not take it is not waited for; one that is gone is noticed by reading.
+                if stream.get_ref().1.wants_write() {
+                    let _ = Pin::new(stream).poll_flush(context);
+                }
+                read
+            }
             #[cfg(feature = "legacy-tls")]
             Self::Legacy(stream) => legacy::poll_read(stream, context, buffer),
         }

@@ -146,28 +146,32 @@ fn a_broken_certificate_is_refused_while_the_old_one_goes_on() {
         let key = directory.write("server.key", &read("ecdsa-pkcs8.key"));
         let server =
             TlsServer::new(&config::Tls { certificate: Some(config::CertificateFiles { chain, key }), ..config() });
-        let server = server.expect("server");
+        let server = Arc::new(server.expect("server"));
         let before = exchange(&server, Client::default()).await.1;
 
         directory.write("server.crt", b"nothing");
-        let refusal = server.reload().expect_err("refused").to_string();
+        let refusal = server.renew().expect_err("refused").to_string();
         assert!(refusal.contains("server.crt"), "{refusal}");
         assert_eq!(exchange(&server, Client::default()).await.1, before);
 
         directory.write("server.crt", &read("rsa-chain.crt"));
-        let refusal = server.reload().expect_err("refused").to_string();
+        let refusal = server.renew().expect_err("refused").to_string();
         assert!(refusal.contains("does not belong"), "{refusal}");
         assert_eq!(exchange(&server, Client::default()).await.1, before);
 
         directory.write("server.key", &read("rsa-pkcs8.key"));
-        server.reload().expect("reloaded");
+        let renewal = server.renew().expect("read");
+        assert_eq!(exchange(&server, Client::default()).await.1, before, "not taken up yet");
+        let _ = renewal.take_up();
         assert_ne!(exchange(&server, Client::default()).await.1, before);
     });
 }
 
 #[test]
-fn a_server_without_files_has_nothing_to_reload() {
-    minting().reload().expect("nothing to do");
+fn a_server_without_files_has_nothing_to_renew() {
+    let server = Arc::new(minting());
+    let renewed = server.renew().expect("nothing to do").take_up();
+    assert!(Arc::ptr_eq(&server, &renewed));
 }
 
 #[test]
@@ -183,12 +187,46 @@ fn client_certificates_are_recorded_whoever_issued_them() {
             };
             assert_eq!(shown.subject, "CN=client.example, O=Example");
             assert_eq!(shown.issuer, shown.subject);
-            assert_eq!(shown.not_after - shown.not_before, 36_500 * 24 * 60 * 60);
+            let valid = shown.not_after.zip(shown.not_before).map(|(after, before)| after - before);
+            assert_eq!(valid, Some(36_500 * 24 * 60 * 60));
             assert_eq!(shown.sha256.len(), 64);
 
             let client = Client { versions, ..Client::default() };
             let (session, _) = exchange(&server, client).await;
             assert_eq!(session.client_certificate, ClientCertificate::NotSent);
+        }
+    });
+}
+
+#[test]
+fn a_client_certificate_of_the_first_version_is_recorded_too() {
+    run(async {
+        let server = TlsServer::new(&config::Tls { ask_client_certificate: true, ..config() });
+        let server = server.expect("server");
+        for versions in [TLS_1_3, TLS_1_2] {
+            let client = Client { certificate: Some(("client-v1.crt", "client.key")), versions, ..Client::default() };
+            let (session, _) = exchange(&server, client).await;
+            let ClientCertificate::Presented(shown) = session.client_certificate else {
+                panic!("{session:?}");
+            };
+            assert_eq!(shown.subject, "CN=old.example, O=Example");
+        }
+    });
+}
+
+#[test]
+fn a_client_certificate_without_its_key_is_refused() {
+    run(async {
+        let server = TlsServer::new(&config::Tls { ask_client_certificate: true, ..config() });
+        let server = server.expect("server");
+        for (key, reason) in [
+            ("ecdsa-pkcs8.key", "protocol violation: client certificate: invalid peer certificate: BadSignature"),
+            ("rsa-pkcs8.key", "protocol violation: signed handshake with unadvertised sig scheme"),
+        ] {
+            for versions in [TLS_1_3, TLS_1_2] {
+                let client = Client { certificate: Some(("client.crt", key)), versions, ..Client::default() };
+                assert_eq!(refused(&server, client).await.0.to_string(), reason);
+            }
         }
     });
 }
@@ -244,6 +282,9 @@ fn what_is_not_in_common_is_named() {
             (hello().ciphers(&[0xeeee, 0xeeef]).groups(&[29]), "no common cipher suite"),
             (hello().ciphers(&[0xeeee, 0xeeef]), "no common cipher suite"),
             (hello().ciphers(&[0xc02b, 0xc02f]).groups(&[0x001e]), "no common group"),
+            // Suites of the version that is not spoken are none.
+            (hello().ciphers(&[0xc02b]).groups(&[0x001e]).versions(&[0x0304]), "no common cipher suite"),
+            (hello().ciphers(&[0x1301]).groups(&[0x001e]), "no common cipher suite"),
             (
                 Hello::new().ciphers(&[0xc02b]).groups(&[29]),
                 "incompatible client: signature algorithms extension required",
@@ -253,6 +294,18 @@ fn what_is_not_in_common_is_named() {
             assert_eq!(failure.to_string(), reason);
             assert_eq!(answer[0], 21, "an alert");
         }
+    });
+}
+
+#[test]
+fn a_client_that_names_servers_twice_is_served() {
+    run(async {
+        let server = minting();
+        let hello = Hello::new().ciphers(&[0xc02b, 0xc02f]).groups(&[29, 23]).point_formats(&[0]);
+        let hello = hello.signature_algorithms(&[0x0403, 0x0804, 0x0401]);
+        let hello = hello.server_name(b"a.example").server_name(b"b.example").server_name(b"a.example");
+        let (failure, answer) = refused_bytes(&server, &hello.records(1 << 14)).await;
+        assert_eq!((failure, answer[0]), (Failure::Closed, 22), "the handshake went on");
     });
 }
 

@@ -9,16 +9,18 @@
 
 mod drain;
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, Semaphore, TryAcquireError};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, TryAcquireError};
 
-use super::Stats;
+use super::{STALLED, Stats};
 use crate::config;
+use crate::pulse::Pulse;
 use crate::record::Tail;
 pub(super) use drain::Pause;
 
@@ -38,8 +40,11 @@ pub(super) struct Counters {
     pub(super) write_failures: AtomicU64,
     pub(super) abandoned: AtomicU64,
     pub(super) messages_dropped: AtomicU64,
+    pub(super) syncs: AtomicU64,
     pub(super) failed: AtomicBool,
     pub(super) faulty: AtomicBool,
+    /// Beats with each write, and with the first line after none was waiting.
+    pub(super) writes: Pulse,
 }
 
 /// The queue, shared by all handles and the writer.
@@ -55,6 +60,21 @@ pub(super) struct Shared {
     large: usize,
     pub(super) counters: Arc<Counters>,
     failed: Notify,
+}
+
+/// Room that is taken for one record.
+#[derive(Debug)]
+pub(super) struct Room<'a> {
+    shared: &'a Shared,
+    permit: SemaphorePermit<'a>,
+    charge: u32,
+}
+
+impl Room<'_> {
+    pub(super) fn record(self, open_line: &[u8], tail: Tail) {
+        self.permit.forget();
+        self.shared.append_record(open_line, tail, self.charge as usize, 0);
+    }
 }
 
 #[derive(Debug)]
@@ -75,6 +95,10 @@ struct Queue {
     reopen: bool,
     /// What the file is to be opened as then, where that is different.
     change: Option<Box<config::Log>>,
+    /// What is being written to, or will be with the next batch; nothing where it is standard output.
+    file: Option<PathBuf>,
+    /// Why nothing can be written.
+    fault: Option<String>,
     finish: Option<Instant>,
     ended: bool,
 }
@@ -130,6 +154,8 @@ impl Shared {
                 writer: WriterState::Busy,
                 reopen: false,
                 change: None,
+                file: None,
+                fault: None,
                 finish: None,
                 ended: false,
             }),
@@ -144,22 +170,25 @@ impl Shared {
     }
 
     pub(super) async fn record(&self, open_line: &[u8], tail: Tail) {
-        let charge = self.charge(open_line);
+        if let Some(room) = self.room(open_line.len()).await {
+            room.record(open_line, tail);
+        }
+    }
+
+    pub(super) async fn room(&self, bytes: usize) -> Option<Room<'_>> {
+        let charge = self.charge(bytes);
         let permit = match self.room.try_acquire_many(charge) {
             Err(TryAcquireError::NoPermits) => self.room.acquire_many(charge).await.ok(),
             other => other.ok(),
         };
-        match permit {
-            Some(permit) => {
-                permit.forget();
-                self.append_record(open_line, tail, charge as usize, 0);
-            }
-            None => self.abandon_one(),
+        if permit.is_none() {
+            self.abandon_one();
         }
+        permit.map(|permit| Room { shared: self, permit, charge })
     }
 
     pub(super) fn try_record(&self, open_line: &[u8], tail: Tail) -> bool {
-        let charge = self.charge(open_line);
+        let charge = self.charge(open_line.len());
         let Ok(permit) = self.room.try_acquire_many(charge) else {
             return false;
         };
@@ -168,7 +197,7 @@ impl Shared {
     }
 
     pub(super) fn record_now(&self, open_line: &[u8], tail: Tail) {
-        let charge = self.charge(open_line);
+        let charge = self.charge(open_line.len());
         match self.room.try_acquire_many(charge) {
             Ok(permit) => {
                 permit.forget();
@@ -182,7 +211,7 @@ impl Shared {
     }
 
     pub(super) fn message(&self, open_line: &[u8]) -> bool {
-        let charge = self.charge(open_line);
+        let charge = self.charge(open_line.len());
         let taken = self.room.try_acquire_many(charge).is_ok_and(|permit| {
             permit.forget();
             self.append(self.lock(), open_line, b"}\n", charge as usize, 0)
@@ -206,6 +235,25 @@ impl Shared {
         self.wake(queue);
     }
 
+    /// Notes which file is written to, for those who ask.
+    pub(super) fn name_file(&self, path: Option<&Path>) {
+        self.lock().file = path.map(Path::to_path_buf);
+    }
+
+    /// Notes why nothing can be written, or that it can again.
+    pub(super) fn set_fault(&self, fault: Option<String>) {
+        self.counters.faulty.store(fault.is_some(), Relaxed);
+        self.lock().fault = fault;
+    }
+
+    pub(super) fn fault(&self) -> Option<String> {
+        self.lock().fault.clone()
+    }
+
+    pub(super) fn file(&self) -> Option<PathBuf> {
+        self.lock().file.clone()
+    }
+
     /// What the writer has to change, once.
     pub(super) fn take_change(&self) -> Option<Box<config::Log>> {
         self.lock().change.take()
@@ -224,6 +272,7 @@ impl Shared {
             (queue.next.bytes.len() + queue.in_flight) as u64
         };
         let counters = &self.counters;
+        let waiting = if queued_bytes == 0 { Duration::ZERO } else { counters.writes.oldest() };
         Stats {
             queued_bytes,
             lines: counters.lines.load(Relaxed),
@@ -232,7 +281,10 @@ impl Shared {
             write_failures: counters.write_failures.load(Relaxed),
             abandoned: counters.abandoned.load(Relaxed),
             messages_dropped: counters.messages_dropped.load(Relaxed),
-            faulty: counters.faulty.load(Relaxed),
+            syncs: counters.syncs.load(Relaxed),
+            faulty: counters.faulty.load(Relaxed) || waiting >= STALLED,
+            failing: counters.faulty.load(Relaxed),
+            waiting,
         }
     }
 
@@ -249,8 +301,8 @@ impl Shared {
     }
 
     /// What a line costs of the room. A line that is larger than the whole queue takes all of it.
-    fn charge(&self, open_line: &[u8]) -> u32 {
-        u32::try_from(open_line.len() + Tail::BYTES).unwrap_or(u32::MAX).min(self.capacity)
+    fn charge(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes + Tail::BYTES).unwrap_or(u32::MAX).min(self.capacity)
     }
 
     fn append_record(&self, open_line: &[u8], tail: Tail, charged: usize, reserved: usize) -> bool {
@@ -281,6 +333,9 @@ impl Shared {
         }
         if queue.next.bytes.is_empty() {
             queue.since = Some(Instant::now());
+            if queue.in_flight == 0 {
+                self.counters.writes.beat(0);
+            }
         }
         queue.next.bytes.extend_from_slice(open_line);
         queue.next.bytes.extend_from_slice(tail);

@@ -305,7 +305,10 @@ impl Archive {
     fn compress_one(&self, plain: &Path, partial: &Path) -> io::Result<()> {
         let mut from = File::open(plain)?;
         let bytes = from.metadata()?.len();
-        let to = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(partial)?;
+        // Removed at the start; a link that somebody has put there since is not followed.
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o640).custom_flags(libc::O_NOFOLLOW);
+        let to = options.open(partial)?;
         let mut encoder = zstd::Encoder::new(to, LEVEL)?;
         encoder.include_checksum(true)?;
         let mut buffer = vec![0; CHUNK_BYTES];

@@ -108,7 +108,7 @@ impl Run {
     fn failed(&mut self, text: &str) {
         if self.fault.is_none() {
             self.fault = Some(Instant::now());
-            self.shared.counters.faulty.store(true, Relaxed);
+            self.shared.set_fault(Some(text.to_owned()));
             self.shared.counters.write_failures.fetch_add(1, Relaxed);
             messages::emergency(&format!(
                 "{text}; records wait in memory, then connections wait, until it can be written again"
@@ -120,7 +120,7 @@ impl Run {
         let Some(since) = self.fault.take() else {
             return;
         };
-        self.shared.counters.faulty.store(false, Relaxed);
+        self.shared.set_fault(None);
         let seconds = since.elapsed().as_secs();
         messages::to_stderr(log::Level::Info, &format!("the log is written again after {seconds} s"));
         log::warn!(

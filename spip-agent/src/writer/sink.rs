@@ -6,8 +6,8 @@
 //! - Each write(2) begins at the start of a line and holds whole lines, and the kernel appends it in one piece.
 //! - A write that the disk takes only in part leaves a part of a line. It is continued with the next attempt, if the
 //!   file has not grown in between. If it has, another agent has already ended our part with a line feed, and the whole
-//!   line is written again. The part is never cut off again: programs that follow the file take a shrinking file for
-//!   a new one, and would read everything twice.
+//!   line is written again. The part is never cut off again, not at the end of the process either: programs that
+//!   follow the file take a shrinking file for a new one, and would read everything twice.
 //! - Before each write, a file that does not end where our last write ended is looked at: if its last byte is not a line
 //!   feed, somebody was killed or ran out of disk there, and the part is ended first.
 //! - Look, end and write happen under an advisory lock (flock), which agents take for the time of a write. A program that
@@ -21,7 +21,7 @@ mod opened;
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -38,6 +38,11 @@ use opened::Opened;
 /// Whether the file of this name could be written to: it is opened, and made where it is not there.
 pub(super) fn try_path(path: &Path) -> Result<(), Error> {
     Opened::path(path, None).map(drop)
+}
+
+/// The same without making it.
+pub(super) fn look(path: &Path) -> Result<(), Error> {
+    opened::look(path)
 }
 
 /// What is written to.
@@ -76,6 +81,8 @@ pub(super) enum Failure {
 pub(super) struct Sink {
     target: Target,
     opened: Option<Opened>,
+    /// A descriptor that is given up when none is left for the file: sessions, which wait for the log, may have them all.
+    spare: Option<OwnedFd>,
     /// When the name was last compared with the open file.
     looked: Instant,
     lock_again: Instant,
@@ -104,6 +111,7 @@ impl Sink {
         Ok(Sink {
             target,
             opened: Some(opened),
+            spare: spare(),
             looked: now,
             lock_again: now,
             rotate_bytes: config.rotate_bytes,
@@ -144,7 +152,7 @@ impl Sink {
         let Target::Path(path) = &self.target else {
             return;
         };
-        match Opened::path(path, self.rotate_age) {
+        match open_path(path, self.rotate_age, &mut self.spare) {
             Ok(opened) => self.replace(opened),
             // The old file goes on if it still has the name; if not, the next attempt says what is wrong.
             Err(_) => self.look(),
@@ -176,7 +184,11 @@ impl Sink {
         match opened.file.sync_data() {
             // Pipes, sockets and terminals have no disk.
             Err(error) if error.kind() != ErrorKind::InvalidInput => Err(self.failure(&error)),
-            _ => Ok(()),
+            Err(_) => Ok(()),
+            Ok(()) => {
+                self.counters.syncs.fetch_add(1, Relaxed);
+                Ok(())
+            }
         }
     }
 
@@ -286,7 +298,8 @@ impl Sink {
 
     fn open_again(&mut self) -> Result<(), Failure> {
         if let Target::Path(path) = &self.target {
-            let opened = Opened::path(path, self.rotate_age).map_err(|error| Failure::Fault(error.to_string()))?;
+            let opened = open_path(path, self.rotate_age, &mut self.spare);
+            let opened = opened.map_err(|error| Failure::Fault(error.to_string()))?;
             self.replace(opened);
         }
         Ok(())
@@ -310,6 +323,9 @@ impl Sink {
         let lines = memchr::memchr_iter(b'\n', written).count();
         self.counters.lines.fetch_add(lines as u64, Relaxed);
         self.counters.bytes.fetch_add(written.len() as u64, Relaxed);
+        if !written.is_empty() {
+            self.counters.writes.beat(0);
+        }
         result.map_err(|error| self.failure(&error))
     }
 
@@ -333,4 +349,22 @@ impl Sink {
             }
         }
     }
+}
+
+/// Opens the file, with the spare descriptor where there is no other.
+fn open_path(path: &Path, rotate_age: Option<Duration>, spare: &mut Option<OwnedFd>) -> Result<Opened, Error> {
+    let none_left = |error: &Error| matches!(error, Error::Open { cause, .. } if matches!(cause.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)));
+    let mut opened = Opened::path(path, rotate_age);
+    if opened.as_ref().is_err_and(none_left) && spare.take().is_some() {
+        opened = Opened::path(path, rotate_age);
+    }
+    if spare.is_none() {
+        *spare = self::spare();
+    }
+    opened
+}
+
+/// Any descriptor does, of which another copy stays open anyway.
+fn spare() -> Option<OwnedFd> {
+    io::stderr().as_fd().try_clone_to_owned().ok()
 }

@@ -199,7 +199,7 @@ fn all_problems_are_named_at_once_in_the_order_of_the_file() {
 fn what_is_not_toml_is_refused_with_its_line() {
     for (lines, start) in [
         ("name = ", ":3: not valid TOML: "),
-        ("port = 1", ":3: not valid TOML: duplicate key"),
+        ("port = 1", ":3: not valid TOML: duplicate key port"),
         ("\n= 1", ":4: not valid TOML"),
     ] {
         let message = refusal(lines);
@@ -311,7 +311,7 @@ fn a_file_that_is_not_utf8_is_refused_with_its_line() {
 fn steering_by_sk_lookup_without_ebpf_is_a_contradiction() {
     let message = refusal("steering = \"sk_lookup\"\nebpf = \"off\"");
     let why = "is done by eBPF; remove ebpf = \"off\", or set steering = \"redirect\"";
-    assert_eq!(message, format!("{FILE}: steering = \"sk_lookup\": {why}"));
+    assert_eq!(message, format!("{FILE}:3: steering = \"sk_lookup\": {why}"));
     assert_refused("steering = \"tproxy\"", "steering = \"tproxy\": must be one of \"redirect\", \"sk_lookup\"");
 }
 
@@ -337,7 +337,7 @@ fn a_prefix_or_an_interface_that_cannot_be_is_refused() {
     }
     let many: Vec<String> = (0..1025_u32).map(|n| format!("\"10.0.{}.{}\"", n / 256, n % 256)).collect();
     let message = refusal(&format!("steer_prefixes = [{}]", many.join(",")));
-    assert_eq!(message, format!("{FILE}: steer_prefixes: has 1025 entries; at most 1024 are accepted"));
+    assert_eq!(message, format!("{FILE}:3: steer_prefixes: has 1025 entries; at most 1024 are accepted"));
 }
 
 #[test]
@@ -347,4 +347,43 @@ fn a_status_socket_is_an_absolute_path_or_off() {
         "status_socket = \"status.sock\"",
         "status_socket = \"status.sock\": must be an absolute path, beginning with /, or \"off\"",
     );
+}
+
+#[test]
+fn metrics_are_read_neither_where_connections_are_taken_nor_where_the_status_is_asked() {
+    for ip in ["0.0.0.0", "::", "127.0.0.1"] {
+        let text = format!("ip = \"{ip}\"\nport = 9464\nmetrics = \"127.0.0.1:9464\"\n");
+        let message = load(&text).expect_err(ip).to_string();
+        assert_eq!(
+            message,
+            "/etc/spip/spip.toml:3: metrics = \"127.0.0.1:9464\": is where connections are taken (ip, port); choose \
+             another port"
+        );
+    }
+    assert_refused(
+        "metrics = \"/run/spip/status.sock\"",
+        "metrics = \"/run/spip/status.sock\": is the status_socket; choose another path",
+    );
+}
+
+#[test]
+fn a_target_that_no_message_has_is_refused_with_those_that_there_are() {
+    let message = refusal("log_level = \"warn, tls=off\"");
+    let start =
+        format!("{FILE}:3: log_level = \"warn, tls=off\": there is no target tls; there are accept, agent, config, ");
+    assert!(message.starts_with(&start), "{message}");
+}
+
+#[test]
+fn messages_have_no_file_that_is_the_log_under_any_name() {
+    let files = Files::new("system-log");
+    let directory = files.0.display();
+    std::os::unix::fs::symlink(&files.0, files.0.join("link")).expect("own directory");
+    for other in [format!("{directory}/log"), format!("{directory}/link/log")] {
+        assert_refused(
+            &format!("system_log = \"{other}\"\nlog_file = \"{directory}/log\""),
+            &format!("system_log = \"{other}\": is the log_file; for messages among the records, set \"stream\""),
+        );
+    }
+    loaded(&format!("{LEAST}log_file = \"{directory}/log\"\nsystem_log = \"{directory}/messages\""));
 }

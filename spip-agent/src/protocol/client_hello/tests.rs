@@ -348,13 +348,15 @@ proptest! {
 }
 
 #[test]
-fn an_extension_is_found_where_it_stands() {
+fn extensions_are_found_where_they_stand() {
     let message = Hello::new().groups(&[29]).server_name(b"a").extension(0, b"again").message();
-    let at = extension_offset(&message, extension::SERVER_NAME).expect("there");
-    assert_eq!(message[at..at + 4], [0, 0, 0, 6]);
-    assert_eq!(extension_offset(&message, 0x1234), None);
+    let all: Vec<_> = extension_offsets(&message).collect();
+    assert_eq!(all.iter().map(|(_, number)| *number).collect::<Vec<_>>(), [extension::SUPPORTED_GROUPS, 0, 0]);
+    assert_eq!(message[all[1].0..][..4], [0, 0, 0, 6]);
+    assert_eq!(message[all[2].0..][..4], [0, 0, 0, 5]);
     for end in 0..message.len() {
-        let found = extension_offset(&message[..end], extension::SERVER_NAME);
-        assert_eq!(found, (end >= at + 10).then_some(at));
+        let starts = all.iter().skip(1).map(|(at, _)| *at).chain([message.len()]);
+        let whole = starts.take_while(|next| *next <= end).count();
+        assert_eq!(extension_offsets(&message[..end]).collect::<Vec<_>>(), all[..whole]);
     }
 }

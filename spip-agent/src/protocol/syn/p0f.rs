@@ -1,10 +1,15 @@
 //! The raw signature of a SYN as p0f 3 prints it, so that it can be looked up in, or added to, a list of its signatures:
 //! `version:ttl+distance:IP options:MSS:window,scale:options:quirks:payload`.
 //!
-//! The format is that of p0f's README (section "TCP signatures", version 3.09), and was compared with what p0f 3.09b prints
-//! for the SYNs of Linux, nmap, masscan, ZMap and hping3. One difference is known: p0f overlooks most non-zero
-//! acknowledgement numbers, which its README calls `ack+`. The length of IPv6 extension headers is the true one. The bytes are a stranger's: what cannot be true of the
-//! options ends their reading and is the quirk `bad`.
+//! The format is that of p0f's README (section "TCP signatures", version 3.09), and what it leaves open is as p0f does it
+//! (github.com/p0f/p0f, process.c of commit 01d0be0b42b5 and fp_tcp.c of 154ff59a62ca): how malformed options are read, which
+//! of several counts, and in which order sizes are tried for the window. It was compared with what p0f 3.09b prints for the
+//! SYNs of Linux, nmap, masscan, ZMap and hping3.
+//!
+//! Where p0f misses what its README promises, this does not: it overlooks most non-zero acknowledgement numbers (`ack+`), and
+//! non-zero bytes behind the end of the options where only the last one is (`opt+`). The length of IPv6 extension headers is
+//! the true one; p0f does not look behind them. The bytes are a stranger's: what cannot be true of the options ends their
+//! reading and is the quirk `bad`.
 
 use spip_common::Syn;
 
@@ -24,12 +29,20 @@ const INITIAL_TTLS: [u8; 4] = [32, 64, 128, 255];
 const FARTHEST: u8 = 35;
 /// The largest shift that RFC 7323 allows (2.3).
 const LARGEST_SCALE: u8 = 14;
+/// The lowest of the four bits before the flags of TCP: AE of accurate ECN, NS before that.
+const ACCURATE_ECN: u8 = 1;
 /// A smaller segment is no measure of a window.
 const SMALLEST_MSS: u16 = 100;
 /// The MTU of Ethernet.
-const ETHERNET: u16 = 1500;
+const ETHERNET: u32 = 1500;
+/// The fixed parts of an IPv4 and an IPv6 header, and of a TCP header.
+const IPV4_HEADER: u32 = 20;
+const IPV6_HEADER: u32 = 40;
+const TCP_HEADER: u32 = 20;
 /// What the timestamps take of each segment: ten bytes, filled up to twelve.
-const TIMESTAMP_BYTES: u16 = 12;
+const TIMESTAMP_BYTES: u32 = 12;
+/// Options that are listed; more are `bad`.
+const OPTIONS_MAX: usize = 24;
 
 /// The signature of a SYN, to be written.
 #[derive(Clone, Copy, Debug)]
@@ -43,13 +56,15 @@ enum Item {
     Unknown(u8),
 }
 
-/// What the values of the options say.
+/// What the values of the options say: of several of one kind the last, and what any of them was odd in.
 #[derive(Default)]
 struct Values {
     mss: Option<u16>,
     scale: Option<u8>,
     own_time: Option<u32>,
-    peer_time: Option<u32>,
+    excessive_scale: bool,
+    zero_own_time: bool,
+    peer_time: bool,
     trailing: bool,
     bad: bool,
 }
@@ -57,47 +72,51 @@ struct Values {
 /// Reads options one after the other.
 struct Reader<'a> {
     rest: &'a [u8],
+    listed: usize,
     values: Values,
 }
 
 impl<'a> Reader<'a> {
     fn new(raw: &'a [u8]) -> Self {
-        Self { rest: raw, values: Values::default() }
+        Self { rest: raw, listed: 0, values: Values::default() }
     }
 
-    /// The name of an option, and what its value says.
-    fn known(&mut self, kind: u8, value: &[u8]) -> Item {
-        let values = &mut self.values;
-        let name = match (kind, value) {
-            (MAXIMUM_SEGMENT_SIZE, [high, low]) => {
-                values.mss.get_or_insert(u16::from_be_bytes([*high, *low]));
-                "mss"
-            }
-            (WINDOW_SCALE, [shift]) => {
-                values.scale.get_or_insert(*shift);
-                "ws"
-            }
-            (SACK_PERMITTED, []) => "sok",
-            (TIMESTAMPS, [a, b, c, d, e, f, g, h]) => {
-                values.own_time.get_or_insert(u32::from_be_bytes([*a, *b, *c, *d]));
-                values.peer_time.get_or_insert(u32::from_be_bytes([*e, *f, *g, *h]));
-                "ts"
-            }
-            (SACK, blocks) if matches!(blocks.len(), 8 | 16 | 24 | 32) => "sack",
-            (MAXIMUM_SEGMENT_SIZE, _) => self.odd("mss"),
-            (WINDOW_SCALE, _) => self.odd("ws"),
-            (SACK_PERMITTED, _) => self.odd("sok"),
-            (TIMESTAMPS, _) => self.odd("ts"),
-            (SACK, _) => self.odd("sack"),
-            _ => return Item::Unknown(kind),
+    /// The length byte and the value of an option, and what follows it; nothing when that cannot be.
+    ///
+    /// Where an RFC gives the length, it is believed rather than the byte that should say the same.
+    fn split(&mut self, kind: u8, after: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
+        let fixed = match kind {
+            MAXIMUM_SEGMENT_SIZE => Some(4),
+            WINDOW_SCALE => Some(3),
+            SACK_PERMITTED => Some(2),
+            TIMESTAMPS => Some(10),
+            _ => None,
         };
-        Item::Known(name)
+        let said = *after.first()?;
+        self.values.bad |= fixed.is_some_and(|fixed| fixed != said);
+        let length = fixed.or_else(|| {
+            let possible = if kind == SACK { 10..=34 } else { 2..=40 };
+            possible.contains(&said).then_some(said)
+        })?;
+        after.split_at_checked(usize::from(length) - 1)
     }
 
-    /// An option whose length is not the one that its RFC gives it.
-    fn odd(&mut self, name: &'static str) -> &'static str {
-        self.values.bad = true;
-        name
+    fn read(&mut self, kind: u8, option: &[u8]) {
+        let values = &mut self.values;
+        match (kind, option) {
+            (MAXIMUM_SEGMENT_SIZE, [_, high, low]) => values.mss = Some(u16::from_be_bytes([*high, *low])),
+            (WINDOW_SCALE, [_, shift]) => {
+                values.scale = Some(*shift);
+                values.excessive_scale |= *shift > LARGEST_SCALE;
+            }
+            (TIMESTAMPS, [_, a, b, c, d, peer @ ..]) => {
+                let own = u32::from_be_bytes([*a, *b, *c, *d]);
+                values.own_time = Some(own);
+                values.zero_own_time |= own == 0;
+                values.peer_time |= peer.iter().any(|byte| *byte != 0);
+            }
+            _ => {}
+        }
     }
 }
 
@@ -106,28 +125,47 @@ impl Iterator for Reader<'_> {
 
     fn next(&mut self) -> Option<Item> {
         let (kind, after) = self.rest.split_first()?;
-        match *kind {
+        if self.listed == OPTIONS_MAX {
+            self.values.bad = true;
+            self.rest = &[];
+            return None;
+        }
+        self.listed += 1;
+        let (item, rest) = match *kind {
             END => {
-                self.rest = &[];
                 self.values.trailing = after.iter().any(|byte| *byte != 0);
-                Some(Item::End { padding: after.len() })
+                (Item::End { padding: after.len() }, Default::default())
             }
-            NO_OPERATION => {
-                self.rest = after;
-                Some(Item::NoOperation)
-            }
+            NO_OPERATION => (Item::NoOperation, after),
             kind => {
-                let length = after.split_first().and_then(|(length, value)| {
-                    usize::from(*length).checked_sub(2).and_then(|length| value.split_at_checked(length))
-                });
-                let Some((value, rest)) = length else {
-                    self.values.bad = true;
-                    self.rest = &[];
-                    return None;
+                let rest = match self.split(kind, after) {
+                    Some((option, rest)) => {
+                        self.read(kind, option);
+                        rest
+                    }
+                    // Its kind is listed all the same.
+                    None => {
+                        self.values.bad = true;
+                        Default::default()
+                    }
                 };
-                self.rest = rest;
-                Some(self.known(kind, value))
+                (Item::of(kind), rest)
             }
+        };
+        self.rest = rest;
+        Some(item)
+    }
+}
+
+impl Item {
+    fn of(kind: u8) -> Self {
+        match kind {
+            MAXIMUM_SEGMENT_SIZE => Self::Known("mss"),
+            WINDOW_SCALE => Self::Known("ws"),
+            SACK_PERMITTED => Self::Known("sok"),
+            SACK => Self::Known("sack"),
+            TIMESTAMPS => Self::Known("ts"),
+            kind => Self::Unknown(kind),
         }
     }
 }
@@ -193,37 +231,40 @@ fn list<T>(out: &mut Vec<u8>, items: impl Iterator<Item = T>, write: impl Fn(&mu
 }
 
 /// The window as a multiple of the segment size, or of the MTU that follows from it; the sender's own first, then that
-/// of Ethernet, for those whose segments were made smaller on the way.
-fn multiple(syn: &Syn, values: &Values) -> Option<(&'static str, u16)> {
-    let mss = values.mss.filter(|mss| *mss >= SMALLEST_MSS)?;
-    let headers = if syn.ip_version == 6 { 60 } else { 40 };
-    let time = values.own_time.is_some_and(|time| time != 0);
-    let with_time = |size: u16| time.then(|| size.checked_sub(TIMESTAMP_BYTES)).flatten();
-    let ethernet = ETHERNET - headers;
-    let sizes = [
-        (Some(mss), "mss*"),
-        (with_time(mss), "mss*"),
-        (Some(ethernet), "mss*"),
-        (with_time(ethernet), "mss*"),
-        (mss.checked_add(headers), "mtu*"),
-        (Some(ETHERNET), "mtu*"),
+/// of Ethernet, for those whose segments were made smaller on the way. In the order in which p0f tries them.
+fn multiple(syn: &Syn, values: &Values) -> Option<(&'static str, u32)> {
+    let mss = u32::from(values.mss.filter(|mss| *mss >= SMALLEST_MSS)?);
+    let window = Some(u32::from(syn.window)).filter(|window| *window > 0)?;
+    let six = |size: u32| (syn.ip_version == 6).then_some(size);
+    let ip_header = six(IPV6_HEADER).unwrap_or(IPV4_HEADER + u32::from(syn.ip_options_len));
+    let headers = ip_header + TCP_HEADER + u32::from(syn.options_len);
+    let (four, six_headers) = (IPV4_HEADER + TCP_HEADER, IPV6_HEADER + TCP_HEADER);
+    let segments = [
+        Some(mss),
+        values.own_time.filter(|time| *time != 0).map(|_| mss - TIMESTAMP_BYTES),
+        Some(ETHERNET - four),
+        Some(ETHERNET - four - TIMESTAMP_BYTES),
+        six(ETHERNET - six_headers),
+        six(ETHERNET - six_headers - TIMESTAMP_BYTES),
     ];
-    let window = Some(syn.window).filter(|window| *window > 0)?;
-    let fits = sizes.iter().find_map(|(size, unit)| size.filter(|size| window % size == 0).map(|size| (size, *unit)));
-    fits.map(|(size, unit)| (unit, window / size))
+    let packets = [Some(mss + four), Some(mss + headers), six(mss + six_headers), Some(ETHERNET)];
+    let fits =
+        |sizes: &[Option<u32>]| sizes.iter().flatten().find(|size| window % **size == 0).map(|size| window / size);
+    fits(&segments).map(|times| ("mss*", times)).or_else(|| fits(&packets).map(|times| ("mtu*", times)))
 }
 
 /// The quirks in the order of the README.
 fn quirks(syn: &Syn, values: &Values) -> [(&'static str, bool); 17] {
     let ipv4 = syn.ip_version == 4;
     let unfragmented = syn.ip_flags & Syn::DF != 0;
-    let ecn = syn.tcp_flags & (Syn::ECE | Syn::CWR) != 0 || syn.tos & 3 != 0;
+    let accurate = syn.tcp_reserved & ACCURATE_ECN != 0;
+    let ecn = syn.tcp_flags & (Syn::ECE | Syn::CWR) != 0 || accurate || syn.tos & 3 != 0;
     [
         ("df", ipv4 && unfragmented),
         ("id+", ipv4 && unfragmented && syn.ip_id != 0),
         ("id-", ipv4 && !unfragmented && syn.ip_id == 0),
         ("ecn", ecn),
-        ("0+", ipv4 && syn.ip_flags & Syn::RESERVED != 0 || syn.tcp_reserved != 0),
+        ("0+", ipv4 && syn.ip_flags & Syn::RESERVED != 0),
         ("flow", syn.flow_label != 0),
         ("seq-", syn.sequence == 0),
         ("ack+", syn.acknowledgement != 0),
@@ -232,10 +273,10 @@ fn quirks(syn: &Syn, values: &Values) -> [(&'static str, bool); 17] {
         ("uptr+", syn.urgent != 0 && syn.tcp_flags & Syn::URG == 0),
         ("urgf+", syn.tcp_flags & Syn::URG != 0),
         ("pushf+", syn.tcp_flags & Syn::PSH != 0),
-        ("ts1-", values.own_time == Some(0)),
-        ("ts2+", values.peer_time.is_some_and(|time| time != 0)),
+        ("ts1-", values.zero_own_time),
+        ("ts2+", values.peer_time),
         ("opt+", values.trailing),
-        ("exws", values.scale.is_some_and(|scale| scale > LARGEST_SCALE)),
+        ("exws", values.excessive_scale),
         ("bad", values.bad),
     ]
 }
@@ -307,6 +348,68 @@ mod tests {
             "4:57+7:0:0:64240,15:mss,ts,ws,?99,eol+1:df,id+,ecn,0+,flow,seq-,ack+,urgf+,pushf+,ts1-,ts2+,opt+,exws:+"
         );
         assert_eq!(shown(&Syn { urgent: 1, ..syn(&[2, 3, 0]) }), "4:57+7:0:0:64240,0:mss:df,id+,uptr+,bad:0");
+    }
+
+    #[test]
+    fn only_ips_own_bit_must_be_zero_and_that_of_accurate_ecn_is_ecn() {
+        assert_eq!(shown(&Syn { tcp_reserved: 1, ..syn(&[]) }), "4:57+7:0:0:64240,0::df,id+,ecn:0");
+        assert_eq!(shown(&Syn { tcp_reserved: 0xe, ..syn(&[]) }), "4:57+7:0:0:64240,0::df,id+:0");
+    }
+
+    #[test]
+    fn a_length_that_an_rfc_gives_is_believed_rather_than_the_byte_that_says_another() {
+        assert_eq!(shown(&syn(&[2, 3, 0x05, 0xb4, 3, 9, 7])), "4:57+7:0:1460:mss*44,7:mss,ws:df,id+,bad:0");
+        assert_eq!(shown(&syn(&[4, 7, 3, 3, 2])), "4:57+7:0:0:64240,2:sok,ws:df,id+,bad:0");
+    }
+
+    #[test]
+    fn an_option_that_cannot_be_read_is_listed_and_ends_the_list() {
+        for (raw, list) in [
+            (&[1, 99, 50, 3, 3, 7][..], "nop,?99"),
+            (&[1, 99, 1, 3, 3, 7], "nop,?99"),
+            (&[1, 99], "nop,?99"),
+            (&[5, 4, 0, 0, 3, 3, 7], "sack"),
+            (&[3, 3, 7, 8, 10, 1], "ws,ts"),
+            (
+                &[1; 30],
+                "nop,nop,nop,nop,nop,nop,nop,nop,nop,nop,nop,nop,nop,nop,nop,nop,nop,nop,nop,nop,nop,nop,nop,nop",
+            ),
+        ] {
+            let scale = if raw[0] == 3 { 7 } else { 0 };
+            assert_eq!(shown(&syn(raw)), format!("4:57+7:0:0:64240,{scale}:{list}:df,id+,bad:0"));
+        }
+    }
+
+    #[test]
+    fn of_several_options_of_one_kind_the_last_one_counts_and_what_was_odd_stays() {
+        let twice = [2, 4, 0x05, 0x00, 2, 4, 0x05, 0xb4, 3, 3, 15, 3, 3, 7];
+        assert_eq!(shown(&syn(&twice)), "4:57+7:0:1460:mss*44,7:mss,mss,ws,ws:df,id+,exws:0");
+        let times = [8, 10, 0, 0, 0, 0, 0, 0, 0, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0];
+        assert_eq!(shown(&syn(&times)), "4:57+7:0:0:64240,0:ts,ts:df,id+,ts1-,ts2+:0");
+    }
+
+    #[test]
+    fn sizes_are_tried_in_the_order_of_p0f() {
+        let window = |version: u8, mss: u16, window: u16| {
+            let [high, low] = mss.to_be_bytes();
+            let text = shown(&Syn { ip_version: version, window, ..syn(&[2, 4, high, low]) });
+            text.split(':').nth(4).expect("eight parts").to_owned()
+        };
+        // 1,448 is Ethernet's segment with timestamps, whether there are any or not.
+        assert_eq!(window(4, 1_300, 1_448 * 10), "mss*10,0");
+        // The headers that there are, besides those that there are at least.
+        assert_eq!(window(4, 1_360, 1_404 * 3), "mtu*3,0");
+        assert_eq!(window(4, 1_360, 1_400 * 3), "mtu*3,0");
+        // IPv6 has the sizes of IPv4 first, then its own.
+        assert_eq!(window(6, 1_300, 1_460 * 4), "mss*4,0");
+        assert_eq!(window(6, 1_300, 1_440 * 3), "mss*3,0");
+        assert_eq!(window(6, 1_300, 1_428 * 3), "mss*3,0");
+        assert_eq!(window(4, 1_300, 1_428 * 3), "4284,0");
+        assert_eq!(window(6, 1_340, 1_400 * 3), "mtu*3,0");
+        // With a segment of 1,400 bytes, 1,440 is both an MTU of IPv4 and a segment of IPv6: the segment is tried first.
+        assert_eq!(window(6, 1_400, 1_440 * 2), "mss*2,0");
+        assert_eq!(window(4, 1_400, 1_440 * 2), "mtu*2,0");
+        assert_eq!(window(4, 65_500, 65_500), "mss*1,0");
     }
 
     #[test]

@@ -36,23 +36,24 @@ impl Tool {
 
     fn shows(self, syn: &Syn, destination: Ipv4OrOther) -> bool {
         match self {
-            // github.com/zmap/zmap, src/probe_modules/packet.c, make_ip_header: the identification of every IPv4 packet
-            // is 54321. So it is in all versions until pull request 798 (March 2024). Described in
+            // github.com/zmap/zmap, src/probe_modules/packet.c of commit 0bfe93754bf2, make_ip_header: the identification of
+            // every IPv4 packet is 54321. So it is in all versions before 4.1.0 (pull request 798, March 2024). Described in
             // Durumeric, Bailey, Halderman: An Internet-Wide View of Internet-Wide Scanning, USENIX Security 2014, and
             // in Hiesgen et al.: Spoki, USENIX Security 2022, arXiv:2110.05160. By chance: one in 65,536.
             Self::Zmap => destination.is_some() && syn.ip_id == 54_321,
-            // github.com/robertdavidgraham/masscan, src/templ-pkt.c, tcp_create_packet: the identification of an IPv4
-            // packet is the exclusive or of destination address, destination port and sequence number, in 16 bits.
-            // Described in the paper of 2014 above. By chance: one in 65,536.
+            // github.com/robertdavidgraham/masscan, src/templ-pkt.c of commits 00e3471c7022 and ae4b908207aa,
+            // template_set_target: the identification of an IPv4 packet is the exclusive or of destination address,
+            // destination port and sequence number, in 16 bits. Described in the paper of 2014 above. By chance: one in
+            // 65,536.
             Self::Masscan => destination.is_some_and(|address| {
                 let mixed = address ^ u32::from(syn.destination_port) ^ syn.sequence;
                 u32::from(syn.ip_id) == mixed & 0xffff
             }),
-            // github.com/jgamblin/Mirai-Source-Code (as published in 2016), mirai/bot/scanner.c, scanner_init: the
-            // sequence number is the destination address. Described in Antonakakis et al.: Understanding the Mirai
-            // Botnet, USENIX Security 2017. By chance: one in four thousand million.
+            // github.com/jgamblin/Mirai-Source-Code (as published in 2016), mirai/bot/scanner.c of commit 6a5941be681b,
+            // scanner_init: the sequence number is the destination address. Described in Antonakakis et al.: Understanding
+            // the Mirai Botnet, USENIX Security 2017. By chance: one in four thousand million.
             Self::Mirai => destination.is_some_and(|address| syn.sequence == address),
-            // The sources above (ZMap's make_tcp_header, Mirai's scanner_init, masscan's template before 2021) send
+            // The sources above (ZMap's make_tcp_header before 3.0.0, Mirai's scanner_init, masscan's template before 2021) send
             // SYNs that end with the fixed part of the TCP header; the systems' own stacks announce at least their
             // maximum segment size (RFC 9293, 3.7.1, MUST-14). Used as a mark of stateless scanners in Hiesgen et al.,
             // above, section 2.

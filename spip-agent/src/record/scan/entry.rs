@@ -1,92 +1,150 @@
-//! A scan as other formats tell it: their envelope, and everything that is known under `spip`, as the flat format has it.
+//! A scan as it is written: made of one that was seen, or read from a line of the flat format.
 //!
-//! No schema has fields for a scan of many ports, so nothing but the envelope is told in their words. In EVE the
-//! `event_type` is `scan`, which Suricata does not have: it is neither a flow nor an alert.
+//! No schema has fields for a scan of many ports, so nothing but the envelope is told in the words of others; the rest
+//! stands under `spip`. In EVE the `event_type` is `scan`, which Suricata does not have: it is neither a flow nor an
+//! alert.
 
-use std::net::IpAddr;
+use std::borrow::Cow;
+use std::fmt::Display;
+use std::io::Write as _;
+use std::marker::PhantomData;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
 
-use jiff::Timestamp;
+use serde::{Deserialize, Deserializer};
 
-use crate::json;
-use crate::record::object::{Members, address};
-use crate::record::read::{self, Value};
-use crate::record::{Format, ecs, eve};
+use super::{Scan, Shown};
+use crate::protocol::syn::Tool;
+use crate::record::entry::{SynFacts, Text, unix_micros};
+use crate::record::object::{Members, address, list};
+use crate::record::read::{Capped, Lent, Value};
+use crate::record::{Format, SCHEMA, Sensor, ecs, eve, time};
 
-/// Keys that a line may have: ten times what a scan has.
-const KEYS_MAX: usize = 256;
+/// Ranges of ports that a record lists: 14 kB at most.
+pub(super) const PORT_RANGES: usize = 1_024;
 
-/// A scan that was read from a line of the flat format.
+/// Ranges of addresses that a record lists: 21 kB at most.
+const ADDRESS_RANGES: usize = 256;
+
+/// Tools that are read: more than are known.
+const TOOLS: usize = 64;
+
+/// The largest number of a record.
+const EXACT: u64 = 1 << 53;
+
+/// A scan, or all of one interval that have no record of their own.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ScanEntry {
-    name: String,
+pub struct ScanEntry<'a> {
+    name: Text<'a>,
     source: IpAddr,
     first_us: i64,
     last_us: i64,
-    own: Vec<(String, Value)>,
-    /// Number of the record in its run.
+    count: u64,
+    undecided: u64,
+    shown: Option<ShownFacts<'a>>,
+    /// Number of the record in its run; only in what was read.
     pub seq: Option<u64>,
 }
 
-impl ScanEntry {
+/// What the SYNs of one source showed.
+#[derive(Clone, Debug, PartialEq)]
+struct ShownFacts<'a> {
+    ports: Vec<(u16, u16)>,
+    port_count: u64,
+    addresses: Vec<(IpAddr, IpAddr)>,
+    address_count: u64,
+    is_truncated: bool,
+    source_ports: (u16, u16),
+    tools: Vec<(Text<'a>, u64)>,
+    variants: u64,
+    syn: Option<SynFacts<'a>>,
+}
+
+impl<'a> ScanEntry<'a> {
+    /// What is told of `scan`.
+    #[must_use]
+    pub fn of(scan: &'a Scan, sensor: &'a Sensor) -> Self {
+        Self {
+            name: Cow::Borrowed(&sensor.name),
+            source: scan.source,
+            first_us: unix_micros(scan.first),
+            last_us: unix_micros(scan.last),
+            count: scan.count,
+            undecided: scan.undecided,
+            shown: scan.shown.as_deref().map(ShownFacts::of),
+            seq: None,
+        }
+    }
+
     /// Reads a line.
     ///
     /// # Errors
     /// It is no JSON object, lacks what every scan has, or has a key twice.
-    pub fn read(line: &[u8]) -> Result<Self, serde_json::Error> {
-        let Value::Object(mut members) = read::any(line)? else { return Err(read::wrong("no JSON object")) };
-        if members.len() > KEYS_MAX {
-            return Err(read::wrong("too many keys"));
-        }
-        for (at, (key, _)) in members.iter().enumerate() {
-            if members.iter().take(at).any(|(other, _)| other == key) {
-                return Err(read::wrong(&format!("{key} comes twice")));
-            }
-        }
-        let mut take = |key: &str| {
-            let at = members.iter().position(|(own, _)| own == key);
-            at.map(|at| members.remove(at).1)
-        };
-        // Told by the envelope.
-        let _ = (take("timestamp"), take("time"));
-        let mut text = |key: &str| match take(key) {
-            Some(Value::Text(text)) => Ok(text),
-            _ => Err(read::wrong(&format!("{key} is missing: not a scan of {}", super::SCHEMA))),
-        };
-        let (name, source) = (text("name")?, text("source_ip")?);
-        let (first, last) = (text("first_time")?, text("last_time")?);
-        let source = source.parse::<IpAddr>().map_err(|error| read::wrong(&format!("source_ip: {error}")))?;
-        let us = |time: &str| {
-            let time = time.parse::<Timestamp>().map_err(|error| read::wrong(&error.to_string()));
-            time.map(Timestamp::as_microsecond)
-        };
-        let seq = match take("seq") {
-            Some(Value::Number(number)) => number.as_u64(),
-            _ => None,
-        };
-        Ok(Self { name, source: source.to_canonical(), first_us: us(&first)?, last_us: us(&last)?, own: members, seq })
+    pub fn read(line: &'a [u8]) -> Result<Self, serde_json::Error> {
+        let keys: Keys<'a> = serde_json::from_slice(line)?;
+        Ok(Self {
+            name: keys.name.0,
+            source: keys.source_ip.to_canonical(),
+            first_us: keys.first_time.0,
+            last_us: keys.last_time.0,
+            count: keys.count,
+            undecided: keys.undecided,
+            shown: match (keys.destination_ports, keys.destination_ips, keys.source_port_min, keys.source_port_max) {
+                (Some(ports), Some(addresses), Some(from), Some(to)) => Some(ShownFacts {
+                    ports: ports.0.into_iter().map(|range| range.0).collect(),
+                    port_count: keys.destination_port_count,
+                    addresses: addresses.0.into_iter().map(|range| range.0).collect(),
+                    address_count: keys.destination_ip_count,
+                    is_truncated: keys.destinations_truncated,
+                    source_ports: (from, to),
+                    tools: keys.tools.0.into_iter().map(|tool| (tool.tool.0, tool.count)).collect(),
+                    variants: keys.syn_variants,
+                    syn: keys.syn.map(SynFacts::Read),
+                }),
+                _ => None,
+            },
+            seq: keys.seq,
+        })
     }
 
     /// Appends the record, without its end.
     pub fn encode(&self, format: Format, out: &mut Vec<u8>) {
         match format {
-            Format::Flat => {}
+            Format::Flat => self.flat(out),
             Format::Ecs => self.ecs(out),
             Format::Eve => self.eve(out),
         }
     }
 
+    fn flat(&self, out: &mut Vec<u8>) {
+        let mut record = Members::open(out);
+        record.number("timestamp", u64::try_from(self.first_us).unwrap_or(0) / 1_000_000);
+        record.constant(r#","record_type":"scan""#);
+        record.word("schema", SCHEMA);
+        record.text("name", &self.name);
+        record.time("time", self.first_us);
+        record.key("source_ip");
+        address(record.out, self.source);
+        self.counts(&mut record);
+        record.time("first_time", self.first_us);
+        record.time("last_time", self.last_us);
+        self.ends(&mut record);
+    }
+
     fn ecs(&self, out: &mut Vec<u8>) {
         let mut record = Members::open(out);
         record.time("@timestamp", self.first_us);
-        ecs::version(&mut record);
-        ecs::observer(&self.name, &mut record);
+        ecs::envelope(&self.name, &mut record);
         record.constant(r#","source":{"ip":"#);
         address(record.out, self.source);
         record.constant(r#"},"network":{"transport":"tcp","direction":"inbound","type":"#);
         record.constant(if self.source.is_ipv4() { r#""ipv4"}"# } else { r#""ipv6"}"# });
-        record.constant(r#","related":{"ip":["#);
-        address(record.out, self.source);
-        record.constant("]}");
+        // The rest is of no address.
+        if !self.source.is_unspecified() {
+            record.constant(r#","related":{"ip":["#);
+            address(record.out, self.source);
+            record.constant("]}");
+        }
         let mut spip = record.nested("spip");
         self.own(&mut spip);
         spip.close();
@@ -111,15 +169,137 @@ impl ScanEntry {
         spip.time("last_time", self.last_us);
     }
 
-    /// What the envelope has no place for.
+    /// What the envelope of others has no place for.
     fn own(&self, spip: &mut Members<'_>) {
-        for (key, value) in &self.own {
-            if spip.out.last() != Some(&b'{') {
-                spip.out.push(b',');
-            }
-            json::string(spip.out, key);
-            spip.out.push(b':');
-            json::value(spip.out, value);
+        spip.word("record_type", "scan");
+        spip.word("schema", SCHEMA);
+        self.counts(spip);
+        self.ends(spip);
+    }
+
+    fn counts(&self, record: &mut Members<'_>) {
+        record.number("count", self.count);
+        if self.undecided > 0 {
+            record.number("undecided", self.undecided);
         }
+    }
+
+    fn ends(&self, record: &mut Members<'_>) {
+        let Some(shown) = &self.shown else { return };
+        record.key("destination_ports");
+        list(record.out, &shown.ports, range);
+        record.number("destination_port_count", shown.port_count);
+        record.key("destination_ips");
+        list(record.out, &shown.addresses, range);
+        record.number("destination_ip_count", shown.address_count);
+        if shown.is_truncated {
+            record.flag("destinations_truncated", true);
+        }
+        record.number("source_port_min", shown.source_ports.0.into());
+        record.number("source_port_max", shown.source_ports.1.into());
+        if !shown.tools.is_empty() {
+            record.key("tools");
+            list(record.out, &shown.tools, |out, (tool, count)| {
+                let mut object = Members::open(out);
+                object.text("tool", tool);
+                object.number("count", *count);
+                object.close();
+            });
+        }
+        record.number("syn_variants", shown.variants);
+        if let Some(syn) = &shown.syn {
+            record.key("syn");
+            syn.write(record.out);
+        }
+    }
+}
+
+impl<'a> ShownFacts<'a> {
+    fn of(shown: &'a Shown) -> Self {
+        let mut ranges = shown.ports.ranges();
+        let ports: Vec<_> = ranges.by_ref().take(PORT_RANGES).collect();
+        let mut addresses = shown.addresses.ranges();
+        let counted = Tool::ALL.iter().zip(shown.tools).filter(|(_, count)| *count > 0);
+        let destination = Ipv6Addr::from(shown.syn.destination).to_canonical();
+        Self {
+            ports,
+            port_count: shown.ports.count().into(),
+            addresses: addresses.by_ref().take(ADDRESS_RANGES).collect(),
+            // Nobody sends as many SYNs.
+            address_count: u64::try_from(shown.addresses.count()).map_or(EXACT, |count| count.min(EXACT)),
+            is_truncated: ranges.next().is_some() || addresses.next().is_some() || shown.addresses.is_incomplete(),
+            source_ports: shown.source_ports,
+            tools: counted.map(|(tool, count)| (Cow::Borrowed(tool.name()), count)).collect(),
+            variants: shown.variants as u64,
+            syn: Some(SynFacts::Seen {
+                syn: &shown.syn,
+                destination: SocketAddr::new(destination, shown.syn.destination_port),
+            }),
+        }
+    }
+}
+
+/// Appends a range, or what is alone in it.
+fn range<T: Display + PartialEq>(out: &mut Vec<u8>, (from, to): &(T, T)) {
+    // Writing to memory cannot fail.
+    let _ = if from == to { write!(out, "\"{from}\"") } else { write!(out, "\"{from}-{to}\"") };
+}
+
+/// The keys of a line. Those that are not known are passed over.
+#[derive(Deserialize)]
+struct Keys<'a> {
+    #[serde(borrow)]
+    name: Lent<'a>,
+    source_ip: IpAddr,
+    first_time: time::Read,
+    last_time: time::Read,
+    count: u64,
+    #[serde(default)]
+    undecided: u64,
+    destination_ports: Option<Capped<Range<u16>, PORT_RANGES>>,
+    #[serde(default)]
+    destination_port_count: u64,
+    destination_ips: Option<Capped<Range<IpAddr>, ADDRESS_RANGES>>,
+    #[serde(default)]
+    destination_ip_count: u64,
+    #[serde(default)]
+    destinations_truncated: bool,
+    source_port_min: Option<u16>,
+    source_port_max: Option<u16>,
+    #[serde(borrow, default)]
+    tools: Capped<ToolCount<'a>, TOOLS>,
+    #[serde(default)]
+    syn_variants: u64,
+    syn: Option<Value>,
+    seq: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct ToolCount<'a> {
+    #[serde(borrow)]
+    tool: Lent<'a>,
+    count: u64,
+}
+
+/// A range as text.
+struct Range<T>((T, T));
+
+impl<'de, T: FromStr<Err: Display> + Copy> Deserialize<'de> for Range<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Ends<T>(PhantomData<T>);
+        impl<T: FromStr<Err: Display> + Copy> serde::de::Visitor<'_> for Ends<T> {
+            type Value = Range<T>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a range")
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Range<T>, E> {
+                let end = |text: &str| text.parse::<T>().map_err(E::custom);
+                match text.split_once('-') {
+                    Some((from, to)) => Ok(Range((end(from)?, end(to)?))),
+                    None => end(text).map(|only| Range((only, only))),
+                }
+            }
+        }
+        deserializer.deserialize_str(Ends(PhantomData))
     }
 }

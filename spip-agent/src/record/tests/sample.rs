@@ -82,6 +82,14 @@ pub(crate) fn samples() -> Vec<Sample> {
         ("unknown", b"\x00\x01\x02"),
         ("telnet", b"\xff\xfd\x03root\r\nxc3511\r\n"),
         ("basic", b"GET /a?b=c#d HTTP/1.1\r\nHost: h:8080\r\nReferer: http://r/\r\nAuthorization: Basic YWRtaW46YWRtaW4=\r\n\r\n"),
+        ("absolute", b"GET http://u:p@www.example.org:8080/ip?x HTTP/1.1\r\nHost: 198.51.100.9\r\n\r\n"),
+        (
+            "long",
+            b"GET / HTTP/1.1\r\nxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\
+              xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx: y\r\n\r\n",
+        ),
+        ("tunnel", b"CONNECT www.example.org:443 HTTP/1.1\r\nHost: \r\n\r\n"),
+        ("mail", b"EHLO probe.example\r\nMAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.net>\r\nDATA\r\nSubject: x\r\n\r\n.\r\n"),
         ("pipelined", b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabcGET /y HTTP/1.1\r\n\r\nrest"),
     ] {
         samples.push(Sample { name: name.to_owned(), session: of_payload(bytes) });
@@ -142,13 +150,21 @@ fn ended() -> Vec<Sample> {
     session.payload.push(&[b'x'; 200]);
     session.payload.push(&[b'y'; 5_000]);
     session.payload.settle();
+    session.origin.syn = Some(Syn { ip_version: 4, ttl: 57, window: 1_024, ip_id: 54_321, ..Syn::ZERO });
     samples.push(Sample { name: "starved".to_owned(), session });
     let mut session = of_payload(b"");
     session.close_reason = CloseReason::Rejected(Limit::Sessions);
     let first = session.accepted.wall;
-    session.repeated = Some(Repeated { count: 12, first, last: first + Duration::from_millis(900) });
+    session.repeated = Some(Box::new(Repeated { count: 12, first, last: first + Duration::from_millis(900) }));
     session.origin.source = DestinationSource::Socket;
     samples.push(Sample { name: "repeated".to_owned(), session });
+    let mut session = of_payload(b"");
+    session.close_reason = CloseReason::Rejected(Limit::Sessions);
+    let nobody: SocketAddr = ([0; 4], 0).into();
+    session.origin.client = ClientAddr::new(nobody);
+    session.origin.destination = Destination::new(nobody);
+    session.repeated = Some(Box::new(Repeated { count: 12, first, last: first }));
+    samples.push(Sample { name: "of many sources".to_owned(), session });
     samples
 }
 
@@ -179,8 +195,9 @@ fn encrypted() -> Vec<Sample> {
     let certificate = PresentedCertificate {
         subject: "CN=client \"x\"".to_owned(),
         issuer: "CN=ca".to_owned(),
-        not_before: 1_600_000_000,
-        not_after: 1_900_000_000,
+        not_before: Some(1_600_000_000),
+        // 99991231235959Z: it never expires.
+        not_after: Some(253_402_300_799),
         sha256: "ab".repeat(32),
     };
     add("certificate", b"x", &hello, completed(ClientCertificate::Presented(Box::new(certificate))));
@@ -202,6 +219,9 @@ pub(crate) fn large() -> Vec<Sample> {
     let mut add = |name: &str, session: Session| samples.push(Sample { name: name.to_owned(), session });
     add("controls", of_payload(&[1; 100_000]));
     add("text", of_payload(&[b'x'; 60_000]));
+    let mut session = of_payload(&[1; 100_000]);
+    session.stored = Some(Box::new(Stored { sha256: [0xab; 32], preview: 60_000 }));
+    add("stored", session);
     let headers = (0..100).map(|n| format!("H{n}: {}\r\n", "\u{1b}".repeat(150))).collect::<String>();
     let target = "\u{202e}".repeat(1300);
     let requests = (0..17).map(|_| format!("GET /{target} HTTP/1.1\r\n{headers}\r\n")).collect::<String>();
@@ -213,7 +233,8 @@ pub(crate) fn large() -> Vec<Sample> {
     samples
 }
 
-fn syn() -> Syn {
+/// One with all options that are told.
+pub(crate) fn syn() -> Syn {
     let mut syn = Syn { ttl: 64, window: 64_240, options_len: 20, ip_version: 4, ..Syn::ZERO };
     let options = [2, 4, 0x05, 0xb4, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7];
     syn.options[..20].copy_from_slice(&options);

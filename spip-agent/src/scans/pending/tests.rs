@@ -103,6 +103,44 @@ fn retransmissions_count_once_before_and_after_the_decision() {
 }
 
 #[test]
+fn a_syn_that_follows_one_that_arrived_nowhere_is_judged_by_itself() {
+    const LATER: u64 = 1_000;
+    for ports in [80..81, 80..90] {
+        let mut pending = pending(100);
+        // Whatever the kernel threw away these for, they look and end differently.
+        let decoys: Vec<_> = ports.clone().map(|port| syn(port, 40_000, 1, 100)).collect();
+        decoys.iter().for_each(|decoy| pending.seen(decoy));
+        // One while they wait, which makes it wait as long, and all of them when they are decided.
+        pending.seen(&syn(80, 40_000, 1, 150));
+        pending.decide(149, |_| panic!("nothing has arrived"));
+        pending.decide(200, |_| panic!("nothing has arrived"));
+        assert_eq!(pending.counts().ignored, decoys.len() as u64);
+        for port in ports.clone() {
+            pending.seen(&syn(port, 40_000, 1, LATER));
+            reached(&mut pending, 1, port);
+        }
+        assert_eq!(half_open(&mut pending), ports.collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn what_was_half_open_is_a_retransmission_for_as_long_as_one_may_come() {
+    for (later, times) in [(RETRANSMISSION_NS, 1), (RETRANSMISSION_NS + 1, 2)] {
+        let mut pending = pending(100);
+        let mut found = 0;
+        for seen_ns in [100, 100 + later] {
+            for port in [80, 81] {
+                pending.seen(&syn(port, 40_000, 1, seen_ns));
+                reached(&mut pending, 1, port);
+            }
+            found += half_open(&mut pending).len();
+        }
+        assert_eq!(found, 2 * times);
+        assert_adds_up(&pending);
+    }
+}
+
+#[test]
 fn one_sequence_number_for_all_ports_is_as_many_syns() {
     let mut pending = pending(100_000);
     for port in 1..=u16::MAX {
@@ -137,13 +175,103 @@ fn without_translation_the_ends_themselves_tell_which_of_a_burst_it_was() {
 fn without_room_the_oldest_are_given_up_and_counted() {
     let mut pending = pending(10);
     for number in 0..25 {
-        pending.seen(&syn(80, 40_000, number, number.into()));
+        pending.seen(&syn(80, 40_000, number, u64::from(number) + 1));
         reached(&mut pending, number, 40_000);
         assert_adds_up(&pending);
     }
     assert_eq!(pending.counts().evicted, 15);
-    assert_eq!(pending.take_given_up(), GivenUp { count: 15, last_ns: 14 });
+    // All of one source: half of the room is kept, and the other half is for what comes.
+    assert_eq!(pending.take_given_up(), GivenUp { count: 15, last_ns: 20 });
     assert_eq!(half_open(&mut pending).len(), 10);
+}
+
+/// Another source's.
+fn from(source: u32, event: SynEvent) -> SynEvent {
+    SynEvent { source: mapped(source.to_be_bytes()), ..event }
+}
+
+fn reached_from(pending: &mut Pending, event: &SynEvent) {
+    let sequence = event.syn.sequence;
+    let step = Step { source: event.source, ..step(KIND_REACHED, sequence, event.syn.source_port) };
+    pending.reached(&step);
+}
+
+#[test]
+fn a_scanner_in_a_flood_of_single_syns_is_kept_and_the_flood_gives_way() {
+    // Where all send more than one, who sent most is found among some that are looked at.
+    for (each, kept) in [(1, 299), (2, 270)] {
+        let mut pending = pending(1_000);
+        let mut scanned = 0;
+        for number in 0..30_000_u32 {
+            let flood = from(number / each + 1, syn(80, 40_000, number, u64::from(number) + 1));
+            pending.seen(&flood);
+            reached_from(&mut pending, &flood);
+            if number % 100 == 0 {
+                scanned += 1;
+                let one = from(0xffff_0000, syn(scanned, 40_000, number, u64::from(number) + 1));
+                pending.seen(&one);
+                reached_from(&mut pending, &one);
+            }
+            assert!(pending.counts().pending <= 1_000);
+        }
+        assert_adds_up(&pending);
+        let mut ports = Vec::new();
+        pending.decide(u64::MAX, |one| {
+            if one.source == mapped([0xff, 0xff, 0, 0]) {
+                ports.push(one.destination_port);
+            }
+        });
+        ports.sort_unstable();
+        // The first one may have gone while it was the only one.
+        assert!(ports.len() >= kept && scanned == 300, "{each} from each: {} of {scanned}", ports.len());
+    }
+}
+
+#[test]
+fn what_is_kept_in_a_flood_is_known_when_it_is_sent_again() {
+    let mut pending = pending(100);
+    let scan = |port| from(0xffff_0000, syn(port, 40_000, port.into(), 1));
+    for port in 1..=20 {
+        pending.seen(&scan(port));
+        reached_from(&mut pending, &scan(port));
+    }
+    (0..1_000).for_each(|number| pending.seen(&from(number + 1, syn(80, 40_000, number, 2))));
+    pending.decide(1, |_| {});
+    // The kernel side has forgotten them in the flood, and tells them as new.
+    (1..=20).for_each(|port| pending.seen(&scan(port)));
+    assert_eq!((pending.counts().seen, pending.counts().retransmitted), (1_020, 20));
+    assert_adds_up(&pending);
+}
+
+#[test]
+fn of_many_under_one_key_each_is_decided_when_it_is_old_enough() {
+    let mut pending = pending(100);
+    let ends = |kind, port| {
+        let destination = mapped([198, 51, 100, 1]);
+        Step { destination, destination_port: port, ..step(kind, 1, 40_000) }
+    };
+    for (port, seen_ns) in [(80, 10), (81, 20), (82, 30)] {
+        pending.seen(&syn(port, 40_000, 1, seen_ns));
+        pending.reached(&ends(KIND_REACHED, port));
+    }
+    let decided = |pending: &mut Pending, until_ns| {
+        let mut ports = Vec::new();
+        pending.decide(until_ns, |one| ports.push(one.destination_port));
+        assert_adds_up(pending);
+        ports
+    };
+    assert_eq!(decided(&mut pending, 10), [80]);
+    // What was decided is known when it comes again, and is not taken for one of the others.
+    pending.seen(&syn(80, 40_000, 1, 35));
+    pending.seen(&syn(83, 40_000, 1, 35));
+    pending.reached(&ends(KIND_REACHED, 80));
+    assert_eq!((pending.counts().retransmitted, pending.counts().pending), (1, 3));
+    // The others become connections as late as the timeout lets them.
+    pending.joined(&ends(KIND_JOINED, 82));
+    assert_eq!(decided(&mut pending, 34), [81]);
+    assert_eq!((pending.counts().joined, pending.counts().pending), (1, 1));
+    assert_eq!(decided(&mut pending, 35), [0; 0]);
+    assert_eq!(pending.counts().ignored, 1);
 }
 
 #[test]
@@ -154,6 +282,54 @@ fn one_sequence_number_without_end_is_bounded_too() {
         assert!(pending.counts().pending <= 1_000);
     }
     assert_adds_up(&pending);
+}
+
+#[test]
+fn a_scan_with_one_sequence_number_that_finds_too_little_room_keeps_what_has_room() {
+    const ROOM: usize = 4_096;
+    let mut pending = pending(ROOM);
+    // Some of the source's other SYNs are on their way to a decision when its scan begins.
+    for number in 0..200u16 {
+        pending.seen(&syn(number, 50_000, u32::from(number) + 1_000, 10));
+    }
+    let ports = 1..=u16::try_from(ROOM).expect("ports");
+    for port in ports.clone() {
+        pending.seen(&syn(port, 40_000, 1, 100 + u64::from(port)));
+        reached(&mut pending, 1, port);
+        assert_adds_up(&pending);
+    }
+    // Whoever had to give way and is sent again is none of the others.
+    let before = pending.counts();
+    reached(&mut pending, 1, 1);
+    pending.seen(&syn(1, 40_000, 1, 9_999));
+    assert_eq!(pending.counts().seen, before.seen);
+    let found = half_open(&mut pending);
+    assert!(found.len() >= ROOM - 200 - ROOM / 8, "{} of {ROOM}", found.len());
+    // The oldest gave way.
+    assert!(found.windows(2).all(|pair| pair[0] + 1 == pair[1]) && found.last() == Some(ports.end()), "{found:?}");
+    assert!(pending.counts().evicted > 0);
+}
+
+#[test]
+fn a_scan_that_was_kept_from_a_flood_and_outgrows_its_room_loses_its_oldest_part_only() {
+    const ROOM: usize = 4_096;
+    let mut pending = pending(ROOM);
+    let mut now = 0;
+    let mut scan = |pending: &mut Pending, ports: std::ops::Range<u16>| {
+        for port in ports {
+            now += 1;
+            pending.seen(&syn(port, 40_000, 1, now));
+            reached(pending, 1, port);
+        }
+    };
+    scan(&mut pending, 0..100);
+    for source in 0..u32::try_from(ROOM).expect("small") {
+        pending.seen(&from(source, syn(23, 1, source, 200)));
+    }
+    scan(&mut pending, 100..6_000);
+    assert_adds_up(&pending);
+    let found = half_open(&mut pending);
+    assert!(found.len() >= ROOM / 16 * 14 && found.last() == Some(&5_999), "{}", found.len());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 use super::*;
 use crate::protocol::client_hello::ServerName;
+use crate::protocol::client_hello::sample::Hello;
 use crate::tls::tests::run;
 use rustls::crypto::aws_lc_rs::default_provider;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -134,4 +135,20 @@ fn many_who_ask_for_one_new_name_get_one_certificate() {
         }
         assert!(certificates.iter().all(|other| Arc::ptr_eq(other, &certificates[0])));
     });
+}
+
+#[test]
+fn a_client_of_tls_1_2_is_shown_no_key_of_a_group_that_it_does_not_take() {
+    let hello = || Hello::new().ciphers(&[0xc02b, 0xc02f, 0x1301]).signature_algorithms(&[0x0403, 0x0804]);
+    for (hello, kind) in [
+        (hello(), KeyKind::Ecdsa),
+        (hello().groups(&[0x001d, 0x0017]), KeyKind::Ecdsa),
+        (hello().groups(&[0x001d]), KeyKind::Rsa),
+        (hello().groups(&[0x0018]), KeyKind::Rsa),
+        (hello().groups(&[0x001d]).versions(&[0x0303]), KeyKind::Rsa),
+        (hello().groups(&[0x001d]).versions(&[0x0304, 0x0303]), KeyKind::Ecdsa),
+    ] {
+        let message = hello.message();
+        assert_eq!(KeyKind::for_client(&ClientHello::parse(&message).expect("hello")), kind, "{hello:?}");
+    }
 }

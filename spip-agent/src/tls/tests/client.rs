@@ -4,10 +4,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
 use rustls::{CertificateError as Distrust, ClientConfig, DigitallySignedStruct, SignatureScheme};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_rustls::{TlsConnector, client};
@@ -77,6 +79,20 @@ impl ServerCertVerifier for Trust {
     }
 }
 
+/// Shows a certificate unseen: its version may be one that the library does not know, its key another's.
+#[derive(Debug)]
+struct Shown(Arc<CertifiedKey>);
+
+impl ResolvesClientCert for Shown {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
 /// What a client of the library is like.
 pub(super) struct Client {
     pub(super) versions: Versions,
@@ -109,12 +125,12 @@ impl Client {
             .with_custom_certificate_verifier(Arc::new(Trust(self.trusts)));
         let mut config = match self.certificate {
             None => builder.with_no_client_auth(),
-            Some((chain, key)) => builder
-                .with_client_auth_cert(
-                    vec![CertificateDer::from_pem_file(fixture(chain)).expect("certificate")],
-                    PrivateKeyDer::from_pem_file(fixture(key)).expect("key"),
-                )
-                .expect("pair"),
+            Some((chain, key)) => {
+                let chain = CertificateDer::from_pem_file(fixture(chain)).expect("certificate");
+                let key = PrivateKeyDer::from_pem_file(fixture(key)).expect("key");
+                let key = aws_lc_rs::default_provider().key_provider.load_private_key(key).expect("usable");
+                builder.with_client_cert_resolver(Arc::new(Shown(Arc::new(CertifiedKey::new(vec![chain], key)))))
+            }
         };
         config.alpn_protocols = self.protocols.iter().map(|name| name.to_vec()).collect();
         let name = ServerName::try_from(self.name).expect("name");
@@ -176,7 +192,11 @@ pub(super) async fn exchange(server: &TlsServer, client: Client) -> (Session, Ve
 pub(super) async fn refused(server: &TlsServer, client: Client) -> (Failure, String) {
     let (far, near) = tokio::io::duplex(1 << 14);
     let client = tokio::spawn(async move {
-        let error = client.connect(far).await.expect_err("refused");
+        let error = match client.connect(far).await {
+            // In TLS 1.3 the client is done before the server has seen the last of it.
+            Ok(mut stream) => stream.read(&mut [0]).await.expect_err("refused"),
+            Err(error) => error,
+        };
         error.to_string()
     });
     let server = async {

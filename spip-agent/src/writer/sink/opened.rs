@@ -4,15 +4,17 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, readlinkat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::geteuid;
 
 use super::super::Error;
 use super::super::queue::Batch;
+use crate::sandbox;
 
 /// What is written to a stream at once, in bytes, if lines are shorter: the usual size of a pipe.
 const STREAM_BYTES: usize = 64 * 1024;
@@ -24,6 +26,9 @@ const STREAM_WAIT_MS: u8 = 100;
 /// in vain.
 const LOCK_ATTEMPTS: u32 = 100;
 const LOCK_RESPITE: Duration = Duration::from_secs(10);
+
+/// Symbolic links that are followed one after the other: as many as are of use to anybody.
+const MOST_LINKS: usize = 8;
 
 /// The open file or stream.
 #[derive(Debug)]
@@ -48,24 +53,15 @@ pub(super) struct Opened {
 impl Opened {
     /// Opens or creates the file for appending.
     pub(super) fn path(path: &Path, rotate_age: Option<Duration>) -> Result<Self, Error> {
-        let special = match fs::metadata(path).map(|metadata| metadata.file_type()) {
-            Ok(kind) if kind.is_dir() => return Err(not_a_file(path, "a directory")),
-            Ok(kind) if kind.is_socket() => return Err(not_a_file(path, "a socket")),
-            Ok(kind) if kind.is_block_device() => return Err(not_a_file(path, "a block device")),
-            Ok(kind) => !kind.is_file(),
-            Err(_) => false,
-        };
+        let special = is_special(path)?;
         let mut options = OpenOptions::new();
         options.append(true).mode(0o640);
-        if special {
-            // A pipe without a reader is refused instead of waited for.
-            options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-        } else {
+        if !special {
             // Read too, for the look at the last byte.
             options.read(true).create(true);
         }
-        let failed = |cause: io::Error| Error::Open { path: path.to_owned(), remedy: remedy(&cause), cause };
-        let file = options.open(path).map_err(failed)?;
+        let failed = |cause: io::Error| Error::Open { path: path.to_owned(), remedy: remedy(path, &cause), cause };
+        let file = open(path, &mut options, special).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         if special && let Ok(flags) = fcntl(&file, FcntlArg::F_GETFL) {
             let blocking = OFlag::from_bits_truncate(flags) - OFlag::O_NONBLOCK;
@@ -216,13 +212,61 @@ fn age_of(metadata: &fs::Metadata) -> Duration {
     metadata.created().ok().and_then(|born| SystemTime::now().duration_since(born).ok()).unwrap_or_default()
 }
 
+/// Whether a file of this name could be opened. Neither is one made, nor a pipe opened, whose reader would see its end.
+pub(super) fn look(path: &Path) -> Result<(), Error> {
+    if is_special(path)? || fs::metadata(path).is_err() { Ok(()) } else { Opened::path(path, None).map(drop) }
+}
+
+/// Whether the name leads to a device or a pipe, and not to a file, or to nothing yet.
+fn is_special(path: &Path) -> Result<bool, Error> {
+    match fs::metadata(path).map(|metadata| metadata.file_type()) {
+        Ok(kind) if kind.is_dir() => Err(not_a_file(path, "a directory")),
+        Ok(kind) if kind.is_socket() => Err(not_a_file(path, "a socket")),
+        Ok(kind) if kind.is_block_device() => Err(not_a_file(path, "a block device")),
+        Ok(kind) => Ok(!kind.is_file()),
+        Err(_) => Ok(false),
+    }
+}
+
 fn not_a_file(path: &Path, kind: &'static str) -> Error {
     Error::NotAFile { path: path.to_owned(), kind }
 }
 
-fn remedy(cause: &io::Error) -> &'static str {
+/// Opens the file. Whoever owns its directory can put a symbolic link under its name, and have an agent that is started as
+/// root write to any file: a link is followed where root or this process's own user has made it, and no other.
+fn open(path: &Path, options: &mut OpenOptions, special: bool) -> io::Result<File> {
+    // A pipe without a reader is refused instead of waited for.
+    let flags = if special { libc::O_NONBLOCK | libc::O_NOCTTY } else { 0 };
+    options.custom_flags(flags | libc::O_NOFOLLOW);
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        match options.open(&path) {
+            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => path = target(&path)?,
+            opened => return opened,
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::ELOOP))
+}
+
+/// What a symbolic link says, of the link that was looked at and no other.
+fn target(path: &Path) -> io::Result<PathBuf> {
+    let link = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path)?;
+    let owner = link.metadata()?.uid();
+    if owner != 0 && owner != geteuid().as_raw() {
+        let reason = format!("{} is a symbolic link that the user {owner} has made", path.display());
+        return Err(io::Error::new(ErrorKind::PermissionDenied, reason));
+    }
+    let target = readlinkat(&link, "")?;
+    Ok(path.parent().unwrap_or(Path::new("/")).join(target))
+}
+
+fn remedy(path: &Path, cause: &io::Error) -> &'static str {
     match cause.raw_os_error() {
+        Some(libc::ENOENT | libc::ENOTDIR) if sandbox::cannot_write(path) => {
+            "create its directory and restart the agent, whose sandbox keeps to what it opened at the start"
+        }
         Some(libc::ENOENT | libc::ENOTDIR) => "create its directory",
+        Some(libc::EACCES) if sandbox::cannot_write(path) => sandbox::OUTSIDE,
         Some(libc::EACCES | libc::EPERM) => {
             "allow the agent to read and write the file, and to create files in its directory"
         }
@@ -258,7 +302,34 @@ pub(super) fn unlock(file: &File) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{chown, lchown, symlink};
+
     use super::*;
+
+    #[test]
+    fn a_link_is_followed_where_its_maker_may_write_anywhere_and_no_other() {
+        let directory = std::env::temp_dir().join(format!("spip-opened-{}", std::process::id()));
+        fs::create_dir(&directory).expect("a directory for the test");
+        let path = |name: &str| directory.join(name);
+        // The operator's own, by way of another, to a file that is made.
+        symlink("second", path("first")).expect("a link for the test");
+        symlink(path("log"), path("second")).expect("a link for the test");
+        Opened::path(&path("first"), None).expect("own links");
+        assert!(path("log").is_file());
+        symlink(path("round"), path("round")).expect("a link for the test");
+        Opened::path(&path("round"), None).expect_err("a circle");
+        if geteuid().is_root() {
+            fs::write(path("precious"), "as it was").expect("a file for the test");
+            symlink(path("precious"), path("planted")).expect("a link for the test");
+            chown(&directory, Some(65_534), Some(65_534)).expect("root");
+            lchown(path("planted"), Some(65_534), Some(65_534)).expect("root");
+            let error = Opened::path(&path("planted"), None).expect_err("somebody else's link").to_string();
+            assert!(error.contains("is a symbolic link that the user 65534 has made"), "{error}");
+        } else {
+            assert!(std::env::var_os("CI").is_none(), "only root can make links of another user");
+        }
+        fs::remove_dir_all(&directory).expect("the directory goes");
+    }
 
     #[test]
     fn a_chunk_ends_with_the_line_in_which_the_room_is_used_up() {

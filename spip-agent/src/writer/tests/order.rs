@@ -230,8 +230,15 @@ fn a_line_is_written_without_a_further_one_that_pushes_it() {
         for number in 0..3 {
             block_on(log.record(&record(0, number)));
             until("the line is there", || lines(&path).len() == number + 1);
+            if fsync == Fsync::Always {
+                until("it is on the disk", || log.stats().syncs == number as u64 + 1);
+            }
+        }
+        if fsync == Fsync::Interval {
+            until("they are on the disk", || log.stats().syncs > 0);
         }
         assert!(end(thread).complete);
+        assert_eq!(log.stats().syncs == 0, fsync == Fsync::Never, "{fsync:?}");
     }
 }
 

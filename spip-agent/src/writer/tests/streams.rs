@@ -115,3 +115,27 @@ fn output_that_is_appended_to_a_file_begins_with_a_new_line_after_a_kill() {
     let text = fs::read(&path).expect("the file");
     assert_complete(&parse(text.strip_prefix(b"{\"torn\":\n").expect("the part is ended")), 1);
 }
+
+#[test]
+fn lines_that_nobody_takes_wait_longer_and_longer_and_no_line_waits_when_all_are_taken() {
+    let (log, thread, mut reader) = on_pipe(1024 * 1024);
+    assert_eq!(log.stats().waiting, Duration::ZERO);
+    (0..3000).for_each(|number| assert!(log.try_record(&record(0, number))));
+    // More than the pipe holds.
+    until("lines wait", || log.stats().waiting >= Duration::from_millis(50));
+    let stats = log.stats();
+    assert!(!stats.failing && !stats.faulty, "not for long enough to be a fault: {stats:?}");
+    let reading = thread::spawn(move || reader.read_to_end(&mut Vec::new()));
+    until("all are taken", || log.stats().queued_bytes == 0);
+    assert_eq!(log.stats().waiting, Duration::ZERO);
+    // The first line after a quiet time has not waited for that time.
+    thread::sleep(Duration::from_millis(50));
+    let before = Instant::now();
+    assert!(log.try_record(&record(0, 3000)));
+    let waited = log.stats().waiting;
+    // Counted in whole milliseconds.
+    assert!(waited <= before.elapsed() + Duration::from_millis(1), "{waited:?}");
+    assert!(end(thread).complete);
+    drop(log);
+    assert!(reading.join().expect("the reader").is_ok());
+}

@@ -1,0 +1,33 @@
+//! Where the keys of a file stand, for mistakes that show only when somebody uses what a key names.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::error::{ConfigError, Problem};
+
+/// The lines of one file.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    path: PathBuf,
+    lines: BTreeMap<&'static str, usize>,
+}
+
+impl Places {
+    pub(super) fn new(path: &Path, lines: BTreeMap<&'static str, usize>) -> Self {
+        Self { path: path.to_owned(), lines }
+    }
+
+    /// Whether there are no mistakes; each is a key and what is wrong with it.
+    ///
+    /// # Errors
+    /// All of them, each in its place where the file has the key.
+    pub fn refuse(&self, mistakes: impl IntoIterator<Item = (&'static str, String)>) -> Result<(), ConfigError> {
+        let problem = |(key, text)| Problem { line: self.lines.get(key).copied(), text };
+        let mut problems: Vec<_> = mistakes.into_iter().map(problem).collect();
+        if problems.is_empty() {
+            return Ok(());
+        }
+        problems.sort_by_key(|problem| problem.line);
+        Err(ConfigError::Invalid { path: self.path.clone(), problems })
+    }
+}

@@ -1,0 +1,46 @@
+//! How many descriptors there are, and how many sessions that makes: each open connection takes one.
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// What sessions may not have: listeners, maps, logs, runtimes, and the certificates of a reload. Half of it is used
+/// at rest.
+pub const RESERVED: u64 = 100;
+
+/// There are too few to serve anybody.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} descriptors are too few to serve anybody: raise the limit (ulimit -n)")]
+pub struct TooFew(u64);
+
+/// Raises the soft limit of this process to the hard one; what it is then.
+#[must_use]
+pub fn raise_limit() -> u64 {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 1_024 };
+    if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft }
+}
+
+/// How many sessions there may be with a limit of `descriptors`, beside the runtimes of `workers`.
+///
+/// # Errors
+/// There is nothing left for any.
+pub fn sessions(descriptors: u64, workers: usize) -> Result<usize, TooFew> {
+    // Where there are few, most are needed at rest.
+    let reserved = RESERVED.min(descriptors / 4 * 3) + workers as u64;
+    match descriptors.saturating_sub(reserved) {
+        0 => Err(TooFew(descriptors)),
+        sessions => Ok(usize::try_from(sessions).unwrap_or(usize::MAX)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_have_what_the_agent_does_not_need_at_rest() {
+        assert_eq!(sessions(20_000, 2).ok(), Some(19_898));
+        assert_eq!(sessions(64, 2).ok(), Some(14));
+        assert_eq!(sessions(u64::MAX, 2).ok(), usize::try_from(u64::MAX - 102).ok());
+        let none = sessions(8, 2).expect_err("all are needed").to_string();
+        assert!(none.starts_with("8 descriptors are too few"), "{none}");
+    }
+}

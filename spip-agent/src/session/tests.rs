@@ -1,0 +1,234 @@
+//! Sessions with a client and a log each, without the rest of the agent, that end as the test wants it.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream as StdStream};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use super::*;
+use crate::accept::Door;
+use crate::config::{self, Config};
+use crate::limits::Limits;
+use crate::protocol::client_hello::sample::vectors;
+use crate::record::tests::UNREADABLE;
+use crate::writer::{self, Writer, WriterThread};
+
+/// What a client sends to make the session's task panic, once it waits for more.
+const TRIGGER: &[u8] = b"test: panic";
+
+pub(super) fn panic_if_asked(payload: &Payload) {
+    assert_ne!(payload.kept(), TRIGGER, "asked for by the test");
+}
+
+/// What sessions need, with a log that is written when the test asks for its records.
+pub(crate) struct Bench {
+    directory: PathBuf,
+    pub(crate) door: Arc<Door>,
+    writer: Option<Writer>,
+    thread: Option<WriterThread>,
+}
+
+impl Bench {
+    pub(crate) fn new(name: &str) -> Self {
+        Self::with(name, None)
+    }
+
+    /// The same with TLS answered.
+    fn with(name: &str, tls: Option<Arc<TlsServer>>) -> Self {
+        let directory = std::env::temp_dir().join(format!("spip-{name}-{}", std::process::id()));
+        fs::create_dir(&directory).expect("a directory for the test");
+        let file = directory.join("log");
+        let text = format!(
+            "ip = \"127.0.0.1\"\nport = 1\nname = \"test\"\nlog_file = \"{}\"\nlog_queue_bytes = 65536\n",
+            file.display()
+        );
+        let config = Config::from_str(&text, &file).expect("a valid configuration").config;
+        let (log, writer) = writer::open(&config.log).expect("the log opens");
+        let engine = Engine {
+            sensor: Sensor {
+                name: "test".to_owned(),
+                community_id_seed: 0,
+                format: crate::record::Format::Flat,
+                max_line_bytes: 1 << 24,
+            },
+            log,
+            tls,
+            origins: None,
+            responder: None,
+            payloads: None,
+            timeouts: config.timeouts,
+            payload_limit: 1024,
+            payload_budget: Budget::new(1 << 20),
+        };
+        let door = Arc::new(Door::new(engine, Limits::new(&config.limits, 10), 1));
+        Self { directory, door, writer: Some(writer), thread: None }
+    }
+
+    /// All records, once the log has ended.
+    pub(crate) fn records(mut self) -> Vec<Value> {
+        self.write();
+        let thread = self.thread.take().expect("started");
+        assert!(thread.finish(Instant::now() + Duration::from_secs(60)).complete);
+        let text = fs::read_to_string(self.directory.join("log")).expect("the log is there");
+        fs::remove_dir_all(&self.directory).expect("the directory goes");
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+
+    /// Has the log written from now on.
+    pub(crate) fn write(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            self.thread = Some(writer.spawn().expect("the writer starts"));
+        }
+    }
+
+    /// A client, and the session that it has.
+    pub(crate) fn connect(&self, bytes: &[u8]) -> (StdStream, Guard, OwnedFd) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let mut client = StdStream::connect(listener.local_addr().expect("an address")).expect("connected");
+        client.write_all(bytes).expect("sent");
+        let (socket, peer) = listener.accept().expect("accepted");
+        socket.set_nonblocking(true).expect("non-blocking");
+        let (socket, accepted) = (OwnedFd::from(socket), Moment::now());
+        let permit = self.door.limits.admit(peer.ip(), accepted.steady, |_| false).expect("admitted");
+        let guard = Guard::new(&self.door.engine(), &socket, peer, accepted, permit);
+        (client, guard, socket)
+    }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime").block_on(future)
+}
+
+/// How a session is made to end.
+#[derive(Debug)]
+enum Fate {
+    /// It panics by itself.
+    Panic,
+    /// Its task is cancelled.
+    Cancelled,
+    /// The agent stops, just after these bytes have arrived.
+    ShutDown(&'static [u8]),
+}
+
+/// Runs one session whose client sends `bytes` and stays; gives back its record.
+fn record_of(bytes: &[u8], fate: Fate) -> Value {
+    record_with(None, bytes, fate)
+}
+
+/// The same with TLS answered.
+fn record_with_tls(bytes: &[u8], fate: Fate) -> Value {
+    let config = config::Tls { enabled: true, certificate: None, ask_client_certificate: false };
+    record_with(Some(Arc::new(TlsServer::new(&config).expect("a server"))), bytes, fate)
+}
+
+fn record_with(tls: Option<Arc<TlsServer>>, bytes: &[u8], fate: Fate) -> Value {
+    let bench = Bench::with(&format!("session-{}", Uuid::new_v4()), tls);
+    let (mut client, guard, socket) = bench.connect(bytes);
+    block_on(async {
+        let registry = &bench.door.registries[0];
+        let watch = Watch::new(registry, &bench.door.engine().timeouts, Instant::now());
+        let task = tokio::spawn(run(Box::new(guard), socket, watch));
+        // Until it waits.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        match fate {
+            Fate::Panic => assert!(task.await.expect_err("the task panics").is_panic()),
+            Fate::Cancelled => {
+                task.abort();
+                assert!(task.await.expect_err("cut off").is_cancelled());
+            }
+            Fate::ShutDown(last) => {
+                // Neither lets the runtime look at its sockets in between.
+                client.write_all(last).expect("sent");
+                registry.shut_down(None);
+                task.await.expect("the session ends in order");
+            }
+        }
+    });
+    assert_eq!(bench.door.limits.open(), 0, "the place is given back");
+    drop(client);
+    let mut records = bench.records();
+    assert_eq!(records.len(), 1, "one record");
+    records.remove(0)
+}
+
+#[test]
+fn a_session_that_panics_leaves_its_record() {
+    let record = record_of(TRIGGER, Fate::Panic);
+    assert_eq!(record["close_reason"], "aborted");
+    assert_eq!(record["payload"], "test: panic");
+}
+
+#[test]
+fn a_session_that_is_cancelled_leaves_its_record() {
+    let record = record_of(b"half a request", Fate::Cancelled);
+    assert_eq!(record["close_reason"], "aborted");
+    assert_eq!(record["payload"], "half a request");
+}
+
+#[test]
+fn what_has_arrived_at_a_stop_is_in_the_record() {
+    let record = record_of(b"first,", Fate::ShutDown(b" last"));
+    assert_eq!(record["close_reason"], "shutdown");
+    assert_eq!(record["payload"], "first, last");
+}
+
+#[test]
+fn a_session_whose_bytes_cannot_be_read_leaves_them_in_its_record_however_it_ends() {
+    for fate in [Fate::ShutDown(b""), Fate::Cancelled] {
+        let record = record_of(UNREADABLE, fate);
+        assert_eq!(record["close_reason"], "aborted");
+        assert_eq!((&record["payload"], &record["protocol"]), (&"test: unreadable".into(), &Value::Null));
+    }
+}
+
+#[test]
+fn a_handshake_that_the_sensor_cuts_short_is_nobodys_fault() {
+    let hello = &vectors()[4].stream;
+    for (fate, reason) in [(Fate::Cancelled, "aborted"), (Fate::ShutDown(b""), "shutdown")] {
+        let record = record_with_tls(hello, fate);
+        assert_eq!(record["close_reason"], reason);
+        assert_eq!(record["tls_error"], "cut short by the sensor");
+        assert_eq!(record["tls_client_hello_hex"], hex::encode(hello));
+    }
+}
+
+#[test]
+fn a_session_that_waits_for_the_log_takes_nobodys_turn_to_make_room() {
+    let mut bench = Bench::new("session-waits");
+    let log = bench.door.engine().log.clone();
+    while log.try_record(br#"{"filler":1"#) {}
+    let (_client, guard, socket) = bench.connect(b"waits");
+    block_on(async {
+        let registry = &bench.door.registries[0].clone();
+        let watch = Watch::new(registry, &bench.door.engine().timeouts, Instant::now());
+        let task = tokio::spawn(run(Box::new(guard), socket, watch));
+        tokio::task::yield_now().await;
+        assert_eq!(registry.len(), 1);
+        registry.shut_down(None);
+        while !registry.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert!(!task.is_finished(), "the log is full");
+        assert_eq!(bench.door.limits.open(), 1, "it has its place until its record is handed over");
+        assert_eq!(crate::registry::make_room(&bench.door.registries, 1), 0);
+        bench.write();
+        task.await.expect("there is room");
+    });
+    assert_eq!(bench.door.limits.open(), 0);
+    let records = bench.records();
+    assert_eq!(records.iter().filter(|record| record["payload"] == "waits").count(), 1);
+}
+
+#[test]
+fn with_tls_off_the_session_of_a_hello_that_nobody_could_answer_goes_on() {
+    let ssl2 = [&b"\x80\x1c\x01\0\x02\0\x03\0\0\0\x10\x01\0\x80"[..], &[7; 16]].concat();
+    for hello in [&ssl2[..], b"\x16\x03\x01\x40\0\x01\0\x3f\xfd"] {
+        let record = record_of(hello, Fate::ShutDown(b" and more"));
+        assert_eq!(record["close_reason"], "shutdown");
+        assert_eq!(record["is_tls"], true);
+        assert_eq!(record["payload_hex"], hex::encode([hello, b" and more"].concat()));
+    }
+}
