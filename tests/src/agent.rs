@@ -237,6 +237,8 @@ impl<'net> Launch<'net> {
             // From root to another user the kernel takes every capability away.
             command.uid(NOBODY).gid(NOBODY);
         }
+        // Whoever runs the tests over SSH has a port that the agent would leave alone.
+        command.env_remove("SSH_CONNECTION");
         command.current_dir("/");
         command
     }
@@ -297,7 +299,7 @@ impl Agent {
             looked_at = log.lines.len();
             found.extend(
                 new.iter()
-                    .filter(|line| !line.is_message() && contains(&line.value, expected))
+                    .filter(|line| line.is_asked_for(expected) && contains(&line.value, expected))
                     .map(|line| line.value.clone()),
             );
             (found.len() >= count || !log.torn.is_empty()).then_some(())
@@ -341,6 +343,15 @@ impl Agent {
         });
     }
 
+    /// How many descriptors it has.
+    ///
+    /// # Panics
+    /// When it is gone.
+    #[must_use]
+    pub fn open_descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs").count()
+    }
+
     /// Memory that the process has in RAM, in bytes.
     ///
     /// # Panics
@@ -378,6 +389,26 @@ impl Agent {
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).expect("process numbers are below 2^22");
         kill(Pid::from_raw(pid), signal).expect("the agent runs");
+    }
+
+    /// Stops it as a debugger does, until SIGCONT, and returns when none of its threads runs any more: the signal alone
+    /// leaves them time for one more accept.
+    ///
+    /// # Panics
+    /// When a thread goes on, or the process is gone.
+    pub fn pause(&self) {
+        self.signal(Signal::SIGSTOP);
+        let tasks = format!("/proc/{}/task", self.pid());
+        eventually("every thread has stopped", || {
+            fs::read_dir(&tasks)
+                .expect("the agent runs")
+                .all(|task| {
+                    let stat = task.and_then(|task| fs::read_to_string(task.path().join("stat")));
+                    // The state follows the name, which is in parentheses and may have some.
+                    stat.is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
+                })
+                .then_some(())
+        });
     }
 
     /// Ends it as an operator does, with SIGTERM.

@@ -35,7 +35,9 @@ impl Namespace {
 
     /// Opens one connection for each pair of own and remote address, all from one thread, those that fail left out.
     pub fn connect_all(&self, pairs: impl Iterator<Item = (Option<SocketAddr>, SocketAddr)> + Send) -> Vec<TcpStream> {
-        self.enter(|| pairs.filter_map(|(from, to)| open(from, to).ok()).collect())
+        // Said, and shown by a test that fails: what refused a connection is half of why.
+        let said = |from, to| open(from, to).inspect_err(|error| eprintln!("{to}: {error}")).ok();
+        self.enter(|| pairs.filter_map(|(from, to)| said(from, to)).collect())
     }
 
     /// Sends `bytes` in one connection, ends it properly, waits until the other side has ended it too, and returns

@@ -22,19 +22,34 @@ mod raw;
 mod records;
 pub mod schema;
 mod sockets;
+pub mod tls;
 
 pub use agent::{Agent, Ended, Launch, program};
 pub use client::{half_close, read_to_end, reset, tiny_window};
 pub use namespace::Namespace;
-pub use net::{CLIENT_V4, CLIENT_V6, CROWD_V4, CROWD_V6, LISTENER, Net, SENSOR_V4, SENSOR_V6};
+pub use net::{
+    CLIENT_MAC, CLIENT_V4, CLIENT_V6, CROWD_V4, CROWD_V6, LISTENER, Net, SENSOR_MAC, SENSOR_V4, SENSOR_V6, WIRE,
+};
 pub use raw::RawSyn;
 pub use records::{Line, Log, field_order, payload, read_log};
 
 use std::time::{Duration, Instant};
 
-/// How long a test waits for something that must happen. Long, because machines that build are slow; a passing test
-/// never waits for it.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a test waits for something that must happen. Long, because machines that build are slow, and emulated ones
+/// slower; a passing test never waits for it.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The version of Landlock with all that the agent asks for: Linux 6.12.
+const WHOLE_LANDLOCK: u32 = 6;
+
+/// The value of `sandbox` for a test of what goes on inside: `required`. On a kernel that knows a part of Landlock only it
+/// is `auto`, so that what the other steps forbid and allow is tried there too; that `required` refuses to start
+/// there is for `cargo xtask vmtest` to show.
+#[must_use]
+pub fn every_step() -> &'static str {
+    let has_all = spip_agent::sandbox::landlock_version().is_some_and(|version| version >= WHOLE_LANDLOCK);
+    if has_all { "required" } else { "auto" }
+}
 
 /// Whether the tests may make namespaces and load eBPF: that is, whether they run as root.
 ///
@@ -53,6 +68,25 @@ pub fn require_root() -> bool {
     // Straight to the terminal: the test runner hides what a passing test prints.
     let line = format!("skipped: {test} needs root for network namespaces\n");
     let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+    false
+}
+
+/// Whether a program that only some tests need can be started: that is, whether it answers to `--version`.
+///
+/// Without it a line says that the calling test was skipped and why.
+///
+/// # Panics
+/// When `CI` is set and the program is missing: there a skipped test is a failed one.
+#[must_use]
+pub fn require_program(program: &str, package: &str) -> bool {
+    if std::process::Command::new(program).arg("--version").output().is_ok() {
+        return true;
+    }
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("this test");
+    let why = format!("{test} needs {program} (package {package})");
+    assert!(std::env::var_os("CI").is_none(), "{why}, and CI must not skip it");
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("skipped: {why}\n").as_bytes());
     false
 }
 

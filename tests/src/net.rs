@@ -5,7 +5,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use spip_agent::rules::early_demux;
 
 use crate::agent::Launch;
 use crate::namespace::{Namespace, directory, host, remove_directory};
@@ -25,9 +28,12 @@ pub const CROWD_V4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
 /// First address of the /33 that [`Net::add_crowd`] gives to the client: two thousand million /64 networks.
 pub const CROWD_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x8000, 0, 0, 0, 0, 0);
 
-/// Locally administered addresses of the two ends of the cable.
-const SENSOR_MAC: &str = "02:00:00:00:00:01";
-const CLIENT_MAC: &str = "02:00:00:00:00:02";
+/// The cable's name at both ends.
+pub const WIRE: &str = "wire";
+/// Locally administered address of the sensor's end of the cable.
+pub const SENSOR_MAC: &str = "02:00:00:00:00:01";
+/// The same of the client's end.
+pub const CLIENT_MAC: &str = "02:00:00:00:00:02";
 
 /// Two namespaces, joined.
 #[derive(Debug)]
@@ -70,6 +76,9 @@ impl Net {
             s = sensor.name(),
             c = client.name(),
         ));
+        if confuses_connections() {
+            sensor.sysctl("ipv4/tcp_early_demux", "0");
+        }
         let net = Self { bpffs: mount_bpffs(&directory), sensor, client, directory };
         // Duplicate address detection is off, but the link must carry before an IPv6 address answers.
         crate::eventually("the veth pair carries", || {
@@ -174,4 +183,11 @@ fn raise_descriptor_limit() {
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
+}
+
+/// Whether this kernel may need what `spip-agent doctor` advises for connections from one source port: its NAT is not
+/// known to do without. Looked up once: the kernel has a hundred thousand symbols.
+fn confuses_connections() -> bool {
+    static CONFUSES: LazyLock<bool> = LazyLock::new(|| early_demux::kernel_confuses_connections() != Some(false));
+    *CONFUSES
 }

@@ -4,9 +4,11 @@
 //! has; a source that nobody has is never heard of again.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Instant;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use crate::PATIENCE;
 use crate::namespace::Namespace;
 
 /// `IPPROTO_RAW`: the packet brings its own IP header.
@@ -46,6 +48,8 @@ pub struct RawSyn {
     pub options: Vec<u8>,
     /// Data.
     pub data: Vec<u8>,
+    /// Whether the checksum is wrong, so that the kernel throws it away once it looks.
+    pub broken: bool,
 }
 
 impl RawSyn {
@@ -66,6 +70,7 @@ impl RawSyn {
             flags: SYN,
             options: vec![2, 4, 0x05, 0xb4],
             data: Vec::new(),
+            broken: false,
         }
     }
 
@@ -144,7 +149,7 @@ impl RawSyn {
         segment.extend([0; 4]);
         segment.extend(&self.options);
         segment.extend(&self.data);
-        let checksum = self.checksum(&segment);
+        let checksum = self.checksum(&segment) ^ if self.broken { 0x5555 } else { 0 };
         segment[16..18].copy_from_slice(&checksum.to_be_bytes());
         segment
     }
@@ -166,8 +171,30 @@ impl RawSyn {
     }
 }
 
+/// Packets between two looks at the queue of the receiver's side.
+const BURST: usize = 128;
+/// What may wait there: net.core.netdev_max_backlog is 1,000, and drops what is more without a word.
+const BACKLOG: u32 = 600;
+/// Where /proc/net/softnet_stat has how many packets wait for a processor (Linux 5.10 and later).
+const BACKLOG_COLUMN: usize = 11;
+
+/// Waits until the processors have taken nearly all packets that were sent.
+fn wait_for_room() {
+    let end = Instant::now() + PATIENCE;
+    let waiting = |line: &str| {
+        let column = line.split_ascii_whitespace().nth(BACKLOG_COLUMN);
+        column.and_then(|number| u32::from_str_radix(number, 16).ok()).unwrap_or_default()
+    };
+    while std::fs::read_to_string("/proc/net/softnet_stat")
+        .is_ok_and(|table| table.lines().map(waiting).any(|packets| packets > BACKLOG))
+    {
+        assert!(Instant::now() < end, "the processors take no packets");
+        std::thread::yield_now();
+    }
+}
+
 impl Namespace {
-    /// Sends packets that bring their own IP headers, one after the other.
+    /// Sends packets that bring their own IP headers, one after the other, as fast as the other side takes them.
     ///
     /// # Panics
     /// When the kernel refuses one.
@@ -175,7 +202,10 @@ impl Namespace {
         self.enter(|| {
             let raw = |domain| Socket::new(domain, Type::RAW, Some(Protocol::from(RAW))).expect("root may");
             let (ipv4, ipv6) = (raw(Domain::IPV4), raw(Domain::IPV6));
-            for packet in packets {
+            for (number, packet) in packets.enumerate() {
+                if number % BURST == 0 {
+                    wait_for_room();
+                }
                 let (socket, to) = match packet[0] >> 4 {
                     4 => (&ipv4, IpAddr::from(<[u8; 4]>::try_from(&packet[16..20]).expect("four bytes"))),
                     _ => (&ipv6, IpAddr::from(<[u8; 16]>::try_from(&packet[24..40]).expect("sixteen bytes"))),

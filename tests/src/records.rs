@@ -22,10 +22,26 @@ pub struct Line {
 }
 
 impl Line {
-    /// Whether this is a system message rather than the record of a session.
+    /// What it is other than the record of a session: `log` for a system message, `scan`.
+    #[must_use]
+    pub fn record_type(&self) -> Option<&str> {
+        Self::type_of(&self.value)
+    }
+
+    /// The same of a value, whatever its format.
+    pub(crate) fn type_of(value: &Value) -> Option<&str> {
+        [&value["record_type"], &value["spip"]["record_type"]].into_iter().find_map(Value::as_str)
+    }
+
+    /// Whether this is a system message.
     #[must_use]
     pub fn is_message(&self) -> bool {
-        self.value["record_type"] == "log" || self.value["spip"]["record_type"] == "log"
+        self.record_type() == Some("log")
+    }
+
+    /// Whether an expectation is of such a record: of a session, unless it asks for a `record_type`.
+    pub(crate) fn is_asked_for(&self, expected: &Value) -> bool {
+        !self.is_message() && (self.record_type().is_none() || expected.get("record_type").is_some())
     }
 }
 
@@ -60,6 +76,11 @@ impl Log {
 
     /// The records of sessions.
     pub fn sessions(&self) -> impl Iterator<Item = &Line> {
+        self.lines.iter().filter(|line| line.record_type().is_none())
+    }
+
+    /// The records, of sessions and of scans.
+    pub fn records(&self) -> impl Iterator<Item = &Line> {
         self.lines.iter().filter(|line| !line.is_message())
     }
 
@@ -68,10 +89,15 @@ impl Log {
         self.lines.iter().filter(|line| line.is_message())
     }
 
-    /// The records of sessions that contain `expected`.
+    /// The records of sessions that contain `expected`; of scans where it asks for a `record_type`.
     #[must_use]
     pub fn matching(&self, expected: &Value) -> Vec<&Value> {
-        self.sessions().map(|line| &line.value).filter(|value| contains(value, expected)).collect()
+        self.asked_for(expected).map(|line| &line.value).filter(|value| contains(value, expected)).collect()
+    }
+
+    /// The records among which `expected` is looked for.
+    fn asked_for(&self, expected: &Value) -> impl Iterator<Item = &Line> {
+        self.lines.iter().filter(|line| line.is_asked_for(expected))
     }
 
     /// The one record that contains `expected`.
@@ -110,13 +136,13 @@ impl Log {
         assert!(self.torn.is_empty(), "{} lines are not JSON, the first: {:?}", self.torn.len(), self.torn[0]);
     }
 
-    /// Asserts that `seq` counts the sessions of one process without a gap or a repetition.
+    /// Asserts that `seq` counts the records of one process, sessions and scans alike, without a gap or a repetition.
     ///
     /// # Panics
     /// With the numbers that are missing or doubled.
     pub fn expect_sequence(&self) {
         let mut numbers: Vec<u64> =
-            self.sessions().map(|line| line.value["seq"].as_u64().expect("every record has seq")).collect();
+            self.records().map(|line| line.value["seq"].as_u64().expect("every record has seq")).collect();
         numbers.sort_unstable();
         let gaps: Vec<_> = numbers.windows(2).filter(|pair| pair[1] != pair[0] + 1).take(5).collect();
         assert!(gaps.is_empty(), "seq has gaps or doubles between: {gaps:?}");
@@ -126,9 +152,9 @@ impl Log {
     /// Why an expectation failed: how many were found, and the records that come closest.
     pub(crate) fn explain(&self, expected: &Value, wanted: usize, found: usize) -> String {
         let mut text =
-            format!("wanted {wanted} of {} records to contain {expected}, found {found}\n", self.sessions().count());
+            format!("wanted {wanted} of {} records to contain {expected}, found {found}\n", self.records().count());
         let mut scored: Vec<_> = self
-            .sessions()
+            .asked_for(expected)
             .map(|line| {
                 let mut differences = Vec::new();
                 let matching = compare(&line.value, expected, "", &mut differences);
@@ -261,6 +287,19 @@ mod tests {
     fn messages_are_no_sessions_and_broken_lines_are_torn() {
         let log = log(&[r#"{"record_type":"log"}"#, r#"{"a":1}"#, r#"{"a":"#, "", "7"]);
         assert_eq!((log.sessions().count(), log.messages().count(), log.torn.len()), (1, 1, 2));
+    }
+
+    #[test]
+    fn a_stray_scan_is_no_session_and_found_where_it_is_asked_for() {
+        for scan in [r#"{"record_type":"scan","seq":1}"#, r#"{"spip":{"record_type":"scan"},"seq":1}"#] {
+            let log = log(&[scan, r#"{"a":1,"seq":2}"#]);
+            assert_eq!((log.sessions().count(), log.records().count(), log.messages().count()), (1, 2, 0));
+            log.expect_count(1, json!({}));
+            log.expect_sequence();
+        }
+        let log = log(&[r#"{"record_type":"scan","seq":1}"#]);
+        log.expect_one(json!({"record_type": "scan"}));
+        log.expect_count(0, json!({"seq": 1}));
     }
 
     #[test]

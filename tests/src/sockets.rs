@@ -15,14 +15,16 @@ struct Row {
 
 /// State numbers of the kernel (include/net/tcp_states.h).
 const ESTABLISHED: u8 = 1;
+const SYN_RECV: u8 = 3;
 const CLOSE_WAIT: u8 = 8;
 const LISTEN: u8 = 10;
 
 impl Row {
-    /// Whether a process of this side has it, or will accept it. What is closed here and still waits for the other
+    /// Whether a process of this side has it, or will accept it: to its client a connection is open while the last packet
+    /// of the handshake is on its way. What is closed here and still waits for the other
     /// side belongs to the kernel alone.
     fn is_held(&self) -> bool {
-        matches!(self.state, ESTABLISHED | CLOSE_WAIT)
+        matches!(self.state, ESTABLISHED | SYN_RECV | CLOSE_WAIT)
     }
 }
 
@@ -46,7 +48,7 @@ fn row(line: &str) -> Option<Row> {
 pub(crate) fn all_read(namespace: &Namespace, port: u16) -> bool {
     let rows = rows(namespace);
     let mut rows = rows.iter().filter(|row| row.port == port && (row.is_held() || row.state == LISTEN));
-    rows.all(|row| row.waiting == 0)
+    rows.all(|row| row.waiting == 0 && row.state != SYN_RECV)
 }
 
 /// Connections to `port` that are open on this side, accepted or not.

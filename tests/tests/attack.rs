@@ -96,7 +96,7 @@ fn a_record_does_not_tell_whether_the_client_or_the_accept_was_faster() {
     let hello = broken_hello();
     let kinds: [&[u8]; 5] = [b"", b"plain", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", &hello[..100], &hello];
     // Everything is there, the end too, when the connection is accepted.
-    agent.signal(Signal::SIGSTOP);
+    agent.pause();
     for (bytes, port) in kinds.iter().zip(1000..) {
         let mut stream = net.connect(port);
         stream.write_all(bytes).expect("the kernel takes bytes");
@@ -237,10 +237,20 @@ fn clients_that_send_without_end_are_cut_and_cost_bounded_memory() {
     let Some(net) = Net::new() else { return };
     net.redirect();
     let limit = 64 * 1024;
-    let agent = net.agent().set("payload_memory_bytes", 4 * limit).set("session_timeout_seconds", 20).start();
+    net.add_crowd();
+    let agent = net
+        .agent()
+        .set("payload_memory_bytes", 4 * limit)
+        .set("respond", "off")
+        .set("first_byte_timeout_seconds", 120)
+        .set("session_timeout_seconds", 120)
+        .start();
     let before = agent.resident_bytes();
     let block = vec![b'A'; 1024 * 1024];
-    let mut streams = net.client.connect_all((0..200).map(|number| (None, SocketAddr::new(SENSOR_V4, 1 + number))));
+    // Each from an address of its own: no source has more than its share.
+    let crowd = |host| SocketAddr::new(Ipv4Addr::from_bits(CROWD_V4.to_bits() + host).into(), 0);
+    let mut streams = net.client.connect_all((1..=200).map(|host| (Some(crowd(host)), SocketAddr::new(SENSOR_V4, 80))));
+    assert_eq!(streams.len(), 200);
     std::thread::scope(|scope| {
         for some in streams.chunks_mut(20) {
             let block = &block;
@@ -264,6 +274,53 @@ fn clients_that_send_without_end_are_cut_and_cost_bounded_memory() {
     assert!(records.iter().any(|record| record["limit"] == "payload_memory_bytes"));
     let grown = agent.resident_bytes().saturating_sub(before);
     assert!(grown < 48 * 1024 * 1024, "grown by {grown} bytes");
+}
+
+#[test]
+fn one_source_cannot_have_the_memory_for_payloads_from_others() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    let agent = net
+        .agent()
+        .set("payload_memory_bytes", 1024 * 1024)
+        .set("first_byte_timeout_seconds", 120)
+        .set("read_timeout_seconds", 120)
+        .start();
+    // Below the limit of each, above the memory together; they stay.
+    let greedy = vec![b'A'; 60_000];
+    let mut streams = net.client.connect_all((0..40).map(|number| (None, SocketAddr::new(SENSOR_V4, 1 + number))));
+    streams.iter_mut().for_each(|stream| stream.write_all(&greedy).expect("the sensor takes bytes"));
+    agent.wait_all_read();
+    let modest = vec![b'B'; 60_000];
+    let mut other = net.client.connect((SENSOR_V6, 80));
+    other.write_all(&modest).expect("the sensor takes bytes");
+    half_close(&other);
+    let record = agent.expect_one(json!({"destination_ip": SENSOR_V6, "bytes_in": 60_000, "limit": null}));
+    assert_eq!(payload(&record), modest);
+    drop(streams);
+    let records = agent.expect_count(40, json!({"destination_ip": SENSOR_V4, "bytes_in": 60_000}));
+    let cut = records.iter().filter(|record| payload(record).len() < 60_000);
+    assert!(cut.clone().all(|record| record["limit"] == "payload_memory_share"), "{:?}", cut.clone().next());
+    assert!(cut.count() > 30);
+}
+
+#[test]
+fn out_of_descriptors_below_the_number_of_sessions_it_counts_the_shortage_and_names_it() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    let agent = net.agent().descriptors(64).set("max_sessions", 1000).set("first_byte_timeout_seconds", 120).start();
+    let idle = net.client.connect_all((0..90).map(|number| (None, SocketAddr::new(SENSOR_V4, 100 + number))));
+    assert_eq!(idle.len(), 90);
+    net.client.deliver((SENSOR_V4, 80), b"still there?");
+    agent.expect_one(json!({"payload": "still there?", "close_reason": "client_closed"}));
+    agent.wait_all_read();
+    drop(idle);
+    let log = agent.stop().log;
+    assert_eq!(log.connections(json!({})), 91);
+    assert!(log.connections(json!({"close_reason": "rejected", "limit": "descriptors"})) > 0);
+    let told = log.messages().find(|line| line.value["shortages"].as_u64().is_some_and(|shortages| shortages > 0));
+    assert!(told.is_some(), "{}", log.text());
+    log.expect_sequence();
 }
 
 #[test]

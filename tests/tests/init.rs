@@ -79,6 +79,39 @@ fn a_file_that_exists_stays_as_it_is_without_force() {
 }
 
 #[test]
+fn answers_that_cannot_hold_are_refused_with_the_flag_and_leave_nothing() {
+    let Some(net) = Net::new() else { return };
+    let file = net.path().join("made").join("refused.toml");
+    let path = file.to_str().expect("text");
+    for (arguments, reason) in [
+        (&["--ip", "127.0.0.1", "--steering", "redirect"][..], "--ip 127.0.0.1: rules lead no connection"),
+        (&["--user", "a;rm"], "--user \"a;rm\": must be a user"),
+        (&["--name", "a\nb"], "--name = "),
+        (&["--port", "8050", "--exclude-ports", "8000-8100"], "--exclude-ports 8000-8100: the agent itself listens"),
+    ] {
+        let refused = init(&net, &[&["--yes", "--output", path][..], arguments].concat());
+        assert_eq!(refused.status.code(), Some(2), "{}", refused.stderr);
+        assert!(refused.stderr.contains(reason) && !refused.stderr.contains("refused.toml"), "{}", refused.stderr);
+        assert!(!file.parent().expect("a directory").exists());
+    }
+    let made = init(&net, &["--yes", "--output", path, "--user", "0"]);
+    assert!(made.status.success(), "{}", made.stderr);
+    let directory = file.parent().expect("a directory").display();
+    for text in [format!("Made its directory {directory}"), format!("  rmdir {directory}\n")] {
+        assert!(made.stderr.contains(&text) && !made.stderr.contains("useradd"), "{}", made.stderr);
+    }
+}
+
+#[test]
+fn a_port_from_which_this_machine_connects_out_is_not_proposed() {
+    let Some(net) = Net::new() else { return };
+    net.sensor.shell("echo 10000 60999 >/proc/sys/net/ipv4/ip_local_port_range");
+    let ended = init(&net, &["--yes", "--output", "-"]);
+    assert!(ended.status.success(), "{}", ended.stderr);
+    assert!(ended.log.text().contains("\nport = 61000\n"), "{}", ended.log.text());
+}
+
+#[test]
 fn on_a_terminal_it_asks_and_takes_the_answers() {
     let Some(net) = Net::new() else { return };
     let file = net.path().join("asked.toml");

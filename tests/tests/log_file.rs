@@ -3,7 +3,7 @@
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,15 +14,28 @@ use spip_tests::{LISTENER, Log, Net, PATIENCE, SENSOR_V4, eventually, half_close
 /// What a kill may cost: records wait this long at most before they are written.
 const FLUSHED_WITHIN: Duration = Duration::from_millis(200);
 
-/// Opens `count` connections that say `bytes` and their number, and end; they stay until they are dropped.
+/// Opens `count` connections that say `bytes` and end; they stay until they are dropped.
 fn speak(net: &Net, count: u16, bytes: &[u8]) -> Vec<TcpStream> {
-    let mut streams =
-        net.client.connect_all((0..count).map(|number| (None, SocketAddr::new(SENSOR_V4, 1000 + number))));
-    assert_eq!(streams.len(), usize::from(count));
+    let mut streams = open(net, count);
     for stream in &mut streams {
         stream.write_all(bytes).expect("the sensor takes bytes");
         half_close(stream);
     }
+    streams
+}
+
+/// The same, where the sensor has no room for all: whoever is refused may be cut off before it has spoken.
+fn try_to_speak(net: &Net, count: u16, bytes: &[u8]) -> Vec<TcpStream> {
+    let mut streams = open(net, count);
+    for stream in &mut streams {
+        let _ = stream.write_all(bytes).and_then(|()| stream.shutdown(Shutdown::Write));
+    }
+    streams
+}
+
+fn open(net: &Net, count: u16) -> Vec<TcpStream> {
+    let streams = net.client.connect_all((0..count).map(|number| (None, SocketAddr::new(SENSOR_V4, 1000 + number))));
+    assert_eq!(streams.len(), usize::from(count));
     streams
 }
 
@@ -81,6 +94,94 @@ fn a_second_stop_signal_ends_it_at_once() {
         ended.status,
         asked.elapsed()
     );
+}
+
+#[test]
+fn one_stop_signal_on_a_full_disk_ends_it_within_the_drain_limit_and_what_is_lost_is_counted() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    let disk = net.small_disk(256 * 1024);
+    let agent = net
+        .agent()
+        .log_to(&disk.join("spip.jsonl"))
+        .set("log_queue_bytes", 65_536)
+        .set("max_sessions_per_source", 100)
+        .set("rejected_interval_seconds", 1)
+        .set("drain_timeout_seconds", 3)
+        .start();
+    let _ = net.sensor.shell(&format!("dd if=/dev/zero of={}/filler bs=4096 2>/dev/null || true", disk.display()));
+    // More than the queue holds, so that sessions wait for the log, and more than may wait, so that refusals do, too:
+    // their record is longer than the others, and will find no room where no other has.
+    let streams = net.client.connect_all((0..400).map(|number| (None, SocketAddr::new(SENSOR_V4, 1000 + number))));
+    assert_eq!(streams.len(), 400);
+    drop(streams);
+    agent.wait_all_read();
+    eventually("the agent says that the disk is full", || (!agent.stderr().trim().is_empty()).then_some(()));
+    agent.signal(Signal::SIGTERM);
+    let ended = agent.wait();
+    assert!(ended.status.success(), "{} {}", ended.status, ended.stderr);
+    assert!(ended.stderr.contains("records could not be written before the drain limit"), "{}", ended.stderr);
+}
+
+#[test]
+fn sessions_that_wait_for_the_log_leave_it_the_descriptor_that_it_needs() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    let [directory, elsewhere] = ["log", "elsewhere"].map(|name| net.path().join(name));
+    fs::create_dir(&directory).expect("the test's directory is its own");
+    let path = directory.join("spip.jsonl");
+    let agent = net
+        .agent()
+        .log_to(&path)
+        .descriptors(64)
+        .set("max_sessions", 1000)
+        .set("log_queue_bytes", 65_536)
+        .set("first_byte_timeout_seconds", 120)
+        .set("rejected_interval_seconds", 1)
+        .start();
+    fs::rename(&directory, &elsewhere).expect("the test's directory is its own");
+    let mut streams = Vec::new();
+    // Each write is an occasion to notice.
+    eventually("the agent says that the log is gone", || {
+        streams.extend(try_to_speak(&net, 5, &[b'A'; 2000]));
+        (!agent.stderr().trim().is_empty()).then_some(())
+    });
+    // The queue is filled, sessions wait, and others take whatever descriptor is left; those for whom there is none wait
+    // to be accepted.
+    streams.extend(try_to_speak(&net, 60, &[b'A'; 2000]));
+    let idle = net.client.connect_all((0..90).map(|number| (None, SocketAddr::new(SENSOR_V4, 2000 + number))));
+    assert_eq!(idle.len(), 90);
+    eventually("descriptors have run out", || (agent.open_descriptors() >= 63).then_some(()));
+    fs::rename(&elsewhere, &directory).expect("the test's directory is its own");
+    eventually("the log is written again", || agent.stderr().contains("the log is written again").then_some(()));
+    net.client.deliver((SENSOR_V4, 80), b"still there?");
+    let count = streams.len() + idle.len() + 1;
+    drop((streams, idle));
+    let _ = agent.stop();
+    let log = read_log(&path);
+    log.expect_whole();
+    log.expect_one(json!({"payload": "still there?"}));
+    assert_eq!(log.connections(json!({})), count as u64);
+    log.expect_sequence();
+}
+
+#[test]
+fn what_waits_for_the_log_costs_memory_for_its_payload_and_not_for_its_lines() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    let disk = net.small_disk(256 * 1024);
+    let agent = net.agent().log_to(&disk.join("spip.jsonl")).set("log_queue_bytes", 65_536).start();
+    let _ = net.sensor.shell(&format!("dd if=/dev/zero of={}/filler bs=4096 2>/dev/null || true", disk.display()));
+    let before = agent.resident_bytes();
+    // Eight bytes of line for each byte of payload: 12 MiB of these are 100 MiB of those.
+    let streams = speak(&net, 200, &[1; 65_536]);
+    agent.wait_all_read();
+    eventually("the agent says that the disk is full", || (!agent.stderr().trim().is_empty()).then_some(()));
+    let grown = agent.resident_bytes().saturating_sub(before);
+    assert!(grown < 48 * 1024 * 1024, "grown by {grown} bytes");
+    fs::remove_file(disk.join("filler")).expect("the filler is ours");
+    drop(streams);
+    let _ = agent.kill();
 }
 
 #[test]

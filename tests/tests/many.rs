@@ -7,21 +7,24 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use spip_tests::{LISTENER, Net, SENSOR_V4, eventually, half_close, read_to_end};
 
-/// As many as a descriptor limit of 10,000 has room for; a test process with less opens fewer.
-const MANY: usize = 9_000;
+/// What is asked of a stop; a test process whose descriptors are fewer opens fewer, and says so.
+const MANY: usize = 10_000;
 
 #[test]
-fn a_stop_with_nine_thousand_open_sessions_records_them_all_within_the_drain_limit() {
+fn a_stop_with_ten_thousand_open_sessions_records_them_all_within_the_drain_limit() {
     let Some(net) = Net::new() else { return };
     net.redirect();
     let (_, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).expect("a limit");
     let count = MANY.min(usize::try_from(hard).unwrap_or(MANY).saturating_sub(500));
+    if count < MANY {
+        eprintln!("{count} sessions instead of {MANY}: the limit of descriptors (ulimit -Hn) is {hard}");
+    }
     net.sensor.sysctl("core/somaxconn", "16384");
     let agent = net
         .agent()
         .set("max_sessions_per_source", 20_000)
         .set("first_byte_timeout_seconds", 120)
-        .set("drain_timeout_seconds", 5)
+        .set("drain_timeout_seconds", DRAIN.as_secs())
         .start();
     let ports = (0..count).map(|number| 1 + u16::try_from(number).expect("fewer than ports"));
     let streams = net.client.connect_all(ports.map(|port| (None, SocketAddr::new(SENSOR_V4, port))));
@@ -33,10 +36,15 @@ fn a_stop_with_nine_thousand_open_sessions_records_them_all_within_the_drain_lim
     let ended = agent.stop();
     let took = asked.elapsed();
 
-    assert!(took < Duration::from_secs(6), "took {took:?}");
+    // What cannot be written in time is given up, so every record says that the limit was kept by itself; that the
+    // process was not there beyond it is what the clock says.
+    assert!(took < DRAIN, "took {took:?}");
     ended.log.expect_count(count, json!({"close_reason": "shutdown"}));
     ended.log.expect_sequence();
 }
+
+/// Longer than a busy machine needs, so that only an agent that waits for something else takes longer.
+const DRAIN: Duration = Duration::from_secs(25);
 
 #[test]
 fn a_restart_behind_a_passed_socket_refuses_no_connection() {
@@ -68,7 +76,7 @@ fn connections_that_wait_in_the_backlog_at_a_stop_are_recorded_or_refused_but_ne
     net.redirect();
     let agent = net.agent().start();
     // A stopped process accepts nothing: these wait in the backlog, complete, with bytes.
-    agent.signal(nix::sys::signal::Signal::SIGSTOP);
+    agent.pause();
     let mut streams = net.client.connect_all((0..50).map(|number| (None, SocketAddr::new(SENSOR_V4, 1000 + number))));
     for stream in &mut streams {
         stream.write_all(b"waiting").expect("the kernel takes bytes");
@@ -82,4 +90,21 @@ fn connections_that_wait_in_the_backlog_at_a_stop_are_recorded_or_refused_but_ne
     let ended = agent.wait();
     assert!(ended.status.success(), "{}", ended.stderr);
     ended.log.expect_count(50, json!({"payload": "waiting"}));
+}
+
+#[test]
+fn those_who_are_refused_from_the_backlog_at_a_stop_are_counted_too() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    let agent = net.agent().set("max_sessions_per_source", 5).start();
+    agent.pause();
+    let streams = net.client.connect_all((0..50).map(|number| (None, SocketAddr::new(SENSOR_V4, 1000 + number))));
+    assert_eq!(streams.len(), 50);
+    agent.signal(nix::sys::signal::Signal::SIGTERM);
+    agent.signal(nix::sys::signal::Signal::SIGCONT);
+    let ended = agent.wait();
+    assert!(ended.status.success(), "{}", ended.stderr);
+    assert_eq!(ended.log.connections(json!({"close_reason": "rejected", "limit": "max_sessions_per_source"})), 45);
+    assert_eq!(ended.log.connections(json!({})), 50);
+    ended.log.expect_sequence();
 }

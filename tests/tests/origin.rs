@@ -60,7 +60,7 @@ fn connections_that_are_gone_before_they_are_accepted_keep_their_true_ports_too(
     net.redirect();
     let agent = net.agent().set("ebpf", "required").start();
     // A stopped process accepts nothing: every reset comes before its connection is looked at.
-    agent.signal(Signal::SIGSTOP);
+    agent.pause();
     let from = SocketAddr::new(CLIENT_V4, ONE_PORT);
     // All are open at once, so that NAT has to give all but one another port, and then all are gone.
     let mut streams: Vec<_> = (1000..1050).map(|port| net.client.connect_from(from, (SENSOR_V4, port))).collect();
@@ -91,7 +91,7 @@ fn when_the_kernel_side_forgets_the_record_says_who_knew_instead() {
         .set("ebpf_origin_entries", entries)
         .start();
     // All are open before the first is accepted: far more than the maps have room for.
-    agent.signal(Signal::SIGSTOP);
+    agent.pause();
     let streams = net.client.connect_all((0..600).map(|number| (None, SocketAddr::new(SENSOR_V4, 1000 + number))));
     assert_eq!(streams.len(), 600);
     agent.signal(Signal::SIGCONT);

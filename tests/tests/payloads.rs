@@ -115,6 +115,34 @@ fn a_full_disk_costs_the_files_and_no_record() {
             .count(),
         1
     );
-    assert!(log.messages().any(|line| line.value["lost"].as_u64().is_some_and(|lost| lost > 0)), "{log:?}");
     eventually("no part of a file stays", || names(&directory).iter().all(|name| name.len() == 64).then_some(()));
+    let end = log.messages().find(|line| line.value["carried"].is_u64()).expect("the end counts");
+    let lost = end.value["lost"].as_u64().expect("a number");
+    let stored = log.connections(json!({"payload_stored": true}));
+    assert!(lost > 0);
+    assert_eq!(stored, names(&directory).len() as u64 + lost, "each record without a file is counted: {end:?}");
+}
+
+#[test]
+fn a_file_that_was_shipped_away_or_cut_short_is_written_again() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    let directory = net.path().join("payloads");
+    let payload = bytes(1, 3_000);
+    let file = directory.join(hex::encode(Sha256::digest(&payload)));
+    fs::create_dir(&directory).expect("a directory");
+    fs::write(&file, &payload[..100]).expect("a file that was cut short");
+    let agent = net
+        .agent()
+        .set("sandbox", "required")
+        .set("payload_dir", directory.to_str().expect("text"))
+        .set("payload_store_min_bytes", 500)
+        .start();
+    for port in [8000, 8001] {
+        net.client.deliver((SENSOR_V4, port), &payload);
+        agent.expect_one(json!({"destination_port": port, "payload_stored": true}));
+        eventually("the file is there", || (fs::read(&file).ok()? == payload).then_some(()));
+        fs::remove_file(&file).expect("shipped");
+    }
+    let _ = agent.stop();
 }

@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 use serde_json::json;
-use spip_tests::{Agent, Net, SENSOR_V4, eventually};
+use spip_tests::{Agent, Net, SENSOR_V4, eventually, every_step};
 
 /// What the README tells operators to give to an agent that is not root.
 const CAPABILITIES: [&str; 4] = ["bpf", "net_admin", "perfmon", "net_raw"];
@@ -18,13 +20,16 @@ const NOBODY: u32 = 65534;
 /// The fields of `/proc/PID/task/TID/status` of each thread, by the thread's name.
 fn threads(agent: &Agent) -> Vec<(String, BTreeMap<String, String>)> {
     let tasks = fs::read_dir(format!("/proc/{}/task", agent.pid())).expect("the agent runs");
+    // One that ends meanwhile is none.
     let status = |task: fs::DirEntry| {
-        let text = fs::read_to_string(task.path().join("status")).expect("the thread runs");
+        let text = fs::read_to_string(task.path().join("status")).ok()?;
         let fields: BTreeMap<_, _> =
             text.lines().filter_map(|line| line.split_once(":\t")).map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
-        (fields["Name"].clone(), fields)
+        Some((fields.get("Name")?.clone(), fields))
     };
-    tasks.map(|task| status(task.expect("a task"))).collect()
+    let threads: Vec<_> = tasks.flatten().filter_map(status).collect();
+    assert!(!threads.is_empty(), "the agent runs");
+    threads
 }
 
 #[test]
@@ -32,11 +37,13 @@ fn no_thread_keeps_a_capability_or_leaves_the_filter() {
     let Some(net) = Net::new() else { return };
     net.redirect();
     let agent =
-        net.agent().set("sandbox", "required").arguments(&["--config", "{config}", "--ebpf-log", "info"]).start();
-    let threads = threads(&agent);
-    for name in ["spip-agent", "spip-log", "signals", "worker-0", "service", "ebpf-log"] {
-        assert!(threads.iter().any(|(other, _)| other == name), "{name} of {threads:?}");
-    }
+        net.agent().set("sandbox", every_step()).arguments(&["--config", "{config}", "--ebpf-log", "info"]).start();
+    // A thread takes its name itself, as the first thing that it does.
+    let expected = ["spip-agent", "spip-log", "signals", "worker-0", "service", "ebpf-log", "scans", "status"];
+    let threads = eventually("all threads have their names", || {
+        let threads = threads(&agent);
+        expected.iter().all(|name| threads.iter().any(|(other, _)| other == name)).then_some(threads)
+    });
     for (name, status) in &threads {
         for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
             assert_eq!(status[set], "0000000000000000", "{set} of {name}");
@@ -56,7 +63,7 @@ fn the_log_is_rotated_reopened_and_drained_inside() {
     let log = directory.join("spip.json");
     let agent = net
         .agent()
-        .set("sandbox", "required")
+        .set("sandbox", every_step())
         .set("log_rotate_bytes", 20_000)
         .set("log_keep_files", 2)
         .set("log_compress", "zstd")
@@ -78,6 +85,7 @@ fn the_log_is_rotated_reopened_and_drained_inside() {
         fs::read_to_string(&log).ok()?.contains("\"payload\":\"after\"").then_some(())
     });
     let open = net.connect(9);
+    agent.wait_open(1);
     agent.signal(Signal::SIGTERM);
     eventually("the open session is recorded", || {
         fs::read_to_string(&log).ok()?.contains("\"close_reason\":\"shutdown\"").then_some(())
@@ -95,6 +103,21 @@ fn an_ordinary_user_with_the_four_capabilities_has_everything() {
     assert!(threads(&agent).iter().all(|(_, status)| status["Uid"].starts_with(&format!("{NOBODY}\t"))));
     net.client.deliver((SENSOR_V4, 80), b"seen");
     agent.expect_one(json!({"payload": "seen", "destination_port": 80, "destination_source": "ebpf"}));
+}
+
+#[test]
+fn they_are_enough_to_steer_by_sk_lookup_too() {
+    let Some(net) = Net::new() else { return };
+    let launch = net.agent().capabilities(&CAPABILITIES).set("sandbox", every_step()).set("ip", "127.0.0.1");
+    let agent = launch.set("ebpf", "required").set("steering", "sk_lookup").start();
+    net.client.deliver((SENSOR_V4, 80), b"seen");
+    agent.expect_one(json!({"payload": "seen", "destination_port": 80, "syn": {"ttl": 64}}));
+    // Asked by netlink several times a second: a service that begins inside has its port.
+    let any = (Ipv4Addr::UNSPECIFIED, 81);
+    let _service = net.sensor.enter(|| TcpListener::bind(any)).expect("the port is free");
+    agent.wait_message(json!({"message": "services have changed"}));
+    assert!(threads(&agent).iter().all(|(_, status)| status["CapPrm"] == "0000000000000000"));
+    assert!(agent.stop().status.success());
 }
 
 #[test]
@@ -121,13 +144,58 @@ fn root_becomes_the_user_who_then_owns_the_log() {
     fs::set_permissions(net.path(), fs::Permissions::from_mode(0o755)).expect("own directory");
     chown(&directory, Some(NOBODY), Some(NOBODY)).expect("root");
     let log = directory.join("spip.json");
-    let agent = net.agent().set("user", NOBODY.to_string()).set("sandbox", "required").log_to(&log).start();
+    let agent = net.agent().set("user", NOBODY.to_string()).set("sandbox", every_step()).log_to(&log).start();
     assert!(
         threads(&agent).iter().all(|(_, status)| status["Uid"] == format!("{NOBODY}\t{NOBODY}\t{NOBODY}\t{NOBODY}"))
     );
     net.client.deliver((SENSOR_V4, 80), b"seen");
     agent.expect_one(json!({"payload": "seen", "destination_source": "ebpf"}));
     assert_eq!(fs::metadata(&log).expect("the log").uid(), NOBODY);
+    let socket = net.path().join("run/status.sock");
+    assert_eq!(fs::metadata(&socket).expect("the socket").uid(), NOBODY);
+    assert!(agent.stop().status.success());
+    assert!(!socket.exists(), "the user takes it away");
+}
+
+#[test]
+fn a_renewed_certificate_behind_a_symbolic_link_is_read_at_sighup() {
+    let Some(net) = Net::new() else { return };
+    let (live, archive) = (net.path().join("live/a"), net.path().join("archive/a"));
+    for directory in [&live, &archive] {
+        fs::create_dir_all(directory).expect("the test's directory is its own");
+    }
+    // As certbot does: numbered files, and links that are replaced.
+    let make = |number: u32| {
+        let (key, chain) = (archive.join(format!("key{number}.pem")), archive.join(format!("chain{number}.pem")));
+        let made = Command::new("openssl")
+            .args(["req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-days", "1"])
+            .args(["-subj", &format!("/CN=certificate-{number}"), "-keyout"])
+            .arg(&key)
+            .arg("-out")
+            .arg(&chain)
+            .output()
+            .expect("openssl is installed");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        for (name, target) in [("key.pem", key), ("chain.pem", chain)] {
+            let next = live.join("next");
+            symlink(target, &next).expect("own directory");
+            fs::rename(next, live.join(name)).expect("own directory");
+        }
+    };
+    make(1);
+    let text = |name: &str| live.join(name).to_str().expect("text").to_owned();
+    let agent = net.agent().set("sandbox", every_step()).set("key_path", text("key.pem"));
+    let agent = agent.set("cert_path", text("chain.pem")).start();
+    let shown = || {
+        net.client.shell(&format!(
+            "openssl s_client -connect {SENSOR_V4}:12345 </dev/null 2>/dev/null | openssl x509 -noout -subject"
+        ))
+    };
+    assert!(shown().contains("certificate-1"));
+    make(2);
+    agent.signal(Signal::SIGHUP);
+    agent.wait_message(json!({"message": "reopened the log and read configuration and certificate again"}));
+    assert!(shown().contains("certificate-2"));
 }
 
 #[test]
@@ -139,8 +207,49 @@ fn a_user_who_cannot_write_the_log_is_refused_where_everything_is_required() {
     let ended = agent.log_to(&directory.join("spip.json")).run();
     assert!(!ended.status.success());
     assert!(ended.stderr.contains("cannot write to"), "{}", ended.stderr);
+    // What the user will have to read again counts as well.
+    let persona = net.path().join("persona.toml");
+    fs::write(&persona, "").expect("the test's directory is its own");
+    fs::set_permissions(&persona, fs::Permissions::from_mode(0o600)).expect("own file");
+    let agent = net.agent().set("user", NOBODY.to_string()).set("sandbox", "required");
+    let ended = agent.set("persona", persona.to_str().expect("text")).run();
+    assert!(!ended.status.success());
+    assert!(ended.stderr.contains("cannot read") && ended.stderr.contains("persona.toml"), "{}", ended.stderr);
     let ended = net.agent().set("user", "no-such-user").run();
     assert!(ended.stderr.contains("there is no such user"), "{}", ended.stderr);
+    for (key, value) in [("user", "no-such-user"), ("group", "no-such-group")] {
+        let agent = net.agent().set("user", "0").set(key, value).arguments(&["--config", "{config}", "--check"]);
+        let ended = agent.run();
+        assert_eq!(ended.status.code(), Some(2));
+        assert!(ended.stderr.contains(&format!("there is no such {key}")), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_log_in_a_directory_that_others_share_is_reported_and_refused_where_everything_is_required() {
+    let Some(net) = Net::new() else { return };
+    let shared = std::env::temp_dir();
+    let log = shared.join(format!("spip-sandbox-test-{}.json", std::process::id()));
+    let socket = shared.join(format!("spip-sandbox-test-{}.sock", std::process::id()));
+    let launch = net.agent().log_to(&log).set("status_socket", socket.to_str().expect("text"));
+    let ended = launch.clone().set("sandbox", "required").run();
+    assert!(!ended.status.success());
+    let told = format!("other programs use {} too", shared.display());
+    assert!(ended.stderr.contains(&told) && ended.stderr.contains("directory of its own"), "{}", ended.stderr);
+    let agent = launch.clone().start();
+    let steps = agent.wait_message(json!({"target": "sandbox", "level": "warn"}));
+    assert!(steps["steps"].as_str().is_some_and(|steps| steps.contains(&told)), "{steps}");
+    assert!(agent.stop().status.success());
+    // For the sake of a socket alone such a directory is not opened: what stays is replaced by the next agent.
+    let launch = launch.log_to(&net.path().join("spip.json"));
+    for _ in 0..2 {
+        let agent = launch.clone().start();
+        let steps = agent.wait_message(json!({"target": "sandbox"}));
+        assert!(steps["steps"].as_str().is_some_and(|steps| !steps.contains(&told)), "{steps}");
+        assert!(agent.stop().status.success());
+        assert!(socket.exists());
+    }
+    fs::remove_file(&log).and_then(|()| fs::remove_file(&socket)).expect("the test's own");
 }
 
 #[test]

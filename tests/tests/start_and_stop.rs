@@ -68,6 +68,31 @@ fn check_prints_the_effective_configuration_and_binds_nothing() {
 }
 
 #[test]
+fn what_the_configuration_names_is_looked_at_by_check_and_by_the_start_alike() {
+    let Some(net) = Net::new() else { return };
+    let file = |name: &str, text: &str| {
+        let path = net.path().join(name);
+        fs::write(&path, text).expect("the test's directory is its own");
+        path.to_str().expect("text").to_owned()
+    };
+    let (no_pem, persona) = (file("no.pem", "nothing"), file("persona.toml", "ssh = \"OpenSSH\""));
+    let cases = [
+        (net.agent().set("cert_path", no_pem.as_str()).set("key_path", no_pem.as_str()), "holds no certificate"),
+        (net.agent().set("persona", persona.as_str()), "ssh: must begin with SSH-2.0-"),
+        (net.agent().set("user", "no-such-user"), "there is no such user"),
+    ];
+    for (agent, reason) in cases {
+        for agent in [agent.clone(), agent.arguments(&["--config", "{config}", "--check"])] {
+            let ended = agent.run();
+            assert_eq!(ended.status.code(), Some(2), "{reason}: {}", ended.stderr);
+            assert_eq!(ended.stderr.matches(reason).count(), 1, "once, on standard error: {}", ended.stderr);
+            let place = format!("{}/agent-", net.path().display());
+            assert!(ended.stderr.starts_with(&place), "with its place in the file: {}", ended.stderr);
+        }
+    }
+}
+
+#[test]
 fn a_wrong_configuration_ends_with_2_before_anything_is_bound_and_names_what_is_wrong() {
     let Some(net) = Net::new() else { return };
     // Whoever binds first fails differently: the port is taken.
@@ -101,12 +126,28 @@ fn a_wrong_configuration_ends_with_2_before_anything_is_bound_and_names_what_is_
 }
 
 #[test]
+fn the_limit_of_descriptors_is_raised_to_the_hard_one_and_sessions_follow_from_it() {
+    let Some(net) = Net::new() else { return };
+    let agent = net.agent().within(r#"exec prlimit --nofile=256:2048 -- "$@""#).start();
+    let starting = agent.wait_message(json!({"message": "starting", "descriptors": 2048}));
+    let workers = starting["workers"].as_u64().expect("a number");
+    assert_eq!(starting["max_sessions"], 2048 - 100 - workers, "{starting}");
+    let limits = fs::read_to_string(format!("/proc/{}/limits", agent.pid())).expect("the agent runs");
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit");
+    assert_eq!(files.split_whitespace().skip(3).take(2).collect::<Vec<_>>(), ["2048", "2048"], "{files}");
+    let _ = agent.stop();
+}
+
+#[test]
 fn a_port_that_is_taken_is_named() {
     let Some(net) = Net::new() else { return };
     let _taken = net.sensor.enter(|| TcpListener::bind(("::", LISTENER)).expect("a free port"));
     let ended = net.agent().run();
-    let said = ended.log.text() + &ended.stderr;
-    assert!(!ended.status.success() && said.contains(&LISTENER.to_string()), "{said}");
+    assert!(!ended.status.success());
+    // Whoever reads the log only has to find the reason there.
+    for said in [ended.log.text(), ended.stderr] {
+        assert!(said.contains(&LISTENER.to_string()) && said.contains("cannot"), "{said}");
+    }
 }
 
 #[test]

@@ -52,7 +52,8 @@ fn the_operators_certificate_is_read_again_on_sighup_and_kept_when_the_new_one_i
 
     fs::write(&chain, "nothing").expect("written");
     agent.signal(Signal::SIGHUP);
-    agent.wait_message(json!({"level": "error"}));
+    let refusal = agent.wait_message(json!({"level": "error", "target": "config"})).to_string();
+    assert!(refusal.contains(paths[0]) && refusal.contains("holds no certificate"), "{refusal}");
     assert_eq!(shown(&net, 2, ""), first);
 
     install(["rsa-chain.crt", "rsa-pkcs1.key"]);

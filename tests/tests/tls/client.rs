@@ -78,6 +78,11 @@ impl Running {
     /// Closes its input and waits for its end.
     pub(crate) fn end(mut self) -> Ended {
         drop(self.stdin.take());
+        self.end_by_itself()
+    }
+
+    /// Waits until it ends for a reason of its own.
+    pub(crate) fn end_by_itself(mut self) -> Ended {
         let mut stderr = self.child.stderr.take().expect("piped");
         let rest = std::thread::spawn(move || {
             let mut bytes = Vec::new();

@@ -1,7 +1,9 @@
 //! Clients that want to talk: what they say inside TLS reaches the record, and so do those that speak no TLS at all.
 
+use std::io::Write;
+
 use serde_json::json;
-use spip_tests::{Net, SENSOR_V4, payload};
+use spip_tests::{Net, SENSOR_V4, half_close, payload, read_to_end};
 
 use crate::client::{openssl, python, run};
 
@@ -13,7 +15,7 @@ fn curl_speaks_http_1_1_and_http_2_inside_tls() {
     for (port, version, name) in [(443, "--http1.1", "http/1.1"), (8443, "--http2", "h2")] {
         let url = format!("https://www.example.com:{port}/path?q=1");
         let to = format!("www.example.com:{port}:{SENSOR_V4}");
-        let ended = run(&net, "curl", &["-skv", "-m", "2", version, "--resolve", &to, "-A", "tester/1", &url], b"");
+        let ended = run(&net, "curl", &["-skv", "-m", "20", version, "--resolve", &to, "-A", "tester/1", &url], b"");
         let record = agent.expect_one(json!({
             "destination_port": port, "is_tls": true, "tls_server_name": "www.example.com", "tls_alpn": name,
             "tls_version": "TLSv1.3", "tls_error": null, "http": {"user_agent": "tester/1"},
@@ -118,4 +120,14 @@ fn with_tls_off_a_client_hello_is_payload_with_its_fingerprints() {
     assert!(payload(&record).starts_with(&[0x16, 3, 1]), "{record}");
     assert_eq!(record["payload_hex"], record["tls_client_hello_hex"]);
     assert!(record["tls_ja4"].as_str().is_some_and(|ja4| ja4.starts_with("t13d")), "{record}");
+    // What could not be answered either is no error of the client.
+    let ssl2 = [&b"\x80\x1c\x01\0\x02\0\x03\0\0\0\x10\x01\0\x80"[..], &[7; 16]].concat();
+    let mut stream = net.connect(444);
+    stream.write_all(&ssl2).expect("the sensor takes bytes");
+    agent.wait_open(1);
+    agent.wait_all_read();
+    half_close(&stream);
+    read_to_end(&mut stream);
+    let record = agent.expect_one(json!({"destination_port": 444, "is_tls": true, "close_reason": "client_closed"}));
+    assert_eq!(payload(&record), ssl2);
 }

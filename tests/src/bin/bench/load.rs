@@ -14,6 +14,8 @@ use spip_tests::{CROWD_V4, SENSOR_V4};
 
 /// What to send.
 pub(crate) struct Load {
+    /// Sessions of this network before them, so that addresses and ports do not come back soon.
+    pub(crate) first: usize,
     /// Sessions in all.
     pub(crate) sessions: usize,
     /// Sessions at once.
@@ -50,12 +52,12 @@ impl Outcome {
 }
 
 /// Source addresses in use: with few of them the translation runs out of ports.
-const SOURCES: u32 = 64;
+pub(crate) const SOURCES: u32 = 64;
 /// Ports asked for, from the first on.
-const FIRST_PORT: u16 = 1_000;
-const PORTS: u16 = 2_000;
+pub(crate) const FIRST_PORT: u16 = 1_000;
+pub(crate) const PORTS: u16 = 2_000;
 /// No run takes longer: what is open then has failed.
-const TIME_LIMIT: Duration = Duration::from_secs(180);
+pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(180);
 
 struct Slot {
     socket: Socket,
@@ -123,7 +125,7 @@ fn advance(slot: &mut Slot, payload: &[u8]) -> io::Result<bool> {
 
 fn open(load: &Load, epoll: &Epoll, index: usize, opened: &mut usize, outcome: &mut Outcome) -> Option<Slot> {
     while *opened < load.sessions {
-        let number = u32::try_from(*opened).unwrap_or(u32::MAX);
+        let number = u32::try_from(load.first + *opened).unwrap_or(u32::MAX);
         *opened += 1;
         let source = Ipv4Addr::from(u32::from(CROWD_V4) + 1 + number % SOURCES);
         let port = load.port.unwrap_or(FIRST_PORT + (number % u32::from(PORTS)) as u16);

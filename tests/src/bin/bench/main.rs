@@ -5,6 +5,7 @@
 mod floor;
 mod idle;
 mod load;
+mod packets;
 mod process;
 mod records;
 mod sessions;

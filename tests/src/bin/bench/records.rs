@@ -1,8 +1,8 @@
 //! What it costs to write a record, in each format: everything between the end of a session and the log's queue, with
 //! the payload understood, hashed and told.
 //!
-//! Needs no namespaces: the encoders are called as the agent calls them. Formats take turns within each round, so that
-//! whatever else the machine does meets all.
+//! Needs no namespaces: the encoders are called as the agent calls them. Formats take turns within each round, and the
+//! fastest round of each counts: whatever else the machine does can only add to it.
 
 use std::hint::black_box;
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ const HTTP: &[u8] = b"GET /login?next=%2F HTTP/1.1\r\nHost: 198.51.100.1\r\nUser
 /// Prints nanoseconds and bytes a record, and each format beside flat.
 pub(crate) fn run(rounds: usize) {
     const RECORDS: u32 = 2_000;
-    println!("{RECORDS} records a round, medians of {rounds} rounds");
+    println!("{RECORDS} records a round, the fastest of {rounds} rounds");
     println!(
         "{:<10}{:>12}{:>12}{:>12}{:>10}{:>10}{:>10}{:>10}{:>10}",
         "", "flat ns", "ecs ns", "eve ns", "ecs/flat", "eve/flat", "flat B", "ecs B", "eve B"
@@ -46,7 +46,7 @@ pub(crate) fn run(rounds: usize) {
                 bytes[place] = line.len();
             }
         }
-        let [flat, ecs, eve] = times.map(median);
+        let [flat, ecs, eve] = times.map(fastest);
         for (sum, time) in sums.iter_mut().zip([flat, ecs, eve]) {
             *sum += time;
         }
@@ -61,9 +61,8 @@ pub(crate) fn run(rounds: usize) {
     println!("{:<10}{flat:>12.0}{ecs:>12.0}{eve:>12.0}{:>10.2}{:>10.2}", "all", ecs / flat, eve / flat);
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+fn fastest(times: Vec<f64>) -> f64 {
+    times.into_iter().fold(f64::INFINITY, f64::min)
 }
 
 fn sessions() -> Vec<(&'static str, Session)> {

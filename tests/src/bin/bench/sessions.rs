@@ -12,6 +12,7 @@ use socket2::{Domain, Socket, Type};
 use spip_tests::{LISTENER, Net, eventually, read_log};
 
 use crate::load::{self, Load, Outcome};
+use crate::packets;
 use crate::process::{Cpu, cpu, memory_kb};
 
 const CONCURRENT: usize = 200;
@@ -22,6 +23,8 @@ const HTTP_LIKE: &[u8] =
 
 struct Round {
     outcome: Outcome,
+    /// Sessions completed before the measurement.
+    before: usize,
     cpu: Cpu,
     peak_kb: u64,
     /// Lines in the log for sessions; the floor buffers its own, so it has none to compare.
@@ -40,9 +43,9 @@ pub(crate) fn run(sessions: usize, rounds: usize) {
     header();
     let (mut floors, mut agents, mut talking) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
-        floors.push(print("floor", floor(Way::Redirect, sessions, 0)));
-        agents.push(print("agent", agent(Way::Redirect, sessions, 0, Talk::Silent)));
-        talking.push(print("answers", agent(Way::Redirect, sessions, 0, Talk::Answers)));
+        floors.push(print("floor", floor(Way::Redirect, sessions, Client::Sockets)));
+        agents.push(print("agent", agent(Way::Redirect, sessions, Client::Sockets, Talk::Silent)));
+        talking.push(print("answers", agent(Way::Redirect, sessions, Client::Sockets, Talk::Answers)));
     }
     println!(
         "agent that says nothing, as the floor, to floor, medians: sessions/s {:.2}, CPU per session {:.2}",
@@ -54,7 +57,7 @@ pub(crate) fn run(sessions: usize, rounds: usize) {
         rate(&talking) / rate(&agents),
         cpu_micros(&talking) / cpu_micros(&agents)
     );
-    say_missing(agents.iter().chain(&talking), 0);
+    say_missing(agents.iter().chain(&talking));
 }
 
 fn header() {
@@ -91,6 +94,15 @@ enum Talk {
     Answers,
 }
 
+/// Who makes the sessions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Client {
+    /// Sockets, as any client has.
+    Sockets,
+    /// Packets made by hand, which leave the machine to the sensor; the first `warm` sessions are not measured.
+    Packets { warm: usize },
+}
+
 /// How connections reach the process that is measured.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
@@ -115,11 +127,12 @@ pub(crate) fn compare_steering(sessions: usize, warm: usize, rounds: usize) {
     let (mut floors, mut redirects, mut directs) = (Vec::new(), Vec::new(), Vec::new());
     let (mut lookups, mut shared) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
-        floors.push(print("floor", floor(Way::Redirect, sessions, warm)));
-        redirects.push(print("redirect", agent(Way::Redirect, sessions, warm, Talk::Silent)));
-        directs.push(print("direct", floor(Way::Direct, sessions, warm)));
-        lookups.push(print("lookup", agent(Way::SkLookup, sessions, warm, Talk::Silent)));
-        shared.push(print("shared", agent(Way::OneSocket, sessions, warm, Talk::Silent)));
+        let client = Client::Packets { warm };
+        floors.push(print("floor", floor(Way::Redirect, sessions, client)));
+        redirects.push(print("redirect", agent(Way::Redirect, sessions, client, Talk::Silent)));
+        directs.push(print("direct", floor(Way::Direct, sessions, client)));
+        lookups.push(print("lookup", agent(Way::SkLookup, sessions, client, Talk::Silent)));
+        shared.push(print("shared", agent(Way::OneSocket, sessions, client, Talk::Silent)));
     }
     println!("sk_lookup to REDIRECT, same agent, medians: sessions/s {:.2}", rate(&lookups) / rate(&redirects));
     println!(
@@ -134,27 +147,25 @@ pub(crate) fn compare_steering(sessions: usize, warm: usize, rounds: usize) {
         rate(&lookups) / rate(&shared),
         cpu_micros(&lookups) / cpu_micros(&shared),
     );
-    say_missing(redirects.iter().chain(&lookups).chain(&shared), warm);
+    say_missing(redirects.iter().chain(&lookups).chain(&shared));
 }
 
-fn say_missing<'r>(mut rounds: impl Iterator<Item = &'r Round>, warm: usize) {
-    let missing = rounds.any(|round| round.records != Some(round.outcome.completed + warm));
+fn say_missing<'r>(mut rounds: impl Iterator<Item = &'r Round>) {
+    let missing = rounds.any(|round| round.records < Some(round.outcome.completed + round.before));
     println!("{}", if missing { "NOT every completed session has its record" } else { "every session has its record" });
 }
 
-fn floor(way: Way, sessions: usize, warm: usize) -> Round {
-    let net = network(way);
+fn floor(way: Way, sessions: usize, client: Client) -> Round {
+    let net = network(way, client);
     let log = net.path().join("floor.log");
     let mut child = Floor::start(&net, &log);
-    let pid = child.0.id();
-    let (outcome, cpu) = measure(&net, pid, way, sessions, warm);
-    let peak_kb = memory_kb(pid, "VmHWM");
+    let round = measure(&net, child.0.id(), way, sessions, client);
     child.stop();
-    Round { outcome, cpu, peak_kb, records: None }
+    round
 }
 
-fn agent(way: Way, sessions: usize, warm: usize, talk: Talk) -> Round {
-    let net = network(way);
+fn agent(way: Way, sessions: usize, client: Client, talk: Talk) -> Round {
+    let net = network(way, client);
     let log = net.path().join("agent.log");
     let launch = net.agent().without_schema().log_to(&log).set("max_sessions_per_source", 100_000);
     let launch = if talk == Talk::Silent { launch.set("respond", "off") } else { launch };
@@ -168,12 +179,10 @@ fn agent(way: Way, sessions: usize, warm: usize, talk: Talk) -> Round {
         Way::Redirect | Way::Direct => (launch, "ebpf"),
     };
     let agent = launch.start();
-    let pid = agent.pid();
-    let (outcome, cpu) = measure(&net, pid, way, sessions, warm);
-    let peak_kb = memory_kb(pid, "VmHWM");
+    let round = measure(&net, agent.pid(), way, sessions, client);
     let _ended = agent.stop();
     let records = read_log(&log).matching(&json!({"bytes_in": HTTP_LIKE.len(), "destination_source": source})).len();
-    Round { outcome, cpu, peak_kb, records: Some(records) }
+    Round { records: Some(records), ..round }
 }
 
 /// A socket as the agent makes its own, to be handed over.
@@ -186,25 +195,33 @@ fn listening() -> TcpListener {
 }
 
 /// Fresh namespaces, so that connection tracking starts empty.
-fn network(way: Way) -> Net {
+fn network(way: Way, client: Client) -> Net {
     let net = Net::new().expect("the benchmark needs root");
-    net.add_crowd();
+    match client {
+        Client::Sockets => net.add_crowd(),
+        Client::Packets { .. } => packets::add_sources(&net),
+    }
     if way == Way::Redirect {
         net.redirect();
     }
     net
 }
 
-fn measure(net: &Net, pid: u32, way: Way, sessions: usize, warm: usize) -> (Outcome, Cpu) {
+fn measure(net: &Net, pid: u32, way: Way, sessions: usize, client: Client) -> Round {
     let port = (way == Way::Direct).then_some(LISTENER);
-    let load = |sessions| Load { sessions, concurrent: CONCURRENT, payload: HTTP_LIKE.to_vec(), port };
-    if warm > 0 {
-        let outcome = net.client.enter(|| load::run(&load(warm)));
-        assert!(outcome.failed == 0, "{} of {warm} sessions failed before the measurement", outcome.failed);
-    }
-    let before = cpu(pid);
-    let outcome = net.client.enter(|| load::run(&load(sessions)));
-    (outcome, cpu(pid).since(before))
+    let run = |first, sessions| {
+        let load = Load { first, sessions, concurrent: CONCURRENT, payload: HTTP_LIKE.to_vec(), port };
+        net.client.enter(|| match client {
+            Client::Sockets => load::run(&load),
+            Client::Packets { .. } => packets::run(&load),
+        })
+    };
+    let warm = if let Client::Packets { warm } = client { warm } else { 0 };
+    let before = if warm > 0 { run(0, warm).completed } else { 0 };
+    let cpu_before = cpu(pid);
+    let outcome = run(warm, sessions);
+    let peak_kb = memory_kb(pid, "VmHWM");
+    Round { outcome, before, cpu: cpu(pid).since(cpu_before), peak_kb, records: None }
 }
 
 fn rate(rounds: &[Round]) -> f64 {

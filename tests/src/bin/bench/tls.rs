@@ -93,6 +93,8 @@ fn agent(net: &Net, log: &Path, certificate: Option<&Certificate>) -> Agent {
     let mut launch = net
         .agent()
         .log_to(log)
+        // As the floor: it decrypts and records, and writes no answer.
+        .set("respond", "off")
         .set("max_sessions_per_source", 100_000)
         .set("rate_limit_per_second", 0)
         .set("first_byte_timeout_seconds", 300)

@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use spip_tests::{CROWD_V4, CROWD_V6, LISTENER, Net, RawSyn, SENSOR_V4, SENSOR_V6};
+use spip_tests::{CROWD_V4, CROWD_V6, LISTENER, Net, RawSyn, SENSOR_V4, SENSOR_V6, tls};
 
-use crate::client;
 use crate::tally::{Key, Tally};
 
 /// Sources of connections; every third speaks IPv6.
@@ -24,7 +24,8 @@ const SOURCES: u32 = 500;
 /// Sources of scans, other ones: what they send makes no connection.
 const SCANNERS: u32 = 20;
 const SYNS_PER_SCANNER: u16 = 10;
-const SCAN_INTERVAL: Duration = Duration::from_secs(5);
+/// In an hour no more SYNs than SYNS has room for: what is there at the end is then compared with what was sent.
+const SCAN_INTERVAL: Duration = Duration::from_secs(15);
 const FAST: u32 = 8;
 const SLOW: u32 = 60;
 /// For whatever the other side does.
@@ -52,8 +53,9 @@ impl Load {
         let shared = Arc::new(Shared {
             tally: Arc::clone(tally),
             stop: Arc::clone(&stop),
-            number: AtomicU32::new(0),
-            tls: client::config(),
+            // Goes on where a load before it ended.
+            number: AtomicU32::new(u32::try_from(tally.progress().0 & 0x7fff_ffff).unwrap_or(0)),
+            tls: Arc::new(tls::client(aws_lc_rs::default_provider(), rustls::ALL_VERSIONS)),
             silence,
         });
         let pause = Duration::from_secs_f64(f64::from(FAST) / f64::from(rate.max(1)));
@@ -107,7 +109,10 @@ fn fast(shared: &Shared, number: u32, pause: Duration) {
         // Whatever goes wrong from here on is the record's business.
         match number % 20 {
             0..=9 => drop(plain(&mut stream, number)),
-            10..=13 => drop(tls(stream, shared)),
+            10..=13 => {
+                shared.tally.speaks_tls();
+                drop(tls(stream, shared));
+            }
             14 | 15 => {
                 let _ = stream.write_all(format!("reset {number}\r\n").as_bytes());
                 reset(&stream);
@@ -170,14 +175,19 @@ fn reset(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
-/// Opens a connection from one of the sources to a port that changes each time.
+/// Opens a connection from one of the sources to a port that changes each time. A connection that could not be opened is
+/// in the tally with the reason.
 fn open(shared: &Shared, number: u32) -> Option<TcpStream> {
     let (source, sensor) = source(number % SOURCES);
     let port = u16::try_from(1_024 + number % 60_000).unwrap_or(LISTENER);
     let to = SocketAddr::new(sensor, port);
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP)).ok()?;
-    socket.bind(&SocketAddr::new(source, 0).into()).ok()?;
-    let from = socket.local_addr().ok()?.as_socket()?;
+    let (socket, from) = match bind(source) {
+        Ok(bound) => bound,
+        Err(error) => {
+            shared.tally.not_opened(&error.to_string());
+            return None;
+        }
+    };
     let key: Key = (from.ip(), from.port(), port);
     shared.tally.sent(key);
     if let Err(error) = socket.connect_timeout(&to.into(), PATIENCE) {
@@ -185,9 +195,18 @@ fn open(shared: &Shared, number: u32) -> Option<TcpStream> {
         return None;
     }
     let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PATIENCE)).ok()?;
-    stream.set_write_timeout(Some(PATIENCE)).ok()?;
+    for set in [TcpStream::set_read_timeout, TcpStream::set_write_timeout] {
+        set(&stream, Some(PATIENCE)).expect("a time that is not zero");
+    }
     Some(stream)
+}
+
+fn bind(source: IpAddr) -> std::io::Result<(Socket, SocketAddr)> {
+    let source = SocketAddr::new(source, 0);
+    let socket = Socket::new(Domain::for_address(source), Type::STREAM, Some(Protocol::TCP))?;
+    socket.bind(&source.into())?;
+    let from = socket.local_addr()?.as_socket().ok_or_else(|| std::io::Error::other("no Internet socket"))?;
+    Ok((socket, from))
 }
 
 fn source(number: u32) -> (IpAddr, IpAddr) {

@@ -1,30 +1,39 @@
 //! Hours of mixed load in network namespaces: does anything grow, and is every connection recorded?
 //!
-//! Five hundred sources speak in clear and over TLS, stay silent, dawdle, reset, and scan, at a bounded rate. A reader
-//! follows the log across rotations and strikes every connection off that has its record; samples of memory,
-//! descriptors and map sizes are taken beside. At the end the agent is stopped, and the verdict is printed: one line for
-//! what was sent against what was recorded, one for each thing that may not grow. Started by `cargo xtask soak`.
+//! Five hundred sources speak in clear and over TLS, stay silent, dawdle, reset, and scan, at a bounded rate, while
+//! metrics are fetched and the configuration is reloaded. A reader follows the log across rotations and strikes every
+//! connection off that has its record; samples of memory, descriptors and map sizes are taken beside. After a third of the
+//! time the load pauses until the agent is at rest, for comparison with its rest at the end: what is filled once is full by
+//! then. At the end the agent is stopped, and the verdict is printed: one line for each thing that was to hold. What could
+//! not be looked at does not hold. Started by `cargo xtask soak`.
 
-mod client;
+mod agent;
 mod load;
+mod scrape;
+mod slope;
 mod tally;
 mod watch;
 
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use spip_tests::{LISTENER, Net};
 
+use agent::Agent;
 use load::Load;
+use scrape::{Page, Scraper};
 use tally::Tally;
-use watch::{Samples, Watch};
+use watch::{Sample, Samples, Watch};
 
 /// Seconds after which the agent gives up on the silent; the load has to know.
 const FIRST_BYTE_SECONDS: u64 = 3;
-/// After the load has ended, the last records come within the longest timeout.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// After the load has ended, the last records come within the longest timeout and the interval of scans.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Whether something held, and what it came to.
+type Verdict = (bool, String);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -39,24 +48,28 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let Some(net) = Net::new() else { return ExitCode::FAILURE };
-    if soak(&net, Duration::from_secs_f64(60.0 * minutes), rate) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    match soak(&net, Duration::from_secs_f64(60.0 * minutes), rate) {
+        Ok(verdicts) => {
+            println!();
+            for (fine, text) in &verdicts {
+                println!("{} {text}", if *fine { "ok    " } else { "FAILED" });
+            }
+            if verdicts.iter().all(|(fine, _)| *fine) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(why) => {
+            println!("FAILED {why}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
-fn soak(net: &Net, duration: Duration, rate: u32) -> bool {
+/// Everything that was to hold; or why the soak could not be carried to its end.
+fn soak(net: &Net, duration: Duration, rate: u32) -> Result<Vec<Verdict>, String> {
     net.add_crowd();
     let log = net.path().join("spip.jsonl");
     let config = net.path().join("soak.toml");
     std::fs::write(&config, configuration(net)).expect("the directory is ours");
-    let binary = std::env::var_os("SPIP_AGENT_BIN").expect("cargo xtask soak names the agent");
-    let mut agent = net.sensor.enter(|| {
-        Command::new(binary)
-            .arg("--config")
-            .arg(&config)
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("the agent starts")
-    });
+    let agent = Agent::start(net, &config);
     let tally = Arc::new(Tally::default());
     let stop_reading = Arc::new(AtomicBool::new(false));
     let reader = {
@@ -65,46 +78,107 @@ fn soak(net: &Net, duration: Duration, rate: u32) -> bool {
     };
     spip_tests::eventually("the agent is ready", || tally.is_ready().then_some(()));
 
-    let watch = Watch::new(net, agent.id());
-    let mut samples = Samples::new(duration);
-    samples.push(watch.sample(&tally));
+    let mut soak = Soak { net, agent, tally, rate, watch: None, interval: (duration / 60).max(Duration::from_secs(5)) };
+    soak.watch = Some(Watch::new(net, soak.agent.id()));
+    // Whoever waits for hours wants to know at once that something will not be looked at.
+    let fresh = soak.rest("before the load")?;
+    let scraper = Scraper::start(net);
     println!("{}", watch::HEADING);
-    let load = Load::start(net, &tally, rate, Duration::from_secs(FIRST_BYTE_SECONDS));
-    let end = Instant::now() + duration;
-    while Instant::now() < end {
-        std::thread::sleep(samples.interval().min(end.saturating_duration_since(Instant::now())));
-        let sample = watch.sample(&tally);
-        println!("{sample}");
-        samples.push(sample);
-        if let Ok(Some(status)) = agent.try_wait() {
-            println!("FAILED: the agent ended with {status}");
-            return false;
-        }
-    }
-    load.stop();
-    let drained = Instant::now() + PATIENCE;
-    while tally.pending() > 0 && Instant::now() < drained {
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    // Sockets that the agent has closed are the kernel's for a moment.
-    std::thread::sleep(Duration::from_secs(1));
-    let last = watch.sample(&tally);
-    println!("{last}  (at rest)");
-
-    let pid = i32::try_from(agent.id()).expect("process numbers are below 2^22");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGTERM).expect("the agent runs");
-    let status = agent.wait().expect("it is our child");
+    let mut samples = Samples::default();
+    soak.load(duration / 3, |_| {})?;
+    let warm = soak.rest("at rest, warm")?;
+    soak.load(duration - duration / 3, |sample| samples.push(sample))?;
+    let last = soak.rest("at rest, at the end")?;
+    let scraped = scraper.verdict();
+    let status = soak.agent.stop()?;
     stop_reading.store(true, Ordering::Relaxed);
     reader.join().expect("the reader ends");
 
-    let mut verdicts = tally.verdicts();
+    let wanted = (f64::from(rate) * duration.as_secs_f64() / 2.0) as u64;
+    let mut verdicts = soak.tally.verdicts(wanted);
     verdicts.push((status.success(), format!("the agent ended with {status}")));
-    verdicts.extend(samples.verdicts(&last));
-    println!();
-    for (fine, text) in &verdicts {
-        println!("{} {text}", if *fine { "ok    " } else { "FAILED" });
+    verdicts.push(scraped);
+    verdicts.extend(samples.verdicts());
+    verdicts.extend(watch::rests(&fresh.0, &warm.0, &last.0, soak.tally.half_open() + scrape::requests()));
+    verdicts.extend(counted(&soak.tally, &warm.1, &last.1));
+    Ok(verdicts)
+}
+
+/// What runs, and who watches it.
+struct Soak<'net> {
+    net: &'net Net,
+    agent: Agent,
+    tally: Arc<Tally>,
+    rate: u32,
+    watch: Option<Watch>,
+    interval: Duration,
+}
+
+impl Soak<'_> {
+    /// Load for as long as told; each sample is handed on, and followed by a reload.
+    fn load(&mut self, duration: Duration, mut each: impl FnMut(Sample)) -> Result<(), String> {
+        let silence = Duration::from_secs(FIRST_BYTE_SECONDS);
+        let load = Load::start(self.net, &self.tally, self.rate, silence);
+        let end = Instant::now() + duration;
+        while Instant::now() < end {
+            std::thread::sleep(self.interval.min(end.saturating_duration_since(Instant::now())));
+            self.agent.is_running()?;
+            let sample = self.sample()?;
+            println!("{sample}");
+            each(sample);
+            self.agent.reload();
+            self.tally.reloaded();
+        }
+        load.stop();
+        Ok(())
     }
-    verdicts.iter().all(|(fine, _)| *fine)
+
+    /// Waits until nothing is pending, for a look at memory and metrics.
+    fn rest(&mut self, when: &str) -> Result<(Sample, Page), String> {
+        let end = Instant::now() + PATIENCE;
+        while !self.tally.is_settled() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        // Sockets that the agent has closed are the kernel's for a moment.
+        std::thread::sleep(Duration::from_secs(1));
+        self.agent.is_running()?;
+        let sample = self.sample()?;
+        println!("{sample}  ({when})");
+        Ok((sample, Page::read(self.net)?))
+    }
+
+    fn sample(&self) -> Result<Sample, String> {
+        self.watch.as_ref().map_or_else(|| Err("nobody watches".to_owned()), |watch| watch.sample(&self.tally))
+    }
+}
+
+/// The agent's own counts against the records, and whether their series stay as many.
+fn counted(tally: &Tally, warm: &Page, last: &Page) -> Vec<Verdict> {
+    let (_, recorded, _) = tally.progress();
+    let counted = last.sum("spip_sessions_total");
+    let kernel = |event| last.kernel(event);
+    let [passive, joined, removed] = ["passive", "joined", "removed"].map(kernel);
+    let [not_found, failed] = ["not_found", "failed"].map(kernel);
+    let known = |count: Option<u64>| count.map_or_else(|| "?".to_owned(), |count| count.to_string());
+    let seen = passive == Some(recorded) && joined == passive && not_found == Some(0) && failed == Some(0);
+    vec![
+        (counted == recorded, format!("metrics: {counted} sessions, the log: {recorded} records")),
+        (
+            // An end of its own kind may come late, and has a series of its own from then on.
+            warm.series() > 0 && last.series() <= warm.series() + 5,
+            format!("series of metrics: {} warm, {} at the end", warm.series(), last.series()),
+        ),
+        (
+            seen && removed.zip(joined).is_some_and(|(removed, joined)| removed * 100 >= joined * 99),
+            format!(
+                "in the kernel: {} connections, {} joined with their SYN, {} of them left SYNS, {} without one",
+                known(passive),
+                known(joined),
+                known(removed),
+                known(not_found)
+            ),
+        ),
+    ]
 }
 
 /// Short timeouts, so that every kind of end comes often, and rotation as often.
@@ -113,11 +187,12 @@ fn configuration(net: &Net) -> String {
     format!(
         "ip = \"::\"\nport = {LISTENER}\nsteering = \"sk_lookup\"\nebpf = \"required\"\nbpf_pin_path = {:?}\n\
          status_socket = {}\nstate_dir = {}\nlog_file = {}\nlog_rotate_bytes = 33554432\nlog_keep_files = 3\n\
-         first_byte_timeout_seconds = {FIRST_BYTE_SECONDS}\nread_timeout_seconds = 5\nsession_timeout_seconds = 10\n\
-         scan_timeout_seconds = 2\nscan_interval_seconds = 10\n",
+         metrics = \"{}\"\nfirst_byte_timeout_seconds = {FIRST_BYTE_SECONDS}\nread_timeout_seconds = 5\n\
+         session_timeout_seconds = 10\nscan_timeout_seconds = 2\nscan_interval_seconds = 10\n",
         net.pins().display().to_string(),
         path("status.sock"),
         path("state"),
         path("spip.jsonl"),
+        scrape::ADDRESS,
     )
 }

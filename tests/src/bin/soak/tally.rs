@@ -12,6 +12,21 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::Verdict;
+
+/// Ends that the load brings about. Any other is the agent's: `rejected`, `aborted`, or a client that it did not let go.
+const ENDS: [&str; 7] = [
+    "client_closed",
+    "client_reset",
+    "server_closed",
+    "first_byte_timeout",
+    "idle_timeout",
+    "session_timeout",
+    "tls_error",
+];
+/// Those that come in every minute of it.
+const SURE_ENDS: [&str; 3] = ["client_closed", "client_reset", "first_byte_timeout"];
+
 /// A connection: its source, and the port that it asked for.
 pub(crate) type Key = (IpAddr, u16, u16);
 
@@ -26,8 +41,14 @@ struct Counts {
     /// Records of nothing that was sent; the first of them.
     unexpected: u64,
     example: Option<String>,
+    /// Clients that began a handshake, and records of completed ones.
+    tls_clients: u64,
+    tls_completed: u64,
     syns: u64,
     scanned: u64,
+    /// Reloads asked for, and those that the agent has done.
+    reloads: u64,
+    reloaded: u64,
     lines: u64,
     bytes: u64,
     ready: bool,
@@ -53,6 +74,23 @@ impl Tally {
         *counts.pending.entry(key).or_default() += 1;
     }
 
+    /// A connection could not even be begun.
+    pub(crate) fn not_opened(&self, why: &str) {
+        let mut counts = self.counts();
+        counts.refused += 1;
+        *counts.why_refused.entry(why.to_owned()).or_default() += 1;
+    }
+
+    /// The client of a connection speaks TLS.
+    pub(crate) fn speaks_tls(&self) {
+        self.counts().tls_clients += 1;
+    }
+
+    /// The agent was told to read its configuration again.
+    pub(crate) fn reloaded(&self) {
+        self.counts().reloads += 1;
+    }
+
     /// It could not be opened after all.
     pub(crate) fn refused(&self, key: Key, why: &str) {
         let mut counts = self.counts();
@@ -71,6 +109,17 @@ impl Tally {
         self.counts().pending.len()
     }
 
+    /// Whether everything that was sent is in records.
+    pub(crate) fn is_settled(&self) -> bool {
+        let counts = self.counts();
+        counts.pending.is_empty() && counts.syns == counts.scanned
+    }
+
+    /// SYNs that nobody completed.
+    pub(crate) fn half_open(&self) -> u64 {
+        self.counts().syns
+    }
+
     pub(crate) fn is_ready(&self) -> bool {
         self.counts().ready
     }
@@ -81,23 +130,41 @@ impl Tally {
         (counts.sent, counts.recorded, counts.bytes)
     }
 
-    /// What is to be said at the end.
-    pub(crate) fn verdicts(&self) -> Vec<(bool, String)> {
+    /// What is to be said at the end, when at least `wanted` connections were to be made.
+    pub(crate) fn verdicts(&self, wanted: u64) -> Vec<Verdict> {
         let counts = self.counts();
         let example = counts.example.as_deref().map(|line| format!(", such as {line}")).unwrap_or_default();
         let missing: Vec<_> = counts.pending.keys().take(5).collect();
         let missing = if missing.is_empty() { String::new() } else { format!("; without one: {missing:?}") };
         let reasons: Vec<_> = counts.reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+        let expected = counts.reasons.keys().all(|reason| ENDS.contains(&reason.as_str()))
+            && SURE_ENDS.iter().all(|reason| counts.reasons.contains_key(*reason));
         vec![
             (
                 counts.sent == counts.recorded && counts.pending.is_empty(),
-                format!("{} connections, {} records{missing} ({})", counts.sent, counts.recorded, reasons.join(", ")),
+                format!("{} connections, {} records{missing}", counts.sent, counts.recorded),
+            ),
+            (
+                counts.sent > 0 && counts.sent >= wanted,
+                format!("{} connections were made, at least {wanted} were to be", counts.sent),
+            ),
+            (expected, format!("their ends: {}", reasons.join(", "))),
+            (
+                // A client may be cut off in the middle of its handshake on a machine that has much to do.
+                counts.tls_clients > 0
+                    && counts.tls_completed * 100 >= counts.tls_clients * 95
+                    && counts.tls_completed <= counts.tls_clients,
+                format!("{} clients spoke TLS, {} completed handshakes", counts.tls_clients, counts.tls_completed),
             ),
             (counts.unexpected == 0, format!("{} records of nothing that was sent{example}", counts.unexpected)),
             (counts.refused == 0, format!("{} connections were refused {:?}", counts.refused, counts.why_refused)),
             (
-                counts.syns == counts.scanned,
+                counts.syns > 0 && counts.syns == counts.scanned,
                 format!("{} half-open SYNs, {} in records of scans", counts.syns, counts.scanned),
+            ),
+            (
+                counts.reloads > 0 && counts.reloads == counts.reloaded,
+                format!("{} reloads were asked for, {} done", counts.reloads, counts.reloaded),
             ),
             (
                 counts.gaps == 0 && counts.broken == 0,
@@ -136,7 +203,10 @@ impl Counts {
             self.next_seq = seq + 1;
         }
         match value["record_type"].as_str() {
-            Some("log") => self.ready |= value["message"] == "ready",
+            Some("log") => {
+                self.ready |= value["message"] == "ready";
+                self.reloaded += u64::from(value.get("changed").is_some());
+            }
             Some("scan") => self.scanned += value["count"].as_u64().unwrap_or(0),
             _ => self.record(&value, text),
         }
@@ -149,6 +219,7 @@ impl Counts {
         let struck = key.is_some_and(|((address, source), destination)| self.strike((address, source, destination)));
         if struck {
             self.recorded += 1;
+            self.tls_completed += u64::from(value.get("tls_version").is_some());
             let reason = value["close_reason"].as_str().unwrap_or("none").to_owned();
             *self.reasons.entry(reason).or_default() += 1;
         } else {
@@ -209,27 +280,93 @@ fn is_same(file: &File, path: &Path) -> bool {
 mod tests {
     use super::*;
 
+    /// An account in which everything is as it should be.
+    fn well() -> Tally {
+        let tally = Tally::default();
+        let ends = ["client_closed", "client_reset", "first_byte_timeout"];
+        for (port, reason) in (1_u16..).zip(ends) {
+            let tls = if port == 1 { "\"tls_version\":\"TLS 1.3\"," } else { "" };
+            tally.sent(("198.18.0.1".parse().expect("address"), port, 80));
+            tally.counts().line(&record(port, &format!("{tls}\"close_reason\":\"{reason}\",\"seq\":{port}")));
+        }
+        tally.speaks_tls();
+        tally.scanned(5);
+        tally.counts().line(r#"{"record_type":"scan","count":5,"seq":4}"#);
+        tally.reloaded();
+        tally.counts().line(r#"{"record_type":"log","message":"reopened","changed":"","seq":5}"#);
+        tally
+    }
+
+    fn record(port: u16, rest: &str) -> String {
+        format!(r#"{{"source_ip":"198.18.0.1","source_port":{port},"destination_port":80,{rest}}}"#)
+    }
+
+    fn failed(tally: &Tally, wanted: u64) -> Vec<String> {
+        tally.verdicts(wanted).into_iter().filter(|(fine, _)| !fine).map(|(_, text)| text).collect()
+    }
+
     #[test]
     fn a_connection_is_struck_off_once_and_a_second_record_is_one_too_many() {
-        let tally = Tally::default();
-        let record = r#"{"source_ip":"198.18.0.1","source_port":7,"destination_port":80,"seq":1}"#;
-        tally.sent(("198.18.0.1".parse().expect("address"), 7, 80));
-        tally.counts().line(record);
-        assert!(tally.verdicts().iter().all(|(fine, _)| *fine), "{:?}", tally.verdicts());
-        tally.counts().line(record);
-        assert!(!tally.verdicts()[1].0);
-        assert!(!tally.verdicts()[4].0, "seq did not go on");
+        let tally = well();
+        assert!(tally.is_settled());
+        assert!(failed(&tally, 3).is_empty(), "{:?}", failed(&tally, 3));
+        tally.counts().line(&record(1, "\"close_reason\":\"client_closed\",\"seq\":1"));
+        let failed = failed(&tally, 3);
+        assert_eq!(failed.len(), 2, "{failed:?}");
+        assert!(failed[0].starts_with("1 records of nothing") && failed[1].contains("1 gaps in seq"), "{failed:?}");
     }
 
     #[test]
     fn a_connection_without_a_record_and_a_syn_that_was_not_counted_fail() {
-        let tally = Tally::default();
+        let tally = well();
         tally.sent(("198.18.0.1".parse().expect("address"), 7, 80));
-        tally.scanned(5);
-        tally.counts().line(r#"{"record_type":"scan","count":4,"seq":1}"#);
-        assert_eq!(
-            tally.verdicts().iter().map(|(fine, _)| *fine).collect::<Vec<_>>(),
-            [false, true, true, false, true]
+        tally.scanned(1);
+        assert!(!tally.is_settled());
+        let failed = failed(&tally, 3);
+        assert_eq!(failed.len(), 2, "{failed:?}");
+        assert!(
+            failed[0].contains("without one: [(198.18.0.1, 7, 80)]") && failed[1].contains("half-open"),
+            "{failed:?}"
         );
+    }
+
+    #[test]
+    fn nothing_sent_and_nothing_recorded_is_no_success() {
+        let failed = failed(&Tally::default(), 0);
+        assert_eq!(failed.len(), 5, "{failed:?}");
+    }
+
+    #[test]
+    fn fewer_connections_than_wanted_and_those_that_could_not_be_opened_fail() {
+        let tally = well();
+        tally.not_opened("no port is left");
+        let failed = failed(&tally, 4);
+        assert_eq!(failed.len(), 2, "{failed:?}");
+        assert!(failed[1].contains("no port is left"), "{failed:?}");
+    }
+
+    #[test]
+    fn an_end_that_the_load_did_not_bring_about_fails() {
+        for reason in ["aborted", "rejected", "write_timeout", "shutdown"] {
+            let tally = well();
+            tally.sent(("198.18.0.1".parse().expect("address"), 9, 80));
+            tally.counts().line(&record(9, &format!("\"close_reason\":\"{reason}\",\"seq\":6")));
+            let failed = failed(&tally, 3);
+            assert!(failed.len() == 1 && failed[0].starts_with("their ends"), "{reason}: {failed:?}");
+        }
+    }
+
+    #[test]
+    fn tls_clients_without_a_completed_handshake_fail() {
+        let tally = well();
+        tally.speaks_tls();
+        assert_eq!(failed(&tally, 3), ["2 clients spoke TLS, 1 completed handshakes"]);
+    }
+
+    #[test]
+    fn a_reload_that_the_agent_has_not_done_fails() {
+        let tally = well();
+        tally.reloaded();
+        assert_eq!(failed(&tally, 3), ["2 reloads were asked for, 1 done"]);
     }
 }
