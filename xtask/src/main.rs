@@ -8,6 +8,7 @@
 mod bench;
 mod build;
 mod build_ebpf;
+mod debian;
 mod demo;
 mod fuzz;
 mod interrupt;
@@ -22,7 +23,9 @@ mod run;
 mod setup;
 mod soak;
 mod test;
+mod verdict;
 mod vmtest;
+mod walk;
 
 use std::process::ExitCode;
 
@@ -58,7 +61,7 @@ enum Task {
     Fuzz(fuzz::Options),
     /// Mixed load for MINUTES, and what has grown by then
     Soak(soak::Options),
-    /// The agent and a core of the tests under Debian's kernel 6.1, in an emulated machine
+    /// The agent and a core of the tests under another kernel, in an emulated machine
     Vmtest(vmtest::Options),
     /// Make a Debian package and an archive
     Package(package::Options),

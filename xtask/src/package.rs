@@ -6,18 +6,21 @@
 //! top of it would only describe the same files once more. Packages of the same build are the same to the byte: times are
 //! those of the last commit, owners are root, orders are sorted.
 //!
-//! `--check` installs, starts, upgrades, removes and purges the package in a root of its own, and compares what is left.
+//! `--check` installs, starts, upgrades, removes and purges the package in roots of its own, without systemd and with it
+//! (the operator's walk, docs/walk.md), and compares what is left.
 
 mod archive;
 mod check;
 mod deb;
 mod tree;
 
+pub(crate) use check::later;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::Value;
 
@@ -29,7 +32,7 @@ use crate::setup;
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Also install, start, upgrade and purge the package in a root of its own (root, network, debootstrap)
+    /// Also install, start, upgrade and purge the package in roots of its own (root, network, debootstrap)
     #[arg(long)]
     check: bool,
     /// Package what was built already
@@ -56,10 +59,7 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
         report::step("Packaged", format!("{} ({} kB)", project.relative(package), size / 1_000));
     }
     if options.check {
-        let Some(deb) = &made.deb else {
-            bail!("dpkg-deb is not installed, so there is no package to check");
-        };
-        check::run(project, deb)?;
+        check::run(project, &made)?;
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ use std::process::Command;
 use anyhow::{Result, anyhow};
 use clap::{Args, ValueEnum};
 
+pub(crate) use self::packages::{HAS_OPENSSL, apt_install};
 pub(crate) use self::toolchain::Toolchain;
 use crate::privilege::Root;
 use crate::process;
@@ -33,8 +34,12 @@ pub(crate) enum Need {
     Demo,
     /// The demo, and the clients of the end-to-end tests
     Test,
+    /// The demo, and a look at maps from outside
+    Soak,
     /// Formatter, clippy and cargo-deny
     Lint,
+    /// The build without the kernel object, and a compiler for C++
+    Fuzz,
 }
 
 #[derive(Args)]
@@ -67,7 +72,7 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
     let needs = match options.need {
         Some(need) => vec![need],
         // The tests need all that the build and the demo need.
-        None => vec![Need::Test, Need::Lint],
+        None => vec![Need::Test, Need::Lint, Need::Fuzz],
     };
     let mut missing = Vec::new();
     for need in needs {
@@ -100,6 +105,11 @@ pub(crate) fn for_demo(project: &Project) -> Result<Toolchain> {
     toolchain_for(project, Need::Demo)
 }
 
+/// What the soak needs.
+pub(crate) fn for_soak(project: &Project) -> Result<Toolchain> {
+    toolchain_for(project, Need::Soak)
+}
+
 /// What the tests need.
 pub(crate) fn for_test(project: &Project) -> Result<Toolchain> {
     toolchain_for(project, Need::Test)
@@ -110,6 +120,11 @@ pub(crate) fn for_lint(project: &Project) -> Result<PathBuf> {
     let found = Found::look(project, Need::Lint, true)?;
     complete(&found.missing)?;
     found.deny.ok_or_else(|| anyhow!("cargo-deny was not looked for"))
+}
+
+/// What fuzzing needs; without a compiler for C++ it goes on, and this says so.
+pub(crate) fn for_fuzz(project: &Project) -> Result<()> {
+    complete(&Found::look(project, Need::Fuzz, true)?.missing)
 }
 
 fn toolchain_for(project: &Project, need: Need) -> Result<Toolchain> {
@@ -131,17 +146,19 @@ impl Found {
         let mut missing = packages::ready(need, root, install)?;
         let mut toolchain = None;
         let mut deny = None;
-        if need == Need::Lint {
-            missing.extend(components(project, install));
-            match deny::ready(project, install)? {
-                Ok(program) => deny = Some(program),
-                Err(absent) => missing.push(absent),
+        match need {
+            Need::Lint => {
+                missing.extend(components(project, install));
+                match deny::ready(project, install)? {
+                    Ok(program) => deny = Some(program),
+                    Err(absent) => missing.push(absent),
+                }
             }
-        } else {
-            match toolchain::ready(project, root, install)? {
+            Need::Fuzz => {}
+            Need::Build | Need::Demo | Need::Test | Need::Soak => match toolchain::ready(project, root, install)? {
                 Ok(pair) => toolchain = Some(pair),
                 Err(absent) => missing.push(absent),
-            }
+            },
         }
         Ok(Self { toolchain, deny, missing })
     }

@@ -33,7 +33,7 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
     if root == Root::No {
         bail!("the load comes from network namespaces and needs root: {}", privilege::REMEDY);
     }
-    let toolchain = setup::for_demo(project)?;
+    let toolchain = setup::for_soak(project)?;
     build::build(project, &toolchain)?;
     process::run(
         project

@@ -2,7 +2,7 @@
 //!
 //! The end-to-end tests drive the release agent: what is shipped is what is tested, and the demo has built
 //! it already. Those of TLS run once more against an agent with the feature `legacy-tls`, a debug build in a folder of
-//! its own, where OpenSSL's headers are installed. They are compiled as the caller and only run as root. Without a way to become root they are
+//! its own. They are compiled as the caller and only run as root. Without a way to become root they are
 //! skipped, and the summary says so; with `CI=true` that is a failure.
 
 use std::env;
@@ -85,7 +85,7 @@ fn unit(project: &Project, options: &Options) -> Result<Counts> {
 
 /// The agent's unit tests, and the end-to-end tests of TLS, with the feature.
 fn legacy(project: &Project, options: &Options, root: Root) -> Result<Outcome> {
-    if !process::succeeds(Command::new("pkg-config").args(["--atleast-version=1.1.1", "openssl"])) {
+    if !process::succeeds(Command::new("pkg-config").args(setup::HAS_OPENSSL)) {
         return Ok(Outcome::Skipped(
             "the feature needs pkg-config and OpenSSL's headers (Debian: pkg-config libssl-dev)".to_owned(),
         ));

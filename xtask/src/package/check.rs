@@ -1,8 +1,10 @@
-//! The package on a machine of its own: installed, started by hand, upgraded, removed and purged, and nothing left.
+//! The package and the archive on machines of their own: installed, started, upgraded, removed and purged, and nothing
+//! left.
 //!
-//! The machine is a minimal Debian that debootstrap makes once, with an overlay on top that is thrown away, in mount,
-//! network and process namespaces of its own: the machine that checks is not touched. A shell script does the
-//! steps, as an administrator would; what it prints is shown, and its first failure is the failure of the check.
+//! The machine is a minimal Debian that debootstrap makes once, with an overlay on top that is thrown away, in
+//! namespaces of its own: the machine that checks is not touched. Twice: without a running systemd, where an
+//! administrator starts the agent by hand, and with one, where the operator's walk is gone. Shell scripts do the steps, as
+//! an administrator would; what they print is shown, and a first failure is the failure of the check.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,77 +14,66 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 
+use crate::debian;
 use crate::process;
 use crate::project::Project;
 use crate::report;
+use crate::verdict::Verdict;
+use crate::walk::{self, Group};
+
+use super::Made;
 
 /// The Debian in which it is tried.
 const SUITE: &str = "stable";
-/// Beyond the minimal one: what the package recommends, and clients.
-const PACKAGES: &str = "iproute2,iptables,curl,nmap";
-/// Making the root downloads a hundred megabytes.
-const DOWNLOAD_LIMIT: Duration = Duration::from_secs(900);
-/// All steps take seconds.
+/// All steps by hand take seconds.
 const CHECK_LIMIT: Duration = Duration::from_secs(300);
 
-/// The steps, in the root. `$1` is the package, `$2` the same of a later version.
+/// The steps by hand, in the root. `$1` is the package, `$2` the same of a later version, `$3` the archive.
 const STEPS: &str = include_str!("check.sh");
 
 /// Makes the root where there is none, and does the steps in it.
-pub(super) fn run(project: &Project, deb: &Path) -> Result<()> {
+pub(super) fn run(project: &Project, made: &Made) -> Result<()> {
     if !geteuid().is_root() {
         bail!("the check makes a root of its own and has to be root");
     }
-    let base = base(project)?;
-    let folder = Overlay::folder(project);
-    fs::create_dir_all(&folder)?;
+    let Some(deb) = &made.deb else {
+        bail!("dpkg-deb is not installed, so there is no package to check");
+    };
+    let folder = project.target.join("package");
+    let base = folder.join(format!("debian-{SUITE}"));
+    debian::root(&base, SUITE, walk::PACKAGES, |_| Ok(()))?;
     let later = later(deb, &folder)?;
-    let overlay = Overlay::make(&base, folder)?;
-    let inside = overlay.root.join("tmp");
-    fs::copy(deb, inside.join("first.deb"))?;
-    fs::copy(&later, inside.join("later.deb"))?;
-    fs::write(inside.join("check.sh"), STEPS)?;
-    let mut command = Command::new("unshare");
-    command
-        .args(["--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--propagation", "private"])
-        .arg(format!("--mount-proc={}", overlay.root.join("proc").display()))
-        .arg("chroot")
-        .arg(&overlay.root)
-        .args(["sh", "-eu", "/tmp/check.sh", "/tmp/first.deb", "/tmp/later.deb"])
-        .env_clear()
-        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .env("LC_ALL", "C.UTF-8");
-    process::run_within(&mut command, CHECK_LIMIT)?;
-    report::step("Checked", "installed, started, upgraded, removed and purged; nothing is left");
+    by_hand(&Overlay::make(&base, &folder, "hand")?, deb, &later, &made.archive)?;
+    report::step("Checked", "without systemd: installed, started by hand, upgraded, removed, purged; unpacked");
+    let overlay = Overlay::make(&base, &folder, "walk")?;
+    walk::stage(&overlay.root.join("walk"), deb, &later, "/walk/said", 300)?;
+    let verdict = Verdict::read(&walk::in_container(&overlay.root)?);
+    eprint!("\n{verdict}");
+    verdict.check()?;
+    report::step("Checked", "with systemd: the operator's walk, from the installation to the purge");
     Ok(())
 }
 
-/// A minimal Debian, made once.
-pub(crate) fn base(project: &Project) -> Result<PathBuf> {
-    let base = project.target.join("package").join(format!("debian-{SUITE}"));
-    if base.join("etc/debian_version").exists() && base.join("complete").exists() {
-        return Ok(base);
-    }
-    if process::find("debootstrap").is_none() {
-        bail!("debootstrap is not installed: apt-get install debootstrap");
-    }
-    if base.exists() {
-        fs::remove_dir_all(&base)?;
-    }
-    fs::create_dir_all(&base)?;
-    let mut command = Command::new("debootstrap");
+/// Without a service manager.
+fn by_hand(overlay: &Overlay, deb: &Path, later: &Path, archive: &Path) -> Result<()> {
+    let inside = overlay.root.join("walk");
+    fs::create_dir_all(&inside)?;
+    fs::copy(deb, inside.join("first.deb"))?;
+    fs::copy(later, inside.join("later.deb"))?;
+    fs::copy(archive, inside.join("archive.tar.gz"))?;
+    fs::write(inside.join("check.sh"), STEPS)?;
+    let group = Group::make()?;
+    let mut command = group.command();
     command
-        .args(["--variant=minbase", &format!("--include={PACKAGES}"), SUITE])
-        .arg(&base)
-        .env("PATH", process::full_path());
-    process::run_within(&mut command, DOWNLOAD_LIMIT)?;
-    fs::write(base.join("complete"), "")?;
-    Ok(base)
+        .arg(format!("--mount-proc={}", overlay.root.join("proc").display()))
+        .arg("chroot")
+        .arg(&overlay.root)
+        .args(["sh", "-eu", "/walk/check.sh", "/walk/first.deb", "/walk/later.deb", "/walk/archive.tar.gz"]);
+    process::run_within(&mut command, CHECK_LIMIT)
 }
 
 /// The same package with a later version.
-fn later(deb: &Path, folder: &Path) -> Result<PathBuf> {
+pub(crate) fn later(deb: &Path, folder: &Path) -> Result<PathBuf> {
     let unpacked = folder.join("unpacked");
     if unpacked.exists() {
         fs::remove_dir_all(&unpacked)?;
@@ -109,11 +100,8 @@ struct Overlay {
 }
 
 impl Overlay {
-    fn folder(project: &Project) -> PathBuf {
-        project.target.join("package").join(format!("check-{}", std::process::id()))
-    }
-
-    fn make(base: &Path, folder: PathBuf) -> Result<Self> {
+    fn make(base: &Path, folder: &Path, name: &str) -> Result<Self> {
+        let folder = folder.join(format!("{name}-{}", std::process::id()));
         let (upper, work, root) = (folder.join("upper"), folder.join("work"), folder.join("root"));
         for part in [&upper, &work, &root] {
             fs::create_dir_all(part)?;

@@ -1,21 +1,63 @@
-# Steps of `cargo xtask package --check`, in a root of their own: an administrator's, one after the other.
-first=$1 later=$2
+# Steps of `cargo xtask package --check` on a machine where no systemd runs: an administrator's, one after the other.
+first=$1 later=$2 archive=$3
+log=/var/log/spip/spip.jsonl
 
 say() { echo "==> $*"; }
 fail() { echo "FAILED: $*" >&2; exit 1; }
 
 # Everything there is, with types, modes and owners; without what dpkg keeps for itself and what runs.
 state() {
-    find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /tmp -o -path /var/lib/dpkg -o -path /var/cache \
-        -o -path /var/log/dpkg.log -o -path /var/log/alternatives.log -o -path /run/xtables.lock \) -prune \
+    find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /run -o -path /walk -o -path /var/lib/dpkg \
+        -o -path /var/cache -o -path /var/log/dpkg.log -o -path /var/log/alternatives.log \) -prune \
         -o -name '*-' -prune -o -printf '%y %m %u:%g %p\n' | sort
-    cat /etc/passwd /etc/group
+    sort /etc/passwd /etc/group
+}
+nothing_left() {
+    state >/walk/after
+    diff /walk/before /walk/after || fail "something is left, or too much was taken"
+    left=$(find / -xdev -path /proc -prune -o -path /walk -prune -o -name '*spip*' -print; find /run /sys/fs/bpf -name '*spip*')
+    [ -z "$left" ] || fail "left: $left"
+    ! getent passwd spip || fail "the user is left"
+    ! getent group spip || fail "the group is left"
 }
 
-mount -t sysfs sys /sys 2>/dev/null || true
+mount -t sysfs sys /sys
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t bpf bpf /sys/fs/bpf
+mount -t tmpfs tmpfs /run
 [ -c /dev/null ] || mknod -m 666 /dev/null c 1 3
 ip link set lo up
-state >/tmp/before
+# Two machines and a cable.
+ip netns add stranger
+ip link add wire type veth peer name wire netns stranger
+ip addr add 198.51.100.1/24 dev wire
+ip link set wire up
+ip -n stranger addr add 198.51.100.2/24 dev wire
+ip -n stranger link set wire up
+get() { nsenter --net=/run/netns/stranger curl -s -m 5 -o /dev/null "http://198.51.100.1:$1/$2"; }
+state >/walk/before
+
+# Until the agent is ready; by hand nobody tells.
+start() {
+    "$@" >/walk/agent.out 2>&1 &
+    agent=$!
+    tries=0
+    until spip-agent status >/dev/null 2>&1; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 100 ] && kill -0 "$agent" || fail "the agent is not ready: $(cat /walk/agent.out "$log")"
+        sleep 0.1
+    done
+}
+by_hand() { start spip-agent --config /etc/spip/spip.toml; }
+stop() {
+    kill "$agent"
+    wait "$agent" || fail "the agent ended with $?"
+}
+recorded() {
+    jq -e "select(.record_type == null and (.payload | startswith(\"GET /$1\"))) | select($2)" "$log" >/walk/record \
+        || fail "no record of /$1 with $2: $(cat "$log")"
+    [ "$(jq -c . /walk/record | wc -l)" -eq 1 ] || fail "more than one record of /$1"
+}
 
 say "installed"
 dpkg -i "$first"
@@ -31,46 +73,60 @@ status=0
 spip-agent doctor --config /etc/spip/spip.toml || status=$?
 [ "$status" -lt 2 ] || fail "doctor ended with $status"
 
-start() {
-    spip-agent --config /etc/spip/spip.toml >/tmp/agent.out 2>&1 &
-    agent=$!
-    tries=0
-    until grep -q '"ready"' /var/log/spip/spip.jsonl 2>/dev/null && curl -s -m 2 -o /dev/null "http://127.0.0.1:12345/$1" \
-        || grep -q "/$1" /var/log/spip/spip.jsonl 2>/dev/null; do
-        tries=$((tries + 1))
-        [ "$tries" -lt 50 ] || fail "the agent is not ready: $(cat /tmp/agent.out /var/log/spip/spip.jsonl)"
-        sleep 0.1
-    done
-}
-stop() {
-    kill "$agent"
-    wait "$agent" || fail "the agent ended with $?"
-    grep -q "GET /$1" /var/log/spip/spip.jsonl || fail "no record of /$1: $(cat /var/log/spip/spip.jsonl)"
-}
-
-say "started by hand, as its own user"
-start one
+say "started by hand, as its own user, with all of eBPF behind its rules"
+by_hand
 [ "$(stat -c %U /proc/$agent)" = spip ] || fail "the agent runs as $(stat -c %U /proc/$agent)"
-stop one
-
-say "upgraded, with the operator's configuration kept"
-sed -i 's/^#name = .*/name = "mine"/' /etc/spip/spip.toml
-dpkg -i "$later"
-grep -q '^name = "mine"' /etc/spip/spip.toml || fail "the upgrade replaced the configuration"
-start two
-stop two
-grep -q '"name":"mine"' /var/log/spip/spip.jsonl || fail "the configuration was not used"
-
-say "removed, with rules in place"
+[ -d /sys/fs/bpf/spip ] || fail "the maps are not pinned"
 spip-agent rules install --yes --config /etc/spip/spip.toml >/dev/null
 iptables-save -t nat | grep -q SPIP || fail "there are no rules"
+get 80 one
+stop
+# Written for certain once it has stopped.
+jq -e 'select(.message == "eBPF is attached") | select(.syn_observer and .sock_ops)' "$log" || fail "eBPF is degraded: $(cat "$log")"
+recorded one '.destination_port == 80 and .destination_source == "ebpf" and .source_ip == "198.51.100.2"'
+
+say "upgraded while it runs, with the operator's configuration kept"
+sed -i 's/^#name = .*/name = "mine"/' /etc/spip/spip.toml
+by_hand
+get 81 two
+dpkg -i "$later"
+grep -q '^name = "mine"' /etc/spip/spip.toml || fail "the upgrade replaced the configuration"
+kill -0 "$agent" || fail "the upgrade ended what was started by hand"
+get 82 three
+stop
+by_hand
+[ "/proc/$agent/exe" -ef /usr/bin/spip-agent ] || fail "another program runs"
+get 83 four
+stop
+for name in two three four; do recorded "$name" '.name == "mine"'; done
+
+say "removed, with rules, pins and a running agent"
+by_hand
 dpkg -r spip-agent
+wait "$agent" || fail "the agent ended with $?"
 ! iptables-save -t nat | grep -q SPIP || fail "rules are left: $(iptables-save -t nat)"
+[ ! -e /sys/fs/bpf/spip ] || fail "pins are left"
 [ ! -e /usr/bin/spip-agent ] || fail "the program is left"
-[ -s /var/log/spip/spip.jsonl ] || fail "records are gone before the purge"
+[ -s "$log" ] || fail "records are gone before the purge"
 
 say "purged"
 dpkg -P spip-agent
-state >/tmp/after
-diff /tmp/before /tmp/after || fail "the purge left something, or took too much"
+nothing_left
 ! dpkg -s spip-agent 2>/dev/null || fail "dpkg still knows the package"
+
+say "purged at once, under a running agent that an upgrade has replaced"
+dpkg -i "$first" >/dev/null
+by_hand
+dpkg -i "$later" >/dev/null
+dpkg -P spip-agent
+wait "$agent" || fail "the agent ended with $?"
+nothing_left
+
+say "unpacked from the archive, and started"
+tar -xzf "$archive" -C / --strip-components=1
+useradd --system --no-create-home --shell /usr/sbin/nologin spip
+install -d -o spip -m 750 /var/log/spip
+by_hand
+get 12345 five
+stop
+recorded five '.destination_source == "ebpf" or .destination_source == "socket"'

@@ -16,6 +16,8 @@ use crate::report;
 /// A program and the packages that bring it, in the order of [`MANAGERS`].
 struct Tool {
     program: &'static str,
+    /// Where the packages bring more than the program: a check of it all by `program` with these arguments.
+    check: &'static [&'static str],
     /// The first command that needs it; later ones in [`Need`] include it.
     needs: &'static [Need],
     /// Without an optional one something named here is left out, and nothing fails.
@@ -24,7 +26,16 @@ struct Tool {
 }
 
 const fn tool(program: &'static str, needs: &'static [Need], packages: [&'static str; 5]) -> Tool {
-    Tool { program, needs, without: None, packages }
+    Tool { program, check: &[], needs, without: None, packages }
+}
+
+const fn checked(
+    program: &'static str,
+    check: &'static [&'static str],
+    needs: &'static [Need],
+    packages: [&'static str; 5],
+) -> Tool {
+    Tool { program, check, needs, without: None, packages }
 }
 
 const fn optional(
@@ -33,7 +44,7 @@ const fn optional(
     without: &'static str,
     packages: [&'static str; 5],
 ) -> Tool {
-    Tool { program, needs, without: Some(without), packages }
+    Tool { program, check: &[], needs, without: Some(without), packages }
 }
 
 /// Package managers by their program, and the command that installs what follows.
@@ -48,13 +59,31 @@ const MANAGERS: [(&str, &str); 5] = [
 const APT: usize = 0;
 
 /// Crates with C inside are compiled by the userspace build and by its clippy alike.
-const ALL: &[Need] = &[Need::Build, Need::Demo, Need::Test, Need::Lint];
-const NAMESPACES: &[Need] = &[Need::Demo, Need::Test];
+const ALL: &[Need] = &[Need::Build, Need::Demo, Need::Test, Need::Soak, Need::Lint, Need::Fuzz];
+const NAMESPACES: &[Need] = &[Need::Demo, Need::Test, Need::Soak];
+const MAPS: &[Need] = &[Need::Test, Need::Soak];
 const TEST: &[Need] = &[Need::Test];
+/// Both compile the agent with the feature `legacy-tls` too.
+const LEGACY: &[Need] = &[Need::Test, Need::Lint];
+/// pkg-config's question whether OpenSSL can be compiled against.
+pub(crate) const HAS_OPENSSL: [&str; 2] = ["--atleast-version=1.1.1", "openssl"];
 const REAL_CLIENTS: &str = "tests of what this client is told";
 
-const TOOLS: [Tool; 21] = [
+const TOOLS: [Tool; 26] = [
     tool("cc", ALL, ["gcc libc6-dev", "gcc", "gcc", "build-base", "gcc"]),
+    optional("c++", &[Need::Fuzz], "inputs chosen by coverage", ["g++", "gcc-c++", "gcc", "g++", "gcc-c++"]),
+    checked(
+        "pkg-config",
+        &HAS_OPENSSL,
+        LEGACY,
+        [
+            "pkg-config libssl-dev",
+            "pkgconf-pkg-config openssl-devel",
+            "pkgconf openssl",
+            "pkgconf openssl-dev",
+            "pkgconf-pkg-config libopenssl-devel",
+        ],
+    ),
     tool("ip", NAMESPACES, ["iproute2", "iproute", "iproute2", "iproute2", "iproute2"]),
     tool("iptables", NAMESPACES, ["iptables", "iptables-nft", "iptables-nft", "iptables", "iptables"]),
     tool("ip6tables", NAMESPACES, ["iptables", "iptables-nft", "iptables-nft", "iptables", "iptables"]),
@@ -65,6 +94,8 @@ const TOOLS: [Tool; 21] = [
     tool("nmap", TEST, ["nmap"; 5]),
     tool("ssh", TEST, ["openssh-client", "openssh-clients", "openssh", "openssh-client-default", "openssh-clients"]),
     tool("python3", TEST, ["python3", "python3", "python", "python3", "python3"]),
+    tool("jq", TEST, ["jq"; 5]),
+    tool("xxd", TEST, ["xxd", "vim-common", "vim", "xxd", "vim"]),
     optional("wget", TEST, REAL_CLIENTS, ["wget"; 5]),
     optional("ftp", TEST, REAL_CLIENTS, ["tnftp", "ftp", "inetutils", "tnftp", "tnftp"]),
     optional("telnet", TEST, REAL_CLIENTS, ["inetutils-telnet", "telnet", "inetutils", "busybox-extras", "telnet"]),
@@ -95,11 +126,18 @@ const TOOLS: [Tool; 21] = [
     ),
     optional(
         "bpftool",
-        TEST,
-        "tests that look at maps from outside",
+        MAPS,
+        "looks at maps from outside, which a soak cannot do without,",
         ["bpftool", "bpftool", "bpf", "bpftool", "bpftool"],
     ),
-    optional("jq", TEST, "the examples of the documentation", ["jq"; 5]),
+    optional(
+        "promtool",
+        TEST,
+        "tests of the alert rules, and a scrape by Prometheus,",
+        ["prometheus", "golang-github-prometheus", "prometheus", "prometheus", "golang-github-prometheus-prometheus"],
+    ),
+    // Alpine has none.
+    optional("systemd-analyze", TEST, "tests of the unit", ["systemd"; 5]),
 ];
 
 /// Makes the programs for `need` available where that is possible; what is not comes back.
@@ -134,11 +172,14 @@ pub(crate) fn ready(need: Need, root: Root, install: bool) -> Result<Vec<Missing
 }
 
 fn absent(need: Need) -> Vec<&'static Tool> {
-    TOOLS
-        .iter()
-        .filter(|tool| tool.needs.contains(&need))
-        .filter(|tool| process::find(tool.program).is_none())
-        .collect()
+    TOOLS.iter().filter(|tool| tool.needs.contains(&need)).filter(|tool| !tool.is_there()).collect()
+}
+
+impl Tool {
+    fn is_there(&self) -> bool {
+        process::find(self.program)
+            .is_some_and(|program| self.check.is_empty() || process::succeeds(Command::new(program).args(self.check)))
+    }
 }
 
 /// Required packages in one step, which fails as a whole; optional ones by themselves, as a release of the
@@ -233,7 +274,17 @@ mod tests {
     #[test]
     fn a_build_needs_no_network_tools() {
         assert_eq!(programs(Need::Build), ["cc"]);
-        assert_eq!(programs(Need::Lint), ["cc"]);
+        assert_eq!(programs(Need::Lint), ["cc", "pkg-config"]);
+        assert_eq!(programs(Need::Fuzz), ["cc", "c++"]);
+    }
+
+    #[test]
+    fn a_tool_that_fails_its_check_is_missing() {
+        let packages = ["x"; 5];
+        assert!(tool("true", TEST, packages).is_there());
+        assert!(checked("test", &["1", "=", "1"], TEST, packages).is_there());
+        assert!(!checked("test", &["1", "=", "2"], TEST, packages).is_there());
+        assert!(!tool("no-such-program", TEST, packages).is_there());
     }
 
     #[test]
@@ -242,6 +293,12 @@ mod tests {
         for program in programs(Need::Demo) {
             assert!(test.contains(&program), "{program}");
         }
+    }
+
+    #[test]
+    fn a_soak_needs_no_clients_of_the_tests_but_a_look_at_maps() {
+        let soak = programs(Need::Soak);
+        assert!(soak.contains(&"bpftool") && soak.contains(&"ip") && !soak.contains(&"nmap"), "{soak:?}");
     }
 
     #[test]

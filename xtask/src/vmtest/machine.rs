@@ -1,6 +1,6 @@
-//! The machine: its kernel, its file system, and the emulator that runs it.
+//! The machine: its kernels, its file system, and the emulator that runs it.
 //!
-//! One debootstrap brings all three. The emulator is run from inside that root too, so that its version does not depend
+//! One debootstrap brings all three, with kernels of other suites beside the one that belongs to it. The emulator is run from inside that root too, so that its version does not depend
 //! on the host's packages, and nothing is installed on the host.
 
 use std::fs;
@@ -12,90 +12,99 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::debian;
 use crate::interrupt;
 use crate::process;
 use crate::report;
+use crate::walk;
 
-/// The Debian whose kernel is 6.1.
+/// The Debian that runs inside.
 const SUITE: &str = "bookworm";
-/// Kernel, emulator, and what the tests call.
-const PACKAGES: &str = "linux-image-cloud-amd64,qemu-system-x86,iproute2,iptables,curl,nmap,openssl,netcat-openbsd,\
-                        openssh-client,python3,bpftool,jq,procps,kmod";
-/// 300 MB are downloaded.
-const DOWNLOAD_LIMIT: Duration = Duration::from_secs(1_800);
+/// Beside what the walk needs: emulator, and what the tests call.
+const PACKAGES: &str = "qemu-system-x86,openssl,openssh-client,python3,bpftool,kmod,ca-certificates";
+/// Suites that have a kernel, oldest first, so that each is an upgrade.
+const KERNELS: [(&str, &str); 3] = [("5.10", "bullseye"), ("6.1", "bookworm"), ("6.12", "bookworm-backports")];
+const KERNEL: &str = "linux-image-cloud-amd64";
 /// Room for the root and what the tests write.
-const IMAGE: &str = "3G";
+const IMAGE: &str = "4G";
 const MEMORY: &str = "3072";
+/// All that is emulated, but for `cmpxchg16b`: under this emulator (7.2) Linux 6.12 dies of it while it boots.
+const CPU: &str = "max,cx16=off";
 /// Where the root has the images while the machine runs.
 const INSIDE: &str = "machine";
+
+/// What the machine does when it is up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Task {
+    /// The script of the second disk is the first process.
+    Tests,
+    /// systemd is, and the walk of the second disk one of its services.
+    Walk,
+}
 
 /// Why there can be no machine here, known before anything is built.
 pub(super) fn obstacle() -> Option<String> {
     if std::env::consts::ARCH != "x86_64" {
         return Some(format!("the test programs are for {}, and the machine is an x86_64", std::env::consts::ARCH));
     }
-    let missing =
-        ["debootstrap", "mke2fs", "chroot", "tar"].into_iter().find(|program| process::find(program).is_none());
-    missing.map(|program| format!("{program} is not installed: apt-get install debootstrap e2fsprogs"))
+    let missing = ["mke2fs", "unshare", "tar"].into_iter().find(|program| process::find(program).is_none());
+    missing
+        .map(|program| format!("{program} is not installed: apt-get install e2fsprogs util-linux tar"))
+        .or_else(debian::obstacle)
+}
+
+/// Versions of the kernels that a machine can have.
+pub(super) fn kernels() -> impl Iterator<Item = &'static str> {
+    KERNELS.iter().map(|(version, _)| *version)
 }
 
 /// A machine that can be booted.
 pub(super) struct Machine {
     root: PathBuf,
-    kernel: String,
-    initrd: String,
 }
 
 impl Machine {
     /// Finds it in `folder`, or makes it there.
     pub(super) fn ready(folder: &Path) -> Result<Self> {
         let root = folder.join("root");
-        if !root.join("complete").exists() {
-            if root.exists() {
-                fs::remove_dir_all(&root)?;
-            }
-            fs::create_dir_all(&root)?;
-            let mut command = Command::new("debootstrap");
-            command
-                .args(["--variant=minbase", &format!("--include={PACKAGES}"), SUITE])
-                .arg(&root)
-                .env("PATH", process::full_path());
-            process::run_within(&mut command, DOWNLOAD_LIMIT).context("the kernel and the emulator cannot be had")?;
-            fs::write(root.join("complete"), "")?;
-        }
+        let packages = format!("{PACKAGES},{}", walk::PACKAGES);
+        debian::root(&root, SUITE, &packages, install_kernels).context("the kernels and the emulator cannot be had")?;
         if !root.join(INSIDE).join("image").exists() {
             image(&root)?;
         }
-        let boot = |prefix: &str| {
-            let names = fs::read_dir(root.join("boot")).into_iter().flatten().flatten();
-            let mut names: Vec<String> = names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-            names.sort();
-            names
-                .into_iter()
-                .rfind(|name| name.starts_with(prefix))
-                .with_context(|| format!("there is no {prefix} in boot"))
-        };
-        Ok(Self { kernel: boot("vmlinuz-")?, initrd: boot("initrd.img-")?, root })
+        Ok(Self { root })
     }
 
-    /// Boots with a second disk, and returns what was said on the serial line until the machine is off.
-    pub(super) fn boot(&self, disk: &Path, limit: Duration) -> Result<Vec<String>> {
-        report::step("Booting", &self.kernel);
+    /// Boots a kernel with a second disk, and returns what was said on the serial line until the machine is off.
+    pub(super) fn boot(&self, kernel: &str, task: Task, disk: &Path, limit: Duration) -> Result<Vec<String>> {
+        let names = fs::read_dir(self.root.join("boot"))?.flatten();
+        let version = names
+            .filter_map(|entry| entry.file_name().into_string().ok()?.strip_prefix("vmlinuz-").map(str::to_owned))
+            .find(|name| name.starts_with(&format!("{kernel}.")))
+            .with_context(|| format!("there is no kernel {kernel} in boot"))?;
+        report::step("Booting", format!("Linux {version}"));
         interrupt::catch()?;
         fs::copy(disk, self.root.join(INSIDE).join("disk.tar"))?;
         let drive = |file: &str, more: &str| format!("file=/{INSIDE}/{file},format=raw,if=virtio{more}");
+        let first = match task {
+            Task::Tests => "tests",
+            Task::Walk => "walk",
+        };
         let mut command = Command::new("chroot");
         command
             .arg(&self.root)
-            .args(["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", MEMORY])
+            .args(["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", CPU, "-smp", "2", "-m", MEMORY])
             .args(["-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio"])
             // What the tests write is thrown away.
             .args(["-drive", &drive("image", ",snapshot=on")])
             .args(["-drive", &drive("disk.tar", ",readonly=on")])
             .args(["-device", "virtio-rng-pci"])
-            .args(["-kernel", &format!("/boot/{}", self.kernel)])
-            .args(["-initrd", &format!("/boot/{}", self.initrd)])
-            .args(["-append", "console=ttyS0 root=/dev/vda rw quiet panic=-1 init=/machine-init"])
+            .args(["-kernel", &format!("/boot/vmlinuz-{version}")])
+            .args(["-initrd", &format!("/boot/initrd.img-{version}")])
+            .args([
+                "-append",
+                &format!("console=ttyS0 root=/dev/vda rw quiet panic=-1 init=/machine-init machine={first}"),
+            ])
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("TMPDIR", "/tmp")
             .stdin(Stdio::null())
@@ -137,7 +146,11 @@ fn listen(mut running: Running, limit: Duration) -> Result<Vec<String>> {
                 said.push(line);
             }
             Err(RecvTimeoutError::Timeout) if Instant::now() < end => {}
-            Err(RecvTimeoutError::Timeout) => bail!("the machine was not done after {} s", limit.as_secs()),
+            // What it has said until then is a verdict too.
+            Err(RecvTimeoutError::Timeout) => {
+                report::note(format!("the machine was not done after {} s", limit.as_secs()));
+                return Ok(said);
+            }
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }
@@ -149,19 +162,53 @@ fn listen(mut running: Running, limit: Duration) -> Result<Vec<String>> {
     Ok(said)
 }
 
+/// Where this machine itself has Debian's packages from.
+fn archive() -> Result<String> {
+    let format = "$(REPO_URI) $(COMPONENT)";
+    let list =
+        process::output(Command::new("apt-get").args(["indextargets", "--format", format, "Created-By: Packages"]))?;
+    let mut archives = list.lines().filter_map(|line| line.strip_suffix(" main"));
+    let archive = archives.find(|archive| !archive.contains("security"));
+    archive.map(str::to_owned).context("apt knows no archive of Debian's packages: see its sources.list")
+}
+
+/// One kernel of each suite; those of the others stay when the next is installed.
+fn install_kernels(root: &Path) -> Result<()> {
+    let archive = archive()?;
+    let sources: String = KERNELS.iter().map(|(_, suite)| format!("deb {archive} {suite} main\n")).collect();
+    fs::write(root.join("etc/apt/sources.list"), sources)?;
+    debian::within(root, &["apt-get", "update"])?;
+    for (_, suite) in KERNELS {
+        let kernel = format!("{KERNEL}/{suite}");
+        debian::within(root, &["apt-get", "install", "--yes", "--no-install-recommends", &kernel])?;
+    }
+    Ok(())
+}
+
+/// The first process: takes the second disk, mounts what the tests need, or leaves that to systemd.
+const INIT: &str = "#!/bin/sh
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8
+mount -t proc proc /proc 2>/dev/null; mount -t sysfs sys /sys 2>/dev/null; mount -t devtmpfs dev /dev 2>/dev/null
+if grep -q machine=walk /proc/cmdline; then
+    mkdir /walk
+    tar -xf /dev/vdb -C /walk
+    cp /walk/walk.service /etc/systemd/system
+    mkdir -p /etc/systemd/system/multi-user.target.wants
+    ln -s /etc/systemd/system/walk.service /etc/systemd/system/multi-user.target.wants
+    ln -s /dev/null /etc/systemd/system/serial-getty@ttyS0.service
+    exec /lib/systemd/systemd --show-status=no
+fi
+mount -t tmpfs tmpfs /tmp; mount -t tmpfs tmpfs /run; mkdir -p /dev/pts; mount -t devpts pts /dev/pts
+mount -t cgroup2 cgroup2 /sys/fs/cgroup; mount -t bpf bpf /sys/fs/bpf
+ip link set lo up; hostname machine; ulimit -n 20000
+mkdir /run/spip-disk; tar -xf /dev/vdb -C /run/spip-disk
+sh /run/spip-disk/guest.sh
+sync; echo o >/proc/sysrq-trigger; sleep 60
+";
+
 /// The file system that the machine boots from, made of the root as debootstrap left it.
 fn image(root: &Path) -> Result<()> {
-    // The first process: mounts what the tests need, and leaves the rest to the second disk.
-    let init = "#!/bin/sh\n\
-        export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8\n\
-        mount -t proc proc /proc 2>/dev/null; mount -t sysfs sys /sys 2>/dev/null; mount -t devtmpfs dev /dev 2>/dev/null\n\
-        mount -t tmpfs tmpfs /tmp; mount -t tmpfs tmpfs /run; mkdir -p /dev/pts; mount -t devpts pts /dev/pts\n\
-        mount -t cgroup2 cgroup2 /sys/fs/cgroup; mount -t bpf bpf /sys/fs/bpf\n\
-        ip link set lo up; hostname machine; ulimit -n 20000\n\
-        mkdir /run/spip-disk; tar -xf /dev/vdb -C /run/spip-disk\n\
-        sh /run/spip-disk/guest.sh\n\
-        sync; echo o >/proc/sysrq-trigger; sleep 60\n";
-    fs::write(root.join("machine-init"), init)?;
+    fs::write(root.join("machine-init"), INIT)?;
     process::output(Command::new("chmod").arg("755").arg(root.join("machine-init")))?;
     let inside = root.join(INSIDE);
     fs::create_dir_all(&inside)?;

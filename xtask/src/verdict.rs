@@ -1,4 +1,4 @@
-//! What the machine said on its serial line, read: each step with its status, each test program with its counts.
+//! What a machine said, read: each step with its status, each test program with its counts.
 //!
 //! The steps are framed by lines of the guest's script. A step without an end, a program that is missing, or a machine that
 //! never said that it was done, is a failure: silence is no success.
@@ -25,14 +25,14 @@ struct Step {
 
 /// All of it.
 #[derive(Debug, Default)]
-pub(super) struct Verdict {
+pub(crate) struct Verdict {
     kernel: String,
     steps: Vec<Step>,
     done: bool,
 }
 
 impl Verdict {
-    pub(super) fn read(lines: &[String]) -> Self {
+    pub(crate) fn read(lines: &[String]) -> Self {
         let mut verdict = Self::default();
         for line in lines {
             if let Some(kernel) = line.strip_prefix(KERNEL) {
@@ -53,7 +53,7 @@ impl Verdict {
     }
 
     /// An error when anything failed or never came.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let failed: Vec<_> =
             self.steps.iter().filter(|step| step.status != Some(0)).map(|step| step.name.as_str()).collect();
         if !failed.is_empty() {

@@ -1,0 +1,79 @@
+//! A minimal Debian in a folder, made by debootstrap once, and commands that run inside.
+//!
+//! `complete` beside what Debian has is written last: a folder without it is what an interrupted call left, and is made
+//! anew. A folder whose packages are no longer those that are wanted is made anew too.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::privilege::Root;
+use crate::process;
+use crate::report;
+use crate::setup;
+
+/// Up to half a gigabyte is downloaded and unpacked.
+const LIMIT: Duration = Duration::from_secs(1_800);
+
+/// Makes debootstrap available where apt can; otherwise why there is none.
+pub(crate) fn obstacle() -> Option<String> {
+    if process::find("debootstrap").is_none()
+        && process::find("apt-get").is_some()
+        && Root::detect().is_unattended()
+        && let Err(error) = setup::apt_install(&["debootstrap"], Root::detect())
+    {
+        report::note(format!("{error:#}"));
+    }
+    process::find("debootstrap")
+        .is_none()
+        .then(|| "debootstrap is not installed: apt-get install debootstrap".to_owned())
+}
+
+/// Makes `folder` a Debian of this suite with these packages, and finishes it by `more`; or finds that it is one.
+pub(crate) fn root(folder: &Path, suite: &str, packages: &str, more: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let mark = folder.join("complete");
+    if fs::read_to_string(&mark).is_ok_and(|made| made == packages) {
+        return Ok(());
+    }
+    if let Some(reason) = obstacle() {
+        bail!(reason);
+    }
+    if folder.exists() {
+        fs::remove_dir_all(folder)?;
+    }
+    fs::create_dir_all(folder)?;
+    let mut command = Command::new("debootstrap");
+    command
+        .args(["--variant=minbase", &format!("--include={packages}"), suite])
+        .arg(folder)
+        .env("PATH", process::full_path());
+    process::run_within(&mut command, LIMIT)?;
+    more(folder)?;
+    fs::write(mark, packages)?;
+    Ok(())
+}
+
+/// Runs a command in a root, in mount and process namespaces that end with it.
+pub(crate) fn within(root: &Path, command: &[&str]) -> Result<()> {
+    let mut inside = Command::new("unshare");
+    inside
+        .args(["--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"])
+        .arg(format!("--mount-proc={}", root.join("proc").display()))
+        .arg("chroot")
+        .arg(root)
+        .args(command);
+    environment(&mut inside);
+    process::run_within(&mut inside, LIMIT)
+}
+
+/// What a program in such a root finds in its environment.
+pub(crate) fn environment(command: &mut Command) {
+    command
+        .env_clear()
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .env("LC_ALL", "C.UTF-8");
+}
