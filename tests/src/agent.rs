@@ -343,15 +343,6 @@ impl Agent {
         });
     }
 
-    /// How many descriptors it has.
-    ///
-    /// # Panics
-    /// When it is gone.
-    #[must_use]
-    pub fn open_descriptors(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs").count()
-    }
-
     /// Memory that the process has in RAM, in bytes.
     ///
     /// # Panics

@@ -146,14 +146,22 @@ fn sessions_that_wait_for_the_log_leave_it_the_descriptor_that_it_needs() {
         streams.extend(try_to_speak(&net, 5, &[b'A'; 2000]));
         (!agent.stderr().trim().is_empty()).then_some(())
     });
-    // The queue is filled, sessions wait, and others take whatever descriptor is left; those for whom there is none wait
-    // to be accepted.
+    // The queue is filled, sessions wait, and others take whatever descriptor is left: there are not enough for all of
+    // them, so that some are let go of.
     streams.extend(try_to_speak(&net, 60, &[b'A'; 2000]));
-    let idle = net.client.connect_all((0..90).map(|number| (None, SocketAddr::new(SENSOR_V4, 2000 + number))));
-    assert_eq!(idle.len(), 90);
-    eventually("descriptors have run out", || (agent.open_descriptors() >= 63).then_some(()));
+    let mut idle = Vec::new();
+    let mut more = |count| {
+        let of_one_port = |_| (None, SocketAddr::new(SENSOR_V4, 2000));
+        idle.extend(net.client.connect_all((0..count).map(of_one_port)));
+    };
+    more(90);
+    agent.wait_all_read();
     fs::rename(&elsewhere, &directory).expect("the test's directory is its own");
-    eventually("the log is written again", || agent.stderr().contains("the log is written again").then_some(()));
+    // Newcomers keep descriptors short until the log has its own.
+    eventually("the log is written again", || {
+        more(5);
+        agent.stderr().contains("the log is written again").then_some(())
+    });
     net.client.deliver((SENSOR_V4, 80), b"still there?");
     let count = streams.len() + idle.len() + 1;
     drop((streams, idle));
@@ -162,6 +170,7 @@ fn sessions_that_wait_for_the_log_leave_it_the_descriptor_that_it_needs() {
     log.expect_whole();
     log.expect_one(json!({"payload": "still there?"}));
     assert_eq!(log.connections(json!({})), count as u64);
+    assert!(log.connections(json!({"close_reason": "rejected", "limit": "descriptors"})) > 0);
     log.expect_sequence();
 }
 
