@@ -1,11 +1,12 @@
 //! Many sessions at once, and the end of an agent that holds them.
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
-use spip_tests::{LISTENER, Net, SENSOR_V4, eventually, half_close, read_to_end};
+use spip_tests::{CROWD_V4, LISTENER, Net, SENSOR_V4, eventually, half_close, read_to_end};
 
 /// What is asked of a stop; a test process whose descriptors are fewer opens fewer, and says so.
 const MANY: usize = 10_000;
@@ -14,7 +15,7 @@ const MANY: usize = 10_000;
 fn a_stop_with_ten_thousand_open_sessions_records_them_all_within_the_drain_limit() {
     let Some(net) = Net::new() else { return };
     net.redirect();
-    let (_, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).expect("a limit");
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
     let count = MANY.min(usize::try_from(hard).unwrap_or(MANY).saturating_sub(500));
     if count < MANY {
         eprintln!("{count} sessions instead of {MANY}: the limit of descriptors (ulimit -Hn) is {hard}");
@@ -41,6 +42,66 @@ fn a_stop_with_ten_thousand_open_sessions_records_them_all_within_the_drain_limi
     assert!(took < DRAIN, "took {took:?}");
     ended.log.expect_count(count, json!({"close_reason": "shutdown"}));
     ended.log.expect_sequence();
+}
+
+/// What is asked for where the limit of descriptors allows it.
+const VERY_MANY: usize = 100_000;
+
+#[test]
+fn a_hundred_thousand_sessions_are_held_while_others_are_served_and_each_is_recorded() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    if let Err(why) = allow(VERY_MANY) {
+        return eprintln!("skipped: {VERY_MANY} sessions need {why}");
+    }
+    net.add_crowd();
+    net.sensor.sysctl("core/somaxconn", "16384");
+    let agent = net
+        .agent()
+        .set("max_sessions_per_source", VERY_MANY)
+        .set("first_byte_timeout_seconds", 3_600)
+        .set("session_timeout_seconds", 3_600)
+        .set("drain_timeout_seconds", 600)
+        .start();
+    let before = agent.resident_bytes();
+    // NAT has 64,512 ports for the connections of one address.
+    let source = |number: u32| IpAddr::V4(Ipv4Addr::from_bits(CROWD_V4.to_bits() + 1 + number / 10_000));
+    let port = |number: u32| 1 + u16::try_from(number % 10_000).expect("fewer than ports");
+    let pairs = (0..VERY_MANY as u32)
+        .map(|number| (Some(SocketAddr::new(source(number), 0)), SocketAddr::new(SENSOR_V4, port(number))));
+    let mut streams = net.client.connect_all(pairs);
+    assert_eq!(streams.len(), VERY_MANY);
+    agent.wait_open(VERY_MANY);
+    eprintln!("{} bytes of memory for each", agent.resident_bytes().saturating_sub(before) / VERY_MANY as u64);
+
+    net.client.deliver((SENSOR_V4, 20_000), b"one more");
+    agent.expect_one(json!({"destination_port": 20_000, "payload": "one more"}));
+    for mut stream in streams.drain(..1_000) {
+        stream.write_all(b"after a long silence").expect("the sensor takes bytes");
+        half_close(&stream);
+        read_to_end(&mut stream);
+    }
+    agent.expect_count(1_000, json!({"payload": "after a long silence", "close_reason": "client_closed"}));
+
+    let log = agent.stop().log;
+    log.expect_count(VERY_MANY - 1_000, json!({"close_reason": "shutdown", "bytes_in": 0}));
+    log.expect_sequence();
+}
+
+/// Raises this process's limit of descriptors, which the agent inherits, to one for so many connections, and asks
+/// whether the kernel tracks as many; what is missing otherwise.
+fn allow(connections: usize) -> Result<(), String> {
+    let needed = connections as u64 + 1_000;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|error| error.to_string())?;
+    if setrlimit(Resource::RLIMIT_NOFILE, needed.max(hard), needed.max(hard)).is_err() {
+        return Err(format!("{needed} descriptors, and the limit (ulimit -Hn) is {hard}"));
+    }
+    let tracked =
+        std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max").map_err(|error| error.to_string())?;
+    match tracked.trim().parse::<u64>() {
+        Ok(most) if most >= needed => Ok(()),
+        _ => Err(format!("connection tracking of {needed}, and net.netfilter.nf_conntrack_max is {}", tracked.trim())),
+    }
 }
 
 /// Longer than a busy machine needs, so that only an agent that waits for something else takes longer.

@@ -54,6 +54,9 @@ pub(crate) struct Options {
     /// Instead of the tests, the operator's walk with the package under the machine's systemd
     #[arg(long)]
     systemd: bool,
+    /// Memory of the machine, in MiB: a hundred thousand connections (`many`) need 6144
+    #[arg(long, default_value_t = 3_072, value_parser = clap::value_parser!(u32).range(1_024..=65_536))]
+    memory: u32,
     /// Minutes after which the machine is switched off
     #[arg(long, default_value_t = 45, value_parser = clap::value_parser!(u64).range(1..=600))]
     limit: u64,
@@ -87,7 +90,7 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
     let (task, staged) =
         if options.systemd { (Task::Walk, walk_disk(project)?) } else { (Task::Tests, test_disk(project, options)?) };
     let disk = disk(&folder, &staged)?;
-    let said = machine.boot(&options.kernel, task, &disk, Duration::from_secs(60 * options.limit))?;
+    let said = machine.boot(&options.kernel, options.memory, task, &disk, Duration::from_secs(60 * options.limit))?;
     let verdict = Verdict::read(&said);
     fs::write(folder.join(format!("report-{}.txt", options.kernel)), verdict.to_string())?;
     eprint!("\n{verdict}");

@@ -27,7 +27,6 @@ const KERNELS: [(&str, &str); 3] = [("5.10", "bullseye"), ("6.1", "bookworm"), (
 const KERNEL: &str = "linux-image-cloud-amd64";
 /// Room for the root and what the tests write.
 const IMAGE: &str = "4G";
-const MEMORY: &str = "3072";
 /// All that is emulated, but for `cmpxchg16b`: under this emulator (7.2) Linux 6.12 dies of it while it boots.
 const CPU: &str = "max,cx16=off";
 /// Where the root has the images while the machine runs.
@@ -75,8 +74,15 @@ impl Machine {
         Ok(Self { root })
     }
 
-    /// Boots a kernel with a second disk, and returns what was said on the serial line until the machine is off.
-    pub(super) fn boot(&self, kernel: &str, task: Task, disk: &Path, limit: Duration) -> Result<Vec<String>> {
+    /// Boots a kernel with `memory` MiB and a second disk, and returns what was said on the serial line until the machine is off.
+    pub(super) fn boot(
+        &self,
+        kernel: &str,
+        memory: u32,
+        task: Task,
+        disk: &Path,
+        limit: Duration,
+    ) -> Result<Vec<String>> {
         let names = fs::read_dir(self.root.join("boot"))?.flatten();
         let version = names
             .filter_map(|entry| entry.file_name().into_string().ok()?.strip_prefix("vmlinuz-").map(str::to_owned))
@@ -93,7 +99,8 @@ impl Machine {
         let mut command = Command::new("chroot");
         command
             .arg(&self.root)
-            .args(["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", CPU, "-smp", "2", "-m", MEMORY])
+            .args(["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", CPU, "-smp", "2"])
+            .args(["-m", &memory.to_string()])
             .args(["-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio"])
             // What the tests write is thrown away.
             .args(["-drive", &drive("image", ",snapshot=on")])
