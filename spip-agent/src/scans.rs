@@ -84,6 +84,17 @@ impl Counts {
     }
 }
 
+/// How full a table is, for those who check that memory is bounded.
+#[derive(Clone, Copy, Debug)]
+pub struct Fill {
+    /// What is in it.
+    pub table: &'static str,
+    /// How many.
+    pub entries: usize,
+    /// How many there may be.
+    pub most: usize,
+}
+
 /// What the thread needs.
 pub struct Setting {
     /// What the kernel side tells.

@@ -15,7 +15,7 @@ use super::engine;
 /// Nanoseconds between two events.
 const APART_NS: u64 = 1_000;
 
-/// Eight bytes are one event. The counts add up after each, and every SYN that was not completed is in one record.
+/// Eight bytes are one event. The counts add up and every table is bounded after each, and every SYN that was not completed is in one record.
 pub(super) fn scans(bytes: &[u8]) {
     let (first, events) = bytes.split_first().unwrap_or((&0, &[]));
     let mut world = World {
@@ -82,6 +82,9 @@ impl World {
         let counts = self.pending.counts();
         let Counts { seen, joined, half_open, evicted, ignored, pending, .. } = counts;
         assert_eq!(seen, joined + half_open + evicted + ignored + pending, "{counts:?}");
+        for table in self.pending.fill().into_iter().chain(self.sources.fill()) {
+            assert!(table.entries <= table.most, "{table:?}");
+        }
         counts
     }
 

@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use super::ports::Ports;
 
 /// Ranges that are kept of one source: 32 bytes each.
-const RANGES_MAX: usize = 256;
+pub(super) const RANGES_MAX: usize = 256;
 /// Ranges are given up for blocks where they lie in so many at most. 256 random addresses of an IPv4 /8 lie in 162 of
 /// its 256 blocks, and those of a whole IPv6 /64 in as many as there are addresses.
 const WORTHWHILE_BLOCKS: usize = 192;
@@ -37,11 +37,15 @@ impl Store {
         left.is_some()
     }
 
+    /// Blocks that were made.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        BLOCKS_MAX.saturating_sub(self.0)
+    }
+
     /// Takes back what the set of a source that is given up had.
     pub fn give_back(&mut self, addresses: &Addresses) {
-        if let Kept::Blocks(blocks) = &addresses.kept {
-            self.0 += blocks.len();
-        }
+        self.0 += addresses.blocks();
     }
 }
 
@@ -88,6 +92,24 @@ impl Addresses {
             }
         };
         self.incomplete |= !fits;
+    }
+
+    /// Blocks that it has of the [`Store`].
+    #[must_use]
+    pub fn blocks(&self) -> usize {
+        match &self.kept {
+            Kept::Ranges(_) => 0,
+            Kept::Blocks(blocks) => blocks.len(),
+        }
+    }
+
+    /// Ranges that are kept as such.
+    #[must_use]
+    pub fn kept_ranges(&self) -> usize {
+        match &self.kept {
+            Kept::Ranges(ranges) => ranges.len(),
+            Kept::Blocks(_) => 0,
+        }
     }
 
     /// How many are in the set.

@@ -23,10 +23,10 @@ use lru::LruCache;
 use spip_common::map::RETRANSMISSION_NS;
 use spip_common::{Step, Syn, SynEvent, SynKey};
 
-use super::Counts;
+use super::{Counts, Fill};
 use crate::protocol::syn::Tools;
 use group::{Attempt, Attempts, Ends, Group, State};
-use waiting::Waiting;
+use waiting::{Sizes, Waiting};
 
 /// Decided SYNs that are remembered under shared keys, so that retransmissions of them are known.
 const DECIDED_MAX: usize = 65_536;
@@ -215,6 +215,22 @@ impl Pending {
         self.counts
     }
 
+    /// How full each table is: nothing that strangers send may take one beyond its bound.
+    #[must_use]
+    pub fn fill(&self) -> [Fill; 6] {
+        let most = self.capacity;
+        let Sizes { attempts, groups, sources, settled } = self.waiting.sizes();
+        [
+            Fill { table: "waiting", entries: attempts, most },
+            Fill { table: "groups", entries: groups, most },
+            Fill { table: "their sources", entries: sources, most },
+            // Twice what waits, and twice what was decided while the youngest of it waited.
+            Fill { table: "settled", entries: settled, most: most.saturating_mul(5) },
+            Fill { table: "decided", entries: self.decided_len, most: DECIDED_MAX },
+            Fill { table: "keys of those", entries: self.decided.len(), most: self.decided_len },
+        ]
+    }
+
     /// What was given up since the last time.
     pub fn take_given_up(&mut self) -> GivenUp {
         std::mem::take(&mut self.given_up)
@@ -229,12 +245,16 @@ impl Pending {
         self.remember(key, group, |_| true);
     }
 
+    /// Every key that is remembered has at least one end: so the bound of the ends is one of the keys, too.
     fn remember(&mut self, key: SynKey, group: &Group, which: impl Fn(&Attempt) -> bool) {
         if !group.shared {
             return;
         }
         let attempts = group.attempts().iter().filter(|attempt| which(attempt));
-        let ends = attempts.map(|attempt| (attempt.ends, attempt.seen_ns));
+        let mut ends = attempts.map(|attempt| (attempt.ends, attempt.seen_ns)).peekable();
+        if ends.peek().is_none() {
+            return;
+        }
         let known = self.decided.get_or_insert_mut(key, HashMap::new);
         let before = known.len();
         known.extend(ends);

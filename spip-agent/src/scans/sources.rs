@@ -11,7 +11,8 @@ use std::time::{Duration, SystemTime};
 use lru::LruCache;
 use spip_common::Syn;
 
-use super::addresses::{Addresses, Store};
+use super::Fill;
+use super::addresses::{Addresses, RANGES_MAX, Store};
 use super::pending::{GivenUp, HalfOpen};
 use super::ports::Ports;
 use crate::protocol::syn::{SynOptions, Tool};
@@ -125,6 +126,21 @@ impl Sources {
         let mut account = Box::new(Account::new(one));
         account.add(one, &mut self.store);
         self.accounts.put(one.source, account);
+    }
+
+    /// How full each table is: nothing that strangers send may take one beyond its bound.
+    #[must_use]
+    pub fn fill(&self) -> [Fill; 3] {
+        let addresses = || self.accounts.iter().map(|(_, account)| &account.addresses);
+        [
+            Fill { table: "sources", entries: self.accounts.len(), most: SOURCES_MAX },
+            Fill { table: "blocks", entries: addresses().map(Addresses::blocks).sum(), most: self.store.taken() },
+            Fill {
+                table: "ranges",
+                entries: addresses().map(Addresses::kept_ranges).max().unwrap_or(0),
+                most: RANGES_MAX,
+            },
+        ]
     }
 
     fn make_room(&mut self) {

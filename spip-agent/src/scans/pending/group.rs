@@ -87,6 +87,14 @@ impl Group {
         matches!(&self.attempts, Attempts::One(attempt, _) if attempt.state == State::Seen)
     }
 
+    /// How many that were decided before it knows.
+    pub(super) fn settled(&self) -> usize {
+        match &self.attempts {
+            Attempts::One(..) => 0,
+            Attempts::Many(many) => many.settled.len(),
+        }
+    }
+
     pub(super) fn add(&mut self, attempt: Attempt) {
         if let Attempts::One(first, view) = self.attempts {
             self.attempts = Attempts::Many(Box::new(Many::with(first, view)));

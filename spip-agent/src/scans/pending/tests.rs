@@ -55,6 +55,9 @@ fn half_open(pending: &mut Pending) -> Vec<u16> {
 fn assert_adds_up(pending: &Pending) {
     let Counts { seen, joined, half_open, evicted, ignored, pending: waiting, .. } = pending.counts();
     assert_eq!(seen, joined + half_open + evicted + ignored + waiting, "{:?}", pending.counts());
+    for table in pending.fill() {
+        assert!(table.entries <= table.most, "{table:?}");
+    }
 }
 
 #[test]
@@ -120,6 +123,24 @@ fn a_syn_that_follows_one_that_arrived_nowhere_is_judged_by_itself() {
             reached(&mut pending, 1, port);
         }
         assert_eq!(half_open(&mut pending), ports.collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn of_decided_syns_under_shared_keys_no_more_are_remembered_than_there_is_room_for() {
+    for (arrive, remembered) in [(false, 0), (true, DECIDED_MAX / 2)] {
+        let mut pending = pending(1_000);
+        for number in 0..40_000 {
+            for port in [80, 81] {
+                pending.seen(&syn(port, 40_000, number, number.into()));
+                if arrive {
+                    reached(&mut pending, number, port);
+                }
+            }
+            pending.decide(number.into(), |_| {});
+        }
+        assert_adds_up(&pending);
+        assert_eq!(pending.decided.len(), remembered);
     }
 }
 

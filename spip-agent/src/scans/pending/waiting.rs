@@ -120,6 +120,17 @@ impl Waiting {
         }
     }
 
+    /// How much there is of everything.
+    pub(super) fn sizes(&self) -> Sizes {
+        let kept = self.kept.groups.values().map(|(_, group)| group);
+        Sizes {
+            attempts: self.attempts,
+            groups: self.fresh.len() + self.kept.groups.len().max(self.kept.order.len()),
+            sources: self.by_source.len(),
+            settled: self.fresh.iter().map(|(_, group)| group).chain(kept).map(Group::settled).sum(),
+        }
+    }
+
     /// A group, or a part of one, that is in no list any more.
     fn gone(&mut self, key: SynKey, group: Group) -> (SynKey, Group) {
         self.discount(&key, group.attempts().len());
@@ -149,6 +160,17 @@ impl Waiting {
             }
         }
     }
+}
+
+/// How much there is of everything.
+#[derive(Debug)]
+pub(super) struct Sizes {
+    /// SYNs in all groups.
+    pub(super) attempts: usize,
+    pub(super) groups: usize,
+    pub(super) sources: usize,
+    /// Decided SYNs that groups know.
+    pub(super) settled: usize,
 }
 
 /// Groups that were spared, in the order in which they were seen.
