@@ -381,16 +381,19 @@ struct Hello {
 async fn decrypt(mut guard: Box<Guard>, hello: Hello, stream: TcpStream, mut watch: Watch) {
     let engine = Arc::clone(&guard.engine);
     let Hello { raw, length } = hello;
-    let facts = Facts::new(&raw[..length], Handshake::Failed(Failure::CutShort));
-    let handshake = engine.tls.as_ref().map(|server| {
+    // From here on the record has the hello, whatever happens.
+    guard.session.tls = Tls::Recognised(Box::new(Facts::new(&raw[..length], Handshake::Failed(Failure::CutShort))));
+    // The library tries once to tell a client why it is refused, and the reactor must know by then that this can be sent.
+    if let Err(reason) = watch.run(Step::Opening, |context| stream.poll_write_ready(context)).await {
+        return guard.fail(unfinished(reason), reason, watch).await;
+    }
+    let handshake = guard.session.tls.facts().zip(engine.tls.as_ref()).map(|(facts, server)| {
         let message = handshake_message(&facts.client_hello);
         match ClientHello::parse(&message) {
             Ok(hello) => Ok(server.accept(&hello, Prefixed::new(raw, length, stream))),
             Err(error) => Err((Failure::from(error), raw, stream)),
         }
     });
-    // From here on the record has the hello, whatever happens.
-    guard.session.tls = Tls::Recognised(Box::new(facts));
     let mut handshake = match handshake {
         Some(Ok(handshake)) => pin!(handshake),
         // It declares an end, and is no hello up to there: what follows it is kept all the same.
@@ -405,13 +408,7 @@ async fn decrypt(mut guard: Box<Guard>, hello: Hello, stream: TcpStream, mut wat
     let mut accepted = match watch.run(Step::Opening, |context| handshake.as_mut().poll(context)).await {
         Ok(Ok(accepted)) => accepted,
         Ok(Err(rejected)) => return go_on_in_clear(guard, rejected, watch).await,
-        Err(reason) => {
-            let failure = match reason {
-                CloseReason::FirstByteTimeout | CloseReason::SessionTimeout => Failure::TimedOut,
-                _ => Failure::CutShort,
-            };
-            return guard.fail(failure, reason, watch).await;
-        }
+        Err(reason) => return guard.fail(unfinished(reason), reason, watch).await,
     };
     watch.touch();
     let agreed = accepted.session.protocol.as_deref();
@@ -436,6 +433,14 @@ async fn decrypt(mut guard: Box<Guard>, hello: Hello, stream: TcpStream, mut wat
         facts.broken = Some(Failure::of_stream(error));
     }
     guard.finish(end.reason, watch).await;
+}
+
+/// Why a handshake failed that was still on its way when the session had to end for `reason`.
+fn unfinished(reason: CloseReason) -> Failure {
+    match reason {
+        CloseReason::FirstByteTimeout | CloseReason::SessionTimeout => Failure::TimedOut,
+        _ => Failure::CutShort,
+    }
 }
 
 /// Ends the session of a client whose handshake failed. Whoever goes on in clear has a payload all the same; the sensor

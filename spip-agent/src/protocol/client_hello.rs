@@ -195,10 +195,15 @@ impl<'a> ClientHello<'a> {
         Ok(hello)
     }
 
-    /// The highest version that the client offers, GREASE left out.
+    /// The highest version that the client offers, GREASE left out, if any: where the extension is there, the version in
+    /// the message does not count (RFC 8446, section 4.2.1).
     #[must_use]
-    pub fn highest_version(&self) -> Version {
-        self.supported_versions.iter().filter(|version| !is_grease(*version)).max().map_or(self.legacy_version, Version)
+    pub fn highest_version(&self) -> Option<Version> {
+        if self.extensions.contains(extension::SUPPORTED_VERSIONS) {
+            self.supported_versions.iter().filter(|version| !is_grease(*version)).max().map(Version)
+        } else {
+            Some(self.legacy_version)
+        }
     }
 
     fn check(&mut self, holds: bool, otherwise: &'static str) {

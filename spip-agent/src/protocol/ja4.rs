@@ -49,7 +49,7 @@ impl Ja4 {
         let _ = write!(
             raw,
             "t{}{}{:02}{:02}{}_",
-            version(hello.highest_version()),
+            version(hello.highest_version().unwrap_or(hello.legacy_version)),
             if hello.extensions.contains(extension::SERVER_NAME) { 'd' } else { 'i' },
             ciphers.len().min(99),
             extensions.len().min(99),

@@ -240,7 +240,7 @@ pub struct HelloText {
 
 impl From<HelloFacts> for HelloText {
     fn from(facts: HelloFacts) -> Self {
-        let HelloFacts { server_name, protocols, ja3, ja4, ja4_r, version: _, malformed: _ } = facts;
+        let HelloFacts { server_name, protocols, ja3, ja4, ja4_r, malformed: _ } = facts;
         Self { server_name, protocols, ja3, ja4, ja4_r }
     }
 }

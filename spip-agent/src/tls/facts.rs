@@ -4,7 +4,7 @@
 use rustls::{CipherSuite, ProtocolVersion};
 
 use super::{ClientCertificate, Failure};
-use crate::protocol::client_hello::{ClientHello, ParseError, Version, handshake_message};
+use crate::protocol::client_hello::{ClientHello, ParseError, handshake_message};
 use crate::protocol::ja3::Ja3;
 use crate::protocol::ja4::Ja4;
 
@@ -109,8 +109,6 @@ pub struct HelloFacts {
     /// `tls_supported_protocols`: names of application protocols in the order of preference, text as above; at most
     /// 64 of them.
     pub protocols: Vec<String>,
-    /// The highest version that it offers.
-    pub version: Version,
     /// `tls_ja3`: MD5 in lower-case hexadecimal.
     pub ja3: String,
     /// `tls_ja4`.
@@ -134,7 +132,6 @@ impl HelloFacts {
                 .take(MAX_PROTOCOLS)
                 .map(|name| String::from_utf8_lossy(name).into_owned())
                 .collect(),
-            version: hello.highest_version(),
             ja3: Ja3(hello).md5(),
             ja4: ja4.hashed(),
             ja4_r: ja4.raw().to_owned(),

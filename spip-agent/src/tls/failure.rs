@@ -18,8 +18,8 @@ pub enum Failure {
     MalformedHello(String),
     /// An SSL 2.0 hello, with the version that it asks for.
     Ssl2Hello(Version),
-    /// Nothing that the client offers is served; the version is its highest.
-    NoCommonVersion(Version),
+    /// Nothing that the client offers is served; the version is its highest, where it offers any.
+    NoCommonVersion(Option<Version>),
     /// No suite in common, or none for which there is a certificate.
     NoCommonCipherSuite,
     /// No group in common.
@@ -46,7 +46,7 @@ pub enum Failure {
 
 impl Failure {
     /// All kinds.
-    pub const KINDS: [&'static str; 15] = [
+    pub const KINDS: [&'static str; 16] = [
         "incomplete_hello",
         "oversized_hello",
         "malformed_hello",
@@ -61,6 +61,7 @@ impl Failure {
         "closed",
         "broken",
         "timed_out",
+        "cut_short",
         "internal",
     ];
 
@@ -162,7 +163,8 @@ impl fmt::Display for Failure {
             }
             Self::MalformedHello(reason) => write!(f, "malformed client hello: {reason}"),
             Self::Ssl2Hello(version) => write!(f, "ssl 2.0 client hello: {version} offered"),
-            Self::NoCommonVersion(offered) => write!(f, "{offered} offered, {served}"),
+            Self::NoCommonVersion(Some(offered)) => write!(f, "{offered} offered, {served}"),
+            Self::NoCommonVersion(None) => write!(f, "no version offered, {served}"),
             Self::NoCommonCipherSuite => f.write_str("no common cipher suite"),
             Self::NoCommonGroup => f.write_str("no common group"),
             Self::NoCommonSignatureAlgorithm => f.write_str("no common signature algorithm"),
@@ -243,10 +245,12 @@ mod tests {
     fn reasons_are_short_sentences() {
         let served = if cfg!(feature = "legacy-tls") { "tls 1.0 to tls 1.3" } else { "tls 1.2 and tls 1.3" };
         let old = format!("ssl 3.0 offered, {served} served");
+        let none = format!("no version offered, {served} served");
         for (failure, text) in [
             (Failure::Alert(48), "alert: unknown_ca"),
             (Failure::Alert(200), "alert: 200"),
-            (Failure::NoCommonVersion(Version::SSL_3), old.as_str()),
+            (Failure::NoCommonVersion(Some(Version::SSL_3)), old.as_str()),
+            (Failure::NoCommonVersion(None), none.as_str()),
             (Failure::Ssl2Hello(Version::SSL_2), "ssl 2.0 client hello: ssl 2.0 offered"),
             (Failure::CutShort, "cut short by the sensor"),
             (
@@ -258,5 +262,27 @@ mod tests {
         }
         let long = Failure::Violation("x".repeat(1000)).to_string();
         assert!(long.len() < 300);
+    }
+    #[test]
+    fn every_kind_is_listed() {
+        let failures = [
+            Failure::IncompleteHello,
+            Failure::OversizedHello(0),
+            Failure::MalformedHello(String::new()),
+            Failure::Ssl2Hello(Version::SSL_2),
+            Failure::NoCommonVersion(None),
+            Failure::NoCommonCipherSuite,
+            Failure::NoCommonGroup,
+            Failure::NoCommonSignatureAlgorithm,
+            Failure::Incompatible(String::new()),
+            Failure::Alert(0),
+            Failure::Violation(String::new()),
+            Failure::Closed,
+            Failure::Broken(io::ErrorKind::Other),
+            Failure::TimedOut,
+            Failure::CutShort,
+            Failure::Internal(String::new()),
+        ];
+        assert_eq!(failures.map(|failure| failure.kind()), Failure::KINDS);
     }
 }

@@ -210,6 +210,46 @@ fn a_hello_that_is_not_served_keeps_what_follows_it_too() {
 }
 
 #[test]
+fn a_client_whose_hello_came_at_once_is_told_each_time_why_it_is_refused() {
+    const HANDSHAKE_FAILURE: u8 = 40;
+    const PROTOCOL_VERSION: u8 = 70;
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    let agent = net.agent().start();
+    // supported_versions with TLS 1.3 and with a reserved number, supported_groups with x448.
+    let (tls13, reserved, x448) =
+        (b"\0\x2b\0\x03\x02\x03\x04", b"\0\x2b\0\x03\x02\x0a\x0a", b"\0\x0a\0\x04\0\x02\0\x1e");
+    let algorithms = b"\0\x0d\0\x04\0\x02\x04\x03";
+    let shares = b"\0\x33\0\x02\0\0";
+    for (port, hello, alert, error) in [
+        (1, message(0x0303, &[EXPORT_SUITE], algorithms), HANDSHAKE_FAILURE, "no common cipher suite"),
+        (
+            2,
+            message(0x0303, &[0x1301], &[&tls13[..], x448, algorithms, shares].concat()),
+            HANDSHAKE_FAILURE,
+            "no common group",
+        ),
+        (3, message(0x0303, &[0x1301, 0xc02b], reserved), PROTOCOL_VERSION, "no version offered, "),
+    ] {
+        let hello = in_records(&hello, 1 << 14);
+        for round in 0..50 {
+            // It is there before the sensor has accepted, and before its reactor knows of the connection.
+            let mut stream = net.connect(port);
+            stream.write_all(&hello).expect("the sensor takes bytes");
+            let answer = read_to_end(&mut stream);
+            assert!(
+                matches!(answer[..], [0x15, 3, _, 0, 2, 2, number] if number == alert),
+                "{error}, {round}: {answer:x?}"
+            );
+        }
+        for record in agent.expect_count(50, json!({"destination_port": port, "close_reason": "tls_error"})) {
+            let said = record["tls_error"].as_str().expect("a reason");
+            assert!(cfg!(feature = "legacy-tls") || said.starts_with(error), "{said}");
+        }
+    }
+}
+
+#[test]
 fn what_comes_when_a_hello_was_refused_already_is_kept_and_counted() {
     let Some(net) = Net::new() else { return };
     net.redirect();

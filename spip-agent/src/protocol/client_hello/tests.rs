@@ -166,7 +166,7 @@ fn every_part_of_a_hello_is_read() {
     let message = full().message();
     let hello = ClientHello::parse(&message).expect("hello");
     assert_eq!(hello.legacy_version, Version::TLS_1_2);
-    assert_eq!(hello.highest_version(), Version::TLS_1_3);
+    assert_eq!(hello.highest_version(), Some(Version::TLS_1_3));
     assert!(hello.cipher_suites.iter().eq([0x1301, 0xc02f]));
     assert_eq!(hello.compression_methods, [0]);
     assert!(hello.extensions.numbers().eq([0, 16, 10, 11, 13, 43, 0xff01]));
@@ -180,10 +180,19 @@ fn every_part_of_a_hello_is_read() {
 }
 
 #[test]
+fn a_list_of_versions_that_names_none_offers_none_whatever_the_message_says() {
+    for versions in [&[][..], &[0x0a0a, 0x7a7a]] {
+        let message = Hello::new().version(0x0303).versions(versions).message();
+        let hello = ClientHello::parse(&message).expect("hello");
+        assert_eq!((hello.legacy_version, hello.highest_version()), (Version::TLS_1_2, None), "{versions:x?}");
+    }
+}
+
+#[test]
 fn an_ssl_3_hello_without_extensions_is_read() {
     let message = Hello::new().version(0x0300).ciphers(&[4, 5]).message();
     let hello = ClientHello::parse(&message).expect("hello");
-    assert_eq!(hello.highest_version().to_string(), "ssl 3.0");
+    assert_eq!(hello.highest_version(), Some(Version::SSL_3));
     assert_eq!(hello.extensions.numbers().count(), 0);
     assert_eq!(hello.malformed, None);
 }
