@@ -57,7 +57,7 @@ pub(crate) struct Options {
     /// Memory of the machine, in MiB: a hundred thousand connections (`many`) need 6144
     #[arg(long, default_value_t = 3_072, value_parser = clap::value_parser!(u32).range(1_024..=65_536))]
     memory: u32,
-    /// Minutes after which the machine is switched off
+    /// Minutes after which the machine is switched off; one test may take half of them
     #[arg(long, default_value_t = 45, value_parser = clap::value_parser!(u64).range(1..=600))]
     limit: u64,
 }
@@ -140,6 +140,7 @@ fn test_disk(project: &Project, options: &Options) -> Result<PathBuf> {
     fs::copy(project.agent(), staged.join("spip-agent")).context("the release agent")?;
     fs::write(staged.join("guest.sh"), GUEST)?;
     fs::write(staged.join("filter"), &options.filter)?;
+    fs::write(staged.join("test-limit"), (60 * options.limit / 2).to_string())?;
     process::output(Command::new("cp").arg("-a").arg(project.root.join("docs")).arg(&staged))?;
     Ok(staged)
 }

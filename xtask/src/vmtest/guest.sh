@@ -97,14 +97,15 @@ socket_memory() {
 # Each test in a process of its own: what failed is said at once, and one that hangs costs its own time only.
 program() {
     failed=0
+    limit=$(cat test-limit)
     for test in $("$1" --list --format terse $(cat filter) | sed -n 's/: test$//p'); do
-        ( cd tests && timeout --kill-after=10 600 "$1" --exact "$test" --color=never ) >/tmp/said 2>&1
+        ( cd tests && timeout --kill-after=10 "$limit" "$1" --exact "$test" --color=never ) >/tmp/said 2>&1
         status=$?
         [ "$status" = 0 ] || failed=1
         grep -E "^test (result: |$test )" /tmp/said
         case $status in
             0) ;;
-            124 | 137) printf 'test %s ... FAILED\ntest result: FAILED. 0 passed; 1 failed; 0 ignored\nno end after 600 s\n' "$test" ;;
+            124 | 137) printf 'test %s ... FAILED\ntest result: FAILED. 0 passed; 1 failed; 0 ignored\nno end after %s s\n' "$test" "$limit" ;;
             *) cut -c -2000 /tmp/said | tail -n 60 | sed 's/^/| /' ;;
         esac
     done
