@@ -1,7 +1,8 @@
 //! A line of the flat format read back, so that it can be written in another one.
 //!
-//! A log may have been touched by anybody: a line is refused, with a reason, when a key that every record has is
-//! missing or has another type, when a key comes twice, and when objects hold more than [`MAX_VALUES`] values. Lists
+//! A log may have been touched by anybody: a line is refused, with a reason, when it is of another schema, when a key
+//! that every record has is missing or has another type, when a key comes twice, and when objects hold more than
+//! [`MAX_VALUES`] values. Lists
 //! are read as far as the agent writes them, and what follows is passed over, so that no line takes much more memory
 //! than its own length. Keys that are not known are passed over, too: the format may gain some. Strings are escaped
 //! again when they are written.
@@ -14,6 +15,7 @@ use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, V
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
+use super::SCHEMA;
 use super::entry::{Details, Entry, HelloText, Repetition, SshFacts, SynFacts, Text, TlsFacts, endpoint};
 use super::scan::ScanEntry;
 use super::time;
@@ -46,14 +48,23 @@ pub enum Line<'a> {
 /// Reads one line.
 ///
 /// # Errors
-/// It is no JSON object, or lacks what every record has.
+/// It is no JSON object, of another schema, or lacks what every record has.
 pub fn line(line: &[u8]) -> Result<Line<'_>, serde_json::Error> {
     let keys: Keys<'_> = serde_json::from_slice(line)?;
     match keys.record_type {
-        Some(kind) if kind == "scan" => ScanEntry::read(line).map(|entry| Line::Scan(Box::new(entry))),
+        Some(kind) if kind == "scan" => {
+            known_schema(keys.schema)?;
+            ScanEntry::read(line).map(|entry| Line::Scan(Box::new(entry)))
+        }
         Some(kind) => Ok(Line::Other(kind)),
         None => keys.into_entry().map(|entry| Line::Session(Box::new(entry))),
     }
+}
+
+/// Refuses what may mean something else by the same names.
+fn known_schema(schema: Option<Lent<'_>>) -> Result<(), serde_json::Error> {
+    let schema = need(schema, "schema")?.0;
+    if schema == SCHEMA { Ok(()) } else { Err(wrong(&format!("schema is {schema:?}, not {SCHEMA:?}"))) }
 }
 
 /// The keys of a line, as far as they are there.
@@ -67,6 +78,7 @@ struct Keys<'a> {
     destination_port: Option<u16>,
     session_id: Option<Uuid>,
     is_tls: Option<bool>,
+    schema: Option<Lent<'a>>,
     name: Option<Lent<'a>>,
     time: Option<time::Read>,
     duration_us: Option<u64>,
@@ -161,6 +173,7 @@ impl<'a> Keys<'a> {
             "destination_port" => once(&mut self.destination_port, key, map),
             "session_id" => once(&mut self.session_id, key, map),
             "is_tls" => once(&mut self.is_tls, key, map),
+            "schema" => once(&mut self.schema, key, map),
             "name" => once(&mut self.name, key, map),
             "time" => once(&mut self.time, key, map),
             "duration_us" => once(&mut self.duration_us, key, map),
@@ -227,6 +240,7 @@ impl<'a> Keys<'a> {
     }
 
     fn into_entry(self) -> Result<Entry<'a>, serde_json::Error> {
+        known_schema(self.schema)?;
         let accepted_us = match self.time {
             Some(time) => time.0,
             None => need(self.timestamp, "timestamp")?.saturating_mul(1_000_000),
@@ -304,7 +318,7 @@ impl<'a> Keys<'a> {
 }
 
 pub(super) fn need<T>(value: Option<T>, key: &str) -> Result<T, serde_json::Error> {
-    value.ok_or_else(|| wrong(&format!("{key} is missing: not a record of {}", super::SCHEMA)))
+    value.ok_or_else(|| wrong(&format!("{key} is missing: not a record of {SCHEMA}")))
 }
 
 pub(super) fn wrong(text: &str) -> serde_json::Error {

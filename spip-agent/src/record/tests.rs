@@ -727,12 +727,17 @@ fn a_list_longer_than_the_agent_writes_is_read_as_far_as_that() {
 #[test]
 fn a_line_that_is_no_record_is_refused_with_its_reason() {
     let flat = String::from_utf8(logged(&sample::of_payload(b"x"), Format::Flat)).expect("UTF-8");
+    let scan = String::from_utf8(scan::tests::written(&scan::tests::scan([22]), Format::Flat)).expect("UTF-8");
     let deep = format!("{{\"redis\":{}1{}}}", "[".repeat(200), "]".repeat(200));
     let wide = format!("{{\"redis\":[{}1]}}", "1,".repeat(read::MAX_VALUES));
     for (line, reason) in [
         ("", "EOF"),
         ("[]", "a JSON object"),
-        ("{\"a\":1}", "timestamp is missing: not a record of spip/1"),
+        ("{\"a\":1}", "schema is missing: not a record of spip/1"),
+        ("{\"schema\":\"spip/1\"}", "timestamp is missing: not a record of spip/1"),
+        (&flat.replace("\"spip/1\"", "\"spip/2\""), "schema is \"spip/2\", not \"spip/1\""),
+        (&flat.replace("\"schema\":\"spip/1\",", ""), "schema is missing"),
+        (&scan.replace("\"spip/1\"", "\"spip/2\""), "schema is \"spip/2\", not \"spip/1\""),
         (&flat[..flat.len() - 1], "EOF"),
         (&flat.replace("\"payload_hex\":\"78\"", "\"payload_hex\":\"7\""), "payload_hex: "),
         (&flat.replace("\"source_port\":", "\"source_port\":65536,\"x\":"), "source_port: "),
