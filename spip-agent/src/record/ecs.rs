@@ -118,7 +118,7 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
     if let Some(tls) = tls {
         if let Some(hello) = &tls.hello {
             spip.texts("tls_supported_protocols", &hello.protocols);
-            spip.text("tls_ja4", &hello.ja4);
+            spip.optional("tls_ja4", hello.ja4.as_deref());
         }
         own::tls(tls, &mut spip);
     }
@@ -189,7 +189,7 @@ fn encode_tls(facts: &TlsFacts<'_>, mut tls: Members<'_>) {
         let mut client = tls.nested("client");
         if let Some(HelloText { server_name, ja3, protocols: _, ja4: _, ja4_r: _ }) = hello {
             client.optional("server_name", server_name.as_deref());
-            client.text("ja3", ja3);
+            client.optional("ja3", ja3.as_deref());
         }
         if let Some(certificate) = client_certificate {
             encode_certificate(certificate, &mut client);
@@ -401,7 +401,7 @@ fn related(entry: &Entry<'_>, [source, destination]: [Range<usize>; 2], asked: O
         hex::encode_to_slice(hash, &mut digest).ok()?;
         std::str::from_utf8(&digest).ok()
     });
-    unique(&mut related, "hash", [hello.map(|hello| hello.ja3.as_str()), hassh, payload].into_iter().flatten());
+    unique(&mut related, "hash", [hello.and_then(|hello| hello.ja3.as_deref()), hassh, payload].into_iter().flatten());
     let named = entry.http.as_ref().and_then(|http| http.host.as_deref()).map(|host| host_and_port(host).0);
     let server_name = hello.and_then(|hello| hello.server_name.as_deref());
     let hosts = [server_name, asked, named].into_iter().flatten().filter(|host| !host.is_empty());

@@ -205,7 +205,7 @@ impl SynFacts<'_> {
 }
 
 /// What is recorded of TLS.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct TlsFacts<'a> {
     /// The hello as it came.
     pub client_hello: Cow<'a, [u8]>,
@@ -224,24 +224,24 @@ pub struct TlsFacts<'a> {
 }
 
 /// What a hello says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HelloText {
     /// The server that it asks for.
     pub server_name: Option<String>,
     /// Application protocols, in its order.
     pub protocols: Vec<String>,
-    /// JA3.
-    pub ja3: String,
+    /// JA3; only a line that was read may lack a fingerprint.
+    pub ja3: Option<String>,
     /// JA4.
-    pub ja4: String,
+    pub ja4: Option<String>,
     /// JA4, the raw form.
-    pub ja4_r: String,
+    pub ja4_r: Option<String>,
 }
 
 impl From<HelloFacts> for HelloText {
     fn from(facts: HelloFacts) -> Self {
         let HelloFacts { server_name, protocols, ja3, ja4, ja4_r, malformed: _ } = facts;
-        Self { server_name, protocols, ja3, ja4, ja4_r }
+        Self { server_name, protocols, ja3: Some(ja3), ja4: Some(ja4), ja4_r: Some(ja4_r) }
     }
 }
 

@@ -237,10 +237,12 @@ fn encode_tls(facts: &TlsFacts<'_>, mut tls: Members<'_>) {
     }
     if let Some(HelloText { server_name, protocols, ja3, ja4, ja4_r: _ }) = hello {
         tls.optional("sni", server_name.as_deref());
-        let mut hash = tls.nested("ja3");
-        hash.text("hash", ja3);
-        hash.close();
-        tls.text("ja4", ja4);
+        if let Some(ja3) = ja3 {
+            let mut hash = tls.nested("ja3");
+            hash.text("hash", ja3);
+            hash.close();
+        }
+        tls.optional("ja4", ja4.as_deref());
         tls.texts("client_alpns", protocols);
     }
     if let Some(certificate) = client_certificate {

@@ -189,9 +189,11 @@ fn encode_tls(facts: &TlsFacts<'_>, object: &mut Object<'_>) {
             object.key("tls_supported_protocols");
             object.list(protocols, |out, name| json::string(out, name));
         }
-        object.text("tls_ja3", ja3);
-        object.text("tls_ja4", ja4);
-        object.text("tls_ja4_r", ja4_r);
+        for (key, fingerprint) in [("tls_ja3", ja3), ("tls_ja4", ja4), ("tls_ja4_r", ja4_r)] {
+            if let Some(fingerprint) = fingerprint {
+                object.text(key, fingerprint);
+            }
+        }
     }
     object.key("tls_client_hello_hex");
     object.hex(client_hello);

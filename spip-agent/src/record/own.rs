@@ -62,7 +62,7 @@ pub(super) fn common(entry: &Entry<'_>, lacks: Lacks, own: &mut Members<'_>) {
 /// What others have no field for of a TLS handshake.
 pub(super) fn tls(tls: &TlsFacts<'_>, own: &mut Members<'_>) {
     if let Some(hello) = &tls.hello {
-        own.text("tls_ja4_r", &hello.ja4_r);
+        own.optional("tls_ja4_r", hello.ja4_r.as_deref());
     }
     own.hex("tls_client_hello_hex", &tls.client_hello);
 }

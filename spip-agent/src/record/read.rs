@@ -1,8 +1,8 @@
 //! A line of the flat format read back, so that it can be written in another one.
 //!
 //! A log may have been touched by anybody: a line is refused, with a reason, when it is of another schema, when a key
-//! that every record has is missing or has another type, when a key comes twice, and when objects hold more than
-//! [`MAX_VALUES`] values. Lists
+//! that every record has is missing or has another type, when a key comes without the one that it belongs to, when a
+//! key comes twice, and when objects hold more than [`MAX_VALUES`] values. Lists
 //! are read as far as the agent writes them, and what follows is passed over, so that no line takes much more memory
 //! than its own length. Keys that are not known are passed over, too: the format may gain some. Strings are escaped
 //! again when they are written.
@@ -247,27 +247,43 @@ impl<'a> Keys<'a> {
         };
         let payload = need(self.payload_hex, "payload_hex")?.0;
         let repeated = match (self.count, self.first_time, self.last_time) {
-            (Some(count), Some(first), Some(last)) => Some(Repetition { count, first_us: first.0, last_us: last.0 }),
-            _ => None,
+            (None, None, None) => None,
+            (count, first, last) => Some(Repetition {
+                count: need(count, "count")?,
+                first_us: need(first, "first_time")?.0,
+                last_us: need(last, "last_time")?.0,
+            }),
         };
-        let tls = need(self.is_tls, "is_tls")?.then(|| TlsFacts {
+        let hello = HelloText {
+            server_name: self.tls_server_name,
+            protocols: self.tls_supported_protocols.unwrap_or_default().0,
+            ja3: self.tls_ja3,
+            ja4: self.tls_ja4,
+            ja4_r: self.tls_ja4_r,
+        };
+        let tls = TlsFacts {
             client_hello: Cow::Owned(self.tls_client_hello_hex.unwrap_or_default().0),
-            hello: match (self.tls_ja3, self.tls_ja4, self.tls_ja4_r) {
-                (Some(ja3), Some(ja4), Some(ja4_r)) => Some(HelloText {
-                    server_name: self.tls_server_name,
-                    protocols: self.tls_supported_protocols.unwrap_or_default().0,
-                    ja3,
-                    ja4,
-                    ja4_r,
-                }),
-                _ => None,
-            },
+            hello: (hello != HelloText::default()).then_some(hello),
             version: self.tls_version.map(|text| text.0),
             cipher_suite: self.tls_cipher_suite.map(|text| text.0),
             alpn: self.tls_alpn.map(|text| text.0),
             client_certificate: self.tls_client_certificate.map(|certificate| Cow::Owned(certificate.into())),
             error: self.tls_error,
-        });
+        };
+        let is_tls = need(self.is_tls, "is_tls")?;
+        if !is_tls && tls != TlsFacts::default() {
+            return Err(wrong("is_tls is false beside facts of TLS"));
+        }
+        let ssh = match (self.ssh_client, self.ssh_hassh, self.ssh_hassh_algorithms) {
+            (None, None, None) => None,
+            (client, hassh, algorithms) => Some(SshFacts {
+                client: need(client, "ssh_client")?,
+                hassh: match (hassh, algorithms) {
+                    (None, None) => None,
+                    (hassh, algorithms) => Some((need(hassh, "ssh_hassh")?, need(algorithms, "ssh_hassh_algorithms")?)),
+                },
+            }),
+        };
         let protocol = self.protocol.map(|text| text.0);
         let mut details = self.details.into_iter();
         let details = details.find(|(name, _)| protocol.as_deref() == Some(name)).map(|(_, value)| value);
@@ -305,12 +321,10 @@ impl<'a> Keys<'a> {
             community_id: need(self.community_id, "community_id")?.0,
             protocol,
             http: self.http.map(Http::from),
-            ssh: self
-                .ssh_client
-                .map(|client| SshFacts { client, hassh: self.ssh_hassh.zip(self.ssh_hassh_algorithms) }),
+            ssh,
             details: details.map(Details::Read),
             credentials: self.credentials.unwrap_or_default().0,
-            tls,
+            tls: is_tls.then_some(tls),
             syn: self.syn.map(SynFacts::Read),
             seq: self.seq,
         })

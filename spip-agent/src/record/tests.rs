@@ -744,11 +744,51 @@ fn a_line_that_is_no_record_is_refused_with_its_reason() {
         (&flat.replace("\"source_ip\":", "\"source_ip\":\"1.2.3\",\"x\":"), "source_ip: "),
         (&flat.replace("\"schema\":", "\"is_tls\":true,\"schema\":"), "is_tls comes twice"),
         (&flat.replace("\"payload\":\"x\"", "\"payload\":\"\n\""), "control character"),
+        (&flat.replace("\"schema\":", "\"count\":12,\"schema\":"), "first_time is missing"),
+        (&flat.replace("\"schema\":", "\"last_time\":\"2026-01-01T00:00:00.000000Z\",\"schema\":"), "count is missing"),
+        (&flat.replace("\"schema\":", "\"ssh_hassh\":\"a\",\"schema\":"), "ssh_client is missing"),
+        (
+            &flat.replace("\"schema\":", "\"ssh_client\":\"a\",\"ssh_hassh\":\"a\",\"schema\":"),
+            "ssh_hassh_algorithms is missing",
+        ),
+        (&flat.replace("\"schema\":", "\"tls_server_name\":\"a\",\"schema\":"), "is_tls is false"),
+        (&scan.replace("\"source_port_max\":", "\"x\":"), "source_port_max is missing"),
+        (&scan.replace("\"destination_ports\":", "\"x\":"), "destination_ports is missing"),
         (&deep, "recursion limit"),
         (&wide, "too many values"),
     ] {
         let error = read::line(line.as_bytes()).map(drop).expect_err(line).to_string();
         assert!(error.contains(reason), "{error} for {line}");
+    }
+}
+
+#[test]
+fn a_hello_with_one_fingerprint_less_keeps_the_rest_in_every_format() {
+    let sample = samples().into_iter().find(|sample| sample.name == "failed").expect("a sample");
+    let flat = logged(&sample.session, Format::Flat);
+    for gone in ["tls_ja3", "tls_ja4", "tls_ja4_r"] {
+        let mut less = json(&flat);
+        less.as_object_mut().expect("an object").remove(gone).expect("it was there");
+        let less = less.to_string();
+        for format in FORMATS {
+            let mut line = Vec::new();
+            format.encode(&read(less.as_bytes()), &mut line);
+            let record = json(&finished(format, line));
+            let of = |at: &str| record.pointer(at).cloned().unwrap_or_default();
+            let (name, protocols, fingerprints) = match format {
+                Format::Flat => {
+                    ("/tls_server_name", "/tls_supported_protocols", ["/tls_ja3", "/tls_ja4", "/tls_ja4_r"])
+                }
+                Format::Ecs => (
+                    "/tls/client/server_name",
+                    "/spip/tls_supported_protocols",
+                    ["/tls/client/ja3", "/spip/tls_ja4", "/spip/tls_ja4_r"],
+                ),
+                Format::Eve => ("/tls/sni", "/tls/client_alpns", ["/tls/ja3/hash", "/tls/ja4", "/spip/tls_ja4_r"]),
+            };
+            assert_eq!((of(name), of(protocols)), ("www.example.org".into(), vec!["h2"].into()), "{gone} {format:?}");
+            assert_eq!(fingerprints.iter().filter(|at| of(at).is_string()).count(), 2, "{gone} {format:?}");
+        }
     }
 }
 

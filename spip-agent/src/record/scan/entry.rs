@@ -17,7 +17,7 @@ use super::{Scan, Shown};
 use crate::protocol::syn::Tool;
 use crate::record::entry::{SynFacts, Text, unix_micros};
 use crate::record::object::{Members, address, list};
-use crate::record::read::{Capped, Lent, Value};
+use crate::record::read::{Capped, Lent, Value, need};
 use crate::record::{Format, SCHEMA, Sensor, ecs, eve, time};
 
 /// Ranges of ports that a record lists: 14 kB at most.
@@ -79,9 +79,16 @@ impl<'a> ScanEntry<'a> {
     /// Reads a line.
     ///
     /// # Errors
-    /// It is no JSON object, lacks what every scan has, or has a key twice.
+    /// It is no JSON object, lacks what every scan has or what belongs to a key that it has, or has a key twice.
     pub fn read(line: &'a [u8]) -> Result<Self, serde_json::Error> {
         let keys: Keys<'a> = serde_json::from_slice(line)?;
+        // The rest of an interval shows nothing.
+        let is_shown = keys.destination_ports.is_some()
+            || keys.destination_ips.is_some()
+            || keys.source_port_min.is_some()
+            || keys.source_port_max.is_some()
+            || !keys.tools.0.is_empty()
+            || keys.syn.is_some();
         Ok(Self {
             name: keys.name.0,
             source: keys.source_ip.to_canonical(),
@@ -89,19 +96,30 @@ impl<'a> ScanEntry<'a> {
             last_us: keys.last_time.0,
             count: keys.count,
             undecided: keys.undecided,
-            shown: match (keys.destination_ports, keys.destination_ips, keys.source_port_min, keys.source_port_max) {
-                (Some(ports), Some(addresses), Some(from), Some(to)) => Some(ShownFacts {
-                    ports: ports.0.into_iter().map(|range| range.0).collect(),
+            shown: match is_shown {
+                true => Some(ShownFacts {
+                    ports: need(keys.destination_ports, "destination_ports")?
+                        .0
+                        .into_iter()
+                        .map(|range| range.0)
+                        .collect(),
                     port_count: keys.destination_port_count,
-                    addresses: addresses.0.into_iter().map(|range| range.0).collect(),
+                    addresses: need(keys.destination_ips, "destination_ips")?
+                        .0
+                        .into_iter()
+                        .map(|range| range.0)
+                        .collect(),
                     address_count: keys.destination_ip_count,
                     is_truncated: keys.destinations_truncated,
-                    source_ports: (from, to),
+                    source_ports: (
+                        need(keys.source_port_min, "source_port_min")?,
+                        need(keys.source_port_max, "source_port_max")?,
+                    ),
                     tools: keys.tools.0.into_iter().map(|tool| (tool.tool.0, tool.count)).collect(),
                     variants: keys.syn_variants,
                     syn: keys.syn.map(SynFacts::Read),
                 }),
-                _ => None,
+                false => None,
             },
             seq: keys.seq,
         })
