@@ -13,6 +13,7 @@ pub(crate) mod system;
 #[cfg(test)]
 pub(crate) mod tests;
 mod time;
+mod url;
 pub mod zeek;
 
 use std::time::{Duration, Instant, SystemTime};

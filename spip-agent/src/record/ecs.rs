@@ -14,6 +14,7 @@ use super::entry::{Details, Entry, HelloText, TlsFacts};
 use super::object::{Members, address};
 use super::own::{self, Lacks};
 use super::time::instant;
+use super::url::{Url, host_and_port};
 use crate::json;
 use crate::protocol::UNKNOWN;
 use crate::protocol::http::Http;
@@ -237,79 +238,6 @@ fn encode_http(facts: &Http<'_>, url: &Url<'_>, record: &mut Members<'_>) {
     }
 }
 
-/// What a request asks for.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Url<'t> {
-    original: Option<&'t str>,
-    scheme: Option<&'t str>,
-    username: Option<&'t str>,
-    password: Option<&'t str>,
-    domain: Option<&'t str>,
-    port: Option<u16>,
-    path: Option<&'t str>,
-    query: Option<&'t str>,
-    fragment: Option<&'t str>,
-}
-
-impl<'t> Url<'t> {
-    /// Puts target and Host together as a server does (RFC 9112, section 3.2): what a target says of scheme and host
-    /// holds, and Host where it says nothing.
-    fn of(facts: &'t Http<'_>, is_tls: bool) -> Self {
-        let target = facts.target.as_deref();
-        let mut url = Self { original: target, scheme: Some(if is_tls { "https" } else { "http" }), ..Self::default() };
-        let is_connect = facts.method.as_deref() == Some("CONNECT");
-        match target {
-            Some(target) if is_connect && !target.starts_with('/') => {
-                // A tunnel has no scheme, whatever goes through it.
-                url.scheme = None;
-                url.set_authority(target);
-            }
-            Some(target) => match absolute(target) {
-                Some((scheme, authority, rest)) => {
-                    url.scheme = Some(scheme);
-                    url.set_authority(authority);
-                    url.set_path(rest);
-                }
-                None => {
-                    url.set_authority(facts.host.as_deref().unwrap_or_default());
-                    // `*` and what is no target have no path.
-                    url.set_path(if target.starts_with('/') { target } else { "" });
-                }
-            },
-            None => url.set_authority(facts.host.as_deref().unwrap_or_default()),
-        }
-        if url.original.is_none() && url.domain.is_none() { Self::default() } else { url }
-    }
-
-    fn set_authority(&mut self, authority: &'t str) {
-        let (user, host) = match authority.rsplit_once('@') {
-            Some((user, host)) => (Some(user), host),
-            None => (None, authority),
-        };
-        if let Some(user) = user {
-            let (name, password) = user.split_once(':').map_or((user, None), |(name, secret)| (name, Some(secret)));
-            (self.username, self.password) = (Some(name), password);
-        }
-        let (domain, port) = host_and_port(host);
-        (self.domain, self.port) = (Some(domain).filter(|domain| !domain.is_empty()), port);
-    }
-
-    fn set_path(&mut self, text: &'t str) {
-        let (before, fragment) = text.split_once('#').map_or((text, None), |(before, rest)| (before, Some(rest)));
-        let (path, query) = before.split_once('?').map_or((before, None), |(path, rest)| (path, Some(rest)));
-        (self.path, self.query, self.fragment) = (Some(path).filter(|path| !path.is_empty()), query, fragment);
-    }
-}
-
-/// Scheme, authority and what follows of a target that names all of them.
-fn absolute(target: &str) -> Option<(&str, &str, &str)> {
-    let (scheme, rest) = target.split_once("://")?;
-    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
-        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'));
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    is_scheme.then(|| (scheme, &rest[..end], &rest[end..]))
-}
-
 fn encode_url(facts: &Url<'_>, mut url: Members<'_>) {
     let Url { original, scheme, username, password, domain, port, path, query, fragment } = facts;
     url.optional("original", *original);
@@ -324,19 +252,6 @@ fn encode_url(facts: &Url<'_>, mut url: Members<'_>) {
     url.optional("query", *query);
     url.optional("fragment", *fragment);
     url.close();
-}
-
-/// A host without its port, and the port where it is a number.
-fn host_and_port(host: &str) -> (&str, Option<u16>) {
-    // In `[2001:db8::1]:80` a colon outside the brackets separates the port; in `2001:db8::1` none does.
-    let end = host.rfind(']').map_or(0, |bracket| bracket + 1);
-    match host.get(end..).and_then(|rest| rest.split_once(':')) {
-        Some((before, port)) if !port.contains(':') => match port.parse() {
-            Ok(port) => (host.get(..end + before.len()).unwrap_or(host), Some(port)),
-            Err(_) => (host, None),
-        },
-        _ => (host, None),
-    }
 }
 
 /// What was asked of a name server. The object under `spip` is whole all the same.
@@ -423,80 +338,4 @@ fn unique<'t>(members: &mut Members<'_>, key: &'static str, texts: impl Iterator
         }
     }
     members.texts(key, &different);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_host_is_told_from_its_port() {
-        for (host, expected) in [
-            ("example.org", ("example.org", None)),
-            ("example.org:8080", ("example.org", Some(8080))),
-            ("[2001:db8::1]:443", ("[2001:db8::1]", Some(443))),
-            ("[2001:db8::1]", ("[2001:db8::1]", None)),
-            ("2001:db8::1", ("2001:db8::1", None)),
-            ("a:99999", ("a:99999", None)),
-            ("", ("", None)),
-            (":", (":", None)),
-            (":80", ("", Some(80))),
-        ] {
-            assert_eq!(host_and_port(host), expected, "{host}");
-        }
-    }
-
-    fn url<'t>(http: &'t Http<'_>) -> Url<'t> {
-        Url { original: None, ..Url::of(http, false) }
-    }
-
-    fn request<'t>(method: &'t str, target: &'t str, host: Option<&'t str>) -> Http<'t> {
-        let mut http = Http::default();
-        (http.method, http.target, http.host) = (Some(method.into()), Some(target.into()), host.map(Into::into));
-        http
-    }
-
-    #[test]
-    fn every_form_of_target_has_its_parts() {
-        let http = Url { scheme: Some("http"), domain: Some("h"), ..Url::default() };
-        let path = |path, query, fragment| Url { path, query, fragment, ..Url { ..http } };
-        for (target, expected) in [
-            ("/a/b?c=d#e", path(Some("/a/b"), Some("c=d"), Some("e"))),
-            ("/", path(Some("/"), None, None)),
-            ("/?u=http://x/", path(Some("/"), Some("u=http://x/"), None)),
-            ("/http://x/", path(Some("/http://x/"), None, None)),
-            ("*", path(None, None, None)),
-        ] {
-            assert_eq!(url(&request("GET", target, Some("h"))), expected, "{target}");
-        }
-    }
-
-    #[test]
-    fn an_absolute_target_names_scheme_and_host_whatever_the_host_header_says() {
-        let asked = request("GET", "https://u:p@x.example:8443?q", Some("sensor"));
-        let expected = Url {
-            scheme: Some("https"),
-            username: Some("u"),
-            password: Some("p"),
-            domain: Some("x.example"),
-            port: Some(8443),
-            query: Some("q"),
-            ..Url::default()
-        };
-        assert_eq!(url(&asked), expected);
-        let tunnel = request("CONNECT", "[2001:db8::1]:443", Some("sensor"));
-        assert_eq!(url(&tunnel), Url { domain: Some("[2001:db8::1]"), port: Some(443), ..Url::default() });
-    }
-
-    #[test]
-    fn an_empty_host_is_none() {
-        assert_eq!(url(&request("GET", "/", Some(""))).domain, None);
-        assert_eq!(
-            url(&request("GET", "/", Some(":80"))),
-            Url { scheme: Some("http"), port: Some(80), path: Some("/"), ..Url::default() }
-        );
-        let mut nothing = Http::default();
-        nothing.host = Some("".into());
-        assert_eq!(Url::of(&nothing, false), Url::default());
-    }
 }

@@ -11,6 +11,7 @@ use super::entry::{Entry, HelloText, TlsFacts};
 use super::object::{Members, address, list};
 use super::own::{self, Lacks};
 use super::time::{instant, seconds};
+use super::url::Url;
 use super::{Tail, ecs};
 use crate::json;
 use crate::protocol::http::Http;
@@ -76,7 +77,7 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
     }
     event.text("host", name);
     if let Some(http) = http {
-        encode_http(http, event.nested("http"));
+        encode_http(http, &Url::of(http, entry.is_tls()), event.nested("http"));
     }
     if let Some(ssh) = ssh {
         let mut client = event.nested("ssh");
@@ -195,8 +196,11 @@ fn app_proto(entry: &Entry<'_>) -> Option<&'static str> {
     })
 }
 
-fn encode_http(facts: &Http<'_>, mut http: Members<'_>) {
-    http.optional("hostname", facts.host.as_deref());
+fn encode_http(facts: &Http<'_>, url: &Url<'_>, mut http: Members<'_>) {
+    http.optional("hostname", url.domain);
+    if let Some(port) = url.port {
+        http.number("http_port", u64::from(port));
+    }
     http.optional("url", facts.target.as_deref());
     http.optional("http_user_agent", facts.user_agent.as_deref());
     http.optional("http_refer", facts.header("referer"));

@@ -685,6 +685,31 @@ fn what_is_asked_of_an_open_proxy_is_what_ecs_shows() {
 }
 
 #[test]
+fn eve_names_host_and_port_as_suricata_does_apart_and_that_of_the_target_first() {
+    for (request, hostname, port) in [
+        ("GET / HTTP/1.1\r\nHost: 198.51.100.1:3018\r\n\r\n", Some("198.51.100.1"), Some(3018)),
+        ("GET / HTTP/1.1\r\nHost: 198.51.100.1\r\n\r\n", Some("198.51.100.1"), None),
+        ("GET / HTTP/1.1\r\nHost: [2001:db8::1]:80\r\n\r\n", Some("[2001:db8::1]"), Some(80)),
+        ("GET / HTTP/1.1\r\nHost: [2001:db8::1]\r\n\r\n", Some("[2001:db8::1]"), None),
+        ("GET http://a.example:8080/ HTTP/1.1\r\nHost: b.example:1\r\n\r\n", Some("a.example"), Some(8080)),
+        ("GET http://a.example/ HTTP/1.1\r\nHost: b.example:1\r\n\r\n", Some("a.example"), None),
+        ("CONNECT a.example:443 HTTP/1.1\r\n\r\n", Some("a.example"), Some(443)),
+        ("GET / HTTP/1.1\r\n\r\n", None, None),
+    ] {
+        let http = &json(&logged(&sample::of_payload(request.as_bytes()), Format::Eve))["http"];
+        assert_eq!((http["hostname"].as_str(), http["http_port"].as_u64()), (hostname, port), "{request}");
+    }
+    let http2 = samples().into_iter().filter(|sample| sample.name == "http2");
+    let told = http2.map(|sample| [Format::Flat, Format::Eve].map(|format| json(&logged(&sample.session, format))));
+    let with_port = told.filter_map(|[flat, eve]| {
+        let (host, port) = flat["http"]["host"].as_str()?.split_once(':')?;
+        assert_eq!((&eve["http"]["hostname"], eve["http"]["http_port"].to_string()), (&Json::from(host), port.into()));
+        Some(())
+    });
+    assert!(with_port.count() > 0, "no sample has a port in its :authority");
+}
+
+#[test]
 fn a_silent_client_has_no_protocol_in_eve() {
     let of = |bytes: &[u8]| json(&logged(&sample::of_payload(bytes), Format::Eve));
     assert_eq!(of(b"").get("app_proto"), None);
