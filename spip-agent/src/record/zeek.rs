@@ -1,9 +1,9 @@
 //! One line of Zeek's `conn.log` in its JSON form: for converting only, because Zeek writes a file for each kind of
 //! fact, and this is the one that every reader of Zeek's logs has.
 //!
-//! A sensor ends connections that another server would not, so `conn_state` says what was seen of the end: `SF` where
-//! the client closed, `RSTO` where it reset, `S3` where the sensor closed first, `RSTR` where it refused, `OTH` where
-//! the end was not seen. Packets are not counted, so there is no `history` and no `orig_pkts`.
+//! A sensor ends connections that another server would not, and sees no packets, only what its socket tells. So
+//! `conn_state` claims of the end what is known of it, and is `OTH` where that is not enough for another state;
+//! `history` and the counts of packets, which cannot be known, are absent.
 //!
 //! Fields: <https://docs.zeek.org/en/v8.0.1/scripts/base/protocols/conn/main.zeek.html>.
 
@@ -57,26 +57,58 @@ fn uid(out: &mut Vec<u8>, mut id: u128) {
 
 /// Zeek's names of the protocols, TLS and what is inside it separated by a comma.
 fn service(entry: &Entry<'_>) -> Option<String> {
-    let inner = entry.protocol.as_deref().and_then(|name| match name {
-        "unknown" => None,
-        "http2" | "docker" | "kubernetes" => Some("http"),
-        "vnc" => Some("rfb"),
-        other => Some(other),
-    });
-    match (entry.is_tls(), inner) {
+    let inner = entry.protocol.as_deref().and_then(analyzer);
+    // Its analyzer of HTTP reads no HTTP/2.
+    let is_http2 = entry.http.as_ref().is_some_and(|http| http.version.as_deref() == Some("2"));
+    match (entry.is_tls(), inner.filter(|name| *name != "http" || !is_http2)) {
         (true, Some(inner)) => Some(format!("ssl,{inner}")),
         (true, None) => Some("ssl".to_owned()),
         (false, inner) => inner.map(str::to_owned),
     }
 }
 
+/// The name of Zeek's analyzer of a protocol, as `service` has it; nothing where Zeek 8 has none of its own.
+fn analyzer(protocol: &str) -> Option<&'static str> {
+    Some(match protocol {
+        "bittorrent" => "bittorrent",
+        "dns" => "dns",
+        "docker" | "http" | "kubernetes" => "http",
+        "ftp" => "ftp",
+        "imap" => "imap",
+        "ldap" => "ldap_tcp",
+        "modbus" => "modbus",
+        "mqtt" => "mqtt",
+        "mysql" => "mysql",
+        "pop3" => "pop3",
+        "postgresql" => "postgresql",
+        "rdp" => "rdp",
+        "redis" => "redis",
+        "sip" => "sip",
+        "smb" => "smb",
+        "smtp" => "smtp",
+        "socks" => "socks",
+        "ssh" => "ssh",
+        "telnet" => "telnet",
+        "vnc" => "rfb",
+        _ => return None,
+    })
+}
+
+/// Zeek's state of a connection that ended so.
 fn conn_state(close_reason: &str) -> &'static str {
     match close_reason {
-        "client_closed" | "server_closed" => "SF",
+        // The sensor closes as soon as the client has.
+        "client_closed" => "SF",
         "client_reset" => "RSTO",
-        "rejected" => "RSTR",
-        "first_byte_timeout" | "idle_timeout" | "session_timeout" | "payload_limit" | "tls_error" | "write_timeout"
-        | "shutdown" => "S3",
+        // All that had come was read, so closing sent a FIN. What the client answered is not recorded.
+        "server_closed" | "first_byte_timeout" | "idle_timeout" | "session_timeout" | "write_timeout" | "shutdown" => {
+            "S3"
+        }
+        // The sensor closed, by a FIN or, where bytes were left unread, by a reset: S3 or RSTR.
+        "rejected" | "payload_limit" => "OTH",
+        // Either side may have closed first.
+        "tls_error" => "OTH",
+        // Nobody saw the end.
         _ => "OTH",
     }
 }
@@ -84,6 +116,70 @@ fn conn_state(close_reason: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::CloseReason;
+    use crate::record::entry::Entry;
+    use crate::record::tests::sample;
+
+    /// The names that Zeek 8 has for analyzers of protocols that are spoken here, of its `Analyzer::Tag`:
+    /// <https://docs.zeek.org/en/current/script-reference/proto-analyzers.html>.
+    const ANALYZERS: [&str; 20] = [
+        "bittorrent",
+        "dns",
+        "ftp",
+        "http",
+        "imap",
+        "ldap_tcp",
+        "modbus",
+        "mqtt",
+        "mysql",
+        "pop3",
+        "postgresql",
+        "rdp",
+        "redis",
+        "rfb",
+        "sip",
+        "smb",
+        "smtp",
+        "socks",
+        "ssh",
+        "telnet",
+    ];
+
+    #[test]
+    fn a_service_is_an_analyzer_of_zeeks_or_absent() {
+        let mut used = std::collections::BTreeSet::new();
+        for sample in sample::samples() {
+            let entry = Entry::of(&sample.session, sample::any_sensor());
+            let Some(service) = service(&entry) else {
+                assert!(!entry.is_tls(), "{}", sample.name);
+                continue;
+            };
+            let inner = service.strip_prefix("ssl").map_or(service.as_str(), |rest| rest.trim_start_matches(','));
+            assert!(inner.is_empty() || ANALYZERS.contains(&inner), "{}: {service}", sample.name);
+            assert_eq!(entry.is_tls(), service.starts_with("ssl"), "{}", sample.name);
+            used.insert(inner.to_owned());
+        }
+        assert!(ANALYZERS.iter().all(|name| used.contains(*name)), "{used:?}");
+        for (protocol, expected) in
+            [("ldap", Some("ldap_tcp")), ("vnc", Some("rfb")), ("memcached", None), ("http2", None)]
+        {
+            assert_eq!(analyzer(protocol), expected, "{protocol}");
+        }
+    }
+
+    #[test]
+    fn every_end_has_the_state_that_the_documentation_gives_it_and_no_other() {
+        let page = include_str!("../../../docs/records.md");
+        for reason in CloseReason::NAMES {
+            let row = format!("| `{reason}` | `{}` |", conn_state(reason));
+            assert_eq!(page.matches(&row).count(), 1, "docs/records.md lacks {row}");
+        }
+        // No state claims who closed, or how, where that is not known.
+        for reason in ["tls_error", "rejected", "payload_limit", "aborted"] {
+            assert_eq!(conn_state(reason), "OTH", "{reason}");
+        }
+        assert_eq!((conn_state("client_closed"), conn_state("server_closed")), ("SF", "S3"));
+    }
 
     #[test]
     fn an_identifier_has_the_length_and_the_digits_of_zeeks() {
