@@ -14,7 +14,7 @@ use super::entry::{Details, Entry, HelloText, TlsFacts};
 use super::object::{Members, address};
 use super::own::{self, Lacks};
 use super::time::instant;
-use super::url::{Url, host_and_port};
+use super::url::{Host, Url, host_and_port};
 use crate::json;
 use crate::protocol::UNKNOWN;
 use crate::protocol::http::Http;
@@ -70,13 +70,12 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
     let accepted = record.constant_and(r#""@timestamp":""#, |out| instant(out, *accepted_us));
     record.constant("\"");
     envelope(name, &mut record);
-    let server_name = tls.as_ref().and_then(|tls| tls.hello.as_ref()?.server_name.as_deref());
     let source_ip = record.constant_and(r#","source":{"ip":"#, |out| address(out, source.ip()));
     ports_and_bytes(source.port(), *bytes_in, &mut record);
     record.constant("}");
     let destination_ip = record.constant_and(r#","destination":{"ip":"#, |out| address(out, destination.ip()));
     ports_and_bytes(destination.port(), *bytes_out, &mut record);
-    record.optional("domain", server_name.filter(|name| !name.is_empty()));
+    record.optional("domain", server_name(entry).and_then(Host::name));
     record.constant(r#"},"network":{"transport":"tcp","direction":"inbound","type":"#);
     record.constant(if source.is_ipv4() { r#""ipv4","community_id":"# } else { r#""ipv6","community_id":"# });
     json::string(record.out, community_id);
@@ -103,7 +102,7 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
         object.text("message", error);
         object.close();
     }
-    related(entry, [source_ip, destination_ip], url.domain, &mut record);
+    related(entry, [source_ip, destination_ip], &url, &mut record);
 
     record.constant(r#","spip":{"#);
     let mut spip = Members { out: record.out };
@@ -177,8 +176,15 @@ fn protocol_of<'e>(entry: &'e Entry<'_>) -> Option<&'e str> {
     inner.or_else(|| entry.is_tls().then_some("tls"))
 }
 
+/// The server that a client names in its hello, unless the hello is malformed: what stands there is no name then.
+fn server_name<'e>(entry: &'e Entry<'_>) -> Option<Host<'e>> {
+    let tls = entry.tls.as_ref().filter(|tls| tls.malformed.is_none())?;
+    Host::of(tls.hello.as_ref()?.server_name.as_deref()?)
+}
+
 fn encode_tls(facts: &TlsFacts<'_>, mut tls: Members<'_>) {
-    let TlsFacts { client_hello: _, hello, version, cipher_suite, alpn, client_certificate, error: _ } = facts;
+    let TlsFacts { client_hello: _, hello, malformed: _, version, cipher_suite, alpn, client_certificate, error: _ } =
+        facts;
     if let Some(version) = version {
         tls.word("version_protocol", "tls");
         tls.text("version", version.strip_prefix("TLSv").unwrap_or(version));
@@ -290,25 +296,23 @@ fn email(details: &Details, record: &mut Members<'_>) {
     email.close();
 }
 
-/// Writes `related`; the addresses stand in what was written already, in these places. `asked` is the host of the URL.
-fn related(entry: &Entry<'_>, [source, destination]: [Range<usize>; 2], asked: Option<&str>, record: &mut Members<'_>) {
+/// Writes `related`; the addresses stand in what was written already, in these places.
+fn related(entry: &Entry<'_>, [source, destination]: [Range<usize>; 2], url: &Url<'_>, record: &mut Members<'_>) {
     let start = record.out.len();
     let mut related = record.nested("related");
     let empty = related.out.len();
-    // A record that stands for many sources has no address.
-    let known = |ip: IpAddr| !ip.is_unspecified();
     let (source_ip, destination_ip) = (entry.source.ip(), entry.destination.ip());
-    if known(source_ip) || known(destination_ip) {
-        related.constant(r#""ip":["#);
-        if known(source_ip) {
-            related.out.extend_from_within(source);
-        }
-        if known(destination_ip) && destination_ip != source_ip {
-            related.constant(if known(source_ip) { "," } else { "" });
-            related.out.extend_from_within(destination);
-        }
-        related.constant("]");
-    }
+    let header = entry.http.as_ref().and_then(|http| http.host.as_deref()).map(|host| host_and_port(host).0);
+    let hosts = [server_name(entry), url.domain.and_then(Host::of), header.and_then(Host::of)];
+    let named = hosts.iter().flatten().filter_map(|host| host.address());
+    // A record that stands for many sources has no address.
+    let known = |ip: &IpAddr| !ip.is_unspecified();
+    let addresses = [source_ip, destination_ip].into_iter().chain(named).filter(known);
+    unique(&mut related, "ip", addresses, |out, ip| match ip {
+        ip if ip == source_ip => out.extend_from_within(source.clone()),
+        ip if ip == destination_ip => out.extend_from_within(destination.clone()),
+        ip => address(out, ip),
+    });
     let hello = entry.tls.as_ref().and_then(|tls| tls.hello.as_ref());
     let hassh = entry.ssh.as_ref().and_then(|ssh| ssh.hassh.as_ref()).map(|(hassh, _)| hassh.as_str());
     let mut digest = [0; 64];
@@ -316,12 +320,11 @@ fn related(entry: &Entry<'_>, [source, destination]: [Range<usize>; 2], asked: O
         hex::encode_to_slice(hash, &mut digest).ok()?;
         std::str::from_utf8(&digest).ok()
     });
-    unique(&mut related, "hash", [hello.and_then(|hello| hello.ja3.as_deref()), hassh, payload].into_iter().flatten());
-    let named = entry.http.as_ref().and_then(|http| http.host.as_deref()).map(|host| host_and_port(host).0);
-    let server_name = hello.and_then(|hello| hello.server_name.as_deref());
-    let hosts = [server_name, asked, named].into_iter().flatten().filter(|host| !host.is_empty());
-    unique(&mut related, "hosts", hosts);
-    unique(&mut related, "user", entry.credentials.iter().filter_map(|credential| credential.user.as_deref()));
+    let hashes = [hello.and_then(|hello| hello.ja3.as_deref()), hassh, payload];
+    unique(&mut related, "hash", hashes.into_iter().flatten(), json::string);
+    unique(&mut related, "hosts", hosts.iter().flatten().filter_map(|host| host.name()), json::string);
+    let users = entry.credentials.iter().filter_map(|credential| credential.user.as_deref());
+    unique(&mut related, "user", users, json::string);
     if related.out.len() == empty {
         related.out.truncate(start);
     } else {
@@ -329,13 +332,26 @@ fn related(entry: &Entry<'_>, [source, destination]: [Range<usize>; 2], asked: O
     }
 }
 
-/// Writes a list of different texts, where there are any.
-fn unique<'t>(members: &mut Members<'_>, key: &'static str, texts: impl Iterator<Item = &'t str>) {
-    let mut different: Vec<&str> = Vec::new();
-    for text in texts {
-        if !different.contains(&text) {
-            different.push(text);
+/// Writes a list of different values, where there are any. There are few: each is compared with those before it.
+fn unique<T: PartialEq>(
+    members: &mut Members<'_>,
+    key: &'static str,
+    values: impl Iterator<Item = T> + Clone,
+    mut write: impl FnMut(&mut Vec<u8>, T),
+) {
+    let mut is_first = true;
+    for (at, value) in values.clone().enumerate() {
+        if values.clone().take(at).any(|earlier| earlier == value) {
+            continue;
         }
+        if is_first {
+            members.key(key);
+        }
+        members.out.push(if is_first { b'[' } else { b',' });
+        write(members.out, value);
+        is_first = false;
     }
-    members.texts(key, &different);
+    if !is_first {
+        members.out.push(b']');
+    }
 }

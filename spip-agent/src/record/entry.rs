@@ -22,13 +22,14 @@ use uuid::Uuid;
 
 use super::read::Value;
 use super::{CloseReason, Sensor, Session, flat};
+use crate::protocol::client_hello::ParseError;
 use crate::protocol::credentials::Credential;
 use crate::protocol::http::Http;
 use crate::protocol::ssh::Ssh;
 use crate::protocol::value::Object;
 use crate::protocol::{self, community_id};
 use crate::respond::{Conversation, Turn};
-use crate::tls::{ClientCertificate, Handshake, HelloFacts, PresentedCertificate, Tls};
+use crate::tls::{ClientCertificate, Failure, Handshake, HelloFacts, PresentedCertificate, Tls};
 
 /// Text that a session lends, that is the program's own, or that was read from a line.
 pub type Text<'a> = Cow<'a, str>;
@@ -211,6 +212,8 @@ pub struct TlsFacts<'a> {
     pub client_hello: Cow<'a, [u8]>,
     /// What it says, where it can be read.
     pub hello: Option<HelloText>,
+    /// The first thing in it that is not as it should be, whatever became of the handshake.
+    pub malformed: Option<Text<'a>>,
     /// Version of a completed handshake.
     pub version: Option<Text<'a>>,
     /// Cipher suite of a completed handshake.
@@ -251,7 +254,9 @@ impl<'a> Entry<'a> {
     pub fn of(session: &'a Session, sensor: &'a Sensor) -> Self {
         let mut entry = Self::unread(session, sensor);
         if let (Some(tls), Some(facts)) = (&mut entry.tls, session.tls.facts()) {
-            tls.hello = facts.hello().ok().map(HelloText::from);
+            let hello = facts.hello();
+            tls.malformed = malformed(&facts.handshake, &hello);
+            tls.hello = hello.ok().map(HelloText::from);
         }
         let kept = session.payload.kept();
         if !kept.is_empty() {
@@ -381,7 +386,7 @@ impl<'a> Entry<'a> {
             self.credentials.clear();
             if let Some(tls) = &mut self.tls {
                 tls.client_hello = Cow::Borrowed(&[]);
-                (tls.hello, tls.client_certificate) = (None, None);
+                (tls.hello, tls.malformed, tls.client_certificate) = (None, None, None);
             }
         } else {
             return false;
@@ -400,6 +405,7 @@ fn tls_of(tls: &Tls) -> Option<TlsFacts<'_>> {
     Some(TlsFacts {
         client_hello: Cow::Borrowed(&facts.client_hello),
         hello: None,
+        malformed: None,
         version: session.map(|session| Cow::Borrowed(session.version)),
         cipher_suite: session.map(|session| Cow::Borrowed(session.cipher_suite.as_str())),
         alpn: session.and_then(|session| session.protocol.as_deref()).map(Cow::Borrowed),
@@ -409,6 +415,20 @@ fn tls_of(tls: &Tls) -> Option<TlsFacts<'_>> {
         }),
         error: facts.failure().map(ToString::to_string),
     })
+}
+
+/// What is wrong with a hello. One that is not whole, too long to be kept, or of another protocol has its own reason in
+/// `tls_error`.
+fn malformed<'a>(handshake: &'a Handshake, hello: &Result<HelloFacts, ParseError>) -> Option<Text<'a>> {
+    match (handshake, hello) {
+        // Its records are broken; what can be read of it past that means nothing.
+        (Handshake::Failed(Failure::MalformedHello(reason)), _) => Some(Cow::Borrowed(reason)),
+        (_, Ok(hello)) => hello.malformed.map(Cow::Borrowed),
+        (Handshake::Failed(Failure::IncompleteHello | Failure::OversizedHello(_) | Failure::Ssl2Hello(_)), Err(_)) => {
+            None
+        }
+        (_, Err(error)) => Some(Cow::Owned(error.to_string())),
+    }
 }
 
 /// A canonical endpoint: an IPv4 address in IPv6 form is IPv4.

@@ -231,7 +231,16 @@ fn ssh_parts(client: &str) -> (Option<&str>, Option<&str>) {
 }
 
 fn encode_tls(facts: &TlsFacts<'_>, mut tls: Members<'_>) {
-    let TlsFacts { client_hello: _, hello, version, cipher_suite: _, alpn: _, client_certificate, error: _ } = facts;
+    let TlsFacts {
+        client_hello: _,
+        hello,
+        malformed: _,
+        version,
+        cipher_suite: _,
+        alpn: _,
+        client_certificate,
+        error: _,
+    } = facts;
     if let Some(version) = version {
         match version.as_ref() {
             // Suricata's own name of 1.0 has another form than those of the others.
@@ -302,15 +311,7 @@ mod tests {
     #[test]
     fn tls_1_0_has_suricatas_name() {
         for (version, expected) in [("TLSv1.0", "TLSv1"), ("TLSv1.1", "TLS 1.1"), ("TLSv1.3", "TLS 1.3")] {
-            let facts = TlsFacts {
-                client_hello: (&[][..]).into(),
-                hello: None,
-                version: Some(version.into()),
-                cipher_suite: None,
-                alpn: None,
-                client_certificate: None,
-                error: None,
-            };
+            let facts = TlsFacts { version: Some(version.into()), ..TlsFacts::default() };
             let mut out = Vec::new();
             encode_tls(&facts, Members::open(&mut out));
             assert_eq!(out, format!("{{\"version\":\"{expected}\"}}").into_bytes());

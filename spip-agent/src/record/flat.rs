@@ -180,7 +180,7 @@ fn encode_http(http: &Http<'_>, out: &mut Vec<u8>) {
 }
 
 fn encode_tls(facts: &TlsFacts<'_>, object: &mut Object<'_>) {
-    let TlsFacts { client_hello, hello, version, cipher_suite, alpn, client_certificate, error } = facts;
+    let TlsFacts { client_hello, hello, malformed, version, cipher_suite, alpn, client_certificate, error } = facts;
     if let Some(HelloText { server_name, protocols, ja3, ja4, ja4_r }) = hello {
         if let Some(name) = server_name {
             object.text("tls_server_name", name);
@@ -194,6 +194,9 @@ fn encode_tls(facts: &TlsFacts<'_>, object: &mut Object<'_>) {
                 object.text(key, fingerprint);
             }
         }
+    }
+    if let Some(malformed) = malformed {
+        object.text("tls_client_hello_malformed", malformed);
     }
     object.key("tls_client_hello_hex");
     object.hex(client_hello);

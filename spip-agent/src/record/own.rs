@@ -64,6 +64,7 @@ pub(super) fn tls(tls: &TlsFacts<'_>, own: &mut Members<'_>) {
     if let Some(hello) = &tls.hello {
         own.optional("tls_ja4_r", hello.ja4_r.as_deref());
     }
+    own.optional("tls_client_hello_malformed", tls.malformed.as_deref());
     own.hex("tls_client_hello_hex", &tls.client_hello);
 }
 

@@ -112,6 +112,7 @@ struct Keys<'a> {
     tls_ja3: Option<String>,
     tls_ja4: Option<String>,
     tls_ja4_r: Option<String>,
+    tls_client_hello_malformed: Option<Lent<'a>>,
     tls_client_hello_hex: Option<Hex>,
     tls_version: Option<Lent<'a>>,
     tls_cipher_suite: Option<Lent<'a>>,
@@ -205,6 +206,7 @@ impl<'a> Keys<'a> {
             "tls_ja3" => once(&mut self.tls_ja3, key, map),
             "tls_ja4" => once(&mut self.tls_ja4, key, map),
             "tls_ja4_r" => once(&mut self.tls_ja4_r, key, map),
+            "tls_client_hello_malformed" => once(&mut self.tls_client_hello_malformed, key, map),
             "tls_client_hello_hex" => once(&mut self.tls_client_hello_hex, key, map),
             "tls_version" => once(&mut self.tls_version, key, map),
             "tls_cipher_suite" => once(&mut self.tls_cipher_suite, key, map),
@@ -264,6 +266,7 @@ impl<'a> Keys<'a> {
         let tls = TlsFacts {
             client_hello: Cow::Owned(self.tls_client_hello_hex.unwrap_or_default().0),
             hello: (hello != HelloText::default()).then_some(hello),
+            malformed: self.tls_client_hello_malformed.map(|text| text.0),
             version: self.tls_version.map(|text| text.0),
             cipher_suite: self.tls_cipher_suite.map(|text| text.0),
             alpn: self.tls_alpn.map(|text| text.0),

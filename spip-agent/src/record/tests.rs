@@ -294,6 +294,9 @@ fn samples_show_every_field() {
     let tls = |field: fn(&entry::TlsFacts<'_>) -> bool| entries.iter().filter_map(|e| e.tls.as_ref()).any(field);
     assert!(tls(|t| t.version.is_some() && t.alpn.is_some()) && tls(|t| t.client_certificate.is_some()));
     assert!(tls(|t| t.error.is_some()) && tls(|t| t.hello.is_none()));
+    assert!(
+        tls(|t| t.malformed.is_some() && t.version.is_some()) && tls(|t| t.malformed.is_some() && t.hello.is_some())
+    );
     assert!(tls(|t| t.hello.as_ref().is_some_and(|h| h.server_name.is_some() && !h.protocols.is_empty())));
 }
 
@@ -669,7 +672,8 @@ fn what_is_asked_of_an_open_proxy_is_what_ecs_shows() {
             "domain": "www.example.org", "port": 8080, "path": "/ip", "query": "x",
         })
     );
-    assert_eq!(absolute["related"]["hosts"], serde_json::json!(["www.example.org", "198.51.100.9"]));
+    assert_eq!(absolute["related"]["hosts"], serde_json::json!(["www.example.org"]));
+    assert_eq!(absolute["related"]["ip"], serde_json::json!(["192.0.2.7", "198.51.100.9"]));
     let tunnel = of("tunnel");
     assert_eq!(
         tunnel["url"],
@@ -682,6 +686,51 @@ fn what_is_asked_of_an_open_proxy_is_what_ecs_shows() {
     assert_eq!(mail["email"]["from"]["address"], serde_json::json!(["a@example.com"]));
     assert_eq!(mail["email"]["to"]["address"], serde_json::json!(["b@example.net"]));
     assert_eq!(of("failed")["error"]["message"], json(&logged(&sample::hello_for(b"x"), Format::Flat))["tls_error"]);
+}
+
+#[test]
+fn a_malformed_hello_is_told_and_what_is_no_host_is_not_taken_for_one() {
+    let of = |name: &str| {
+        let sample = samples().into_iter().find(|sample| sample.name == name).expect("a sample");
+        FORMATS.map(|format| json(&logged(&sample.session, format)))
+    };
+    for name in ["malformed", "malformed and off"] {
+        let [flat, ecs, eve] = of(name);
+        for own in [&flat, &ecs["spip"], &eve["spip"]] {
+            assert_eq!(own["tls_client_hello_malformed"], "a server name of another shape", "{name}");
+        }
+        assert_eq!((&ecs["tls"]["client"]["server_name"], &eve["tls"]["sni"]), (&"www".into(), &"www".into()));
+        assert_eq!((ecs["destination"].get("domain"), ecs["related"].get("hosts")), (None, None), "{name}");
+    }
+    let [flat, ecs, eve] = of("address");
+    assert_eq!(flat.get("tls_client_hello_malformed"), None);
+    assert_eq!((&flat["tls_server_name"], &eve["tls"]["sni"]), (&"2001:db8::99".into(), &"2001:db8::99".into()));
+    assert_eq!((ecs["destination"].get("domain"), ecs["related"].get("hosts")), (None, None));
+    assert_eq!(ecs["related"]["ip"], serde_json::json!(["192.0.2.7", "198.51.100.9", "2001:db8::99"]));
+    let [_, ecs, eve] = of("garbage");
+    assert_eq!((ecs["destination"].get("domain"), ecs["related"].get("hosts")), (None, None));
+    assert_eq!(
+        (&ecs["tls"]["client"]["server_name"], &eve["tls"]["sni"]),
+        (&"a b\u{fffd}".into(), &"a b\u{fffd}".into())
+    );
+    let [_, ecs, _] = of("failed");
+    assert_eq!(
+        (&ecs["destination"]["domain"], &ecs["related"]["hosts"][0]),
+        (&"www.example.org".into(), &"www.example.org".into())
+    );
+    // What is not whole is not malformed; records that break off are, also where nothing is answered.
+    assert_eq!(of("torn")[0].get("tls_client_hello_malformed"), None);
+    let mut session = sample::of_payload(b"");
+    let reason = "another record inside the client hello";
+    let handshake = crate::tls::Handshake::Failed(crate::tls::Failure::MalformedHello(reason.to_owned()));
+    session.tls =
+        Tls::Recognised(Box::new(crate::tls::Facts::new(b"\x16\x03\x01\x00\x04\x01\x00\x01\x00\x15", handshake)));
+    assert_eq!(json(&logged(&session, Format::Flat))["tls_client_hello_malformed"], reason);
+    // Whole, and it ends inside its fixed part.
+    let short = b"\x16\x03\x01\x00\x06\x01\x00\x00\x02\x03\x03";
+    session.tls = Tls::Recognised(Box::new(crate::tls::Facts::new(short, crate::tls::Handshake::Off)));
+    let flat = json(&logged(&session, Format::Flat));
+    assert_eq!(flat["tls_client_hello_malformed"], "client hello ends inside its random");
 }
 
 #[test]

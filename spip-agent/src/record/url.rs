@@ -1,5 +1,7 @@
 //! What a request asks for, put together from its target and Host as a server does (RFC 9112, section 3.2): the parts
-//! of a URL for the formats that have fields for them. Nothing is decoded.
+//! of a URL for the formats that have fields for them. Nothing is decoded. And what of the hosts that clients name is one.
+
+use std::net::IpAddr;
 
 use crate::protocol::http::Http;
 
@@ -89,9 +91,78 @@ pub(super) fn host_and_port(host: &str) -> (&str, Option<u16>) {
     }
 }
 
+/// A host that a client names: by a name that DNS could have, or by an address. Anything else is no host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Host<'t> {
+    /// As it was sent.
+    Name(&'t str),
+    /// Without brackets.
+    Address(IpAddr),
+}
+
+impl<'t> Host<'t> {
+    pub(super) fn of(text: &'t str) -> Option<Self> {
+        let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+        match bare.parse::<IpAddr>() {
+            Ok(address) => Some(Self::Address(address.to_canonical())),
+            Err(_) => is_name(text).then_some(Self::Name(text)),
+        }
+    }
+
+    pub(super) fn name(self) -> Option<&'t str> {
+        match self {
+            Self::Name(name) => Some(name),
+            Self::Address(_) => None,
+        }
+    }
+
+    pub(super) fn address(self) -> Option<IpAddr> {
+        match self {
+            Self::Name(_) => None,
+            Self::Address(address) => Some(address),
+        }
+    }
+}
+
+/// Whether DNS could have this name: labels of letters, digits, hyphens and, as in use, underscores, within the lengths
+/// of RFC 1035, section 2.3.4, and the last one no number, because it would be part of an address (RFC 3696, section 2).
+fn is_name(text: &str) -> bool {
+    let text = text.strip_suffix('.').unwrap_or(text);
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    let last = text.rsplit('.').next().unwrap_or_default();
+    text.len() <= 253 && text.split('.').all(is_label) && !last.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_is_a_name_that_dns_could_have_or_an_address() {
+        let label = "a".repeat(63);
+        let long = [label.as_str(); 4].join(".");
+        for name in ["example.org", "example.org.", "h", "_sip.a-b.example", "xn--p1ai", "1.2.3.4a", &label, &long[2..]]
+        {
+            assert_eq!(Host::of(name), Some(Host::Name(name)), "{name}");
+        }
+        for (text, address) in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("2001:DB8::1", "2001:db8::1"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+        ] {
+            let address = Host::Address(address.parse().expect("an address"));
+            assert_eq!(Host::of(text), Some(address), "{text}");
+        }
+        let none =
+            ["", ".", "a..b", ".a", "a b", "a\0b", "\u{fffd}", "é.example", "1.2.3", "999.1.1.1", "a:80", "[::1"];
+        for text in none.into_iter().chain([&*format!("a{label}"), &*long]) {
+            assert_eq!(Host::of(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn a_host_is_told_from_its_port() {

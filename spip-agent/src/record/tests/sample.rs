@@ -204,6 +204,13 @@ fn encrypted() -> Vec<Sample> {
     add("nothing inside", b"", &hello, completed(ClientCertificate::NotSent));
     add("failed", b"", &hello, Handshake::Failed(Failure::Alert(48)));
     add("off", &hello, &hello, Handshake::Off);
+    let cut = Hello::new().ciphers(&[0x1301]).extension(0, &[0, 12, 0, 0, 9, b'w', b'w', b'w']).records(16_384);
+    add("malformed", b"", &cut, completed(ClientCertificate::NotAsked));
+    add("malformed and off", &cut, &cut, Handshake::Off);
+    let address = Hello::new().ciphers(&[0x1301]).server_name(b"2001:db8::99").records(16_384);
+    add("address", b"", &address, Handshake::Failed(Failure::Alert(48)));
+    let garbage = Hello::new().ciphers(&[0x1301]).server_name(b"a b\xff").records(16_384);
+    add("garbage", b"", &garbage, Handshake::Failed(Failure::Alert(48)));
     add("torn", b"", &hello[..20], Handshake::Failed(Failure::IncompleteHello));
     samples
 }
