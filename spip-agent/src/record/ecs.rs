@@ -194,7 +194,7 @@ fn encode_tls(facts: &TlsFacts<'_>, mut tls: Members<'_>) {
     tls.flag("established", version.is_some());
     if hello.is_some() || client_certificate.is_some() {
         let mut client = tls.nested("client");
-        if let Some(HelloText { server_name, ja3, protocols: _, ja4: _, ja4_r: _ }) = hello {
+        if let Some(HelloText { server_name, ja3, protocols: _, protocols_truncated: _, ja4: _, ja4_r: _ }) = hello {
             client.optional("server_name", server_name.as_deref());
             client.optional("ja3", ja3.as_deref());
         }

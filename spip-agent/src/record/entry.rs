@@ -233,6 +233,8 @@ pub struct HelloText {
     pub server_name: Option<String>,
     /// Application protocols, in its order.
     pub protocols: Vec<String>,
+    /// Whether it has more of them than are listed.
+    pub protocols_truncated: bool,
     /// JA3; only a line that was read may lack a fingerprint.
     pub ja3: Option<String>,
     /// JA4.
@@ -243,8 +245,8 @@ pub struct HelloText {
 
 impl From<HelloFacts> for HelloText {
     fn from(facts: HelloFacts) -> Self {
-        let HelloFacts { server_name, protocols, ja3, ja4, ja4_r, malformed: _ } = facts;
-        Self { server_name, protocols, ja3: Some(ja3), ja4: Some(ja4), ja4_r: Some(ja4_r) }
+        let HelloFacts { server_name, protocols, protocols_truncated, ja3, ja4, ja4_r, malformed: _ } = facts;
+        Self { server_name, protocols, protocols_truncated, ja3: Some(ja3), ja4: Some(ja4), ja4_r: Some(ja4_r) }
     }
 }
 

@@ -248,7 +248,7 @@ fn encode_tls(facts: &TlsFacts<'_>, mut tls: Members<'_>) {
             other => tls.text("version", &other.replacen("TLSv", "TLS ", 1)),
         }
     }
-    if let Some(HelloText { server_name, protocols, ja3, ja4, ja4_r: _ }) = hello {
+    if let Some(HelloText { server_name, protocols, protocols_truncated: _, ja3, ja4, ja4_r: _ }) = hello {
         tls.optional("sni", server_name.as_deref());
         if let Some(ja3) = ja3 {
             let mut hash = tls.nested("ja3");

@@ -181,13 +181,16 @@ fn encode_http(http: &Http<'_>, out: &mut Vec<u8>) {
 
 fn encode_tls(facts: &TlsFacts<'_>, object: &mut Object<'_>) {
     let TlsFacts { client_hello, hello, malformed, version, cipher_suite, alpn, client_certificate, error } = facts;
-    if let Some(HelloText { server_name, protocols, ja3, ja4, ja4_r }) = hello {
+    if let Some(HelloText { server_name, protocols, protocols_truncated, ja3, ja4, ja4_r }) = hello {
         if let Some(name) = server_name {
             object.text("tls_server_name", name);
         }
         if !protocols.is_empty() {
             object.key("tls_supported_protocols");
             object.list(protocols, |out, name| json::string(out, name));
+        }
+        if *protocols_truncated {
+            object.flag("tls_supported_protocols_truncated", true);
         }
         for (key, fingerprint) in [("tls_ja3", ja3), ("tls_ja4", ja4), ("tls_ja4_r", ja4_r)] {
             if let Some(fingerprint) = fingerprint {

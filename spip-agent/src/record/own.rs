@@ -62,6 +62,9 @@ pub(super) fn common(entry: &Entry<'_>, lacks: Lacks, own: &mut Members<'_>) {
 /// What others have no field for of a TLS handshake.
 pub(super) fn tls(tls: &TlsFacts<'_>, own: &mut Members<'_>) {
     if let Some(hello) = &tls.hello {
+        if hello.protocols_truncated {
+            own.flag("tls_supported_protocols_truncated", true);
+        }
         own.optional("tls_ja4_r", hello.ja4_r.as_deref());
     }
     own.optional("tls_client_hello_malformed", tls.malformed.as_deref());

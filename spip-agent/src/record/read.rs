@@ -109,6 +109,7 @@ struct Keys<'a> {
     details: Vec<(&'static str, Value)>,
     tls_server_name: Option<String>,
     tls_supported_protocols: Option<Capped<String, PROTOCOLS>>,
+    tls_supported_protocols_truncated: Option<bool>,
     tls_ja3: Option<String>,
     tls_ja4: Option<String>,
     tls_ja4_r: Option<String>,
@@ -203,6 +204,7 @@ impl<'a> Keys<'a> {
             "credentials" => once(&mut self.credentials, key, map),
             "tls_server_name" => once(&mut self.tls_server_name, key, map),
             "tls_supported_protocols" => once(&mut self.tls_supported_protocols, key, map),
+            "tls_supported_protocols_truncated" => once(&mut self.tls_supported_protocols_truncated, key, map),
             "tls_ja3" => once(&mut self.tls_ja3, key, map),
             "tls_ja4" => once(&mut self.tls_ja4, key, map),
             "tls_ja4_r" => once(&mut self.tls_ja4_r, key, map),
@@ -259,6 +261,7 @@ impl<'a> Keys<'a> {
         let hello = HelloText {
             server_name: self.tls_server_name,
             protocols: self.tls_supported_protocols.unwrap_or_default().0,
+            protocols_truncated: self.tls_supported_protocols_truncated.unwrap_or_default(),
             ja3: self.tls_ja3,
             ja4: self.tls_ja4,
             ja4_r: self.tls_ja4_r,

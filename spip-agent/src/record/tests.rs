@@ -734,6 +734,18 @@ fn a_malformed_hello_is_told_and_what_is_no_host_is_not_taken_for_one() {
 }
 
 #[test]
+fn a_list_of_protocols_that_was_cut_says_so() {
+    for (name, cut) in [("many protocols", Some(true)), ("as many protocols as are listed", None)] {
+        let sample = samples().into_iter().find(|sample| sample.name == name).expect("a sample");
+        let [flat, ecs, eve] = FORMATS.map(|format| json(&logged(&sample.session, format)));
+        assert_eq!(flat["tls_supported_protocols"].as_array().map(Vec::len), Some(64), "{name}");
+        for own in [&flat, &ecs["spip"], &eve["spip"]] {
+            assert_eq!(own.get("tls_supported_protocols_truncated").and_then(Json::as_bool), cut, "{name}");
+        }
+    }
+}
+
+#[test]
 fn eve_names_host_and_port_as_suricata_does_apart_and_that_of_the_target_first() {
     for (request, hostname, port) in [
         ("GET / HTTP/1.1\r\nHost: 198.51.100.1:3018\r\n\r\n", Some("198.51.100.1"), Some(3018)),

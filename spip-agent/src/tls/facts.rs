@@ -109,6 +109,8 @@ pub struct HelloFacts {
     /// `tls_supported_protocols`: names of application protocols in the order of preference, text as above; at most
     /// 64 of them.
     pub protocols: Vec<String>,
+    /// `tls_supported_protocols_truncated`: whether there are more.
+    pub protocols_truncated: bool,
     /// `tls_ja3`: MD5 in lower-case hexadecimal.
     pub ja3: String,
     /// `tls_ja4`.
@@ -132,6 +134,7 @@ impl HelloFacts {
                 .take(MAX_PROTOCOLS)
                 .map(|name| String::from_utf8_lossy(name).into_owned())
                 .collect(),
+            protocols_truncated: hello.protocols.iter().nth(MAX_PROTOCOLS).is_some(),
             ja3: Ja3(hello).md5(),
             ja4: ja4.hashed(),
             ja4_r: ja4.raw().to_owned(),

@@ -204,6 +204,12 @@ fn encrypted() -> Vec<Sample> {
     add("nothing inside", b"", &hello, completed(ClientCertificate::NotSent));
     add("failed", b"", &hello, Handshake::Failed(Failure::Alert(48)));
     add("off", &hello, &hello, Handshake::Off);
+    let names: Vec<[u8; 1]> = (0..65).map(|name| [name]).collect();
+    let names: Vec<&[u8]> = names.iter().map(<[u8; 1]>::as_slice).collect();
+    for (name, names) in [("many protocols", &names[..]), ("as many protocols as are listed", &names[..64])] {
+        let hello = Hello::new().ciphers(&[0x1301]).protocols(names).records(16_384);
+        add(name, b"", &hello, Handshake::Failed(Failure::Alert(48)));
+    }
     let cut = Hello::new().ciphers(&[0x1301]).extension(0, &[0, 12, 0, 0, 9, b'w', b'w', b'w']).records(16_384);
     add("malformed", b"", &cut, completed(ClientCertificate::NotAsked));
     add("malformed and off", &cut, &cut, Handshake::Off);
