@@ -248,6 +248,25 @@ fn the_documentation_has_every_field() {
 }
 
 #[test]
+fn the_record_in_the_readme_is_one_that_this_version_writes() {
+    let page = include_str!("../../../README.md");
+    let (_, block) = page.split_once("A real record from the demo").expect("a record");
+    let block = block.split_once("```json\n").and_then(|(_, rest)| rest.split_once("```")).expect("a block").0;
+    assert_eq!(block.matches('…').count(), 2, "its payload, twice");
+    let line: String = block.lines().map(|part| part.trim_start().replace('…', "")).collect();
+    let (_, validator) = schema(Format::Flat, Kind::Session);
+    let errors: Vec<_> = validator.iter_errors(&json(line.as_bytes())).map(|error| error.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+    let entry = read(line.as_bytes());
+    let mut written = Vec::new();
+    Format::Flat.encode(&entry, &mut written);
+    written.extend_from_slice(Format::Flat.tail().write(&mut [0; Tail::BYTES], entry.seq.expect("a number")));
+    assert_eq!(String::from_utf8_lossy(&written).trim_end(), line);
+    // Nothing was left out but the end of the payload.
+    assert!(entry.first_byte_us.is_some() && entry.protocol.is_some() && entry.http.is_some() && entry.syn.is_some());
+}
+
+#[test]
 fn the_documentation_has_every_field_of_a_scan() {
     let page = include_str!("../../../docs/scans.md");
     let (schema, _) = schema(Format::Flat, Kind::Scan);
