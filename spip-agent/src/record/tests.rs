@@ -445,12 +445,60 @@ fn the_index_template_maps_every_field_as_ecs_defines_it_and_every_own_one() {
         };
         assert_eq!(mapped(path), expected, "{path}");
     }
+    maps_every_own_field(Format::Ecs, &mappings["properties"]["spip"]);
+}
+
+#[test]
+fn the_component_template_takes_nothing_that_eve_has_under_spip_for_a_date() {
+    let template = include_str!("../../../docs/schema/eve-component-template.json");
+    let template: Json = serde_json::from_str(template).expect("JSON");
+    let mappings = &template["template"]["mappings"];
+    maps_every_own_field(Format::Eve, &mappings["properties"]["spip"]);
+    // What each protocol has is mapped as it comes. Where dates are detected, a text that looks like one is a date.
+    let dynamic = mappings["dynamic_templates"].as_array().expect("a list");
+    for text in ["string", "date"] {
+        let found = dynamic.iter().flat_map(|one| one.as_object().expect("an object").values()).find(|rule| {
+            rule["match_mapping_type"] == text && rule["path_match"] == "spip.*" && rule["mapping"]["type"] == "keyword"
+        });
+        assert!(found.is_some(), "{text}");
+    }
+    let mut types = std::collections::BTreeMap::new();
+    types_of("", &mappings["properties"], &mut types);
+    for (path, field) in types {
+        match field["type"].as_str().expect("a type") {
+            "date" => assert!(["/spip/first_time", "/spip/last_time"].contains(&path.as_str()), "{path}"),
+            "long" | "boolean" | "text" => {}
+            "keyword" => {
+                let is_bytes = path.ends_with("payload_hex") || path.ends_with("tls_client_hello_hex");
+                assert_eq!(field.get("index"), is_bytes.then_some(&Json::from(false)), "{path}");
+            }
+            other => panic!("{path} is {other}"),
+        }
+        let refuses = ["date", "long"].contains(&field["type"].as_str().expect("a type"));
+        assert_eq!(field.get("ignore_malformed").is_some(), refuses, "{path}");
+    }
+}
+
+/// The fields of a mapping that hold values, by their paths.
+fn types_of(prefix: &str, properties: &Json, types: &mut std::collections::BTreeMap<String, Json>) {
+    for (key, field) in properties.as_object().into_iter().flatten() {
+        let path = format!("{prefix}/{key}");
+        match field.get("properties") {
+            Some(inner) => types_of(&path, inner, types),
+            None => drop(types.insert(path, field.clone())),
+        }
+    }
+}
+
+/// Fails where a mapping of `spip` lacks what a line can have there, or has what no line has. What each protocol has is
+/// mapped as it comes.
+fn maps_every_own_field(format: Format, mapping: &Json) {
     let mut own = std::collections::BTreeSet::new();
     for kind in KINDS {
-        let (schema, _) = schema(Format::Ecs, kind);
+        let (schema, _) = schema(format, kind);
         let properties = schema["properties"]["spip"]["properties"].as_object().expect("an object");
         for (key, schema) in properties.iter().filter(|(_, schema)| schema.get("$ref").is_none()) {
-            let known = &mappings["properties"]["spip"]["properties"][key];
+            let known = &mapping["properties"][key];
             assert!(known.is_object(), "the template lacks spip.{key}");
             let inner = schema["items"].as_object().map_or(schema, |_| &schema["items"]);
             for inner in inner["properties"].as_object().into_iter().flat_map(|inner| inner.keys()) {
@@ -459,7 +507,7 @@ fn the_index_template_maps_every_field_as_ecs_defines_it_and_every_own_one() {
             own.insert(key.clone());
         }
     }
-    let mapped = mappings["properties"]["spip"]["properties"].as_object().expect("an object");
+    let mapped = mapping["properties"].as_object().expect("an object");
     let gone: Vec<_> = mapped.keys().filter(|key| !own.contains(*key)).collect();
     assert!(gone.is_empty(), "the template maps {gone:?}, which no record has");
 }
