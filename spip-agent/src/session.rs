@@ -73,6 +73,8 @@ pub struct Guard {
     session: Session,
     detector: Detector,
     cookie: Option<NonZeroU64>,
+    /// [`Guard::end`] has come to its end: what it told holds, however long the record waits.
+    ended: bool,
     recorded: bool,
     counted: bool,
 }
@@ -106,6 +108,7 @@ impl Guard {
             engine: Arc::clone(engine),
             detector: Detector::default(),
             cookie: found.cookie.and_then(NonZeroU64::new),
+            ended: false,
             recorded: false,
             counted: false,
         }
@@ -271,6 +274,7 @@ impl Guard {
             }
             self.cookie = None;
         }
+        self.ended = true;
     }
 
     /// Hands the payload over to the store, where there is one and the payload is long enough.
@@ -312,7 +316,7 @@ impl Drop for Guard {
         if !self.recorded {
             let reason = self.session.close_reason;
             // What made the session panic may do it again here.
-            if panic::catch_unwind(AssertUnwindSafe(|| self.end(reason))).is_err() {
+            if !self.ended && panic::catch_unwind(AssertUnwindSafe(|| self.end(reason))).is_err() {
                 self.session.end(CloseReason::Aborted, Moment::now());
             }
             self.with_line(|log, line| log.record_now(line));

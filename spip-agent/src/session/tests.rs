@@ -223,6 +223,35 @@ fn a_session_that_waits_for_the_log_takes_nobodys_turn_to_make_room() {
 }
 
 #[test]
+fn a_session_that_is_cut_off_while_it_waits_for_the_log_has_ended_when_it_ended() {
+    let bench = Bench::new("session-waited");
+    let log = bench.door.engine().log.clone();
+    while log.try_record(br#"{"filler":1"#) {}
+    let began = Instant::now();
+    let (client, guard, socket) = bench.connect(b"gone at once");
+    drop(client);
+    let ended = block_on(async {
+        let registry = &bench.door.registries[0].clone();
+        let watch = Watch::new(registry, &bench.door.engine().timeouts, Instant::now());
+        let task = tokio::spawn(run(Box::new(guard), socket, watch));
+        tokio::task::yield_now().await;
+        while !registry.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let ended = began.elapsed();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        task.abort();
+        assert!(task.await.expect_err("the log is full").is_cancelled());
+        ended
+    });
+    let records = bench.records();
+    let record = records.iter().find(|record| record["payload"] == "gone at once").expect("its record");
+    assert_eq!(record["close_reason"], "client_closed");
+    let duration = Duration::from_micros(record["duration_us"].as_u64().expect("a number"));
+    assert!(duration <= ended, "{duration:?} instead of at most {ended:?}");
+}
+
+#[test]
 fn with_tls_off_the_session_of_a_hello_that_nobody_could_answer_goes_on() {
     let ssl2 = [&b"\x80\x1c\x01\0\x02\0\x03\0\0\0\x10\x01\0\x80"[..], &[7; 16]].concat();
     for hello in [&ssl2[..], b"\x16\x03\x01\x40\0\x01\0\x3f\xfd"] {
