@@ -62,7 +62,7 @@ pub struct Counts {
     /// Not in `seen`: retransmissions that only the agent could tell.
     pub retransmitted: u64,
     /// Not in `seen`: connections whose SYN was not waiting, because it was decided or given up before, or because they
-    /// are of this machine's own clients.
+    /// are of this machine's own clients. One that was decided is in a record of a scan, and a session.
     pub unmatched: u64,
 }
 
@@ -171,7 +171,7 @@ struct Watcher {
 }
 
 /// How far the events were read.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Read {
     /// All of them.
     All,
@@ -208,19 +208,19 @@ impl Watcher {
                     () = until_much(ready.as_ref()) => {}
                 }
             }
-            more = self.turn(steady_ns());
+            more = self.turn(steady_ns()) != Read::All;
             if self.interval_began.elapsed() >= self.config().interval {
                 self.end_interval(&stopped).await;
             }
             tokio::task::yield_now().await;
         };
-        if deadline.is_some() {
-            self.end(&stopped).await;
+        if let Some(deadline) = deadline {
+            self.end(deadline, &stopped).await;
         }
     }
 
-    /// Reads what has happened and decides what is old enough; whether there is more to read.
-    fn turn(&mut self, now_ns: u64) -> bool {
+    /// Reads what has happened and decides what is old enough; how far it has read.
+    fn turn(&mut self, now_ns: u64) -> Read {
         let read = self.read();
         self.note_losses(now_ns);
         let timeout = u64::try_from(self.config().timeout.as_nanos()).unwrap_or(u64::MAX);
@@ -230,7 +230,7 @@ impl Watcher {
             Read::Until(seen_ns) => seen_ns.min(now_ns),
         };
         self.decide(known_ns.saturating_sub(timeout));
-        read != Read::All
+        read
     }
 
     fn config(&self) -> config::Scans {
@@ -295,14 +295,31 @@ impl Watcher {
         }
     }
 
-    async fn end(mut self, stopped: &watch::Receiver<Option<Instant>>) {
-        while self.turn(steady_ns()) {}
+    async fn end(mut self, deadline: Instant, stopped: &watch::Receiver<Option<Instant>>) {
+        let asked_ns = steady_ns();
+        if read_until(asked_ns, deadline, || self.turn(steady_ns())) != Read::All {
+            self.decide(asked_ns);
+            // What came after that may be completed in what is left unread.
+            self.pending.doubt(u64::MAX);
+        }
         self.decide(u64::MAX);
         self.end_interval(stopped).await;
-        let Counts { seen, joined, half_open, evicted, ignored, .. } = self.pending.counts();
+        let Counts { seen, joined, half_open, evicted, ignored, unmatched, .. } = self.pending.counts();
         log::info!(target: "scans",
-            seen = seen, joined = joined, half_open = half_open, evicted = evicted, ignored = ignored;
+            seen = seen, joined = joined, half_open = half_open, evicted = evicted, ignored = ignored,
+            unmatched = unmatched;
             "what has become of SYNs");
+    }
+}
+
+/// Takes turns until all is read that had happened by `asked_ns`: SYNs that go on coming as fast as they are read would
+/// hold the stop. Where none comes to tell the time, until `deadline`.
+fn read_until(asked_ns: u64, deadline: Instant, mut turn: impl FnMut() -> Read) -> Read {
+    loop {
+        match turn() {
+            Read::Until(seen_ns) if seen_ns < asked_ns && Instant::now() < deadline => {}
+            read => return read,
+        }
     }
 }
 
@@ -328,4 +345,23 @@ async fn until_much(ready: Option<&AsyncFd<OwnedFd>>) {
 fn steady_ns() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from);
     now.map_or(0, |now| u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_on_coming_holds_the_stop_until_what_came_before_it_is_read() {
+        let far = Instant::now() + Duration::from_secs(3600);
+        let mut times = [100, 200, 300, 400].into_iter().map(Read::Until);
+        assert_eq!(read_until(250, far, || times.next().expect("it stops")), Read::Until(300));
+        let mut times = [Read::Until(100), Read::All].into_iter();
+        assert_eq!(read_until(250, far, || times.next().expect("it stops")), Read::All);
+    }
+
+    #[test]
+    fn what_goes_on_coming_and_tells_no_time_holds_the_stop_until_its_deadline() {
+        assert_eq!(read_until(250, Instant::now() + Duration::from_millis(20), || Read::Until(0)), Read::Until(0));
+    }
 }

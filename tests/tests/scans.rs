@@ -217,6 +217,27 @@ fn connections_are_no_scans_whatever_their_ports() {
 }
 
 #[test]
+fn a_handshake_that_is_completed_after_the_timeout_is_a_scan_and_a_session_and_is_counted() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    let agent = watching(&net).start();
+    let deaf = |change| net.client.shell(&format!("iptables -w {change} INPUT -p tcp --sport 80 -j DROP"));
+    deaf("-A");
+    std::thread::scope(|scope| {
+        // The answer is sent again after one and three seconds.
+        let late = scope.spawn(|| net.client.deliver((SENSOR_V4, 80), b"late"));
+        wait_decided(&net, "half_open", 1);
+        deaf("-D");
+        late.join().expect("the client connects");
+    });
+    agent.expect_one(json!({"payload": "late", "destination_port": 80}));
+    let (record, log) = the_scan(agent);
+    assert_eq!((&record["destination_ports"], &record["count"]), (&json!(["80"]), &json!(1)));
+    assert_counts(&log, [1, 0, 1, 0]);
+    assert_eq!(counts(&log)["unmatched"], 1);
+}
+
+#[test]
 fn an_interval_ends_while_the_agent_runs_and_each_source_has_its_own_record() {
     let Some(net) = Net::new() else { return };
     net.redirect();
