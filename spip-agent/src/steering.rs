@@ -10,6 +10,7 @@
 //! Otherwise the next agent is started beside this one, which notices that it was relieved. Where neither is done, ports
 //! behave as before until an agent comes; a program of this kind cannot make a client wait.
 
+mod entries;
 mod listening;
 mod reasons;
 mod table;
@@ -24,10 +25,11 @@ use std::path::Path;
 use spip_common::steer::{Exclusion, Settings, SteerCounters};
 use thiserror::Error;
 
-use crate::config::{self, Config, Prefix};
+use crate::config::{self, Config};
 use crate::ebpf::{self, SteerMaps};
 use crate::rules::sockets::Sockets;
 
+use entries::Entries;
 use listening::Listening;
 pub use reasons::Reason;
 use table::{Own, Table};
@@ -42,9 +44,9 @@ pub enum Error {
     /// Without it services would be cut off.
     #[error("cannot find out who listens on this machine: {0}")]
     Listening(#[source] std::io::Error),
-    /// The maps of the kernel side.
-    #[error("cannot fill the maps of steering")]
-    Maps(#[from] ebpf::Error),
+    /// A map of the kernel side.
+    #[error("cannot tell the kernel {0}")]
+    Maps(&'static str, #[source] ebpf::Error),
 }
 
 /// Steering, prepared: the maps are filled, and nothing is attached yet.
@@ -57,7 +59,11 @@ pub struct Steering {
     /// Services as they are in the maps.
     services: Vec<Listening>,
     table: Table,
-    links: BTreeMap<String, u32>,
+    /// Prefixes and interfaces as they are in the maps.
+    prefixes: Entries<(Ipv6Addr, u32)>,
+    links: Entries<u32>,
+    /// Whether the maps say what they should.
+    current: bool,
     /// Asked who listens, and which number an interface has; opened before the sandbox closes the way.
     listening: listening::Source,
     interfaces: OwnedFd,
@@ -76,17 +82,19 @@ impl Steering {
         listeners: &[OwnedFd],
         address: SocketAddr,
     ) -> Result<Self, Error> {
-        maps.set_sockets(listeners)?;
+        maps.set_sockets(listeners).map_err(|error| Error::Maps("of the listening sockets", error))?;
         let own = Own { inodes: listeners.iter().filter_map(inode).collect(), address: Some(address) };
         let mut steering = Self {
             maps,
             own,
-            settings: config::Steering { prefixes: Vec::new(), ..config.steering.clone() },
+            settings: config.steering.clone(),
             configured: Vec::new(),
             ssh: BTreeSet::new(),
             services: Vec::new(),
             table: Table::default(),
-            links: BTreeMap::new(),
+            prefixes: Entries::default(),
+            links: Entries::default(),
+            current: false,
             listening: listening::Source::open().map_err(Error::Listening)?,
             // Of a family that knows no network: sockets of all families answer this question.
             interfaces: UnixDatagram::unbound().map_err(Error::Listening)?.into(),
@@ -99,32 +107,33 @@ impl Steering {
     /// Takes over what a configuration says; also looks for the operator's SSH connections anew.
     ///
     /// # Errors
-    /// As [`Steering::prepare`]; what was changed before stays changed.
+    /// As [`Steering::prepare`]; what could be changed is, and [`Steering::refresh`] tries the rest again.
     pub fn reload(&mut self, config: &Config) -> Result<(), Error> {
         self.name_owners();
         self.ssh = ssh_ends(std::env::var("SSH_CONNECTION").ok().as_deref(), self.sockets.as_ref());
         self.configured.clone_from(&config.exclude_ports);
-        let services = self.find_services().map_err(Error::Listening)?;
-        self.exclude(services)?;
-        self.set_prefixes(&config.steering.prefixes)?;
         self.settings.clone_from(&config.steering);
-        self.refresh_links()?;
-        self.write_settings()?;
-        Ok(())
+        self.current = false;
+        self.refresh().map(drop)
     }
 
-    /// Looks again who listens; true when that has changed.
+    /// Looks again who listens and which interfaces there are; true when services have changed.
     ///
     /// # Errors
     /// The kernel does not tell, or refuses to take it.
     pub fn refresh(&mut self) -> Result<bool, Error> {
-        self.refresh_links()?;
+        let links = self.find_links();
         let services = self.find_services().map_err(Error::Listening)?;
-        if services == self.services {
+        let changed = services != self.services;
+        if !changed && self.current && self.links.are(&links) {
             return Ok(false);
         }
-        self.exclude(services)?;
-        Ok(true)
+        self.current = false;
+        // Before anything more is steered.
+        self.exclude(services).map_err(|error| Error::Maps("who is to be left alone", error))?;
+        self.steer_where_wanted(&links)?;
+        self.current = true;
+        Ok(changed)
     }
 
     /// Everything that is left alone.
@@ -164,7 +173,7 @@ impl Steering {
     /// # Errors
     /// The kernel refuses to read the map.
     pub fn counters(&self) -> Result<SteerCounters, Error> {
-        Ok(self.maps.counters()?)
+        self.maps.counters().map_err(|error| Error::Maps("to show its counters", error))
     }
 
     fn find_services(&mut self) -> std::io::Result<Vec<Listening>> {
@@ -175,64 +184,60 @@ impl Steering {
 
     /// Brings the maps to what is to be left alone now. What is added comes first: at no moment is a service cut off
     /// because another one ended.
-    fn exclude(&mut self, services: Vec<Listening>) -> Result<(), Error> {
+    fn exclude(&mut self, services: Vec<Listening>) -> Result<(), ebpf::Error> {
         let table = Table::new(&self.configured, &self.ssh, &services);
         for (endpoint, reason) in &table.endpoints {
             if self.table.endpoints.get(endpoint) != Some(reason) {
                 self.maps.set_endpoint(*endpoint, Some(*reason))?;
+                self.table.endpoints.insert(*endpoint, *reason);
             }
         }
         for (port, exclusion) in &table.ports {
             if self.table.ports.get(port) != Some(exclusion) {
                 self.maps.set_port(*port, *exclusion)?;
+                self.table.ports.insert(*port, *exclusion);
             }
         }
-        for port in self.table.ports.keys().filter(|port| !table.ports.contains_key(port)) {
-            self.maps.set_port(*port, Exclusion::default())?;
+        for port in gone(&self.table.ports, &table.ports) {
+            self.maps.set_port(port, Exclusion::default())?;
+            self.table.ports.remove(&port);
         }
-        for endpoint in self.table.endpoints.keys().filter(|endpoint| !table.endpoints.contains_key(endpoint)) {
-            self.maps.set_endpoint(*endpoint, None)?;
+        for endpoint in gone(&self.table.endpoints, &table.endpoints) {
+            self.maps.set_endpoint(endpoint, None)?;
+            self.table.endpoints.remove(&endpoint);
         }
-        self.table = table;
         self.services = services;
         Ok(())
     }
 
-    fn set_prefixes(&mut self, wanted: &[Prefix]) -> Result<(), Error> {
-        for prefix in wanted {
-            self.maps.set_prefix(prefix.mapped(), true)?;
-        }
-        for prefix in self.settings.prefixes.iter().filter(|prefix| !wanted.contains(prefix)) {
-            self.maps.set_prefix(prefix.mapped(), false)?;
-        }
-        Ok(())
+    /// Brings the maps to what is wanted now, as far as the kernel takes it. What is added comes first here, too, and
+    /// what goes leaves when nobody asks for it any more.
+    fn steer_where_wanted(&mut self, links: &BTreeSet<u32>) -> Result<(), Error> {
+        let Self { maps, settings, prefixes, links: standing_links, .. } = self;
+        let wanted = settings.prefixes.iter().map(|prefix| prefix.mapped()).collect();
+        let added = prefixes.add(&wanted, |prefix| maps.set_prefix(prefix, true));
+        let added_links = standing_links.add(links, |link| maps.set_link(link, true));
+        let set = maps.set_settings(Settings {
+            loopback: settings.loopback.into(),
+            prefixes: u32::try_from(wanted.len()).unwrap_or(u32::MAX),
+            links: (!settings.interfaces.is_empty()).into(),
+        });
+        let removed = prefixes.remove_others(&wanted, |prefix| maps.set_prefix(prefix, false));
+        let removed_links = standing_links.remove_others(links, |link| maps.set_link(link, false));
+        added.and(removed).map_err(|error| Error::Maps("steer_prefixes", error))?;
+        added_links.and(removed_links).map_err(|error| Error::Maps("steer_interfaces", error))?;
+        set.map_err(|error| Error::Maps("what is wanted", error))
     }
 
     /// Interfaces come and go, and come back with another index.
-    fn refresh_links(&mut self) -> Result<(), Error> {
-        let index = |name: &String| Some((name.clone(), interface_index(&self.interfaces, name)?));
-        let links: BTreeMap<String, u32> = self.settings.interfaces.iter().filter_map(index).collect();
-        if links == self.links {
-            return Ok(());
-        }
-        for index in links.values() {
-            self.maps.set_link(*index, true)?;
-        }
-        for index in self.links.values().filter(|index| !links.values().any(|found| found == *index)) {
-            self.maps.set_link(*index, false)?;
-        }
-        self.links = links;
-        Ok(())
+    fn find_links(&self) -> BTreeSet<u32> {
+        self.settings.interfaces.iter().filter_map(|name| interface_index(&self.interfaces, name)).collect()
     }
+}
 
-    fn write_settings(&mut self) -> Result<(), Error> {
-        self.maps.set_settings(Settings {
-            loopback: self.settings.loopback.into(),
-            prefixes: u32::try_from(self.settings.prefixes.len()).unwrap_or(u32::MAX),
-            links: (!self.settings.interfaces.is_empty()).into(),
-        })?;
-        Ok(())
-    }
+/// What is not there any more.
+fn gone<K: Copy + Ord, V>(standing: &BTreeMap<K, V>, wanted: &BTreeMap<K, V>) -> Vec<K> {
+    standing.keys().filter(|key| !wanted.contains_key(key)).copied().collect()
 }
 
 /// The number of an interface, asked on a socket that is open (netdevice(7)); none when there is no such interface.

@@ -45,6 +45,10 @@ pub const MAX_ENDPOINTS: u32 = 4_096;
 pub const MAX_PREFIXES: u32 = 1_024;
 /// Most interfaces in the configuration.
 pub const MAX_LINKS: u32 = 256;
+/// Entries of [`STEER_PREFIXES`]: new ones enter before old ones leave.
+pub const PREFIX_ENTRIES: u32 = MAX_PREFIXES * 2;
+/// Entries of [`STEER_LINKS`], likewise.
+pub const LINK_ENTRIES: u32 = MAX_LINKS * 2;
 
 /// What a port keeps for itself. All zero: it is steered.
 #[repr(C)]

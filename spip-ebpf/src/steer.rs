@@ -25,8 +25,8 @@ use aya_ebpf::{
 use spip_common::{
     map::LOOPBACK_INTERFACE,
     steer::{
-        Endpoint, Exclusion, MAX_ENDPOINTS, MAX_LINKS, MAX_PREFIXES, MAX_SOCKETS, PORTS, Settings, SteerCounters,
-        worker,
+        Endpoint, Exclusion, LINK_ENTRIES, MAX_ENDPOINTS, MAX_SOCKETS, PORTS, PREFIX_ENTRIES, Settings,
+        SteerCounters, worker,
     },
 };
 
@@ -46,11 +46,11 @@ static STEER_ENDPOINTS: HashMap<Endpoint, u32, { MAX_ENDPOINTS as usize }> = Has
 
 /// Local prefixes to steer.
 #[btf_map]
-static STEER_PREFIXES: LpmTrie<[u8; 16], u32, { MAX_PREFIXES as usize }> = LpmTrie::new();
+static STEER_PREFIXES: LpmTrie<[u8; 16], u32, { PREFIX_ENTRIES as usize }> = LpmTrie::new();
 
 /// Interfaces to steer.
 #[btf_map]
-static STEER_LINKS: HashMap<u32, u32, { MAX_LINKS as usize }> = HashMap::new();
+static STEER_LINKS: HashMap<u32, u32, { LINK_ENTRIES as usize }> = HashMap::new();
 
 /// What is wanted.
 #[btf_map]

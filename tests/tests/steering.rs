@@ -273,6 +273,41 @@ fn a_hangup_brings_what_the_file_says_now() {
 }
 
 #[test]
+fn as_many_prefixes_as_are_accepted_are_exchanged_for_as_many_others() {
+    let Some(net) = Net::new() else { return };
+    net.sensor.shell("ip route add local 203.0.113.0/24 dev lo");
+    net.client.shell(&format!("ip route add 203.0.113.0/24 via {SENSOR_V4}"));
+    let path = net.path().join("changing.toml");
+    let write = |first: &[&str], network: u8, loopback: bool| {
+        let others = (0..1024 - first.len()).map(|number| format!("10.{network}.{}.{}/32", number / 256, number % 256));
+        let prefixes: Vec<_> = first.iter().map(|prefix| (*prefix).to_owned()).chain(others).collect();
+        let text = format!(
+            "ip = \"127.0.0.1\"\nport = {LISTENER}\nsteering = \"sk_lookup\"\nbpf_pin_path = {:?}\n\
+             steer_prefixes = {prefixes:?}\nsteer_loopback = {loopback}\n",
+            net.pins()
+        );
+        std::fs::write(&path, text).expect("the test's directory is its own");
+    };
+    let who_answers = || {
+        let [far, near] = [address("203.0.113.7"), SENSOR_V4].map(|to| who(&net.client, (to, 81)));
+        (far, near, who(&net.sensor, (address("127.0.0.1"), 82)))
+    };
+    write(&["203.0.113.7/32"], 0, false);
+    let agent = net.agent().arguments(&["--config", path.to_str().expect("text")]).start();
+    assert_eq!(who_answers(), ("agent", "nobody", "nobody"));
+    for (first, network, loopback, expected) in [
+        (&["198.51.100.1/32", "127.0.0.0/8"][..], 1, true, ("nobody", "agent", "agent")),
+        (&["203.0.113.7/32"], 2, false, ("agent", "nobody", "nobody")),
+    ] {
+        write(first, network, loopback);
+        agent.signal(Signal::SIGHUP);
+        let message = json!({"message": "steering follows the configuration again", "steer_loopback": loopback});
+        agent.wait_message(message);
+        assert_eq!(who_answers(), expected);
+    }
+}
+
+#[test]
 fn the_operators_ssh_connections_keep_their_ports() {
     let Some(net) = Net::new() else { return };
     // A process that is called sshd and has one open connection, but does not listen any more.

@@ -225,18 +225,20 @@ impl Watcher {
         self.told_at = Some(Instant::now());
     }
 
-    /// The result, or a message once until things go well again: what is in the maps holds.
+    /// The result, or a message once until things go well again; each look tries it anew.
     fn succeeded<T>(&mut self, result: Result<T, Error>) -> Option<T> {
         match result {
             Ok(value) => {
-                self.failed = false;
+                if std::mem::take(&mut self.failed) {
+                    log::info!(target: "steering", "steering is current again");
+                }
                 Some(value)
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.failed, true) {
                     let reason = format!("{:#}", anyhow::Error::from(error));
                     log::error!(target: "steering", reason = reason.as_str();
-                        "exclusions are not current; the last ones hold");
+                        "steering is not as it should be: what the kernel took holds, and the rest is tried again");
                 }
                 None
             }
