@@ -65,6 +65,8 @@ pub struct Face {
 /// A face, and others on single ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Persona {
+    /// Without the operator's texts.
+    drawn: Face,
     face: Face,
     ports: BTreeMap<u16, Face>,
 }
@@ -94,11 +96,16 @@ pub enum PersonaError {
 
 impl Persona {
     /// The persona that is kept in `state_directory`, drawn now if there is none, with the operator's texts from `file`
-    /// in place of its own; and why it could not be kept, if so.
+    /// in place of its own; and why it could not be kept, if so. Then the one that was drawn for `before` is the same
+    /// again: a host does not change its face.
     ///
     /// # Errors
     /// When the operator's file cannot be read, or what is in either file cannot be used.
-    pub fn load(file: Option<&Path>, state_directory: &Path) -> Result<(Self, Option<io::Error>), PersonaError> {
+    pub fn load(
+        file: Option<&Path>,
+        state_directory: &Path,
+        before: Option<&Self>,
+    ) -> Result<(Self, Option<io::Error>), PersonaError> {
         let kept = Self::kept_in(state_directory);
         let mut not_kept = None;
         let face = match fs::read_to_string(&kept) {
@@ -113,8 +120,12 @@ impl Persona {
                 drawn::draw(Uuid::new_v4().as_bytes())
             }
         };
+        let face = match (&not_kept, before) {
+            (Some(_), Some(before)) => before.drawn.clone(),
+            _ => face,
+        };
         let persona = match file {
-            None => Self { face, ports: BTreeMap::new() },
+            None => Self { drawn: face.clone(), face, ports: BTreeMap::new() },
             Some(path) => Self::from_toml(&read(path)?, &face, path)?,
         };
         Ok((persona, not_kept))
@@ -152,7 +163,7 @@ impl Persona {
     }
 
     /// A persona whose texts are those of `base` where `text` has none.
-    fn from_toml(text: &str, base: &Face, path: &Path) -> Result<Self, PersonaError> {
+    fn from_toml(text: &str, drawn: &Face, path: &Path) -> Result<Self, PersonaError> {
         let refused = |line, problem| PersonaError::Invalid { path: path.to_owned(), line, problem };
         let invalid = |keys: &[&str], why: &str| refused(line_of(text, keys), format!("{}: {why}", keys.join(".")));
         let mut written: Table = text.parse().map_err(|error| {
@@ -160,7 +171,7 @@ impl Persona {
             refused(line, text)
         })?;
         let ports = written.remove("ports");
-        let base = Table::try_from(base).map_err(|error| refused(None, error.to_string()))?;
+        let base = Table::try_from(drawn).map_err(|error| refused(None, error.to_string()))?;
         let (common, face) = replaced(&base, written).map_err(|(key, why)| invalid(&[&key], &why))?;
         let mut others = BTreeMap::new();
         let ports = match ports {
@@ -176,7 +187,7 @@ impl Persona {
             let face = replaced(&common, texts).map_err(|(key, why)| invalid(&["ports", &port, &key], &why))?.1;
             others.insert(number, face);
         }
-        Ok(Self { face, ports: others })
+        Ok(Self { drawn: drawn.clone(), face, ports: others })
     }
 
     /// Who the sensor is on this port.

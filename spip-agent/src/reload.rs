@@ -236,8 +236,8 @@ pub fn sensor(config: &Config) -> Sensor {
     }
 }
 
-/// What is said to clients, as the configuration wants it, and as whom; in place of `before`, whose persona stays where
-/// the state directory could not keep it: the same host does not change its face.
+/// What is said to clients, as the configuration wants it, and as whom; in place of `before`, whose face stays, with the
+/// operator's texts of now, where the state directory cannot be used.
 ///
 /// # Errors
 /// The persona cannot be read, or says what cannot be shown.
@@ -246,15 +246,12 @@ pub fn responder(config: &Config, before: Option<&Responder>) -> Result<Option<A
     if !respond.enabled {
         return Ok(None);
     }
-    let (mut persona, not_kept) = Persona::load(respond.persona.as_deref(), &respond.state_dir)?;
-    match (not_kept, before) {
-        (None, _) => {}
-        (Some(_), Some(before)) => persona = before.persona.clone(),
-        (Some(error), None) => {
-            let (reason, directory) = (error.to_string(), respond.state_dir.display().to_string());
-            log::warn!(target: "respond", reason = reason.as_str(), state_dir = directory.as_str();
-                "the persona is drawn anew at each start: state_dir cannot be used");
-        }
+    let known = before.map(|before| &before.persona);
+    let (persona, not_kept) = Persona::load(respond.persona.as_deref(), &respond.state_dir, known)?;
+    if let (Some(error), None) = (not_kept, before) {
+        let (reason, directory) = (error.to_string(), respond.state_dir.display().to_string());
+        log::warn!(target: "respond", reason = reason.as_str(), state_dir = directory.as_str();
+            "the persona is drawn anew at each start: state_dir cannot be used");
     }
     let ports = respond.ports.clone();
     Ok(Some(Arc::new(Responder { persona, ports, banner_after: respond.banner_after })))
