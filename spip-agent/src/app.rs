@@ -29,6 +29,7 @@ use crate::metrics;
 use crate::named;
 use crate::notify::Notifier;
 use crate::payload_store::{PayloadStore, Prepared};
+use crate::persona::Persona;
 use crate::pulse::{self, Pulse};
 use crate::reload::{self, Reload};
 use crate::rules::early_demux;
@@ -144,6 +145,8 @@ struct Agent {
     options: Options,
     descriptors: u64,
     payloads: Option<Prepared>,
+    /// Directories that were made to keep the persona in.
+    made_state: Vec<PathBuf>,
     /// What was given up, step by step.
     sandbox: Vec<sandbox::Step>,
 }
@@ -174,12 +177,15 @@ impl Agent {
         }
         let tls = config.tls.enabled.then(|| TlsServer::new(&config.tls)).transpose()?;
         let payloads = PayloadStore::prepare(&config.payload_store)?;
+        let state = missing_directories(&config.respond.state_dir);
+        let responder = reload::responder(config, None)?;
+        let made_state = state.into_iter().filter(|directory| directory.exists()).collect();
         let engine = Engine {
             sensor: reload::sensor(config),
             log: log.clone(),
             tls: tls.map(Arc::new),
             origins: attached.as_ref().map(Attached::origins),
-            responder: reload::responder(config, None)?,
+            responder,
             payloads: payloads.as_ref().map(Prepared::store),
             timeouts: config.timeouts,
             payload_limit: config.limits.payload_bytes,
@@ -212,6 +218,7 @@ impl Agent {
             options,
             descriptors,
             payloads,
+            made_state,
             sandbox: Vec::new(),
         })
     }
@@ -304,15 +311,9 @@ impl Agent {
     fn with_needs<T>(&self, config: &Config, use_them: impl FnOnce(&sandbox::Needs<'_>) -> T) -> T {
         let engine = self.door.engine();
         let origins = engine.origins.as_ref();
-        let certificates = config.tls.certificate.iter().flat_map(|files| [&files.chain, &files.key]);
-        let respond = &config.respond;
-        let state = respond.enabled.then(|| respond.state_dir.clone());
-        let system_log = match &config.messages.target {
-            SystemLog::File(path) => Some(path.as_path()),
-            SystemLog::Stream | SystemLog::Stderr => None,
-        };
-        let logs = || config.log.file.as_deref().into_iter().chain(system_log);
-        let payloads = config.payload_store.directory.as_ref();
+        let files = sandbox::Files::of(config, &self.options.path);
+        let persona = config.respond.enabled.then(|| Persona::kept_in(&config.respond.state_dir));
+        let payloads = config.payload_store.directory.clone();
         let metrics = match &config.metrics {
             Some(MetricsAddress::Unix(path)) => Some(path.clone()),
             _ => None,
@@ -320,16 +321,15 @@ impl Agent {
         let status = self.status.as_ref();
         let socket = status.map(status::Server::path);
         let made = self.metrics.as_ref().and_then(metrics::Server::made_directory);
-        let made = made.into_iter().chain(status.and_then(status::Server::made_directory));
-        let owned = logs().chain(socket).chain(made).map(Path::to_owned);
+        let made = made.into_iter().chain(status.and_then(status::Server::made_directory)).map(Path::to_owned);
+        let made = made.chain(self.made_state.iter().cloned());
+        let owned = files.logs.iter().cloned().chain(socket.map(Path::to_owned)).chain(made).chain(persona);
         let needs = sandbox::Needs {
             config: &config.sandbox,
-            replaced: certificates.chain(&respond.persona).chain([&self.options.path]).cloned().collect(),
-            readable: state.into_iter().chain([PathBuf::from(ebpf::CPUS)]).collect(),
-            writable: logs().flat_map(directories_of).chain(payloads.cloned()).collect(),
+            owned: owned.chain(payloads).chain(metrics.clone()).collect(),
+            files,
             // A socket that stays is replaced at the next start.
-            tidied: socket.into_iter().chain(metrics.as_deref()).flat_map(directories_of).collect(),
-            owned: owned.chain(payloads.cloned()).chain(metrics).collect(),
+            tidied: socket.into_iter().chain(metrics.as_deref()).flat_map(sandbox::directories_of).collect(),
             reads_maps: &|| origins.is_some_and(Origins::can_look_up),
         };
         use_them(&needs)
@@ -466,12 +466,9 @@ impl Agent {
     }
 }
 
-/// The directory that a file is in, and that which it leads to where it is a symbolic link.
-fn directories_of(file: &Path) -> impl Iterator<Item = PathBuf> {
-    let directory = |file: PathBuf| file.parent().unwrap_or(Path::new("/")).to_owned();
-    let named = std::path::absolute(file).ok().map(directory);
-    let meant = file.canonicalize().ok().map(directory).filter(|meant| named.as_ref() != Some(meant));
-    named.into_iter().chain(meant)
+/// Directories of a path that are not there yet, the outermost last.
+fn missing_directories(path: &Path) -> Vec<PathBuf> {
+    path.ancestors().take_while(|directory| !directory.exists()).map(Path::to_owned).collect()
 }
 
 /// Waits until all workers have ended. One that ends takes the others with it: a sensor that is half deaf is worse than

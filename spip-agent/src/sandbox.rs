@@ -10,6 +10,7 @@
 //! them. No step can be taken back, and threads inherit all of them.
 
 mod capabilities;
+mod files;
 mod filter;
 mod identity;
 mod paths;
@@ -19,6 +20,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::config::{self, SandboxMode};
+pub use files::{Files, directories_of};
 pub(crate) use identity::find_user;
 pub(crate) use paths::is_shared;
 pub use paths::{cannot_read, cannot_write};
@@ -31,13 +33,10 @@ pub const OUTSIDE: &str = "it is outside of what the sandbox opened at the start
 pub struct Needs<'a> {
     /// `sandbox`, `user`, `group`.
     pub config: &'a config::Sandbox,
-    /// Files that are read again at SIGHUP, and may be others under the same names by then.
-    pub replaced: Vec<PathBuf>,
-    /// Files and directories that are read as they are.
-    pub readable: Vec<PathBuf>,
-    /// Directories in which files are created, renamed and removed.
-    pub writable: Vec<PathBuf>,
-    /// The same where nothing depends on it: left out where other things live, too, and where the user may not write.
+    /// What is read and written.
+    pub files: Files,
+    /// Directories that are written to where nothing depends on it: left out where other things live, too, and where the
+    /// user may not write.
     pub tidied: Vec<PathBuf>,
     /// What was made before the user is changed, and belongs to the new one.
     pub owned: Vec<PathBuf>,

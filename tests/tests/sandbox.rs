@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::process::Command;
@@ -155,6 +156,63 @@ fn root_becomes_the_user_who_then_owns_the_log() {
     assert_eq!(fs::metadata(&socket).expect("the socket").uid(), NOBODY);
     assert!(agent.stop().status.success());
     assert!(!socket.exists(), "the user takes it away");
+}
+
+/// What a silent client is greeted with.
+fn greeting(net: &Net, port: u16) -> String {
+    let mut text = String::new();
+    BufReader::new(net.connect(port)).read_line(&mut text).expect("the sensor speaks");
+    text
+}
+
+#[test]
+fn the_user_whom_root_becomes_keeps_the_face_over_a_reload_and_a_restart() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    fs::set_permissions(net.path(), fs::Permissions::from_mode(0o755)).expect("own directory");
+    let persona = net.path().join("mine.toml");
+    fs::write(&persona, "ftp = \"FIRST\"\n").expect("own directory");
+    let state = net.path().join("made/state");
+    let launch = net.agent().set("persona", persona.to_str().expect("text")).set("banner_after_ms", 50);
+    let launch = launch.set("state_dir", state.to_str().expect("text"));
+    let agent = launch.clone().set("user", NOBODY.to_string()).set("sandbox", every_step()).start();
+    let ssh = greeting(&net, 22);
+    assert_eq!(greeting(&net, 21), "220 FIRST\r\n");
+    fs::write(&persona, "ftp = \"SECOND\"\n").expect("own directory");
+    agent.signal(Signal::SIGHUP);
+    agent.wait_message(json!({"message": "reopened the log and read configuration and certificate again"}));
+    assert_eq!((greeting(&net, 21).as_str(), greeting(&net, 22)), ("220 SECOND\r\n", ssh.clone()));
+    let _ = agent.stop();
+    // As a unit starts it.
+    let agent = launch.capabilities(&CAPABILITIES).start();
+    assert_eq!(greeting(&net, 22), ssh);
+    assert!(!agent.log().text().contains("drawn anew"), "{}", agent.log().text());
+    let _ = agent.stop();
+    // A directory that root has had before is its own.
+    for (path, mode) in [(&state, 0o700), (&state.join("persona.toml"), 0o600)] {
+        chown(path, Some(0), Some(0)).expect("root");
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("root");
+    }
+    let ended = net.agent().set("user", NOBODY.to_string()).set("state_dir", state.to_str().expect("text"));
+    let ended = ended.set("sandbox", "required").run();
+    assert!(!ended.status.success());
+    assert!(ended.stderr.contains("would not know its persona again; run: chown"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_reload_takes_up_the_operators_persona_where_the_state_directory_cannot_be_used() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    let persona = net.path().join("mine.toml");
+    fs::write(&persona, "ftp = \"FIRST\"\n").expect("own directory");
+    let launch = net.agent().set("persona", persona.to_str().expect("text")).set("banner_after_ms", 50);
+    let agent = launch.set("state_dir", "/proc/spip").start();
+    agent.wait_message(json!({"level": "warn", "target": "respond"}));
+    let ssh = greeting(&net, 22);
+    fs::write(&persona, "ftp = \"SECOND\"\n").expect("own directory");
+    agent.signal(Signal::SIGHUP);
+    agent.wait_message(json!({"message": "reopened the log and read configuration and certificate again"}));
+    assert_eq!((greeting(&net, 21).as_str(), greeting(&net, 22)), ("220 SECOND\r\n", ssh));
 }
 
 #[test]

@@ -122,7 +122,7 @@ pub fn cannot_write(path: &Path) -> bool {
 /// What is open for writing and should not be.
 pub(super) fn complaint(needs: &Needs<'_>) -> Option<String> {
     let shared: Vec<_> =
-        needs.writable.iter().filter(|path| is_shared(path)).map(|path| path.display().to_string()).collect();
+        needs.files.writable.iter().filter(|path| is_shared(path)).map(|path| path.display().to_string()).collect();
     (!shared.is_empty()).then(|| {
         let shared = shared.join(" ");
         format!("other programs use {shared} too, and everything there can be written to; have files in a directory of its own")
@@ -141,15 +141,15 @@ impl Opened {
     fn new(needs: &Needs<'_>) -> Self {
         let user_may_write = |path: &Path| access(path, AccessFlags::W_OK | AccessFlags::X_OK).is_ok();
         let tidied = needs.tidied.iter().filter(|path| user_may_write(path) && !is_shared(path));
-        let replaced = needs.replaced.iter().flat_map(|file| {
+        let replaced = needs.files.replaced.iter().flat_map(|file| {
             let named = std::path::absolute(file).ok();
             let meant = file.canonicalize().ok();
             let directories = [&named, &meant].map(|path| path.as_deref().and_then(own_directory).map(Path::to_owned));
             // Behind directories that are symbolic links, one directory may have two names.
             directories.into_iter().flatten().chain(meant)
         });
-        let written = outermost(needs.writable.iter().chain(tidied).filter_map(canonical).collect());
-        let read = replaced.chain(needs.readable.iter().cloned()).filter_map(|path| canonical(&path));
+        let written = outermost(needs.files.writable.iter().chain(tidied).filter_map(canonical).collect());
+        let read = replaced.chain(needs.files.readable.iter().cloned()).filter_map(|path| canonical(&path));
         let read = read.filter(|path| !written.iter().any(|directory| path.starts_with(directory))).collect();
         let read = outermost(read);
         Self { written, read }

@@ -120,9 +120,7 @@ fn enter_with(replaced: Vec<PathBuf>, writable: Vec<PathBuf>) -> Vec<Step> {
     let config = config::Sandbox { mode: SandboxMode::Required, user: None, group: None };
     let steps = enter(&Needs {
         config: &config,
-        replaced,
-        readable: Vec::new(),
-        writable,
+        files: Files { replaced, writable, ..Files::default() },
         tidied: Vec::new(),
         owned: Vec::new(),
         reads_maps: &|| false,
@@ -426,9 +424,7 @@ fn a_log_among_other_things_is_no_sandbox_to_those_who_require_one() {
         (config::Sandbox { mode: SandboxMode::Required, user: None, group: None }, PathBuf::from("/var/log"));
     let needs = Needs {
         config: &config,
-        replaced: Vec::new(),
-        readable: Vec::new(),
-        writable: vec![log],
+        files: Files { writable: vec![log], ..Files::default() },
         tidied: Vec::new(),
         owned: Vec::new(),
         reads_maps: &|| false,
@@ -461,9 +457,7 @@ fn keep_cap_bpf(user: Option<&str>) {
     let config = config::Sandbox { mode: SandboxMode::Required, user: user.map(str::to_owned), group: None };
     let steps = enter(&Needs {
         config: &config,
-        replaced: Vec::new(),
-        readable: Vec::new(),
-        writable: Vec::new(),
+        files: Files::default(),
         tidied: Vec::new(),
         owned: Vec::new(),
         reads_maps: &|| set("CapEff:") & bpf != 0,
