@@ -114,7 +114,7 @@ pub fn run(loaded: &Loaded, options: Options) -> Result<()> {
 /// The log of the agent's own messages, where they have a file of their own.
 fn open_messages(config: &Config) -> Result<Option<(writer::Log, writer::Writer)>> {
     let Some(config) = reload::messages_log(&config.messages, &config.log) else { return Ok(None) };
-    writer::open(&config).map(Some).context("system_log cannot be had")
+    Ok(Some(writer::open_as("system_log", &config)?))
 }
 
 /// Everything that has to be had before the first thread.

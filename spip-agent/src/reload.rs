@@ -10,8 +10,9 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use log::LevelFilter;
 use tokio::sync::watch;
 
@@ -75,6 +76,9 @@ const CHANGEABLE: [&str; 39] = [
 /// Room for the agent's own messages where they have a file of their own: thousands of them.
 const MESSAGES_QUEUE_BYTES: usize = 1 << 20;
 
+/// How long the log has to be opened again: signals wait for it.
+const REOPENING: Duration = Duration::from_secs(1);
+
 /// How many sessions there may be by a configuration.
 pub type SessionLimit = Box<dyn Fn(&Config) -> Result<usize> + Send>;
 
@@ -108,16 +112,14 @@ impl Reload {
         const REFUSED: &str = "the last reload was refused, for a reason in the log";
         self.notifier.reloading();
         // First, so that nobody who has renamed the file waits for a configuration to be mended.
-        self.door.engine().log.reopen();
-        if let Some(messages) = &self.messages {
-            messages.reopen();
-        }
+        let reopened = self.reopen();
         let taken_up = self.take_up();
         self.notifier.configuration(taken_up.is_err().then_some(REFUSED));
         match taken_up {
             Ok((changed, refused)) => {
+                let reopened = if reopened { "reopened the log and " } else { "" };
                 log::info!(target: "agent", changed = list(&changed).as_str();
-                    "reopened the log and read configuration and certificate again");
+                    "{reopened}read configuration and certificate again");
                 if changed.iter().any(|key| key == "exclude_ports")
                     && self.config.steering.mode == SteeringMode::Redirect
                 {
@@ -136,6 +138,20 @@ impl Reload {
             }
         }
         self.notifier.ready();
+    }
+
+    /// Opens the logs again, and says which cannot be; whether all are.
+    fn reopen(&self) -> bool {
+        let log = self.door.engine().log.reopen();
+        let messages = self.messages.as_ref().map(Log::reopen);
+        let mut reopened = true;
+        for opening in [log].into_iter().chain(messages) {
+            if let Err(reason) = opening.wait(REOPENING) {
+                reopened = false;
+                log::error!(target: "log", reason = reason.as_str(); "the log is not opened again: {reason}");
+            }
+        }
+        reopened
     }
 
     /// Reads the file and takes up what can be: the keys that changed, and those that would need a restart.
@@ -160,12 +176,12 @@ impl Reload {
         let responder = responder(&new, engine.responder.as_deref())?;
         let messages = self.messages.as_ref().zip(messages_log(&self.started.messages, &new.log));
         if new.log != self.config.log {
-            if let Some((_, config)) = &messages {
-                Log::can_change(config).context("system_log cannot be had")?;
+            if let Some((messages, config)) = &messages {
+                messages.can_change(config)?;
             }
             engine.log.change(&new.log)?;
             if let Some((messages, config)) = &messages {
-                messages.change(config).context("system_log cannot be had")?;
+                messages.change(config)?;
             }
         }
         let tls = tls.map(Renewal::take_up);

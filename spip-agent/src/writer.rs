@@ -29,7 +29,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -51,8 +51,10 @@ pub const STALLED: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be opened for appending.
-    #[error("cannot open log_file {}: {cause}; {remedy}", path.display())]
+    #[error("cannot open {key} {}: {cause}; {remedy}", path.display())]
     Open {
+        /// What names it in the configuration.
+        key: &'static str,
         /// The file.
         path: PathBuf,
         /// What the system said.
@@ -61,8 +63,10 @@ pub enum Error {
         remedy: &'static str,
     },
     /// The name belongs to something that cannot be appended to.
-    #[error("cannot append to log_file {}: it is {kind}; name a file", path.display())]
+    #[error("cannot append to {key} {}: it is {kind}; name a file", path.display())]
     NotAFile {
+        /// What names it in the configuration.
+        key: &'static str,
         /// The file.
         path: PathBuf,
         /// What it is.
@@ -120,6 +124,8 @@ pub struct Summary {
 #[derive(Clone, Debug)]
 pub struct Log {
     shared: Arc<Shared>,
+    /// What names the file in the configuration.
+    key: &'static str,
     /// How records end that come by this handle.
     tail: Tail,
 }
@@ -170,8 +176,8 @@ impl Log {
 
     /// Opens the file anew under its name, after what was handed over before was taken out of the queue: for SIGHUP,
     /// when something else has renamed the file. No effect on standard output.
-    pub fn reopen(&self) {
-        self.shared.reopen();
+    pub fn reopen(&self) -> Reopening {
+        Reopening(self.shared.reopen())
     }
 
     /// Has the log go on as `config` says from its next batch on: another file, rotation or `fsync`. Standard output stays
@@ -180,32 +186,32 @@ impl Log {
     /// # Errors
     /// The file cannot be opened; then nothing changes.
     pub fn change(&self, config: &config::Log) -> Result<(), Error> {
-        Self::can_change(config)?;
+        self.can_change(config)?;
         self.shared.change(config);
         self.shared.name_file(config.file.as_deref());
         Ok(())
     }
 
-    /// Whether a log could go on as `config` says, for who has to know before anything else changes.
+    /// Whether the log could go on as `config` says, for who has to know before anything else changes.
     ///
     /// # Errors
     /// The file cannot be opened.
-    pub fn can_change(config: &config::Log) -> Result<(), Error> {
-        config.file.as_deref().map_or(Ok(()), sink::try_path)
+    pub fn can_change(&self, config: &config::Log) -> Result<(), Error> {
+        config.file.as_deref().map_or(Ok(()), |path| sink::try_path(self.key, path))
     }
 
-    /// Whether a log could be opened under this name, as far as can be seen without making it.
+    /// Whether a log that `key` names could be opened under this name, as far as can be seen without making it.
     ///
     /// # Errors
     /// It cannot be opened.
-    pub fn look(path: &Path) -> Result<(), Error> {
-        sink::look(path)
+    pub fn look(key: &'static str, path: &Path) -> Result<(), Error> {
+        sink::look(key, path)
     }
 
     /// A handle for records in another format: what ends a record depends on it.
     #[must_use]
     pub fn in_format(&self, format: Format) -> Self {
-        Self { shared: Arc::clone(&self.shared), tail: format.tail() }
+        Self { shared: Arc::clone(&self.shared), key: self.key, tail: format.tail() }
     }
 
     /// The file that lines go to; nothing where it is standard output.
@@ -240,6 +246,27 @@ impl Log {
     }
 }
 
+/// Whether the file was opened anew, or why not.
+type Reopened = Result<(), String>;
+
+/// What comes of [`Log::reopen`].
+#[derive(Debug)]
+pub struct Reopening(mpsc::Receiver<Reopened>);
+
+impl Reopening {
+    /// Waits until the file is open again, at most so long: a disk may hang.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub fn wait(self, patience: Duration) -> Result<(), String> {
+        match self.0.recv_timeout(patience) {
+            Ok(reopened) => reopened,
+            Err(RecvTimeoutError::Timeout) => Err(format!("its disk does not answer within {} s", patience.as_secs())),
+            Err(RecvTimeoutError::Disconnected) => Err("the log has ended".to_owned()),
+        }
+    }
+}
+
 /// Room for one record, which is given back if none comes.
 #[derive(Debug)]
 pub struct Room<'a> {
@@ -261,16 +288,24 @@ pub struct Writer {
     archive: Option<rotation::Archive>,
 }
 
-/// Opens the log. A file is created with mode 0640 and opened for appending.
+/// Opens the log of the records. A file is created with mode 0640 and opened for appending.
 ///
 /// # Errors
 /// The file cannot be opened, or its name belongs to something else; the message names path and remedy.
 pub fn open(config: &config::Log) -> Result<(Log, Writer), Error> {
+    open_as("log_file", config)
+}
+
+/// The same of a log that another key of the configuration names.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_as(key: &'static str, config: &config::Log) -> Result<(Log, Writer), Error> {
     let target = match &config.file {
         Some(path) => Target::file(path),
         None => Target::Output(io::stdout().as_fd().try_clone_to_owned().map_err(Error::Output)?),
     };
-    open_with(config, target, &Pace::default())
+    open_with(key, config, target, &Pace::default())
 }
 
 /// Opens a log on an open descriptor, as if it were standard output.
@@ -278,7 +313,7 @@ pub fn open(config: &config::Log) -> Result<(Log, Writer), Error> {
 /// # Errors
 /// None at present; what is wrong with the descriptor shows when it is written to.
 pub fn open_on(config: &config::Log, output: OwnedFd) -> Result<(Log, Writer), Error> {
-    open_with(config, Target::Output(output), &Pace::default())
+    open_with("log_file", config, Target::Output(output), &Pace::default())
 }
 
 /// How often things are done. Only tests change it.
@@ -307,13 +342,13 @@ impl Default for Pace {
     }
 }
 
-fn open_with(config: &config::Log, target: Target, pace: &Pace) -> Result<(Log, Writer), Error> {
+fn open_with(key: &'static str, config: &config::Log, target: Target, pace: &Pace) -> Result<(Log, Writer), Error> {
     let shared = Arc::new(Shared::new(config.queue_bytes));
     shared.name_file(config.file.as_deref());
     let archive = rotation::Archive::new(config, &target);
-    let sink = Sink::open(config, target, *pace, Arc::clone(&shared.counters))?;
+    let sink = Sink::open(key, config, target, *pace, Arc::clone(&shared.counters))?;
     let run = run::Run::new(Arc::clone(&shared), sink, config.fsync, *pace);
-    Ok((Log { shared, tail: config.format.tail() }, Writer { run, archive }))
+    Ok((Log { shared, key, tail: config.format.tail() }, Writer { run, archive }))
 }
 
 impl Writer {

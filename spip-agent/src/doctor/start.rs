@@ -26,10 +26,16 @@ fn log(config: &Config) -> Option<Finding> {
         SystemLog::File(path) => Some(path),
         SystemLog::Stream | SystemLog::Stderr => None,
     };
-    let files: Vec<_> = config.log.file.iter().chain(system_log).collect();
+    let files: Vec<_> = config
+        .log
+        .file
+        .iter()
+        .map(|file| ("log_file", file))
+        .chain(system_log.map(|file| ("system_log", file)))
+        .collect();
     let topic = Topic::new("log.file", "the agent does not start with a log that it cannot open");
-    let refused = |file: &&std::path::PathBuf| {
-        if let Err(error) = Log::look(file) {
+    let refused = |(key, file): &(&'static str, &std::path::PathBuf)| {
+        if let Err(error) = Log::look(key, file) {
             return Some(error.to_string());
         }
         let directory = file.parent().filter(|directory| !file.exists() && directory.exists())?;

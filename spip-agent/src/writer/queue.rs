@@ -13,12 +13,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, TryAcquireError};
 
-use super::{STALLED, Stats};
+use super::{Reopened, STALLED, Stats};
 use crate::config;
 use crate::pulse::Pulse;
 use crate::record::Tail;
@@ -93,6 +94,8 @@ struct Queue {
     reserved: usize,
     writer: WriterState,
     reopen: bool,
+    /// Who wants to know what came of it.
+    reopeners: Vec<SyncSender<Reopened>>,
     /// What the file is to be opened as then, where that is different.
     change: Option<Box<config::Log>>,
     /// What is being written to, or will be with the next batch; nothing where it is standard output.
@@ -153,6 +156,7 @@ impl Shared {
                 reserved: 0,
                 writer: WriterState::Busy,
                 reopen: false,
+                reopeners: Vec::new(),
                 change: None,
                 file: None,
                 fault: None,
@@ -222,10 +226,22 @@ impl Shared {
         taken
     }
 
-    pub(super) fn reopen(&self) {
+    pub(super) fn reopen(&self) -> Receiver<Reopened> {
+        let (sender, reopened) = sync_channel(1);
         let mut queue = self.lock();
         queue.reopen = true;
+        queue.reopeners.push(sender);
         self.wake(queue);
+        reopened
+    }
+
+    /// Tells those who asked for it what came of opening the file anew.
+    pub(super) fn reopened(&self, result: &Reopened) {
+        let reopeners = std::mem::take(&mut self.lock().reopeners);
+        for reopener in reopeners {
+            // Who does not wait any more need not know.
+            let _ = reopener.send(result.clone());
+        }
     }
 
     pub(super) fn change(&self, config: &config::Log) {

@@ -96,13 +96,14 @@ impl Run {
     }
 
     fn reopen(&mut self) {
-        match self.shared.take_change() {
+        let reopened = match self.shared.take_change() {
             Some(config) => {
                 self.fsync = config.fsync;
-                self.sink.change(&config);
+                self.sink.change(&config)
             }
             None => self.sink.reopen(),
-        }
+        };
+        self.shared.reopened(&reopened);
     }
 
     fn failed(&mut self, text: &str) {

@@ -31,18 +31,18 @@ use jiff::Timestamp;
 
 use super::queue::{Batch, Counters};
 use super::rotation::{self, Archive, ClosedFiles};
-use super::{Error, Pace};
+use super::{Error, Pace, Reopened};
 use crate::config::{self, Fsync};
 use opened::Opened;
 
 /// Whether the file of this name could be written to: it is opened, and made where it is not there.
-pub(super) fn try_path(path: &Path) -> Result<(), Error> {
-    Opened::path(path, None).map(drop)
+pub(super) fn try_path(key: &'static str, path: &Path) -> Result<(), Error> {
+    Opened::path(key, path, None).map(drop)
 }
 
 /// The same without making it.
-pub(super) fn look(path: &Path) -> Result<(), Error> {
-    opened::look(path)
+pub(super) fn look(key: &'static str, path: &Path) -> Result<(), Error> {
+    opened::look(key, path)
 }
 
 /// What is written to.
@@ -79,6 +79,8 @@ pub(super) enum Failure {
 /// The open log.
 #[derive(Debug)]
 pub(super) struct Sink {
+    /// What names the file in the configuration.
+    key: &'static str,
     target: Target,
     opened: Option<Opened>,
     /// A descriptor that is given up when none is left for the file: sessions, which wait for the log, may have them all.
@@ -98,6 +100,7 @@ pub(super) struct Sink {
 
 impl Sink {
     pub(super) fn open(
+        key: &'static str,
         config: &config::Log,
         target: Target,
         pace: Pace,
@@ -105,10 +108,11 @@ impl Sink {
     ) -> Result<Self, Error> {
         let now = Instant::now();
         let opened = match &target {
-            Target::Path(path) => Opened::path(path, config.rotate_age)?,
+            Target::Path(path) => Opened::path(key, path, config.rotate_age)?,
             Target::Output(output) => Opened::output(output).map_err(Error::Output)?,
         };
         Ok(Sink {
+            key,
             target,
             opened: Some(opened),
             spare: spare(),
@@ -147,20 +151,26 @@ impl Sink {
         Ok(())
     }
 
-    /// Opens the file anew under its name.
-    pub(super) fn reopen(&mut self) {
+    /// Opens the file anew under its name, or says why it cannot be.
+    pub(super) fn reopen(&mut self) -> Reopened {
         let Target::Path(path) = &self.target else {
-            return;
+            return Ok(());
         };
-        match open_path(path, self.rotate_age, &mut self.spare) {
-            Ok(opened) => self.replace(opened),
-            // The old file goes on if it still has the name; if not, the next attempt says what is wrong.
-            Err(_) => self.look(),
+        match open_path(self.key, path, self.rotate_age, &mut self.spare) {
+            Ok(opened) => {
+                self.replace(opened);
+                Ok(())
+            }
+            Err(error) => {
+                // The old file goes on if it still has the name; if not, the next attempt says what is wrong.
+                self.look();
+                Err(error.to_string())
+            }
         }
     }
 
     /// Goes on as `config` says: under another name, or with another rotation. Opens the file anew in any case.
-    pub(super) fn change(&mut self, config: &config::Log) {
+    pub(super) fn change(&mut self, config: &config::Log) -> Reopened {
         if let (Some(path), Target::Path(_)) = (&config.file, &self.target) {
             self.target = Target::file(path);
         }
@@ -168,10 +178,11 @@ impl Sink {
         self.rotate_age = config.rotate_age;
         self.rotate_again = Instant::now();
         self.fsync = config.fsync;
-        self.reopen();
+        let reopened = self.reopen();
         if let (Some(closed_files), Some(archive)) = (&self.closed_files, Archive::new(config, &self.target)) {
             closed_files.change(archive);
         }
+        reopened
     }
 
     /// Forces to the disk what was written since the last time.
@@ -298,7 +309,7 @@ impl Sink {
 
     fn open_again(&mut self) -> Result<(), Failure> {
         if let Target::Path(path) = &self.target {
-            let opened = open_path(path, self.rotate_age, &mut self.spare);
+            let opened = open_path(self.key, path, self.rotate_age, &mut self.spare);
             let opened = opened.map_err(|error| Failure::Fault(error.to_string()))?;
             self.replace(opened);
         }
@@ -334,7 +345,7 @@ impl Sink {
         let regular = self.opened.as_ref().is_some_and(|opened| opened.regular);
         match &self.target {
             Target::Path(path) => {
-                let text = format!("cannot write to log_file {}: {error}", path.display());
+                let text = format!("cannot write to {} {}: {error}", self.key, path.display());
                 if regular {
                     self.look();
                 } else {
@@ -352,11 +363,16 @@ impl Sink {
 }
 
 /// Opens the file, with the spare descriptor where there is no other.
-fn open_path(path: &Path, rotate_age: Option<Duration>, spare: &mut Option<OwnedFd>) -> Result<Opened, Error> {
+fn open_path(
+    key: &'static str,
+    path: &Path,
+    rotate_age: Option<Duration>,
+    spare: &mut Option<OwnedFd>,
+) -> Result<Opened, Error> {
     let none_left = |error: &Error| matches!(error, Error::Open { cause, .. } if matches!(cause.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)));
-    let mut opened = Opened::path(path, rotate_age);
+    let mut opened = Opened::path(key, path, rotate_age);
     if opened.as_ref().is_err_and(none_left) && spare.take().is_some() {
-        opened = Opened::path(path, rotate_age);
+        opened = Opened::path(key, path, rotate_age);
     }
     if spare.is_none() {
         *spare = self::spare();

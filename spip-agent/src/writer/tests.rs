@@ -70,6 +70,9 @@ fn config(file: &Path) -> config::Log {
     }
 }
 
+/// Longer than anything takes here.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 fn fast() -> Pace {
     Pace {
         gather: Duration::from_millis(5),
@@ -82,7 +85,7 @@ fn fast() -> Pace {
 /// Opened but not started: nothing leaves the queue.
 fn opened(config: &config::Log) -> (Log, Writer) {
     let target = Target::file(config.file.as_deref().expect("a file"));
-    open_with(config, target, &fast()).expect("the log opens")
+    open_with("log_file", config, target, &fast()).expect("the log opens")
 }
 
 fn started(config: &config::Log) -> (Log, WriterThread) {

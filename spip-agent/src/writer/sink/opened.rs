@@ -52,15 +52,15 @@ pub(super) struct Opened {
 
 impl Opened {
     /// Opens or creates the file for appending.
-    pub(super) fn path(path: &Path, rotate_age: Option<Duration>) -> Result<Self, Error> {
-        let special = is_special(path)?;
+    pub(super) fn path(key: &'static str, path: &Path, rotate_age: Option<Duration>) -> Result<Self, Error> {
+        let special = is_special(key, path)?;
         let mut options = OpenOptions::new();
         options.append(true).mode(0o640);
         if !special {
             // Read too, for the look at the last byte.
             options.read(true).create(true);
         }
-        let failed = |cause: io::Error| Error::Open { path: path.to_owned(), remedy: remedy(path, &cause), cause };
+        let failed = |cause: io::Error| Error::Open { key, path: path.to_owned(), remedy: remedy(path, &cause), cause };
         let file = open(path, &mut options, special).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         if special && let Ok(flags) = fcntl(&file, FcntlArg::F_GETFL) {
@@ -213,23 +213,23 @@ fn age_of(metadata: &fs::Metadata) -> Duration {
 }
 
 /// Whether a file of this name could be opened. Neither is one made, nor a pipe opened, whose reader would see its end.
-pub(super) fn look(path: &Path) -> Result<(), Error> {
-    if is_special(path)? || fs::metadata(path).is_err() { Ok(()) } else { Opened::path(path, None).map(drop) }
+pub(super) fn look(key: &'static str, path: &Path) -> Result<(), Error> {
+    if is_special(key, path)? || fs::metadata(path).is_err() { Ok(()) } else { Opened::path(key, path, None).map(drop) }
 }
 
 /// Whether the name leads to a device or a pipe, and not to a file, or to nothing yet.
-fn is_special(path: &Path) -> Result<bool, Error> {
+fn is_special(key: &'static str, path: &Path) -> Result<bool, Error> {
     match fs::metadata(path).map(|metadata| metadata.file_type()) {
-        Ok(kind) if kind.is_dir() => Err(not_a_file(path, "a directory")),
-        Ok(kind) if kind.is_socket() => Err(not_a_file(path, "a socket")),
-        Ok(kind) if kind.is_block_device() => Err(not_a_file(path, "a block device")),
+        Ok(kind) if kind.is_dir() => Err(not_a_file(key, path, "a directory")),
+        Ok(kind) if kind.is_socket() => Err(not_a_file(key, path, "a socket")),
+        Ok(kind) if kind.is_block_device() => Err(not_a_file(key, path, "a block device")),
         Ok(kind) => Ok(!kind.is_file()),
         Err(_) => Ok(false),
     }
 }
 
-fn not_a_file(path: &Path, kind: &'static str) -> Error {
-    Error::NotAFile { path: path.to_owned(), kind }
+fn not_a_file(key: &'static str, path: &Path, kind: &'static str) -> Error {
+    Error::NotAFile { key, path: path.to_owned(), kind }
 }
 
 /// Opens the file. Whoever owns its directory can put a symbolic link under its name, and have an agent that is started as
@@ -273,7 +273,7 @@ fn remedy(path: &Path, cause: &io::Error) -> &'static str {
         Some(libc::EROFS) => "choose a directory on a disk that can be written to",
         Some(libc::ENOSPC | libc::EDQUOT) => "make room on its disk",
         Some(libc::ENXIO) => "start the reader of the pipe first",
-        _ => "choose another file, or leave log_file out for standard output",
+        _ => "choose another file, or leave the key out",
     }
 }
 
@@ -314,16 +314,16 @@ mod tests {
         // The operator's own, by way of another, to a file that is made.
         symlink("second", path("first")).expect("a link for the test");
         symlink(path("log"), path("second")).expect("a link for the test");
-        Opened::path(&path("first"), None).expect("own links");
+        Opened::path("log_file", &path("first"), None).expect("own links");
         assert!(path("log").is_file());
         symlink(path("round"), path("round")).expect("a link for the test");
-        Opened::path(&path("round"), None).expect_err("a circle");
+        Opened::path("log_file", &path("round"), None).expect_err("a circle");
         if geteuid().is_root() {
             fs::write(path("precious"), "as it was").expect("a file for the test");
             symlink(path("precious"), path("planted")).expect("a link for the test");
             chown(&directory, Some(65_534), Some(65_534)).expect("root");
             lchown(path("planted"), Some(65_534), Some(65_534)).expect("root");
-            let error = Opened::path(&path("planted"), None).expect_err("somebody else's link").to_string();
+            let error = Opened::path("log_file", &path("planted"), None).expect_err("somebody else's link").to_string();
             assert!(error.contains("is a symbolic link that the user 65534 has made"), "{error}");
         } else {
             assert!(std::env::var_os("CI").is_none(), "only root can make links of another user");

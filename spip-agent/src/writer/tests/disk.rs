@@ -83,7 +83,7 @@ fn a_line_that_a_full_disk_cut_is_ended_by_another_agent_and_written_again() {
         fs::write(disk.join("filler"), vec![0; 230_000]).expect("a filler");
         // The first agent comes back late enough for the other one to write before.
         let slow = Pace { retry: Duration::from_secs(1), ..fast() };
-        let (first, writer) = open_with(&config(&path), Target::file(&path), &slow).expect("the log opens");
+        let (first, writer) = open_with("log_file", &config(&path), Target::file(&path), &slow).expect("the log opens");
         let filled = (0..).take_while(|&number| first.try_record(&record(1, number))).count() as u64;
         let first_thread = writer.spawn().expect("the thread starts");
         until("the disk is full", || first.stats().write_failures == 1);

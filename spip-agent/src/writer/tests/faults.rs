@@ -85,6 +85,32 @@ fn a_removed_file_is_made_again() {
 }
 
 #[test]
+fn a_file_that_cannot_be_opened_again_is_said_to_those_who_asked_for_it() {
+    let directory = Directory::new();
+    let path = directory.file("log");
+    let (log, thread) = started(&config(&path));
+    fs::rename(&path, directory.file("old")).expect("renamed");
+    fs::create_dir(&path).expect("a directory under its name");
+    let reason = log.reopen().wait(PATIENCE).expect_err("a directory is no log");
+    assert_eq!(reason, format!("cannot append to log_file {}: it is a directory; name a file", path.display()));
+    fs::remove_dir(&path).expect("empty");
+    assert_eq!(log.reopen().wait(PATIENCE), Ok(()));
+    assert!(end(thread).complete);
+    // A writer that is busy with a disk that hangs, or gone, is not waited for.
+    log.reopen().wait(Duration::ZERO).expect_err("nobody opens it");
+}
+
+#[test]
+fn what_is_wrong_with_another_log_is_said_by_its_own_key() {
+    let directory = Directory::new();
+    let path = directory.file("missing/log");
+    let error = open_as("system_log", &config(&path)).expect_err("no directory").to_string();
+    assert!(error.starts_with(&format!("cannot open system_log {}: ", path.display())), "{error}");
+    let error = Log::look("system_log", &directory.0).expect_err("a directory").to_string();
+    assert!(error.starts_with("cannot append to system_log "), "{error}");
+}
+
+#[test]
 fn a_renamed_file_is_let_go_when_asked_and_also_unasked() {
     let directory = Directory::new();
     let path = directory.file("log");
@@ -92,8 +118,8 @@ fn a_renamed_file_is_let_go_when_asked_and_also_unasked() {
     block_on(log.record(&record(0, 0)));
     until("written", || log.stats().lines == 1);
     fs::rename(&path, directory.file("old")).expect("renamed");
-    log.reopen();
-    until("opened again", || path.exists());
+    assert_eq!(log.reopen().wait(PATIENCE), Ok(()));
+    assert!(path.exists());
     block_on(log.record(&record(0, 1)));
     until("written", || log.stats().lines == 2);
     assert_eq!(numbers(&lines(&path), "seq"), [2]);

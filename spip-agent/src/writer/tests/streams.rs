@@ -13,7 +13,7 @@ fn on_pipe(queue_bytes: usize) -> (Log, WriterThread, io::PipeReader) {
 
 fn on(output: OwnedFd, queue_bytes: usize) -> (Log, WriterThread) {
     let config = config::Log { file: None, queue_bytes, ..config(Path::new("unused")) };
-    let (log, writer) = open_with(&config, Target::Output(output), &fast()).expect("the log opens");
+    let (log, writer) = open_with("log_file", &config, Target::Output(output), &fast()).expect("the log opens");
     (log, writer.spawn().expect("the thread starts"))
 }
 
