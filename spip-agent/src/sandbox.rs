@@ -9,6 +9,7 @@
 //! `auto` takes every step that the kernel offers and names the others; `required` refuses to start without one of
 //! them. No step can be taken back, and threads inherit all of them.
 
+mod access;
 mod capabilities;
 mod files;
 mod filter;
@@ -47,7 +48,7 @@ pub struct Needs<'a> {
 /// What became of one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// Its name: `user`, `capabilities`, `no_new_privs`, `landlock`, `seccomp`.
+    /// Its name: `user`, `capabilities`, `files`, `no_new_privs`, `landlock`, `seccomp`.
     pub name: &'static str,
     /// Its result.
     pub result: StepResult,
@@ -119,10 +120,12 @@ pub fn enter(needs: &Needs<'_>) -> Result<Vec<Step>, Error> {
     };
     note("user", identity::change(needs)?)?;
     if is_off {
+        note("files", access::judge(needs))?;
         note("sandbox", StepResult::Skipped("sandbox = \"off\""))?;
         return Ok(steps);
     }
     note("capabilities", capabilities::drop_all(needs.reads_maps))?;
+    note("files", access::judge(needs))?;
     note("no_new_privs", filter::no_new_privileges())?;
     note("landlock", paths::restrict(needs))?;
     note("seccomp", filter::install())?;

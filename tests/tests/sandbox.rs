@@ -88,8 +88,11 @@ fn the_log_is_rotated_reopened_and_drained_inside() {
     let open = net.connect(9);
     agent.wait_open(1);
     agent.signal(Signal::SIGTERM);
+    // The file may be full with this record, and closed.
     eventually("the open session is recorded", || {
-        fs::read_to_string(&log).ok()?.contains("\"close_reason\":\"shutdown\"").then_some(())
+        let files = fs::read_dir(&directory).ok()?.flatten();
+        let mut texts = files.filter_map(|entry| fs::read_to_string(entry.path()).ok());
+        texts.any(|text| text.contains("\"close_reason\":\"shutdown\"")).then_some(())
     });
     drop(open);
 }
@@ -281,6 +284,43 @@ fn a_user_who_cannot_write_the_log_is_refused_where_everything_is_required() {
         assert_eq!(ended.status.code(), Some(2));
         assert!(ended.stderr.contains(&format!("there is no such {key}")), "{}", ended.stderr);
     }
+}
+
+#[test]
+fn root_without_its_capabilities_is_not_believed_to_write_where_it_may_not() {
+    let Some(net) = Net::new() else { return };
+    let directory = net.path().join("logs");
+    fs::create_dir(&directory).expect("the test's directory is its own");
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o750)).expect("own directory");
+    chown(&directory, Some(NOBODY), Some(NOBODY)).expect("root");
+    let log = directory.join("spip.json");
+    let launch = net.agent().log_to(&log);
+    let ended = launch.clone().set("sandbox", "required").run();
+    assert!(!ended.status.success());
+    let told = format!("the user root cannot write to {}; run: chown root", directory.display());
+    assert!(ended.stderr.contains(&told), "{}", ended.stderr);
+    let agent = launch.clone().start();
+    let steps = agent.wait_message(json!({"target": "sandbox", "level": "warn"}));
+    assert!(steps["steps"].as_str().is_some_and(|steps| steps.contains(&told)), "{steps}");
+    // What was not opened again is not said to be.
+    fs::rename(&log, directory.join("moved")).expect("logrotate may");
+    agent.signal(Signal::SIGHUP);
+    let moved = || fs::read_to_string(directory.join("moved")).unwrap_or_default();
+    eventually("the reason is in the file that goes on", || {
+        moved().contains("the log is not opened again").then_some(())
+    });
+    eventually("the rest is read", || {
+        moved().contains("\"message\":\"read configuration and certificate again\"").then_some(())
+    });
+    assert!(!moved().contains("reopened the log"), "{}", moved());
+    let _ = agent.stop();
+    // The file alone, in a directory of root's.
+    chown(&directory, Some(0), Some(0)).expect("root");
+    fs::write(&log, "").and_then(|()| fs::set_permissions(&log, fs::Permissions::from_mode(0o640))).expect("root");
+    chown(&log, Some(NOBODY), Some(NOBODY)).expect("root");
+    let ended = launch.set("sandbox", "required").run();
+    assert!(!ended.status.success());
+    assert!(ended.stderr.contains(&format!("cannot open {} again", log.display())), "{}", ended.stderr);
 }
 
 #[test]

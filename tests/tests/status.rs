@@ -65,11 +65,12 @@ fn a_running_agent_says_what_it_does_and_leaves_alone() {
     assert_eq!((&report["kernel"]["passive"], &report["kernel"]["joined"]), (&json!(2), &json!(2)), "{report}");
     let steps = agent_says["sandbox"].as_array().expect("a list");
     let taken: Vec<_> = steps.iter().map(|step| (step["name"].as_str(), step["result"].as_str())).collect();
-    let expected = ["capabilities", "no_new_privs", "landlock", "seccomp"].map(|name| (Some(name), Some("done")));
+    let expected =
+        ["capabilities", "files", "no_new_privs", "landlock", "seccomp"].map(|name| (Some(name), Some("done")));
     assert_eq!(taken[0], (Some("user"), Some("skipped")), "{report}");
     assert_eq!(taken[1..], expected, "{report}");
     let writable = format!("writable: {}", net.path().display());
-    assert!(steps[3]["detail"].as_str().is_some_and(|detail| detail.contains(&writable)), "{report}");
+    assert!(steps[4]["detail"].as_str().is_some_and(|detail| detail.contains(&writable)), "{report}");
     assert_eq!((&agent_says["scans"]["seen"], &agent_says["scans"]["joined"]), (&json!(2), &json!(2)), "{report}");
     let sessions = &agent_says["sessions"];
     assert_eq!((&sessions["accept_errors"], &sessions["accept_shortages"]), (&json!(0), &json!(0)), "{report}");

@@ -5,14 +5,12 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::prctl;
-use nix::unistd::{
-    AccessFlags, Gid, Group, Uid, User, access, fchownat, geteuid, getgid, getuid, setgroups, setresgid, setresuid,
-};
+use nix::unistd::{Gid, Group, Uid, User, fchownat, geteuid, getgid, getuid, setgroups, setresgid, setresuid};
 
 use super::{Needs, StepResult};
 use crate::config;
@@ -51,23 +49,6 @@ pub(super) fn change(needs: &Needs<'_>) -> Result<StepResult, Error> {
             }
         }
         become_user(uid, gid).map_err(|cause| Error::Refused { user: name.clone(), cause })?;
-    }
-    let list = |paths: Vec<&PathBuf>| paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ");
-    let refused = |path: &Path, how| access(path, how) == Err(Errno::EACCES);
-    let unwritable = |path: &&PathBuf| refused(path, AccessFlags::W_OK | AccessFlags::X_OK);
-    // What is in a directory is opened by its name.
-    let unreadable = |path: &&PathBuf| refused(path, if path.is_dir() { AccessFlags::X_OK } else { AccessFlags::R_OK });
-    let directories = list(needs.files.writable.iter().filter(unwritable).collect());
-    if !directories.is_empty() {
-        missing.push(format!("it cannot write to {directories}; run: chown {name} {directories}"));
-    }
-    let files = list(needs.files.replaced.iter().filter(unreadable).collect());
-    if !files.is_empty() {
-        missing.push(format!("it cannot read {files} again at SIGHUP; let it read them and their directories"));
-    }
-    let state = list(needs.files.readable.iter().filter(unreadable).collect());
-    if !state.is_empty() {
-        missing.push(format!("it cannot read {state}, and would not know its persona again; run: chown {name} {state}"));
     }
     let result = format!("runs as {uid}:{gid}");
     Ok(if missing.is_empty() {

@@ -149,7 +149,7 @@ fn prisoner() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
     let steps = enter_with(vec![directory.join("certificate")], vec![own.clone()]);
-    assert_eq!(steps.len(), 5, "{steps:?}");
+    assert_eq!(steps.len(), 6, "{steps:?}");
 
     // What the agent goes on to do.
     assert_eq!(fs::read_to_string(directory.join("certificate")).expect("readable"), "readable");
