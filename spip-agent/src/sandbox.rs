@@ -20,6 +20,8 @@ mod rehearsal;
 use std::fmt;
 use std::path::PathBuf;
 
+use nix::unistd::geteuid;
+
 use crate::config::{self, SandboxMode};
 pub use files::{Files, directories_of};
 pub(crate) use identity::find_user;
@@ -103,7 +105,8 @@ pub fn look_up(config: &config::Sandbox) -> Vec<(&'static str, String)> {
     user.into_iter().chain(group).map(|(key, error)| (key, error.to_string())).collect()
 }
 
-/// Takes all steps. Nothing is given up with `sandbox = "off"`, but for the user that was asked for.
+/// Takes all steps. Nothing is given up with `sandbox = "off"`, but for the user that was asked for: then root's
+/// capabilities go with root.
 ///
 /// # Errors
 /// The user that was asked for cannot be had, or `sandbox = "required"` and a step is missing.
@@ -120,6 +123,10 @@ pub fn enter(needs: &Needs<'_>) -> Result<Vec<Step>, Error> {
     };
     note("user", identity::change(needs)?)?;
     if is_off {
+        // What root could do stays permitted over a change of the user, and is one call away.
+        if needs.config.user.is_some() && !geteuid().is_root() {
+            note("capabilities", capabilities::drop_all(needs.reads_maps))?;
+        }
         note("files", access::judge(needs))?;
         note("sandbox", StepResult::Skipped("sandbox = \"off\""))?;
         return Ok(steps);

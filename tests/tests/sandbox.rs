@@ -351,6 +351,24 @@ fn a_log_in_a_directory_that_others_share_is_reported_and_refused_where_everythi
 }
 
 #[test]
+fn a_user_has_nothing_of_root_also_when_the_sandbox_is_off() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    fs::set_permissions(net.path(), fs::Permissions::from_mode(0o755)).expect("own directory");
+    let agent = net.agent().set("sandbox", "off").set("user", NOBODY.to_string()).set("ebpf", "required").start();
+    for (name, status) in threads(&agent) {
+        // Kernels before 5.19 look into maps with CAP_BPF only.
+        for set in ["CapPrm", "CapEff", "CapInh", "CapAmb"] {
+            assert!(["0000000000000000", "0000008000000000"].contains(&status[set].as_str()), "{set} of {name}");
+        }
+        assert_eq!((status["Seccomp"].as_str(), status["NoNewPrivs"].as_str()), ("0", "0"), "{name}");
+    }
+    net.client.deliver((SENSOR_V4, 80), b"seen");
+    agent.expect_one(json!({"payload": "seen", "destination_source": "ebpf"}));
+    let _ = agent.stop();
+}
+
+#[test]
 fn nothing_is_given_up_when_the_sandbox_is_off() {
     let Some(net) = Net::new() else { return };
     let agent = net.agent().set("sandbox", "off").start();

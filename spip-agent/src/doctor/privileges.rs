@@ -50,6 +50,11 @@ fn mask(status: &str, key: &str) -> Option<u64> {
     u64::from_str_radix(line.trim(), 16).ok()
 }
 
+/// What is in effect, and what could be put in effect by one call.
+fn held(status: &str) -> Option<u64> {
+    Some(mask(status, "CapEff:")? | mask(status, "CapPrm:")?)
+}
+
 /// The user that the agent becomes, and whether that user can write the log.
 fn user(config: &Config) -> Finding {
     let topic =
@@ -91,19 +96,19 @@ fn may_write(metadata: &std::fs::Metadata, uid: Uid, gid: Gid) -> bool {
 fn given_up(subject: &Subject<'_>) -> Option<Finding> {
     let running = subject.running.as_ref()?;
     let topic = Topic::new("privileges.kept", "what a running agent keeps is what somebody gets who takes it over");
-    let (Some(effective), Some(seccomp)) =
-        (running.read("status").and_then(|status| mask(&status, "CapEff:")), running.status("Seccomp"))
+    let (Some(held), Some(seccomp)) =
+        (running.read("status").and_then(|status| held(&status)), running.status("Seccomp"))
     else {
         return Some(topic.skipped(format!("process {} cannot be looked into: run as root", running.pid)));
     };
     // CAP_BPF alone stays where maps cannot be read without it.
-    let kept = effective & !(1 << 39);
+    let kept = held & !(1 << 39);
     Some(if kept == 0 && seccomp == "2" {
         // The filter may be the service manager's, which allows much more: only the agent knows of its own.
         by_steps(topic, running.pid, &subject.answer)
     } else {
         let filter = if seccomp == "2" { "a" } else { "no" };
-        let found = format!("process {} has capabilities {effective:#x} and {filter} system call filter", running.pid);
+        let found = format!("process {} has capabilities {held:#x} and {filter} system call filter", running.pid);
         let off = subject.config.is_some_and(|config| config.sandbox.mode == SandboxMode::Off);
         let remedy = if off {
             "set sandbox = \"auto\", then start it again"
@@ -154,6 +159,7 @@ mod tests {
     fn a_mask_is_read_from_the_status_of_a_process() {
         assert_eq!(mask("Name:\tx\nCapEff:\t00000000a80425fb\n", "CapEff:"), Some(0xa804_25fb));
         assert_eq!(mask("Name:\tx\n", "CapEff:"), None);
+        assert_eq!(held("CapPrm:\t0000000000000001\nCapEff:\t0000000000000002\n"), Some(3));
     }
 
     #[test]

@@ -95,7 +95,9 @@ fn become_user(uid: Uid, gid: Gid) -> Result<(), Errno> {
     }
     prctl::set_keepcaps(true)?;
     setresgid(gid, gid, gid)?;
-    setresuid(uid, uid, uid)
+    setresuid(uid, uid, uid)?;
+    // The next change of the user, if there were one, would not take them along.
+    prctl::set_keepcaps(false)
 }
 
 pub(super) fn user(name: &str) -> Result<(Uid, Gid), Error> {
