@@ -18,7 +18,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
 use crate::deadline::Watch;
-use crate::limits::Limits;
+use crate::limits::{Limit, Limits};
 use crate::metrics::TALLY;
 use crate::origin;
 use crate::record::Moment;
@@ -220,7 +220,7 @@ fn take_batch(
             Err(Errno::EAGAIN) => return Ok(Batch { accepted, then: Then::Wait }),
             Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
                 door.shortages.fetch_add(1, Ordering::Relaxed);
-                registry::make_room(&door.registries, waiting().clamp(1, BATCH));
+                registry::make_room(&door.registries, waiting().clamp(1, BATCH), Limit::Descriptors);
                 return Ok(Batch { accepted, then: Then::Pause });
             }
             Err(error @ (Errno::EBADF | Errno::EFAULT | Errno::EINVAL | Errno::ENOTSOCK | Errno::EOPNOTSUPP)) => {
@@ -251,7 +251,7 @@ fn waiting(listener: &OwnedFd) -> usize {
 
 fn admit(socket: OwnedFd, peer: SocketAddr, door: &Door, engine: &Arc<Engine>, registry: &Registry) {
     let accepted = Moment::now();
-    let make_room = |places| registry::make_room(&door.registries, places) >= places;
+    let make_room = |places, limit| registry::make_room(&door.registries, places, limit) >= places;
     let permit = match door.limits.admit(peer.ip(), accepted.steady, make_room) {
         Ok(permit) => permit,
         Err(limit) => {
@@ -377,9 +377,13 @@ mod tests {
             assert_eq!(batch, Batch { accepted: 0, then: Then::Pause });
         }
         assert_eq!(bench.door.faults(), Faults { errors: 0, shortages: 4 });
-        assert_eq!(registry::make_room(&bench.door.registries, 0), 10, "those who were told are not told again");
+        assert_eq!(
+            registry::make_room(&bench.door.registries, 0, Limit::Descriptors),
+            10,
+            "those who were told are not told again"
+        );
         let _ = batch_of(&bench.door, &[Errno::EMFILE], 1_000).expect("the socket is fine");
-        assert_eq!(registry::make_room(&bench.door.registries, 0), 10 + 100 / 4, "most may stay");
+        assert_eq!(registry::make_room(&bench.door.registries, 0, Limit::Descriptors), 10 + 100 / 4, "most may stay");
         drop(sessions);
     }
 

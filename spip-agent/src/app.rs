@@ -22,8 +22,9 @@ use crate::budget::Budget;
 use crate::config::{Config, Loaded, MetricsAddress, SteeringMode, SystemLog};
 use crate::descriptors;
 use crate::ebpf::{self, Attached, Origins, Part, PinnedSteering};
-use crate::limits::Limits;
+use crate::limits::{Bound, BoundFrom, Limits};
 use crate::listen::{self, Listeners, Sharing};
+use crate::memory;
 use crate::messages;
 use crate::metrics;
 use crate::named;
@@ -117,6 +118,14 @@ fn open_messages(config: &Config) -> Result<Option<(writer::Log, writer::Writer)
     Ok(Some(writer::open_as("system_log", &config)?))
 }
 
+/// What sessions are made of. Looked at once: the sandbox closes the way.
+#[derive(Clone, Copy, Debug)]
+struct Resources {
+    descriptors: u64,
+    /// Bytes, where the system tells.
+    memory: Option<u64>,
+}
+
 /// Everything that has to be had before the first thread.
 struct Agent {
     door: Arc<Door>,
@@ -143,7 +152,7 @@ struct Agent {
     /// The log of the agent's own messages, where they have a file of their own.
     messages: Option<writer::Log>,
     options: Options,
-    descriptors: u64,
+    resources: Resources,
     payloads: Option<Prepared>,
     /// Directories that were made to keep the persona in.
     made_state: Vec<PathBuf>,
@@ -154,7 +163,7 @@ struct Agent {
 impl Agent {
     fn prepare(config: &Config, log: &writer::Log, messages: Option<writer::Log>, options: Options) -> Result<Self> {
         let notifier = Notifier::from_environment()?;
-        let descriptors = descriptors::raise_limit();
+        let resources = Resources { descriptors: descriptors::raise_limit(), memory: memory::of("self") };
         let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let steered = config.steering.mode == SteeringMode::SkLookup;
         let takes_over = steered && config.steering.pin_links && ebpf::pinned_link(&config.ebpf.pin_path).is_some();
@@ -165,11 +174,12 @@ impl Agent {
             Part::Present(attached) => (Some(attached), None),
             Part::Missing(reason) => (None, Some(reason)),
         };
-        let sessions = session_limit(config, descriptors, workers)?;
+        let bound = session_limit(config, resources, workers)?;
         let signals = Signals::block().context("cannot block signals")?;
         log::info!(target: "agent",
             version = env!("CARGO_PKG_VERSION"), name = config.name.as_str(), listen = listeners.address.to_string(),
-            passed_socket = listeners.passed, workers = workers, max_sessions = sessions, descriptors = descriptors,
+            passed_socket = listeners.passed, workers = workers, max_sessions = bound.sessions,
+            max_sessions_from = bound.from.name(), descriptors = resources.descriptors, memory_bytes = resources.memory.unwrap_or_default(),
             config = config.to_toml().as_str();
             "starting");
         if !steered && early_demux::loses_connections() == Some(true) {
@@ -195,7 +205,7 @@ impl Agent {
             Some(attached) if steered => Some(kernel_side::prepare_steering(config, &listeners, attached)?),
             _ => None,
         };
-        let door = Arc::new(Door::new(engine, Limits::new(&config.limits, sessions), workers));
+        let door = Arc::new(Door::new(engine, Limits::new(&config.limits, bound), workers));
         let pulse = Pulse::new(workers);
         let sources = metrics.as_ref().map(|_| metrics::Sources::new(Arc::clone(&door), pulse.clone()));
         let status = config.status_socket.as_ref().and_then(|path| open_status(path, takes_over));
@@ -216,7 +226,7 @@ impl Agent {
             sources,
             messages,
             options,
-            descriptors,
+            resources,
             payloads,
             made_state,
             sandbox: Vec::new(),
@@ -396,7 +406,7 @@ impl Agent {
         steering: Option<Arc<Watch>>,
     ) -> io::Result<()> {
         let Some(signals) = self.signals.take() else { return Ok(()) };
-        let (descriptors, workers) = (self.descriptors, self.listeners.sockets.len());
+        let (resources, workers) = (self.resources, self.listeners.sockets.len());
         let mut reload = Reload {
             path: self.options.path.clone(),
             started: config.clone(),
@@ -406,7 +416,7 @@ impl Agent {
             steering,
             messages: self.messages.clone(),
             kernel_level: self.kernel_level(),
-            session_limit: Box::new(move |config| session_limit(config, descriptors, workers)),
+            session_limit: Box::new(move |config| session_limit(config, resources, workers)),
             notifier: self.notifier.clone(),
         };
         let door = Arc::clone(&self.door);
@@ -505,10 +515,35 @@ fn no_status(error: status::Error) {
     log::info!(target: "status", reason = reason.as_str(); "spip-agent status cannot ask this agent");
 }
 
-/// `max_sessions`, or what the descriptors allow.
-fn session_limit(config: &Config, descriptors: u64, workers: usize) -> Result<usize> {
-    match config.limits.sessions {
-        Some(sessions) => Ok(sessions),
-        None => Ok(descriptors::sessions(descriptors, workers)?),
+/// `max_sessions`, or what descriptors and memory allow.
+fn session_limit(config: &Config, resources: Resources, workers: usize) -> Result<Bound> {
+    if let Some(sessions) = config.limits.sessions {
+        return Ok(Bound { sessions, from: BoundFrom::Configuration });
+    }
+    let by_descriptors = descriptors::sessions(resources.descriptors, workers)?;
+    Ok(match resources.memory.map(memory::sessions) {
+        Some(sessions) if sessions < by_descriptors => Bound { sessions, from: BoundFrom::Memory },
+        _ => Bound { sessions: by_descriptors, from: BoundFrom::Descriptors },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scarcer_of_descriptors_and_memory_bounds_the_sessions_unless_the_operator_does() {
+        let bound = |limits: &str, descriptors, memory| {
+            let text = format!("ip = \"127.0.0.1\"\nport = 1\n{limits}");
+            let config = Config::from_str(&text, Path::new("spip.toml")).expect("valid").config;
+            let Bound { sessions, from } = session_limit(&config, Resources { descriptors, memory }, 2).expect("some");
+            (sessions, from.name())
+        };
+        assert_eq!(bound("", 1_048_576, Some(1 << 30)), (65_536, "memory"));
+        assert_eq!(bound("", 20_000, Some(1 << 30)), (19_898, "descriptors"));
+        assert_eq!(bound("", 20_000, None), (19_898, "descriptors"));
+        assert_eq!(bound("max_sessions = 7", 20_000, Some(1 << 30)), (7, "configuration"));
+        // The unit file's limit, on a machine of 2 GB.
+        assert!(bound("", 1_048_576, Some(1_800_000_000)).0 > 100_000);
     }
 }

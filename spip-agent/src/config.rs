@@ -328,7 +328,7 @@ pub struct Limits {
     pub payload_bytes: usize,
     /// `payload_memory_bytes`: payload bytes in memory over all connections (128 MiB).
     pub payload_memory_bytes: usize,
-    /// `max_sessions`: connections at once; derived from the descriptor limit when absent.
+    /// `max_sessions`: connections at once; derived from descriptors and memory when absent.
     pub sessions: Option<usize>,
     /// `max_sessions_per_source`: connections at once from one IPv4 address or IPv6 /64 (4,096).
     pub sessions_per_source: usize,

@@ -200,6 +200,12 @@ struct Steer {
     maps: Option<SteerMaps>,
 }
 
+/// Where cgroup v2 is mounted.
+#[must_use]
+pub fn cgroup_root() -> Option<PathBuf> {
+    cgroup::find(None).ok()
+}
+
 /// The link that an agent has pinned for this network namespace in `directory`, running or not.
 #[must_use]
 pub fn pinned_link(directory: &Path) -> Option<PathBuf> {

@@ -12,6 +12,7 @@ pub mod config;
 pub mod descriptors;
 pub mod ebpf;
 pub mod listen;
+pub mod memory;
 pub mod metrics;
 pub mod named;
 pub mod notify;

@@ -50,7 +50,7 @@ pub enum Limit {
     SessionsPerSource,
     /// `rate_limit_per_second` and `rate_limit_burst`.
     Rate,
-    /// The descriptors of the process or the machine; the oldest idle session made room.
+    /// The descriptors of the process or the machine; the session that was idle for longest made room.
     Descriptors,
 }
 
@@ -70,6 +70,47 @@ impl Limit {
     }
 }
 
+/// The bound on all sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// How many there may be.
+    pub sessions: usize,
+    /// What decided that.
+    pub from: BoundFrom,
+}
+
+/// What decides on the bound on all sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BoundFrom {
+    /// `max_sessions`.
+    Configuration,
+    /// The descriptors of the process.
+    Descriptors,
+    /// The memory of the machine, or of the process's cgroup.
+    Memory,
+}
+
+impl BoundFrom {
+    /// The name in messages.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Configuration => "configuration",
+            Self::Descriptors => "descriptors",
+            Self::Memory => "memory",
+        }
+    }
+
+    /// What a session that makes room for another was ended by. An operator who sets the number wants newcomers refused.
+    fn makes_room(self) -> Option<Limit> {
+        match self {
+            Self::Configuration => None,
+            Self::Descriptors => Some(Limit::Descriptors),
+            Self::Memory => Some(Limit::Sessions),
+        }
+    }
+}
+
 /// The limits and the state that they are held against; clones share it.
 #[derive(Clone)]
 pub struct Limits(Arc<Shared>);
@@ -81,8 +122,7 @@ struct Shared {
 struct State {
     /// What is configured.
     config: config::Limits,
-    /// The bound on all sessions.
-    sessions: usize,
+    bound: Bound,
     open: usize,
     sources: LruCache<Source, Tally, RandomState>,
 }
@@ -103,28 +143,28 @@ pub struct Permit {
 }
 
 impl Limits {
-    /// Limits from the configuration; `sessions` is the bound on all sessions.
+    /// Limits from the configuration, and the bound on all sessions.
     #[must_use]
-    pub fn new(config: &config::Limits, sessions: usize) -> Self {
+    pub fn new(config: &config::Limits, bound: Bound) -> Self {
         let limits = Self(Arc::new(Shared {
             state: Mutex::new(State {
                 config: *config,
-                sessions,
+                bound,
                 open: 0,
                 // Grows with the sources that come, up to the capacity: an idle sensor pays nothing for it.
                 sources: LruCache::unbounded_with_hasher(RandomState::new()),
             }),
         }));
-        limits.change(config, sessions);
+        limits.change(config, bound);
         limits
     }
 
     /// Changes the limits. Sessions that are open stay so, and count.
-    pub fn change(&self, config: &config::Limits, sessions: usize) {
+    pub fn change(&self, config: &config::Limits, bound: Bound) {
         let mut state = self.state();
         state.sources.resize(NonZeroUsize::new(config.sources).unwrap_or(NonZeroUsize::MIN));
         state.config = *config;
-        state.sessions = sessions;
+        state.bound = bound;
     }
 
     /// What is configured now.
@@ -136,19 +176,24 @@ impl Limits {
     /// The bound on all sessions.
     #[must_use]
     pub fn sessions(&self) -> usize {
-        self.state().sessions
+        self.state().bound.sessions
     }
 
     /// Admits a connection from `address` at `now`, or names the limit that it would exceed. When all places are taken
-    /// `make_room` is asked whether so many sessions were told to end and are about to.
+    /// `make_room` is asked whether so many sessions were told to end, by which limit, and are about to.
     ///
     /// # Errors
     /// The limit that is exceeded; a refused connection costs its source no token.
-    pub fn admit(&self, address: IpAddr, now: Instant, make_room: impl FnOnce(usize) -> bool) -> Result<Permit, Limit> {
+    pub fn admit(
+        &self,
+        address: IpAddr,
+        now: Instant,
+        make_room: impl FnOnce(usize, Limit) -> bool,
+    ) -> Result<Permit, Limit> {
         let source = Source::from(address);
         let mut state = self.state();
-        let State { config: limits, sessions, open, sources } = &mut *state;
-        let is_full = *open >= *sessions;
+        let State { config: limits, bound, open, sources } = &mut *state;
+        let is_full = *open >= bound.sessions;
         let fresh = || Tally { open: 0, kept: 0, tokens: limits.rate_burst, refilled: now };
         let tally = sources.get_or_insert_mut(source, fresh);
         if tally.open as usize >= limits.sessions_per_source {
@@ -163,11 +208,11 @@ impl Limits {
             }
         }
         // Last, so that nobody loses a place for a connection that another limit refuses.
-        // An operator who sets the number wants newcomers refused; where the descriptors set it, room can be made.
         // Those who were let in for others that have not ended yet: more of them than descriptors are kept back for, and
         // the log itself would have none. While it takes nothing, whoever was told to end does not.
-        let ahead = *open - (*open).min(*sessions);
-        if is_full && !(limits.sessions.is_none() && ahead < AHEAD_MAX && make_room(ahead + 1)) {
+        let ahead = *open - (*open).min(bound.sessions);
+        let makes_room = |by| ahead < AHEAD_MAX && make_room(ahead + 1, by);
+        if is_full && !bound.from.makes_room().is_some_and(makes_room) {
             return Err(Limit::Sessions);
         }
         tally.tokens -= 1.0;
@@ -237,6 +282,10 @@ mod tests {
 
     use super::*;
 
+    fn by_descriptors(sessions: usize) -> Bound {
+        Bound { sessions, from: BoundFrom::Descriptors }
+    }
+
     fn limits(sessions: usize, per_source: usize, rate: f64, burst: f64, sources: usize) -> Limits {
         let config = config::Limits {
             payload_bytes: 1,
@@ -248,11 +297,11 @@ mod tests {
             sources,
             rejected_interval: Duration::from_secs(1),
         };
-        Limits::new(&config, sessions)
+        Limits::new(&config, by_descriptors(sessions))
     }
 
     fn admit(limits: &Limits, address: IpAddr, now: Instant) -> Result<Permit, Limit> {
-        limits.admit(address, now, |_| false)
+        limits.admit(address, now, |_, _| false)
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -274,10 +323,17 @@ mod tests {
     fn a_session_that_was_told_to_end_makes_room_for_another() {
         let limits = limits(1, 1, 0.0, 0.0, 10);
         let now = Instant::now();
-        let held = limits.admit(ip("192.0.2.1"), now, |_| true).ok();
-        assert!(limits.admit(ip("192.0.2.2"), now, |places| places == 1).is_ok());
-        let refused = limits.admit(ip("192.0.2.1"), now, |_| panic!("nobody goes for a source at its own limit"));
+        let held = limits.admit(ip("192.0.2.1"), now, |_, _| true).ok();
+        for (from, by) in [(BoundFrom::Descriptors, Limit::Descriptors), (BoundFrom::Memory, Limit::Sessions)] {
+            limits.change(&limits.config(), Bound { sessions: 1, from });
+            assert!(limits.admit(ip("192.0.2.2"), now, |places, limit| (places, limit) == (1, by)).is_ok());
+        }
+        let refused = limits.admit(ip("192.0.2.1"), now, |_, _| panic!("nobody goes for a source at its own limit"));
         assert_eq!(refused.err(), Some(Limit::SessionsPerSource));
+        limits.change(&limits.config(), Bound { sessions: 1, from: BoundFrom::Configuration });
+        let refused =
+            limits.admit(ip("192.0.2.2"), now, |_, _| panic!("nobody goes where the operator set the number"));
+        assert_eq!(refused.err(), Some(Limit::Sessions));
         drop(held);
     }
 
@@ -285,7 +341,7 @@ mod tests {
     fn no_more_are_let_in_for_others_than_descriptors_are_kept_back_for() {
         let limits = limits(3, 1_000, 0.0, 0.0, 10);
         let now = Instant::now();
-        let admit = || limits.admit(ip("192.0.2.1"), now, |_| true);
+        let admit = || limits.admit(ip("192.0.2.1"), now, |_, _| true);
         let held: Vec<_> = (0..3 + AHEAD_MAX).map(|_| admit().ok()).collect();
         assert!(held.iter().all(Option::is_some));
         assert_eq!(admit().err(), Some(Limit::Sessions), "nobody has ended yet");
@@ -298,7 +354,7 @@ mod tests {
         let limits = limits(10, 10, 0.0, 0.0, 10);
         let mut config = limits.config();
         config.payload_memory_bytes = 400;
-        limits.change(&config, 10);
+        limits.change(&config, by_descriptors(10));
         let now = Instant::now();
         let mut one = admit(&limits, ip("192.0.2.1"), now).expect("room");
         let mut same = admit(&limits, ip("192.0.2.1"), now).expect("room");
@@ -344,7 +400,7 @@ mod tests {
         let held: Vec<_> = (0..3).map(|_| admit(&limits, ip("192.0.2.1"), now).ok()).collect();
         let mut config = limits.config();
         config.sessions_per_source = 3;
-        limits.change(&config, 4);
+        limits.change(&config, by_descriptors(4));
         assert_eq!(admit(&limits, ip("192.0.2.1"), now).err(), Some(Limit::SessionsPerSource));
         let _other = admit(&limits, ip("192.0.2.2"), now).ok();
         assert_eq!(admit(&limits, ip("192.0.2.3"), now).err(), Some(Limit::Sessions));

@@ -56,10 +56,13 @@ struct Handle {
 }
 
 const GO_ON: u8 = 0;
+/// Descriptors are short.
 const MAKE_ROOM: u8 = 1;
-const SHUT_DOWN: u8 = 2;
+/// The bound on all sessions is reached.
+const MAKE_PLACE: u8 = 2;
+const SHUT_DOWN: u8 = 3;
 /// It has left the registry.
-const GONE: u8 = 3;
+const GONE: u8 = 4;
 
 /// A session's place in the registry; dropping it leaves.
 pub struct Registered {
@@ -202,8 +205,9 @@ impl Eq for Idle {}
 ///
 /// It looks at every session only when too few are leaving, and then tells some in advance: a flood while all places are
 /// taken must not cost a look at all of them for each newcomer.
-pub fn make_room(registries: &[Registry], places: usize) -> usize {
+pub fn make_room(registries: &[Registry], places: usize, limit: Limit) -> usize {
     let leaving = || registries.iter().map(|registry| registry.0.leaving.load(Ordering::Relaxed)).sum::<usize>();
+    let order = if limit == Limit::Descriptors { MAKE_ROOM } else { MAKE_PLACE };
     let missing = places.saturating_sub(leaving());
     if missing == 0 {
         return leaving();
@@ -217,7 +221,7 @@ pub fn make_room(registries: &[Registry], places: usize) -> usize {
     for Idle { registry, handle, .. } in idlest {
         // Before the order, so that whoever leaves by it finds itself counted.
         registry.0.leaving.fetch_add(1, Ordering::Relaxed);
-        if !handle.order(MAKE_ROOM) {
+        if !handle.order(order) {
             registry.0.leaving.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -238,6 +242,7 @@ impl Handle {
         match self.order.load(Ordering::Acquire) {
             GO_ON => None,
             MAKE_ROOM => Some(CloseReason::Rejected(Limit::Descriptors)),
+            MAKE_PLACE => Some(CloseReason::Rejected(Limit::Sessions)),
             _ => Some(CloseReason::Shutdown),
         }
     }
@@ -290,7 +295,7 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        if self.handle.order.swap(GONE, Ordering::Relaxed) == MAKE_ROOM {
+        if matches!(self.handle.order.swap(GONE, Ordering::Relaxed), MAKE_ROOM | MAKE_PLACE) {
             self.registry.0.leaving.fetch_sub(1, Ordering::Relaxed);
         }
         let mut sessions = self.registry.sessions();
@@ -320,15 +325,15 @@ mod tests {
         let second = registries[1].enter(Instant::now());
         sleep(Duration::from_millis(5));
         first.touch(Instant::now());
-        assert_eq!(make_room(&registries, 1), 1);
+        assert_eq!(make_room(&registries, 1, Limit::Descriptors), 1);
         assert!(ordered(&first).is_pending());
         assert_eq!(ordered(&second), Poll::Ready(CloseReason::Rejected(Limit::Descriptors)));
-        assert_eq!(make_room(&registries, 1), 1, "one is leaving already");
+        assert_eq!(make_room(&registries, 1, Limit::Descriptors), 1, "one is leaving already");
         assert!(ordered(&first).is_pending());
-        assert_eq!(make_room(&registries, 2), 2, "the other one is next");
-        assert_eq!(make_room(&registries, 3), 2, "nobody is told twice");
+        assert_eq!(make_room(&registries, 2, Limit::Descriptors), 2, "the other one is next");
+        assert_eq!(make_room(&registries, 3, Limit::Descriptors), 2, "nobody is told twice");
         drop(second);
-        assert_eq!(make_room(&registries, 2), 1, "whoever has left makes no more room");
+        assert_eq!(make_room(&registries, 2, Limit::Descriptors), 1, "whoever has left makes no more room");
     }
 
     #[test]
@@ -336,11 +341,11 @@ mod tests {
         let registry = Registry::default();
         let sessions: Vec<_> = (0..64 * 5).map(|_| registry.enter(Instant::now())).collect();
         let registries = [registry];
-        assert_eq!(make_room(&registries, 1), 5, "some are told in advance");
-        assert_eq!(make_room(&registries, 5), 5, "for those who come next");
+        assert_eq!(make_room(&registries, 1, Limit::Descriptors), 5, "some are told in advance");
+        assert_eq!(make_room(&registries, 5, Limit::Descriptors), 5, "for those who come next");
         assert!(sessions[..5].iter().all(|session| ordered(session).is_ready()), "the first ones are the idlest");
-        assert_eq!(make_room(&registries, 70), 70, "as many as there are places missing");
-        assert_eq!(make_room(&registries, 320), 150, "most may stay");
+        assert_eq!(make_room(&registries, 70, Limit::Descriptors), 70, "as many as there are places missing");
+        assert_eq!(make_room(&registries, 320, Limit::Descriptors), 150, "most may stay");
     }
 
     #[test]

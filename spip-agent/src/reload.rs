@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::accept::Door;
 use crate::config::{self, Config, Levels, Loaded, SteeringMode, SystemLog};
+use crate::limits::Bound;
 use crate::messages;
 use crate::named;
 use crate::notify::Notifier;
@@ -80,7 +81,7 @@ const MESSAGES_QUEUE_BYTES: usize = 1 << 20;
 const REOPENING: Duration = Duration::from_secs(1);
 
 /// How many sessions there may be by a configuration.
-pub type SessionLimit = Box<dyn Fn(&Config) -> Result<usize> + Send>;
+pub type SessionLimit = Box<dyn Fn(&Config) -> Result<Bound> + Send>;
 
 /// What the thread of the signals needs for it.
 pub struct Reload {
@@ -170,7 +171,7 @@ impl Reload {
             places.refuse([("log_file", why.to_owned())])?;
         }
         // Whatever can fail comes before whatever cannot.
-        let sessions = (self.session_limit)(&new)?;
+        let bound = (self.session_limit)(&new)?;
         let engine = self.door.engine();
         let tls = self.tls(&engine, &new)?;
         let responder = responder(&new, engine.responder.as_deref())?;
@@ -198,7 +199,7 @@ impl Reload {
             (config.steering.mode, config.steering.pin_links) = (started.mode, started.pin_links);
             steering.reload(config);
         }
-        self.door.limits.change(&new.limits, sessions);
+        self.door.limits.change(&new.limits, bound);
         engine.payload_budget.resize(new.limits.payload_memory_bytes);
         self.door.change(Engine {
             sensor,

@@ -316,7 +316,7 @@ fn what_is_configured_and_cannot_be_had_is_a_failure() {
         .set("max_sessions", 16_000_000)
         .set("log_file", "/nonexistent/spip/spip.jsonl");
     let said = doctor(&net, &launch, &[]);
-    for check in ["privileges.user", "limits.descriptors", "log.disk"] {
+    for check in ["privileges.user", "limits.descriptors", "limits.memory", "log.disk"] {
         let finding = said.expect(check, "failure");
         assert!(finding["remedy"].is_string(), "{finding}");
     }

@@ -132,6 +132,7 @@ fn the_limit_of_descriptors_is_raised_to_the_hard_one_and_sessions_follow_from_i
     let starting = agent.wait_message(json!({"message": "starting", "descriptors": 2048}));
     let workers = starting["workers"].as_u64().expect("a number");
     assert_eq!(starting["max_sessions"], 2048 - 100 - workers, "{starting}");
+    assert_eq!(starting["max_sessions_from"], "descriptors", "{starting}");
     let limits = fs::read_to_string(format!("/proc/{}/limits", agent.pid())).expect("the agent runs");
     let files = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit");
     assert_eq!(files.split_whitespace().skip(3).take(2).collect::<Vec<_>>(), ["2048", "2048"], "{files}");

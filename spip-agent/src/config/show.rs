@@ -175,7 +175,7 @@ impl Page {
         self.key("payload_memory_bytes", limits.payload_memory_bytes)?;
         match limits.sessions {
             Some(sessions) => self.key("max_sessions", sessions)?,
-            None => self.absent("max_sessions", "derived from the descriptor limit")?,
+            None => self.absent("max_sessions", "derived from descriptors and memory")?,
         }
         self.key("max_sessions_per_source", limits.sessions_per_source)?;
         self.key("rate_limit_per_second", float(limits.rate_per_second))?;

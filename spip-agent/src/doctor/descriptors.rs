@@ -1,15 +1,16 @@
-//! Descriptors: each open connection takes one.
+//! Descriptors and memory: each open connection takes one, and some.
 
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::{Finding, Subject, Topic};
 use crate::descriptors::RESERVED;
+use crate::memory;
 
 /// Below this, a single source may take all of them (`max_sessions_per_source` is 4,096 by default).
 const ENOUGH: u64 = 8_192;
 
 pub(super) fn findings(subject: &Subject<'_>) -> Vec<Finding> {
-    vec![limit(subject), system(), backlog()]
+    vec![limit(subject), memory(subject), system(), backlog()]
 }
 
 fn limit(subject: &Subject<'_>) -> Finding {
@@ -30,7 +31,8 @@ fn limit(subject: &Subject<'_>) -> Finding {
     let wanted = subject.config.and_then(|config| config.limits.sessions).map(|sessions| sessions as u64 + RESERVED);
     let open = open.map(|open| format!(", {open} open now")).unwrap_or_default();
     let found = format!("{hard} for {whose}{open}");
-    let remedy = "LimitNOFILE=524288 in the systemd unit, or ulimit -Hn 524288 as root before the start";
+    let enough = wanted.unwrap_or_default().max(524_288);
+    let remedy = format!("LimitNOFILE={enough} in the systemd unit, or ulimit -Hn {enough} as root before the start");
     match wanted {
         Some(wanted) if hard < wanted => topic.failure(format!("{found}; max_sessions needs {wanted}"), remedy),
         None if hard < ENOUGH => topic.warning(format!("{found}: few for a sensor"), remedy),
@@ -45,6 +47,29 @@ fn hard_limit(limits: &str) -> Option<u64> {
         "unlimited" => Some(u64::MAX),
         number => number.parse().ok(),
     }
+}
+
+/// Whether memory holds the sessions that the configuration asks for; how many it holds where it asks for none.
+fn memory(subject: &Subject<'_>) -> Finding {
+    let topic = Topic::new(
+        "limits.memory",
+        "where sessions outgrow the memory, the kernel ends the agent with all of them, instead of the idlest",
+    );
+    let process = subject.running.as_ref().map_or("self".to_owned(), |running| running.pid.to_string());
+    let Some(bytes) = memory::of(&process) else {
+        return topic.skipped("/proc/meminfo does not say how much there is");
+    };
+    judged(topic, bytes, subject.config.and_then(|config| config.limits.sessions))
+}
+
+fn judged(topic: Topic, bytes: u64, asked: Option<usize>) -> Finding {
+    let (megabytes, holds) = (bytes / 1_000_000, memory::sessions(bytes));
+    let found = format!("{megabytes} MB, with half of which {holds} sessions are reckoned");
+    let Some(asked) = asked.filter(|asked| *asked > holds) else { return topic.ok(found) };
+    let needed = (asked as u64).saturating_mul(memory::SESSION_BYTES);
+    let found = format!("{found}; max_sessions = {asked} may take {} MB", needed / 1_000_000);
+    let remedy = format!("max_sessions = {holds} in the configuration, or leave it out; or more memory");
+    if needed > bytes { topic.failure(found, remedy) } else { topic.warning(found, remedy) }
 }
 
 fn system() -> Finding {
@@ -79,6 +104,14 @@ fn backlog() -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn more_sessions_than_memory_holds_are_judged() {
+        use crate::doctor::State;
+        let state = |asked| judged(Topic::new("limits.memory", ""), 1 << 30, asked).state;
+        assert_eq!([None, Some(65_536)].map(state), [State::Ok; 2]);
+        assert_eq!([65_537, 131_072, 131_073].map(Some).map(state), [State::Warning, State::Warning, State::Failure]);
+    }
 
     #[test]
     fn the_hard_limit_is_the_second_number() {

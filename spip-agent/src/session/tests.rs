@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::*;
 use crate::accept::Door;
 use crate::config::{self, Config};
-use crate::limits::Limits;
+use crate::limits::{Bound, BoundFrom, Limit, Limits};
 use crate::protocol::client_hello::sample::vectors;
 use crate::record::tests::UNREADABLE;
 use crate::writer::{self, Writer, WriterThread};
@@ -63,7 +63,11 @@ impl Bench {
             payload_limit: 1024,
             payload_budget: Budget::new(1 << 20),
         };
-        let door = Arc::new(Door::new(engine, Limits::new(&config.limits, 10), 1));
+        let door = Arc::new(Door::new(
+            engine,
+            Limits::new(&config.limits, Bound { sessions: 10, from: BoundFrom::Descriptors }),
+            1,
+        ));
         Self { directory, door, writer: Some(writer), thread: None }
     }
 
@@ -92,7 +96,7 @@ impl Bench {
         let (socket, peer) = listener.accept().expect("accepted");
         socket.set_nonblocking(true).expect("non-blocking");
         let (socket, accepted) = (OwnedFd::from(socket), Moment::now());
-        let permit = self.door.limits.admit(peer.ip(), accepted.steady, |_| false).expect("admitted");
+        let permit = self.door.limits.admit(peer.ip(), accepted.steady, |_, _| false).expect("admitted");
         let guard = Guard::new(&self.door.engine(), &socket, peer, accepted, permit);
         (client, guard, socket)
     }
@@ -213,7 +217,7 @@ fn a_session_that_waits_for_the_log_takes_nobodys_turn_to_make_room() {
         }
         assert!(!task.is_finished(), "the log is full");
         assert_eq!(bench.door.limits.open(), 1, "it has its place until its record is handed over");
-        assert_eq!(crate::registry::make_room(&bench.door.registries, 1), 0);
+        assert_eq!(crate::registry::make_room(&bench.door.registries, 1, Limit::Descriptors), 0);
         bench.write();
         task.await.expect("there is room");
     });
