@@ -182,6 +182,9 @@ impl Agent {
             max_sessions_from = bound.from.name(), descriptors = resources.descriptors, memory_bytes = resources.memory.unwrap_or_default(),
             config = config.to_toml().as_str();
             "starting");
+        if let Some(difference) = listeners.differs(config.listen.ip()) {
+            log::warn!(target: "agent", "{difference}");
+        }
         if !steered && early_demux::loses_connections() == Some(true) {
             log::warn!(target: "steering", "{}; mend it with: {}", early_demux::LOSS, early_demux::REMEDY);
         }

@@ -9,7 +9,7 @@
 //! kernel keeps to IPv6 (Linux `__inet6_bind`): then IPv4 is not steered, which [`Listeners::families`] says.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use listenfd::ListenFd;
@@ -46,6 +46,18 @@ pub enum Error {
         /// That of the configuration.
         port: u16,
     },
+    /// The service manager handed over several. Each worker accepts from one socket, and steering chooses among the workers'
+    /// sockets whatever the family: connections to the others would complete and wait for ever.
+    #[error(
+        "the service manager passed {count} sockets, and one is used: leave one ListenStream= in spip-agent.socket \
+         (systemctl edit --full spip-agent.socket); ListenStream=[::]:{port} with BindIPv6Only=both takes IPv4 and IPv6"
+    )]
+    Several {
+        /// How many.
+        count: usize,
+        /// That of the configuration.
+        port: u16,
+    },
     /// The service manager handed over something else.
     #[error("cannot use the socket that the service manager passed: it has to be one listening TCP socket")]
     Passed(#[source] io::Error),
@@ -63,6 +75,29 @@ pub struct Listeners {
     pub families: (bool, bool),
 }
 
+impl Listeners {
+    /// What a passed socket does differently from what the configuration says; rules and doctor go by that.
+    #[must_use]
+    pub fn differs(&self, configured: IpAddr) -> Option<String> {
+        if !self.passed {
+            return None;
+        }
+        let own = self.address.ip();
+        if own.to_canonical() != configured.to_canonical() {
+            return Some(format!(
+                "the service manager passed a socket on {own}, which holds, but ip = \"{configured}\", which rules and doctor \
+                 go by: make ListenStream= of spip-agent.socket and ip in the configuration the same"
+            ));
+        }
+        let both = configured == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        (both && !self.families.0).then(|| {
+            "the service manager passed a socket that takes no IPv4, but ip = \"::\" is for both: set BindIPv6Only=both in \
+             spip-agent.socket, or net.ipv6.bindv6only=0"
+                .to_owned()
+        })
+    }
+}
+
 /// How the sockets come to their connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sharing {
@@ -77,7 +112,7 @@ pub struct Sharing {
 /// # Errors
 /// The address cannot be bound, or the passed socket is of no use.
 pub fn open(address: SocketAddr, workers: usize, sharing: Sharing) -> Result<Listeners, Error> {
-    let listeners = match passed().map_err(Error::Passed)? {
+    let listeners = match passed(address.port())? {
         Some(socket) => from_manager(socket, address.port(), workers)?,
         None => bind_all(address, workers, sharing).map_err(|source| Error::Bind {
             address,
@@ -103,9 +138,13 @@ pub fn try_address(ip: IpAddr) -> io::Result<()> {
     socket.bind(&SocketAddr::new(ip, 0).into())
 }
 
-fn passed() -> io::Result<Option<Socket>> {
-    let Some(listener) = ListenFd::from_env().take_tcp_listener(0)? else { return Ok(None) };
-    Ok(Some(Socket::from(listener)))
+fn passed(port: u16) -> Result<Option<Socket>, Error> {
+    let mut passed = ListenFd::from_env();
+    match passed.len() {
+        0 => Ok(None),
+        1 => Ok(passed.take_tcp_listener(0).map_err(Error::Passed)?.map(Socket::from)),
+        count => Err(Error::Several { count, port }),
+    }
 }
 
 /// The socket that was passed. One on another port would be deaf without a word: rules lead to the configured one.
@@ -246,6 +285,25 @@ mod tests {
         for text in [format!("port {port}, but port = {}", port ^ 1), "ListenStream=".to_owned()] {
             assert!(error.contains(&text), "{error}");
         }
+    }
+
+    #[test]
+    fn a_passed_socket_that_is_not_as_configured_is_told_of() {
+        let of = |address: &str, families| Listeners {
+            sockets: Vec::new(),
+            address: address.parse().expect("address"),
+            passed: true,
+            families,
+        };
+        let ip = |text: &str| text.parse::<IpAddr>().expect("address");
+        let both = (true, true);
+        assert_eq!(of("[::]:1", both).differs(ip("::")), None);
+        assert_eq!(of("[::ffff:127.0.0.1]:1", both).differs(ip("127.0.0.1")), None);
+        assert_eq!(Listeners { passed: false, ..of("[::1]:1", both) }.differs(ip("::")), None);
+        let told = of("0.0.0.0:1", (true, false)).differs(ip("::")).expect("another address");
+        assert!(told.contains("on 0.0.0.0") && told.contains("ip = \"::\""), "{told}");
+        let told = of("[::]:1", (false, true)).differs(ip("::")).expect("one family");
+        assert!(told.contains("BindIPv6Only=both"), "{told}");
     }
 
     #[test]

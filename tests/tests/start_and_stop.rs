@@ -152,6 +152,24 @@ fn a_port_that_is_taken_is_named() {
 }
 
 #[test]
+fn several_passed_sockets_are_refused_and_one_on_another_address_gets_a_warning() {
+    let Some(net) = Net::new() else { return };
+    let socket = net.sensor.enter(|| TcpListener::bind(("0.0.0.0", LISTENER))).expect("a free port");
+    for steering in ["redirect", "sk_lookup"] {
+        let launch = net.agent().set("steering", steering).listening(&socket);
+        let two = r#"exec 3<&0 4<&0 0</dev/null; LISTEN_FDS=2 LISTEN_PID=$$ exec "$@""#;
+        let refused = launch.clone().within(two).run();
+        assert_eq!(refused.status.code(), Some(1), "{}", refused.stderr);
+        for text in ["passed 2 sockets", "ListenStream=[::]:12345", "BindIPv6Only=both"] {
+            assert!(refused.stderr.contains(text), "{}", refused.stderr);
+        }
+        let log = launch.start().stop().log;
+        let texts = log.messages().filter_map(|line| line.value["message"].as_str());
+        assert_eq!(texts.filter(|text| text.contains("passed a socket on 0.0.0.0")).count(), 1, "{}", log.text());
+    }
+}
+
+#[test]
 fn a_stop_records_every_open_session() {
     let Some(net) = Net::new() else { return };
     net.redirect();
