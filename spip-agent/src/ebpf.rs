@@ -14,6 +14,7 @@
 //!
 //! Must be called in the listener's network namespace, and before capabilities are dropped; look-ups go on without.
 
+mod attached_programs;
 mod cgroup;
 mod events;
 mod features;
@@ -210,6 +211,17 @@ pub fn cgroup_root() -> Option<PathBuf> {
 #[must_use]
 pub fn pinned_link(directory: &Path) -> Option<PathBuf> {
     steer::pin_path(directory).ok().filter(|path| path.exists())
+}
+
+/// How many `sk_lookup` programs are attached to this network namespace, that of the link that is pinned in `directory` left
+/// out.
+///
+/// # Errors
+/// In words for the operator: the kernel does not tell.
+pub fn other_steering(directory: &Path) -> Result<usize, String> {
+    let all = attached_programs::all().map_err(|error| loader::reason(&error, "CAP_NET_ADMIN"))?;
+    let pinned = attached_programs::pinned(directory);
+    Ok(all.into_iter().filter(|program| Some(*program) != pinned).count())
 }
 
 /// The counters in the maps that an agent has pinned in `directory`, summed over all CPUs; those of steering only where

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use spip_tests::{
-    CLIENT_V4, CLIENT_V6, LISTENER, Launch, Namespace, Net, PATIENCE, RawSyn, SENSOR_V4, SENSOR_V6, eventually,
+    Agent, CLIENT_V4, CLIENT_V6, LISTENER, Launch, Namespace, Net, PATIENCE, RawSyn, SENSOR_V4, SENSOR_V6, eventually,
     every_step, half_close, read_to_end,
 };
 
@@ -359,6 +359,38 @@ fn connections_of_a_service_outlive_its_listener_and_the_coming_of_an_agent() {
     assert_eq!(bytes, b"still here");
     drop((client, server));
     agent.stop().log.expect_count(1, json!({}));
+}
+
+#[test]
+fn another_agent_that_steers_already_is_told_of_by_the_second_and_by_the_doctor() {
+    let Some(net) = Net::new() else { return };
+    let warned = |agent: &Agent| agent.log().messages().filter(|line| line.value["programs"] == 1).count();
+    let first = steered(&net).start();
+    assert_eq!(warned(&first), 0, "{}", first.log().text());
+    // As another service would be started: with a place of its own for everything.
+    let own = |name: &str| net.path().join(name).to_str().expect("text").to_owned();
+    let apart = steered(&net)
+        .set("port", LISTENER + 1)
+        .set("bpf_pin_path", own("bpf/second"))
+        .set("status_socket", own("second.sock"));
+    let second = apart.clone().start();
+    assert_eq!(warned(&second), 1, "{}", second.log().text());
+    net.client.deliver((SENSOR_V4, 81), b"to the first");
+    first.expect_one(json!({"payload": "to the first"}));
+    let output = own("doctor.json");
+    let doctor = apart.within(&format!(r#""$@" >{output}"#)).arguments(&["doctor", "--config", "{config}", "--json"]);
+    let finding = || {
+        let _ = doctor.clone().run();
+        let report = std::fs::read_to_string(&output).expect("the doctor wrote it");
+        let report: Value = serde_json::from_str(&report).expect("JSON");
+        let mut findings = report["findings"].as_array().expect("findings").iter();
+        findings.find(|finding| finding["check"] == "steering.other_programs").cloned().expect("the check")
+    };
+    assert_eq!(finding()["state"], "warning", "{}", finding());
+    let _ = first.stop();
+    assert_eq!(finding()["state"], "ok", "{}", finding());
+    net.client.deliver((SENSOR_V4, 82), b"to the second");
+    second.expect_one(json!({"payload": "to the second"}));
 }
 
 #[test]

@@ -35,7 +35,18 @@ pub(super) fn steer(
     attached: &Attached,
     steering: &Steering,
 ) -> Result<Option<PinnedSteering>> {
+    // What is attached later is asked later. A link that is pinned here is replaced.
+    let others = ebpf::other_steering(&config.ebpf.pin_path).unwrap_or_else(|reason| {
+        log::info!(target: "steering", reason = reason.as_str(); "nobody knows whether other programs steer here");
+        0
+    });
     let pinned = attached.steer(config.steering.pin_links).context(NO_STEERING)?;
+    if others > 0 {
+        log::warn!(target: "steering", programs = others;
+            "{others} other sk_lookup program{} attached to this network namespace before: the connections that it takes do not \
+             reach this agent; stop the other agent or program (bpftool net, bpftool link) and restart this one",
+            if others == 1 { " was" } else { "s were" });
+    }
     if let Some(other) = ebpf::pinned_link(&config.ebpf.pin_path).filter(|_| attached.pins().is_none()) {
         log::warn!(target: "steering",
             "another agent has {}: while that one steers, its connections are not this agent's", other.display());

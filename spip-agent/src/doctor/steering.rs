@@ -7,7 +7,9 @@ use nix::ifaddrs::getifaddrs;
 
 use super::{Finding, Subject, Topic};
 use crate::config::{Config, Prefix, SteeringMode};
+use crate::ebpf;
 use crate::rules::{self, Standing, early_demux};
+use crate::status;
 
 /// Whether the configuration asks for steering without rules.
 pub(super) fn by_sk_lookup(config: &Config) -> bool {
@@ -85,7 +87,7 @@ fn common(one: &Prefix, other: &Prefix) -> Option<IpAddr> {
 pub(super) fn findings(subject: &Subject<'_>) -> Vec<Finding> {
     let topic = Topic::new("steering", "ports that are not steered are not recorded");
     match subject.config(&topic) {
-        Ok(config) if by_sk_lookup(config) => vec![by_program(subject), left_over()],
+        Ok(config) if by_sk_lookup(config) => vec![by_program(subject), others(subject, config), left_over()],
         Ok(config) => [by_rules(config), vec![one_port()]].concat(),
         Err(finding) => vec![*finding],
     }
@@ -110,6 +112,32 @@ fn by_program(subject: &Subject<'_>) -> Finding {
         "{} are steered, {left_alone} exclusions (spip-agent status)",
         agent.steering.families.join(" and ")
     ))
+}
+
+/// Whether somebody else's programs are asked, too. Of several, the first that was attached chooses.
+fn others(subject: &Subject<'_>, config: &Config) -> Finding {
+    let topic = Topic::new(
+        "steering.other_programs",
+        "what another sk_lookup program that was attached before takes never reaches the agent",
+    );
+    let found = match ebpf::other_steering(&config.ebpf.pin_path) {
+        Ok(found) => found,
+        Err(reason) => return topic.skipped(format!("{reason}; run as root")),
+    };
+    // That of a pinned link is not counted.
+    let unpinned = |agent: &status::Agent| agent.programs.steer == "attached" && agent.steering.pinned_link.is_none();
+    let own = match (&subject.running, &subject.answer) {
+        (None, _) => 0,
+        (Some(_), Ok(agent)) => usize::from(unpinned(agent)),
+        (Some(_), Err(reason)) => return topic.skipped(reason),
+    };
+    match found.saturating_sub(own) {
+        0 => topic.ok("none"),
+        others => topic.warning(
+            format!("{others} beside the agent's"),
+            "stop the other agent or program (bpftool net and bpftool link show them), then start the agent again",
+        ),
+    }
 }
 
 /// Rules of a former configuration.

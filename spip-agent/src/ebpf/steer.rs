@@ -35,7 +35,7 @@ use super::loader::{chain, reason};
 use super::pins::{Pins, remove, temporary};
 
 /// The namespace of this process, to which the program is attached.
-const OWN_NAMESPACE: &str = "/proc/self/ns/net";
+pub(super) const OWN_NAMESPACE: &str = "/proc/self/ns/net";
 
 /// The maps of steering, to be filled before [`super::Attached::steer`] and changed after.
 pub struct SteerMaps {
