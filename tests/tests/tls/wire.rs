@@ -138,7 +138,8 @@ fn a_hello_that_cannot_be_read_keeps_what_follows_it() {
         }));
         assert_eq!(payload(&record), request);
         let error = record["tls_error"].as_str().expect("a reason");
-        assert!(error.starts_with("malformed client hello: "), "{error}");
+        let reason = error.strip_prefix("malformed client hello: ").expect("it says what is wrong");
+        assert_eq!(record["tls_client_hello_malformed"], reason);
     }
 }
 
@@ -358,6 +359,7 @@ fn a_hello_that_breaks_off_leaves_what_came_of_it() {
     let record = agent.expect_one(json!({"destination_port": 2, "is_tls": true}));
     assert_eq!(payload(&record), broken);
     assert_eq!(record["tls_error"], "malformed client hello: another record inside the client hello");
+    assert_eq!(record["tls_client_hello_malformed"], "another record inside the client hello");
     // Gone in the middle of the handshake.
     let mut stream = net.connect(3);
     stream.write_all(hello).expect("the sensor takes bytes");
