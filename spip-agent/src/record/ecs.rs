@@ -14,7 +14,7 @@ use super::entry::{Details, Entry, HelloText, TlsFacts};
 use super::object::{Members, address};
 use super::own::{self, Lacks};
 use super::time::instant;
-use super::url::{Host, Url, host_and_port};
+use super::url::{Host, Url};
 use crate::json;
 use crate::protocol::UNKNOWN;
 use crate::protocol::http::Http;
@@ -75,7 +75,8 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
     record.constant("}");
     let destination_ip = record.constant_and(r#","destination":{"ip":"#, |out| address(out, destination.ip()));
     ports_and_bytes(destination.port(), *bytes_out, &mut record);
-    record.optional("domain", server_name(entry).and_then(Host::name));
+    let server_name = server_name(entry);
+    record.optional("domain", server_name.and_then(Host::name));
     record.constant(r#"},"network":{"transport":"tcp","direction":"inbound","type":"#);
     record.constant(if source.is_ipv4() { r#""ipv4","community_id":"# } else { r#""ipv6","community_id":"# });
     json::string(record.out, community_id);
@@ -102,7 +103,8 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
         object.text("message", error);
         object.close();
     }
-    related(entry, [source_ip, destination_ip], &url, &mut record);
+    let hosts = [server_name, url.domain.and_then(Host::of), url.other_host.and_then(Host::of)];
+    related(entry, [source_ip, destination_ip], &hosts, &mut record);
 
     record.constant(r#","spip":{"#);
     let mut spip = Members { out: record.out };
@@ -245,7 +247,7 @@ fn encode_http(facts: &Http<'_>, url: &Url<'_>, record: &mut Members<'_>) {
 }
 
 fn encode_url(facts: &Url<'_>, mut url: Members<'_>) {
-    let Url { original, scheme, username, password, domain, port, path, query, fragment } = facts;
+    let Url { original, scheme, username, password, domain, port, path, query, fragment, other_host: _ } = facts;
     url.optional("original", *original);
     url.optional("scheme", *scheme);
     url.optional("username", *username);
@@ -297,13 +299,16 @@ fn email(details: &Details, record: &mut Members<'_>) {
 }
 
 /// Writes `related`; the addresses stand in what was written already, in these places.
-fn related(entry: &Entry<'_>, [source, destination]: [Range<usize>; 2], url: &Url<'_>, record: &mut Members<'_>) {
+fn related(
+    entry: &Entry<'_>,
+    [source, destination]: [Range<usize>; 2],
+    hosts: &[Option<Host<'_>>],
+    record: &mut Members<'_>,
+) {
     let start = record.out.len();
     let mut related = record.nested("related");
     let empty = related.out.len();
     let (source_ip, destination_ip) = (entry.source.ip(), entry.destination.ip());
-    let header = entry.http.as_ref().and_then(|http| http.host.as_deref()).map(|host| host_and_port(host).0);
-    let hosts = [server_name(entry), url.domain.and_then(Host::of), header.and_then(Host::of)];
     let named = hosts.iter().flatten().filter_map(|host| host.address());
     // A record that stands for many sources has no address.
     let known = |ip: &IpAddr| !ip.is_unspecified();

@@ -17,6 +17,8 @@ pub(super) struct Url<'t> {
     pub(super) path: Option<&'t str>,
     pub(super) query: Option<&'t str>,
     pub(super) fragment: Option<&'t str>,
+    /// What Host names where the target names a host of its own, which holds.
+    pub(super) other_host: Option<&'t str>,
 }
 
 impl<'t> Url<'t> {
@@ -24,6 +26,7 @@ impl<'t> Url<'t> {
     /// holds, and Host where it says nothing.
     pub(super) fn of(facts: &'t Http<'_>, is_tls: bool) -> Self {
         let target = facts.target.as_deref();
+        let host = facts.host.as_deref().unwrap_or_default();
         let mut url = Self { original: target, scheme: Some(if is_tls { "https" } else { "http" }), ..Self::default() };
         let is_connect = facts.method.as_deref() == Some("CONNECT");
         match target {
@@ -31,20 +34,23 @@ impl<'t> Url<'t> {
                 // A tunnel has no scheme, whatever goes through it.
                 url.scheme = None;
                 url.set_authority(target);
+                url.other_host = Some(host_and_port(host).0);
+            }
+            Some(target) if target.starts_with('/') => {
+                url.set_authority(host);
+                url.set_path(target);
             }
             Some(target) => match absolute(target) {
                 Some((scheme, authority, rest)) => {
                     url.scheme = Some(scheme);
                     url.set_authority(authority);
+                    url.other_host = Some(host_and_port(host).0);
                     url.set_path(rest);
                 }
-                None => {
-                    url.set_authority(facts.host.as_deref().unwrap_or_default());
-                    // `*` and what is no target have no path.
-                    url.set_path(if target.starts_with('/') { target } else { "" });
-                }
+                // `*` and what is no target have no path.
+                None => url.set_authority(host),
             },
-            None => url.set_authority(facts.host.as_deref().unwrap_or_default()),
+            None => url.set_authority(host),
         }
         if url.original.is_none() && url.domain.is_none() { Self::default() } else { url }
     }
@@ -216,11 +222,14 @@ mod tests {
             domain: Some("x.example"),
             port: Some(8443),
             query: Some("q"),
+            other_host: Some("sensor"),
             ..Url::default()
         };
         assert_eq!(url(&asked), expected);
         let tunnel = request("CONNECT", "[2001:db8::1]:443", Some("sensor"));
-        assert_eq!(url(&tunnel), Url { domain: Some("[2001:db8::1]"), port: Some(443), ..Url::default() });
+        let expected =
+            Url { domain: Some("[2001:db8::1]"), port: Some(443), other_host: Some("sensor"), ..Url::default() };
+        assert_eq!(url(&tunnel), expected);
     }
 
     #[test]
