@@ -166,6 +166,7 @@ impl Reload {
         if refused.iter().any(|key| key == "log_file") {
             new.log.file.clone_from(&self.config.log.file);
         }
+        hold(&mut new, &self.started);
         if new.log.file.as_ref().is_some_and(|file| self.started.messages.target.is_file(file)) {
             let why = "log_file: is the system_log until the agent is restarted; choose another file";
             places.refuse([("log_file", why.to_owned())])?;
@@ -194,10 +195,7 @@ impl Reload {
         messages::start(levels(&new, self.kernel_level));
         messages::shape(&new.log, &new.name);
         if let Some(steering) = &self.steering {
-            let started = &self.started.steering;
-            let mut config = new.clone();
-            (config.steering.mode, config.steering.pin_links) = (started.mode, started.pin_links);
-            steering.reload(config);
+            steering.reload(new.clone());
         }
         self.door.limits.change(&new.limits, bound);
         engine.payload_budget.resize(new.limits.payload_memory_bytes);
@@ -232,6 +230,18 @@ impl Reload {
         let streams = key == "log_file" && (self.config.log.file.is_none() || new.log.file.is_none());
         CHANGEABLE.contains(&key) && !streams
     }
+}
+
+/// Puts back what takes a restart, whatever the file says by now: each key that is not in [`CHANGEABLE`].
+fn hold(new: &mut Config, started: &Config) {
+    let Config { listen, log, ebpf, steering, status_socket, respond, payload_store, scans, .. } = started.clone();
+    (new.listen, new.ebpf, new.status_socket, new.payload_store) = (listen, ebpf, status_socket, payload_store);
+    (new.sandbox, new.metrics) = (started.sandbox.clone(), started.metrics.clone());
+    new.log.queue_bytes = log.queue_bytes;
+    new.messages.target = started.messages.target.clone();
+    (new.steering.mode, new.steering.pin_links) = (steering.mode, steering.pin_links);
+    new.respond.state_dir = respond.state_dir;
+    new.scans.enabled = scans.enabled;
 }
 
 /// The log of the agent's own messages, where they have a file of their own: it is rotated and kept as that of the records.
@@ -290,6 +300,52 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+
+    /// As `text` says it, beside what is required.
+    fn config(text: &str) -> Config {
+        Config::from_str(text, Path::new("/x")).unwrap_or_else(|error| panic!("{error}")).config
+    }
+
+    #[test]
+    fn each_key_that_takes_a_restart_keeps_its_value_until_then() {
+        let started = config("ip = \"::\"\nport = 1\n");
+        let text = r#"
+            ip = "127.0.0.1"
+            port = 2
+            log_queue_bytes = 65536
+            system_log = "stderr"
+            ebpf = "required"
+            cgroup_path = "/cgroup"
+            bpf_pin_path = "/pins"
+            ebpf_syn_entries = 64
+            ebpf_origin_entries = 64
+            steering = "sk_lookup"
+            pin_links = true
+            status_socket = "off"
+            metrics = "127.0.0.1:9464"
+            sandbox = "off"
+            user = "root"
+            group = "root"
+            scans = false
+            state_dir = "/state"
+            payload_dir = "/payloads"
+            payload_store_min_bytes = 1
+            payload_store_max_bytes = 4096
+            payload_preview_bytes = 1
+        "#;
+        let mut new = config(&format!("name = \"new\"\nfsync = \"always\"\n{text}"));
+        let different = started.differences(&new);
+        let page = started.to_toml();
+        let keys = page.lines().filter_map(|line| {
+            let line = line.trim_start_matches("# ");
+            line.split_once(" = ").or_else(|| line.split_once(": ")).map(|(key, _)| key)
+        });
+        for key in keys.filter(|key| !CHANGEABLE.contains(key)) {
+            assert!(different.iter().any(|other| other == key), "this test says nothing of {key}");
+        }
+        hold(&mut new, &started);
+        assert_eq!(started.differences(&new), ["fsync", "name"]);
+    }
 
     #[test]
     fn every_key_that_can_change_is_a_key() {
