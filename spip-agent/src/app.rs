@@ -185,6 +185,7 @@ impl Agent {
         if let Some(difference) = listeners.differs(config.listen.ip()) {
             log::warn!(target: "agent", "{difference}");
         }
+        warn_of_shortage(config, resources, workers);
         if !steered && early_demux::loses_connections() == Some(true) {
             log::warn!(target: "steering", "{}; mend it with: {}", early_demux::LOSS, early_demux::REMEDY);
         }
@@ -420,6 +421,7 @@ impl Agent {
             messages: self.messages.clone(),
             kernel_level: self.kernel_level(),
             session_limit: Box::new(move |config| session_limit(config, resources, workers)),
+            warn_of_shortage: Box::new(move |config| warn_of_shortage(config, resources, workers)),
             notifier: self.notifier.clone(),
         };
         let door = Arc::clone(&self.door);
@@ -516,6 +518,14 @@ fn open_status(path: &Path, takes_over: bool) -> Option<status::Server> {
 fn no_status(error: status::Error) {
     let reason = format!("{:#}", anyhow::Error::from(error));
     log::info!(target: "status", reason = reason.as_str(); "spip-agent status cannot ask this agent");
+}
+
+/// Says it where descriptors end before `max_sessions` does.
+fn warn_of_shortage(config: &Config, resources: Resources, workers: usize) {
+    let shortage = config.limits.sessions.and_then(|most| descriptors::shortage(most, resources.descriptors, workers));
+    if let Some(shortage) = shortage {
+        log::warn!(target: "config", "{shortage}");
+    }
 }
 
 /// `max_sessions`, or what descriptors and memory allow.

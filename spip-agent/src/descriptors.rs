@@ -18,6 +18,19 @@ pub fn raise_limit() -> u64 {
     if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft }
 }
 
+/// Why there cannot be as many sessions as `max_sessions` allows, if so: then the oldest idle ones make room before.
+#[must_use]
+pub fn shortage(max_sessions: usize, descriptors: u64, workers: usize) -> Option<String> {
+    let allowed = sessions(descriptors, workers).unwrap_or_default();
+    (max_sessions > allowed).then(|| {
+        let needed = (max_sessions as u64).saturating_add(RESERVED + workers as u64);
+        format!(
+            "max_sessions = {max_sessions} takes {needed} descriptors, and {descriptors} are all that there are, for {allowed} \
+             sessions: raise the limit (LimitNOFILE in the systemd unit, ulimit -Hn) and restart the agent"
+        )
+    })
+}
+
 /// How many sessions there may be with a limit of `descriptors`, beside the runtimes of `workers`.
 ///
 /// # Errors
@@ -34,6 +47,14 @@ pub fn sessions(descriptors: u64, workers: usize) -> Result<usize, TooFew> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn more_sessions_than_descriptors_are_a_shortage() {
+        assert_eq!(shortage(19_898, 20_000, 2), None);
+        let reason = shortage(19_899, 20_000, 2).expect("one more than there can be");
+        assert!(reason.contains("max_sessions = 19899 takes 20001 descriptors, and 20000"), "{reason}");
+        assert!(shortage(1, 8, 2).is_some());
+    }
 
     #[test]
     fn sessions_have_what_the_agent_does_not_need_at_rest() {

@@ -103,6 +103,8 @@ pub struct Reload {
     pub kernel_level: LevelFilter,
     /// How many sessions `max_sessions` comes to.
     pub session_limit: SessionLimit,
+    /// Says it where descriptors end before `max_sessions` does.
+    pub warn_of_shortage: Box<dyn Fn(&Config) + Send>,
     /// Who wants to know.
     pub notifier: Notifier,
 }
@@ -189,6 +191,9 @@ impl Reload {
         let tls = tls.map(Renewal::take_up);
         for warning in warnings {
             log::warn!(target: "config", "{warning}");
+        }
+        if changed.iter().any(|key| key == "max_sessions") {
+            (self.warn_of_shortage)(&new);
         }
         let (sensor, log) = (sensor(&new), engine.log.in_format(new.log.format));
         self.scans.send_replace(scans::Current { sensor: sensor.clone(), log: log.clone(), config: new.scans });

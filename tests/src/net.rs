@@ -47,6 +47,17 @@ pub struct Net {
 }
 
 impl Net {
+    /// A directory for logs alone: one that holds the configuration, too, is no sandbox.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        let logs = self.directory.join("logs");
+        std::fs::create_dir_all(&logs).expect("the test's directory is its own");
+        logs
+    }
+
     /// Makes the network, or says why the test is skipped (see [`crate::require_root`]).
     ///
     /// # Panics

@@ -1,5 +1,7 @@
 //! Descriptors and memory: each open connection takes one, and some.
 
+use std::num::NonZeroUsize;
+
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::{Finding, Subject, Topic};
@@ -8,6 +10,9 @@ use crate::memory;
 
 /// Below this, a single source may take all of them (`max_sessions_per_source` is 4,096 by default).
 const ENOUGH: u64 = 8_192;
+
+/// What services are given by default where they are given many (systemd's own limit for them).
+const USUAL: u64 = 524_288;
 
 pub(super) fn findings(subject: &Subject<'_>) -> Vec<Finding> {
     vec![limit(subject), memory(subject), system(), backlog()]
@@ -28,16 +33,28 @@ fn limit(subject: &Subject<'_>) -> Finding {
     let Some(hard) = hard else {
         return topic.skipped(format!("{whose} cannot be looked into: run as root"));
     };
-    let wanted = subject.config.and_then(|config| config.limits.sessions).map(|sessions| sessions as u64 + RESERVED);
+    let workers = std::thread::available_parallelism().map_or(1, NonZeroUsize::get) as u64;
+    let sessions = subject.config.and_then(|config| config.limits.sessions);
+    let wanted = sessions.map(|sessions| sessions as u64 + RESERVED + workers);
     let open = open.map(|open| format!(", {open} open now")).unwrap_or_default();
     let found = format!("{hard} for {whose}{open}");
-    let enough = wanted.unwrap_or_default().max(524_288);
-    let remedy = format!("LimitNOFILE={enough} in the systemd unit, or ulimit -Hn {enough} as root before the start");
+    let remedy = remedy(wanted.unwrap_or_default(), super::sysctl_number("fs/nr_open"));
     match wanted {
         Some(wanted) if hard < wanted => topic.failure(format!("{found}; max_sessions needs {wanted}"), remedy),
         None if hard < ENOUGH => topic.warning(format!("{found}: few for a sensor"), remedy),
         _ => topic.ok(found),
     }
+}
+
+/// What gives a process as many descriptors as are wanted, or the usual number of a server where that is more. The kernel
+/// takes no limit above `most`.
+fn remedy(wanted: u64, most: Option<u64>) -> String {
+    let limit = wanted.max(USUAL);
+    let raised = match most {
+        Some(most) if most < limit => format!("sysctl -w fs.nr_open={}; then ", limit.next_multiple_of(8)),
+        _ => String::new(),
+    };
+    format!("{raised}LimitNOFILE={limit} in the systemd unit, or ulimit -Hn {limit} as root before the start")
 }
 
 /// The hard limit of `/proc/PID/limits`, the second number of its line.
@@ -111,6 +128,14 @@ mod tests {
         let state = |asked| judged(Topic::new("limits.memory", ""), 1 << 30, asked).state;
         assert_eq!([None, Some(65_536)].map(state), [State::Ok; 2]);
         assert_eq!([65_537, 131_072, 131_073].map(Some).map(state), [State::Warning, State::Warning, State::Failure]);
+    }
+
+    #[test]
+    fn the_limit_that_is_advised_is_enough_and_one_that_the_kernel_takes() {
+        assert!(remedy(1_000, Some(1_048_576)).starts_with("LimitNOFILE=524288 in the systemd unit"));
+        assert!(remedy(1_000_102, Some(1_048_576)).contains("ulimit -Hn 1000102"));
+        let remedy = remedy(16_000_102, Some(1_048_576));
+        assert!(remedy.starts_with("sysctl -w fs.nr_open=16000104; then LimitNOFILE=16000102"), "{remedy}");
     }
 
     #[test]

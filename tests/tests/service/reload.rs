@@ -43,7 +43,7 @@ pub(crate) fn reload(agent: &Agent, changed: &str) {
 fn a_reload_changes_what_comes_next_and_leaves_what_is_open() {
     let Some(net) = Net::new() else { return };
     net.redirect();
-    let log = net.path().join("spip.json");
+    let log = net.logs().join("spip.json");
     let agent = net.agent().set("sandbox", "required").set("name", "before").log_to(&log).start();
     let mut open = net.connect(80);
     open.write_all(b"still").expect("the sensor takes bytes");
@@ -82,13 +82,26 @@ fn limits_change_for_newcomers_and_count_those_who_are_there() {
 }
 
 #[test]
+fn more_sessions_than_there_are_descriptors_for_are_taken_up_with_a_warning() {
+    let Some(net) = Net::new() else { return };
+    let agent = net.agent().descriptors(400).start();
+    change(&net, &[("max_sessions", "1000"), ("state_dir", "\"/nonexistent\"")]);
+    reload(&agent, "max_sessions");
+    let warning = agent.wait_message(json!({"level": "warn", "target": "config"}));
+    let text = warning["message"].as_str().expect("text");
+    assert!(text.contains("max_sessions = 1000 takes") && text.contains("400 are all that there are"), "{text}");
+    agent.wait_message(json!({"level": "warn", "keys": "state_dir"}));
+    assert!(agent.stop().status.success());
+}
+
+#[test]
 fn a_bad_file_changes_nothing_and_is_named_with_its_line() {
     let Some(net) = Net::new() else { return };
     net.redirect();
-    let log = net.path().join("spip.json");
+    let log = net.logs().join("spip.json");
     let agent = net.agent().set("sandbox", "required").set("name", "kept").log_to(&log).start();
     change(&net, &[("name", "\"never\""), ("port", "0")]);
-    fs::rename(&log, net.path().join("moved")).expect("logrotate may");
+    fs::rename(&log, net.logs().join("moved")).expect("logrotate may");
     agent.signal(Signal::SIGHUP);
     let file = config_file(&net);
     let line =
@@ -230,7 +243,7 @@ fn a_certificate_is_not_taken_up_when_something_else_in_the_file_is_wrong() {
         fs::copy(format!("{fixtures}/{kind}-pkcs8.key"), &key).expect("a fixture");
     };
     place("ecdsa");
-    let log = net.path().join("spip.json");
+    let log = net.logs().join("spip.json");
     let path = |path: &PathBuf| path.to_str().expect("text").to_owned();
     let agent = net.agent().set("cert_path", path(&chain)).set("key_path", path(&key)).log_to(&log).start();
     let shown = || {
@@ -295,7 +308,7 @@ fn exclusions_that_hold_with_new_rules_only_are_named_as_such() {
 fn format_and_persona_change_while_it_runs() {
     let Some(net) = Net::new() else { return };
     net.redirect();
-    let (log, persona) = (net.path().join("spip.json"), net.path().join("persona.toml"));
+    let (log, persona) = (net.logs().join("spip.json"), net.path().join("persona.toml"));
     fs::write(&persona, "ssh = \"SSH-2.0-before\"\n").expect("own directory");
     let agent = net
         .agent()
