@@ -25,8 +25,8 @@ use nix::unistd::geteuid;
 use crate::config::{self, SandboxMode};
 pub use files::{Files, directories_of};
 pub(crate) use identity::find_user;
-pub(crate) use paths::is_shared;
-pub use paths::{cannot_read, cannot_write};
+pub use paths::{cannot_read, cannot_write, complaint};
+pub(crate) use paths::{is_shared, is_written_to};
 pub use rehearsal::rehearse;
 
 /// What to do about a file that the sandbox keeps from the process: its owner and mode do not matter.

@@ -27,7 +27,7 @@ fn a_running_agent_says_what_it_does_and_leaves_alone() {
     let Some(net) = Net::new() else { return };
     let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let _service = net.sensor.enter(|| TcpListener::bind((any, 80))).expect("the port is free");
-    let log = net.path().join("agent.log");
+    let log = net.logs().join("agent.log");
     let launch = net
         .agent()
         .log_to(&log)
@@ -69,7 +69,7 @@ fn a_running_agent_says_what_it_does_and_leaves_alone() {
         ["capabilities", "files", "no_new_privs", "landlock", "seccomp"].map(|name| (Some(name), Some("done")));
     assert_eq!(taken[0], (Some("user"), Some("skipped")), "{report}");
     assert_eq!(taken[1..], expected, "{report}");
-    let writable = format!("writable: {}", net.path().display());
+    let writable = format!("writable: {}", net.logs().display());
     assert!(steps[4]["detail"].as_str().is_some_and(|detail| detail.contains(&writable)), "{report}");
     assert_eq!((&agent_says["scans"]["seen"], &agent_says["scans"]["joined"]), (&json!(2), &json!(2)), "{report}");
     let sessions = &agent_says["sessions"];

@@ -23,7 +23,7 @@ use landlock::{
 };
 use nix::unistd::{AccessFlags, access};
 
-use super::{Needs, StepResult};
+use super::{Files, Needs, StepResult};
 
 /// The newest rights that this program knows of.
 const NEWEST: ABI = ABI::V6;
@@ -99,7 +99,7 @@ pub(super) fn restrict(needs: &Needs<'_>) -> StepResult {
         }
         Err(error) => return StepResult::Missing(error.to_string()),
     };
-    let missing: Vec<_> = missing.into_iter().chain(complaint(needs)).collect();
+    let missing: Vec<_> = missing.into_iter().chain(complaint(&needs.files)).collect();
     if missing.is_empty() {
         StepResult::Done(format!("files, TCP and scopes; {opened}"))
     } else {
@@ -119,14 +119,32 @@ pub fn cannot_write(path: &Path) -> bool {
     IN_FORCE.get().is_some_and(|open| !is_below(path, &open.written))
 }
 
-/// What is open for writing and should not be.
-pub(super) fn complaint(needs: &Needs<'_>) -> Option<String> {
-    let shared: Vec<_> =
-        needs.files.writable.iter().filter(|path| is_shared(path)).map(|path| path.display().to_string()).collect();
-    (!shared.is_empty()).then(|| {
-        let shared = shared.join(" ");
-        format!("other programs use {shared} too, and everything there can be written to; have files in a directory of its own")
-    })
+/// What is open for writing and should not be: what other programs use, and what decides how the next agent starts.
+#[must_use]
+pub fn complaint(files: &Files) -> Option<String> {
+    let list = |paths: BTreeSet<PathBuf>| {
+        let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+        (!paths.is_empty()).then(|| paths.join(" "))
+    };
+    let shared = list(files.writable.iter().filter(|path| is_shared(path)).cloned().collect());
+    let shared =
+        shared.map(|shared| format!("other programs use {shared} too, and everything there can be written to"));
+    let held = list(files.replaced.iter().filter(|file| is_written_to(file, &files.writable)).cloned().collect());
+    let held = held.map(|held| format!("{held} can be written to, in a directory of a log or of payload_dir"));
+    let complaints: Vec<_> = shared.into_iter().chain(held).collect();
+    (!complaints.is_empty()).then(|| format!("{}; have files in a directory of its own", complaints.join("; ")))
+}
+
+/// Whether a file is below one of these directories, under its name or behind a symbolic link: each link on the way can be
+/// replaced.
+pub(crate) fn is_written_to(file: &Path, directories: &[PathBuf]) -> bool {
+    let named = std::path::absolute(file).ok();
+    // The directories of its name may be symbolic links themselves.
+    let there = named.as_deref().and_then(|named| Some(canonical(named.parent()?)?.join(named.file_name()?)));
+    let names: Vec<_> = named.into_iter().chain(there).chain(canonical(file)).collect();
+    let directories =
+        directories.iter().flat_map(|directory| canonical(directory).into_iter().chain([directory.clone()]));
+    directories.into_iter().any(|directory| names.iter().any(|name| name.starts_with(&directory)))
 }
 
 /// What stays open.
@@ -258,6 +276,37 @@ pub(super) fn version() -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_configuration_beside_the_log_can_be_written_to() {
+        let complaint = |replaced: &str, writable: &str| {
+            let (replaced, writable) = (vec![replaced.into()], vec![writable.into()]);
+            complaint(&Files { replaced, writable, ..Files::default() })
+        };
+        for (file, directory) in [("/a/spip.toml", "/a"), ("/a/b/key.pem", "/a"), ("/a/b/persona.toml", "/a/b")] {
+            let said = complaint(file, directory).expect("it is below");
+            assert!(
+                said.starts_with(&format!("{file} can be written to")) && said.contains("directory of its own"),
+                "{said}"
+            );
+        }
+        for (file, directory) in
+            [("/a/spip.toml", "/a/log"), ("/a/spip.toml", "/a/spip"), ("/etc/spip/x", "/data/spip")]
+        {
+            assert_eq!(complaint(file, directory), None);
+        }
+        // A link, and what it leads to.
+        let own = std::env::temp_dir().join(format!("spip-held-{}", std::process::id()));
+        for name in ["live", "archive"] {
+            std::fs::create_dir_all(own.join(name)).expect("a directory");
+        }
+        std::fs::write(own.join("archive/key"), "").expect("a file");
+        std::os::unix::fs::symlink(own.join("archive/key"), own.join("live/key")).expect("a link");
+        let said =
+            |name: &str| complaint(&own.join("live/key").display().to_string(), &own.join(name).display().to_string());
+        assert!(said("archive").is_some() && said("live").is_some() && said("other").is_none());
+        std::fs::remove_dir_all(&own).expect("ours");
+    }
 
     #[test]
     fn a_directory_that_the_system_shares_is_not_opened() {
