@@ -8,6 +8,7 @@
 //! Status for scripts, as monitoring plug-ins have it: 0 all is well, 1 something to look at, 2 something the sensor
 //! cannot work without; also 2 for a mistake on the command line or in the configuration.
 
+mod access;
 mod clock;
 mod descriptors;
 mod disk;
@@ -152,6 +153,8 @@ impl Report {
 struct Subject<'a> {
     /// The configuration, where there is one.
     config: Option<&'a Config>,
+    /// Its file.
+    path: Option<&'a Path>,
     /// Where its keys stand.
     places: Places,
     /// The agent that runs in this network namespace, where one does.
@@ -189,10 +192,11 @@ pub fn examine(path: Option<&Path>, options: Options) -> Report {
     let config = loaded.as_ref().map(|loaded| &loaded.config);
     let places = loaded.as_ref().map(|loaded| loaded.places.clone()).unwrap_or_default();
     let (running, answer) = process::find(config.map(|config| config.status_socket.as_deref()));
-    let subject = Subject { config, places, running, answer };
+    let subject = Subject { config, path, places, running, answer };
     let mut findings = vec![first, files(&subject)];
     findings.extend(kernel::findings(&subject));
     findings.extend(privileges::findings(&subject));
+    findings.extend(config.zip(path).map(|(config, path)| access::directories(config, path)));
     findings.extend(paths::findings(&subject));
     findings.extend(running::findings(&subject));
     findings.extend(network::findings(&subject));

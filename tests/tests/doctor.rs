@@ -72,7 +72,7 @@ fn rotated(net: &Net) -> Launch<'_> {
         .set("log_rotate_bytes", 1_000_000)
         .set("log_keep_files", 3)
         .set("max_sessions", 1_000)
-        .log_to(&net.path().join("spip.jsonl"))
+        .log_to(&net.logs().join("spip.jsonl"))
 }
 
 #[test]
@@ -336,7 +336,16 @@ fn what_the_start_could_not_open_make_or_bind_is_said_before_it_and_by_it() {
     for check in ["log.file", "payloads.directory", "persona.kept", "metrics.address"] {
         said.expect(check, "ok");
     }
-    assert!(!usable.exists() && !net.path().join("spip.jsonl").exists(), "looked at, and not made");
+    assert!(!usable.exists() && !net.logs().join("spip.jsonl").exists(), "looked at, and not made");
+
+    for key in ["log_file", "system_log"] {
+        let missing = net.path().join("missing/log.jsonl");
+        let launch = rotated(&net).set(key, missing.to_str().expect("text"));
+        let finding = doctor(&net, &launch, &[]).expect("log.file", "failure").clone();
+        assert!(finding["found"].as_str().is_some_and(|found| found.contains(key)), "{finding}");
+        let stderr = launch.run().stderr;
+        assert!(stderr.contains(&format!("cannot open {key} {}", missing.display())), "{stderr}");
+    }
 
     let said = doctor(&net, &net.agent().log_to(&log).set("state_dir", "/proc/spip"), &[]);
     assert!(said.expect("log.file", "failure")["found"].as_str().is_some_and(|found| found.contains("a directory")));
@@ -354,6 +363,26 @@ fn what_the_start_could_not_open_make_or_bind_is_said_before_it_and_by_it() {
         let stderr = launch.run().stderr;
         assert!(stderr.contains(value) && stderr.contains(remedy), "{stderr}");
     }
+}
+
+#[test]
+fn directories_that_the_agent_will_not_write_to_or_should_not_are_said_before_the_start() {
+    let Some(net) = Net::new() else { return };
+    let said = doctor(&net, &rotated(&net), &[]);
+    said.expect("sandbox.directories", "ok");
+    said.expect("privileges.user", "ok");
+    // Beside the configuration.
+    let beside = rotated(&net).log_to(&net.path().join("spip.jsonl"));
+    let finding = doctor(&net, &beside, &[]).expect("sandbox.directories", "warning").clone();
+    assert!(finding["found"].as_str().is_some_and(|found| found.contains(".toml can be written to")), "{finding}");
+    let ended = beside.set("sandbox", "required").run();
+    assert!(ended.stderr.contains(".toml can be written to"), "{}", ended.stderr);
+    // Another user's, and root has no capability by then.
+    let messages = net.path().join("messages");
+    net.sensor.shell(&format!("install -d -o nobody -m 750 {}", messages.display()));
+    let launch = rotated(&net).set("system_log", messages.join("x.jsonl").to_str().expect("text"));
+    let finding = doctor(&net, &launch, &[]).expect("privileges.user", "failure").clone();
+    assert!(finding["remedy"].as_str().is_some_and(|remedy| remedy.contains("chown root")), "{finding}");
 }
 
 #[test]

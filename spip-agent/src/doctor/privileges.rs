@@ -1,9 +1,7 @@
 //! Privileges: of the agent that runs, else of who asks, taken for who will start it.
 
-use nix::unistd::{Gid, Uid};
-
-use super::{Finding, Subject, Topic};
-use crate::config::{Config, EbpfMode, SandboxMode};
+use super::{Finding, Subject, Topic, access};
+use crate::config::{EbpfMode, SandboxMode};
 use crate::status;
 
 /// Numbers of linux/capability.h.
@@ -13,7 +11,7 @@ const SYS_ADMIN: u32 = 21;
 
 pub(super) fn findings(subject: &Subject<'_>) -> Vec<Finding> {
     let mut findings = vec![capabilities(subject)];
-    findings.extend(subject.config.map(user));
+    findings.extend(subject.config.zip(subject.path).map(|(config, path)| access::finding(subject, config, path)));
     findings.extend(given_up(subject));
     findings
 }
@@ -53,43 +51,6 @@ fn mask(status: &str, key: &str) -> Option<u64> {
 /// What is in effect, and what could be put in effect by one call.
 fn held(status: &str) -> Option<u64> {
     Some(mask(status, "CapEff:")? | mask(status, "CapPrm:")?)
-}
-
-/// The user that the agent becomes, and whether that user can write the log.
-fn user(config: &Config) -> Finding {
-    let topic =
-        Topic::new("privileges.user", "the agent becomes this user after its start, and writes its log as this user");
-    let Some(name) = &config.sandbox.user else {
-        return topic.ok("user is not set: the agent stays who starts it, without privileges");
-    };
-    let Some(user) = crate::sandbox::find_user(name) else {
-        let remedy = format!("useradd --system --no-create-home --shell /usr/sbin/nologin {name}, or change user");
-        return topic.failure(format!("there is no user {name}"), remedy);
-    };
-    let directory = config.log.file.as_deref().and_then(std::path::Path::parent);
-    let Some(metadata) = directory.and_then(|directory| std::fs::metadata(directory).ok()) else {
-        return topic.ok(format!("{name} ({})", user.uid));
-    };
-    let directory = directory.unwrap_or(std::path::Path::new("/")).display();
-    if may_write(&metadata, user.uid, user.gid) {
-        return topic.ok(format!("{name} ({}) may write to {directory}", user.uid));
-    }
-    topic.failure(
-        format!("{name} ({}) may not write to {directory}: the log cannot be rotated or opened again", user.uid),
-        format!("chown {name} {directory}"),
-    )
-}
-
-/// By the mode alone: access control lists may still grant or refuse.
-fn may_write(metadata: &std::fs::Metadata, uid: Uid, gid: Gid) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    let bits = match () {
-        () if uid.is_root() => return true,
-        () if metadata.uid() == uid.as_raw() => metadata.mode() >> 6,
-        () if metadata.gid() == gid.as_raw() => metadata.mode() >> 3,
-        () => metadata.mode(),
-    };
-    bits & 0o3 == 0o3
 }
 
 /// What an agent that runs still has.

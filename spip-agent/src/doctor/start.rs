@@ -13,6 +13,7 @@ use super::{Finding, Subject, Topic};
 use crate::config::{Config, MetricsAddress, SystemLog};
 use crate::metrics;
 use crate::persona::Persona;
+use crate::shell;
 use crate::writer::Log;
 
 pub(super) fn findings(subject: &Subject<'_>) -> Vec<Finding> {
@@ -20,38 +21,42 @@ pub(super) fn findings(subject: &Subject<'_>) -> Vec<Finding> {
     [log(config), payloads(config), persona(config), metrics(subject, config)].into_iter().flatten().collect()
 }
 
-/// The files of the logs. Whether a directory is there at all is judged with the room on its disk.
+/// The files of the logs.
 fn log(config: &Config) -> Option<Finding> {
+    let topic = Topic::new("log.file", "the agent does not start with a log that it cannot open");
     let system_log = match &config.messages.target {
-        SystemLog::File(path) => Some(path),
+        SystemLog::File(path) => Some(("system_log", path)),
         SystemLog::Stream | SystemLog::Stderr => None,
     };
-    let files: Vec<_> = config
-        .log
-        .file
-        .iter()
-        .map(|file| ("log_file", file))
-        .chain(system_log.map(|file| ("system_log", file)))
-        .collect();
-    let topic = Topic::new("log.file", "the agent does not start with a log that it cannot open");
-    let refused = |(key, file): &(&'static str, &std::path::PathBuf)| {
-        if let Err(error) = Log::look(key, file) {
-            return Some(error.to_string());
-        }
-        let directory = file.parent().filter(|directory| !file.exists() && directory.exists())?;
-        let error = takes_files(directory).err()?;
-        Some(format!("{} cannot be made: {error}", file.display()))
-    };
+    let files: Vec<_> = config.log.file.iter().map(|file| ("log_file", file)).chain(system_log).collect();
     if files.is_empty() {
         return None;
     }
-    Some(match files.iter().find_map(refused) {
+    Some(match files.iter().find_map(|(key, file)| unopenable(key, file)) {
         None => topic.ok("can be opened"),
-        Some(found) if !super::is_root() => topic.skipped(format!("{found}; run as root")),
-        Some(found) => {
-            topic.failure(found, "set log_file and system_log to files that the agent can make and append to")
-        }
+        Some((found, _)) if !super::is_root() => topic.skipped(format!("{found}; run as root")),
+        Some((found, remedy)) => topic.failure(found, remedy),
     })
+}
+
+/// Why a log could not be opened, if so, and what mends it.
+fn unopenable(key: &'static str, file: &Path) -> Option<(String, String)> {
+    let remedy = format!("set {key} to a file that the agent can make and append to");
+    if let Err(error) = Log::look(key, file) {
+        return Some((error.to_string(), remedy));
+    }
+    if file.exists() {
+        return None;
+    }
+    let directory = file.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !directory.exists() {
+        // Other directories the start makes, and those of logs it does not.
+        let found =
+            format!("the directory of {key}, {}, does not exist: the agent would not start", directory.display());
+        return Some((found, format!("mkdir -p {}", shell::word(&directory.to_string_lossy()))));
+    }
+    let error = takes_files(directory).err()?;
+    Some((format!("{key} {} cannot be made: {error}", file.display()), remedy))
 }
 
 fn payloads(config: &Config) -> Option<Finding> {
@@ -151,6 +156,19 @@ fn is_of_kernel(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_log_whose_directory_is_missing_is_said_by_its_key() {
+        let directory = std::env::temp_dir().join(format!("spip-doctor-log-{}", std::process::id()));
+        fs::create_dir_all(&directory).expect("a directory");
+        for key in ["log_file", "system_log"] {
+            assert_eq!(unopenable(key, &directory.join("log")), None);
+            let (found, remedy) = unopenable(key, &directory.join("missing/log")).expect("no directory");
+            assert!(found.starts_with(&format!("the directory of {key}, ")), "{found}");
+            assert_eq!(remedy, format!("mkdir -p {}", directory.join("missing").display()));
+        }
+        fs::remove_dir_all(&directory).expect("ours");
+    }
 
     #[test]
     fn a_directory_takes_files_also_when_it_has_to_be_made_and_nothing_is_left_in_it() {
