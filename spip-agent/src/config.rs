@@ -23,6 +23,7 @@ pub use levels::Levels;
 pub use load::Loaded;
 pub use places::Places;
 pub(crate) use reader::{line, syntax_problem};
+pub(crate) use respond::STATE_DIRECTORY;
 pub use service::{Messages, MetricsAddress, SystemLog};
 pub use steering::Prefix;
 

@@ -123,7 +123,7 @@ fn write(output: &Path, options: &Options) -> Result<(), Error> {
         return Err(Error::Exists(output.to_owned()));
     }
     let found = Found::look(Path::new("/"))?;
-    let mut answers = Answers::proposed(&found, options)?;
+    let mut answers = Answers::proposed(&found, options)?.with_log_apart(output, options);
     // Questions are no part of the file, which may go to standard output.
     let mut terminal = io::stderr();
     if !options.yes && io::stdin().is_terminal() {

@@ -87,6 +87,7 @@ fn answers_that_cannot_hold_are_refused_with_the_flag_and_leave_nothing() {
         (&["--ip", "127.0.0.1", "--steering", "redirect"][..], "--ip 127.0.0.1: rules lead no connection"),
         (&["--user", "a;rm"], "--user \"a;rm\": must be a user"),
         (&["--name", "a\nb"], "--name = "),
+        (&["--log-file", "/tmp"], "--log-file /tmp: is a directory"),
         (&["--port", "8050", "--exclude-ports", "8000-8100"], "--exclude-ports 8000-8100: the agent itself listens"),
     ] {
         let refused = init(&net, &[&["--yes", "--output", path][..], arguments].concat());

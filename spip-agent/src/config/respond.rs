@@ -9,6 +9,9 @@ use toml::de::DeValue;
 use super::load::{Loading, MAX_BYTES};
 use super::{Dialogue, PayloadStore, Respond};
 
+/// Where the persona is kept unless the operator says otherwise.
+pub(crate) const STATE_DIRECTORY: &str = "/var/lib/spip";
+
 /// Ports whose servers are known to everyone, and those beside them that people move them to.
 const PORTS: [(u16, Dialogue); 35] = [
     (21, Dialogue::Ftp),
@@ -59,7 +62,7 @@ impl Loading<'_> {
             banner_after: Duration::from_millis(self.read.integer("banner_after_ms", (1, MAX_BANNER_MS), 1_500)),
             ports: self.greetings(),
             persona: self.readable("persona", "TOML").map(|(path, _)| path),
-            state_dir: self.path("state_dir").unwrap_or_else(|| PathBuf::from("/var/lib/spip")),
+            state_dir: self.path("state_dir").unwrap_or_else(|| PathBuf::from(STATE_DIRECTORY)),
         }
     }
 

@@ -77,6 +77,20 @@ impl Answers {
         Ok(proposed)
     }
 
+    /// With a log that is not beside the configuration `output`, unless the operator named one: the agent can write to all
+    /// that is in the directory of its log.
+    pub(super) fn with_log_apart(mut self, output: &Path, options: &Options) -> Self {
+        // What goes to standard output comes to be a file here.
+        let output = if output == Path::new("-") { Path::new("spip.toml") } else { output };
+        if let (Some(log), None) = (&self.log_file, &options.log_file)
+            && judge::holds(log, output)
+        {
+            let name = log.file_name().unwrap_or_default();
+            self.log_file = Some(log.with_file_name("log").join(name));
+        }
+        self
+    }
+
     /// What is wrong with a flag is said before anybody is asked for the rest.
     fn judged_alone(&self) -> Result<(), Error> {
         if let Some(name) = &self.name {
@@ -163,6 +177,23 @@ pub(super) mod tests {
         let chosen = Answers::proposed(&found(), &options).expect("valid");
         assert_eq!((chosen.ip, chosen.port, chosen.log_file), (Ipv4Addr::LOCALHOST.into(), 9, None));
         assert_eq!(chosen.exclude, ["443", "\"8000-8100\""]);
+    }
+
+    #[test]
+    fn the_log_that_is_proposed_is_not_beside_the_configuration() {
+        let proposed = |is_root, output: &str, log_file: Option<&str>| {
+            let options = Options { log_file: log_file.map(PathBuf::from), ..Options::default() };
+            let answers = Answers::proposed(&Found { is_root, ..found() }, &options).expect("valid");
+            answers.with_log_apart(Path::new(output), &options).log_file.map(|file| file.display().to_string())
+        };
+        assert_eq!(proposed(true, "/etc/spip/spip.toml", None).as_deref(), Some("/var/log/spip/spip.jsonl"));
+        assert_eq!(proposed(true, "/var/log/spip/x/spip.toml", None).as_deref(), Some("/var/log/spip/log/spip.jsonl"));
+        for output in ["spip.toml", "below/spip.toml", "-"] {
+            assert_eq!(proposed(false, output, None).as_deref(), Some("log/spip.jsonl"), "{output}");
+        }
+        assert_eq!(proposed(false, "/nonexistent/spip.toml", None).as_deref(), Some("spip.jsonl"));
+        assert_eq!(proposed(false, "spip.toml", Some("mine.jsonl")).as_deref(), Some("mine.jsonl"));
+        assert_eq!(proposed(true, "/etc/spip/spip.toml", Some("-")), None);
     }
 
     #[test]

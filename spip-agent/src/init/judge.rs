@@ -13,6 +13,7 @@ use super::answers::{Answers, bounds};
 use super::found::Found;
 use crate::config::{Config, ConfigError};
 use crate::sandbox;
+use crate::writer::{self, Log};
 
 /// Longest name that useradd makes.
 const LONGEST_USER: usize = 32;
@@ -37,12 +38,28 @@ pub(super) fn refused(error: &ConfigError) -> Error {
     Error::Answer(problems.iter().map(|problem| flag(&problem.text)).collect::<Vec<_>>().join("\n"))
 }
 
-/// A path that the file can hold.
+/// A path that the file can hold, of something that can be a log.
 pub(super) fn log_file(path: &Path) -> Result<(), Error> {
+    let refused = |why: &str| Err(Error::Answer(format!("--log-file {}: {why}", path.display())));
     match path.to_str() {
-        Some(text) => key("log_file", text),
-        None => Err(Error::Answer(format!("--log-file {}: must be UTF-8", path.display()))),
+        Some(text) => key("log_file", text)?,
+        None => return refused("must be UTF-8"),
     }
+    // Whether it can be opened is another question for another user.
+    if let Err(writer::Error::NotAFile { kind, .. }) = Log::look("log_file", path) {
+        return refused(&format!("is {kind}; name a file, such as {}", path.join("spip.jsonl").display()));
+    }
+    let above = path.ancestors().skip(1).find(|above| above.exists() && !above.is_dir());
+    match above {
+        Some(above) => refused(&format!("{} is no directory", above.display())),
+        None => Ok(()),
+    }
+}
+
+/// Whether the directory of a log holds the configuration, or is above it.
+pub(super) fn holds(log: &Path, output: &Path) -> bool {
+    let directories: Vec<_> = sandbox::directories_of(log).collect();
+    sandbox::is_written_to(output, &directories)
 }
 
 /// A user that there is, by name or number, or a name that one can be made with.
@@ -104,8 +121,17 @@ pub(super) fn all(answers: &Answers, found: &Found) -> Result<(), Error> {
 }
 
 /// What can be done and is unwise, each in a line.
-pub(super) fn notes(answers: &Answers, found: &Found) -> Vec<String> {
+pub(super) fn notes(answers: &Answers, found: &Found, output: Option<&Path>) -> Vec<String> {
     let mut notes = Vec::new();
+    if let (Some(log), Some(output)) = (&answers.log_file, output)
+        && holds(log, output)
+    {
+        notes.push(
+            "The log is beside the configuration, or above it: the agent can write to all that is there, and whoever takes \
+             it over could change how it starts next. Better a directory of its own, such as --log-file log/spip.jsonl"
+                .into(),
+        );
+    }
     let file = answers.log_file.as_deref().and_then(|file| std::path::absolute(file).ok());
     if let Some(directory) = file.as_deref().and_then(Path::parent).filter(|path| sandbox::is_shared(path)) {
         notes.push(format!(
@@ -162,6 +188,21 @@ mod tests {
     }
 
     #[test]
+    fn a_log_is_a_file_that_is_or_can_be() {
+        let directory = std::env::temp_dir();
+        let text = said(log_file(&directory));
+        assert!(
+            text.starts_with(&format!("--log-file {}: is a directory; name a file", directory.display())),
+            "{text}"
+        );
+        let own = std::env::current_exe().expect("this test");
+        assert!(said(log_file(&own.join("spip.jsonl"))).contains("is no directory"));
+        for path in ["/nonexistent/spip.jsonl", "spip.jsonl", "/dev/null"] {
+            log_file(Path::new(path)).expect(path);
+        }
+    }
+
+    #[test]
     fn a_user_is_one_that_there_is_or_can_be_made() {
         for name in ["root", "0", "no_such-user.1"] {
             user(name).expect(name);
@@ -200,11 +241,16 @@ mod tests {
     fn what_is_unwise_is_said() {
         let noted = |options: Options| {
             let found = Found { sk_lookup: Ok(false), ..found() };
-            notes(&Answers::proposed(&found, &options).expect("valid"), &found).join("\n")
+            let output = Some(Path::new("/etc/spip/spip.toml"));
+            notes(&Answers::proposed(&found, &options).expect("valid"), &found, output).join("\n")
         };
         assert_eq!(noted(Options::default()), "");
         let shared = Options { log_file: Some("/var/log/spip.jsonl".into()), ..Options::default() };
         assert!(noted(shared).contains("The log is in /var/log, which other programs use too"));
+        for file in ["/etc/spip/spip.jsonl", "/etc/spip.jsonl"] {
+            let beside = Options { log_file: Some(file.into()), ..Options::default() };
+            assert!(noted(beside).contains("The log is beside the configuration"), "{file}");
+        }
         let steered = Options { steering: Some("sk_lookup".to_owned()), ..Options::default() };
         assert!(noted(steered).contains("will not start"));
         assert!(noted(Options { port: Some(40_000), ..Options::default() }).contains("32768 to 60999"));

@@ -1,11 +1,13 @@
 //! What to do next, and the way back: commands to be read and pasted, none of which is run here.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::answers::Answers;
 use super::found::Found;
 use super::{Made, judge};
+use crate::config::STATE_DIRECTORY;
+use crate::persona::Persona;
 use crate::{sandbox, shell};
 
 /// Where systemd has the unit of a package.
@@ -45,14 +47,76 @@ fn write(
     start.write(page, width)?;
     writeln!(page, "\nThe way back:")?;
     let mut back = stop(by_program, has_unit);
+    back.add(format!("rm {file}"), "");
+    let made = made.map(|made| made.directories.as_slice()).unwrap_or_default();
+    let mut stays = Vec::new();
+    for left in left_behind(answers) {
+        if left.is_below(made) {
+            back.add(left.removal(made), left.warning);
+        } else {
+            stays.push(format!("{} in {}", left.what, left.directory().display()));
+        }
+    }
+    for directory in made {
+        back.add(format!("rmdir {}", word(directory)), "");
+    }
     if let Some(user) = new_user(answers) {
         back.add(format!("userdel {user}"), "");
     }
-    back.add(format!("rm {file}"), "");
-    for directory in made.map(|made| made.directories.as_slice()).unwrap_or_default() {
-        back.add(format!("rmdir {}", word(directory)), "");
+    back.write(page, back.width())?;
+    if !stays.is_empty() {
+        writeln!(page, "What stays, to keep or to remove: {}.", stays.join(", "))?;
     }
-    back.write(page, back.width())
+    Ok(())
+}
+
+/// Files that the agent writes.
+struct Left {
+    what: &'static str,
+    /// The first of them; the names of the others begin with its name.
+    file: PathBuf,
+    warning: &'static str,
+}
+
+impl Left {
+    fn directory(&self) -> &Path {
+        self.file.parent().unwrap_or(Path::new("/"))
+    }
+
+    /// Whether they are in directories that were made, and go with them.
+    fn is_below(&self, made: &[PathBuf]) -> bool {
+        made.iter().any(|directory| self.directory().starts_with(absolute(directory)))
+    }
+
+    /// A directory of their own goes with them.
+    fn removal(&self, made: &[PathBuf]) -> String {
+        if made.iter().any(|directory| absolute(directory) == self.directory()) {
+            format!("rm -f {}*", word(&self.file))
+        } else {
+            // Directories between, if any, are of nothing else.
+            let above = |directory: &&Path| made.iter().any(|made| directory.parent() == Some(&absolute(made)));
+            let outermost = self.directory().ancestors().find(above).unwrap_or(self.directory());
+            format!("rm -rf {}", word(outermost))
+        }
+    }
+}
+
+/// What is there when the agent has run.
+fn left_behind(answers: &Answers) -> Vec<Left> {
+    // A device or a pipe keeps nothing.
+    let file = answers.log_file.as_deref().filter(|file| file.is_file() || !file.exists());
+    let records = file.map(|file| Left {
+        what: "the records",
+        file: absolute(file),
+        warning: "the records with it: take them elsewhere before",
+    });
+    let persona =
+        Left { what: "the persona", file: Persona::kept_in(Path::new(STATE_DIRECTORY)), warning: "the persona" };
+    records.into_iter().chain([persona]).collect()
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// The user that has to be made.
@@ -128,7 +192,7 @@ fn seen(page: &mut String, found: &Found, answers: &Answers, made: Option<&Made<
     if !found.complete {
         writeln!(page, "  Not every process is visible: run this as root to see who listens where.")?;
     }
-    for note in judge::notes(answers, found) {
+    for note in judge::notes(answers, found, made.map(|made| made.file)) {
         writeln!(page, "  {note}")?;
     }
     Ok(())
@@ -201,7 +265,37 @@ mod tests {
         let options = Options { user: Some("no-such-user".to_owned()), ..Options::default() };
         let page = shown(&options, "/a/b/x.toml", vec!["/a/b".into(), "/a".into()]);
         assert!(page.contains("Made its directory /a, too.\n  Made its directory /a/b, too.\n"), "{page}");
-        assert!(page.ends_with("  userdel no-such-user\n  rm /a/b/x.toml\n  rmdir /a/b\n  rmdir /a\n"), "{page}");
+        let back = "  rm /a/b/x.toml\n  rmdir /a/b\n  rmdir /a\n  userdel no-such-user\n\
+                    What stays, to keep or to remove: the records in /var/log/spip, the persona in /var/lib/spip.\n";
+        assert!(page.ends_with(back), "{page}");
+    }
+
+    #[test]
+    fn the_way_back_works_where_the_log_is_below_what_was_made() {
+        let back = |log: &str, file: &str, made: &[&str]| {
+            let options = Options { log_file: Some(log.into()), user: Some(String::new()), ..Options::default() };
+            let page = shown(&options, file, made.iter().map(PathBuf::from).collect());
+            let (_, back) = page.split_once("stop; steering ends with it\n").expect("the way back");
+            back.lines().map(|line| line.split("   ").next().unwrap_or_default().trim().to_owned()).collect::<Vec<_>>()
+        };
+        let stays = "What stays, to keep or to remove: the persona in /var/lib/spip.";
+        assert_eq!(
+            back("/a/b/log/deep/spip.jsonl", "/a/b/x.toml", &["/a/b", "/a"]),
+            ["rm /a/b/x.toml", "rm -rf /a/b/log", "rmdir /a/b", "rmdir /a", stays]
+        );
+        assert_eq!(
+            back("/a/b/spip.jsonl", "/a/b/x.toml", &["/a/b", "/a"]),
+            ["rm /a/b/x.toml", "rm -f /a/b/spip.jsonl*", "rmdir /a/b", "rmdir /a", stays]
+        );
+        assert_eq!(
+            back("/var/lib/spip/log/x", "/var/lib/spip/x.toml", &["/var/lib/spip"]),
+            [
+                "rm /var/lib/spip/x.toml",
+                "rm -rf /var/lib/spip/log",
+                "rm -f /var/lib/spip/persona.toml*",
+                "rmdir /var/lib/spip"
+            ]
+        );
     }
 
     #[test]
@@ -210,12 +304,15 @@ mod tests {
         for steering in ["redirect", "sk_lookup"] {
             let options =
                 Options { steering: Some(steering.to_owned()), user: Some("root".to_owned()), ..Options::default() };
-            let answers = Answers { log_file: None, ..Answers::proposed(&found(), &options).expect("valid") };
+            let answers = Answers::proposed(&found(), &options).expect("valid");
             let made = Made { file: Path::new("/etc/spip/spip.toml"), directories: Vec::new() };
             let mut page = String::new();
             write(&mut page, &found(), &answers, Some(&made), true).expect("text");
             let (_, commands) = page.split_once("What to do next:").expect("two parts");
-            assert!(walk.contains(commands), "docs/walk.md does not show, of {steering}:\n{commands}");
+            // The package has made it, unlike this machine.
+            let is_made = |line: &&str| !line.contains("install -d ");
+            let commands: String = commands.lines().filter(is_made).map(|line| format!("{line}\n")).collect();
+            assert!(walk.contains(&commands), "docs/walk.md does not show, of {steering}:\n{commands}");
         }
     }
 
