@@ -328,9 +328,14 @@ mod tests {
         assert_eq!(make_room(&registries, 1, Limit::Descriptors), 1);
         assert!(ordered(&first).is_pending());
         assert_eq!(ordered(&second), Poll::Ready(CloseReason::Rejected(Limit::Descriptors)));
-        assert_eq!(make_room(&registries, 1, Limit::Descriptors), 1, "one is leaving already");
+        assert_eq!(make_room(&registries, 1, Limit::Sessions), 1, "one is leaving already");
         assert!(ordered(&first).is_pending());
-        assert_eq!(make_room(&registries, 2, Limit::Descriptors), 2, "the other one is next");
+        assert_eq!(make_room(&registries, 2, Limit::Sessions), 2, "the other one is next");
+        assert_eq!(
+            ordered(&first),
+            Poll::Ready(CloseReason::Rejected(Limit::Sessions)),
+            "by the limit that it went for"
+        );
         assert_eq!(make_room(&registries, 3, Limit::Descriptors), 2, "nobody is told twice");
         drop(second);
         assert_eq!(make_room(&registries, 2, Limit::Descriptors), 1, "whoever has left makes no more room");

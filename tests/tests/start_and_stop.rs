@@ -1,8 +1,9 @@
 //! How the agent starts, refuses to start, ends, and starts again after it was killed.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -136,6 +137,33 @@ fn the_limit_of_descriptors_is_raised_to_the_hard_one_and_sessions_follow_from_i
     let limits = fs::read_to_string(format!("/proc/{}/limits", agent.pid())).expect("the agent runs");
     let files = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit");
     assert_eq!(files.split_whitespace().skip(3).take(2).collect::<Vec<_>>(), ["2048", "2048"], "{files}");
+    let _ = agent.stop();
+}
+
+#[test]
+fn where_memory_is_scarcer_than_descriptors_sessions_follow_from_it_also_after_a_reload() {
+    let Some(net) = Net::new() else { return };
+    let meminfo = net.path().join("meminfo");
+    fs::write(&meminfo, "MemTotal:         102400 kB\n").expect("the test's directory is its own");
+    let small = format!(
+        r#"exec unshare --mount sh -c 'mount --bind {} /proc/meminfo && exec "$@"' sh "$@""#,
+        meminfo.display()
+    );
+    let metrics = net.path().join("metrics.sock");
+    let agent = net.agent().set("metrics", metrics.to_str().expect("text")).within(&small).start();
+    let starting = agent.wait_message(json!({"message": "starting"}));
+    assert_eq!((&starting["max_sessions"], &starting["max_sessions_from"]), (&json!(6_400), &json!("memory")));
+    agent.signal(Signal::SIGHUP);
+    agent.wait_message(json!({"message": "reopened the log and read configuration and certificate again"}));
+    let mut page = String::new();
+    let mut stream = UnixStream::connect(&metrics).expect("the agent listens");
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("the agent takes bytes");
+    stream.read_to_string(&mut page).expect("the agent answers");
+    assert!(page.contains("\nspip_sessions_limit 6400\n"), "{page}");
+    let _ = agent.stop();
+
+    let agent = net.agent().set("max_sessions", 10_000).within(&small).start();
+    agent.wait_message(json!({"message": "starting", "max_sessions": 10_000, "max_sessions_from": "configuration"}));
     let _ = agent.stop();
 }
 
