@@ -3,8 +3,10 @@
 //! The binary is what `SPIP_AGENT_BIN` names, else the release build beside the tests, else the debug build: the
 //! tests never build it, so that what is tested is what is shipped.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
@@ -338,8 +340,11 @@ impl Agent {
     /// # Panics
     /// When that takes longer than [`PATIENCE`].
     pub fn wait_open(&self, count: usize) {
-        eventually(&format!("{count} connections are open"), || {
-            (sockets::open(&self.namespace, LISTENER) == count).then_some(())
+        let open = Cell::new(0);
+        let what = fmt::from_fn(|f| write!(f, "{count} connections are open, not {}", open.get()));
+        eventually(what, || {
+            open.set(sockets::open(&self.namespace, LISTENER));
+            (open.get() == count).then_some(())
         });
     }
 

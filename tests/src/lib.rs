@@ -33,6 +33,7 @@ pub use net::{
 pub use raw::RawSyn;
 pub use records::{Line, Log, field_order, payload, read_log};
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 /// How long a test waits for something that must happen. Long, because machines that build are slow, and emulated ones
@@ -96,7 +97,7 @@ pub fn require_program(program: &str, package: &str) -> bool {
 ///
 /// # Panics
 /// When there is no answer within [`PATIENCE`].
-pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+pub fn eventually<T>(what: impl fmt::Display, mut probe: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(answer) = probe() {
