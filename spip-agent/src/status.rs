@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ebpf::Part;
 use crate::sandbox::{self, StepResult};
-use crate::steering::Reason;
+use crate::steering::{Confinement, Reason};
 
 /// Everything that is known. Keys are the field names, and those that are unknown are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,6 +127,9 @@ pub struct Steering {
     /// The pinned link.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pinned_link: Option<String>,
+    /// What it is confined to.
+    #[serde(flatten)]
+    pub confinement: Confinement,
     /// What is left alone, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclusions: Vec<Reason>,

@@ -22,6 +22,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
 use spip_common::steer::{Exclusion, Settings, SteerCounters};
 use thiserror::Error;
 
@@ -49,6 +50,21 @@ pub enum Error {
     Maps(&'static str, #[source] ebpf::Error),
 }
 
+/// Where connections have to come from and go to; everywhere where a list is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Confinement {
+    /// `steer_prefixes`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub prefixes: Vec<String>,
+    /// `steer_interfaces`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<String>,
+    /// Those of them that are not there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing_interfaces: Vec<String>,
+}
+
 /// Steering, prepared: the maps are filled, and nothing is attached yet.
 pub struct Steering {
     maps: SteerMaps,
@@ -62,6 +78,8 @@ pub struct Steering {
     /// Prefixes and interfaces as they are in the maps.
     prefixes: Entries<(Ipv6Addr, u32)>,
     links: Entries<u32>,
+    /// Interfaces that are asked for and not there.
+    missing: Vec<String>,
     /// Whether the maps say what they should.
     current: bool,
     /// Asked who listens, and which number an interface has; opened before the sandbox closes the way.
@@ -94,6 +112,7 @@ impl Steering {
             table: Table::default(),
             prefixes: Entries::default(),
             links: Entries::default(),
+            missing: Vec::new(),
             current: false,
             listening: listening::Source::open().map_err(Error::Listening)?,
             // Of a family that knows no network: sockets of all families answer this question.
@@ -122,7 +141,8 @@ impl Steering {
     /// # Errors
     /// The kernel does not tell, or refuses to take it.
     pub fn refresh(&mut self) -> Result<bool, Error> {
-        let links = self.find_links();
+        let (links, missing) = self.find_links();
+        self.missing = missing;
         let services = self.find_services().map_err(Error::Listening)?;
         let changed = services != self.services;
         if !changed && self.current && self.links.are(&links) {
@@ -134,6 +154,22 @@ impl Steering {
         self.steer_where_wanted(&links)?;
         self.current = true;
         Ok(changed)
+    }
+
+    /// What steering is confined to.
+    #[must_use]
+    pub fn confinement(&self) -> Confinement {
+        Confinement {
+            prefixes: self.settings.prefixes.iter().map(ToString::to_string).collect(),
+            interfaces: self.settings.interfaces.clone(),
+            missing_interfaces: self.missing.clone(),
+        }
+    }
+
+    /// Interfaces that are asked for and not there.
+    #[must_use]
+    pub fn missing_interfaces(&self) -> &[String] {
+        &self.missing
     }
 
     /// Everything that is left alone.
@@ -230,8 +266,17 @@ impl Steering {
     }
 
     /// Interfaces come and go, and come back with another index.
-    fn find_links(&self) -> BTreeSet<u32> {
-        self.settings.interfaces.iter().filter_map(|name| interface_index(&self.interfaces, name)).collect()
+    fn find_links(&self) -> (BTreeSet<u32>, Vec<String>) {
+        let (mut links, mut missing) = (BTreeSet::new(), Vec::new());
+        for name in &self.settings.interfaces {
+            match interface_index(&self.interfaces, name) {
+                Some(index) => {
+                    links.insert(index);
+                }
+                None => missing.push(name.clone()),
+            }
+        }
+        (links, missing)
     }
 }
 

@@ -237,6 +237,47 @@ fn only_the_prefixes_and_interfaces_that_are_listed_are_steered() {
 }
 
 #[test]
+fn what_confines_steering_to_nowhere_is_said_by_start_status_and_doctor() {
+    let Some(net) = Net::new() else { return };
+    let launch = steered(&net).set("steer_interfaces", json!(["wire", "later"]));
+    let agent = launch.clone().start();
+    agent.wait_message(json!({"level": "warn", "target": "steering", "interfaces": "later"}));
+    let told = agent.log();
+    let start = told
+        .messages()
+        .find(|line| line.value["steer_interfaces"] == "later, wire")
+        .unwrap_or_else(|| panic!("{}", told.text()));
+    let said = start.value["message"].as_str().expect("text");
+    assert!(said.ends_with("what steer_prefixes and steer_interfaces leave out"), "{said}");
+    let ask = |launch: &Launch, what: &str| {
+        let output = net.path().join("asked.json");
+        let asked = launch.clone().within(&format!(r#""$@" >{}"#, output.display()));
+        let _ = asked.arguments(&[what, "--config", "{config}", "--json"]).run();
+        let report = std::fs::read_to_string(&output).expect("it was written");
+        serde_json::from_str::<Value>(&report).expect("JSON")
+    };
+    let confined = |launch: &Launch| {
+        let report = ask(launch, "doctor");
+        let mut findings = report["findings"].as_array().expect("findings").iter();
+        findings.find(|finding| finding["check"] == "steering.confined").cloned().expect("the check")
+    };
+    let steering = ask(&launch, "status")["agent"]["steering"].clone();
+    assert_eq!(steering["interfaces"], json!(["later", "wire"]), "{steering}");
+    assert_eq!(steering["missing_interfaces"], json!(["later"]), "{steering}");
+    assert_eq!(confined(&launch)["state"], "warning");
+    net.sensor.shell("ip link add later type veth peer name its-peer");
+    assert_eq!(confined(&launch)["state"], "ok");
+    agent.wait_message(json!({"message": "every interface of steer_interfaces is there"}));
+    let _ = agent.stop();
+
+    for (key, value) in [("steer_interfaces", "none"), ("steer_prefixes", "192.0.2.0/24")] {
+        let nowhere = confined(&steered(&net).set(key, json!([value])));
+        assert_eq!(nowhere["state"], "failure", "{nowhere}");
+        assert!(nowhere["found"].as_str().is_some_and(|found| found.ends_with("nothing is steered")), "{nowhere}");
+    }
+}
+
+#[test]
 fn a_hangup_brings_what_the_file_says_now() {
     let Some(net) = Net::new() else { return };
     let path = net.path().join("changing.toml");

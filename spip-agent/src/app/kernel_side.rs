@@ -53,9 +53,16 @@ pub(super) fn steer(
     }
     let link = pinned.as_ref().map(|pinned| pinned.path().display().to_string()).unwrap_or_default();
     let (ipv4, ipv6) = listeners.families;
+    let (prefixes, interfaces) = (&config.steering.prefixes, &config.steering.interfaces);
+    let but = if prefixes.is_empty() && interfaces.is_empty() {
+        ""
+    } else {
+        " and what steer_prefixes and steer_interfaces leave out"
+    };
     log::info!(target: "steering", ipv4 = ipv4, ipv6 = ipv6, exclusions = steering.exclusions().as_str(),
-        steer_loopback = config.steering.loopback, pinned_link = link.as_str();
-        "every port is steered to the agent, except the exclusions");
+        steer_loopback = config.steering.loopback, steer_prefixes = prefixes.len(),
+        steer_interfaces = interfaces.join(", ").as_str(), pinned_link = link.as_str();
+        "every port is steered to the agent, except the exclusions{but}");
     if !(ipv4 && ipv6) {
         let family = if ipv4 { "IPv6" } else { "IPv4" };
         log::warn!(target: "steering",

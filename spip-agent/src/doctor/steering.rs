@@ -1,12 +1,13 @@
 //! Whether connections to all other ports reach the agent: by rules, or by the program in the kernel.
 
 use std::fs;
-use std::net::{IpAddr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use nix::ifaddrs::getifaddrs;
+use nix::net::if_::if_nametoindex;
 
 use super::{Finding, Subject, Topic};
-use crate::config::{Config, Prefix, SteeringMode};
+use crate::config::{self, Config, Prefix, SteeringMode};
 use crate::ebpf;
 use crate::rules::{self, Standing, early_demux};
 use crate::status;
@@ -87,7 +88,9 @@ fn common(one: &Prefix, other: &Prefix) -> Option<IpAddr> {
 pub(super) fn findings(subject: &Subject<'_>) -> Vec<Finding> {
     let topic = Topic::new("steering", "ports that are not steered are not recorded");
     match subject.config(&topic) {
-        Ok(config) if by_sk_lookup(config) => vec![by_program(subject), others(subject, config), left_over()],
+        Ok(config) if by_sk_lookup(config) => {
+            vec![by_program(subject), confined(config), others(subject, config), left_over()]
+        }
         Ok(config) => [by_rules(config), vec![one_port()]].concat(),
         Err(finding) => vec![*finding],
     }
@@ -112,6 +115,36 @@ fn by_program(subject: &Subject<'_>) -> Finding {
         "{} are steered, {left_alone} exclusions (spip-agent status)",
         agent.steering.families.join(" and ")
     ))
+}
+
+/// Whether what steering is confined to is there.
+fn confined(config: &Config) -> Finding {
+    let topic = Topic::new(
+        "steering.confined",
+        "what does not come by steer_interfaces, or go to steer_prefixes, is not recorded where these are set",
+    );
+    let config::Steering { prefixes, interfaces, .. } = &config.steering;
+    let missing: Vec<_> =
+        interfaces.iter().filter(|name| if_nametoindex(name.as_str()).is_err()).map(String::as_str).collect();
+    let unspecified = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    if !missing.is_empty() {
+        let found = format!("there is no interface {}", missing.join(", "));
+        let remedy = "correct steer_interfaces (ip link shows the names)";
+        if missing.len() == interfaces.len() {
+            topic.failure(format!("{found}: nothing is steered"), remedy)
+        } else {
+            topic.warning(found, remedy)
+        }
+    } else if !unspecified.into_iter().any(|family| address_in_reach(config, family).is_some()) {
+        topic.failure(
+            "no address of this machine is in steer_prefixes: nothing is steered",
+            "correct steer_prefixes, or make a prefix that is routed here local: ip route add local PREFIX dev lo",
+        )
+    } else if prefixes.is_empty() && interfaces.is_empty() {
+        topic.ok("every interface and every local address")
+    } else {
+        topic.ok("the interfaces are there, and addresses in the prefixes")
+    }
 }
 
 /// Whether somebody else's programs are asked, too. Of several, the first that was attached chooses.

@@ -242,6 +242,10 @@ impl Sources {
             return Steering { mode: "redirect".to_owned(), ..Steering::default() };
         }
         let attached = description.as_ref().is_none_or(|steering| steering.standing == Standing::Attached);
+        let (confinement, exclusions) = description
+            .filter(|_| attached)
+            .map(|description| (description.confinement, description.reasons))
+            .unwrap_or_default();
         let (ipv4, ipv6) = self.families;
         let families = [("IPv4", ipv4), ("IPv6", ipv6)];
         Steering {
@@ -252,7 +256,8 @@ impl Sources {
                 .map(|(name, _)| (*name).to_owned())
                 .collect(),
             pinned_link: self.pinned_link.as_ref().filter(|_| attached).map(|path| path.display().to_string()),
-            exclusions: description.filter(|_| attached).map(|description| description.reasons).unwrap_or_default(),
+            confinement,
+            exclusions,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::{Agent, Report};
+use crate::steering::Confinement;
 
 /// Width of the first column.
 const NAMES: usize = 16;
@@ -77,6 +78,19 @@ impl Page {
         self.line("steering", &format!("{}{families}", steering.mode));
         if let Some(link) = &steering.pinned_link {
             self.line("pinned link", link);
+        }
+        let Confinement { prefixes, interfaces, missing_interfaces } = &steering.confinement;
+        if !prefixes.is_empty() {
+            let more = prefixes.len().saturating_sub(MOST_EXCLUSIONS);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let first = prefixes.len().min(MOST_EXCLUSIONS);
+            self.line("only to", &format!("{}{more}", prefixes[..first].join(", ")));
+        }
+        if !interfaces.is_empty() {
+            self.line("only by", &interfaces.join(", "));
+        }
+        if !missing_interfaces.is_empty() {
+            self.line("not there", &missing_interfaces.join(", "));
         }
         for reason in steering.exclusions.iter().take(MOST_EXCLUSIONS) {
             self.line("left alone", &reason.to_string());

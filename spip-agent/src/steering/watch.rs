@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use spip_common::steer::SteerCounters;
 
 use super::reasons::{self, Reason};
-use super::{Error, Steering};
+use super::{Confinement, Error, Steering};
 use crate::config::{Config, SteeringMode};
 use crate::ebpf::{PinState, PinnedSteering};
 use crate::vital;
@@ -49,6 +49,8 @@ pub enum Standing {
 pub struct Description {
     /// What has become of the program.
     pub standing: Standing,
+    /// What it is confined to.
+    pub confinement: Confinement,
     /// What is left alone.
     pub reasons: Vec<Reason>,
     /// What the program has done; absent where the kernel does not say.
@@ -71,6 +73,9 @@ struct Watcher {
     standing: Standing,
     told: Vec<Reason>,
     told_at: Option<Instant>,
+    /// Interfaces that were told to be missing.
+    told_missing: Vec<String>,
+    told_missing_at: Option<Instant>,
     /// Services have changed, and it was not told yet.
     changed: bool,
     failed: bool,
@@ -97,6 +102,8 @@ impl Watch {
             standing: Standing::default(),
             told,
             told_at: None,
+            told_missing: Vec::new(),
+            told_missing_at: None,
             changed: false,
             failed: false,
         };
@@ -157,6 +164,8 @@ impl Watcher {
                     log::info!(target: "steering", exclusions = reasons::line(&self.told).as_str(),
                         steer_loopback = config.steering.loopback;
                         "steering follows the configuration again");
+                    self.told_missing_at = None;
+                    self.tell_missing();
                 }
             }
             Request::Describe(answer) => {
@@ -165,7 +174,8 @@ impl Watcher {
                 }
                 let counters = self.steering.counters().ok();
                 let (standing, reasons) = (self.standing, self.steering.reasons());
-                let _ = answer.send(Description { standing, reasons, counters });
+                let confinement = self.steering.confinement();
+                let _ = answer.send(Description { standing, confinement, reasons, counters });
             }
         }
     }
@@ -174,6 +184,7 @@ impl Watcher {
         let refreshed = self.steering.refresh();
         self.changed |= self.succeeded(refreshed) == Some(true);
         self.tell_changes();
+        self.tell_missing();
         match self.pinned.as_ref().map(PinnedSteering::state) {
             None | Some(PinState::Ours) => {}
             Some(PinState::Gone) => self.ended(),
@@ -223,6 +234,23 @@ impl Watcher {
         log::info!(target: "steering", begun = begun.as_str(), ended = ended.as_str(); "services have changed");
         self.told = now;
         self.told_at = Some(Instant::now());
+    }
+
+    /// Says which interfaces are missing, and when they have come. Some come and go by the minute.
+    fn tell_missing(&mut self) {
+        let missing = self.steering.missing_interfaces();
+        if missing == self.told_missing || self.told_missing_at.is_some_and(|told| told.elapsed() < REPORT_INTERVAL) {
+            return;
+        }
+        if missing.is_empty() {
+            log::info!(target: "steering", "every interface of steer_interfaces is there");
+        } else {
+            log::warn!(target: "steering", interfaces = missing.join(", ").as_str();
+                "steer_interfaces names interfaces that are not there: nothing is steered that would come by them; correct the \
+                 names, or leave it at that until they come");
+        }
+        self.told_missing = missing.to_vec();
+        self.told_missing_at = Some(Instant::now());
     }
 
     /// The result, or a message once until things go well again; each look tries it anew.
