@@ -297,7 +297,7 @@ fn root_without_its_capabilities_is_not_believed_to_write_where_it_may_not() {
     let launch = net.agent().log_to(&log);
     let ended = launch.clone().set("sandbox", "required").run();
     assert!(!ended.status.success());
-    let told = format!("the user root cannot write to {}; run: chown root", directory.display());
+    let told = format!("the user root (0) cannot write to {}; run: chown root", directory.display());
     assert!(ended.stderr.contains(&told), "{}", ended.stderr);
     let agent = launch.clone().start();
     let steps = agent.wait_message(json!({"target": "sandbox", "level": "warn"}));

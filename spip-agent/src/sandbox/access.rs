@@ -30,7 +30,7 @@ pub(super) fn judge(needs: &Needs<'_>) -> StepResult {
     if missing.is_empty() {
         StepResult::Done("what is read and written from now on can be".to_owned())
     } else {
-        StepResult::Missing(format!("the user {name} {}", missing.join(", and ")))
+        StepResult::Missing(format!("the user {name} ({uid}) {}", missing.join(", and ")))
     }
 }
 
