@@ -67,7 +67,10 @@ fn main() -> ExitCode {
 fn soak(net: &Net, duration: Duration, rate: u32) -> Result<Vec<Verdict>, String> {
     net.add_crowd();
     let log = net.path().join("spip.jsonl");
-    let config = net.path().join("soak.toml");
+    // Apart from what the agent writes, as its sandbox wants it.
+    let directory = net.path().join("configuration");
+    std::fs::create_dir(&directory).expect("the directory above is ours");
+    let config = directory.join("soak.toml");
     std::fs::write(&config, configuration(net)).expect("the directory is ours");
     let agent = Agent::start(net, &config);
     let tally = Arc::new(Tally::default());
