@@ -25,8 +25,8 @@ use aya_ebpf::{
 use spip_common::{
     map::LOOPBACK_INTERFACE,
     steer::{
-        Endpoint, Exclusion, LINK_ENTRIES, MAX_ENDPOINTS, MAX_SOCKETS, PORTS, PREFIX_ENTRIES, Settings,
-        SteerCounters, worker,
+        Endpoint, Exclusion, LINK_ENTRIES, MAX_ENDPOINTS, MAX_SOCKETS, PORTS, PREFIX_ENTRIES, Settings, SteerCounters,
+        worker,
     },
 };
 

@@ -60,6 +60,7 @@ fn a_hundred_thousand_sessions_are_held_while_others_are_served_and_each_is_reco
         .agent()
         .set("max_sessions_per_source", VERY_MANY)
         .set("first_byte_timeout_seconds", 3_600)
+        .set("read_timeout_seconds", 3_600)
         .set("session_timeout_seconds", 3_600)
         .set("drain_timeout_seconds", 600)
         .start();
