@@ -39,7 +39,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config;
-use crate::protocol::client_hello::{ClientHello, Version, extension, handshake_message};
+use crate::protocol::client_hello::{ClientHello, Version, handshake_message};
 use identity::Identity;
 use mint::{CertificateName, KeyKind, Mint};
 
@@ -333,8 +333,7 @@ const IN_CLEAR: &str = "bytes in clear instead of a record";
 
 /// The version that the library speaks with this client, if any.
 fn chosen_version(hello: &ClientHello<'_>) -> Option<Version> {
-    // RFC 8446, section 4.2.1: where the list is there, the version in the message does not count.
-    if hello.extensions.contains(extension::SUPPORTED_VERSIONS) {
+    if hello.lists_versions() {
         let offers = |version: &Version| hello.supported_versions.contains(version.0);
         [Version::TLS_1_3, Version::TLS_1_2].into_iter().find(offers)
     } else {

@@ -195,11 +195,17 @@ impl<'a> ClientHello<'a> {
         Ok(hello)
     }
 
-    /// The highest version that the client offers, GREASE left out, if any: where the extension is there, the version in
-    /// the message does not count (RFC 8446, section 4.2.1).
+    /// Whether the client lists the versions that it offers: then the version in the message does not count (RFC 8446,
+    /// section 4.2.1).
+    #[must_use]
+    pub fn lists_versions(&self) -> bool {
+        self.extensions.contains(extension::SUPPORTED_VERSIONS)
+    }
+
+    /// The highest version that the client offers, GREASE left out, if any.
     #[must_use]
     pub fn highest_version(&self) -> Option<Version> {
-        if self.extensions.contains(extension::SUPPORTED_VERSIONS) {
+        if self.lists_versions() {
             self.supported_versions.iter().filter(|version| !is_grease(*version)).max().map(Version)
         } else {
             Some(self.legacy_version)
