@@ -53,10 +53,18 @@ struct Opening {
     left: usize,
     /// Whether the record in which the hello ends goes on after it, with what nobody may send there.
     runs_on: bool,
-    /// Whether what comes next is no record, and was handed on.
-    refused: bool,
-    /// Whether the handshake is over without success, and records are passed over.
-    skips: bool,
+    course: Course,
+}
+
+/// What becomes of what is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Course {
+    /// Records are handed on.
+    Handshake,
+    /// What comes next is no record, and was handed on: the stream seems to end.
+    Refused,
+    /// The handshake is over without success: records are passed over.
+    Skips,
 }
 
 /// What stands where a record should begin.
@@ -70,7 +78,7 @@ impl<S> Prefixed<S> {
     /// Puts `bytes` back in front of a stream; the first `hello` of them are a ClientHello with its record headers.
     pub fn new(bytes: Vec<u8>, hello: usize, stream: S) -> Self {
         let runs_on = !ends_a_record(&bytes, hello);
-        let opening = Opening { second: None, left: hello, runs_on, refused: false, skips: false };
+        let opening = Opening { second: None, left: hello, runs_on, course: Course::Handshake };
         Self { bytes, taken: 0, opening: Some(opening), stream }
     }
 
@@ -101,7 +109,7 @@ impl<S> Prefixed<S> {
     /// Whether something in clear stands where a record should begin.
     #[must_use]
     pub fn is_in_clear(&self) -> bool {
-        self.opening.as_ref().is_some_and(|opening| opening.refused)
+        self.opening.as_ref().is_some_and(|opening| opening.course == Course::Refused)
     }
 
     /// Gives up the handshake: from now on records are passed over, what is left of one that was begun too, and only
@@ -109,7 +117,7 @@ impl<S> Prefixed<S> {
     #[must_use]
     pub fn go_on_in_clear(&mut self) -> Vec<u8> {
         let Some(opening) = &mut self.opening else { return Vec::new() };
-        opening.skips = true;
+        opening.course = Course::Skips;
         if !self.pass_over() {
             return Vec::new();
         }
@@ -222,15 +230,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         loop {
-            if this.opening.as_ref().is_some_and(|opening| opening.skips) {
+            if this.opening.as_ref().is_some_and(|opening| opening.course == Course::Skips) {
                 this.pass_over();
             }
             let rest = &this.bytes[this.taken..];
             let portion = match &mut this.opening {
                 None if rest.is_empty() => return Pin::new(&mut this.stream).poll_read(context, buffer),
                 None => rest.len(),
-                Some(Opening { skips: true, .. }) => 0,
-                Some(Opening { refused: true, .. }) => return Poll::Ready(Ok(())),
+                Some(Opening { course: Course::Skips, .. }) => 0,
+                Some(Opening { course: Course::Refused, .. }) => return Poll::Ready(Ok(())),
                 Some(opening) if opening.left > 0 => rest.len().min(opening.left),
                 Some(opening) => match opening.next(rest) {
                     Next::Record { length } => match opening.second_hello(rest) {
@@ -246,7 +254,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {
                     },
                     Next::Unclear => 0,
                     Next::Clear => {
-                        opening.refused = true;
+                        opening.course = Course::Refused;
                         buffer.put_slice(&rest[..rest.len().min(buffer.remaining())]);
                         return Poll::Ready(Ok(()));
                     }
