@@ -1,0 +1,12 @@
+//! What a record means: from which network it came, which known scanner sent it, which exploit it carries.
+//!
+//! Pure look-ups in data from files: no function here opens a connection, resolves a name or fetches an address. The
+//! same record gives the same answer with the same data, so that old logs can be enriched again when data gets better.
+#![forbid(unsafe_code)]
+
+pub mod facts;
+pub mod geo;
+pub mod ranges;
+pub mod requests;
+pub mod scanners;
+pub mod special;
