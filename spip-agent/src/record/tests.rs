@@ -1,5 +1,6 @@
 //! What holds in all formats: one record told in three ways, safe text, bounded lines, times that no clock moves.
 
+mod corpus;
 pub(crate) mod sample;
 
 use std::time::Duration;
@@ -116,12 +117,11 @@ fn lines(format: Format, kind: Kind) -> Vec<(String, Json)> {
             all.map(record).collect()
         }
         Kind::Scan => {
-            let one = scan::tests::scan([22, 23, 80]);
-            let mut many = scan::tests::scan((0..=u16::MAX).filter(|port| port % 2 == 1));
-            many.shown.as_mut().expect("a source").syn = sample::syn();
-            let rest = scan::Scan { source: [0; 4].into(), undecided: 9, shown: None, ..one.clone() };
-            let all = [("one", one), ("many", many), ("rest", rest)];
-            all.map(|(name, scan)| (name.to_owned(), json(&scan::tests::written(&scan, format)))).into()
+            let names = ["one", "many", "rest"].into_iter();
+            names
+                .zip(scan_samples())
+                .map(|(name, scan)| (name.to_owned(), json(&scan::tests::written(&scan, format))))
+                .collect()
         }
         Kind::Log => {
             let shape = Shape { format, name: "sensor \"7\"".into(), max_bytes: 64 << 10 };
@@ -138,6 +138,15 @@ fn lines(format: Format, kind: Kind) -> Vec<(String, Json)> {
             all.map(line).into()
         }
     }
+}
+
+/// A scan of few ports, one of many, and what has no record of its own.
+fn scan_samples() -> [scan::Scan; 3] {
+    let one = scan::tests::scan([22, 23, 80]);
+    let mut many = scan::tests::scan((0..=u16::MAX).filter(|port| port % 2 == 1));
+    many.shown.as_mut().expect("a source").syn = sample::syn();
+    let rest = scan::Scan { source: [0; 4].into(), undecided: 9, shown: None, ..one.clone() };
+    [one, many, rest]
 }
 
 /// Where a line has what only this project says.
