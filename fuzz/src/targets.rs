@@ -10,8 +10,8 @@ mod talk;
 
 use std::borrow::Cow;
 
-use spip_agent::protocol::{self, Protocol, Verdict};
 use spip_agent::respond;
+use spip_protocol::{self as protocol, Protocol, Verdict};
 
 /// One function under test.
 pub struct Target {

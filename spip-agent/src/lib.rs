@@ -40,7 +40,6 @@ pub mod origin;
 pub mod payload;
 pub mod payload_store;
 pub mod persona;
-pub mod protocol;
 pub mod respond;
 pub mod session;
 pub mod tls;

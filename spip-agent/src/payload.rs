@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use crate::budget::Budget;
 use crate::limits::Permit;
-use crate::protocol::client_hello::MAX_RAW_BYTES;
+use spip_protocol::client_hello::MAX_RAW_BYTES;
 
 /// Smallest allocation for a payload; most first packets of scanners fit.
 const FIRST_CAPACITY_BYTES: usize = 256;

@@ -26,9 +26,9 @@ use entry::Entry;
 use crate::addr::{ClientAddr, Destination};
 use crate::limits::Limit;
 use crate::payload::Payload;
-use crate::protocol::{Protocol, UNKNOWN, by_name};
 use crate::respond::Conversation;
 use crate::tls::Tls;
+use spip_protocol::{Protocol, UNKNOWN, by_name};
 
 /// Version of the flat format, and of the names under `spip` in the others. What may change without a new number is said
 /// in `docs/records.md`.

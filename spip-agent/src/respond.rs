@@ -39,7 +39,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::Dialogue as Name;
 use crate::persona::{Face, Persona};
-use crate::protocol::{self, Protocol, Verdict};
+use spip_protocol::{self as protocol, Protocol, Verdict};
 
 /// How many bytes more than it received the sensor sends at most.
 pub const ALLOWANCE_BYTES: u64 = 2 * 1024;
@@ -50,7 +50,7 @@ pub const LISTED: usize = 64;
 
 /// A protocol that the sensor speaks.
 struct Service {
-    /// Names in [`crate::protocol`] whose clients it answers; the first is its own.
+    /// Names in [`spip_protocol`] whose clients it answers; the first is its own.
     protocols: &'static [&'static str],
     /// Whether servers of this protocol speak first.
     speaks_first: bool,

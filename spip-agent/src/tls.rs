@@ -6,7 +6,7 @@
 //! clients that left), early data, compression of certificates, and versions before TLS 1.2, which the library
 //! lacks; the feature `legacy-tls` asks another one for those.
 //!
-//! A ClientHello is read by [`crate::protocol::client_hello`] before this module sees it. That makes it possible to
+//! A ClientHello is read by [`spip_protocol::client_hello`] before this module sees it. That makes it possible to
 //! choose the answer per client: certificate and application protocol go into a configuration of their own, whose
 //! making is a few reference counts beside a signature of a hundred microseconds.
 
@@ -39,9 +39,9 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config;
-use crate::protocol::client_hello::{ClientHello, Version, handshake_message};
 use identity::Identity;
 use mint::{CertificateName, KeyKind, Mint};
+use spip_protocol::client_hello::{ClientHello, Version, handshake_message};
 
 /// Why there is no TLS server.
 #[derive(Debug, thiserror::Error)]

@@ -230,7 +230,7 @@ fn ssh_shows_its_key_exchange() {
 fn the_published_hassh_of_every_vector_comes_over_a_socket_in_pieces() {
     let Some((net, agent)) = sensor() else { return };
     let vectors: Value =
-        serde_json::from_str(include_str!("../../spip-agent/fixtures/hassh/hassh.json")).expect("vectors");
+        serde_json::from_str(include_str!("../../spip-protocol/fixtures/hassh/hassh.json")).expect("vectors");
     for (index, vector) in vectors.as_array().expect("a list").iter().enumerate() {
         let text = |key: &str| vector[key].as_str().expect("text");
         let port = 2_200 + u16::try_from(index).expect("few vectors");

@@ -1,11 +1,11 @@
 //! The look for a ClientHello, its reader and its fingerprints.
 
-use spip_agent::protocol::client_hello::{
+use spip_agent::tls::{HelloFacts, Prefixed};
+use spip_protocol::client_hello::{
     ClientHello, Detection, Detector, MAX_MESSAGE_BYTES, MAX_RAW_BYTES, detect, extension_offsets, handshake_message,
 };
-use spip_agent::protocol::ja3::Ja3;
-use spip_agent::protocol::ja4::Ja4;
-use spip_agent::tls::{HelloFacts, Prefixed};
+use spip_protocol::ja3::Ja3;
+use spip_protocol::ja4::Ja4;
 
 /// A verdict is the same however the bytes come, holds for whatever follows, and a hello has fingerprints of the
 /// shape that they should have.

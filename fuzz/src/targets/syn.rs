@@ -1,7 +1,7 @@
 //! What a SYN tells of its sender.
 
-use spip_agent::protocol::syn::{Signature, SynOptions, Tools};
 use spip_common::Syn;
+use spip_protocol::syn::{Signature, SynOptions, Tools};
 
 /// The parser that the kernel side runs: it finds a SYN or says why not. What is found has a signature.
 pub(super) fn packet(bytes: &[u8]) {

@@ -16,9 +16,9 @@ use super::own::{self, Lacks};
 use super::time::instant;
 use super::url::{Host, Url};
 use crate::json;
-use crate::protocol::UNKNOWN;
-use crate::protocol::http::Http;
 use crate::tls::PresentedCertificate;
+use spip_protocol::UNKNOWN;
+use spip_protocol::http::Http;
 
 macro_rules! version {
     () => {

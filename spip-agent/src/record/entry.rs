@@ -22,14 +22,14 @@ use uuid::Uuid;
 
 use super::read::Value;
 use super::{CloseReason, Sensor, Session, flat};
-use crate::protocol::client_hello::ParseError;
-use crate::protocol::credentials::Credential;
-use crate::protocol::http::Http;
-use crate::protocol::ssh::Ssh;
-use crate::protocol::value::Object;
-use crate::protocol::{self, community_id};
 use crate::respond::{Conversation, Turn};
 use crate::tls::{ClientCertificate, Failure, Handshake, HelloFacts, PresentedCertificate, Tls};
+use spip_protocol::client_hello::ParseError;
+use spip_protocol::credentials::Credential;
+use spip_protocol::http::Http;
+use spip_protocol::ssh::Ssh;
+use spip_protocol::value::Object;
+use spip_protocol::{self as protocol, community_id};
 
 /// Text that a session lends, that is the program's own, or that was read from a line.
 pub type Text<'a> = Cow<'a, str>;

@@ -14,8 +14,8 @@ use super::time::{instant, seconds};
 use super::url::Url;
 use super::{Tail, ecs};
 use crate::json;
-use crate::protocol::http::Http;
 use crate::tls::PresentedCertificate;
+use spip_protocol::http::Http;
 
 /// How the log ends a record.
 pub(super) const TAIL: Tail = Tail { key: "seq", end: "}}" };

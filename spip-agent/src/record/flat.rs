@@ -13,9 +13,9 @@ use super::entry::{Entry, HelloText, TlsFacts};
 use super::time::{self, instant};
 use super::{SCHEMA, Tail};
 use crate::json;
-use crate::protocol::http::Http;
-use crate::protocol::syn::{Signature, SynOptions, Tool, Tools};
 use crate::tls::PresentedCertificate;
+use spip_protocol::http::Http;
+use spip_protocol::syn::{Signature, SynOptions, Tool, Tools};
 
 /// How the log ends a record.
 pub(super) const TAIL: Tail = Tail { key: "seq", end: "}" };

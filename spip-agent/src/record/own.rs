@@ -4,7 +4,7 @@
 use super::SCHEMA;
 use super::entry::{Entry, TlsFacts};
 use super::object::Members;
-use crate::protocol::http::Http;
+use spip_protocol::http::Http;
 
 /// What one of the two has a field for, and the other one has not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

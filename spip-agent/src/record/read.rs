@@ -19,11 +19,11 @@ use super::SCHEMA;
 use super::entry::{Details, Entry, HelloText, Repetition, SshFacts, SynFacts, Text, TlsFacts, endpoint};
 use super::scan::ScanEntry;
 use super::time;
-use crate::protocol;
-use crate::protocol::credentials::{CREDENTIALS, Credential};
-use crate::protocol::http::{HEADERS, Http, PIPELINED};
 use crate::respond::{LISTED, Turn};
 use crate::tls::PresentedCertificate;
+use spip_protocol as protocol;
+use spip_protocol::credentials::{CREDENTIALS, Credential};
+use spip_protocol::http::{HEADERS, Http, PIPELINED};
 
 /// Values that the objects of one line may hold: many times what the agent writes.
 pub const MAX_VALUES: usize = 16 * 1024;

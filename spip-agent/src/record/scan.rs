@@ -13,8 +13,8 @@ use std::time::SystemTime;
 use spip_common::Syn;
 
 use super::Sensor;
-use crate::protocol::syn::Tool;
 use crate::scans::{Addresses, Ports};
+use spip_protocol::syn::Tool;
 
 pub use entry::ScanEntry;
 

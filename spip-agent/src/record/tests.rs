@@ -360,7 +360,8 @@ fn every_format_names_the_same_connection() {
 
 #[test]
 fn ecs_uses_only_fields_that_are_defined_with_their_types() {
-    let definitions: Json = serde_json::from_str(include_str!("../../fixtures/ecs/fields.json")).expect("fixture");
+    let definitions: Json =
+        serde_json::from_str(include_str!("../../../spip-record/fixtures/ecs/fields.json")).expect("fixture");
     assert_eq!(definitions["version"], ecs::VERSION);
     let mut used = std::collections::BTreeSet::new();
     for (name, record) in KINDS.into_iter().flat_map(|kind| lines(Format::Ecs, kind)) {
@@ -401,7 +402,8 @@ fn is_date(text: &str) -> bool {
 
 #[test]
 fn eve_uses_only_fields_that_suricata_has_with_their_types() {
-    let definitions: Json = serde_json::from_str(include_str!("../../fixtures/eve/fields.json")).expect("fixture");
+    let definitions: Json =
+        serde_json::from_str(include_str!("../../../spip-record/fixtures/eve/fields.json")).expect("fixture");
     let known = |path: &str| definitions["fields"].get(path).or_else(|| definitions["later"].get(path));
     let time = definitions["pattern"]["timestamp"].as_str().expect("a pattern");
     let time = jsonschema::validator_for(&serde_json::json!({"type": "string", "pattern": time})).expect("a schema");
@@ -441,7 +443,8 @@ fn eve_uses_only_fields_that_suricata_has_with_their_types() {
 
 #[test]
 fn the_index_template_maps_every_field_as_ecs_defines_it_and_every_own_one() {
-    let definitions: Json = serde_json::from_str(include_str!("../../fixtures/ecs/fields.json")).expect("fixture");
+    let definitions: Json =
+        serde_json::from_str(include_str!("../../../spip-record/fixtures/ecs/fields.json")).expect("fixture");
     let template: Json = serde_json::from_str(include_str!("../../../docs/schema/ecs-template.json")).expect("JSON");
     let mappings = &template["template"]["mappings"];
     let mapped = |path: &str| path.split('.').fold(mappings, |level, key| &level["properties"][key])["type"].clone();

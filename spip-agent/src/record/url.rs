@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use crate::protocol::http::Http;
+use spip_protocol::http::Http;
 
 /// What a request asks for.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 
 use super::http::{self, Status};
 use super::{Dialogue, Reply, Scene, Service};
-use crate::protocol::hpack::Decoder;
+use spip_protocol::hpack::Decoder;
 
 pub(super) static SERVICE: Service =
     Service { protocols: &["http2"], speaks_first: false, begin: || Box::new(Http2::default()) };

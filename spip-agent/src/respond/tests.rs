@@ -79,8 +79,8 @@ const CLIENTS: &[(u16, &[u8])] = &[
     (1883, b"\x10\x12\x00\x04MQTT\x04\xc2\x00\x3c\x00\x00\x00\x01a\x00\x01b\x32\x08\x00\x01x\x00\x07hey\x82\x06\x00\x08\x00\x01#\x00\xc0\x00\xe0\x00"),
     (5900, b"RFB 003.008\n\x02aaaaaaaaaaaaaaaa"),
     (6379, b"*2\r\n$4\r\nAUTH\r\n$40\r\naaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n*1\r\n$4\r\ninfo\r\nPING\r\nSET a b\r\nQUIT\r\n"),
-    (80, include_bytes!("../../fixtures/protocol/curl.http2")),
-    (80, include_bytes!("../../fixtures/protocol/curl.http")),
+    (80, include_bytes!("../../../spip-protocol/fixtures/protocol/curl.http2")),
+    (80, include_bytes!("../../../spip-protocol/fixtures/protocol/curl.http")),
 ];
 
 /// Whether the sensor waits for these clients before it says anything.
@@ -272,7 +272,7 @@ fn challenges_differ_between_sessions_and_stay_the_same_within_one() {
 fn a_mysql_client_is_let_in_and_its_query_refused() {
     let mut talk = Talk::to(3306);
     talk.silence();
-    let login = include_bytes!("../../fixtures/protocol/pymysql.mysql");
+    let login = include_bytes!("../../../spip-protocol/fixtures/protocol/pymysql.mysql");
     talk.says(login);
     assert_eq!(talk.server[talk.server.len() - 11..], [7, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0]);
     let said = talk.says(b"\x09\x00\x00\x00\x03select 1");

@@ -24,8 +24,8 @@ use spip_common::map::RETRANSMISSION_NS;
 use spip_common::{Step, Syn, SynEvent, SynKey};
 
 use super::{Counts, Fill};
-use crate::protocol::syn::Tools;
 use group::{Attempt, Attempts, Ends, Group, State};
+use spip_protocol::syn::Tools;
 use waiting::{Sizes, Waiting};
 
 /// Decided SYNs that are remembered under shared keys, so that retransmissions of them are known.

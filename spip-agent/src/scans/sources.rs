@@ -15,8 +15,8 @@ use super::Fill;
 use super::addresses::{Addresses, RANGES_MAX, Store};
 use super::pending::{GivenUp, HalfOpen};
 use super::ports::Ports;
-use crate::protocol::syn::{SynOptions, Tool};
 use crate::record::scan::{Scan, Shown};
+use spip_protocol::syn::{SynOptions, Tool};
 
 /// Sources of one interval. An account takes 600 bytes, and at worst 17 kB: 70 MB when each of so many sources asks for
 /// thousands of ports. Besides, all of them share what is kept of thousands of addresses.
@@ -215,7 +215,7 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::syn::Tools;
+    use spip_protocol::syn::Tools;
 
     fn half_open(source: u32, port: u16, seen_ns: u64, syn: &Syn) -> HalfOpen<'_> {
         HalfOpen {

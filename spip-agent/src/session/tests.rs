@@ -12,9 +12,9 @@ use super::*;
 use crate::accept::Door;
 use crate::config::{self, Config};
 use crate::limits::{Bound, BoundFrom, Limit, Limits};
-use crate::protocol::client_hello::sample::vectors;
 use crate::record::tests::UNREADABLE;
 use crate::writer::{self, Writer, WriterThread};
+use spip_protocol::client_hello::sample::vectors;
 
 /// What a client sends to make the session's task panic, once it waits for more.
 const TRIGGER: &[u8] = b"test: panic";

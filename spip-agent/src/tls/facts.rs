@@ -4,9 +4,9 @@
 use rustls::{CipherSuite, ProtocolVersion};
 
 use super::{ClientCertificate, Failure};
-use crate::protocol::client_hello::{ClientHello, ParseError, handshake_message};
-use crate::protocol::ja3::Ja3;
-use crate::protocol::ja4::Ja4;
+use spip_protocol::client_hello::{ClientHello, ParseError, handshake_message};
+use spip_protocol::ja3::Ja3;
+use spip_protocol::ja4::Ja4;
 
 /// The most application protocols that are listed by name; the bytes of the hello hold the rest.
 const MAX_PROTOCOLS: usize = 64;

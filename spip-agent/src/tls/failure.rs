@@ -5,7 +5,7 @@ use std::io;
 
 use rustls::PeerIncompatible;
 
-use crate::protocol::client_hello::{Detection, ParseError, Version};
+use spip_protocol::client_hello::{Detection, ParseError, Version};
 
 /// Why a handshake, or the TLS session after it, ended early. Displays as `tls_error`.
 #[derive(Clone, Debug, PartialEq, Eq)]

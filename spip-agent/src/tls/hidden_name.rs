@@ -18,7 +18,7 @@ use rustls::crypto::{CipherSuiteCommon, CryptoProvider};
 use rustls::pki_types;
 use rustls::{SupportedCipherSuite, Tls12CipherSuite, Tls13CipherSuite};
 
-use crate::protocol::client_hello::{ClientHello, ServerName, extension, extension_offsets};
+use spip_protocol::client_hello::{ClientHello, ServerName, extension, extension_offsets};
 
 /// What the library sees in place of `server_name`, each at most once: numbers that are reserved for private use, and
 /// thus have no meaning between strangers (RFC 8446, section 11).
@@ -163,7 +163,7 @@ impl Context for Running {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::client_hello::sample::Hello;
+    use spip_protocol::client_hello::sample::Hello;
 
     fn needed(hello: &Hello) -> bool {
         let message = hello.message();

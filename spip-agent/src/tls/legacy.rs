@@ -24,7 +24,7 @@ use tokio_openssl::SslStream;
 
 use super::identity::Identity;
 use super::{ClientCertificate, Failure, Prefixed, Session};
-use crate::protocol::client_hello::{ClientHello, Version, extension, is_grease};
+use spip_protocol::client_hello::{ClientHello, Version, extension, is_grease};
 
 /// A stream inside TLS.
 pub(super) type Stream<S> = SslStream<Slot<S>>;
@@ -236,7 +236,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Slot<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::client_hello::sample::Hello;
+    use spip_protocol::client_hello::sample::Hello;
 
     fn with<T>(hello: &Hello, read: impl FnOnce(&ClientHello<'_>) -> T) -> T {
         read(&ClientHello::parse(&hello.message()).expect("hello"))

@@ -32,8 +32,8 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use super::identity::Identity;
-use crate::protocol::client_hello::{ClientHello, Version, extension};
 use rate::Rate;
+use spip_protocol::client_hello::{ClientHello, Version, extension};
 
 /// Certificates that are kept; each takes about a kilobyte.
 const CACHED: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");

@@ -21,7 +21,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::protocol::client_hello::{Detection, Detector, handshake_message};
+use spip_protocol::client_hello::{Detection, Detector, handshake_message};
 
 /// One read during the handshake, in which a client sends some hundred bytes.
 const READ_BYTES: usize = 4096;
@@ -444,7 +444,7 @@ mod tests {
     #[test]
     fn a_second_hello_is_rewritten_however_it_is_cut() {
         run(async {
-            let cut = crate::protocol::client_hello::sample::in_records(b"\x01\x00\x00\x02ab", 1);
+            let cut = spip_protocol::client_hello::sample::in_records(b"\x01\x00\x00\x02ab", 1);
             for second in [FIRST, &cut] {
                 let rest = [RECORD, second, RECORD, FIRST].concat();
                 for early in 0..rest.len() {

@@ -9,9 +9,9 @@ pub(super) use client::run;
 
 use super::certificate::tests::{Directory, files, fixture};
 use super::*;
-use crate::protocol::client_hello::sample::{Hello, vectors};
-use crate::protocol::client_hello::{Detection, handshake_message};
 use client::{Client, TLS_1_2, TLS_1_3, config, exchange, minting, refused, refused_bytes};
+use spip_protocol::client_hello::sample::{Hello, vectors};
+use spip_protocol::client_hello::{Detection, handshake_message};
 
 #[test]
 fn both_versions_are_served_without_any_certificate_of_the_operator() {
@@ -329,7 +329,7 @@ fn a_client_that_leaves_after_its_hello_is_named() {
     run(async {
         let server = minting();
         for vector in vectors() {
-            let Detection::ClientHello { length } = crate::protocol::client_hello::detect(&vector.stream) else {
+            let Detection::ClientHello { length } = spip_protocol::client_hello::detect(&vector.stream) else {
                 panic!("no hello in {}", vector.source);
             };
             let (failure, answer) = refused_bytes(&server, &vector.stream[..length]).await;
@@ -358,7 +358,7 @@ fn a_hello_in_the_smallest_records_completes() {
         let server = minting();
         let vector = &vectors()[4];
         let message = handshake_message(&vector.stream);
-        let raw = crate::protocol::client_hello::sample::in_records(&message, 1);
+        let raw = spip_protocol::client_hello::sample::in_records(&message, 1);
         let (failure, answer) = refused_bytes(&server, &raw).await;
         assert_eq!(failure, Failure::Closed);
         assert_eq!(answer[0], 22);

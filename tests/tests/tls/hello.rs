@@ -44,7 +44,7 @@ pub(crate) fn in_records(message: &[u8], content: usize) -> Vec<u8> {
 
 /// All of them.
 pub(crate) fn vectors() -> Vec<Vector> {
-    let text = include_str!("../../../spip-agent/fixtures/ja4.json");
+    let text = include_str!("../../../spip-protocol/fixtures/ja4.json");
     let all: Vec<Value> = serde_json::from_str(text).expect("the fixture is JSON");
     let vectors: Vec<Vector> = all
         .iter()

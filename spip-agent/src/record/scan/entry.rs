@@ -14,11 +14,11 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer};
 
 use super::{Scan, Shown};
-use crate::protocol::syn::Tool;
 use crate::record::entry::{SynFacts, Text, unix_micros};
 use crate::record::object::{Members, address, list};
 use crate::record::read::{Capped, Lent, Value, need};
 use crate::record::{Format, SCHEMA, Sensor, ecs, eve, time};
+use spip_protocol::syn::Tool;
 
 /// Ranges of ports that a record lists: 14 kB at most.
 pub(super) const PORT_RANGES: usize = 1_024;

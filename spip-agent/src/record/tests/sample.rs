@@ -12,11 +12,11 @@ use crate::budget::Budget;
 use crate::config::Dialogue;
 use crate::limits::Limit;
 use crate::payload::Payload;
-use crate::protocol;
-use crate::protocol::client_hello::sample::{Hello, vectors};
 use crate::record::{CloseReason, DestinationSource, Format, Moment, Origin, Repeated, Sensor, Session, Stored};
 use crate::respond::{Conversation, Heard, Responder};
 use crate::tls::{self, ClientCertificate, Facts, Failure, Handshake, PresentedCertificate, Tls};
+use spip_protocol as protocol;
+use spip_protocol::client_hello::sample::{Hello, vectors};
 
 /// A session and what it is there for.
 pub(crate) struct Sample {

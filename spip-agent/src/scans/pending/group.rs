@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use spip_common::{Step, Syn};
 
-use crate::protocol::syn::Tools;
+use spip_protocol::syn::Tools;
 
 /// Both ends of a connection, without the source's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,6 +1,6 @@
 //! Names that may stand in a certificate.
 
-use crate::protocol::client_hello::ServerName;
+use spip_protocol::client_hello::ServerName;
 
 /// The longest host name (RFC 1035, section 2.3.4).
 const MAX_NAME_BYTES: usize = 253;

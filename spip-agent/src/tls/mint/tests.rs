@@ -1,8 +1,8 @@
 use super::*;
-use crate::protocol::client_hello::ServerName;
-use crate::protocol::client_hello::sample::Hello;
 use crate::tls::tests::run;
 use rustls::crypto::aws_lc_rs::default_provider;
+use spip_protocol::client_hello::ServerName;
+use spip_protocol::client_hello::sample::Hello;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 fn mint() -> Arc<Mint> {

@@ -15,9 +15,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_rustls::{TlsConnector, client};
 
 use crate::config;
-use crate::protocol::client_hello::{ClientHello, Detection, Detector, handshake_message};
 use crate::tls::certificate::tests::fixture;
 use crate::tls::{Accepted, Failure, Prefixed, Rejected, Session, TlsServer};
+use spip_protocol::client_hello::{ClientHello, Detection, Detector, handshake_message};
 
 pub(super) type Versions = &'static [&'static rustls::SupportedProtocolVersion];
 pub(super) static TLS_1_2: Versions = &[&rustls::version::TLS12];

@@ -67,7 +67,7 @@ fn fastest(times: Vec<f64>) -> f64 {
 
 fn sessions() -> Vec<(&'static str, Session)> {
     let vectors: Vec<serde_json::Value> =
-        serde_json::from_str(include_str!("../../../../spip-agent/fixtures/ja4.json")).expect("a fixture");
+        serde_json::from_str(include_str!("../../../../spip-protocol/fixtures/ja4.json")).expect("a fixture");
     let hello = vectors[0]["client_hello_records_hex"].as_str().expect("text");
     let hello = hex::decode(hello).expect("hexadecimal");
     let mut inside_tls = session(HTTP);
@@ -80,7 +80,7 @@ fn sessions() -> Vec<(&'static str, Session)> {
             client_certificate: ClientCertificate::NotAsked,
         }),
     )));
-    let ssh = include_bytes!("../../../../spip-agent/fixtures/protocol/openssh.ssh");
+    let ssh = include_bytes!("../../../../spip-protocol/fixtures/protocol/openssh.ssh");
     vec![
         ("silent", session(b"")),
         ("http", session(HTTP)),

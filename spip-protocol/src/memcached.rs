@@ -1,0 +1,164 @@
+//! memcached, text and binary protocol: abused to amplify, to read and to store.
+//!
+//! The text protocol decides at the end of a line that only memcached understands: `stats`, `version`, `flush_all`,
+//! `gets`, or a storage command with its three numbers. `get key` is a line of Redis too and decides nothing. (`stats`
+//! is also a command of beanstalkd, which scanners do not ask for.) The binary protocol decides at its header of 24
+//! bytes. <https://github.com/memcached/memcached/blob/master/doc/protocol.txt>
+
+use super::dialogue::{self, word};
+use super::reader::{End, Reader};
+use super::value::LIST_ITEMS;
+use super::{Protocol, Understanding, sasl};
+
+/// The registry's entry.
+pub(super) static PROTOCOL: Protocol = Protocol {
+    name: "memcached",
+    recognise,
+    understand,
+    #[cfg(any(test, feature = "samples"))]
+    samples: &[
+        b"stats\r\n",
+        b"version\r\n",
+        include_bytes!("../fixtures/protocol/pymemcache.memcached"),
+        b"\x80\x10\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x15\xf0\xd1\x62\x00\x00\x00\x00\x00\x00\x00\x00",
+        b"\x80\x21\x00\x05\x00\x00\x00\x00\x00\x00\x00\x0f\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00PLAIN\x00user\x00pass",
+    ],
+};
+
+/// Magic byte of a binary request.
+const REQUEST: u8 = 0x80;
+/// Operation that begins a SASL exchange.
+const SASL_AUTH: u8 = 0x21;
+/// The highest operation that was ever assigned.
+const LAST_OPERATION: u8 = 0x47;
+/// The longest key.
+const KEY_BYTES: u16 = 250;
+
+fn recognise(reader: &mut Reader<'_>) -> Result<bool, End> {
+    let mut binary = *reader;
+    if binary.u8()? == REQUEST {
+        return Ok(header(&mut binary)?.is_some());
+    }
+    Ok(dialogue::text_line(reader)?.is_some_and(decides))
+}
+
+fn decides(line: &[u8]) -> bool {
+    let words: Vec<_> = line.split(|byte| *byte == b' ').filter(|word| !word.is_empty()).take(7).collect();
+    let number = |word: &&[u8]| word.iter().all(|byte| byte.is_ascii_digit() || *byte == b'-');
+    match words.as_slice() {
+        [b"stats", ..] | [b"version"] | [b"flush_all", ..] | [b"gets", _, ..] => true,
+        [b"set" | b"add" | b"replace" | b"append" | b"prepend", _key, numbers @ ..] => match numbers {
+            [_, _, _] => numbers.iter().all(number),
+            [numbers @ .., b"noreply"] => numbers.len() == 3 && numbers.iter().all(number),
+            _ => false,
+        },
+        [b"cas", _key, numbers @ ..] => numbers.len() >= 4 && numbers.iter().take(4).all(number),
+        _ => false,
+    }
+}
+
+/// A binary request's header.
+struct Header {
+    operation: u8,
+    key: u16,
+    extras: u8,
+    body: u32,
+}
+
+/// Reads the header behind the magic byte; `None` when the bytes are none.
+fn header(reader: &mut Reader<'_>) -> Result<Option<Header>, End> {
+    let operation = reader.u8()?;
+    let key = reader.be16()?;
+    let extras = reader.u8()?;
+    let data_type = reader.u8()?;
+    reader.take(2)?;
+    let body = reader.be32()?;
+    reader.take(12)?;
+    let fits = operation <= LAST_OPERATION
+        && key <= KEY_BYTES
+        && data_type == 0
+        && body >= u32::from(key) + u32::from(extras)
+        && body <= 1 << 20;
+    Ok(fits.then_some(Header { operation, key, extras, body }))
+}
+
+fn understand(bytes: &[u8], out: &mut Understanding) -> Result<(), End> {
+    if bytes.first() == Some(&REQUEST) {
+        return binary(&mut Reader::new(bytes), out);
+    }
+    let mut commands = Vec::new();
+    let mut reader = Reader::new(bytes);
+    while commands.len() <= LIST_ITEMS {
+        let Some(line) = dialogue::next_line(&mut reader) else {
+            break;
+        };
+        let (verb, _) = word(line);
+        commands.push(line);
+        // The data of a storage command follows as a block of its own.
+        if matches!(verb, b"set" | b"add" | b"replace" | b"append" | b"prepend" | b"cas") {
+            let length = line.split(|byte| *byte == b' ').filter(|word| !word.is_empty()).nth(4);
+            let length = length.and_then(|length| std::str::from_utf8(length).ok()?.parse::<usize>().ok());
+            let Some(length) = length.and_then(|length| length.checked_add(2)) else {
+                break;
+            };
+            if reader.take(length).is_err() {
+                out.details.texts("commands", commands);
+                return Err(End);
+            }
+        }
+    }
+    out.details.texts("commands", commands);
+    Ok(())
+}
+
+fn binary(reader: &mut Reader<'_>, out: &mut Understanding) -> Result<(), End> {
+    out.details.flag("binary", true);
+    reader.take(1)?;
+    let Some(header) = header(reader)? else {
+        return Ok(());
+    };
+    out.details.number("operation", header.operation);
+    reader.take(usize::from(header.extras))?;
+    let key = reader.take(usize::from(header.key))?;
+    if !key.is_empty() {
+        out.details.text("key", key);
+    }
+    if header.operation == SASL_AUTH {
+        let value = header.body - u32::from(header.key) - u32::from(header.extras);
+        let value = reader.take(usize::try_from(value).map_err(|_| End)?)?;
+        if key == b"PLAIN" {
+            sasl::message(value, &mut out.credentials);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::understand;
+    use super::*;
+
+    #[test]
+    fn commands_are_shown_without_the_data_that_they_store() {
+        let bytes = b"set k 0 0 9\r\nget\r\nevil\r\ngets k\r\n";
+        let details = understand(bytes, false).details;
+        let expected = r#"{"commands":["set k 0 0 9","gets k"]}"#;
+        assert_eq!(serde_json::to_string(&details).expect("json"), expected);
+    }
+
+    #[test]
+    fn a_line_that_redis_has_too_decides_nothing() {
+        for line in ["get k\r\n", "set k v\r\n", "set k 1 2\r\n", "STATS\r\n", "cas k 1 2 3\r\n"] {
+            assert_eq!(understand(line.as_bytes(), false).protocol, None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_binary_login_is_read() {
+        let understanding = understand(PROTOCOL.samples[4], false);
+        let expected = r#"{"binary":true,"operation":33,"key":"PLAIN"}"#;
+        assert_eq!(serde_json::to_string(&understanding.details).expect("json"), expected);
+        let credential = understanding.credentials.list.first().expect("a login");
+        assert_eq!((credential.user.as_deref(), credential.secret.as_deref()), (Some("user"), Some("pass")));
+    }
+}

@@ -1,0 +1,109 @@
+//! Modbus over TCP: which unit is asked, and for what.
+//!
+//! Decides at the eight bytes of header and function: protocol 0, and a length that the function's request has. Other
+//! protocols have zeros there too, so a function without a known length is refused.
+//! <https://www.modbus.org/docs/Modbus_Messaging_Implementation_Guide_V1_0b.pdf>
+
+use super::reader::{End, Reader};
+use super::{Protocol, Understanding};
+
+/// The registry's entry.
+pub(super) static PROTOCOL: Protocol = Protocol {
+    name: "modbus",
+    recognise,
+    understand,
+    #[cfg(any(test, feature = "samples"))]
+    samples: &[
+        b"\x00\x01\x00\x00\x00\x06\x01\x03\x00\x00\x00\x0a",
+        b"\x00\x00\x00\x00\x00\x05\x00\x2b\x0e\x01\x00",
+        b"\x44\x62\x00\x00\x00\x02\x01\x11",
+    ],
+};
+
+/// A function's name, and the lengths that its request may have, with the unit and the function itself.
+fn function(code: u8) -> Option<(&'static str, std::ops::RangeInclusive<u16>)> {
+    Some(match code {
+        1 => ("read_coils", 6..=6),
+        2 => ("read_discrete_inputs", 6..=6),
+        3 => ("read_holding_registers", 6..=6),
+        4 => ("read_input_registers", 6..=6),
+        5 => ("write_single_coil", 6..=6),
+        6 => ("write_single_register", 6..=6),
+        7 => ("read_exception_status", 2..=2),
+        8 => ("diagnostics", 6..=254),
+        11 => ("event_counter", 2..=2),
+        12 => ("event_log", 2..=2),
+        15 => ("write_multiple_coils", 8..=254),
+        16 => ("write_multiple_registers", 9..=254),
+        17 => ("report_server_id", 2..=2),
+        20 => ("read_file_record", 10..=248),
+        21 => ("write_file_record", 12..=254),
+        22 => ("mask_write_register", 8..=8),
+        23 => ("read_write_multiple_registers", 13..=254),
+        24 => ("read_fifo_queue", 4..=4),
+        43 => ("device_identification", 5..=5),
+        90 => ("schneider_unity", 3..=254),
+        _ => return None,
+    })
+}
+
+/// Unit and function of a request; `None` when the bytes are none.
+fn request(reader: &mut Reader<'_>) -> Result<Option<(u8, u8)>, End> {
+    reader.take(2)?;
+    if !reader.literal(&[0, 0, 0])? {
+        return Ok(None);
+    }
+    let length = u16::from(reader.u8()?);
+    let (unit, code) = (reader.u8()?, reader.u8()?);
+    let known = function(code).is_some_and(|(_, lengths)| lengths.contains(&length));
+    Ok(known.then_some((unit, code)))
+}
+
+fn recognise(reader: &mut Reader<'_>) -> Result<bool, End> {
+    Ok(request(reader)?.is_some())
+}
+
+fn understand(bytes: &[u8], out: &mut Understanding) -> Result<(), End> {
+    let mut reader = Reader::new(bytes);
+    let Some((unit, code)) = request(&mut reader)? else {
+        return Ok(());
+    };
+    out.details.number("unit", unit);
+    out.details.number("function", code);
+    if let Some((name, _)) = function(code) {
+        out.details.word("function_name", name);
+    }
+    match code {
+        1..=4 | 15 | 16 | 23 => {
+            out.details.number("address", reader.be16()?);
+            out.details.number("quantity", reader.be16()?);
+        }
+        5 | 6 => {
+            out.details.number("address", reader.be16()?);
+            out.details.number("value", reader.be16()?);
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::understand;
+    use super::*;
+
+    #[test]
+    fn a_read_shows_unit_function_and_registers() {
+        let details = understand(PROTOCOL.samples[0], false).details;
+        let expected = r#"{"unit":1,"function":3,"function_name":"read_holding_registers","address":0,"quantity":10}"#;
+        assert_eq!(serde_json::to_string(&details).expect("json"), expected);
+        let details = understand(PROTOCOL.samples[1], false).details;
+        let expected = r#"{"unit":0,"function":43,"function_name":"device_identification"}"#;
+        assert_eq!(serde_json::to_string(&details).expect("json"), expected);
+    }
+
+    #[test]
+    fn a_length_that_the_function_does_not_have_stays_unknown() {
+        assert_eq!(understand(b"\x00\x01\x00\x00\x00\x07\x01\x03\x00\x00\x00\x0a", false).protocol, None);
+    }
+}

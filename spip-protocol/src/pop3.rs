@@ -1,0 +1,55 @@
+//! POP3 (RFC 1939, 2449, 5034): login by USER and PASS, APOP, or SASL.
+//!
+//! Decides at the end of a line that neither FTP nor SMTP has: `CAPA`, `STLS`, `UIDL`, `TOP`, `APOP`. `STAT` belongs to
+//! FTP as well, so USER, PASS and STAT leave the protocol unknown, with the credentials kept.
+
+use super::Protocol;
+use super::dialogue::{self, Step};
+
+/// The registry's entry.
+pub(super) static PROTOCOL: Protocol = Protocol {
+    name: "pop3",
+    recognise: |reader| dialogue::decide(reader, step),
+    understand: dialogue::understand,
+    #[cfg(any(test, feature = "samples"))]
+    samples: &[
+        include_bytes!("../fixtures/protocol/curl.pop3"),
+        b"USER bob\r\nPASS secret\r\nUIDL\r\n",
+        b"APOP mrose c4c9334bac560ecc979e58001b3e22fb\r\n",
+    ],
+};
+
+fn step(verb: &[u8], arguments: &[u8]) -> Step {
+    match verb {
+        b"CAPA" | b"STLS" | b"UIDL" => Step::Decides,
+        b"TOP" if arguments.contains(&b' ') => Step::Decides,
+        // The digest has 32 hexadecimal digits.
+        b"APOP" if arguments.rsplit(|byte| *byte == b' ').next().is_some_and(|digest| digest.len() == 32) => {
+            Step::Decides
+        }
+        b"USER" | b"PASS" | b"QUIT" | b"NOOP" | b"RSET" | b"LIST" | b"RETR" | b"DELE" | b"STAT" => Step::Shared,
+        _ => Step::Refuses,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::understand;
+    use super::*;
+
+    #[test]
+    fn a_login_by_sasl_is_decoded_and_is_no_command() {
+        let understanding = understand(PROTOCOL.samples[0], false);
+        let details = serde_json::to_string(&understanding.details).expect("json");
+        assert_eq!(details, r#"{"commands":["CAPA","AUTH PLAIN","LIST"]}"#);
+        let credential = understanding.credentials.list.first().expect("a login");
+        assert_eq!((credential.user.as_deref(), credential.secret.as_deref()), (Some("bob"), Some("secret")));
+    }
+
+    #[test]
+    fn a_session_that_ftp_could_have_too_is_kept_without_a_protocol() {
+        let understanding = understand(include_bytes!("../fixtures/protocol/poplib.pop3"), false);
+        assert_eq!(understanding.protocol, None);
+        assert_eq!(understanding.credentials.list.first().and_then(|c| c.secret.as_deref()), Some("secret"));
+    }
+}
