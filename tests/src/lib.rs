@@ -91,6 +91,24 @@ pub fn require_program(program: &str, package: &str) -> bool {
     false
 }
 
+/// Returns the program that `cargo xtask test` names by an environment variable, such as `SPIP_CHROMEDRIVER`.
+///
+/// Without it a line says that the calling test was skipped and why.
+///
+/// # Panics
+/// When `CI` is set and the variable is not: there a skipped test is a failed one.
+#[must_use]
+pub fn require_peer(variable: &str) -> Option<std::path::PathBuf> {
+    let program = std::env::var_os(variable);
+    if program.is_none() {
+        let thread = std::thread::current();
+        let why = format!("{} needs {variable}, which `cargo xtask test` sets", thread.name().unwrap_or("this test"));
+        assert!(std::env::var_os("CI").is_none(), "{why}, and CI must not skip it");
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("skipped: {why}\n").as_bytes());
+    }
+    program.map(Into::into)
+}
+
 /// Asks `probe` until it gives an answer.
 ///
 /// For states that nothing announces, such as the kernel's queues; `what` names it when the deadline passes.

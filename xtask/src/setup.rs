@@ -9,6 +9,7 @@ mod compiler;
 mod deny;
 mod linker;
 mod packages;
+mod peers;
 mod toolchain;
 
 use std::fmt;
@@ -19,6 +20,7 @@ use anyhow::{Result, anyhow};
 use clap::{Args, ValueEnum};
 
 pub(crate) use self::packages::{HAS_OPENSSL, apt_install};
+pub(crate) use self::peers::Peer;
 pub(crate) use self::toolchain::Toolchain;
 use crate::privilege::Root;
 use crate::process;
@@ -90,6 +92,14 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
         }
         missing.extend(found.missing);
     }
+    if matches!(options.need, None | Some(Need::Test)) {
+        for Peer { variable, program } in peers(project, !options.check) {
+            match program {
+                Ok(program) => report::step("Found", format!("{variable}={}", project.relative(&program))),
+                Err(reason) => report::note(format!("tests that need {variable} will be skipped: {reason}")),
+            }
+        }
+    }
     complete(&missing)?;
     report::step("Ready", "all that was asked for is here");
     Ok(())
@@ -113,6 +123,11 @@ pub(crate) fn for_soak(project: &Project) -> Result<Toolchain> {
 /// What the tests need.
 pub(crate) fn for_test(project: &Project) -> Result<Toolchain> {
     toolchain_for(project, Need::Test)
+}
+
+/// Finds what tests start beside the agent, and with `install` installs what PyPI offers.
+pub(crate) fn peers(project: &Project, install: bool) -> Vec<Peer> {
+    peers::ready(project, install)
 }
 
 /// What the linter needs: cargo-deny comes back.

@@ -24,7 +24,7 @@ use crate::privilege::{self, Root};
 use crate::process;
 use crate::project::Project;
 use crate::report;
-use crate::setup;
+use crate::setup::{self, Peer};
 
 /// The package of the end-to-end tests.
 const END_TO_END: &str = "spip-tests";
@@ -58,29 +58,41 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
     if strict && !options.unit && !root.is_unattended() {
         bail!("the end-to-end tests need root and CI is set: {}", privilege::REMEDY);
     }
+    let mut peers = Vec::new();
+    let mut summary = Summary::default();
     if !options.unit {
         let toolchain = setup::for_test(project)?;
+        for Peer { variable, program } in setup::peers(project, true) {
+            match program {
+                Ok(program) => peers.push((variable, program.into_os_string())),
+                Err(reason) if strict => bail!("{variable} is missing and CI is set: {reason}"),
+                Err(reason) => summary.add(variable, Outcome::Skipped(format!("tests that need it: {reason}"))),
+            }
+        }
         build::build(project, &toolchain)?;
     }
-    let mut summary = Summary::default();
     if !options.end_to_end {
-        let counts = unit(project, options)?;
+        let counts = unit(project, options, &peers)?;
         summary.add("unit tests", Outcome::Ran(counts));
     }
     if !options.unit {
         let programs = end_to_end_programs(project, &[])?;
-        let outcome = end_to_end(project, options, root, &programs, &project.agent())?;
+        let outcome = end_to_end(project, options, root, &programs, &project.agent(), &peers)?;
         summary.add("end-to-end tests", outcome);
     }
-    let outcome = legacy(project, options, root)?;
+    let outcome = legacy(project, options, root, &peers)?;
     summary.add("with legacy-tls", outcome);
     eprint!("\n{summary}");
     summary.verdict(strict)
 }
 
-fn unit(project: &Project, options: &Options) -> Result<Counts> {
+/// Environment variables by which tests find what they start beside the agent.
+type Peers = [(&'static str, OsString)];
+
+fn unit(project: &Project, options: &Options, peers: &Peers) -> Result<Counts> {
     let mut cargo = project.cargo("test");
     cargo
+        .envs(peers.iter().map(|(variable, program)| (variable, program)))
         .args(["--workspace", "--exclude", END_TO_END, "--locked"])
         .arg("--no-fail-fast")
         .args(&options.filter)
@@ -90,7 +102,7 @@ fn unit(project: &Project, options: &Options) -> Result<Counts> {
 }
 
 /// The agent's unit tests, and the end-to-end tests of TLS, with the feature.
-fn legacy(project: &Project, options: &Options, root: Root) -> Result<Outcome> {
+fn legacy(project: &Project, options: &Options, root: Root, peers: &Peers) -> Result<Outcome> {
     if !process::succeeds(Command::new("pkg-config").args(setup::HAS_OPENSSL)) {
         return Ok(Outcome::Skipped(
             "the feature needs pkg-config and OpenSSL's headers (Debian: pkg-config libssl-dev)".to_owned(),
@@ -110,7 +122,7 @@ fn legacy(project: &Project, options: &Options, root: Root) -> Result<Outcome> {
         build.args(["--package", "spip-agent", "--locked", "--features", "legacy-tls", "--target-dir"]).arg(&target);
         process::run(&mut build)?;
         let programs = end_to_end_programs(project, &["--test", "tls", "--features", "legacy-tls"])?;
-        match end_to_end(project, options, root, &programs, &target.join("debug/spip-agent"))? {
+        match end_to_end(project, options, root, &programs, &target.join("debug/spip-agent"), peers)? {
             Outcome::Ran(ran) => counts.merge(&ran),
             skipped => return Ok(skipped),
         }
@@ -118,7 +130,14 @@ fn legacy(project: &Project, options: &Options, root: Root) -> Result<Outcome> {
     Ok(Outcome::Ran(counts))
 }
 
-fn end_to_end(project: &Project, options: &Options, root: Root, programs: &[PathBuf], agent: &Path) -> Result<Outcome> {
+fn end_to_end(
+    project: &Project,
+    options: &Options,
+    root: Root,
+    programs: &[PathBuf],
+    agent: &Path,
+    peers: &Peers,
+) -> Result<Outcome> {
     let folder = project.root.join("tests");
     let mut environment: Vec<(&str, OsString)> = vec![
         ("SPIP_AGENT_BIN", agent.into()),
@@ -126,6 +145,7 @@ fn end_to_end(project: &Project, options: &Options, root: Root, programs: &[Path
         ("CARGO_MANIFEST_DIR", folder.clone().into()),
         ("RUST_BACKTRACE", "1".into()),
     ];
+    environment.extend_from_slice(peers);
     if let Some(ci) = env::var_os("CI") {
         environment.push(("CI", ci));
     }

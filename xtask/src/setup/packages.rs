@@ -67,9 +67,11 @@ const TEST: &[Need] = &[Need::Test];
 const LEGACY: &[Need] = &[Need::Test, Need::Lint];
 /// pkg-config's question whether OpenSSL can be compiled against.
 pub(crate) const HAS_OPENSSL: [&str; 2] = ["--atleast-version=1.1.1", "openssl"];
+const BROWSER: &str = "tests of pages in a browser";
+const SERVERS: &str = "tests of deliveries to a NATS server and to ClickHouse";
 const REAL_CLIENTS: &str = "tests of what this client is told";
 
-const TOOLS: [Tool; 26] = [
+const TOOLS: [Tool; 29] = [
     tool("cc", ALL, ["gcc libc6-dev", "gcc", "gcc", "build-base", "gcc"]),
     optional("c++", &[Need::Fuzz], "inputs chosen by coverage", ["g++", "gcc-c++", "gcc", "g++", "gcc-c++"]),
     checked(
@@ -135,6 +137,20 @@ const TOOLS: [Tool; 26] = [
         TEST,
         "tests of the alert rules, and a scrape by Prometheus,",
         ["prometheus", "golang-github-prometheus", "prometheus", "prometheus", "golang-github-prometheus-prometheus"],
+    ),
+    Tool {
+        program: "python3",
+        check: &["-c", "import ensurepip, venv"],
+        needs: TEST,
+        without: Some(SERVERS),
+        packages: ["python3 python3-venv", "python3", "python", "python3", "python3"],
+    },
+    optional("chromium", TEST, BROWSER, ["chromium"; 5]),
+    optional(
+        "chromedriver",
+        TEST,
+        BROWSER,
+        ["chromium-driver", "chromedriver", "chromium", "chromium-chromedriver", "chromedriver"],
     ),
     // Alpine has none.
     optional("systemd-analyze", TEST, "tests of the unit", ["systemd"; 5]),
