@@ -1,0 +1,178 @@
+//! What a reader hands out at a time: lines of one file, the position after them, and what happened before them.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::Position;
+
+/// Lines of one file, and the position after them.
+#[derive(Debug)]
+pub struct Batch {
+    pub(super) path: Arc<Path>,
+    pub(super) bytes: Vec<u8>,
+    pub(super) spans: Vec<Span>,
+    /// Number of the first line in its file, from 1.
+    pub(super) first: u64,
+    pub(super) position: Position,
+    pub(super) notices: Vec<Notice>,
+}
+
+/// Where a line is in the bytes of its batch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    pub(super) start: usize,
+    pub(super) end: usize,
+    /// In the uncompressed file.
+    pub(super) offset: u64,
+    pub(super) kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    Whole,
+    Torn,
+    TooLong(u64),
+}
+
+/// One line of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// Number in its file, from 1; after [`super::Start::End`], counted from there.
+    pub number: u64,
+    /// Where it begins, in bytes of the uncompressed file.
+    pub offset: u64,
+    /// What it holds.
+    pub content: Content<'a>,
+}
+
+/// What a line holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content<'a> {
+    /// The bytes without the line feed.
+    Whole(&'a [u8]),
+    /// The last bytes of a file that ends without a line feed.
+    Torn(&'a [u8]),
+    /// A line longer than the bound, passed over; its length in bytes.
+    TooLong(u64),
+}
+
+impl Batch {
+    /// Iterates over the lines in the order of the log.
+    pub fn lines(&self) -> impl ExactSizeIterator<Item = Line<'_>> {
+        self.spans.iter().enumerate().map(|(index, span)| {
+            let bytes = self.bytes.get(span.start..span.end).unwrap_or_default();
+            let content = match span.kind {
+                Kind::Whole => Content::Whole(bytes),
+                Kind::Torn => Content::Torn(bytes),
+                Kind::TooLong(length) => Content::TooLong(length),
+            };
+            Line { number: self.first.saturating_add(index as u64), offset: span.offset, content }
+        })
+    }
+
+    /// Returns the number of lines.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Reports whether there are no lines; there may be notices.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// Returns the file that the lines are of.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns where to go on after these lines.
+    #[must_use]
+    pub fn position(&self) -> &Position {
+        &self.position
+    }
+
+    /// Returns what happened between the batch before and this one.
+    #[must_use]
+    pub fn notices(&self) -> &[Notice] {
+        &self.notices
+    }
+}
+
+/// Something that a reader of a log has to know beside its lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A file is gone that was not read, or not to its end as far as is known.
+    Lost {
+        /// The last name that it was known by.
+        path: PathBuf,
+        /// How much of it was read, in bytes of the uncompressed file.
+        read_bytes: u64,
+        /// Its size in bytes as it was last seen, compressed or not; `None` when it went while no reader ran.
+        size_bytes: Option<u64>,
+    },
+    /// The current file was truncated, and no copy of what was in it is found. What was written after the last look is lost.
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// How much of it was read, in bytes.
+        read_bytes: u64,
+    },
+    /// A file begins as it did, but what was read of it is not there any more. It is read again from its beginning.
+    Rewritten {
+        /// The file.
+        path: PathBuf,
+        /// How much of it was read before, in bytes.
+        read_bytes: u64,
+    },
+    /// A compressed file breaks off or is damaged; what came before was delivered.
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// How far it can be read, in bytes of the uncompressed file.
+        read_bytes: u64,
+        /// Number of whole lines before the damage.
+        lines: u64,
+        /// What the decompressor said.
+        reason: String,
+    },
+    /// A named file cannot be read at all. Only [`super::Files`] goes on after that.
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lost { path, read_bytes, size_bytes: Some(size) } => {
+                write!(out, "{} was removed before it was read: {read_bytes} of {size} bytes were", path.display())
+            }
+            Self::Lost { path, read_bytes, size_bytes: None } => {
+                write!(out, "{} is gone after {read_bytes} bytes were read; what followed is lost", path.display())
+            }
+            Self::Truncated { path, read_bytes } => {
+                let path = path.display();
+                write!(out, "{path} was truncated after {read_bytes} bytes were read, and there is no copy of the rest")
+            }
+            Self::Rewritten { path, read_bytes } => {
+                let path = path.display();
+                write!(
+                    out,
+                    "{path} was rewritten after {read_bytes} bytes were read; it is read again from its beginning"
+                )
+            }
+            Self::Damaged { path, read_bytes, lines, reason } => {
+                let path = path.display();
+                write!(out, "{path} is damaged after {lines} lines ({read_bytes} bytes uncompressed): {reason}")
+            }
+            Self::Unreadable { path, reason } => write!(out, "{} cannot be read: {reason}", path.display()),
+        }
+    }
+}
