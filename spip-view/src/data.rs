@@ -1,0 +1,136 @@
+//! What the pages say: one file a page, with its types and its queries. Each has a function that takes a [`Reader`] and
+//! a [`Filter`] and returns the data of the page, which is served as JSON as it is and drawn as HTML.
+//!
+//! [`Reader`]: crate::store::Reader
+//! [`Filter`]: crate::filter::Filter
+//!
+//! Shared here: the shapes that all pages use. Text in them is as the client sent it: whoever shows it escapes it.
+
+#[allow(dead_code, reason = "pages that are being written use the rest")]
+mod ask;
+pub mod campaigns;
+pub mod clients;
+pub mod credentials;
+pub mod health;
+mod line;
+pub mod new;
+pub mod now;
+pub mod payloads;
+pub mod ports;
+pub mod scans;
+pub mod search;
+pub mod session;
+pub mod sources;
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use crate::moment::Moment;
+use crate::row::Kind;
+
+/// A number, and whether it is exact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Count {
+    /// The number; a lower bound where it is not exact.
+    pub value: u64,
+    /// Whether everything was counted.
+    pub is_exact: bool,
+}
+
+/// One line of a list of the most frequent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Top {
+    /// What it is, as addresses of pages need it: an address, a port (`53/udp`), a hash, a text.
+    pub value: String,
+    /// What to show where that is another text: of a group its template.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Connections.
+    pub count: u64,
+}
+
+/// A list of the most frequent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TopList {
+    /// What is counted.
+    pub kind: Kind,
+    /// The most frequent first.
+    pub items: Vec<Top>,
+    /// How many different values there are.
+    pub distinct: Count,
+}
+
+/// Numbers over time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Series {
+    /// Begin of the first column.
+    pub start: Moment,
+    /// Width of a column, microseconds.
+    pub step_us: i64,
+    /// A number a column.
+    pub points: Vec<u64>,
+}
+
+/// Totals of a range.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// Records of sessions.
+    pub sessions: u64,
+    /// Connections that they stand for.
+    pub connections: u64,
+    /// Connections that a limit refused, among them.
+    pub rejected: u64,
+    /// Payload bytes received.
+    pub bytes_in: u64,
+    /// Records of half-open scans.
+    pub scans: u64,
+    /// Half-open SYNs that they stand for.
+    pub half_open: u64,
+}
+
+/// A session in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SessionLine {
+    /// Its key in the store: the address of its page is `/sessions/ID`.
+    pub id: String,
+    /// The accept.
+    pub time: Moment,
+    /// The sensor.
+    pub sensor: String,
+    /// The client.
+    pub source: IpAddr,
+    /// Its port.
+    pub source_port: u16,
+    /// The address that it asked for.
+    pub destination: IpAddr,
+    /// The port that it asked for.
+    pub port: u16,
+    /// `tcp` or `udp`.
+    pub transport: &'static str,
+    /// Whether it spoke TLS.
+    pub is_tls: bool,
+    /// What it spoke.
+    pub protocol: Option<String>,
+    /// Payload bytes received.
+    pub bytes_in: u64,
+    /// From accept to end, microseconds.
+    pub duration_us: u64,
+    /// Why it ended.
+    pub close_reason: String,
+    /// Connections that the record stands for.
+    pub count: u64,
+    /// What to show of it in one line: the request of HTTP, the identification of SSH, the first printable bytes.
+    pub summary: Option<String>,
+}
+
+/// A fact about a client, and how often it was seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Fact {
+    /// What it is.
+    pub kind: Kind,
+    /// Its value.
+    pub value: String,
+    /// Connections.
+    pub count: u64,
+}

@@ -1,0 +1,272 @@
+//! Compiles a query into a condition on the sessions of one day, with bound parameters.
+//!
+//! Names in the condition: `s` is the table of sessions, `tries` and `payloads` are of the same day, `facts` is of the
+//! catalog. Every term is true or false, never NULL, so that `not` means the opposite. Texts are compared by the function
+//! `fits(number of the test, value)`, which [`Condition::register`] brings to a connection.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rusqlite::Connection;
+use rusqlite::functions::{Context, FunctionFlags};
+use rusqlite::types::{Value, ValueRef};
+
+use super::eval;
+use super::fields::{ANY_TEXTS, Values};
+use super::{Expr, Term, Test};
+use crate::row::Kind;
+use crate::store::key::{self, Salt};
+
+/// A condition of SQL.
+#[derive(Debug)]
+pub struct Condition {
+    /// The text.
+    pub sql: String,
+    /// What is bound to its question marks, in order.
+    pub parameters: Vec<Value>,
+    tests: Arc<Vec<(Part, Test)>>,
+}
+
+/// What of a value a test looks at.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Whole(Option<Kind>),
+    Digits,
+    Address,
+    User,
+    Secret,
+}
+
+impl Condition {
+    /// Returns the condition that every session fulfils.
+    #[must_use]
+    pub fn all() -> Self {
+        Self { sql: "1".to_owned(), parameters: Vec::new(), tests: Arc::default() }
+    }
+
+    /// Compiles `expr`.
+    #[must_use]
+    pub fn of(expr: &Expr, salt: Salt) -> Self {
+        let mut compiler = Compiler { salt, sql: String::new(), parameters: Vec::new(), tests: Vec::new() };
+        compiler.expr(expr);
+        let Compiler { sql, parameters, tests, .. } = compiler;
+        Self { sql, parameters, tests: Arc::new(tests) }
+    }
+
+    /// Brings `fits` to the connection that is to run the condition.
+    ///
+    /// # Errors
+    /// SQLite refuses it.
+    pub fn register(&self, connection: &Connection) -> rusqlite::Result<()> {
+        let tests = Arc::clone(&self.tests);
+        let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
+        connection.create_scalar_function("fits", 2, flags, move |context| Ok(call(&tests, context)))
+    }
+}
+
+fn call(tests: &[(Part, Test)], context: &Context<'_>) -> bool {
+    let number = match context.get_raw(0) {
+        ValueRef::Integer(number) => usize::try_from(number).ok(),
+        _ => None,
+    };
+    let (ValueRef::Text(value) | ValueRef::Blob(value)) = context.get_raw(1) else {
+        return false;
+    };
+    let Some((part, test)) = number.and_then(|number| tests.get(number)) else {
+        return false;
+    };
+    match part {
+        Part::Whole(Some(Kind::Tool)) => value.split(|byte| *byte == b' ').any(|tool| eval::text(test, tool)),
+        Part::Whole(_) => eval::text(test, value),
+        Part::Digits => eval::prefix(test, value),
+        Part::Address => {
+            let address = std::str::from_utf8(value).ok().and_then(|text| text.parse::<IpAddr>().ok());
+            address.is_some_and(|address| eval::address(test, address))
+        }
+        Part::User | Part::Secret => {
+            let Some((_, credential)) = key::read_credential(value) else {
+                return false;
+            };
+            let text = if matches!(part, Part::User) { credential.user } else { credential.secret };
+            text.is_some_and(|text| eval::text(test, text.as_bytes()))
+        }
+    }
+}
+
+struct Compiler {
+    salt: Salt,
+    sql: String,
+    parameters: Vec<Value>,
+    tests: Vec<(Part, Test)>,
+}
+
+impl Compiler {
+    fn expr(&mut self, expr: &Expr) {
+        match expr {
+            Expr::And(list) => self.joined(list, " AND "),
+            Expr::Or(list) => self.joined(list, " OR "),
+            Expr::Not(inner) => {
+                self.sql.push_str("NOT ");
+                self.expr(inner);
+            }
+            Expr::Term(term) => {
+                self.sql.push('(');
+                self.term(term);
+                self.sql.push(')');
+            }
+        }
+    }
+
+    fn joined(&mut self, list: &[Expr], by: &str) {
+        self.sql.push('(');
+        for (index, expr) in list.iter().enumerate() {
+            if index > 0 {
+                self.sql.push_str(by);
+            }
+            self.expr(expr);
+        }
+        self.sql.push(')');
+    }
+
+    fn term(&mut self, term: &Term) {
+        let test = &term.test;
+        match term.field.values {
+            Values::Address if term.field.name == "source" => match test {
+                Test::Network(first, last) => self.within("s.source", key::address(*first), key::address(*last)),
+                _ => self.constant(true),
+            },
+            Values::Address => self.facts("destination", Kind::Destination, Part::Address, test),
+            Values::Number => {
+                let column = match term.field.name {
+                    "port" => "s.port",
+                    "source_port" => "s.source_port",
+                    "bytes_in" => "s.bytes_in",
+                    "bytes_out" => "s.bytes_out",
+                    "duration_ms" => "(s.duration_us / 1000)",
+                    _ => "s.n",
+                };
+                match test {
+                    Test::Within(from, to) => self.within(column, number(*from), number(*to)),
+                    _ => self.constant(true),
+                }
+            }
+            Values::Boolean if term.field.name == "tls" => self.flag(key::TLS, test),
+            Values::Boolean => self.flag(key::TRUNCATED, test),
+            Values::Transport => self.flag(key::UDP, test),
+            Values::Text(kind) => self.text(kind, test),
+            Values::Payload => self.payload(test),
+            Values::User => self.credential(Part::User, test),
+            Values::Secret => self.credential(Part::Secret, test),
+            Values::Hex if term.field.name == "sha256" => self.facts("payload", Kind::Payload, Part::Digits, test),
+            Values::Hex => match test {
+                Test::Prefix(digits) => {
+                    let (first, last) = key::uuid_bounds(digits);
+                    self.within("s.uuid", Value::Integer(first), Value::Integer(last));
+                }
+                _ => self.constant(true),
+            },
+            Values::Any => {
+                self.payload(test);
+                for kind in ANY_TEXTS {
+                    self.sql.push_str(" OR ");
+                    self.text(*kind, test);
+                }
+                for part in [Part::User, Part::Secret] {
+                    self.sql.push_str(" OR ");
+                    self.credential(part, test);
+                }
+            }
+        }
+    }
+
+    fn constant(&mut self, is: bool) {
+        self.sql.push(if is { '1' } else { '0' });
+    }
+
+    fn within(&mut self, column: &str, first: Value, last: Value) {
+        self.sql.push_str(column);
+        self.sql.push_str(" BETWEEN ? AND ?");
+        self.parameters.extend([first, last]);
+    }
+
+    fn flag(&mut self, bit: i64, test: &Test) {
+        match test {
+            Test::Is(is) => {
+                let sign = if *is { "<>" } else { "=" };
+                self.sql.push_str(&format!("(s.flags & {bit}) {sign} 0"));
+            }
+            _ => self.constant(true),
+        }
+    }
+
+    fn text(&mut self, kind: Kind, test: &Test) {
+        if kind == Kind::Group {
+            return self.group(test);
+        }
+        let column = kind.column().unwrap_or("NULL");
+        match test {
+            Test::Equals(value) if kind != Kind::Tool => {
+                let kind_number = kind as u8;
+                self.sql.push_str(&format!(
+                    "(s.{column} IS NOT NULL AND s.{column} IN (SELECT id FROM facts WHERE kind = {kind_number} AND hash = ?))"
+                ));
+                self.parameters.push(Value::Integer(self.salt.hash(kind, value)));
+            }
+            test => self.facts(column, kind, Part::Whole(Some(kind)), test),
+        }
+    }
+
+    /// A column whose fact passes the test.
+    fn facts(&mut self, column: &str, kind: Kind, part: Part, test: &Test) {
+        if *test == Test::Exists {
+            self.sql.push_str(&format!("s.{column} IS NOT NULL"));
+            return;
+        }
+        let (kind, number) = (kind as u8, self.number(part, test));
+        self.sql.push_str(&format!(
+            "(s.{column} IS NOT NULL AND s.{column} IN (SELECT id FROM facts WHERE kind = {kind} AND fits({number}, value)))"
+        ));
+    }
+
+    /// A group belongs to the payload, not to the session.
+    fn group(&mut self, test: &Test) {
+        if *test == Test::Exists {
+            self.sql.push_str("s.payload IS NOT NULL");
+            return;
+        }
+        let (payload, group) = (Kind::Payload as u8, Kind::Group as u8);
+        let number = self.number(Part::Whole(None), test);
+        self.sql.push_str(&format!(
+            "(s.payload IS NOT NULL AND s.payload IN (SELECT id FROM facts WHERE kind = {payload} AND grp IN \
+             (SELECT id FROM facts WHERE kind = {group} AND fits({number}, value))))"
+        ));
+    }
+
+    fn payload(&mut self, test: &Test) {
+        if *test == Test::Exists {
+            self.sql.push_str("s.payload IS NOT NULL");
+            return;
+        }
+        let number = self.number(Part::Whole(None), test);
+        self.sql.push_str(&format!(
+            "(s.payload IS NOT NULL AND s.payload IN (SELECT id FROM payloads WHERE fits({number}, head)))"
+        ));
+    }
+
+    fn credential(&mut self, part: Part, test: &Test) {
+        let (kind, number) = (Kind::Credential as u8, self.number(part, test));
+        self.sql.push_str(&format!(
+            "s.id IN (SELECT session FROM tries WHERE credential IN \
+             (SELECT id FROM facts WHERE kind = {kind} AND fits({number}, value)))"
+        ));
+    }
+
+    fn number(&mut self, part: Part, test: &Test) -> usize {
+        self.tests.push((part, test.clone()));
+        self.tests.len() - 1
+    }
+}
+
+fn number(value: u64) -> Value {
+    Value::Integer(i64::try_from(value).unwrap_or(i64::MAX))
+}
