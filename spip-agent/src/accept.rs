@@ -18,7 +18,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
 use crate::deadline::Watch;
-use crate::limits::{Limit, Limits};
+use crate::limits::Limits;
 use crate::metrics::TALLY;
 use crate::origin;
 use crate::record::Moment;
@@ -26,6 +26,7 @@ use crate::registry::{self, Registry};
 use crate::rejections::Rejections;
 use crate::session::{self, Engine, Guard};
 use crate::stop::{Deadline, Stop, Stopped};
+use spip_record::Limit;
 
 /// Connections taken in one go before sessions get their turn.
 const BATCH: usize = 64;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::record::CloseReason;
+use spip_record::CloseReason;
 
 /// One read: as much as the default payload limit.
 const SCRATCH_BYTES: usize = 64 * 1024;

@@ -32,7 +32,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::record::Format;
+use spip_record::Format;
 
 /// Everything that the operator decides.
 #[derive(Clone, Debug, PartialEq)]

@@ -17,12 +17,12 @@ mod tests;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::json;
-use crate::record::entry::Entry;
-use crate::record::read::{self, Line};
-use crate::record::{Format, Tail, zeek};
 use output::Output;
 use progress::Progress;
+use spip_record::Entry;
+use spip_record::json;
+use spip_record::read::{self, Line};
+use spip_record::{Format, Tail, zeek};
 
 pub use input::{Compression, Input};
 pub use lines::{Lines, Next};

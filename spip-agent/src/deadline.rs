@@ -7,8 +7,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::config::Timeouts;
-use crate::record::CloseReason;
 use crate::registry::{Registered, Registry};
+use spip_record::CloseReason;
 
 /// What a session waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

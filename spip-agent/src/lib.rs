@@ -45,7 +45,6 @@ pub mod session;
 pub mod tls;
 
 pub mod convert;
-pub mod json;
 pub mod messages;
 pub mod record;
 pub mod writer;

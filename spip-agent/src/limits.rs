@@ -12,6 +12,8 @@ use std::time::Instant;
 
 use lru::LruCache;
 
+use spip_record::Limit;
+
 use crate::config;
 
 /// As many sources as it takes to fill the memory for payloads: none of them can have it from the others.
@@ -37,35 +39,6 @@ impl From<IpAddr> for Source {
                 let [a, b, c, d, e, f, g, h, ..] = v6.octets();
                 Self::V6([a, b, c, d, e, f, g, h])
             }
-        }
-    }
-}
-
-/// The limit that a refused connection would have exceeded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Limit {
-    /// `max_sessions`.
-    Sessions,
-    /// `max_sessions_per_source`.
-    SessionsPerSource,
-    /// `rate_limit_per_second` and `rate_limit_burst`.
-    Rate,
-    /// The descriptors of the process or the machine; the session that was idle for longest made room.
-    Descriptors,
-}
-
-impl Limit {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Sessions, Self::SessionsPerSource, Self::Rate, Self::Descriptors];
-
-    /// The name in records, metrics and messages.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Sessions => "max_sessions",
-            Self::SessionsPerSource => "max_sessions_per_source",
-            Self::Rate => "rate_limit",
-            Self::Descriptors => "descriptors",
         }
     }
 }

@@ -8,7 +8,6 @@
 //! Text in messages can come from strangers, and events can be provoked by them. So text is escaped and cut, and a place
 //! in the code is heard at most ten times a second; what is left out is counted and summed up in one line.
 
-pub(crate) mod line;
 mod repeats;
 
 use std::io::{self, Write};
@@ -21,8 +20,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::config::{self, Levels};
 use crate::writer;
-use line::Shape;
 use repeats::{LeftOut, Repeats};
+use spip_record::message::Shape;
 
 /// How long standard error is waited for, in milliseconds: whoever does not read it does not stop the agent.
 const STDERR_WAIT_MS: u8 = 50;
@@ -185,7 +184,7 @@ mod tests {
             keep_files: 0,
             keep_bytes: 0,
             compress: Compress::None,
-            format: crate::record::Format::Flat,
+            format: spip_record::Format::Flat,
             max_line_bytes: 1 << 20,
             queue_bytes: 64 * 1024,
         };

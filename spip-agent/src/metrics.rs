@@ -24,15 +24,15 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::accept::Door;
 use crate::ebpf::KernelCounters;
-use crate::limits::Limit;
 use crate::pulse::Pulse;
-use crate::record::CloseReason;
 use crate::scans;
 use crate::steering::Watch;
 use crate::tls::Failure;
 use crate::writer::{Log, STALLED};
 use process::Process;
 use spip_protocol as protocol;
+use spip_record::CloseReason;
+use spip_record::Limit;
 
 /// A worker that has not beaten for so long is stuck.
 const STUCK: Duration = Duration::from_secs(10);

@@ -21,7 +21,8 @@ use spip_common::Syn;
 
 use crate::addr::{ClientAddr, Destination};
 use crate::ebpf::{self, Origins};
-use crate::record::{DestinationSource, Origin};
+use crate::record::Origin;
+use spip_record::DestinationSource;
 
 /// `TCP_SAVE_SYN` of linux/tcp.h: a listener keeps the headers of each SYN for the accepted socket.
 const TCP_SAVE_SYN: libc::c_int = 27;

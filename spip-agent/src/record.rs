@@ -1,38 +1,20 @@
-//! The record: everything that is known of one connection when it has ended. Encoders turn it into a line; nothing
-//! in here depends on a format.
+//! What a session leaves behind when it has ended, and how that becomes a line of the log.
 
-pub mod ecs;
 pub mod entry;
-pub mod eve;
-pub mod flat;
-mod object;
-mod own;
-pub mod read;
-pub mod scan;
-pub(crate) mod system;
 #[cfg(test)]
 pub(crate) mod tests;
-mod time;
-mod url;
-pub mod zeek;
 
 use std::time::{Duration, Instant, SystemTime};
 
 use spip_common::Syn;
+use spip_protocol::{Protocol, UNKNOWN, by_name};
+use spip_record::{CloseReason, DestinationSource, Format};
 use uuid::Uuid;
 
-use entry::Entry;
-
 use crate::addr::{ClientAddr, Destination};
-use crate::limits::Limit;
 use crate::payload::Payload;
 use crate::respond::Conversation;
 use crate::tls::Tls;
-use spip_protocol::{Protocol, UNKNOWN, by_name};
-
-/// Version of the flat format, and of the names under `spip` in the others. What may change without a new number is said
-/// in `docs/records.md`.
-pub const SCHEMA: &str = "spip/1";
 
 /// An instant on both clocks: the wall's, for people, and the monotonic one, for durations.
 #[derive(Clone, Copy, Debug)]
@@ -48,95 +30,6 @@ impl Moment {
     #[must_use]
     pub fn now() -> Self {
         Self { wall: SystemTime::now(), steady: Instant::now() }
-    }
-}
-
-/// How the destination became known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DestinationSource {
-    /// The packet filter saw the SYN before any translation.
-    Ebpf,
-    /// The kernel's connection tracking (`SO_ORIGINAL_DST`).
-    Conntrack,
-    /// The address of the accepted socket.
-    Socket,
-}
-
-impl DestinationSource {
-    /// The name in records.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ebpf => "ebpf",
-            Self::Conntrack => "conntrack",
-            Self::Socket => "socket",
-        }
-    }
-}
-
-/// Why the connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CloseReason {
-    /// The client closed its side.
-    ClientClosed,
-    /// The client reset the connection.
-    ClientReset,
-    /// No byte, or no complete TLS handshake, in time.
-    FirstByteTimeout,
-    /// Nothing more came for the idle time.
-    IdleTimeout,
-    /// The bound on the whole connection.
-    SessionTimeout,
-    /// As many bytes were kept as the configuration allows.
-    PayloadLimit,
-    /// The sensor hung up, as a server does at the end of its dialogue.
-    ServerClosed,
-    /// The client did not read what it was sent.
-    WriteTimeout,
-    /// The TLS handshake or the TLS stream failed.
-    TlsError,
-    /// A limit refused the connection, or took its place away.
-    Rejected(Limit),
-    /// The agent was stopped.
-    Shutdown,
-    /// The agent failed to see the connection to its end.
-    Aborted,
-}
-
-impl CloseReason {
-    /// All names.
-    pub const NAMES: [&'static str; 12] = [
-        "client_closed",
-        "client_reset",
-        "first_byte_timeout",
-        "idle_timeout",
-        "session_timeout",
-        "payload_limit",
-        "server_closed",
-        "write_timeout",
-        "tls_error",
-        "rejected",
-        "shutdown",
-        "aborted",
-    ];
-
-    /// The name in records.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ClientClosed => "client_closed",
-            Self::ClientReset => "client_reset",
-            Self::FirstByteTimeout => "first_byte_timeout",
-            Self::IdleTimeout => "idle_timeout",
-            Self::SessionTimeout => "session_timeout",
-            Self::PayloadLimit => "payload_limit",
-            Self::ServerClosed => "server_closed",
-            Self::WriteTimeout => "write_timeout",
-            Self::TlsError => "tls_error",
-            Self::Rejected(_) => "rejected",
-            Self::Shutdown => "shutdown",
-            Self::Aborted => "aborted",
-        }
     }
 }
 
@@ -231,98 +124,14 @@ impl Sensor {
     /// Appends the record of `session` as the log takes it: without its end, which is [`Format::tail`]. With that it is
     /// at most `max_line_bytes` long. Returns what the client spoke, where it said anything.
     pub fn write(&self, session: &Session, out: &mut Vec<u8>) -> Option<&'static str> {
-        let entry = Entry::of(session, self);
+        let entry = entry::of(session, self);
         let spoken = entry.protocol.as_deref().map(|name| by_name(name).map_or(UNKNOWN, Protocol::name));
-        self.write_entry(entry, out);
+        self.format.encode_within(self.max_line_bytes, entry, out);
         spoken
     }
 
     /// As [`Sensor::write`], without what the bytes of the client mean: for those that cannot be read.
     pub fn write_unread(&self, session: &Session, out: &mut Vec<u8>) {
-        self.write_entry(Entry::unread(session, self), out);
-    }
-
-    fn write_entry(&self, mut entry: Entry<'_>, out: &mut Vec<u8>) {
-        let start = out.len();
-        let limit = self.max_line_bytes.saturating_sub(Tail::BYTES);
-        self.format.encode(&entry, out);
-        while let Some(excess @ 1..) = (out.len() - start).checked_sub(limit) {
-            if !entry.shorten(excess) {
-                break;
-            }
-            out.truncate(start);
-            self.format.encode(&entry, out);
-        }
-    }
-}
-
-/// The shape of records in the log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
-    /// The project's own: flat keys.
-    #[default]
-    Flat,
-    /// Elastic Common Schema.
-    Ecs,
-    /// Suricata's EVE.
-    Eve,
-}
-
-impl Format {
-    /// Appends a record, without its end.
-    pub fn encode(self, entry: &Entry<'_>, out: &mut Vec<u8>) {
-        match self {
-            Self::Flat => flat::encode(entry, out),
-            Self::Ecs => ecs::encode(entry, out),
-            Self::Eve => eve::encode(entry, out),
-        }
-    }
-
-    /// How a record ends.
-    #[must_use]
-    pub fn tail(self) -> Tail {
-        match self {
-            Self::Flat => flat::TAIL,
-            Self::Ecs => ecs::TAIL,
-            Self::Eve => eve::TAIL,
-        }
-    }
-}
-
-/// The end of a record: a member with its number, and as many braces as are open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tail {
-    /// The key of the number.
-    pub key: &'static str,
-    /// What closes the object, without the line feed.
-    pub end: &'static str,
-}
-
-impl Tail {
-    /// More than any tail has: a comma, a quoted key, a colon, 20 digits, two braces and the line feed.
-    pub const BYTES: usize = 40;
-
-    /// Writes the tail for record number `seq`, and a line feed, to the end of `space`.
-    #[must_use]
-    pub fn write(self, space: &mut [u8; Self::BYTES], seq: u64) -> &[u8] {
-        let mut at = Self::BYTES;
-        let mut put = |text: &[u8]| {
-            at -= text.len();
-            space[at..at + text.len()].copy_from_slice(text);
-        };
-        put(b"\n");
-        put(self.end.as_bytes());
-        let mut rest = seq;
-        loop {
-            put(&[b'0' + (rest % 10) as u8]);
-            rest /= 10;
-            if rest == 0 {
-                break;
-            }
-        }
-        put(b"\":");
-        put(self.key.as_bytes());
-        put(b",\"");
-        &space[at..]
+        self.format.encode_within(self.max_line_bytes, entry::unread(session, self), out);
     }
 }

@@ -15,8 +15,8 @@ use atomic_waker::AtomicWaker;
 use slab::Slab;
 use tokio::sync::Notify;
 
-use crate::limits::Limit;
-use crate::record::CloseReason;
+use spip_record::CloseReason;
+use spip_record::Limit;
 
 /// How often deadlines are looked at: none is noticed later than this.
 pub const TICK: Duration = Duration::from_millis(50);

@@ -14,10 +14,12 @@ use uuid::Uuid;
 
 use crate::addr::{ClientAddr, Destination};
 use crate::budget::Budget;
-use crate::limits::{Limit, Source};
+use crate::limits::Source;
 use crate::payload::Payload;
-use crate::record::{CloseReason, DestinationSource, Moment, Origin, Repeated, Session};
+use crate::record::{Moment, Origin, Repeated, Session};
 use crate::tls::Tls;
+use spip_record::Limit;
+use spip_record::{CloseReason, DestinationSource};
 
 /// Entries of one interval: at about 250 bytes each 1 MiB at most, and as many lines.
 pub const SOURCES_MAX: usize = 4_096;

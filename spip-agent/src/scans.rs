@@ -11,6 +11,7 @@
 mod addresses;
 mod pending;
 mod ports;
+pub mod record;
 mod sources;
 
 use std::io;
@@ -32,7 +33,8 @@ pub use sources::{Clock, SOURCES_MAX, Sources};
 
 use crate::config;
 use crate::ebpf::{Event, Events, Lost};
-use crate::record::{Sensor, scan};
+use crate::record::Sensor;
+use crate::scans::record as scan;
 use crate::vital;
 use crate::writer::Log;
 

@@ -32,11 +32,12 @@ use crate::metrics::TALLY;
 use crate::origin;
 use crate::payload::Payload;
 use crate::payload_store::PayloadStore;
-use crate::record::{CloseReason, Moment, Sensor, Session, Stored};
+use crate::record::{Moment, Sensor, Session, Stored};
 use crate::respond::{Conversation, Responder};
 use crate::tls::{Facts, Failure, Handshake, Prefixed, Rejected, Tls, TlsServer};
 use crate::writer::Log;
 use spip_protocol::client_hello::{ClientHello, Detection, Detector, MAX_RAW_BYTES, handshake_message};
+use spip_record::CloseReason;
 
 /// A line buffer that grew beyond this for one large payload is not kept.
 const LINE_KEPT_BYTES: usize = 64 * 1024;

@@ -23,7 +23,7 @@ mod prefixed;
 mod stream;
 
 pub use certificate::CertificateError;
-pub use client_auth::{ClientCertificate, MAX_NAME_CHARS, PresentedCertificate};
+pub use client_auth::{ClientCertificate, MAX_NAME_CHARS};
 pub use facts::{Facts, Handshake, HelloFacts, Session, Tls};
 pub use failure::Failure;
 pub use prefixed::Prefixed;

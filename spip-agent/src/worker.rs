@@ -91,8 +91,8 @@ mod tests {
     use socket2::{Domain, Socket, Type};
 
     use super::*;
-    use crate::record::CloseReason;
     use crate::session::tests::Bench;
+    use spip_record::CloseReason;
 
     #[test]
     fn a_worker_whose_listening_socket_breaks_takes_the_others_with_it() {

@@ -35,10 +35,10 @@ use std::time::{Duration, Instant};
 
 use crate::config;
 use crate::messages;
-use crate::record::{Format, Tail};
 use crate::vital;
 use queue::Shared;
 use sink::{Sink, Target};
+use spip_record::{Format, Tail};
 
 /// Stack of the writer's threads, in bytes. They call shallow code only.
 const STACK_BYTES: usize = 512 * 1024;

@@ -15,8 +15,8 @@ use super::object::{Members, address};
 use super::own::{self, Lacks};
 use super::time::instant;
 use super::url::{Host, Url};
+use crate::entry::PresentedCertificate;
 use crate::json;
-use crate::tls::PresentedCertificate;
 use spip_protocol::UNKNOWN;
 use spip_protocol::http::Http;
 

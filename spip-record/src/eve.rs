@@ -13,8 +13,8 @@ use super::own::{self, Lacks};
 use super::time::{instant, seconds};
 use super::url::Url;
 use super::{Tail, ecs};
+use crate::entry::PresentedCertificate;
 use crate::json;
-use crate::tls::PresentedCertificate;
 use spip_protocol::http::Http;
 
 /// How the log ends a record.
@@ -279,7 +279,7 @@ fn encode_tls(facts: &TlsFacts<'_>, mut tls: Members<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::CloseReason;
+    use crate::CloseReason;
 
     #[test]
     fn an_identification_has_its_parts() {

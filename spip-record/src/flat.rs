@@ -12,8 +12,8 @@ use uuid::Uuid;
 use super::entry::{Entry, HelloText, TlsFacts};
 use super::time::{self, instant};
 use super::{SCHEMA, Tail};
+use crate::entry::PresentedCertificate;
 use crate::json;
-use crate::tls::PresentedCertificate;
 use spip_protocol::http::Http;
 use spip_protocol::syn::{Signature, SynOptions, Tool, Tools};
 

@@ -11,9 +11,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use log::Record;
 use log::kv::{Error, Key, Value, VisitSource, VisitValue};
 
+use crate::entry::unix_micros;
 use crate::json::{self, Formatted};
-use crate::record::entry::unix_micros;
-use crate::record::{Format, system};
+use crate::{Format, system};
 
 /// Length at which the text of a message or a field is cut, in bytes before it is escaped.
 const TEXT_BYTES: usize = 4096;
@@ -29,13 +29,13 @@ const EXACT: u64 = 1 << 53;
 
 /// How messages look: as the records beside them.
 #[derive(Clone, Debug)]
-pub(crate) struct Shape {
+pub struct Shape {
     /// Whose envelope they have.
-    pub(crate) format: Format,
+    pub format: Format,
     /// The sensor, as in the records.
-    pub(crate) name: Arc<str>,
+    pub name: Arc<str>,
     /// The longest line, its end included. Fields that do not fit are left out.
-    pub(crate) max_bytes: usize,
+    pub max_bytes: usize,
 }
 
 impl Default for Shape {
@@ -46,7 +46,7 @@ impl Default for Shape {
 
 impl Shape {
     /// The line of a message, still open at its end.
-    pub(crate) fn line(&self, record: &Record<'_>) -> Vec<u8> {
+    pub fn line(&self, record: &Record<'_>) -> Vec<u8> {
         let now = SystemTime::now();
         let mut out = Vec::with_capacity(256);
         match self.format {

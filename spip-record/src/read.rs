@@ -19,8 +19,8 @@ use super::SCHEMA;
 use super::entry::{Details, Entry, HelloText, Repetition, SshFacts, SynFacts, Text, TlsFacts, endpoint};
 use super::scan::ScanEntry;
 use super::time;
-use crate::respond::{LISTED, Turn};
-use crate::tls::PresentedCertificate;
+use crate::entry::PresentedCertificate;
+use crate::turn::{LISTED, Turn};
 use spip_protocol as protocol;
 use spip_protocol::credentials::{CREDENTIALS, Credential};
 use spip_protocol::http::{HEADERS, Http, PIPELINED};
@@ -592,8 +592,10 @@ impl<'de> Visitor<'de> for Bounded<'_> {
 }
 
 /// Reads any JSON, keys that come twice included, of at most [`MAX_VALUES`] values.
-#[cfg(test)]
-pub(super) fn any(line: &[u8]) -> Result<Value, serde_json::Error> {
+///
+/// # Errors
+/// It is no JSON, or holds more values.
+pub fn any(line: &[u8]) -> Result<Value, serde_json::Error> {
     let mut budget = MAX_VALUES;
     Bounded(&mut budget).deserialize(&mut serde_json::Deserializer::from_slice(line))
 }

@@ -4,78 +4,76 @@
 //! stands under `spip`. In EVE the `event_type` is `scan`, which Suricata does not have: it is neither a flow nor an
 //! alert.
 
-use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::Write as _;
 use std::marker::PhantomData;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer};
 
-use super::{Scan, Shown};
-use crate::record::entry::{SynFacts, Text, unix_micros};
-use crate::record::object::{Members, address, list};
-use crate::record::read::{Capped, Lent, Value, need};
-use crate::record::{Format, SCHEMA, Sensor, ecs, eve, time};
-use spip_protocol::syn::Tool;
+use crate::entry::{SynFacts, Text};
+use crate::object::{Members, address, list};
+use crate::read::{Capped, Lent, Value, need};
+use crate::{Format, SCHEMA, ecs, eve, time};
 
 /// Ranges of ports that a record lists: 14 kB at most.
-pub(super) const PORT_RANGES: usize = 1_024;
+pub const PORT_RANGES: usize = 1_024;
 
 /// Ranges of addresses that a record lists: 21 kB at most.
-const ADDRESS_RANGES: usize = 256;
+pub const ADDRESS_RANGES: usize = 256;
 
 /// Tools that are read: more than are known.
 const TOOLS: usize = 64;
 
 /// The largest number of a record.
-const EXACT: u64 = 1 << 53;
+pub const EXACT: u64 = 1 << 53;
 
 /// A scan, or all of one interval that have no record of their own.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScanEntry<'a> {
-    name: Text<'a>,
-    source: IpAddr,
-    first_us: i64,
-    last_us: i64,
-    count: u64,
-    undecided: u64,
-    shown: Option<ShownFacts<'a>>,
+    /// The sensor.
+    pub name: Text<'a>,
+    /// The source; unspecified for the rest.
+    pub source: IpAddr,
+    /// When the first SYN came, microseconds since 1970.
+    pub first_us: i64,
+    /// When the last SYN came, microseconds since 1970.
+    pub last_us: i64,
+    /// Half-open SYNs; retransmissions are not counted.
+    pub count: u64,
+    /// SYNs of which the sensor could not tell whether a handshake followed.
+    pub undecided: u64,
+    /// What the SYNs showed; absent in the rest.
+    pub shown: Option<ShownFacts<'a>>,
     /// Number of the record in its run; only in what was read.
     pub seq: Option<u64>,
 }
 
 /// What the SYNs of one source showed.
 #[derive(Clone, Debug, PartialEq)]
-struct ShownFacts<'a> {
-    ports: Vec<(u16, u16)>,
-    port_count: u64,
-    addresses: Vec<(IpAddr, IpAddr)>,
-    address_count: u64,
-    is_truncated: bool,
-    source_ports: (u16, u16),
-    tools: Vec<(Text<'a>, u64)>,
-    variants: u64,
-    syn: Option<SynFacts<'a>>,
+pub struct ShownFacts<'a> {
+    /// Ranges of ports that were asked for, the first [`PORT_RANGES`] of them.
+    pub ports: Vec<(u16, u16)>,
+    /// How many ports were asked for.
+    pub port_count: u64,
+    /// Ranges of addresses that were asked for, the first [`ADDRESS_RANGES`] of them.
+    pub addresses: Vec<(IpAddr, IpAddr)>,
+    /// How many addresses were asked for, at most [`EXACT`].
+    pub address_count: u64,
+    /// Whether not all ports and addresses are listed.
+    pub is_truncated: bool,
+    /// Lowest and highest source port.
+    pub source_ports: (u16, u16),
+    /// How many SYNs showed each tool.
+    pub tools: Vec<(Text<'a>, u64)>,
+    /// How many different SYNs there were.
+    pub variants: u64,
+    /// The first SYN.
+    pub syn: Option<SynFacts<'a>>,
 }
 
 impl<'a> ScanEntry<'a> {
-    /// What is told of `scan`.
-    #[must_use]
-    pub fn of(scan: &'a Scan, sensor: &'a Sensor) -> Self {
-        Self {
-            name: Cow::Borrowed(&sensor.name),
-            source: scan.source,
-            first_us: unix_micros(scan.first),
-            last_us: unix_micros(scan.last),
-            count: scan.count,
-            undecided: scan.undecided,
-            shown: scan.shown.as_deref().map(ShownFacts::of),
-            seq: None,
-        }
-    }
-
     /// Reads a line.
     ///
     /// # Errors
@@ -228,31 +226,6 @@ impl<'a> ScanEntry<'a> {
         if let Some(syn) = &shown.syn {
             record.key("syn");
             syn.write(record.out);
-        }
-    }
-}
-
-impl<'a> ShownFacts<'a> {
-    fn of(shown: &'a Shown) -> Self {
-        let mut ranges = shown.ports.ranges();
-        let ports: Vec<_> = ranges.by_ref().take(PORT_RANGES).collect();
-        let mut addresses = shown.addresses.ranges();
-        let counted = Tool::ALL.iter().zip(shown.tools).filter(|(_, count)| *count > 0);
-        let destination = Ipv6Addr::from(shown.syn.destination).to_canonical();
-        Self {
-            ports,
-            port_count: shown.ports.count().into(),
-            addresses: addresses.by_ref().take(ADDRESS_RANGES).collect(),
-            // Nobody sends as many SYNs.
-            address_count: u64::try_from(shown.addresses.count()).map_or(EXACT, |count| count.min(EXACT)),
-            is_truncated: ranges.next().is_some() || addresses.next().is_some() || shown.addresses.is_incomplete(),
-            source_ports: shown.source_ports,
-            tools: counted.map(|(tool, count)| (Cow::Borrowed(tool.name()), count)).collect(),
-            variants: shown.variants as u64,
-            syn: Some(SynFacts::Seen {
-                syn: &shown.syn,
-                destination: SocketAddr::new(destination, shown.syn.destination_port),
-            }),
         }
     }
 }

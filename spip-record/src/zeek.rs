@@ -116,9 +116,8 @@ fn conn_state(close_reason: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::CloseReason;
-    use crate::record::entry::Entry;
-    use crate::record::tests::sample;
+    use crate::CloseReason;
+    use crate::tests::sessions;
 
     /// The names that Zeek 8 has for analyzers of protocols that are spoken here, of its `Analyzer::Tag`:
     /// <https://docs.zeek.org/en/current/script-reference/proto-analyzers.html>.
@@ -148,15 +147,14 @@ mod tests {
     #[test]
     fn a_service_is_an_analyzer_of_zeeks_or_absent() {
         let mut used = std::collections::BTreeSet::new();
-        for sample in sample::samples() {
-            let entry = Entry::of(&sample.session, sample::any_sensor());
+        for entry in sessions() {
             let Some(service) = service(&entry) else {
-                assert!(!entry.is_tls(), "{}", sample.name);
+                assert!(!entry.is_tls(), "{entry:?}");
                 continue;
             };
             let inner = service.strip_prefix("ssl").map_or(service.as_str(), |rest| rest.trim_start_matches(','));
-            assert!(inner.is_empty() || ANALYZERS.contains(&inner), "{}: {service}", sample.name);
-            assert_eq!(entry.is_tls(), service.starts_with("ssl"), "{}", sample.name);
+            assert!(inner.is_empty() || ANALYZERS.contains(&inner), "{service}: {entry:?}");
+            assert_eq!(entry.is_tls(), service.starts_with("ssl"), "{entry:?}");
             used.insert(inner.to_owned());
         }
         assert!(ANALYZERS.iter().all(|name| used.contains(*name)), "{used:?}");
@@ -169,7 +167,7 @@ mod tests {
 
     #[test]
     fn every_end_has_the_state_that_the_documentation_gives_it_and_no_other() {
-        let page = include_str!("../../../docs/records.md");
+        let page = include_str!("../../docs/records.md");
         for reason in CloseReason::NAMES {
             let row = format!("| `{reason}` | `{}` |", conn_state(reason));
             assert_eq!(page.matches(&row).count(), 1, "docs/records.md lacks {row}");

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use spip_agent::config::Config;
 use spip_agent::convert::{Compression, Input, Lines, Next, Target};
-use spip_agent::json;
 use spip_agent::persona::Persona;
+use spip_record::json;
 
 use super::engine;
 

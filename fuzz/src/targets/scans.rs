@@ -4,11 +4,13 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, SystemTime};
 
 use spip_agent::convert;
-use spip_agent::record::{Format, Sensor, Tail, scan};
+use spip_agent::record::Sensor;
+use spip_agent::scans::record as scan;
 use spip_agent::scans::{Clock, Counts, Pending, Sources};
 use spip_common::event::{KIND_JOINED, KIND_REACHED, KIND_SYN};
 use spip_common::packet::mapped;
 use spip_common::{Step, Syn, SynEvent};
+use spip_record::{Format, Tail};
 
 use super::engine;
 

@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use spip_agent::config::Dialogue;
 use spip_agent::persona::Persona;
-use spip_agent::respond::{self, ALLOWANCE_BYTES, Conversation, Heard, LISTED, Responder};
+use spip_agent::respond::{self, ALLOWANCE_BYTES, Conversation, Heard, Responder};
+use spip_record::turn::LISTED;
 
 /// A payload comes in no more pieces than this: each is answered on its own.
 const MAX_PIECES: usize = 64;

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use crate::record::Format;
 use crate::sandbox;
+use spip_record::Format;
 
 use super::error::{ConfigError, Problem};
 use super::places::Places;

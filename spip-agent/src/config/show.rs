@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use toml::Value;
 
-use crate::record::Format;
+use spip_record::Format;
 
 use super::{Compress, Config, EbpfMode, Fsync, PayloadStore, Prefix, SandboxMode, SteeringMode, SystemLog};
 

@@ -1,8 +1,8 @@
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 
-use crate::record::Tail;
 use crate::record::tests::sample;
+use spip_record::Tail;
 
 use super::*;
 

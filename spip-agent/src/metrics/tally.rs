@@ -9,9 +9,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::limits::Limit;
-use crate::record::{CloseReason, Session};
+use crate::record::Session;
 use crate::tls::Handshake;
+use spip_record::CloseReason;
+use spip_record::Limit;
 
 /// Places to count in. More threads than these share.
 const PLACES: usize = 16;

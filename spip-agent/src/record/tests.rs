@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::Value as Json;
+use spip_record::read::{self, Line};
+use spip_record::{Entry, Tail, ecs, zeek};
 
-use super::read::Line;
 use super::*;
-use crate::messages::line::Shape;
+use crate::scans::record as scan;
 use sample::{Sample, samples, sensor};
+use spip_record::message::Shape;
 
 /// What a client sends to make reading it panic.
 pub(crate) const UNREADABLE: &[u8] = b"test: unreadable";
@@ -313,13 +315,14 @@ fn properties(prefix: &str, schema: &Json, format: Format, names: &mut Vec<Strin
 #[test]
 fn samples_show_every_field() {
     let all = samples();
-    let entries: Vec<_> = all.iter().map(|sample| Entry::of(&sample.session, sample::any_sensor())).collect();
+    let entries: Vec<_> = all.iter().map(|sample| entry::of(&sample.session, sample::any_sensor())).collect();
     let shown = |field: fn(&Entry<'_>) -> bool| entries.iter().any(field);
     assert!(shown(|e| e.first_byte_us.is_some()) && shown(|e| e.first_byte_us.is_none()));
     assert!(shown(|e| e.limit.is_some()) && shown(|e| e.repeated.is_some()));
     assert!(shown(|e| e.http.is_some()) && shown(|e| e.ssh.as_ref().is_some_and(|ssh| ssh.hassh.is_some())));
     assert!(shown(|e| e.details.is_some()) && shown(|e| !e.credentials.is_empty()) && shown(|e| e.syn.is_some()));
-    let tls = |field: fn(&entry::TlsFacts<'_>) -> bool| entries.iter().filter_map(|e| e.tls.as_ref()).any(field);
+    let tls =
+        |field: fn(&spip_record::entry::TlsFacts<'_>) -> bool| entries.iter().filter_map(|e| e.tls.as_ref()).any(field);
     assert!(tls(|t| t.version.is_some() && t.alpn.is_some()) && tls(|t| t.client_certificate.is_some()));
     assert!(tls(|t| t.error.is_some()) && tls(|t| t.hello.is_none()));
     assert!(
@@ -704,7 +707,7 @@ fn a_step_of_the_clock_moves_no_duration_and_no_order() {
 }
 
 fn unix(time: SystemTime) -> i64 {
-    entry::unix_micros(time)
+    spip_record::entry::unix_micros(time)
 }
 
 #[test]

@@ -5,18 +5,17 @@
 //! As with sessions there is one [`ScanEntry`], made of a [`Scan`] or of a line of the flat format, and an encoder for
 //! each format. Every list in it is bounded, so a line stays below the least `max_line_bytes` that can be set.
 
-mod entry;
-
-use std::net::IpAddr;
+use std::borrow::Cow;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::SystemTime;
 
 use spip_common::Syn;
+use spip_record::entry::{SynFacts, unix_micros};
+use spip_record::scan::{ADDRESS_RANGES, EXACT, PORT_RANGES, ScanEntry, ShownFacts};
 
-use super::Sensor;
+use crate::record::Sensor;
 use crate::scans::{Addresses, Ports};
 use spip_protocol::syn::Tool;
-
-pub use entry::ScanEntry;
 
 /// What one source did in one interval, or all that have no record of their own.
 #[derive(Clone, Debug)]
@@ -54,28 +53,65 @@ pub struct Shown {
 
 /// Appends the record of `scan` in the sensor's format, without its end.
 pub fn encode(scan: &Scan, sensor: &Sensor, out: &mut Vec<u8>) {
-    ScanEntry::of(scan, sensor).encode(sensor.format, out);
+    entry(scan, sensor).encode(sensor.format, out);
+}
+
+/// Makes the record of `scan`.
+#[must_use]
+pub fn entry<'a>(scan: &'a Scan, sensor: &'a Sensor) -> ScanEntry<'a> {
+    ScanEntry {
+        name: Cow::Borrowed(&sensor.name),
+        source: scan.source,
+        first_us: unix_micros(scan.first),
+        last_us: unix_micros(scan.last),
+        count: scan.count,
+        undecided: scan.undecided,
+        shown: scan.shown.as_deref().map(facts),
+        seq: None,
+    }
+}
+
+fn facts(shown: &Shown) -> ShownFacts<'_> {
+    let mut ranges = shown.ports.ranges();
+    let ports: Vec<_> = ranges.by_ref().take(PORT_RANGES).collect();
+    let mut addresses = shown.addresses.ranges();
+    let counted = Tool::ALL.iter().zip(shown.tools).filter(|(_, count)| *count > 0);
+    let destination = Ipv6Addr::from(shown.syn.destination).to_canonical();
+    ShownFacts {
+        ports,
+        port_count: shown.ports.count().into(),
+        addresses: addresses.by_ref().take(ADDRESS_RANGES).collect(),
+        // Nobody sends as many SYNs.
+        address_count: u64::try_from(shown.addresses.count()).map_or(EXACT, |count| count.min(EXACT)),
+        is_truncated: ranges.next().is_some() || addresses.next().is_some() || shown.addresses.is_incomplete(),
+        source_ports: shown.source_ports,
+        tools: counted.map(|(tool, count)| (Cow::Borrowed(tool.name()), count)).collect(),
+        variants: shown.variants as u64,
+        syn: Some(SynFacts::Seen {
+            syn: &shown.syn,
+            destination: SocketAddr::new(destination, shown.syn.destination_port),
+        }),
+    }
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::time::Duration;
 
     use serde_json::{Value, json};
 
-    use super::entry::PORT_RANGES;
     use super::*;
-    use crate::record::Format;
     use crate::scans::Store;
+    use spip_record::{Format, Tail};
 
     fn sensor(format: Format) -> Sensor {
         Sensor { name: "test \"1\"".to_owned(), community_id_seed: 0, format, max_line_bytes: 1 << 20 }
     }
 
-    pub(in crate::record) fn written(scan: &Scan, format: Format) -> Vec<u8> {
+    pub(crate) fn written(scan: &Scan, format: Format) -> Vec<u8> {
         let mut line = Vec::new();
         encode(scan, &sensor(format), &mut line);
-        line.extend_from_slice(format.tail().write(&mut [0; crate::record::Tail::BYTES], 7));
+        line.extend_from_slice(format.tail().write(&mut [0; Tail::BYTES], 7));
         line
     }
 
@@ -88,7 +124,7 @@ pub(super) mod tests {
             for format in [Format::Flat, Format::Ecs, Format::Eve] {
                 let mut line = Vec::new();
                 entry.encode(format, &mut line);
-                line.extend_from_slice(format.tail().write(&mut [0; crate::record::Tail::BYTES], 7));
+                line.extend_from_slice(format.tail().write(&mut [0; Tail::BYTES], 7));
                 assert_eq!(String::from_utf8_lossy(&line), String::from_utf8_lossy(&written(&scan, format)));
             }
         }
@@ -115,7 +151,7 @@ pub(super) mod tests {
         serde_json::from_slice(&line).expect("JSON")
     }
 
-    pub(in crate::record) fn scan(ports: impl IntoIterator<Item = u16>) -> Scan {
+    pub(crate) fn scan(ports: impl IntoIterator<Item = u16>) -> Scan {
         let mut shown = Shown {
             ports: Ports::default(),
             addresses: Addresses::default(),
@@ -198,7 +234,7 @@ pub(super) mod tests {
             let mut line = Vec::new();
             encode(&longest, &sensor, &mut line);
             assert!(line.len() > 30_000, "{} bytes: the lists are full", line.len());
-            assert!(line.len() + crate::record::Tail::BYTES < 64 << 10, "{} bytes", line.len());
+            assert!(line.len() + Tail::BYTES < 64 << 10, "{} bytes", line.len());
         }
     }
 

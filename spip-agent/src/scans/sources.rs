@@ -15,7 +15,7 @@ use super::Fill;
 use super::addresses::{Addresses, RANGES_MAX, Store};
 use super::pending::{GivenUp, HalfOpen};
 use super::ports::Ports;
-use crate::record::scan::{Scan, Shown};
+use crate::scans::record::{Scan, Shown};
 use spip_protocol::syn::{SynOptions, Tool};
 
 /// Sources of one interval. An account takes 600 bytes, and at worst 17 kB: 70 MB when each of so many sources asks for

@@ -16,9 +16,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::{Guard, Raw};
 use crate::capture::{self, End, Rest};
 use crate::deadline::{Step, Watch};
-use crate::record::CloseReason;
 use crate::respond::{Conversation, Heard};
 use crate::tls::Facts;
+use spip_record::CloseReason;
 
 /// How long a client may take to close its side after the server has closed its own.
 const LINGER: Duration = Duration::from_secs(2);

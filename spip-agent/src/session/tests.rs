@@ -11,10 +11,11 @@ use serde_json::Value;
 use super::*;
 use crate::accept::Door;
 use crate::config::{self, Config};
-use crate::limits::{Bound, BoundFrom, Limit, Limits};
+use crate::limits::{Bound, BoundFrom, Limits};
 use crate::record::tests::UNREADABLE;
 use crate::writer::{self, Writer, WriterThread};
 use spip_protocol::client_hello::sample::vectors;
+use spip_record::Limit;
 
 /// What a client sends to make the session's task panic, once it waits for more.
 const TRIGGER: &[u8] = b"test: panic";
@@ -51,7 +52,7 @@ impl Bench {
             sensor: Sensor {
                 name: "test".to_owned(),
                 community_id_seed: 0,
-                format: crate::record::Format::Flat,
+                format: spip_record::Format::Flat,
                 max_line_bytes: 1 << 24,
             },
             log,

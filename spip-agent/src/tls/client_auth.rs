@@ -15,6 +15,8 @@ use x509_parser::asn1_rs::Any;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::{SubjectPublicKeyInfo, X509Name};
 
+use spip_record::entry::PresentedCertificate;
+
 use super::hidden_name;
 
 /// The most characters of a name that are kept.
@@ -31,21 +33,6 @@ pub enum ClientCertificate {
     Unreadable,
     /// It sent one, and has its key.
     Presented(Box<PresentedCertificate>),
-}
-
-/// What a client's certificate says of itself; nobody vouches for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PresentedCertificate {
-    /// The subject's name, such as `CN=client.example, O=Example`, at most 512 characters of it.
-    pub subject: String,
-    /// The issuer's name, in the same way.
-    pub issuer: String,
-    /// Start of validity, in Unix seconds; every certificate has one, a record that was read may lack it.
-    pub not_before: Option<i64>,
-    /// End of validity, in the same way.
-    pub not_after: Option<i64>,
-    /// SHA-256 of the certificate, in lower-case hexadecimal.
-    pub sha256: String,
 }
 
 impl ClientCertificate {

@@ -22,8 +22,8 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit, TryAcquireError};
 use super::{Reopened, STALLED, Stats};
 use crate::config;
 use crate::pulse::Pulse;
-use crate::record::Tail;
 pub(super) use drain::Pause;
+use spip_record::Tail;
 
 /// A batch of this size is written without waiting for more, in bytes: large enough that the system call is nothing
 /// beside the copy, small enough to stay in the cache.
@@ -389,7 +389,7 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Format;
+    use spip_record::Format;
 
     #[test]
     fn the_tail_holds_any_number() {

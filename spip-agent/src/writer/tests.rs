@@ -64,7 +64,7 @@ fn config(file: &Path) -> config::Log {
         keep_files: 10,
         keep_bytes: 0,
         compress: Compress::None,
-        format: crate::record::Format::Flat,
+        format: spip_record::Format::Flat,
         max_line_bytes: 1 << 20,
         queue_bytes: 64 * 1024,
     }

@@ -10,13 +10,15 @@ use uuid::Uuid;
 use crate::addr::{ClientAddr, Destination};
 use crate::budget::Budget;
 use crate::config::Dialogue;
-use crate::limits::Limit;
 use crate::payload::Payload;
-use crate::record::{CloseReason, DestinationSource, Format, Moment, Origin, Repeated, Sensor, Session, Stored};
+use crate::record::{Moment, Origin, Repeated, Sensor, Session, Stored};
 use crate::respond::{Conversation, Heard, Responder};
-use crate::tls::{self, ClientCertificate, Facts, Failure, Handshake, PresentedCertificate, Tls};
+use crate::tls::{self, ClientCertificate, Facts, Failure, Handshake, Tls};
 use spip_protocol as protocol;
 use spip_protocol::client_hello::sample::{Hello, vectors};
+use spip_record::Limit;
+use spip_record::entry::PresentedCertificate;
+use spip_record::{CloseReason, DestinationSource, Format};
 
 /// A session and what it is there for.
 pub(crate) struct Sample {

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use spip_agent::addr::{ClientAddr, Destination};
 use spip_agent::budget::Budget;
 use spip_agent::payload::Payload;
-use spip_agent::record::{CloseReason, DestinationSource, Format, Moment, Origin, Sensor, Session};
+use spip_agent::record::{Moment, Origin, Sensor, Session};
 use spip_agent::tls::{self, ClientCertificate, Facts, Handshake, Tls};
+use spip_record::{CloseReason, DestinationSource, Format};
 
 const FORMATS: [(&str, Format); 3] = [("flat", Format::Flat), ("ecs", Format::Ecs), ("eve", Format::Eve)];
 

@@ -1,0 +1,119 @@
+//! How a connection came here and how it ended, in the words of a record.
+
+/// How the destination became known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DestinationSource {
+    /// The packet filter saw the SYN before any translation.
+    Ebpf,
+    /// The kernel's connection tracking (`SO_ORIGINAL_DST`).
+    Conntrack,
+    /// The address of the accepted socket.
+    Socket,
+}
+
+impl DestinationSource {
+    /// The name in records.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ebpf => "ebpf",
+            Self::Conntrack => "conntrack",
+            Self::Socket => "socket",
+        }
+    }
+}
+
+/// Why the connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The client closed its side.
+    ClientClosed,
+    /// The client reset the connection.
+    ClientReset,
+    /// No byte, or no complete TLS handshake, in time.
+    FirstByteTimeout,
+    /// Nothing more came for the idle time.
+    IdleTimeout,
+    /// The bound on the whole connection.
+    SessionTimeout,
+    /// As many bytes were kept as the configuration allows.
+    PayloadLimit,
+    /// The sensor hung up, as a server does at the end of its dialogue.
+    ServerClosed,
+    /// The client did not read what it was sent.
+    WriteTimeout,
+    /// The TLS handshake or the TLS stream failed.
+    TlsError,
+    /// A limit refused the connection, or took its place away.
+    Rejected(Limit),
+    /// The agent was stopped.
+    Shutdown,
+    /// The agent failed to see the connection to its end.
+    Aborted,
+}
+
+impl CloseReason {
+    /// All names.
+    pub const NAMES: [&'static str; 12] = [
+        "client_closed",
+        "client_reset",
+        "first_byte_timeout",
+        "idle_timeout",
+        "session_timeout",
+        "payload_limit",
+        "server_closed",
+        "write_timeout",
+        "tls_error",
+        "rejected",
+        "shutdown",
+        "aborted",
+    ];
+
+    /// The name in records.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ClientClosed => "client_closed",
+            Self::ClientReset => "client_reset",
+            Self::FirstByteTimeout => "first_byte_timeout",
+            Self::IdleTimeout => "idle_timeout",
+            Self::SessionTimeout => "session_timeout",
+            Self::PayloadLimit => "payload_limit",
+            Self::ServerClosed => "server_closed",
+            Self::WriteTimeout => "write_timeout",
+            Self::TlsError => "tls_error",
+            Self::Rejected(_) => "rejected",
+            Self::Shutdown => "shutdown",
+            Self::Aborted => "aborted",
+        }
+    }
+}
+
+/// The limit that a refused connection would have exceeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Limit {
+    /// `max_sessions`.
+    Sessions,
+    /// `max_sessions_per_source`.
+    SessionsPerSource,
+    /// `rate_limit_per_second` and `rate_limit_burst`.
+    Rate,
+    /// The descriptors of the process or the machine; the session that was idle for longest made room.
+    Descriptors,
+}
+
+impl Limit {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Sessions, Self::SessionsPerSource, Self::Rate, Self::Descriptors];
+
+    /// The name in records, metrics and messages.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sessions => "max_sessions",
+            Self::SessionsPerSource => "max_sessions_per_source",
+            Self::Rate => "rate_limit",
+            Self::Descriptors => "descriptors",
+        }
+    }
+}
