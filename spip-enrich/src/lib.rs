@@ -8,5 +8,6 @@ pub mod facts;
 pub mod geo;
 pub mod ranges;
 pub mod requests;
+pub mod rules;
 pub mod scanners;
 pub mod special;
