@@ -155,7 +155,11 @@ impl fmt::Display for Notice {
                 write!(out, "{} was removed before it was read: {read_bytes} of {size} bytes were", path.display())
             }
             Self::Lost { path, read_bytes, size_bytes: None } => {
-                write!(out, "{} is gone after {read_bytes} bytes were read; what followed is lost", path.display())
+                write!(
+                    out,
+                    "{} is gone after {read_bytes} bytes were read; if it held more, that is lost",
+                    path.display()
+                )
             }
             Self::Truncated { path, read_bytes } => {
                 let path = path.display();

@@ -35,7 +35,7 @@ pub(super) enum Order {
 }
 
 /// A file of a log.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) order: Order,
     pub(super) path: PathBuf,
@@ -43,6 +43,8 @@ pub(super) struct Entry {
     pub(super) device: u64,
     pub(super) inode: u64,
     pub(super) size: u64,
+    /// When it was last changed, renamed included: seconds and nanoseconds.
+    pub(super) changed: (i64, i64),
 }
 
 impl Entry {
@@ -94,7 +96,15 @@ pub(super) fn find(log: &Path, device: u64, inode: u64) -> io::Result<Option<Ent
         let path = entry.path();
         let (Ok(metadata), Ok(compression)) = (fs::symlink_metadata(&path), Compression::of(&path)) else { continue };
         if metadata.is_file() && metadata.dev() == device {
-            return Ok(Some(Entry { order: Order::Current, path, compression, device, inode, size: metadata.len() }));
+            return Ok(Some(Entry {
+                order: Order::Current,
+                path,
+                compression,
+                device,
+                inode,
+                size: metadata.len(),
+                changed: changed(&metadata),
+            }));
         }
     }
     Ok(None)
@@ -114,7 +124,8 @@ fn list_once(log: &Path) -> io::Result<Vec<Entry>> {
         // Gone meanwhile, or not a file: not ours.
         let Some(metadata) = fs::symlink_metadata(&path).ok().filter(fs::Metadata::is_file) else { continue };
         let (device, inode, size) = (metadata.dev(), metadata.ino(), metadata.len());
-        let entry = Entry { order: order.clone(), path, compression, device, inode, size };
+        let changed = changed(&metadata);
+        let entry = Entry { order: order.clone(), path, compression, device, inode, size, changed };
         // Plain and compressed, while it is being compressed: the plain one is whole.
         let better = found.get(&order).is_none_or(|other| compression < other.compression);
         if better {
@@ -125,6 +136,10 @@ fn list_once(log: &Path) -> io::Result<Vec<Entry>> {
         }
     }
     Ok(found.into_values().collect())
+}
+
+fn changed(metadata: &fs::Metadata) -> (i64, i64) {
+    (metadata.ctime(), metadata.ctime_nsec())
 }
 
 /// Returns what the rest of a name behind that of the log says.

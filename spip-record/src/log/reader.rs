@@ -63,7 +63,7 @@ pub struct Reader {
     /// Closed files that are still to be read, by the time in their name: path and size.
     unread: BTreeMap<String, (PathBuf, u64)>,
     /// Files among which there was none to go on with.
-    vain: Option<Vec<(u64, u64)>>,
+    vain: Option<Vec<Entry>>,
     watch: Watch,
 }
 
@@ -241,6 +241,10 @@ impl Reader {
             .is_ok_and(|metadata| metadata.dev() == cursor.source.device && metadata.ino() == cursor.source.inode);
         if is_current {
             reading.quiet = None;
+            if self.options.follow && cursor.read_to() == 0 {
+                // What it gets may be copied and truncated before it is looked at again: only the list shows that.
+                self.state = State::Between;
+            }
             return Ok(if self.options.follow { AtEnd::Stay } else { AtEnd::Finish(None) });
         }
         if cursor.source.is_plain() {

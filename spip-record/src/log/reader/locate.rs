@@ -47,16 +47,18 @@ impl Reader {
             return self.start_at(oldest);
         }
         // Whatever is closed already counts as read.
-        if let Some(closed) = entries.iter().rfind(|entry| entry.order != Order::Current) {
-            if let Some(head) = head(closed) {
-                let mut cursor = Cursor::open(closed, self.options.max_line_bytes)
-                    .map_err(|cause| Error::Open { path: closed.path.clone(), cause })?;
-                cursor.assume(head);
-                let mark = cursor.mark();
-                self.remember(closed, mark);
-            } else if let Order::Closed(time) = &closed.order {
-                self.through = Some(time.clone());
-            }
+        let closed = || entries.iter().rev().filter(|entry| entry.order != Order::Current);
+        if let Some(Order::Closed(time)) = closed().next().map(|entry| &entry.order) {
+            self.through = Some(time.clone());
+        }
+        if let Some((entry, head)) =
+            closed().find_map(|entry| Some((entry, head(entry).filter(|head| !head.is_empty())?)))
+        {
+            let failed = |cause| Error::Open { path: entry.path.clone(), cause };
+            let mut cursor = Cursor::open(entry, self.options.max_line_bytes).map_err(failed)?;
+            cursor.assume(head);
+            let mark = cursor.mark();
+            self.remember(entry, mark);
         }
         let Some(current) = entries.last().filter(|entry| entry.order == Order::Current) else {
             self.state = State::Between;
@@ -131,8 +133,7 @@ impl Reader {
     /// Finds the file that is read now among `entries`, and the one that comes next: where there is no file now, or it is
     /// not found, behind the last one that is known to be read.
     pub(super) fn successor(&mut self, entries: &[Entry], now: Option<&Mark>) -> (Option<usize>, Option<usize>) {
-        let inodes: Vec<_> = entries.iter().map(|entry| (entry.device, entry.inode)).collect();
-        if self.vain.as_ref() == Some(&inodes) {
+        if self.vain.as_deref() == Some(entries) {
             return (None, None);
         }
         // While it is open, its inode is nobody else's.
@@ -153,7 +154,7 @@ impl Reader {
             }
         };
         let next = next.filter(|next| *next < entries.len());
-        self.vain = if next.is_none() { Some(inodes) } else { None };
+        self.vain = next.is_none().then(|| entries.to_vec());
         (own, next)
     }
 }
