@@ -10,7 +10,7 @@ use crate::build;
 use crate::privilege::{self, Root};
 use crate::process;
 use crate::project::Project;
-use crate::setup;
+use crate::setup::{self, Need};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -25,7 +25,7 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
     if root == Root::No {
         bail!("benchmarks make network namespaces and need root: {}", privilege::REMEDY);
     }
-    let toolchain = setup::for_demo(project)?;
+    let toolchain = setup::toolchain(project, Need::Demo)?;
     build::build(project, &toolchain)?;
     process::run(
         project

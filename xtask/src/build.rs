@@ -6,11 +6,11 @@ use crate::build_ebpf;
 use crate::process;
 use crate::project::Project;
 use crate::report;
-use crate::setup::{self, Toolchain};
+use crate::setup::{self, Need, Toolchain};
 
 /// Sets up and builds.
 pub(crate) fn run(project: &Project) -> Result<()> {
-    let toolchain = setup::for_build(project)?;
+    let toolchain = setup::toolchain(project, Need::Build)?;
     build(project, &toolchain)?;
     report::step("Built", project.relative(&project.agent()));
     Ok(())

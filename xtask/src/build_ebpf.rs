@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use crate::process;
 use crate::project::Project;
 use crate::report;
-use crate::setup::{self, Toolchain};
+use crate::setup::{self, Need, Toolchain};
 
 const TARGET: &str = "bpfel-unknown-none";
 
@@ -24,7 +24,7 @@ const EM_BPF: u16 = 247;
 
 /// Sets up and builds.
 pub(crate) fn run(project: &Project) -> Result<()> {
-    let toolchain = setup::for_build(project)?;
+    let toolchain = setup::toolchain(project, Need::Build)?;
     build(project, &toolchain)
 }
 

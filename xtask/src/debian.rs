@@ -10,35 +10,35 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::privilege::Root;
 use crate::process;
-use crate::report;
+use crate::project::Project;
 use crate::setup;
 
 /// Up to half a gigabyte is downloaded and unpacked.
 const LIMIT: Duration = Duration::from_secs(1_800);
 
-/// Makes debootstrap available where apt can; otherwise why there is none.
-pub(crate) fn obstacle() -> Option<String> {
-    if process::find("debootstrap").is_none()
-        && process::find("apt-get").is_some()
-        && Root::detect().is_unattended()
-        && let Err(error) = setup::apt_install(&["debootstrap"], Root::detect())
-    {
-        report::note(format!("{error:#}"));
+/// Makes debootstrap available where setup can, or returns why there is none.
+pub(crate) fn obstacle(project: &Project) -> Option<String> {
+    if process::find("debootstrap").is_some() {
+        return None;
     }
-    process::find("debootstrap")
-        .is_none()
-        .then(|| "debootstrap is not installed: apt-get install debootstrap".to_owned())
+    let reason = setup::package(project, "debootstrap").err();
+    reason.map(|reason| format!("debootstrap is not installed: {reason}"))
 }
 
 /// Makes `folder` a Debian of this suite with these packages, and finishes it by `more`; or finds that it is one.
-pub(crate) fn root(folder: &Path, suite: &str, packages: &str, more: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+pub(crate) fn root(
+    project: &Project,
+    folder: &Path,
+    suite: &str,
+    packages: &str,
+    more: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
     let mark = folder.join("complete");
     if fs::read_to_string(&mark).is_ok_and(|made| made == packages) {
         return Ok(());
     }
-    if let Some(reason) = obstacle() {
+    if let Some(reason) = obstacle(project) {
         bail!(reason);
     }
     if folder.exists() {

@@ -29,7 +29,7 @@ use crate::privilege::{self, Root};
 use crate::process;
 use crate::project::Project;
 use crate::report;
-use crate::setup;
+use crate::setup::{self, Need};
 
 /// How the names of namespaces, folders and pins begin.
 const PURPOSE: &str = "spip-demo";
@@ -54,7 +54,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         bail!("the demo makes network namespaces and needs root: {}", privilege::REMEDY);
     }
     let project = Project::locate()?;
-    let toolchain = setup::for_demo(&project)?;
+    let toolchain = setup::toolchain(&project, Need::Demo)?;
     build::build(&project, &toolchain)?;
     if root == Root::Already {
         return show(&project.agent());

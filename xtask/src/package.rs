@@ -28,7 +28,7 @@ use crate::build;
 use crate::process;
 use crate::project::Project;
 use crate::report;
-use crate::setup;
+use crate::setup::{self, Need};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -50,7 +50,7 @@ pub(crate) struct Release {
 /// Builds, packages, and says where the packages are.
 pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
     if !options.no_build {
-        let toolchain = setup::for_build(project)?;
+        let toolchain = setup::toolchain(project, Need::Build)?;
         build::build(project, &toolchain)?;
     }
     let made = make(project)?;

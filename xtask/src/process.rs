@@ -6,6 +6,7 @@
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -47,6 +48,52 @@ pub(crate) fn run_within(command: &mut Command, limit: Duration) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// Shows and runs a command, and names in its error the line of stderr that begins with `error` or `E:`, or the last
+/// one. Its output is on the terminal, too. It ends when it takes longer than `limit`.
+pub(crate) fn run_for_reason(command: &mut Command, limit: Option<Duration>) -> Result<()> {
+    report::step("Running", shown(command));
+    let mut child = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start {}", name(command)))?;
+    let pipe = child.stderr.take().context("the child has no stderr")?;
+    let reader = std::thread::spawn(move || reason(BufReader::new(pipe)));
+    let end = limit.map(|limit| Instant::now() + limit);
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if end.is_some_and(|end| Instant::now() >= end) {
+            child.kill()?;
+            child.wait()?;
+            bail!("it took longer than {} s", limit.unwrap_or_default().as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    match reader.join() {
+        _ if status.success() => Ok(()),
+        Ok(reason) if !reason.is_empty() => bail!("{reason}"),
+        _ => bail!("it ended with {status}"),
+    }
+}
+
+/// Shows lines of stderr and returns the one that names the error.
+fn reason(lines: impl BufRead) -> String {
+    let mut reason = String::new();
+    let mut is_error = false;
+    for line in lines.split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line).into_owned();
+        eprintln!("{line}");
+        let names_error = line.starts_with("error") || line.starts_with("E: ");
+        if !is_error && (names_error || !line.trim().is_empty()) {
+            line.trim().clone_into(&mut reason);
+        }
+        is_error |= names_error;
+    }
+    reason
 }
 
 /// Runs a command quietly and returns its stdout; its stderr becomes part of the error.
@@ -146,6 +193,19 @@ mod tests {
         unique.sort();
         unique.dedup();
         assert_eq!(unique.len(), found.len());
+    }
+
+    #[test]
+    fn the_reason_of_a_failure_is_the_line_that_names_the_error() {
+        let failing = |script: &str| {
+            let error = run_for_reason(Command::new("sh").args(["-c", script]), None).expect_err("it fails");
+            error.to_string()
+        };
+        assert_eq!(failing("echo info >&2; echo error: no network >&2; echo cause >&2; exit 1"), "error: no network");
+        assert_eq!(failing("echo 'E: no such package' >&2; exit 100"), "E: no such package");
+        assert_eq!(failing("echo first >&2; echo last >&2; exit 1"), "last");
+        assert!(failing("exit 3").contains("exit status: 3"));
+        run_for_reason(&mut Command::new("true"), None).expect("nothing fails");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::build;
 use crate::privilege::Root;
 use crate::project::Project;
 use crate::report;
-use crate::setup;
+use crate::setup::{self, Need};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -24,7 +24,7 @@ pub(crate) struct Options {
 
 /// Sets up, builds and runs.
 pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
-    let toolchain = setup::for_build(project)?;
+    let toolchain = setup::toolchain(project, Need::Build)?;
     build::build(project, &toolchain)?;
     let agent = project.agent();
     let mut command = Root::detect().command(&agent, &[]).unwrap_or_else(|| {

@@ -5,25 +5,28 @@
 //! installed (no rights, no network, another distribution) is listed as a whole, each with the command that
 //! mends it, rather than one after the other.
 
+mod cargo_tool;
 mod compiler;
-mod deny;
+#[cfg(test)]
+mod fake;
 mod linker;
 mod packages;
 mod peers;
+mod system;
 mod toolchain;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::{Result, anyhow};
 use clap::{Args, ValueEnum};
 
-pub(crate) use self::packages::{HAS_OPENSSL, apt_install};
+use self::compiler::Version;
+pub(crate) use self::packages::HAS_OPENSSL;
+use self::packages::Packages;
 pub(crate) use self::peers::Peer;
+use self::system::{Machine, System};
 pub(crate) use self::toolchain::Toolchain;
-use crate::privilege::Root;
-use crate::process;
 use crate::project::Project;
 use crate::report;
 
@@ -54,13 +57,30 @@ pub(crate) struct Options {
     check: bool,
 }
 
+/// cargo-deny is pinned: another version may judge the same dependencies differently.
+const DENY: (&str, Version) = ("cargo-deny", Version(0, 20, 2));
+
 /// Something that is not there and could not be installed.
 #[derive(Debug)]
 struct Missing {
     what: String,
     why: String,
-    /// The command that mends it.
+    /// One command that fixes it, and that setup has not just tried.
     remedy: String,
+}
+
+/// Why setup cannot install something by one route.
+#[derive(Clone, Debug)]
+struct Obstacle {
+    reason: String,
+    /// The command by which a person can.
+    remedy: Option<String>,
+}
+
+impl Obstacle {
+    fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), remedy: None }
+    }
 }
 
 impl fmt::Display for Missing {
@@ -78,7 +98,7 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
     };
     let mut missing = Vec::new();
     for need in needs {
-        let found = Found::look(project, need, !options.check)?;
+        let found = Found::look(project, need, !options.check);
         if let Some(toolchain) = &found.toolchain {
             let Toolchain { compiler, linker } = toolchain;
             report::step(
@@ -105,24 +125,11 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// What the build needs; the compiler for the kernel among it.
-pub(crate) fn for_build(project: &Project) -> Result<Toolchain> {
-    toolchain_for(project, Need::Build)
-}
-
-/// What the demo needs.
-pub(crate) fn for_demo(project: &Project) -> Result<Toolchain> {
-    toolchain_for(project, Need::Demo)
-}
-
-/// What the soak needs.
-pub(crate) fn for_soak(project: &Project) -> Result<Toolchain> {
-    toolchain_for(project, Need::Soak)
-}
-
-/// What the tests need.
-pub(crate) fn for_test(project: &Project) -> Result<Toolchain> {
-    toolchain_for(project, Need::Test)
+/// Returns the compiler for the kernel, once all that a command needs is there.
+pub(crate) fn toolchain(project: &Project, need: Need) -> Result<Toolchain> {
+    let found = Found::look(project, need, true);
+    complete(&found.missing)?;
+    found.toolchain.ok_or_else(|| anyhow!("the compiler for the kernel was not looked for"))
 }
 
 /// Finds what tests start beside the agent, and with `install` installs what PyPI offers.
@@ -132,20 +139,14 @@ pub(crate) fn peers(project: &Project, install: bool) -> Vec<Peer> {
 
 /// What the linter needs: cargo-deny comes back.
 pub(crate) fn for_lint(project: &Project) -> Result<PathBuf> {
-    let found = Found::look(project, Need::Lint, true)?;
+    let found = Found::look(project, Need::Lint, true);
     complete(&found.missing)?;
     found.deny.ok_or_else(|| anyhow!("cargo-deny was not looked for"))
 }
 
 /// What fuzzing needs; without a compiler for C++ it goes on, and this says so.
 pub(crate) fn for_fuzz(project: &Project) -> Result<()> {
-    complete(&Found::look(project, Need::Fuzz, true)?.missing)
-}
-
-fn toolchain_for(project: &Project, need: Need) -> Result<Toolchain> {
-    let found = Found::look(project, need, true)?;
-    complete(&found.missing)?;
-    found.toolchain.ok_or_else(|| anyhow!("the compiler for the kernel was not looked for"))
+    complete(&Found::look(project, Need::Fuzz, true).missing)
 }
 
 /// The result of one round.
@@ -156,58 +157,72 @@ struct Found {
 }
 
 impl Found {
-    fn look(project: &Project, need: Need, install: bool) -> Result<Self> {
-        let root = Root::detect();
-        let mut missing = packages::ready(need, root, install)?;
-        let mut toolchain = None;
-        let mut deny = None;
+    fn look(project: &Project, need: Need, install: bool) -> Self {
+        let machine = Machine::new(project);
+        let packages = Packages::new(&machine);
+        let mut found =
+            Self { toolchain: None, deny: None, missing: packages.ready(need, install).into_iter().collect() };
         match need {
             Need::Lint => {
-                missing.extend(components(project, install));
-                match deny::ready(project, install)? {
-                    Ok(program) => deny = Some(program),
-                    Err(absent) => missing.push(absent),
+                found.missing.extend(components(&machine, install));
+                match deny(&machine, install) {
+                    Ok(program) => found.deny = Some(program),
+                    Err(absent) => found.missing.push(absent),
                 }
             }
             Need::Fuzz => {}
-            Need::Build | Need::Demo | Need::Test | Need::Soak => match toolchain::ready(project, root, install)? {
-                Ok(pair) => toolchain = Some(pair),
-                Err(absent) => missing.push(absent),
-            },
+            Need::Build | Need::Demo | Need::Test | Need::Soak => {
+                match toolchain::ready(&machine, &packages, install) {
+                    Ok(pair) => found.toolchain = Some(pair),
+                    Err(absent) => found.missing.push(absent),
+                }
+            }
         }
-        Ok(Self { toolchain, deny, missing })
+        found
     }
 }
 
-/// The formatter and clippy of the userspace toolchain, which a minimal rustup profile leaves out.
-fn components(project: &Project, install: bool) -> Vec<Missing> {
+/// Installs one package for a command that goes on without it, or returns why it is not there.
+pub(crate) fn package(project: &Project, package: &str) -> Result<(), String> {
+    let machine = Machine::new(project);
+    Packages::new(&machine).install_one(package).map_err(|obstacle| obstacle.reason)
+}
+
+/// Returns the formatter and clippy if the userspace toolchain lacks them: a minimal rustup profile does.
+fn components(system: &dyn System, install: bool) -> Option<Missing> {
     let absent = || {
-        let mut absent = Vec::new();
-        for (command, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
-            if !process::succeeds(project.cargo(command).arg("--version")) {
-                absent.push(component);
+        let all = [("fmt", "rustfmt"), ("clippy", "clippy")].into_iter();
+        let absent = all.filter(|(command, _)| system.ask(&["cargo", command, "--version"]).is_err());
+        absent.map(|(_, component)| component).collect::<Vec<_>>()
+    };
+    let mut missing = absent();
+    let add = |missing: &[&'static str]| [&["rustup", "component", "add"], missing].concat();
+    let mut why = "the toolchain was installed without".to_owned();
+    let mut remedy = add(&missing).join(" ");
+    if install && !missing.is_empty() && system.has("rustup") {
+        match system.change(&add(&missing)) {
+            Ok(()) => missing = absent(),
+            Err(reason) => {
+                why = format!("`{remedy}`: {reason}");
+                // With both of them, and by another download than the one that has failed.
+                remedy = "rustup update --force stable".to_owned();
             }
         }
-        absent
-    };
-    let mut components = absent();
-    if install && !components.is_empty() && process::find("rustup").is_some() {
-        let mut add = Command::new("rustup");
-        add.args(["component", "add"]).args(&components);
-        match process::run_within(&mut add, toolchain::DOWNLOAD_LIMIT) {
-            Ok(()) => components = absent(),
-            Err(error) => report::note(format!("{error:#}")),
-        }
     }
-    if components.is_empty() {
-        return Vec::new();
+    (!missing.is_empty()).then(|| Missing { what: missing.join(", "), why, remedy })
+}
+
+/// Returns the pinned cargo-deny, which is built where it is nowhere.
+fn deny(system: &dyn System, install: bool) -> Result<PathBuf, Missing> {
+    let (tool, pinned) = DENY;
+    if let Some((_, program)) = cargo_tool::all(system, tool).into_iter().find(|(version, _)| *version == pinned) {
+        return Ok(program);
     }
-    let names = components.join(" ");
-    vec![Missing {
-        what: components.join(", "),
-        why: "the toolchain was installed without".to_owned(),
-        remedy: format!("rustup component add {names}"),
-    }]
+    if !install {
+        return Err(cargo_tool::missing(system, tool, pinned));
+    }
+    report::step("Building", "cargo-deny; takes some minutes, once");
+    cargo_tool::install(system, tool, pinned)
 }
 
 /// Ends the command with the whole list when something is missing.

@@ -10,7 +10,7 @@ use crate::build;
 use crate::privilege::{self, Root};
 use crate::process;
 use crate::project::Project;
-use crate::setup;
+use crate::setup::{self, Need};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -33,7 +33,7 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
     if root == Root::No {
         bail!("the load comes from network namespaces and needs root: {}", privilege::REMEDY);
     }
-    let toolchain = setup::for_soak(project)?;
+    let toolchain = setup::toolchain(project, Need::Soak)?;
     build::build(project, &toolchain)?;
     process::run(
         project

@@ -24,7 +24,7 @@ use crate::privilege::{self, Root};
 use crate::process;
 use crate::project::Project;
 use crate::report;
-use crate::setup::{self, Peer};
+use crate::setup::{self, Need, Peer};
 
 /// The package of the end-to-end tests.
 const END_TO_END: &str = "spip-tests";
@@ -61,7 +61,7 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
     let mut peers = Vec::new();
     let mut summary = Summary::default();
     if !options.unit {
-        let toolchain = setup::for_test(project)?;
+        let toolchain = setup::toolchain(project, Need::Test)?;
         for Peer { variable, program } in setup::peers(project, true) {
             match program {
                 Ok(program) => peers.push((variable, program.into_os_string())),

@@ -26,7 +26,7 @@ use crate::privilege::Root;
 use crate::process;
 use crate::project::Project;
 use crate::report;
-use crate::setup;
+use crate::setup::{self, Need};
 use crate::test;
 use crate::verdict::Verdict;
 use crate::walk;
@@ -68,17 +68,17 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
     if Root::detect() != Root::Already {
         bail!("a file system for the machine is made by root: run it as root");
     }
-    if let Some(reason) = machine::obstacle() {
+    if let Some(reason) = machine::obstacle(project) {
         if strict {
             bail!("the other kernel was not tried and CI is set: {reason}");
         }
         report::note(format!("skipped: {reason}"));
         return Ok(());
     }
-    let toolchain = setup::for_test(project)?;
+    let toolchain = setup::toolchain(project, Need::Test)?;
     build::build(project, &toolchain)?;
     let folder = project.target.join("vm");
-    let machine = match Machine::ready(&folder) {
+    let machine = match Machine::ready(project, &folder) {
         Ok(machine) => machine,
         // Without a network there is no kernel; that is no fault of what is tested.
         Err(error) if !strict => {

@@ -41,7 +41,7 @@ pub(super) fn run(project: &Project, made: &Made) -> Result<()> {
     };
     let folder = project.target.join("package");
     let base = folder.join(format!("debian-{SUITE}"));
-    debian::root(&base, SUITE, walk::PACKAGES, |_| Ok(()))?;
+    debian::root(project, &base, SUITE, walk::PACKAGES, |_| Ok(()))?;
     let later = later(deb, &folder)?;
     by_hand(&Overlay::make(&base, &folder, "hand")?, deb, &later, &made.archive)?;
     report::step("Checked", "without systemd: installed, started by hand, upgraded, removed, purged; unpacked");

@@ -17,7 +17,10 @@ use crate::process;
 const CORE_SOURCE: &str = "lib/rustlib/src/rust/library/core/Cargo.toml";
 
 /// The oldest rustc that the kernel side's dependencies compile with (`rust-version` of aya-ebpf 0.2.1).
-const OLDEST: Version = Version(1, 87, 0);
+pub(super) const OLDEST: Version = Version(1, 87, 0);
+
+/// The variable that names a compiler.
+const NAMED: &str = "SPIP_EBPF_RUSTC";
 
 /// A smaller file of this name is a linker script that points to the library, not the library.
 const SMALLEST_LIBRARY_BYTES: u64 = 1 << 20;
@@ -51,6 +54,8 @@ pub(crate) struct Candidate {
     pub(crate) origin: String,
     /// The rustup toolchain's name, where it is one.
     pub(crate) toolchain: Option<String>,
+    /// Whether it is the toolchain that rustup uses by default.
+    pub(crate) is_default: bool,
 }
 
 impl fmt::Display for Candidate {
@@ -71,6 +76,32 @@ pub(crate) struct Compiler {
     /// That LLVM as a shared library, unless it is linked statically.
     pub(crate) llvm_library: Option<PathBuf>,
     pub(crate) sysroot: PathBuf,
+    /// Whether the sources of core are there.
+    pub(crate) has_sources: bool,
+}
+
+/// Every compiler of a machine.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    /// Whether `SPIP_EBPF_RUSTC` names the only one that is wanted.
+    pub(crate) is_named: bool,
+    pub(crate) compilers: Vec<Compiler>,
+    /// What is no usable compiler, and why.
+    pub(crate) refusals: Vec<(Candidate, String)>,
+}
+
+/// Examines every candidate of this machine, in the order of preference.
+pub(super) fn survey() -> Survey {
+    let mut survey = Survey { is_named: env::var_os(NAMED).is_some(), ..Survey::default() };
+    for candidate in candidates() {
+        match Compiler::examine(candidate.clone()) {
+            // A link or a proxy to one that was seen already.
+            Ok(compiler) if survey.compilers.iter().any(|seen| seen.candidate.rustc == compiler.candidate.rustc) => {}
+            Ok(compiler) => survey.compilers.push(compiler),
+            Err(reason) => survey.refusals.push((candidate, reason)),
+        }
+    }
+    survey
 }
 
 impl Compiler {
@@ -97,6 +128,7 @@ impl Compiler {
             .or_else(|| process::find("cargo"))
             .ok_or("there is no cargo beside it or on PATH")?;
         Ok(Self {
+            has_sources: sysroot.join(CORE_SOURCE).exists(),
             llvm_library: llvm_library(&sysroot, &rustc, llvm),
             cargo,
             nightly: release.contains("nightly") || release.contains("-dev"),
@@ -112,7 +144,7 @@ impl Compiler {
         if self.version < OLDEST {
             return Err(format!("rustc {} is older than {OLDEST}, which the kernel side needs", self.version));
         }
-        if !self.has_core_source() {
+        if !self.has_sources {
             return Err(format!(
                 "rustc {} has no rust-src ({} is missing)",
                 self.version,
@@ -121,25 +153,20 @@ impl Compiler {
         }
         Ok(())
     }
-
-    pub(crate) fn has_core_source(&self) -> bool {
-        self.sysroot.join(CORE_SOURCE).exists()
-    }
 }
 
 /// Every rustc of this system in the order of preference: the one asked for, rustup's with nightly first,
 /// PATH, /usr/bin. With `SPIP_EBPF_RUSTC` only that one: who names a compiler wants no other.
-pub(crate) fn candidates() -> Vec<Candidate> {
-    if let Some(rustc) = env::var_os("SPIP_EBPF_RUSTC") {
-        return vec![Candidate { rustc: rustc.into(), origin: "SPIP_EBPF_RUSTC".to_owned(), toolchain: None }];
+fn candidates() -> Vec<Candidate> {
+    if let Some(rustc) = env::var_os(NAMED) {
+        return vec![Candidate { rustc: rustc.into(), origin: NAMED.to_owned(), toolchain: None, is_default: false }];
     }
     let mut found = rustup_toolchains();
     let usr_bin = PathBuf::from("/usr/bin/rustc");
     let on_path = process::find_all("rustc");
     for rustc in on_path.into_iter().chain(usr_bin.exists().then_some(usr_bin)) {
         let origin = "PATH".to_owned();
-        let toolchain = None;
-        found.push(Candidate { rustc, origin, toolchain });
+        found.push(Candidate { rustc, origin, toolchain: None, is_default: false });
     }
     found
 }
@@ -150,23 +177,25 @@ fn rustup_toolchains() -> Vec<Candidate> {
     };
     nightly_first(&listed)
         .into_iter()
-        .filter_map(|toolchain| {
+        .filter_map(|(toolchain, is_default)| {
             let rustc =
                 process::output(Command::new("rustup").args(["which", "--toolchain", toolchain, "rustc"])).ok()?;
             Some(Candidate {
                 rustc: rustc.trim().into(),
                 origin: format!("rustup toolchain {toolchain}"),
                 toolchain: Some(toolchain.to_owned()),
+                is_default,
             })
         })
         .collect()
 }
 
-/// The toolchains of `rustup toolchain list`, nightly ones first, otherwise in the order given.
-fn nightly_first(listed: &str) -> Vec<&str> {
-    let mut toolchains: Vec<&str> =
-        listed.lines().filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "no").collect();
-    toolchains.sort_by_key(|name| !name.starts_with("nightly"));
+/// Returns the toolchains of `rustup toolchain list`, nightly ones first, otherwise in the order given; and whether each
+/// is the default.
+fn nightly_first(listed: &str) -> Vec<(&str, bool)> {
+    let names = listed.lines().filter_map(|line| Some((line.split_whitespace().next()?, line.contains("default"))));
+    let mut toolchains: Vec<(&str, bool)> = names.filter(|(name, _)| *name != "no").collect();
+    toolchains.sort_by_key(|(name, _)| !name.starts_with("nightly"));
     toolchains
 }
 
@@ -212,7 +241,8 @@ mod tests {
     #[test]
     fn nightly_toolchains_come_first() {
         let listed = "stable-x86_64 (active, default)\nnightly-x86_64\n1.95.0-x86_64\n";
-        assert_eq!(nightly_first(listed), ["nightly-x86_64", "stable-x86_64", "1.95.0-x86_64"]);
+        let expected = [("nightly-x86_64", false), ("stable-x86_64", true), ("1.95.0-x86_64", false)];
+        assert_eq!(nightly_first(listed), expected);
     }
 
     #[test]
@@ -237,7 +267,12 @@ mod tests {
 
     #[test]
     fn what_is_no_compiler_is_refused_with_a_reason() {
-        let candidate = |rustc: &str| Candidate { rustc: rustc.into(), origin: "test".to_owned(), toolchain: None };
+        let candidate = |rustc: &str| Candidate {
+            rustc: rustc.into(),
+            origin: "test".to_owned(),
+            toolchain: None,
+            is_default: false,
+        };
         assert!(Compiler::examine(candidate("/no/such/rustc")).is_err());
         let error = Compiler::examine(candidate("/bin/true")).expect_err("true is no rustc");
         assert!(error.contains("no release"), "{error}");

@@ -6,18 +6,20 @@
 //! therefore it is shown a folder that holds exactly one link. From 0.11 on the linker needs LLVM's
 //! development files to be built, so for newer compilers only one that is there already is used.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::{Context, Result};
 
 use super::compiler::{Compiler, Version};
-use crate::process;
+use super::system::System;
+use super::{Missing, cargo_tool};
 use crate::project::Project;
+use crate::report;
+
+const TOOL: &str = "bpf-linker";
 
 /// Pinned: the last version that loads the LLVM of a rustc.
 const PINNED: Version = Version(0, 10, 4);
@@ -45,7 +47,7 @@ pub(crate) struct Linker {
 
 /// What can be done about a compiler's linker.
 #[derive(Debug)]
-pub(crate) enum Found {
+pub(super) enum Found {
     Ready(Linker),
     /// None is there, but [`install`] can build one that loads this library.
     Installable(PathBuf),
@@ -55,28 +57,20 @@ pub(crate) enum Found {
 
 /// Looks for a linker that reads this compiler's bitcode: in the target folder, then on PATH. `others` are
 /// compilers whose LLVM library may be borrowed.
-pub(crate) fn find(project: &Project, compiler: &Compiler, others: &[Compiler]) -> Found {
+pub(super) fn find(system: &dyn System, compiler: &Compiler, others: &[Compiler]) -> Found {
     let library = library(compiler, others);
-    let built = program(project);
-    let versions = std::iter::once(built.clone())
-        .chain(process::find_all("bpf-linker"))
-        .filter_map(|program| Some((version(&program)?, program)));
-    for (version, program) in versions {
+    let built = cargo_tool::built(system, TOOL);
+    for (version, program) in cargo_tool::all(system, TOOL) {
         // An outdated one in the target folder is ours to replace.
         if program == built && version != PINNED {
             continue;
         }
-        let library = if version >= SELF_CONTAINED {
-            if compiler.llvm.0 > SELF_CONTAINED_LLVM {
-                continue;
-            }
-            None
-        } else if version.0 == PINNED.0 && version.1 == PINNED.1 && library.is_some() {
-            library.clone()
-        } else {
-            continue;
-        };
-        return Found::Ready(Linker { program, version, library });
+        let brings_llvm = version >= SELF_CONTAINED;
+        let is_loader = version.0 == PINNED.0 && version.1 == PINNED.1 && library.is_some();
+        if brings_llvm && compiler.llvm.0 <= SELF_CONTAINED_LLVM || is_loader {
+            let library = library.clone().filter(|_| !brings_llvm);
+            return Found::Ready(Linker { program, version, library });
+        }
     }
     match library {
         Some(library) => Found::Installable(library),
@@ -84,36 +78,17 @@ pub(crate) fn find(project: &Project, compiler: &Compiler, others: &[Compiler]) 
     }
 }
 
-/// The command that builds the pinned linker, for people.
-pub(crate) fn remedy(project: &Project) -> String {
-    install_remedy(project, "bpf-linker", PINNED)
+/// Builds the pinned linker for a compiler, or returns why there is none.
+pub(super) fn install(system: &dyn System, compiler: &Compiler, library: PathBuf) -> Result<Linker, Missing> {
+    let what = format!("bpf-linker for {} (LLVM {}); takes a minute, once", compiler.candidate, compiler.llvm);
+    report::step("Building", what);
+    let program = cargo_tool::install(system, TOOL, PINNED)?;
+    Ok(Linker { program, version: PINNED, library: Some(library) })
 }
 
-/// A command that builds a tool into the target folder.
-pub(crate) fn install_command(project: &Project, tool: &str, version: Version) -> Command {
-    let mut install = project.cargo("install");
-    install
-        .args([tool, "--version", &version.to_string(), "--locked"])
-        .args(["--force", "--root"])
-        .arg(project.tools())
-        // Flags and targets of the caller are meant for the project, not for its tools.
-        .env_remove("RUSTFLAGS")
-        .env_remove("CARGO_BUILD_TARGET");
-    install
-}
-
-/// [`install_command`] as a person would type it.
-pub(crate) fn install_remedy(project: &Project, tool: &str, version: Version) -> String {
-    let root = project.tools();
-    format!("cargo install {tool} --version {version} --locked --force --root {}", root.display())
-}
-
-/// Builds the pinned linker, with cargo's output on the terminal: it takes a minute or two.
-pub(crate) fn install(project: &Project, library: PathBuf) -> Result<Linker> {
-    process::run(&mut install_command(project, "bpf-linker", PINNED))?;
-    let program = program(project);
-    let version = version(&program).with_context(|| format!("{} does not start", program.display()))?;
-    Ok(Linker { program, version, library: Some(library) })
+/// Reports the linker as missing.
+pub(super) fn missing(system: &dyn System) -> Missing {
+    cargo_tool::missing(system, TOOL, PINNED)
 }
 
 impl Linker {
@@ -137,16 +112,6 @@ impl Linker {
         }
         Ok(Some(folder))
     }
-}
-
-fn program(project: &Project) -> PathBuf {
-    project.tools().join("bin/bpf-linker")
-}
-
-/// The version that a tool states as `name 1.2.3`; `None` when it does not start.
-pub(crate) fn version(program: impl AsRef<OsStr>) -> Option<Version> {
-    let said = process::output(Command::new(program).arg("--version")).ok()?;
-    Version::parse(said.split_whitespace().nth(1)?)
 }
 
 /// A shared LLVM that the pinned linker can load and that is at least as new as the compiler's: its own, or
@@ -191,13 +156,19 @@ mod tests {
 
     fn compiler(llvm: Version, library: Option<&str>) -> Compiler {
         Compiler {
-            candidate: Candidate { rustc: "/rustc".into(), origin: "test".to_owned(), toolchain: None },
+            candidate: Candidate {
+                rustc: "/rustc".into(),
+                origin: "test".to_owned(),
+                toolchain: None,
+                is_default: false,
+            },
             cargo: "/cargo".into(),
             version: Version(1, 95, 0),
             nightly: false,
             llvm,
             llvm_library: library.map(Into::into),
             sysroot: "/".into(),
+            has_sources: true,
         }
     }
 
@@ -222,11 +193,5 @@ mod tests {
         let other = compiler(Version(22, 1, 8), Some("/other"));
         assert_eq!(library(&own, &[other]), None);
         assert!(no_linker_for(&own).contains("binstall"));
-    }
-
-    #[test]
-    fn what_does_not_start_has_no_version() {
-        assert_eq!(version("/no/such/linker"), None);
-        assert_eq!(version("/bin/true"), None);
     }
 }

@@ -1,332 +1,240 @@
-//! Programs that come from the system's packages: which command needs which, and what they are called.
+//! The system's packages: which programs each command needs, and how they are installed.
 //!
-//! Installed by itself is only what the called command needs, and only through apt, where the names are
-//! certain and an installation can be kept from removing anything. For other systems the exact command is
-//! printed: a wrong guess there costs more than a line to paste.
+//! Only apt is run by setup: its names are certain, it says beforehand which version it would install, and it can be
+//! kept from removing anything. For other package managers the command is printed. Nothing is installed before the
+//! candidate version is known and a simulation has succeeded, so a route that cannot work leaves nothing behind.
 
-use std::process::Command;
+use std::cell::RefCell;
+use std::time::Duration;
 
-use anyhow::Result;
-
-use super::{Missing, Need};
+use super::compiler::Version;
+use super::system::System;
+use super::{Missing, Need, Obstacle};
 use crate::privilege::{self, Root};
-use crate::process;
 use crate::report;
 
-/// A program and the packages that bring it, in the order of [`MANAGERS`].
-struct Tool {
-    program: &'static str,
-    /// Where the packages bring more than the program: a check of it all by `program` with these arguments.
-    check: &'static [&'static str],
-    /// The first command that needs it; later ones in [`Need`] include it.
-    needs: &'static [Need],
-    /// Without an optional one something named here is left out, and nothing fails.
-    without: Option<&'static str>,
-    packages: [&'static str; 5],
-}
+/// Older lists name packages that have been replaced: apt then offers what is too old, or fetches what is gone.
+const LISTS_STALE: Duration = Duration::from_secs(24 * 60 * 60);
 
-const fn tool(program: &'static str, needs: &'static [Need], packages: [&'static str; 5]) -> Tool {
-    Tool { program, check: &[], needs, without: None, packages }
-}
+/// Programs and the packages that bring them, a line each.
+const TOOLS: &str = include_str!("tools.txt");
 
-const fn checked(
-    program: &'static str,
-    check: &'static [&'static str],
-    needs: &'static [Need],
-    packages: [&'static str; 5],
-) -> Tool {
-    Tool { program, check, needs, without: None, packages }
-}
+/// The question whether OpenSSL can be compiled against.
+pub(crate) const HAS_OPENSSL: [&str; 2] = ["--atleast-version=1.1.1", "openssl"];
 
-const fn optional(
-    program: &'static str,
-    needs: &'static [Need],
-    without: &'static str,
-    packages: [&'static str; 5],
-) -> Tool {
-    Tool { program, check: &[], needs, without: Some(without), packages }
-}
-
-/// Package managers by their program, and the command that installs what follows.
+/// Package managers by their program, and the command that installs what follows; in the order of [`Tool::packages`].
 const MANAGERS: [(&str, &str); 5] = [
-    ("apt-get", "apt-get install --no-remove"),
+    ("apt-get", "apt-get install --yes --no-remove --no-install-recommends"),
     ("dnf", "dnf install"),
     ("pacman", "pacman -S --needed"),
     ("apk", "apk add"),
     ("zypper", "zypper install"),
 ];
 
-const APT: usize = 0;
-
-/// Crates with C inside are compiled by the userspace build and by its clippy alike.
-const ALL: &[Need] = &[Need::Build, Need::Demo, Need::Test, Need::Soak, Need::Lint, Need::Fuzz];
-const NAMESPACES: &[Need] = &[Need::Demo, Need::Test, Need::Soak];
-const MAPS: &[Need] = &[Need::Test, Need::Soak];
-const TEST: &[Need] = &[Need::Test];
-/// Both compile the agent with the feature `legacy-tls` too.
-const LEGACY: &[Need] = &[Need::Test, Need::Lint];
-/// pkg-config's question whether OpenSSL can be compiled against.
-pub(crate) const HAS_OPENSSL: [&str; 2] = ["--atleast-version=1.1.1", "openssl"];
-const BROWSER: &str = "tests of pages in a browser";
-const SERVERS: &str = "tests of deliveries to a NATS server and to ClickHouse";
-const REAL_CLIENTS: &str = "tests of what this client is told";
-
-const TOOLS: [Tool; 29] = [
-    tool("cc", ALL, ["gcc libc6-dev", "gcc", "gcc", "build-base", "gcc"]),
-    optional("c++", &[Need::Fuzz], "inputs chosen by coverage", ["g++", "gcc-c++", "gcc", "g++", "gcc-c++"]),
-    checked(
-        "pkg-config",
-        &HAS_OPENSSL,
-        LEGACY,
-        [
-            "pkg-config libssl-dev",
-            "pkgconf-pkg-config openssl-devel",
-            "pkgconf openssl",
-            "pkgconf openssl-dev",
-            "pkgconf-pkg-config libopenssl-devel",
-        ],
-    ),
-    tool("ip", NAMESPACES, ["iproute2", "iproute", "iproute2", "iproute2", "iproute2"]),
-    tool("iptables", NAMESPACES, ["iptables", "iptables-nft", "iptables-nft", "iptables", "iptables"]),
-    tool("ip6tables", NAMESPACES, ["iptables", "iptables-nft", "iptables-nft", "iptables", "iptables"]),
-    tool("nsenter", NAMESPACES, ["util-linux", "util-linux-core", "util-linux", "util-linux-misc", "util-linux"]),
-    tool("curl", NAMESPACES, ["curl ca-certificates", "curl", "curl", "curl", "curl"]),
-    tool("openssl", TEST, ["openssl"; 5]),
-    tool("nc", TEST, ["netcat-openbsd", "nmap-ncat", "openbsd-netcat", "netcat-openbsd", "netcat-openbsd"]),
-    tool("nmap", TEST, ["nmap"; 5]),
-    tool("ssh", TEST, ["openssh-client", "openssh-clients", "openssh", "openssh-client-default", "openssh-clients"]),
-    tool("python3", TEST, ["python3", "python3", "python", "python3", "python3"]),
-    tool("jq", TEST, ["jq"; 5]),
-    tool("xxd", TEST, ["xxd", "vim-common", "vim", "xxd", "vim"]),
-    optional("wget", TEST, REAL_CLIENTS, ["wget"; 5]),
-    optional("ftp", TEST, REAL_CLIENTS, ["tnftp", "ftp", "inetutils", "tnftp", "tnftp"]),
-    optional("telnet", TEST, REAL_CLIENTS, ["inetutils-telnet", "telnet", "inetutils", "busybox-extras", "telnet"]),
-    optional("redis-cli", TEST, REAL_CLIENTS, ["redis-tools", "valkey-compat-redis", "valkey", "redis", "redis"]),
-    optional(
-        "psql",
-        TEST,
-        REAL_CLIENTS,
-        ["postgresql-client", "postgresql", "postgresql-libs", "postgresql-client", "postgresql"],
-    ),
-    optional(
-        "mysql",
-        TEST,
-        REAL_CLIENTS,
-        ["default-mysql-client", "mariadb", "mariadb-clients", "mariadb-client", "mariadb-client"],
-    ),
-    optional(
-        "smbclient",
-        TEST,
-        REAL_CLIENTS,
-        ["smbclient", "samba-client", "smbclient", "samba-client", "samba-client"],
-    ),
-    optional(
-        "mosquitto_pub",
-        TEST,
-        REAL_CLIENTS,
-        ["mosquitto-clients", "mosquitto", "mosquitto", "mosquitto-clients", "mosquitto-clients"],
-    ),
-    optional(
-        "bpftool",
-        MAPS,
-        "looks at maps from outside, which a soak cannot do without,",
-        ["bpftool", "bpftool", "bpf", "bpftool", "bpftool"],
-    ),
-    optional(
-        "promtool",
-        TEST,
-        "tests of the alert rules, and a scrape by Prometheus,",
-        ["prometheus", "golang-github-prometheus", "prometheus", "prometheus", "golang-github-prometheus-prometheus"],
-    ),
-    Tool {
-        program: "python3",
-        check: &["-c", "import ensurepip, venv"],
-        needs: TEST,
-        without: Some(SERVERS),
-        packages: ["python3 python3-venv", "python3", "python", "python3", "python3"],
-    },
-    optional("chromium", TEST, BROWSER, ["chromium"; 5]),
-    optional(
-        "chromedriver",
-        TEST,
-        BROWSER,
-        ["chromium-driver", "chromedriver", "chromium", "chromium-chromedriver", "chromedriver"],
-    ),
-    // Alpine has none.
-    optional("systemd-analyze", TEST, "tests of the unit", ["systemd"; 5]),
-];
-
-/// Makes the programs for `need` available where that is possible; what is not comes back.
-pub(crate) fn ready(need: Need, root: Root, install: bool) -> Result<Vec<Missing>> {
-    let mut missing = absent(need);
-    if install && !missing.is_empty() && process::find(MANAGERS[APT].0).is_some() {
-        if root.is_unattended() {
-            install_by_apt(&missing, root)?;
-            missing = absent(need);
-        } else {
-            report::note("packages are not installed: neither root nor passwordless sudo");
-        }
-    }
-    let (optional, required): (Vec<&Tool>, Vec<&Tool>) = missing.into_iter().partition(|tool| tool.without.is_some());
-    for tool in optional {
-        report::note(format!(
-            "{} is missing, so {} are left out ({})",
-            tool.program,
-            tool.without.unwrap_or_default(),
-            remedy(&[tool])
-        ));
-    }
-    if required.is_empty() {
-        return Ok(Vec::new());
-    }
-    let programs: Vec<&str> = required.iter().map(|tool| tool.program).collect();
-    Ok(vec![Missing {
-        what: programs.join(", "),
-        why: "not found on PATH or in the system folders".to_owned(),
-        remedy: remedy(&required),
-    }])
+/// A program and the packages that bring it.
+struct Tool {
+    program: &'static str,
+    needs: &'static [Need],
+    packages: [&'static str; 5],
+    /// Arguments with which the program succeeds if all that its packages bring is there.
+    check: Vec<String>,
+    /// What is left out without it; `None` where it is required.
+    without: Option<&'static str>,
 }
 
-fn absent(need: Need) -> Vec<&'static Tool> {
-    TOOLS.iter().filter(|tool| tool.needs.contains(&need)).filter(|tool| !tool.is_there()).collect()
+/// The packages that setup may install, through a system.
+pub(super) struct Packages<'a> {
+    system: &'a dyn System,
+    /// The outcome of the update that this run made.
+    updated: RefCell<Option<Result<(), String>>>,
+}
+
+/// Returns the tools of the table.
+fn tools() -> impl Iterator<Item = Tool> {
+    TOOLS.lines().filter(|line| !line.starts_with('#')).map(|line| {
+        let column: Vec<&str> = line.split('|').map(str::trim).collect();
+        Tool {
+            program: column[0],
+            needs: needs(column[1]),
+            packages: [column[2], column[3], column[4], column[5], column[6]],
+            check: column[7].split_whitespace().map(|word| word.replace("%20", " ")).collect(),
+            without: Some(column[8]).filter(|what| !what.is_empty()),
+        }
+    })
+}
+
+/// Returns the commands that a word of the table stands for.
+fn needs(word: &str) -> &'static [Need] {
+    match word {
+        // Crates with C inside are compiled by the userspace build and by its clippy alike.
+        "all" => &[Need::Build, Need::Demo, Need::Test, Need::Soak, Need::Lint, Need::Fuzz],
+        "namespaces" => &[Need::Demo, Need::Test, Need::Soak],
+        "maps" => &[Need::Test, Need::Soak],
+        // Both compile the agent with the feature `legacy-tls` too.
+        "legacy" => &[Need::Test, Need::Lint],
+        "fuzz" => &[Need::Fuzz],
+        _ => &[Need::Test],
+    }
 }
 
 impl Tool {
-    fn is_there(&self) -> bool {
-        process::find(self.program)
-            .is_some_and(|program| self.check.is_empty() || process::succeeds(Command::new(program).args(self.check)))
+    fn is_there(&self, system: &dyn System) -> bool {
+        let check: Vec<&str> = std::iter::once(self.program).chain(self.check.iter().map(String::as_str)).collect();
+        system.has(self.program) && (check.len() == 1 || system.ask(&check).is_ok())
     }
 }
 
-/// Required packages in one step, which fails as a whole; optional ones by themselves, as a release of the
-/// distribution may lack them.
-fn install_by_apt(missing: &[&Tool], root: Root) -> Result<()> {
-    let packages = |wanted: bool| {
-        let tools = missing.iter().filter(|tool| tool.without.is_some() == wanted);
-        unique_packages(tools.copied(), APT)
-    };
-    let required = packages(false);
-    if !required.is_empty()
-        && let Err(error) = apt_install(&required, root)
-    {
-        // Not the end: what is still missing is listed together with everything else.
-        report::note(format!("{error:#}"));
+impl<'a> Packages<'a> {
+    pub(super) fn new(system: &'a dyn System) -> Self {
+        Self { system, updated: RefCell::new(None) }
     }
-    for package in packages(true) {
-        if let Err(error) = apt_install(&[package], root) {
-            report::note(format!("{error:#}"));
+
+    /// Makes the programs for `need` available, or returns those that are required and still missing.
+    pub(super) fn ready(&self, need: Need, install: bool) -> Option<Missing> {
+        let absent = || {
+            let wanted = tools().filter(|tool| tool.needs.contains(&need));
+            wanted.filter(|tool| !tool.is_there(self.system)).collect::<Vec<_>>()
+        };
+        // Required packages in one step; optional ones by themselves, as a release of the distribution may lack one.
+        let (optional, required): (Vec<Tool>, Vec<Tool>) =
+            absent().into_iter().partition(|tool| tool.without.is_some());
+        let mut missing = None;
+        for group in std::iter::once(required).chain(optional.into_iter().map(|tool| vec![tool])) {
+            let Some(first) = group.first() else { continue };
+            let outcome = self.install(&names(&group, 0), install, [1, 2, 3, 4].map(|manager| names(&group, manager)));
+            let is_absent = |tool: &Tool| !tool.is_there(self.system);
+            if !group.iter().any(is_absent) {
+                continue;
+            }
+            let what =
+                group.iter().filter(|tool| is_absent(tool)).map(|tool| tool.program).collect::<Vec<_>>().join(", ");
+            let nothing = || Obstacle::new("its package is installed and does not bring it");
+            let Obstacle { reason: why, remedy } = outcome.err().unwrap_or_else(nothing);
+            if let Some(without) = first.without {
+                let remedy = remedy.map_or_else(String::new, |remedy| format!(" ({remedy})"));
+                report::note(format!("{what} is missing, so {without} are left out: {why}{remedy}"));
+            } else {
+                let by_name = || format!("install what Debian calls {}", names(&group, 0));
+                missing = Some(Missing { what, why, remedy: remedy.unwrap_or_else(by_name) });
+            }
+        }
+        missing
+    }
+
+    /// Installs packages by their names for each manager, or returns why it cannot.
+    fn install(&self, debian: &str, install: bool, elsewhere: [String; 4]) -> Result<(), Obstacle> {
+        let debian: Vec<String> = debian.split_whitespace().map(str::to_owned).collect();
+        let command = self.offer(&debian, install, elsewhere.each_ref().map(String::as_str))?;
+        let shown = command.join(" ");
+        if !install {
+            return Err(Obstacle { reason: "not installed".to_owned(), remedy: Some(privilege::as_typed(&shown)) });
+        }
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        self.system.change(&words).map_err(|reason| Obstacle::new(format!("`{shown}`: {reason}")))
+    }
+
+    /// Installs one package that only Debian is known to have.
+    pub(super) fn install_one(&self, package: &str) -> Result<(), Obstacle> {
+        self.install(package, true, Default::default())
+    }
+
+    /// Returns the command that installs packages here. Debian's may name the oldest version that will do, behind `>=`;
+    /// apt has to offer each. Elsewhere the command is a remedy only.
+    pub(super) fn offer(&self, debian: &[String], update: bool, elsewhere: [&str; 4]) -> Result<Vec<String>, Obstacle> {
+        let manager = MANAGERS.iter().position(|(program, _)| self.system.has(program));
+        let manager = manager.ok_or_else(|| Obstacle::new("no package manager that setup knows"))?;
+        let (program, prefix) = MANAGERS[manager];
+        if manager != 0 {
+            let packages = elsewhere[manager - 1];
+            let typed = Some(privilege::as_typed(&format!("{prefix} {packages}"))).filter(|_| !packages.is_empty());
+            return Err(Obstacle { reason: format!("setup does not run {program}"), remedy: typed });
+        }
+        let names: Vec<&str> = debian.iter().filter_map(|package| package.split(">=").next()).collect();
+        let command: Vec<String> = prefix.split(' ').chain(names.iter().copied()).map(str::to_owned).collect();
+        let can_update = update && self.system.rights() != Root::No;
+        if can_update && self.system.lists_age().is_none_or(|age| age > LISTS_STALE) {
+            self.update();
+        }
+        let mut refused = self.refuse(debian);
+        if refused.is_some() && can_update && self.update() {
+            refused = self.refuse(debian);
+        }
+        if let Some(reason) = refused {
+            return Err(Obstacle::new(reason));
+        }
+        if self.system.rights() == Root::No {
+            let reason = "packages are installed by root, and there is no sudo that could be used".to_owned();
+            return Err(Obstacle { reason, remedy: Some(privilege::as_typed(&command.join(" "))) });
+        }
+        let simulated: Vec<&str> =
+            ["apt-get", "--simulate"].into_iter().chain(command.iter().skip(1).map(String::as_str)).collect();
+        self.system.ask(&simulated).map_err(|error| {
+            let reason = error.lines().find_map(|line| line.split("E: ").nth(1)).unwrap_or("it does not say why");
+            Obstacle::new(format!("apt would not install {}: {reason}", names.join(" ")))
+        })?;
+        Ok(command)
+    }
+
+    /// Returns the command that installs a package of one name everywhere, if it is not known to be absent.
+    pub(super) fn remedy(&self, package: &str) -> Option<String> {
+        let (program, prefix) = MANAGERS.iter().find(|(program, _)| self.system.has(program))?;
+        let is_offered = *program != MANAGERS[0].0 || self.candidate(package).is_some();
+        is_offered.then(|| privilege::as_typed(&format!("{prefix} {package}")))
+    }
+
+    /// Updates apt's lists once in a run, and reports whether this call did so. A source that fails is no obstacle:
+    /// what counts is which versions are offered afterwards.
+    fn update(&self) -> bool {
+        if self.updated.borrow().is_some() {
+            return false;
+        }
+        let outcome = self.system.change(&["apt-get", "update"]);
+        if let Err(reason) = &outcome {
+            report::note(format!("package lists were not updated completely: {reason}"));
+        }
+        self.updated.replace(Some(outcome));
+        true
+    }
+
+    /// Returns why apt's candidates will not do, with their versions.
+    fn refuse(&self, packages: &[String]) -> Option<String> {
+        let refuse = |package: &String| {
+            let (name, oldest) =
+                package.split_once(">=").map_or((package.as_str(), None), |(name, oldest)| (name, Some(oldest)));
+            let Some(candidate) = self.candidate(name) else {
+                return Some(format!("apt offers no {name}"));
+            };
+            let oldest = oldest?;
+            let is_older = Version::parse(&candidate) < Version::parse(oldest);
+            is_older.then(|| format!("apt offers {name} {candidate}, older than {oldest}"))
+        };
+        let refusals: Vec<String> = packages.iter().filter_map(refuse).collect();
+        let stale = match &*self.updated.borrow() {
+            Some(Err(reason)) => format!(" (lists not updated: {reason})"),
+            _ => String::new(),
+        };
+        (!refusals.is_empty()).then(|| format!("{}{stale}", refusals.join(", ")))
+    }
+
+    /// Returns the version that apt would install, without its epoch.
+    fn candidate(&self, package: &str) -> Option<String> {
+        let policy = self.system.ask(&["apt-cache", "policy", package]).ok()?;
+        let version = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "))?;
+        let version = version.split_once(':').map_or(version, |(_, version)| version);
+        (version != "(none)").then(|| version.to_owned())
+    }
+}
+
+/// Returns the packages of some tools, each once, with a blank between them.
+fn names(tools: &[Tool], manager: usize) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for name in tools.iter().flat_map(|tool| tool.packages[manager].split_whitespace()) {
+        if !names.contains(&name) {
+            names.push(name);
         }
     }
-    Ok(())
-}
-
-/// Installs packages by apt without removing any; updates its lists first where they do not know one.
-pub(crate) fn apt_install(packages: &[&str], root: Root) -> Result<()> {
-    if !packages.iter().all(|package| apt_knows(package)) {
-        process::run(&mut apt(root, &["update"]))?;
-    }
-    let install = ["install", "--yes", "--no-remove", "--no-install-recommends"];
-    let arguments: Vec<&str> = install.iter().chain(packages).copied().collect();
-    process::run(&mut apt(root, &arguments)).or_else(|_| {
-        // Lists that are older than the archive name files that are gone.
-        process::run(&mut apt(root, &["update"]))?;
-        process::run(&mut apt(root, &arguments))
-    })
-}
-
-/// Whether apt's lists offer this package.
-pub(crate) fn apt_knows(package: &str) -> bool {
-    process::output(Command::new("apt-cache").args(["policy", package])).is_ok_and(|policy| {
-        policy.lines().any(|line| line.trim().starts_with("Candidate:") && !line.contains("(none)"))
-    })
-}
-
-/// apt's lists, brought up to date.
-pub(crate) fn apt_update(root: Root) -> Result<()> {
-    process::run(&mut apt(root, &["update"]))
-}
-
-fn apt(root: Root, arguments: &[&str]) -> Command {
-    let environment = [("DEBIAN_FRONTEND", "noninteractive".into()), ("PATH", process::full_path())];
-    // Callers ask `Root::is_unattended` first; without rights apt says itself what it lacks.
-    let mut command = root.command("apt-get", &environment).unwrap_or_else(|| Command::new("apt-get"));
-    command.args(["--quiet", "-o", "Dpkg::Use-Pty=0"]).args(arguments);
-    command
-}
-
-/// The command that installs these tools on this system.
-fn remedy(tools: &[&Tool]) -> String {
-    let manager = MANAGERS.iter().position(|(program, _)| process::find(program).is_some());
-    match manager {
-        Some(index) => {
-            let packages = unique_packages(tools.iter().copied(), index).join(" ");
-            privilege::as_typed(&format!("{} {packages}", MANAGERS[index].1))
-        }
-        None => format!(
-            "install the packages that bring them; Debian calls them {}",
-            unique_packages(tools.iter().copied(), APT).join(" ")
-        ),
-    }
-}
-
-fn unique_packages<'a>(tools: impl Iterator<Item = &'a Tool>, manager: usize) -> Vec<&'static str> {
-    let mut packages: Vec<&str> = Vec::new();
-    for package in tools.flat_map(|tool| tool.packages[manager].split(' ')) {
-        if !packages.contains(&package) {
-            packages.push(package);
-        }
-    }
-    packages
+    names.join(" ")
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn programs(need: Need) -> Vec<&'static str> {
-        TOOLS.iter().filter(|tool| tool.needs.contains(&need)).map(|tool| tool.program).collect()
-    }
-
-    #[test]
-    fn a_build_needs_no_network_tools() {
-        assert_eq!(programs(Need::Build), ["cc"]);
-        assert_eq!(programs(Need::Lint), ["cc", "pkg-config"]);
-        assert_eq!(programs(Need::Fuzz), ["cc", "c++"]);
-    }
-
-    #[test]
-    fn a_tool_that_fails_its_check_is_missing() {
-        let packages = ["x"; 5];
-        assert!(tool("true", TEST, packages).is_there());
-        assert!(checked("test", &["1", "=", "1"], TEST, packages).is_there());
-        assert!(!checked("test", &["1", "=", "2"], TEST, packages).is_there());
-        assert!(!tool("no-such-program", TEST, packages).is_there());
-    }
-
-    #[test]
-    fn the_tests_need_all_that_the_demo_needs() {
-        let test = programs(Need::Test);
-        for program in programs(Need::Demo) {
-            assert!(test.contains(&program), "{program}");
-        }
-    }
-
-    #[test]
-    fn a_soak_needs_no_clients_of_the_tests_but_a_look_at_maps() {
-        let soak = programs(Need::Soak);
-        assert!(soak.contains(&"bpftool") && soak.contains(&"ip") && !soak.contains(&"nmap"), "{soak:?}");
-    }
-
-    #[test]
-    fn a_package_that_brings_two_programs_is_named_once() {
-        let tools = TOOLS.iter().filter(|tool| tool.program.ends_with("tables"));
-        assert_eq!(unique_packages(tools, APT), ["iptables"]);
-    }
-
-    #[test]
-    fn every_tool_has_a_package_on_every_system() {
-        for tool in &TOOLS {
-            assert!(tool.packages.iter().all(|package| !package.is_empty()), "{}", tool.program);
-        }
-    }
-}
+mod tests;

@@ -11,7 +11,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::toolchain::DOWNLOAD_LIMIT;
+use super::system::DOWNLOAD_LIMIT;
 use crate::process;
 use crate::project::Project;
 use crate::report;

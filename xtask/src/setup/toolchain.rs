@@ -1,30 +1,25 @@
-//! The compiler and the linker for the kernel side, as a pair.
+//! The compiler and the linker for the kernel side, as a pair, and the routes by which setup comes by them.
 //!
-//! They are chosen together, since a compiler is of no use when no linker reads its bitcode: the first
-//! candidate in order whose linker is there, or can be built here, is taken.
+//! They are chosen together, since a compiler is of no use when no linker reads its bitcode: the first candidate in
+//! order whose linker is there, or can be built here, is taken. Where none will do, the routes are gone one after the
+//! other. Each is looked at before it is gone, no failure ends the search, and after each the machine is examined
+//! again. rustup comes before the system's packages: it installs into the user's own folder, without rights.
 
-use std::process::Command;
-use std::time::Duration;
-
-use anyhow::Result;
-
-use super::compiler::{Candidate, Compiler, Version, candidates};
+use super::compiler::{Compiler, OLDEST, Survey};
 use super::linker::{self, Found, Linker};
-use super::{Missing, packages};
-use crate::privilege::{self, Root};
-use crate::process;
-use crate::project::Project;
+use super::packages::Packages;
+use super::system::System;
+use super::{Missing, Obstacle};
 use crate::report;
 
-/// What Debian calls a current rustc with its sources; it builds browsers and follows their needs.
-const APT_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
-
-/// The toolchain to fetch where there is only rustup: pinned, because the LLVM of a moving `nightly` outgrows
-/// the pinned linker.
+/// The toolchain that rustup fetches: pinned, because the LLVM of a moving `nightly` outgrows the pinned linker.
 const RUSTUP_TOOLCHAIN: &str = "1.95.0";
 
-/// A component is a few MB, a toolchain some hundred: longer than this means that nothing comes.
-pub(crate) const DOWNLOAD_LIMIT: Duration = Duration::from_secs(300);
+/// What Debian calls a current rustc with its sources. It builds browsers and follows their needs; the sources come last.
+const DEBIAN: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
+
+/// What the other package managers call one, in their order.
+const ELSEWHERE: [&str; 4] = ["rust cargo rust-src", "rust rust-src", "rust cargo rust-src", "rust cargo rust-src"];
 
 /// A compiler and a linker that fit each other.
 #[derive(Debug)]
@@ -33,165 +28,147 @@ pub(crate) struct Toolchain {
     pub(crate) linker: Linker,
 }
 
-/// What is on this system.
-enum Survey {
-    Ready(Toolchain),
-    /// Only the linker has to be built.
-    LinkerMissing(Compiler, std::path::PathBuf),
-    /// Each candidate with the reason why it was refused.
-    Refused(Vec<(Candidate, String)>, Vec<Compiler>),
+/// A way to come by a compiler, by one command. rustup's come first: they install into the user's own folder.
+#[derive(Clone, Copy)]
+enum Route {
+    Sources,
+    Toolchain,
+    Packages,
 }
 
-/// The pair, after installing what can be installed; or what is missing.
-pub(crate) fn ready(project: &Project, root: Root, install: bool) -> Result<Result<Toolchain, Missing>> {
-    let mut survey = look_around(project);
-    if install
-        && let Survey::Refused(refusals, compilers) = &survey
-        && mend(refusals, compilers, root)
-    {
-        survey = look_around(project);
-    }
-    match survey {
-        Survey::Ready(toolchain) => Ok(Ok(toolchain)),
-        Survey::LinkerMissing(compiler, library) if install => {
-            report::step(
-                "Building",
-                format!("bpf-linker for {} (LLVM {}); takes a minute or two, once", compiler.candidate, compiler.llvm),
-            );
-            match linker::install(project, library) {
-                Ok(linker) => Ok(Ok(Toolchain { compiler, linker })),
-                Err(error) => Ok(Err(no_linker(project, &format!("{error:#}")))),
-            }
-        }
-        Survey::LinkerMissing(..) => Ok(Err(no_linker(project, "not found"))),
-        Survey::Refused(refusals, compilers) => Ok(Err(no_compiler(&refusals, &compilers))),
-    }
+/// What the routes look at.
+struct Look<'a> {
+    system: &'a dyn System,
+    packages: &'a Packages<'a>,
+    install: bool,
 }
 
-fn look_around(project: &Project) -> Survey {
-    let mut refusals = Vec::new();
-    let mut compilers: Vec<Compiler> = Vec::new();
-    for candidate in candidates() {
-        match Compiler::examine(candidate.clone()) {
-            // A link or a proxy to one that was seen already.
-            Ok(compiler) if compilers.iter().any(|seen| seen.candidate.rustc == compiler.candidate.rustc) => {}
-            Ok(compiler) => compilers.push(compiler),
-            Err(reason) => refusals.push((candidate, reason)),
+/// Returns the pair, after installing what can be installed; or what is missing.
+pub(super) fn ready(system: &dyn System, packages: &Packages<'_>, install: bool) -> Result<Toolchain, Missing> {
+    let look = Look { system, packages, install };
+    let mut survey = system.compilers();
+    let mut pair = choose(system, &mut survey);
+    let mut obstacles = Vec::new();
+    for route in [Route::Sources, Route::Toolchain, Route::Packages] {
+        // A compiler that was named is the only one that is wanted.
+        if pair.is_some() || survey.is_named {
+            break;
         }
-    }
-    let mut installable = None;
-    for compiler in &compilers {
-        if let Err(reason) = compiler.can_build_core() {
-            refusals.push((compiler.candidate.clone(), reason));
-            continue;
+        let outcome = route.go(&look, &survey);
+        if outcome.is_ok() {
+            survey = system.compilers();
+            pair = choose(system, &mut survey);
         }
-        match linker::find(project, compiler, &compilers) {
-            Found::Ready(linker) => {
-                let compiler = compiler.clone();
-                return Survey::Ready(Toolchain { compiler, linker });
+        if pair.is_none() {
+            let useless = "it was installed, and there is still no compiler that will do";
+            let obstacle = outcome.err().unwrap_or_else(|| Obstacle::new(useless));
+            if install {
+                report::note(format!("{}: {}", route.name(), obstacle.reason));
             }
-            Found::Installable(library) => {
-                installable = installable.or_else(|| Some((compiler.clone(), library)));
-            }
-            Found::Impossible(reason) => refusals.push((compiler.candidate.clone(), reason)),
+            obstacles.push((route, obstacle));
         }
     }
-    match installable {
-        Some((compiler, library)) => Survey::LinkerMissing(compiler, library),
-        None => Survey::Refused(refusals, compilers),
-    }
-}
-
-/// Tries to install a compiler: by apt where that is possible, then by rustup. `true` when one of them ended
-/// well. Nothing is tried when the caller named a compiler.
-fn mend(refusals: &[(Candidate, String)], compilers: &[Compiler], root: Root) -> bool {
-    if std::env::var_os("SPIP_EBPF_RUSTC").is_some() {
-        return false;
-    }
-    report::note("no rustc here can compile for the kernel:");
-    for (candidate, reason) in refusals {
-        report::note(format!("  {candidate}: {reason}"));
-    }
-    if process::find("apt-get").is_some() && root.is_unattended() {
-        if !packages::apt_knows(APT_PACKAGES[0])
-            && let Err(error) = packages::apt_update(root)
-        {
-            report::note(format!("{error:#}"));
-        }
-        if packages::apt_knows(APT_PACKAGES[0]) {
-            report::step("Installing", "a rustc with sources, by apt");
-            match packages::apt_install(&APT_PACKAGES, root) {
-                Ok(()) => return true,
-                Err(error) => report::note(format!(
-                    "{error:#}; {} conflict with packages rustc and rustup, and nothing is removed",
-                    APT_PACKAGES.join(", ")
-                )),
-            }
-        }
-    }
-    if process::find("rustup").is_none() {
-        return false;
-    }
-    report::step("Installing", "the sources of core, by rustup");
-    let mut command = rustup_remedy(compilers);
-    match process::run_within(&mut command, DOWNLOAD_LIMIT) {
-        Ok(()) => true,
-        Err(error) => {
-            report::note(format!("{error:#}"));
-            false
-        }
-    }
-}
-
-/// Sources for a toolchain that would do with them, or else a whole toolchain that is known to do.
-fn rustup_remedy(compilers: &[Compiler]) -> Command {
-    let mut command = Command::new("rustup");
-    let lacking_source = compilers.iter().find_map(|compiler| {
-        let fits = compiler.llvm < Version(23, 0, 0) && compiler.llvm_library.is_some();
-        let toolchain = compiler.candidate.toolchain.as_deref()?;
-        (fits && !compiler.has_core_source()).then_some(toolchain)
-    });
-    match lacking_source {
-        Some(toolchain) => command.args(["component", "add", "rust-src", "--toolchain", toolchain]),
-        None => command.args(["toolchain", "install", RUSTUP_TOOLCHAIN]).args([
-            "--profile",
-            "minimal",
-            "--component",
-            "rust-src",
-        ]),
+    let Some((compiler, found)) = pair else {
+        return Err(no_compiler(&look, &survey, &obstacles));
     };
-    command
+    let linker = match found {
+        Found::Installable(library) if install => linker::install(system, &compiler, library)?,
+        Found::Ready(linker) => linker,
+        _ => return Err(linker::missing(system)),
+    };
+    Ok(Toolchain { compiler, linker })
 }
 
-fn no_compiler(refusals: &[(Candidate, String)], compilers: &[Compiler]) -> Missing {
-    let mut why = "none of the candidates will do:".to_owned();
-    for (candidate, reason) in refusals {
-        why.push_str(&format!("\n    {candidate}: {reason}"));
+/// Chooses the first compiler whose linker is there, or else the first whose linker can be built. Adds why the others
+/// will not do to the survey's refusals.
+fn choose(system: &dyn System, survey: &mut Survey) -> Option<(Compiler, Found)> {
+    let mut installable = None;
+    for compiler in &survey.compilers {
+        let found = match compiler.can_build_core() {
+            Ok(()) => linker::find(system, compiler, &survey.compilers),
+            Err(reason) => Found::Impossible(reason),
+        };
+        match found {
+            Found::Ready(_) => return Some((compiler.clone(), found)),
+            Found::Installable(_) => {
+                installable.get_or_insert((compiler.clone(), found));
+            }
+            Found::Impossible(reason) => survey.refusals.push((compiler.candidate.clone(), reason)),
+        }
     }
-    if refusals.is_empty() {
-        why = "no rustc was found by SPIP_EBPF_RUSTC, rustup, PATH or in /usr/bin".to_owned();
-    }
-    Missing { what: "a rustc that can compile for the kernel".to_owned(), why, remedy: compiler_remedy(compilers) }
+    installable
 }
 
-fn compiler_remedy(compilers: &[Compiler]) -> String {
-    if process::find("apt-get").is_some() && packages::apt_knows(APT_PACKAGES[0]) {
-        return privilege::as_typed(&format!("apt-get install --no-remove {}", APT_PACKAGES.join(" ")));
+impl Route {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sources => "rust-src for an installed toolchain",
+            Self::Toolchain => "a toolchain by rustup",
+            Self::Packages => "a compiler by the system's packages",
+        }
     }
-    if process::find("rustup").is_some() {
-        return process::shown(&rustup_remedy(compilers));
+
+    /// Goes the route, or returns why that is not possible here.
+    fn go(self, look: &Look<'_>, survey: &Survey) -> Result<(), Obstacle> {
+        let command = self.command(look, survey)?;
+        let shown = command.join(" ");
+        if !look.install {
+            return Err(Obstacle { reason: "not installed".to_owned(), remedy: Some(shown) });
+        }
+        report::step("Installing", self.name());
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        // A command that has just failed is no remedy.
+        look.system.change(&words).map_err(|reason| Obstacle::new(format!("`{shown}`: {reason}")))
     }
-    let by_distribution = [
-        ("dnf", "dnf install rust cargo rust-src"),
-        ("pacman", "pacman -S --needed rust rust-src"),
-        ("apk", "apk add rust cargo rust-src"),
-    ];
-    by_distribution.iter().find(|(program, _)| process::find(program).is_some()).map_or_else(
-        || "install rustup and run this command again".to_owned(),
-        |(_, command)| privilege::as_typed(command),
-    )
+
+    /// Returns the command that this route needs.
+    fn command(self, look: &Look<'_>, survey: &Survey) -> Result<Vec<String>, Obstacle> {
+        let has_rustup = look.system.has("rustup");
+        let command = match self {
+            Self::Packages => {
+                return look.packages.offer(&DEBIAN.map(|name| format!("{name}>={OLDEST}")), look.install, ELSEWHERE);
+            }
+            _ if !has_rustup => return Err(Obstacle::new("rustup is not installed")),
+            Self::Sources => {
+                let toolchain = without_sources(look.system, survey)
+                    .ok_or_else(|| Obstacle::new("rustup has no toolchain that lacks nothing else"))?;
+                format!("rustup component add rust-src --toolchain {toolchain}")
+            }
+            Self::Toolchain => {
+                format!("rustup toolchain install {RUSTUP_TOOLCHAIN} --profile minimal --component rust-src")
+            }
+        };
+        Ok(command.split(' ').map(str::to_owned).collect())
+    }
 }
 
-fn no_linker(project: &Project, why: &str) -> Missing {
-    Missing { what: "bpf-linker".to_owned(), why: why.to_owned(), remedy: linker::remedy(project) }
+/// Returns rustup's toolchain that lacks nothing but the sources of core; the default one, if it is among them.
+fn without_sources<'a>(system: &dyn System, survey: &'a Survey) -> Option<&'a str> {
+    let fits = |compiler: &&Compiler| {
+        let found = linker::find(system, compiler, &survey.compilers);
+        !compiler.has_sources && compiler.version >= OLDEST && !matches!(found, Found::Impossible(_))
+    };
+    let fitting = survey.compilers.iter().filter(fits).map(|compiler| &compiler.candidate);
+    let named = fitting.filter(|candidate| candidate.toolchain.is_some());
+    named.min_by_key(|candidate| !candidate.is_default)?.toolchain.as_deref()
 }
+
+fn no_compiler(look: &Look<'_>, survey: &Survey, obstacles: &[(Route, Obstacle)]) -> Missing {
+    let refusals = survey.refusals.iter().map(|(candidate, reason)| format!("\n    {candidate}: {reason}"));
+    let routes = obstacles.iter().map(|(route, obstacle)| format!("\n    {}: {}", route.name(), obstacle.reason));
+    let why = format!("none was found that will do{}", refusals.chain(routes).collect::<String>());
+    let remedy = if survey.is_named {
+        "env --unset=SPIP_EBPF_RUSTC cargo xtask setup".to_owned()
+    } else {
+        let by_route = obstacles.iter().find_map(|(_, obstacle)| obstacle.remedy.clone());
+        // A rustup that is there has failed already.
+        let rustup = || look.packages.remedy("rustup").filter(|_| !look.system.has("rustup"));
+        by_route.or_else(rustup).unwrap_or_else(|| {
+            format!("SPIP_EBPF_RUSTC=/path/to/rustc cargo xtask setup    (rustc {OLDEST} or later, with rust-src)")
+        })
+    };
+    Missing { what: "a rustc that can compile for the kernel".to_owned(), why, remedy }
+}
+
+#[cfg(test)]
+mod tests;

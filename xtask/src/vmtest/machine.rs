@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use crate::debian;
 use crate::interrupt;
 use crate::process;
+use crate::project::Project;
 use crate::report;
 use crate::walk;
 
@@ -42,14 +43,14 @@ pub(super) enum Task {
 }
 
 /// Why there can be no machine here, known before anything is built.
-pub(super) fn obstacle() -> Option<String> {
+pub(super) fn obstacle(project: &Project) -> Option<String> {
     if std::env::consts::ARCH != "x86_64" {
         return Some(format!("the test programs are for {}, and the machine is an x86_64", std::env::consts::ARCH));
     }
     let missing = ["mke2fs", "unshare", "tar"].into_iter().find(|program| process::find(program).is_none());
     missing
         .map(|program| format!("{program} is not installed: apt-get install e2fsprogs util-linux tar"))
-        .or_else(debian::obstacle)
+        .or_else(|| debian::obstacle(project))
 }
 
 /// Versions of the kernels that a machine can have.
@@ -64,10 +65,11 @@ pub(super) struct Machine {
 
 impl Machine {
     /// Finds it in `folder`, or makes it there.
-    pub(super) fn ready(folder: &Path) -> Result<Self> {
+    pub(super) fn ready(project: &Project, folder: &Path) -> Result<Self> {
         let root = folder.join("root");
         let packages = format!("{PACKAGES},{}", walk::PACKAGES);
-        debian::root(&root, SUITE, &packages, install_kernels).context("the kernels and the emulator cannot be had")?;
+        debian::root(project, &root, SUITE, &packages, install_kernels)
+            .context("the kernels and the emulator cannot be had")?;
         if !root.join(INSIDE).join("image").exists() {
             image(&root)?;
         }
