@@ -31,8 +31,8 @@ use crate::tls::Failure;
 use crate::writer::{Log, STALLED};
 use process::Process;
 use spip_protocol as protocol;
-use spip_record::CloseReason;
 use spip_record::Limit;
+use spip_record::{CloseReason, Conflict};
 
 /// A worker that has not beaten for so long is stuck.
 const STUCK: Duration = Duration::from_secs(10);
@@ -185,6 +185,12 @@ pub fn rejected() -> Vec<(&'static str, u64)> {
     TALLY.sum(|tally| &tally.rejected, &Limit::ALL.map(Limit::name))
 }
 
+/// Recorded sessions whose SYN, as the packet filter saw it, was not believed, by the reason.
+#[must_use]
+pub fn conflicts() -> Vec<(&'static str, u64)> {
+    TALLY.sum(|tally| &tally.conflicts, &Conflict::NAMES)
+}
+
 fn sessions(out: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
     let close_reasons = CloseReason::NAMES;
     let protocols: Vec<_> = protocol::all().map(protocol::Protocol::name).chain([protocol::UNKNOWN, "none"]).collect();
@@ -196,6 +202,9 @@ fn sessions(out: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
     let sources = named(|tally| &tally.destination_sources, &["ebpf", "conntrack", "socket"]);
     const HELP: &str = "Recorded sessions, by how their destination is known.";
     family(out, "session_destinations", HELP, "destination_source", &sources)?;
+    const CONFLICTS: &str =
+        "Recorded sessions whose SYN, as the packet filter saw it, was not believed, by the reason.";
+    family(out, "session_destination_conflicts", CONFLICTS, "reason", &conflicts())?;
     let outcomes: Vec<_> = ["none", "completed", "off"].into_iter().chain(Failure::KINDS).collect();
     let tls = named(|tally| &tally.tls, &outcomes);
     family(out, "session_tls", "Recorded sessions, by what became of TLS.", "outcome", &tls)?;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use spip_common::Syn;
 use spip_protocol::{Protocol, UNKNOWN, by_name};
-use spip_record::{CloseReason, DestinationSource, Format};
+use spip_record::{CloseReason, Conflict, DestinationSource, Format};
 use uuid::Uuid;
 
 use crate::addr::{ClientAddr, Destination};
@@ -53,6 +53,8 @@ pub struct Origin {
     pub destination: Destination,
     /// How that became known.
     pub source: DestinationSource,
+    /// Why the packet filter was not believed, where it saw a SYN.
+    pub conflict: Option<Conflict>,
     /// The SYN that opened the connection, where it was seen.
     pub syn: Option<Syn>,
 }

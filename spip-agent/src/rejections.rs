@@ -104,6 +104,7 @@ fn of_many_sources() -> Origin {
         client: ClientAddr::new(unspecified),
         destination: Destination::new(unspecified),
         source: DestinationSource::Socket,
+        conflict: None,
         syn: None,
     }
 }

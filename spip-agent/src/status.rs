@@ -172,6 +172,9 @@ pub struct Sessions {
     /// Refused since the start, by the limit that did it.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub refused: BTreeMap<String, u64>,
+    /// Recorded since the start although the kernel contradicts the SYN that the packet filter saw, by the reason.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub origin_conflicts: BTreeMap<String, u64>,
     /// Accepts that failed because of the connection.
     pub accept_errors: u64,
     /// Accepts that failed for lack of descriptors or memory.

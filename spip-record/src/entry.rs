@@ -72,6 +72,8 @@ pub struct Entry<'a> {
     pub turns: Cow<'a, [Turn]>,
     /// How the destination is known.
     pub destination_source: Text<'a>,
+    /// Why the packet filter was not believed.
+    pub destination_conflict: Option<Text<'a>>,
     /// Community ID v1.
     pub community_id: Text<'a>,
     /// What the client spoke.

@@ -47,6 +47,7 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
         responses: _,
         turns: _,
         destination_source: _,
+        destination_conflict: _,
         community_id,
         protocol,
         http,

@@ -43,6 +43,7 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
         responses,
         turns,
         destination_source,
+        destination_conflict,
         community_id,
         protocol,
         http,
@@ -109,6 +110,9 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
         json::value(object.out, turns);
     }
     object.text("destination_source", destination_source);
+    if let Some(conflict) = destination_conflict {
+        object.text("destination_conflict", conflict);
+    }
     object.text("community_id", community_id);
     if let Some(protocol) = protocol {
         object.text("protocol", protocol);

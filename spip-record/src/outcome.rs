@@ -23,6 +23,32 @@ impl DestinationSource {
     }
 }
 
+/// Why the SYN that the packet filter saw was not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conflict {
+    /// Another SYN has the same source and sequence number, or one that cannot be read may have.
+    Ambiguous,
+    /// It went elsewhere than connection tracking, or the socket, has it.
+    Destination,
+    /// It is not the SYN that the kernel accepted.
+    Syn,
+}
+
+impl Conflict {
+    /// All names.
+    pub const NAMES: [&'static str; 3] = ["ambiguous", "destination", "syn"];
+
+    /// The name in records.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ambiguous => "ambiguous",
+            Self::Destination => "destination",
+            Self::Syn => "syn",
+        }
+    }
+}
+
 /// Why the connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseReason {

@@ -44,6 +44,7 @@ pub(super) fn common(entry: &Entry<'_>, lacks: Lacks, own: &mut Members<'_>) {
         own.value("turns", &entry.turns);
     }
     own.text("destination_source", &entry.destination_source);
+    own.optional("destination_conflict", entry.destination_conflict.as_deref());
     if let Some(http) = &entry.http {
         http_rest(http, lacks, own);
     }

@@ -78,6 +78,7 @@ pub(super) fn record(bytes: &[u8]) {
             client: ClientAddr::new(address),
             destination: Destination::new(address),
             source: DestinationSource::Socket,
+            conflict: None,
             syn: None,
         },
         payload,

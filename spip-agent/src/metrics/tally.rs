@@ -37,6 +37,8 @@ pub struct Tally {
     pub protocols: Named,
     /// Recorded sessions.
     pub destination_sources: Named,
+    /// Recorded sessions whose SYN, as the packet filter saw it, was not believed.
+    pub conflicts: Named,
     /// Recorded sessions.
     pub tls: Named,
     /// Refused connections, and sessions that made room, by limit.
@@ -63,6 +65,9 @@ impl Tallies {
         }
         tally.protocols.add(protocol.unwrap_or("none"));
         tally.destination_sources.add(session.origin.source.name());
+        if let Some(conflict) = session.origin.conflict {
+            tally.conflicts.add(conflict.name());
+        }
         tally.tls.add(match session.tls.facts().map(|facts| &facts.handshake) {
             None => "none",
             Some(Handshake::Off) => "off",
@@ -124,6 +129,7 @@ impl Tally {
             close_reasons: Named::new(),
             protocols: Named::new(),
             destination_sources: Named::new(),
+            conflicts: Named::new(),
             tls: Named::new(),
             rejected: Named::new(),
             received: AtomicU64::new(0),

@@ -71,6 +71,7 @@ pub fn unread<'a>(session: &'a Session, sensor: &'a Sensor) -> Entry<'a> {
             .unwrap_or_default(),
         turns: Cow::Borrowed(talk.map_or(&[], Conversation::turns)),
         destination_source: Cow::Borrowed(origin.source.name()),
+        destination_conflict: origin.conflict.map(|conflict| Cow::Borrowed(conflict.name())),
         community_id: Cow::Owned(
             community_id::community_id(sensor.community_id_seed, source, destination).as_str().to_owned(),
         ),

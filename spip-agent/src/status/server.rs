@@ -192,6 +192,7 @@ impl Sources {
                     sources: self.door.limits.sources(),
                     waiting_syns: attached.as_ref().map(|attached| attached.origins().waiting()),
                     refused: named(metrics::rejected()),
+                    origin_conflicts: named(metrics::conflicts()),
                     accept_errors: faults.errors,
                     accept_shortages: faults.shortages,
                 },

@@ -62,6 +62,7 @@ impl Page {
             self.line("syns", &format!("{waiting} wait for their connection"));
         }
         self.counts("refused", &sessions.refused, "");
+        self.counts("origin conflicts", &sessions.origin_conflicts, "");
         let (errors, shortages) = (sessions.accept_errors, sessions.accept_shortages);
         self.line(
             "accept faults",

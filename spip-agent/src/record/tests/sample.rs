@@ -18,7 +18,7 @@ use spip_protocol as protocol;
 use spip_protocol::client_hello::sample::{Hello, vectors};
 use spip_record::Limit;
 use spip_record::entry::PresentedCertificate;
-use spip_record::{CloseReason, DestinationSource, Format};
+use spip_record::{CloseReason, Conflict, DestinationSource, Format};
 
 /// A session and what it is there for.
 pub(crate) struct Sample {
@@ -54,6 +54,7 @@ pub(crate) fn of_payload_within(bytes: &[u8], limit: usize) -> Session {
             client: ClientAddr::new(address("192.0.2.7:40000")),
             destination: Destination::new(address("198.51.100.9:8080")),
             source: DestinationSource::Ebpf,
+            conflict: None,
             syn: None,
         },
         payload,
@@ -160,6 +161,12 @@ fn ended() -> Vec<Sample> {
     session.repeated = Some(Box::new(Repeated { count: 12, first, last: first + Duration::from_millis(900) }));
     session.origin.source = DestinationSource::Socket;
     samples.push(Sample { name: "repeated".to_owned(), session });
+    for conflict in [Conflict::Ambiguous, Conflict::Destination, Conflict::Syn] {
+        let mut session = of_payload(b"");
+        session.origin.source = DestinationSource::Conntrack;
+        session.origin.conflict = Some(conflict);
+        samples.push(Sample { name: format!("conflict: {}", conflict.name()), session });
+    }
     let mut session = of_payload(b"");
     session.close_reason = CloseReason::Rejected(Limit::Sessions);
     let nobody: SocketAddr = ([0; 4], 0).into();

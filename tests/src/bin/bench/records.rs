@@ -105,6 +105,7 @@ fn session(bytes: &[u8]) -> Session {
             client: ClientAddr::new(address("192.0.2.7:40000")),
             destination: Destination::new(address("198.51.100.9:8080")),
             source: DestinationSource::Ebpf,
+            conflict: None,
             syn: None,
         },
         payload,
