@@ -278,7 +278,13 @@ impl Conversation {
         self.note_client(heard);
         if self.is_listening() {
             match protocol::classify(heard.kept) {
-                Verdict::NeedMore => return,
+                // What follows could still contradict, so the dialogue begins and nothing is decided.
+                Verdict::NeedMore => {
+                    match protocol::pause(heard.kept).and_then(|protocol| service_for(protocol.name())) {
+                        Some(service) => self.begin(service),
+                        None => return,
+                    }
+                }
                 Verdict::Is(protocol) => {
                     self.decided = Some(protocol);
                     match service_for(protocol.name()) {

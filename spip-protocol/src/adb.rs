@@ -1,6 +1,6 @@
 //! Android Debug Bridge over TCP: botnets open it to run shell commands on phones and boxes.
 //!
-//! Decides at the header of 24 bytes: `CNXN` and its complement. Commands that a client sends without waiting follow as
+//! Decides at the header of 24 bytes: `CNXN` and its complement; on the port of the server, at `host:` behind a length. Commands that a client sends without waiting follow as
 //! `OPEN` messages. <https://android.googlesource.com/platform/packages/modules/adb/+/HEAD/protocol.txt>
 
 use super::reader::{End, Reader};
@@ -20,6 +20,11 @@ pub(super) static PROTOCOL: Protocol = Protocol {
 };
 
 fn recognise(reader: &mut Reader<'_>) -> Result<bool, End> {
+    let mut host = *reader;
+    if host.u8()?.is_ascii_hexdigit() && host.array::<3>()?.iter().all(u8::is_ascii_hexdigit) {
+        // The adb server of a developer's machine: a length and a service of the host.
+        return host.one_of(&[b"host:", b"host-"]);
+    }
     if !reader.literal(b"CNXN")? {
         return Ok(false);
     }

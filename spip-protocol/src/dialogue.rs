@@ -66,6 +66,11 @@ pub(super) fn word(line: &[u8]) -> (&[u8], &[u8]) {
     (word, rest.trim_ascii())
 }
 
+/// Counts what spaces separate.
+pub(super) fn count_words(bytes: &[u8]) -> usize {
+    bytes.split(|byte| *byte == b' ').filter(|word| !word.is_empty()).count()
+}
+
 /// The next line without its end, or what is left; `None` when nothing is.
 pub(super) fn next_line<'a>(reader: &mut Reader<'a>) -> Option<&'a [u8]> {
     let rest = reader.rest();
@@ -137,7 +142,7 @@ pub(super) fn undecided_login(bytes: &[u8], credentials: &mut Credentials) {
         let Some(line) = next else { break };
         let (verb, arguments) = word(line);
         let is_user = verb.eq_ignore_ascii_case(b"USER");
-        if position == 0 && !is_user || is_user && arguments.split(|byte| *byte == b' ').count() > 3 {
+        if position == 0 && !is_user || is_user && count_words(arguments) > 3 {
             return;
         }
         if is_user || verb.eq_ignore_ascii_case(b"PASS") {

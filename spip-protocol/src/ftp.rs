@@ -1,7 +1,8 @@
 //! FTP (RFC 959, 2228, 2389, 2428, 3659): login, and what is asked for after it.
 //!
-//! Decides at the end of a line that POP3 does not have (`SYST`, `FEAT`, `PASV`, `AUTH TLS` …). `USER` and `PASS` alone
-//! decide nothing, but their credentials are kept.
+//! Decides at the end of a line that POP3, IRC and NNTP do not have (`SYST`, `FEAT`, `PASV`, `AUTH TLS` …), with the
+//! arguments that FTP gives it: `MODE READER` is NNTP, `MODE bot +i` is IRC, and a line of prose may begin with any verb.
+//! `USER` and `PASS` alone decide nothing, but their credentials are kept.
 
 use super::Protocol;
 use super::dialogue::{self, Step};
@@ -15,16 +16,45 @@ pub(super) static PROTOCOL: Protocol = Protocol {
     samples: &[include_bytes!("../fixtures/protocol/curl.ftp"), b"AUTH TLS\r\n", b"USER root\r\nPASS root\r\nSYST\r\n"],
 };
 
+/// Mechanisms of `AUTH` that no mechanism of SASL has the name of (RFC 2228, RFC 4217).
+const MECHANISMS: [&[u8]; 4] = [b"TLS", b"TLS-C", b"TLS-P", b"SSL"];
+/// Mechanisms that SASL has, too: the data that follow decide.
+const SHARED_MECHANISMS: [&[u8]; 2] = [b"GSSAPI", b"KERBEROS_V4"];
+
 fn step(verb: &[u8], arguments: &[u8]) -> Step {
-    match verb {
-        b"SYST" | b"FEAT" | b"PASV" | b"EPSV" | b"PORT" | b"EPRT" | b"TYPE" | b"CWD" | b"XCWD" | b"CDUP" | b"PWD"
-        | b"XPWD" | b"MKD" | b"XMKD" | b"RMD" | b"STOR" | b"STOU" | b"APPE" | b"REST" | b"RNFR" | b"RNTO" | b"ABOR"
-        | b"MLSD" | b"MLST" | b"NLST" | b"SIZE" | b"MDTM" | b"SITE" | b"OPTS" | b"PBSZ" | b"PROT" | b"ACCT"
-        | b"REIN" | b"STRU" | b"MODE" | b"ALLO" => Step::Decides,
-        b"AUTH" if arguments.eq_ignore_ascii_case(b"TLS") || arguments.eq_ignore_ascii_case(b"SSL") => Step::Decides,
-        b"USER" | b"PASS" | b"QUIT" | b"NOOP" | b"HELP" | b"LIST" | b"RETR" | b"DELE" | b"STAT" => Step::Shared,
-        _ => Step::Refuses,
-    }
+    let is_one_of = |words: &[&[u8]]| words.iter().any(|word| arguments.eq_ignore_ascii_case(word));
+    let is_number = || !arguments.is_empty() && arguments.iter().all(u8::is_ascii_digit);
+    let fits = match verb {
+        b"SYST" | b"FEAT" | b"PASV" | b"CDUP" | b"XCUP" | b"PWD" | b"XPWD" | b"ABOR" | b"REIN" => arguments.is_empty(),
+        b"CWD" | b"XCWD" | b"MKD" | b"XMKD" | b"RMD" | b"XRMD" | b"STOR" | b"APPE" | b"RNFR" | b"RNTO" | b"SIZE"
+        | b"MDTM" | b"OPTS" | b"ACCT" => !arguments.is_empty(),
+        b"SITE" => arguments.first().is_some_and(u8::is_ascii_alphabetic),
+        b"STOU" | b"MLSD" | b"MLST" | b"NLST" => true,
+        b"PORT" => is_address(arguments),
+        b"EPRT" => arguments.len() > 4 && arguments.first() == arguments.last(),
+        b"EPSV" => arguments.is_empty() || is_number() || is_one_of(&[b"ALL"]),
+        b"TYPE" => is_one_of(&[b"A", b"I", b"E", b"A N", b"A T", b"A C", b"E N", b"L 8", b"L8"]),
+        b"STRU" => is_one_of(&[b"F", b"R", b"P"]),
+        b"MODE" => is_one_of(&[b"S", b"B", b"C", b"Z"]),
+        b"PROT" => is_one_of(&[b"C", b"S", b"E", b"P"]),
+        b"REST" | b"PBSZ" => is_number(),
+        b"ALLO" => arguments.first().is_some_and(u8::is_ascii_digit),
+        b"AUTH" if is_one_of(&SHARED_MECHANISMS) => return Step::Shared,
+        b"AUTH" => is_one_of(&MECHANISMS),
+        b"ADAT" => dialogue::count_words(arguments) == 1,
+        // The four arguments of IRC are no login.
+        b"USER" if dialogue::count_words(arguments) > 3 => return Step::Refuses,
+        b"USER" | b"PASS" | b"QUIT" | b"NOOP" | b"HELP" | b"LIST" | b"RETR" | b"DELE" | b"STAT" => return Step::Shared,
+        _ => false,
+    };
+    if fits { Step::Decides } else { Step::Refuses }
+}
+
+/// Four bytes of an address and two of a port, in decimal.
+fn is_address(arguments: &[u8]) -> bool {
+    let mut numbers = arguments.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    let is_byte = |number: &[u8]| (1..=3).contains(&number.len()) && number.iter().all(u8::is_ascii_digit);
+    numbers.by_ref().take(6).filter(|number| is_byte(number)).count() == 6 && numbers.next().is_none()
 }
 
 #[cfg(test)]
@@ -41,6 +71,31 @@ mod tests {
         let credential = understanding.credentials.list.first().expect("a login");
         let expected = (Some("anonymous"), Some("ftp@example.com"));
         assert_eq!((credential.user.as_deref(), credential.secret.as_deref()), expected);
+    }
+
+    #[test]
+    fn the_verbs_of_others_and_of_prose_are_not_ftp() {
+        let lines: &[&[u8]] = &[
+            b"MODE READER\r\n",
+            b"USER a 0 * :b\r\nMODE a +i\r\n",
+            b"MODE bot +x\r\n",
+            b"port MIME formatted messages.\r\n",
+            b"TYPE pap PUBLIC \"-//WAPFORUM//DTD PAP 1.0//EN\"\r\n",
+            b"SIZE\r\n",
+            b"PWD now\r\n",
+            b"PORT 1,2,3,4,5\r\n",
+        ];
+        for line in lines {
+            assert_ne!(understand(line, false).protocol, Some("ftp"), "{:?}", String::from_utf8_lossy(line));
+        }
+        for line in [
+            b"PORT 192,0,2,1,4,1\r\n".as_slice(),
+            b"mode S\r\n",
+            b"AUTH GSSAPI\r\nADAT FgMB\r\n",
+            b"EPRT |1|192.0.2.1|6275|\r\n",
+        ] {
+            assert_eq!(understand(line, false).protocol, Some("ftp"), "{:?}", String::from_utf8_lossy(line));
+        }
     }
 
     #[test]

@@ -36,12 +36,17 @@ fn decides(line: &[u8]) -> bool {
     if !fits || is_verb(&tag.to_ascii_uppercase()) {
         return false;
     }
+    // Words of everyday lines and of other languages ("EXPLAIN SELECT 1") need a tag as programs make them.
+    let is_made = tag.iter().any(u8::is_ascii_digit) || tag.len() <= 2;
     match command.to_ascii_uppercase().as_slice() {
         b"CAPABILITY" | b"STARTTLS" => arguments.is_empty(),
-        // Words of everyday lines: only with a tag as programs make them.
         b"NOOP" | b"LOGOUT" => arguments.is_empty() && tag.iter().any(u8::is_ascii_digit),
-        b"LOGIN" => arguments.contains(&b' ') || arguments.starts_with(b"{"),
-        b"AUTHENTICATE" | b"SELECT" | b"EXAMINE" => !arguments.is_empty(),
+        b"LOGIN" => {
+            is_made
+                && (dialogue::count_words(arguments) == 2 || arguments.contains(&b'"') || arguments.starts_with(b"{"))
+        }
+        b"SELECT" | b"EXAMINE" => is_made && !arguments.is_empty(),
+        b"AUTHENTICATE" => is_made && !arguments.is_empty() && dialogue::count_words(arguments) <= 2,
         b"ID" => arguments.starts_with(b"(") || arguments.eq_ignore_ascii_case(b"NIL"),
         _ => false,
     }

@@ -29,6 +29,11 @@ mod tag {
     pub(super) const SEARCH: u8 = 0x63;
     pub(super) const EXTENDED: u8 = 0x77;
     pub(super) const UNBIND: u8 = 0x42;
+    pub(super) const MODIFY: u8 = 0x66;
+    pub(super) const ADD: u8 = 0x68;
+    pub(super) const DELETE: u8 = 0x4a;
+    pub(super) const MODIFY_DN: u8 = 0x6c;
+    pub(super) const COMPARE: u8 = 0x6e;
     /// `simple` in a bind, the name in an extended request.
     pub(super) const CONTEXT_0: u8 = 0x80;
     /// `sasl` in a bind.
@@ -41,6 +46,11 @@ fn operation(tag: u8) -> Option<&'static str> {
         tag::SEARCH => "search",
         tag::EXTENDED => "extended",
         tag::UNBIND => "unbind",
+        tag::MODIFY => "modify",
+        tag::ADD => "add",
+        tag::DELETE => "delete",
+        tag::MODIFY_DN => "modify_dn",
+        tag::COMPARE => "compare",
         _ => return None,
     })
 }

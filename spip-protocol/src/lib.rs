@@ -6,7 +6,8 @@
 //! [`classify`] answers on a prefix, and its answers are final: more bytes can turn [`Verdict::NeedMore`] into an
 //! answer, but no answer into another one. That holds by construction: each protocol reads from left to right and
 //! decides from what it read, and where two could claim the same bytes the one that stands first in [`PROTOCOLS`]
-//! must have declined before the other is heard. What no rule decides within [`CLASSIFY_BYTES`] is unknown.
+//! must have declined before the other is heard: a verdict waits while bytes fit two protocols. What no rule decides
+//! within [`CLASSIFY_BYTES`] is unknown, unless the client stopped where [`pause`] knows its message to be whole.
 //!
 //! A protocol is one file with a [`Protocol`], named here as a module and in the table. Its samples, real bytes of
 //! real clients, are part of it: the tests below run every prefix of all of them through every protocol.
@@ -23,15 +24,20 @@ pub mod credentials;
 mod dialogue;
 mod dns;
 mod docker;
+mod enterprise;
 mod ftp;
 pub mod hpack;
 pub mod http;
 mod http1;
 mod http2;
 mod imap;
+mod industrial;
+mod irc;
 mod iso_tsap;
 pub mod ja3;
 pub mod ja4;
+mod json_rpc;
+mod kafka;
 mod kubernetes;
 mod ldap;
 mod memcached;
@@ -40,6 +46,10 @@ mod modbus;
 mod mongodb;
 mod mqtt;
 mod mysql;
+mod nntp;
+mod openflow;
+mod openings;
+mod pause;
 mod pop3;
 mod postgresql;
 mod rdp;
@@ -60,6 +70,9 @@ mod tpkt;
 pub mod value;
 mod vnc;
 mod x11;
+mod zookeeper;
+
+pub use pause::pause;
 
 use credentials::Credentials;
 use http::Http;
@@ -76,12 +89,55 @@ pub const UNKNOWN: &str = "unknown";
 /// All protocols, in the order in which they are asked. One comes before another when its rule is the narrower one.
 static PROTOCOLS: &[&Protocol] = &[
     &ssh::PROTOCOL,
+    &openings::RSYNC,
+    &openings::RMI,
+    &openings::T3,
+    &openings::JDWP,
+    &openings::GIT,
+    &openings::GIOP,
+    &openings::ZABBIX,
+    &openings::STOMP,
+    &openings::NATS,
+    &openings::PJL,
+    &openings::XMPP,
+    &openings::FIX,
+    &openings::DISTCC,
+    &openings::CVS,
+    &openings::GPSD,
+    &openings::NESSUS,
+    &openings::NOMACHINE,
+    &openings::MUNIN,
+    &openings::ATG,
+    &openings::BITCOIN,
+    &openings::OPENWIRE,
+    &openings::CLICKHOUSE,
+    &openings::MQSERIES,
+    &openings::MSMQ,
+    &openings::NCP,
+    &openings::EPPC,
+    &openings::DB2_DAS,
+    &openings::PPTP,
+    &openings::RADMIN,
+    &openings::CISCO_SMI,
+    &openings::MIKROTIK_API,
+    &openings::GEARMAN,
+    &openings::NJE,
+    &openings::TINC,
+    &industrial::DNP3,
+    &industrial::IEC104,
+    &industrial::OPCUA,
+    &industrial::SYNCHROPHASOR,
+    &industrial::ENIP,
+    &industrial::ADS,
+    &industrial::HARTIP,
+    &industrial::OMRON_FINS,
     &http2::PROTOCOL,
     &docker::PROTOCOL,
     &kubernetes::PROTOCOL,
     &http1::PROTOCOL,
     &rtsp::PROTOCOL,
     &sip::PROTOCOL,
+    &openings::ICAP,
     &adb::PROTOCOL,
     &amqp::PROTOCOL,
     &bittorrent::PROTOCOL,
@@ -91,16 +147,48 @@ static PROTOCOLS: &[&Protocol] = &[
     &rdp::PROTOCOL,
     &s7::PROTOCOL,
     &iso_tsap::PROTOCOL,
+    &enterprise::H323,
     &smb::PROTOCOL,
+    &kafka::PROTOCOL,
     &postgresql::PROTOCOL,
     &ldap::PROTOCOL,
     &x11::PROTOCOL,
+    &enterprise::DCERPC,
+    &enterprise::KRB5,
+    &enterprise::SUNRPC,
+    &enterprise::TDS,
+    &enterprise::TNS,
+    &enterprise::DRDA,
+    &enterprise::AJP,
+    &enterprise::CASSANDRA,
+    &enterprise::BGP,
+    &enterprise::DIAMETER,
+    &enterprise::DICOM,
+    &enterprise::ISCSI,
+    &enterprise::STUN,
+    &enterprise::SMPP,
+    &enterprise::OPENVPN,
+    &enterprise::FASTCGI,
+    &enterprise::FIREBIRD,
+    &enterprise::INFORMIX,
+    &enterprise::RTMP,
+    &enterprise::THRIFT,
+    &enterprise::AFP,
+    &enterprise::LDP,
+    &enterprise::AEROSPIKE,
+    &enterprise::HISLIP,
     &redis::PROTOCOL,
     &memcached::PROTOCOL,
+    &irc::PROTOCOL,
+    &nntp::PROTOCOL,
     &smtp::PROTOCOL,
     &pop3::PROTOCOL,
     &ftp::PROTOCOL,
     &imap::PROTOCOL,
+    &json_rpc::STRATUM,
+    &json_rpc::PROTOCOL,
+    &zookeeper::PROTOCOL,
+    &openflow::PROTOCOL,
     &socks::PROTOCOL,
     &minecraft::PROTOCOL,
     &modbus::PROTOCOL,
@@ -199,6 +287,9 @@ pub fn understand(client_bytes: &[u8], truncated: bool) -> Understanding<'_> {
 pub fn understand_in<'a>(dialogue: Option<&Protocol>, client_bytes: &'a [u8], truncated: bool) -> Understanding<'a> {
     match (classify(client_bytes), dialogue) {
         (Verdict::Is(protocol), _) | (_, Some(protocol)) => understand_as(protocol, client_bytes, truncated),
+        (Verdict::NeedMore, None) if let Some(protocol) = pause(client_bytes).filter(|_| !truncated) => {
+            understand_as(protocol, client_bytes, truncated)
+        }
         (Verdict::NeedMore | Verdict::Unknown, None) => {
             let mut understanding = Understanding { truncated, ..Understanding::default() };
             dialogue::undecided_login(client_bytes, &mut understanding.credentials);

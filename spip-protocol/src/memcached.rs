@@ -29,8 +29,9 @@ pub(super) static PROTOCOL: Protocol = Protocol {
 const REQUEST: u8 = 0x80;
 /// Operation that begins a SASL exchange.
 const SASL_AUTH: u8 = 0x21;
-/// The highest operation that was ever assigned.
-const LAST_OPERATION: u8 = 0x47;
+/// What `stats` takes.
+const STATISTICS: [&[u8]; 9] =
+    [b"items", b"slabs", b"sizes", b"settings", b"detail", b"reset", b"cachedump", b"conns", b"malloc"];
 /// The longest key.
 const KEY_BYTES: u16 = 250;
 
@@ -39,14 +40,23 @@ fn recognise(reader: &mut Reader<'_>) -> Result<bool, End> {
     if binary.u8()? == REQUEST {
         return Ok(header(&mut binary)?.is_some());
     }
-    Ok(dialogue::text_line(reader)?.is_some_and(decides))
+    let mut end = *reader;
+    let Some(line) = dialogue::text_line(reader)? else { return Ok(false) };
+    // Munin asks for the version too, and ends its lines with LF alone.
+    let has_return = end.take(line.len())?.len() == line.len() && end.u8()? == b'\r';
+    Ok(decides(line) && (has_return || line != b"version"))
 }
 
 fn decides(line: &[u8]) -> bool {
     let words: Vec<_> = line.split(|byte| *byte == b' ').filter(|word| !word.is_empty()).take(7).collect();
     let number = |word: &&[u8]| word.iter().all(|byte| byte.is_ascii_digit() || *byte == b'-');
     match words.as_slice() {
-        [b"stats", ..] | [b"version"] | [b"flush_all", ..] | [b"gets", _, ..] => true,
+        [b"version"] | [b"gets", _, ..] => true,
+        [b"stats", what @ ..] => match what {
+            [] => true,
+            [what, ..] => STATISTICS.contains(what),
+        },
+        [b"flush_all", rest @ ..] => rest.iter().all(|word| number(word) || *word == b"noreply"),
         [b"set" | b"add" | b"replace" | b"append" | b"prepend", _key, numbers @ ..] => match numbers {
             [_, _, _] => numbers.iter().all(number),
             [numbers @ .., b"noreply"] => numbers.len() == 3 && numbers.iter().all(number),
@@ -74,12 +84,40 @@ fn header(reader: &mut Reader<'_>) -> Result<Option<Header>, End> {
     reader.take(2)?;
     let body = reader.be32()?;
     reader.take(12)?;
-    let fits = operation <= LAST_OPERATION
-        && key <= KEY_BYTES
-        && data_type == 0
-        && body >= u32::from(key) + u32::from(extras)
-        && body <= 1 << 20;
+    let rest = body.checked_sub(u32::from(key) + u32::from(extras));
+    let fits = key <= KEY_BYTES && data_type == 0 && body <= 1 << 20;
+    let fits = fits && rest.is_some_and(|value| shape_fits(operation, key, extras, value));
     Ok(fits.then_some(Header { operation, key, extras, body }))
+}
+
+/// Whether a request of this operation has such a key, extras and value. A header of other bytes that begins with 0x80
+/// mostly has not. <https://docs.memcached.org/protocols/binary/>
+fn shape_fits(operation: u8, key: u16, extras: u8, value: u32) -> bool {
+    let (has_key, has_value) = (key > 0, value > 0);
+    match operation {
+        // Get in its forms, delete.
+        0x00 | 0x09 | 0x0c | 0x0d | 0x04 | 0x14 => has_key && extras == 0 && !has_value,
+        // Set, add, replace: flags and expiration.
+        0x01..=0x03 | 0x11..=0x13 => has_key && extras == 8,
+        // Increment, decrement: two numbers and the expiration.
+        0x05 | 0x06 | 0x15 | 0x16 => has_key && extras == 20 && !has_value,
+        // Quit, no operation, version, list of SASL mechanisms.
+        0x07 | 0x17 | 0x0a | 0x0b | 0x20 => !has_key && extras == 0 && !has_value,
+        // Flush.
+        0x08 | 0x18 => !has_key && matches!(extras, 0 | 4) && !has_value,
+        // Append, prepend.
+        0x0e | 0x0f | 0x19 | 0x1a => has_key && extras == 0,
+        // Statistics.
+        0x10 => extras == 0 && !has_value,
+        // Verbosity.
+        0x1b => !has_key && extras == 4 && !has_value,
+        // Touch, get and touch.
+        0x1c..=0x1e | 0x23 | 0x24 => has_key && extras == 4 && !has_value,
+        // Hello of Couchbase: the client's name, and features of two bytes.
+        0x1f => extras == 0 && has_value && value.is_multiple_of(2),
+        SASL_AUTH | 0x22 => has_key && extras == 0,
+        _ => false,
+    }
 }
 
 fn understand(bytes: &[u8], out: &mut Understanding) -> Result<(), End> {

@@ -72,10 +72,16 @@ fn number(reader: &mut Reader<'_>) -> Result<Option<(u32, usize)>, End> {
 
 fn recognise(reader: &mut Reader<'_>) -> Result<bool, End> {
     let mut ping = *reader;
-    if ping.literal(&[0xfe, 0x01])? {
-        return Ok(true);
+    if pings(&mut ping)? {
+        // Version 1.6 goes on with a plugin message.
+        return ping.literal(b"\xfa\x00\x0b\x00M\x00C\x00|");
     }
     Ok(handshake(reader)?.is_some())
+}
+
+/// Whether the ping of versions 1.4 to 1.6 comes next: its sender may wait for the answer.
+pub(super) fn pings(reader: &mut Reader<'_>) -> Result<bool, End> {
+    reader.literal(&[0xfe, 0x01])
 }
 
 fn understand(bytes: &[u8], out: &mut Understanding) -> Result<(), End> {

@@ -1,7 +1,8 @@
 //! Modbus over TCP: which unit is asked, and for what.
 //!
-//! Decides at the eight bytes of header and function: protocol 0, and a length that the function's request has. Other
-//! protocols have zeros there too, so a function without a known length is refused.
+//! Decides at one whole request and the header of a second one: protocol 0, a length that the function's request has,
+//! and values that it may ask for. Other protocols have zeros there too, so a single request counts only where nothing
+//! follows it (see [`super::pause`]), and a function without a known length is refused.
 //! <https://www.modbus.org/docs/Modbus_Messaging_Implementation_Guide_V1_0b.pdf>
 
 use super::reader::{End, Reader};
@@ -60,7 +61,49 @@ fn request(reader: &mut Reader<'_>) -> Result<Option<(u8, u8)>, End> {
 }
 
 fn recognise(reader: &mut Reader<'_>) -> Result<bool, End> {
-    Ok(request(reader)?.is_some())
+    Ok(asks(reader)? && request(reader)?.is_some())
+}
+
+/// Whether a whole request comes next: its sender waits for the answer.
+pub(super) fn asks(reader: &mut Reader<'_>) -> Result<bool, End> {
+    let mut header = *reader;
+    let Some((_, code)) = request(reader)? else { return Ok(false) };
+    header.take(4)?;
+    let length = usize::from(header.be16()?);
+    // Unit and function are read.
+    let Some(length) = length.checked_sub(2) else { return Ok(false) };
+    let body = Reader::new(reader.take(length)?);
+    Ok(values_fit(code, length, body).unwrap_or(false))
+}
+
+/// Whether a request of this function may hold these values (Modbus application protocol 1.1b3, section 6). Scanners ask
+/// for more than a device has, so quantities are bounded by what an answer can carry only where they say how long the
+/// request is.
+fn values_fit(code: u8, length: usize, mut body: Reader<'_>) -> Result<bool, End> {
+    Ok(match code {
+        1..=4 => {
+            body.take(2)?;
+            (1..=2000).contains(&body.be16()?)
+        }
+        15 | 16 => {
+            body.take(2)?;
+            let quantity = usize::from(body.be16()?);
+            let bytes = usize::from(body.u8()?);
+            let expected = if code == 15 { quantity.div_ceil(8) } else { quantity * 2 };
+            quantity > 0 && bytes == expected && length == 5 + bytes
+        }
+        23 => {
+            body.take(6)?;
+            let quantity = usize::from(body.be16()?);
+            let bytes = usize::from(body.u8()?);
+            bytes == quantity * 2 && length == 9 + bytes
+        }
+        // Encapsulated interface: device identification and CANopen.
+        43 => matches!(body.u8()?, 13 | 14),
+        // Subfunctions of diagnostics: 0 to 21.
+        8 => body.be16()? <= 21,
+        _ => true,
+    })
 }
 
 fn understand(bytes: &[u8], out: &mut Understanding) -> Result<(), End> {

@@ -21,12 +21,19 @@ pub(super) static PROTOCOL: Protocol = Protocol {
 
 fn step(verb: &[u8], arguments: &[u8]) -> Step {
     match verb {
-        b"CAPA" | b"STLS" | b"UIDL" => Step::Decides,
-        b"TOP" if arguments.contains(&b' ') => Step::Decides,
+        b"CAPA" | b"STLS" if arguments.is_empty() => Step::Decides,
+        b"UIDL" if arguments.iter().all(u8::is_ascii_digit) => Step::Decides,
+        // A message and a number of lines.
+        b"TOP" if arguments.contains(&b' ') && arguments.iter().all(|byte| byte.is_ascii_digit() || *byte == b' ') => {
+            Step::Decides
+        }
         // The digest has 32 hexadecimal digits.
         b"APOP" if arguments.rsplit(|byte| *byte == b' ').next().is_some_and(|digest| digest.len() == 32) => {
             Step::Decides
         }
+        b"USER" if dialogue::count_words(arguments) > 3 => Step::Refuses,
+        // Without arguments it asks for the mechanisms (RFC 5034); FTP's takes one of its own.
+        b"AUTH" if arguments.is_empty() => Step::Shared,
         b"USER" | b"PASS" | b"QUIT" | b"NOOP" | b"RSET" | b"LIST" | b"RETR" | b"DELE" | b"STAT" => Step::Shared,
         _ => Step::Refuses,
     }

@@ -1,7 +1,7 @@
 //! PostgreSQL, protocol 3: start-up with user and database, the request for TLS before it, the password after it.
 //!
-//! Decides at the first eight bytes: a length that fits the code, and the code of version 3, of a TLS or GSS request,
-//! or of a cancellation. <https://www.postgresql.org/docs/current/protocol-message-formats.html>
+//! Decides at a length that fits the code and the code of a TLS or GSS request or of a cancellation; for a start-up of
+//! version 3, whose length and code a Metadata request of Kafka has too, at the name of the first parameter. <https://www.postgresql.org/docs/current/protocol-message-formats.html>
 
 use super::reader::{End, Reader};
 use super::value::Value;
@@ -22,6 +22,9 @@ pub(super) static PROTOCOL: Protocol = Protocol {
 
 /// MAX_STARTUP_PACKET_LENGTH of the server.
 const STARTUP_BYTES: u32 = 10_000;
+
+/// The longest name of a parameter: NAMEDATALEN of the server.
+const PARAMETER_NAME_BYTES: usize = 64;
 
 /// What the first message may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +52,26 @@ fn request(reader: &mut Reader<'_>) -> Result<Option<(u32, Request)>, End> {
 }
 
 fn recognise(reader: &mut Reader<'_>) -> Result<bool, End> {
-    Ok(request(reader)?.is_some())
+    match request(reader)? {
+        None => Ok(false),
+        // The list of parameters is empty, and the message ends.
+        Some((9, Request::Startup(_))) => reader.literal(&[0]),
+        Some((_, Request::Startup(_))) => parameter_name(reader),
+        Some(_) => Ok(true),
+    }
+}
+
+/// Reads the name of a parameter up to its zero: an identifier, as all that a server accepts are.
+fn parameter_name(reader: &mut Reader<'_>) -> Result<bool, End> {
+    for position in 0..PARAMETER_NAME_BYTES {
+        match reader.u8()? {
+            0 => return Ok(position >= 2),
+            byte if byte.is_ascii_alphabetic() => {}
+            b'_' | b'.' | b'0'..=b'9' if position > 0 => {}
+            _ => return Ok(false),
+        }
+    }
+    Ok(false)
 }
 
 fn understand(bytes: &[u8], out: &mut Understanding) -> Result<(), End> {

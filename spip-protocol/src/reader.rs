@@ -97,6 +97,19 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Whether one of these comes next, and consumes it. "No" is known once the bytes differ from all of them.
+    pub(super) fn one_of(&mut self, expected: &[&[u8]]) -> Result<bool, End> {
+        let mut undecided = Ok(false);
+        for literal in expected {
+            match self.literal(literal) {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(End) => undecided = Err(End),
+            }
+        }
+        undecided
+    }
+
     /// The bytes before the next `end`, which is consumed too; `None` when the next `limit` bytes have no `end`.
     pub(super) fn until(&mut self, end: u8, limit: usize) -> Result<Option<&'a [u8]>, End> {
         let window = self.rest.get(..limit).unwrap_or(self.rest);

@@ -23,6 +23,8 @@ pub(super) enum Family {
     Rtsp,
     /// ` SIP/`
     Sip,
+    /// ` ICAP/`
+    Icap,
 }
 
 /// A request line as far as it decides.
@@ -64,7 +66,12 @@ pub(super) fn request_line<'a>(reader: &mut Reader<'a>) -> Result<Option<Request
             let is_http = method == b"GET" && seen.starts_with(b"/");
             return if is_http { found(Family::Http, at) } else { Ok(None) };
         }
-        for (family, version) in [(Family::Http, &b" HTTP/"[..]), (Family::Rtsp, b" RTSP/"), (Family::Sip, b" SIP/")] {
+        for (family, version) in [
+            (Family::Http, &b" HTTP/"[..]),
+            (Family::Rtsp, b" RTSP/"),
+            (Family::Sip, b" SIP/"),
+            (Family::Icap, b" ICAP/"),
+        ] {
             if seen.ends_with(version) {
                 return found(family, seen.len() - version.len());
             }

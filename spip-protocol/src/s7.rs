@@ -2,8 +2,8 @@
 //!
 //! Decides at the end of a connection request whose called selector is Siemens': two bytes, of which the first is a
 //! connection type (1 programming device, 2 operator panel, 3 basic) and the second rack and slot, or a name that
-//! begins with `SIMATIC`. Other selectors are `iso_tsap`. S7 itself starts with the identifier 0x32 in a data TPDU, which a
-//! client sends only after an answer; where one comes, its function is kept.
+//! begins with `SIMATIC`, and which names the size of a TPDU. Other requests are `iso_tsap`, and so is one that goes on
+//! with anything but S7: the identifier 0x32 or 0x72 in a data TPDU, whose function is kept.
 
 use super::reader::{End, Reader};
 use super::{Protocol, Understanding, iso_tsap, tpkt};
@@ -36,11 +36,24 @@ fn function_name(function: u8) -> Option<&'static str> {
 }
 
 fn recognise(reader: &mut Reader<'_>) -> Result<bool, End> {
+    if !connects(reader)? || !reader.literal(&[3, 0])? {
+        return Ok(false);
+    }
+    reader.take(2)?;
+    // A data TPDU, and S7 or the newer S7 of the 1200 and 1500 in it. MMS puts a session there.
+    Ok(reader.literal(&[0x02, 0xf0])? && matches!(reader.u8()?, 0x00 | 0x80) && matches!(reader.u8()?, 0x32 | 0x72))
+}
+
+/// Whether a whole connection request of S7 comes next: Siemens' selector, and the size of a TPDU, which programming
+/// devices and scanners always ask for.
+pub(super) fn connects(reader: &mut Reader<'_>) -> Result<bool, End> {
     let Some(rest) = tpkt::connection_request(reader)? else {
         return Ok(false);
     };
-    let called = tpkt::parameters(rest).and_then(|parameters| tpkt::value(&parameters, tpkt::parameter::CALLED));
-    Ok(called.is_some_and(|called| matches!(called, [1..=3, _]) || called.starts_with(b"SIMATIC")))
+    let Some(parameters) = tpkt::parameters(rest) else { return Ok(false) };
+    let called = tpkt::value(&parameters, tpkt::parameter::CALLED);
+    let has_size = tpkt::value(&parameters, tpkt::parameter::TPDU_SIZE).is_some();
+    Ok(has_size && called.is_some_and(|called| matches!(called, [1..=3, _]) || called.starts_with(b"SIMATIC")))
 }
 
 fn understand(bytes: &[u8], out: &mut Understanding) -> Result<(), End> {

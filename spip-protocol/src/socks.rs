@@ -28,37 +28,94 @@ pub(super) static PROTOCOL: Protocol = Protocol {
 
 /// The longest user name or host name of version 4.
 const TEXT_BYTES: usize = 255;
+/// The method of RFC 1961.
+const GSSAPI: u8 = 1;
+/// The method of RFC 1929.
+const USER_AND_PASSWORD: u8 = 2;
 /// The most methods that are believed; nine are assigned.
 const METHODS: u8 = 16;
 
 fn recognise(reader: &mut Reader<'_>) -> Result<bool, End> {
     match reader.u8()? {
         5 => {
-            let count = reader.u8()?;
-            if !(1..=METHODS).contains(&count) {
-                return Ok(false);
-            }
-            for _ in 0..count {
-                // 0x00 to 0x09 are assigned by IANA, 0x80 to 0xfe are private.
-                if !matches!(reader.u8()?, 0x00..=0x09 | 0x80..=0xfe) {
-                    return Ok(false);
+            let Some(methods) = methods(reader)? else { return Ok(false) };
+            let offers = |method: u8| methods.contains(&method);
+            match reader.u8()? {
+                // A command: connect, bind, associate, and the two look-ups of Tor; then the kind of address.
+                5 => {
+                    let fits = matches!(reader.u8()?, 1..=3 | 0xf0 | 0xf1) && reader.u8()? == 0;
+                    Ok(fits && matches!(reader.u8()?, 1 | 3 | 4))
                 }
+                // The login of RFC 1929.
+                1 if offers(USER_AND_PASSWORD) => {
+                    let user = field(reader)?;
+                    Ok(!user.is_empty() && user.iter().all(|byte| !byte.is_ascii_control()))
+                }
+                // A token of GSSAPI (RFC 1961).
+                1 if offers(GSSAPI) => Ok(reader.u8()? == 1),
+                0x80..=0xfe => Ok(methods.iter().any(|method| *method >= 0x80)),
+                _ => Ok(false),
             }
-            Ok(true)
         }
-        4 => {
-            if !matches!(reader.u8()?, 1 | 2) {
-                return Ok(false);
-            }
-            if matches!(reader.be16()?, 0 | 1) {
-                return Ok(false);
-            }
-            reader.take(4)?;
-            let user = reader.until(0, TEXT_BYTES)?;
-            Ok(user.is_some_and(|user| user.iter().all(|byte| !byte.is_ascii_control())))
-        }
+        4 => version_4_request(reader),
         _ => Ok(false),
     }
+}
+
+/// The methods of a version 5 greeting behind its first byte: 0x00 to 0x09 are assigned by IANA, 0x80 to 0xfe are
+/// private. `None` when they are none.
+fn methods<'a>(reader: &mut Reader<'a>) -> Result<Option<&'a [u8]>, End> {
+    let count = reader.u8()?;
+    if !(1..=METHODS).contains(&count) {
+        return Ok(None);
+    }
+    let mut ahead = *reader;
+    for _ in 0..count {
+        if !matches!(ahead.u8()?, 0x00..=0x09 | 0x80..=0xfe) {
+            return Ok(None);
+        }
+    }
+    reader.take(usize::from(count)).map(Some)
+}
+
+/// A request of version 4 behind its first byte. A Hello or an Error of OpenFlow begins alike: a user and a host are
+/// text, and no address is in 0.0.0.0/8 unless a host name follows (4a).
+fn version_4_request(reader: &mut Reader<'_>) -> Result<bool, End> {
+    if !matches!(reader.u8()?, 1 | 2) || reader.be16()? == 0 {
+        return Ok(false);
+    }
+    let address = reader.array::<4>()?;
+    let names_host = matches!(address, [0, 0, 0, last] if last != 0);
+    if address[0] == 0 && !names_host || address[0] >= 224 {
+        return Ok(false);
+    }
+    // Read byte by byte: what is no text is refused at once.
+    for _ in 0..TEXT_BYTES {
+        match reader.u8()? {
+            0 if names_host => return host_name(reader),
+            0 => return Ok(true),
+            byte if byte.is_ascii_control() => return Ok(false),
+            _ => {}
+        }
+    }
+    Ok(false)
+}
+
+/// A host name and its final zero.
+fn host_name(reader: &mut Reader<'_>) -> Result<bool, End> {
+    for position in 0..TEXT_BYTES {
+        match reader.u8()? {
+            0 => return Ok(position > 0),
+            byte if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':' | b'[' | b']') => {}
+            _ => return Ok(false),
+        }
+    }
+    Ok(false)
+}
+
+/// Whether a greeting of version 5 is whole: its sender waits for the choice of a method.
+pub(super) fn greets(reader: &mut Reader<'_>) -> Result<bool, End> {
+    Ok(reader.literal(&[5])? && methods(reader)?.is_some())
 }
 
 fn understand(bytes: &[u8], out: &mut Understanding) -> Result<(), End> {

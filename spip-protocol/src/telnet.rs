@@ -1,6 +1,6 @@
 //! Telnet (RFC 854): the options that a client negotiates, and its login dialogue with the negotiation taken out.
 //!
-//! Decides at the first negotiation (IAC, a verb, an assigned option). A client that types without negotiating looks
+//! Decides at the first negotiation (IAC, a verb, an assigned option) and what follows it: another command or text. A client that types without negotiating looks
 //! like any other text; when a greeting of Telnet drew it out, the dialogue can still be read as Telnet.
 
 use super::reader::{End, Reader};
@@ -20,6 +20,9 @@ pub(super) static PROTOCOL: Protocol = Protocol {
     ],
 };
 
+/// The longest subnegotiation with which a client may begin.
+const SUBNEGOTIATION_BYTES: usize = 256;
+
 /// Bytes with a meaning behind IAC (RFC 854).
 mod byte {
     pub(super) const SE: u8 = 240;
@@ -34,11 +37,31 @@ mod byte {
 }
 
 fn recognise(reader: &mut Reader<'_>) -> Result<bool, End> {
-    if !reader.literal(&[byte::IAC])? || !matches!(reader.u8()?, byte::SB..=byte::DONT) {
+    let mut ahead = *reader;
+    if !negotiates(reader)? {
         return Ok(false);
     }
+    if ahead.take(2)?.ends_with(&[byte::SB]) {
+        let parameters = reader.until(byte::IAC, SUBNEGOTIATION_BYTES)?;
+        return Ok(parameters.is_some() && reader.u8()? == byte::SE);
+    }
+    // Behind it comes another command or what was typed: the signature of SMB 2 and a character string of two bytes
+    // begin like a negotiation.
+    Ok(match reader.u8()? {
+        byte::IAC => matches!(reader.u8()?, 236..=254),
+        b'\t' | b'\n' | b'\r' | 0x1b | 0x7f | b' '..=b'~' => true,
+        byte => byte >= 0x80,
+    })
+}
+
+/// Whether a whole command of negotiation comes next: its sender waits for the answer.
+pub(super) fn negotiates(reader: &mut Reader<'_>) -> Result<bool, End> {
+    if !reader.literal(&[byte::IAC])? {
+        return Ok(false);
+    }
+    let verb = reader.u8()?;
     // Assigned by IANA: 0 to 49, 138 to 140, and the extended list.
-    Ok(matches!(reader.u8()?, 0..=49 | 138..=140 | 255))
+    Ok(matches!(verb, byte::SB..=byte::DONT) && matches!(reader.u8()?, 0..=49 | 138..=140 | 255))
 }
 
 fn understand(bytes: &[u8], out: &mut Understanding) -> Result<(), End> {

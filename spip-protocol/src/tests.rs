@@ -32,7 +32,12 @@ fn assert_stable(bytes: &[u8], lengths: impl Iterator<Item = usize>) {
 #[test]
 fn every_sample_is_recognised_as_its_protocol() {
     for (protocol, sample) in samples() {
-        assert_eq!(classify(sample), Verdict::Is(protocol), "{:?}", String::from_utf8_lossy(sample));
+        // Some are whole in no other protocol, and their clients wait; what follows could still contradict.
+        let verdict = match classify(sample) {
+            Verdict::NeedMore => pause(sample).map_or(Verdict::NeedMore, Verdict::Is),
+            verdict => verdict,
+        };
+        assert_eq!(verdict, Verdict::Is(protocol), "{:?}", String::from_utf8_lossy(sample));
         assert_eq!(understand(sample, false).protocol, Some(protocol.name()));
     }
 }
@@ -53,6 +58,22 @@ fn every_protocol_stands_in_the_documentation() {
     for protocol in PROTOCOLS {
         assert!(table.contains(&format!("| `{}` |", protocol.name())), "{protocol:?}");
     }
+}
+
+#[test]
+fn every_protocol_stands_in_the_schema() {
+    let schema: serde_json::Value =
+        serde_json::from_str(include_str!("../../docs/schema/flat.schema.json")).expect("the schema is JSON");
+    let mut listed: Vec<_> = schema["properties"]["protocol"]["enum"]
+        .as_array()
+        .expect("the schema lists protocols")
+        .iter()
+        .map(|name| name.as_str().expect("a name").to_owned())
+        .collect();
+    let mut known: Vec<_> = all().map(|protocol| protocol.name().to_owned()).chain([UNKNOWN.to_owned()]).collect();
+    listed.sort();
+    known.sort();
+    assert_eq!(listed, known);
 }
 
 #[test]
@@ -86,24 +107,10 @@ fn what_no_rule_decides_stays_unknown() {
             "a TLS ClientHello",
             b"\x16\x03\x01\x00\x2e\x01\x00\x00\x2a\x03\x03aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\x00\x00\x02\x13\x01\x00\x00",
         ),
-        ("Kerberos", b"\x00\x00\x00\x71\x6a\x81\x6e\x30\x81\x6b\xa1\x03\x02\x01\x05"),
-        (
-            "ONC RPC",
-            b"\x80\x00\x00\x28\x72\xfe\x1d\x13\x00\x00\x00\x00\x00\x00\x00\x02\x00\x01\x86\xa0\x00\x01\x97\x7c",
-        ),
         (
             "SSL 2",
             b"\x80\x2e\x01\x03\x01\x00\x15\x00\x00\x00\x10\x01\x00\x80\x02\x00\x80\x03\x00\x80\x04\x00\x80\x05\x00",
         ),
-        ("Oracle TNS", b"\x00\x5a\x00\x00\x01\x00\x00\x00\x01\x36\x01\x2c\x00\x00\x08\x00\x7f\xff\x7f\x08"),
-        ("DRDA", b"\x00\x32\xd0\x01\x00\x01\x00\x2c\x10\x41\x00\x04\x11\x5e\x00\x04\x11\x6d"),
-        ("OpenVPN", b"\x00\x0e\x38\x37\xa5\x26\x08\xa2\x1b\xa0\xb1\x00\x00\x00\x00\x00"),
-        ("MS SQL Server", b"\x12\x01\x00\x34\x00\x00\x00\x00\x00\x00\x15\x00\x06\x01\x00\x1b\x00\x01\x02\x00"),
-        ("DNP3", b"\x05\x64\x05\xc9\x01\x00\x00\x00\xd9\x05"),
-        ("DCE/RPC", b"\x05\x00\x0b\x03\x10\x00\x00\x00\x48\x00\x00\x00\x01\x00\x00\x00"),
-        ("Java RMI", b"JRMI\x00\x02\x4b"),
-        ("Radmin", b"\x01\x00\x00\x00\x01\x00\x00\x00\x08\x08"),
-        ("AFP", b"\x00\x03\x00\x01\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00\x0f\x00"),
         ("line ends", b"\r\n\r\n"),
         ("HELP", b"HELP\r\n"),
         ("text", b"hello\r\n"),
@@ -178,3 +185,5 @@ proptest! {
         assert_stable(&bytes, 0..=bytes.len());
     }
 }
+
+mod names;

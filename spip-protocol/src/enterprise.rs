@@ -1,0 +1,511 @@
+//! What servers of companies speak: directories, databases, remote procedures, queues.
+//!
+//! Each decides at the head of its first message, where lengths, versions and codes must fit each other. Named without
+//! further facts; whoever wants to know more of one of them gives it a file of its own.
+
+use super::Protocol;
+use super::openings::opening;
+use super::reader::{End, Reader};
+
+opening!(
+    /// DCE/RPC, connection-oriented: version, type, data representation, lengths.
+    DCERPC,
+    "dcerpc",
+    dcerpc,
+    [b"\x05\x00\x0b\x03\x10\x00\x00\x00\x48\x00\x00\x00\x01\x00\x00\x00"]
+);
+opening!(
+    /// Kerberos 5 over TCP: a length, and an AS or TGS request of the same length (RFC 4120).
+    KRB5,
+    "krb5",
+    krb5,
+    [b"\x00\x00\x00\x71\x6a\x81\x6e\x30\x81\x6b\xa1\x03\x02\x01\x05\xa2\x03\x02\x01\x0a"]
+);
+opening!(
+    /// ONC RPC: one fragment with a call of version 2 (RFC 5531).
+    SUNRPC,
+    "sunrpc",
+    sunrpc,
+    [b"\x80\x00\x00\x28\x72\xfe\x1d\x13\x00\x00\x00\x00\x00\x00\x00\x02\x00\x01\x86\xa0\x00\x01\x97\x7c\x00\x00\x00\x00\x00\x00\x00\x00"]
+);
+opening!(
+    /// SQL Server ([MS-TDS]): a pre-login with its table of options, or a login of version 7.
+    TDS,
+    "tds",
+    tds,
+    [
+        b"\x12\x01\x00\x2f\x00\x00\x01\x00\x00\x00\x1a\x00\x06\x01\x00\x20\x00\x01\x02\x00\x21\x00\x01\x03\x00\x22\x00\x04\x00\x22\x00\x01\xff",
+        b"\x10\x01\x00\x9b\x00\x00\x01\x00\x93\x00\x00\x00\x04\x00\x00\x74\x00\x10\x00\x00"
+    ]
+);
+opening!(
+    /// Oracle's TNS: a packet to connect, with the versions that the client speaks.
+    TNS,
+    "tns",
+    tns,
+    [b"\x00\x5a\x00\x00\x01\x00\x00\x00\x01\x36\x01\x2c\x00\x00\x08\x00\x7f\xff\x7f\x08"]
+);
+opening!(
+    /// DRDA of Db2 and Derby: a request of data management, EXCSAT.
+    DRDA,
+    "drda",
+    drda,
+    [b"\x00\x32\xd0\x41\x00\x01\x00\x2c\x10\x41\x00\x04\x11\x5e"]
+);
+opening!(
+    /// Apache JServ Protocol 1.3, from server to container: forward a request, shut down, ping.
+    AJP,
+    "ajp",
+    |reader| {
+        if !reader.literal(&[0x12, 0x34])? {
+            return Ok(false);
+        }
+        let length = reader.be16()?;
+        Ok(match reader.u8()? {
+            2 => length > 8 && matches!(reader.u8()?, 1..=28 | 0xff),
+            7 | 10 => length == 1,
+            _ => false,
+        })
+    },
+    [b"\x12\x34\x00\x01\x0a", b"\x12\x34\x00\x4e\x02\x01\x00\x08HTTP/1.1\x00"]
+);
+opening!(
+    /// Cassandra's native protocol 3 to 5: a request for options, or a start-up.
+    CASSANDRA,
+    "cassandra",
+    cassandra,
+    [
+        b"\x04\x00\x00\x00\x05\x00\x00\x00\x00",
+        b"\x04\x00\x00\x01\x01\x00\x00\x00\x16\x00\x01\x00\x0bCQL_VERSION\x00\x053.0.0"
+    ]
+);
+opening!(
+    /// BGP: an open message of version 4 (RFC 4271).
+    BGP,
+    "bgp",
+    |reader| Ok(reader.literal(&[0xff; 16])? && reader.be16()? >= 29 && reader.literal(&[1, 4])?),
+    [b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x1d\x01\x04\x00\xff\xff\x00\x00\xb4\xc0\x00\x00"]
+);
+opening!(
+    /// Diameter (RFC 6733): a request and the head of its first attribute.
+    DIAMETER,
+    "diameter",
+    diameter,
+    [b"\x01\x00\x00\xa8\x80\x00\x01\x01\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x01\x00\x00\x01\x08\x40\x00\x00\x1ahost"]
+);
+opening!(
+    /// DICOM: a request to associate, version 1, with two titles of printable characters.
+    DICOM,
+    "dicom",
+    dicom,
+    [b"\x01\x00\x00\x00\x00\xcd\x00\x01\x00\x00ANY-SCP         ECHOSCU         \x00\x00"]
+);
+opening!(
+    /// iSCSI (RFC 7143): a login whose text names the initiator.
+    ISCSI,
+    "iscsi",
+    |reader| {
+        if !matches!(reader.u8()?, 0x03 | 0x43) || reader.u8()? & 0x30 != 0 || !reader.literal(&[0, 0])? {
+            return Ok(false);
+        }
+        reader.take(44)?;
+        reader.literal(b"InitiatorName=")
+    },
+    [b"\x43\x81\x00\x00\x00\x00\x00\x5f\x40\x00\x01\x37\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00InitiatorName=iqn.x"]
+);
+opening!(
+    /// STUN and TURN over TCP: a request and the magic cookie (RFC 8489).
+    STUN,
+    "stun",
+    |reader| {
+        if !matches!(reader.be16()?, 1 | 3 | 4 | 6 | 8 | 9) || reader.be16()? % 4 != 0 {
+            return Ok(false);
+        }
+        reader.literal(&[0x21, 0x12, 0xa4, 0x42])
+    },
+    [b"\x00\x01\x00\x00\x21\x12\xa4\x42\x6d\x6b\xbe\x3c\x65\x71\x1a\xb6\xcb\x6f\x8c\x5f"]
+);
+opening!(
+    /// SMPP 3.4: a bind with a name of printable characters.
+    SMPP,
+    "smpp",
+    smpp,
+    [b"\x00\x00\x00\x28\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x01abhik\x00password\x00SMPP\x00\x00\x00\x01\x00\x00\x00"]
+);
+opening!(
+    /// OpenVPN over TCP: a hard reset of a client, whole in its length.
+    OPENVPN,
+    "openvpn",
+    openvpn,
+    [b"\x00\x0e\x38\x37\xa5\x26\x08\xa2\x1b\xa0\xb1\x00\x00\x00\x00\x00"]
+);
+opening!(
+    /// FastCGI: the begin of a request, with a role and five reserved zeros.
+    FASTCGI,
+    "fastcgi",
+    |reader| {
+        if !reader.literal(&[1, 1])? || reader.be16()? == 0 || !reader.literal(&[0, 8])? {
+            return Ok(false);
+        }
+        reader.take(2)?;
+        Ok(matches!(reader.be16()?, 1..=3) && reader.u8()? <= 1 && reader.literal(&[0, 0, 0, 0, 0])?)
+    },
+    [b"\x01\x01\x00\x01\x00\x08\x00\x00\x00\x01\x01\x00\x00\x00\x00\x00"]
+);
+opening!(
+    /// Firebird: an operation to connect, for an attachment.
+    FIREBIRD,
+    "firebird",
+    |reader| Ok(reader.literal(b"\x00\x00\x00\x01\x00\x00\x00\x13\x00\x00\x00")? && matches!(reader.u8()?, 2 | 3)),
+    [b"\x00\x00\x00\x01\x00\x00\x00\x13\x00\x00\x00\x02\x00\x00\x00\x24\x00\x00\x00\x0bservice_mgr\x00"]
+);
+opening!(
+    /// Informix: a connection of SQLI.
+    INFORMIX,
+    "informix",
+    |reader| {
+        reader.take(2)?;
+        if !reader.literal(&[1, 0x3c])? {
+            return Ok(false);
+        }
+        reader.take(10)?;
+        reader.literal(b"\x00\x06IEEEM\x00")
+    },
+    [b"\x00\x94\x01\x3c\x00\x00\x00\x64\x00\x65\x00\x00\x00\x3d\x00\x06IEEEM\x00\x00lsqlexec"]
+);
+opening!(
+    /// H.323: a set-up of Q.931 in a TPKT.
+    H323,
+    "h323",
+    |reader| {
+        if !reader.literal(&[3, 0])? || reader.be16()? < 16 || !reader.literal(&[8, 2])? {
+            return Ok(false);
+        }
+        reader.take(2)?;
+        Ok(reader.u8()? == 5)
+    },
+    [b"\x03\x00\x00\xa0\x08\x02\x77\xf4\x05\x04\x03\x80\x90\xa5\x28\x08"]
+);
+opening!(
+    /// RTMP: version 3, a time, four zeros, and all of 1,528 random bytes.
+    RTMP,
+    "rtmp",
+    |reader| {
+        if reader.u8()? != 3 {
+            return Ok(false);
+        }
+        // The client's uptime in milliseconds: the version of a TLS record behind a 3 makes 50 days and more.
+        if reader.u8()? != 0 {
+            return Ok(false);
+        }
+        reader.take(3)?;
+        if reader.be32()? != 0 {
+            return Ok(false);
+        }
+        let random = reader.take(1528)?;
+        Ok(random.iter().filter(|byte| **byte == 0).count() < random.len() / 2)
+    },
+    [&RTMP_SAMPLE]
+);
+opening!(
+    /// Thrift's strict binary protocol: a call by its name.
+    THRIFT,
+    "thrift",
+    |reader| {
+        if !reader.literal(&[0x80, 1, 0, 1])? {
+            return Ok(false);
+        }
+        let length = reader.be32()?;
+        if !(1..=128).contains(&length) {
+            return Ok(false);
+        }
+        for _ in 0..length {
+            let byte = reader.u8()?;
+            if !byte.is_ascii_alphanumeric() && !matches!(byte, b'_' | b':' | b'.') {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    },
+    [b"\x80\x01\x00\x01\x00\x00\x00\x14anonymous_command_on\x00\x00\x00\x00\x08\x00\x01"]
+);
+opening!(
+    /// AFP: a request of DSI for the status of the server or for a session.
+    AFP,
+    "afp",
+    |reader| {
+        if !reader.literal(&[0])? || !matches!(reader.u8()?, 3 | 4) {
+            return Ok(false);
+        }
+        reader.take(2)?;
+        if reader.be32()? != 0 {
+            return Ok(false);
+        }
+        // A status, or a session with the size of its quantum.
+        match (reader.be32()?, reader.be32()?) {
+            (2, 0) => reader.literal(&[0x0f, 0]),
+            (6, 0) => Ok(matches!(reader.u8()?, 0 | 1) && reader.u8()? == 4),
+            _ => Ok(false),
+        }
+    },
+    [b"\x00\x03\x00\x01\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00\x0f\x00"]
+);
+opening!(
+    /// LDP (RFC 5036): version 1, and an initialisation or a hello.
+    LDP,
+    "ldp",
+    |reader| {
+        if reader.be16()? != 1 {
+            return Ok(false);
+        }
+        let length = reader.be16()?;
+        reader.take(6)?;
+        let kind = reader.be16()?;
+        let inner = reader.be16()?;
+        reader.take(4)?;
+        Ok(kind == 0x0200 && length >= 14 && inner + 10 <= length && reader.be16()? == 0x0500)
+    },
+    [b"\x00\x01\x00\x25\xc0\xa8\x00\x02\x00\x00\x02\x00\x00\x1b\x00\x00\x00\x01\x05\x00\x00\x0e\x00\x01"]
+);
+opening!(
+    /// Aerospike's info protocol: version 2, type 1, a length, and lines of printable characters.
+    AEROSPIKE,
+    "aerospike",
+    |reader| {
+        if !reader.literal(&[2, 1, 0, 0])? {
+            return Ok(false);
+        }
+        let length = reader.be32()?;
+        if !(1..=8192).contains(&length) {
+            return Ok(false);
+        }
+        for _ in 0..length.min(16) {
+            if !matches!(reader.u8()?, b' '..=b'~' | b'\n' | b'\t') {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    },
+    [b"\x02\x01\x00\x00\x00\x00\x00\x05node\n"]
+);
+opening!(
+    /// HiSLIP of measuring instruments: an initialisation.
+    HISLIP,
+    "hislip",
+    |reader| Ok(reader.literal(b"HS\x00\x00")? && reader.be16()? >= 0x0100 && reader.take(2)?.len() == 2 && reader.be32()? == 0),
+    [b"HS\x00\x00\x01\x00RS\x00\x00\x00\x00\x00\x00\x00\x07hislip0"]
+);
+
+fn dcerpc(reader: &mut Reader<'_>) -> Result<bool, End> {
+    const HEAD_BYTES: u16 = 16;
+    /// Windows offers fragments of 5,840 bytes at most, Samba of 4,280.
+    const LENGTH_BYTES: u16 = 16 * 1024;
+    if reader.u8()? != 5 || reader.u8()? > 1 {
+        return Ok(false);
+    }
+    // How long a request, a bind, a change of context and an authentication are at least.
+    let (least, flags) = match (reader.u8()?, reader.u8()?) {
+        (0, flags) => (24, flags),
+        (11 | 14, flags) => (72, flags),
+        (16, flags) => (28, flags),
+        _ => return Ok(false),
+    };
+    // A request that is no first fragment comes later.
+    if least == 24 && flags & 1 == 0 {
+        return Ok(false);
+    }
+    let is_little = match reader.u8()? {
+        0x10 => true,
+        0x00 => false,
+        _ => return Ok(false),
+    };
+    if !reader.literal(&[0, 0, 0])? {
+        return Ok(false);
+    }
+    let (length, authentication) =
+        if is_little { (reader.le16()?, reader.le16()?) } else { (reader.be16()?, reader.be16()?) };
+    Ok((least..=LENGTH_BYTES).contains(&length) && authentication <= length - HEAD_BYTES)
+}
+
+fn krb5(reader: &mut Reader<'_>) -> Result<bool, End> {
+    let length = reader.be32()?;
+    let kind = reader.u8()?;
+    if !(16..=1 << 20).contains(&length) || !matches!(kind, 0x6a | 0x6c) {
+        return Ok(false);
+    }
+    let Some((inner, head)) = der_length(reader)? else { return Ok(false) };
+    if inner + head + 1 != length || reader.u8()? != 0x30 || der_length(reader)?.is_none() {
+        return Ok(false);
+    }
+    reader.literal(&[0xa1, 3, 2, 1, 5])
+}
+
+/// A length of DER, and how many bytes it took.
+fn der_length(reader: &mut Reader<'_>) -> Result<Option<(u32, u32)>, End> {
+    Ok(match reader.u8()? {
+        short @ 0..=0x7f => Some((u32::from(short), 1)),
+        0x81 => Some((u32::from(reader.u8()?), 2)),
+        0x82 => Some((u32::from(reader.be16()?), 3)),
+        0x83 => Some((reader.be24()?, 4)),
+        _ => None,
+    })
+}
+
+fn sunrpc(reader: &mut Reader<'_>) -> Result<bool, End> {
+    let mark = reader.be32()?;
+    // The last fragment, with at least the call and two empty authenticators.
+    if mark & 0x8000_0000 == 0 || !(40..=1 << 16).contains(&(mark & 0x7fff_ffff)) {
+        return Ok(false);
+    }
+    reader.take(4)?;
+    if reader.be32()? != 0 || reader.be32()? != 2 {
+        return Ok(false);
+    }
+    let _program = reader.be32()?;
+    let _version = reader.be32()?;
+    let _procedure = reader.be32()?;
+    // Kinds of authentication: none, unix, short, DES, Kerberos, RSA, GSS.
+    Ok(reader.be32()? <= 6)
+}
+
+fn tds(reader: &mut Reader<'_>) -> Result<bool, End> {
+    const HEAD_BYTES: u16 = 8;
+    let kind = reader.u8()?;
+    if !matches!(kind, 0x10 | 0x12) || reader.u8()? > 1 {
+        return Ok(false);
+    }
+    let length = reader.be16()?;
+    // Channel, packet, window.
+    reader.take(2)?;
+    reader.u8()?;
+    if length <= HEAD_BYTES || reader.u8()? != 0 {
+        return Ok(false);
+    }
+    if kind == 0x10 {
+        let login = reader.le32()?;
+        reader.take(3)?;
+        return Ok(login == u32::from(length - HEAD_BYTES) && matches!(reader.u8()?, 0x70..=0x74));
+    }
+    // The first option is the version, of six bytes; options stand before their values.
+    if reader.u8()? != 0 {
+        return Ok(false);
+    }
+    let offset = reader.be16()?;
+    Ok((6..length).contains(&offset) && reader.be16()? == 6)
+}
+
+fn tns(reader: &mut Reader<'_>) -> Result<bool, End> {
+    let length = reader.be16()?;
+    if length < 34 || !reader.literal(&[0, 0, 1, 0, 0, 0])? {
+        return Ok(false);
+    }
+    let (version, oldest) = (reader.be16()?, reader.be16()?);
+    Ok((300..=400).contains(&version) && (200..=version).contains(&oldest))
+}
+
+fn drda(reader: &mut Reader<'_>) -> Result<bool, End> {
+    const HEAD_BYTES: u16 = 6;
+    const EXCSAT: u16 = 0x1041;
+    let length = reader.be16()?;
+    if length <= HEAD_BYTES || reader.u8()? != 0xd0 || reader.u8()? & 0x8f != 1 {
+        return Ok(false);
+    }
+    reader.take(2)?;
+    Ok(reader.be16()? == length - HEAD_BYTES && reader.be16()? == EXCSAT)
+}
+
+fn cassandra(reader: &mut Reader<'_>) -> Result<bool, End> {
+    if !matches!(reader.u8()?, 3..=5) || reader.u8()? & 0xe0 != 0 {
+        return Ok(false);
+    }
+    reader.take(2)?;
+    match reader.u8()? {
+        5 => Ok(reader.be32()? == 0),
+        1 => {
+            let length = reader.be32()?;
+            let options = reader.be16()?;
+            let name = reader.be16()?;
+            if !(4..=4096).contains(&length) || !(1..=32).contains(&options) || !(1..=64).contains(&name) {
+                return Ok(false);
+            }
+            for _ in 0..name {
+                if !matches!(reader.u8()?, b'A'..=b'Z' | b'_') {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        }
+        _ => Ok(false),
+    }
+}
+
+fn diameter(reader: &mut Reader<'_>) -> Result<bool, End> {
+    const HEAD_BYTES: u32 = 20;
+    if reader.u8()? != 1 {
+        return Ok(false);
+    }
+    let length = reader.be24()?;
+    let flags = reader.u8()?;
+    let command = reader.be24()?;
+    if length < HEAD_BYTES + 8 || length % 4 != 0 || flags & 0x8f != 0x80 || !(257..=1000).contains(&command) {
+        return Ok(false);
+    }
+    reader.take(12)?;
+    let _code = reader.be32()?;
+    let flags = reader.u8()?;
+    Ok(flags & 0x1f == 0 && (8..=length - HEAD_BYTES).contains(&reader.be24()?))
+}
+
+fn dicom(reader: &mut Reader<'_>) -> Result<bool, End> {
+    if !reader.literal(&[1, 0])? || !(68..=1 << 16).contains(&reader.be32()?) || !reader.literal(&[0, 1, 0, 0])? {
+        return Ok(false);
+    }
+    for _ in 0..32 {
+        if !matches!(reader.u8()?, b' '..=b'~') {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn smpp(reader: &mut Reader<'_>) -> Result<bool, End> {
+    // Receiver, transmitter, transceiver.
+    let length = reader.be32()?;
+    if !(23..=256).contains(&length) || !matches!(reader.be32()?, 1 | 2 | 9) || reader.be32()? != 0 {
+        return Ok(false);
+    }
+    reader.take(4)?;
+    for position in 0..16 {
+        match reader.u8()? {
+            0 => return Ok(position > 0),
+            b' '..=b'~' => {}
+            _ => return Ok(false),
+        }
+    }
+    Ok(false)
+}
+
+fn openvpn(reader: &mut Reader<'_>) -> Result<bool, End> {
+    const HARD_RESET_CLIENT_V2: u8 = 7 << 3;
+    let length = reader.be16()?;
+    // Without and with a control channel that is authenticated (digests of 16 to 64 bytes) or encrypted.
+    if !matches!(length, 14 | 38 | 42 | 46 | 54 | 56 | 70 | 78 | 86) || reader.u8()? != HARD_RESET_CLIENT_V2 {
+        return Ok(false);
+    }
+    let body = reader.take(usize::from(length) - 1)?;
+    // It acknowledges nothing, and is the first packet.
+    Ok(length != 14 || body.ends_with(&[0; 5]))
+}
+
+/// The first bytes of a client of RTMP; the random ones are all alike.
+#[cfg(any(test, feature = "samples"))]
+const RTMP_SAMPLE: [u8; 1537] = {
+    let mut bytes = [b'r'; 1537];
+    let head = [3, 0, 7, 0xaa, 0x57, 0, 0, 0, 0];
+    let mut at = 0;
+    while at < head.len() {
+        bytes[at] = head[at];
+        at += 1;
+    }
+    bytes
+};
