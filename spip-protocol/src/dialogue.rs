@@ -3,11 +3,11 @@
 //! `USER`, `PASS`, `NOOP`, `QUIT` and others tell nothing about the protocol: the lines are read on until one says
 //! something that only one of them has.
 
-use super::Understanding;
 use super::credentials::Credentials;
 use super::reader::{End, Reader};
 use super::sasl::Exchange;
 use super::value::LIST_ITEMS;
+use super::{Understanding, later_hello};
 
 /// The longest line that decides; commands of all four are at most 512 bytes by their specifications.
 const LINE_BYTES: usize = 1024;
@@ -71,8 +71,12 @@ pub(super) fn count_words(bytes: &[u8]) -> usize {
     bytes.split(|byte| *byte == b' ').filter(|word| !word.is_empty()).count()
 }
 
-/// The next line without its end, or what is left; `None` when nothing is.
+/// The next line without its end, or what is left; `None` when nothing is. A ClientHello and what it leads to are no
+/// lines.
 pub(super) fn next_line<'a>(reader: &mut Reader<'a>) -> Option<&'a [u8]> {
+    if let Some(length) = later_hello::length(reader.rest()) {
+        reader.take(length).ok()?;
+    }
     let rest = reader.rest();
     if rest.is_empty() {
         return None;

@@ -39,6 +39,7 @@ pub mod ja4;
 mod json_rpc;
 mod kafka;
 mod kubernetes;
+mod later_hello;
 mod ldap;
 mod memcached;
 mod minecraft;

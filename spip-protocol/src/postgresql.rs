@@ -5,7 +5,7 @@
 
 use super::reader::{End, Reader};
 use super::value::Value;
-use super::{Protocol, Understanding};
+use super::{Protocol, Understanding, later_hello};
 
 /// The registry's entry.
 pub(super) static PROTOCOL: Protocol = Protocol {
@@ -103,7 +103,7 @@ fn understand(bytes: &[u8], out: &mut Understanding) -> Result<(), End> {
         }
     }
     out.details.list("requests", requests);
-    if end.is_ok() {
+    if end.is_ok() && later_hello::length(reader.rest()).is_none() {
         end = messages(&mut reader, user, out);
     }
     // A user without a password in clear is a name all the same.
