@@ -89,6 +89,12 @@ trait Dialogue: Send {
     /// Takes what the client said and nobody has answered yet, as far as it is whole; how many bytes that was. Called
     /// again with the rest until it is 0.
     fn hear(&mut self, heard: &[u8], scene: &Scene<'_>, reply: &mut Reply<'_>) -> usize;
+
+    /// Whether [`Dialogue::hear`] could take more than 0 of `heard` now, where it took 0 of the first `looked` bytes. So that a
+    /// client that sends single bytes is not read from the beginning at each of them, this looks at the new bytes only.
+    fn is_worth_hearing(&mut self, _heard: &[u8], _looked: usize) -> bool {
+        true
+    }
 }
 
 /// What the sensor knows about the connection when it speaks.
@@ -156,6 +162,11 @@ pub struct Conversation {
     decided: Option<&'static Protocol>,
     /// How many of the client's bytes were answered.
     answered: usize,
+    /// How many bytes behind those the dialogue has looked at without taking any.
+    looked: usize,
+    /// How many bytes all calls of the dialogue were given.
+    #[cfg(test)]
+    given: usize,
     client_bytes: u64,
     /// To be sent.
     pending: Vec<u8>,
@@ -201,6 +212,9 @@ impl Conversation {
             state: State::Listening,
             decided: None,
             answered: 0,
+            looked: 0,
+            #[cfg(test)]
+            given: 0,
             client_bytes: 0,
             pending: Vec::new(),
             said: 0,
@@ -223,6 +237,7 @@ impl Conversation {
         self.state = State::Listening;
         self.decided = None;
         self.answered = 0;
+        self.looked = 0;
         self.client_bytes = 0;
         self.silent_at = None;
         self.understood = false;
@@ -323,11 +338,26 @@ impl Conversation {
         }
         while !*reply.closing {
             let rest = heard.kept.get(self.answered..).unwrap_or_default();
-            let used = if rest.is_empty() { 0 } else { dialogue.hear(rest, &scene, &mut reply) };
+            if rest.is_empty() {
+                break;
+            }
+            // Asked in any case: it keeps in mind what it has seen.
+            let is_worth_hearing = dialogue.is_worth_hearing(rest, self.looked);
+            if self.looked > 0 && !is_worth_hearing {
+                self.looked = rest.len();
+                break;
+            }
+            #[cfg(test)]
+            {
+                self.given += rest.len();
+            }
+            let used = dialogue.hear(rest, &scene, &mut reply);
             if used == 0 {
+                self.looked = rest.len();
                 break;
             }
             self.answered += used;
+            self.looked = 0;
         }
         if heard.received > heard.kept.len() as u64 {
             // What was not kept cannot be answered.

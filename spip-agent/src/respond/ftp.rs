@@ -1,7 +1,7 @@
 //! FTP, as vsftpd speaks it: any login is let in, and from the first command on that would move data it is refused.
 //! No data connection is ever opened or accepted.
 
-use super::lines::{command, line};
+use super::lines::{command, line, may_end};
 use super::{Dialogue, Reply, Scene, Service};
 
 pub(super) static SERVICE: Service =
@@ -16,6 +16,10 @@ struct Ftp {
 impl Dialogue for Ftp {
     fn greet(&mut self, scene: &Scene<'_>, reply: &mut Reply<'_>) {
         reply.line("ftp_greeting", &format!("220 {}", scene.face.ftp));
+    }
+
+    fn is_worth_hearing(&mut self, heard: &[u8], looked: usize) -> bool {
+        may_end(heard, looked)
     }
 
     fn hear(&mut self, heard: &[u8], _: &Scene<'_>, reply: &mut Reply<'_>) -> usize {

@@ -8,11 +8,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 
-use super::lines::line;
+use super::lines::{LINE_BYTES, line, may_end};
 use super::{Dialogue, Reply, Scene, Service};
 
 pub(super) static SERVICE: Service =
-    Service { protocols: &["http", "docker", "kubernetes"], speaks_first: false, begin: || Box::new(Http::default()) };
+    Service { protocols: &["http", "docker", "kubernetes"], speaks_first: false, begin: || Box::new(Http::HEAD) };
 
 /// The longest head of a request; nginx takes as much.
 const HEAD_BYTES: usize = 32 * 1024;
@@ -20,10 +20,9 @@ const HEAD_BYTES: usize = 32 * 1024;
 const HEADERS: usize = 100;
 
 /// What the next bytes are.
-#[derive(Default)]
 enum Http {
-    #[default]
-    Head,
+    /// A head, and whether its first line has come.
+    Head { has_line: bool },
     /// The rest of a body, then its answer.
     Body(u64, Answer),
     /// The size line of a chunk.
@@ -128,14 +127,31 @@ thread_local! {
 }
 
 impl Dialogue for Http {
+    fn is_worth_hearing(&mut self, heard: &[u8], looked: usize) -> bool {
+        match self {
+            Self::Head { has_line } => {
+                let new = heard.get(looked..).unwrap_or_default();
+                if !*has_line {
+                    *has_line = new.contains(&b'\n');
+                    return *has_line || heard.len() >= LINE_BYTES;
+                }
+                // An empty line may have begun among the bytes before.
+                let unsearched = heard.get(looked.saturating_sub(2)..).unwrap_or_default();
+                heard.len() > HEAD_BYTES || head_length(unsearched).is_some()
+            }
+            Self::Chunk(_) | Self::Trailer(_) => may_end(heard, looked),
+            Self::Body(..) | Self::ChunkData(..) => true,
+        }
+    }
+
     fn hear(&mut self, heard: &[u8], scene: &Scene<'_>, reply: &mut Reply<'_>) -> usize {
         match self {
-            Self::Head => self.head(heard, scene, reply),
+            Self::Head { .. } => self.head(heard, scene, reply),
             Self::Body(left, answer) => {
                 let taken = take(heard, left);
                 if *left == 0 {
                     let answer = *answer;
-                    *self = Self::Head;
+                    *self = Self::HEAD;
                     answer.send(scene, reply);
                 }
                 taken
@@ -149,8 +165,9 @@ impl Dialogue for Http {
                     *self = Self::ChunkData(size.saturating_add(2), *answer);
                     used
                 }
-                Ok(httparse::Status::Partial) => 0,
-                Err(_) => {
+                Ok(httparse::Status::Partial) if heard.len() < LINE_BYTES => 0,
+                // No server waits for the end of such a line.
+                Ok(httparse::Status::Partial) | Err(_) => {
                     Answer::bad_request().send(scene, reply);
                     0
                 }
@@ -166,7 +183,7 @@ impl Dialogue for Http {
                 let Some((text, used)) = line(heard) else { return 0 };
                 if text.is_empty() {
                     let answer = *answer;
-                    *self = Self::Head;
+                    *self = Self::HEAD;
                     answer.send(scene, reply);
                 }
                 used
@@ -183,6 +200,9 @@ fn take(heard: &[u8], left: &mut u64) -> usize {
 }
 
 impl Http {
+    /// The head of the next request, of which nothing has come.
+    const HEAD: Self = Self::Head { has_line: false };
+
     fn head(&mut self, heard: &[u8], scene: &Scene<'_>, reply: &mut Reply<'_>) -> usize {
         let empty = heard.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
         if empty > 0 {

@@ -3,7 +3,7 @@
 //! The tag of a command is the one identifier of the client's that comes back, where it is a short word of letters and
 //! digits; for any other the server speaks of `*`, as servers do that cannot read a tag.
 
-use super::lines::{command, line};
+use super::lines::{command, line, may_end};
 use super::{Dialogue, Reply, Scene, Service};
 
 pub(super) static SERVICE: Service =
@@ -36,6 +36,10 @@ enum Waiting {
 impl Dialogue for Imap {
     fn greet(&mut self, scene: &Scene<'_>, reply: &mut Reply<'_>) {
         reply.line("imap_greeting", &format!("* OK [CAPABILITY {CAPABILITIES}] {}", scene.face.imap));
+    }
+
+    fn is_worth_hearing(&mut self, heard: &[u8], looked: usize) -> bool {
+        matches!(self.waiting, Some((_, Waiting::Literal(1..)))) || may_end(heard, looked)
     }
 
     fn hear(&mut self, heard: &[u8], _: &Scene<'_>, reply: &mut Reply<'_>) -> usize {

@@ -2,7 +2,7 @@
 
 /// The longest line that is waited for. What is longer is taken in pieces of this size, so that a client that never
 /// ends its line cannot have it searched again and again.
-const LINE_BYTES: usize = 4 * 1024;
+pub(super) const LINE_BYTES: usize = 4 * 1024;
 
 /// The next line without its end, and how many bytes it takes; `None` while it has no end.
 pub(super) fn line(heard: &[u8]) -> Option<(&[u8], usize)> {
@@ -15,6 +15,11 @@ pub(super) fn line(heard: &[u8]) -> Option<(&[u8], usize)> {
         None if window.len() == LINE_BYTES => Some((window, LINE_BYTES)),
         None => None,
     }
+}
+
+/// Whether [`line`] may give a line now, where it gave none in the first `looked` bytes.
+pub(super) fn may_end(heard: &[u8], looked: usize) -> bool {
+    heard.len() >= LINE_BYTES || heard.get(looked..).is_some_and(|new| new.contains(&b'\n'))
 }
 
 /// The first word in upper case, and what follows it without the spaces around it.

@@ -1,6 +1,6 @@
 //! POP3, as Dovecot speaks it: any login is let into an empty mailbox.
 
-use super::lines::{command, line};
+use super::lines::{command, line, may_end};
 use super::{Dialogue, Reply, Scene, Service};
 
 pub(super) static SERVICE: Service =
@@ -22,6 +22,10 @@ enum Challenge {
 impl Dialogue for Pop3 {
     fn greet(&mut self, scene: &Scene<'_>, reply: &mut Reply<'_>) {
         reply.line("pop3_greeting", &format!("+OK {}", scene.face.pop3));
+    }
+
+    fn is_worth_hearing(&mut self, heard: &[u8], looked: usize) -> bool {
+        may_end(heard, looked)
     }
 
     fn hear(&mut self, heard: &[u8], _: &Scene<'_>, reply: &mut Reply<'_>) -> usize {

@@ -1,7 +1,7 @@
 //! Redis: any password is taken, the server describes itself, and what would write is refused for want of memory.
 //! Nothing is stored, replicated, loaded or run.
 
-use super::lines::line;
+use super::lines::{line, may_end};
 use super::{Dialogue, Reply, Scene, Service};
 
 pub(super) static SERVICE: Service =
@@ -26,6 +26,10 @@ struct Redis {
 }
 
 impl Dialogue for Redis {
+    fn is_worth_hearing(&mut self, heard: &[u8], looked: usize) -> bool {
+        self.skip > 0 || self.strings > 0 || may_end(heard, looked)
+    }
+
     fn hear(&mut self, heard: &[u8], scene: &Scene<'_>, reply: &mut Reply<'_>) -> usize {
         if self.skip > 0 {
             let taken = heard.len().min(usize::try_from(self.skip).unwrap_or(usize::MAX));

@@ -1,7 +1,7 @@
 //! SMTP, as Postfix speaks it: any login is let in, every envelope is taken, and the message itself is refused when all
 //! of it was heard. Nothing is ever delivered or relayed.
 
-use super::lines::{command, line};
+use super::lines::{command, line, may_end};
 use super::{Dialogue, Reply, Scene, Service};
 
 pub(super) static SERVICE: Service =
@@ -23,6 +23,10 @@ enum Smtp {
 impl Dialogue for Smtp {
     fn greet(&mut self, scene: &Scene<'_>, reply: &mut Reply<'_>) {
         reply.line("smtp_greeting", &format!("220 {} {}", scene.face.host, scene.face.smtp));
+    }
+
+    fn is_worth_hearing(&mut self, heard: &[u8], looked: usize) -> bool {
+        may_end(heard, looked)
     }
 
     fn hear(&mut self, heard: &[u8], scene: &Scene<'_>, reply: &mut Reply<'_>) -> usize {

@@ -1,7 +1,7 @@
 //! SSH (RFC 4253), as OpenSSH speaks it before encryption: identification and key exchange algorithms, so that clients
 //! of every kind send theirs. It ends where the first secret would be needed.
 
-use super::lines::line;
+use super::lines::{line, may_end};
 use super::{Dialogue, Reply, Scene, Service};
 
 pub(super) static SERVICE: Service =
@@ -22,6 +22,10 @@ enum Ssh {
 impl Dialogue for Ssh {
     fn greet(&mut self, scene: &Scene<'_>, reply: &mut Reply<'_>) {
         reply.line("ssh_identification", &scene.face.ssh);
+    }
+
+    fn is_worth_hearing(&mut self, heard: &[u8], looked: usize) -> bool {
+        matches!(self, Self::Packets) || may_end(heard, looked)
     }
 
     fn hear(&mut self, heard: &[u8], scene: &Scene<'_>, reply: &mut Reply<'_>) -> usize {

@@ -4,8 +4,11 @@
 
 use super::{Dialogue, Reply, Scene, Service};
 
-pub(super) static SERVICE: Service =
-    Service { protocols: &["telnet"], speaks_first: true, begin: || Box::new(Telnet::User) };
+pub(super) static SERVICE: Service = Service {
+    protocols: &["telnet"],
+    speaks_first: true,
+    begin: || Box::new(Telnet { next: Next::User, seen: Seen::Text }),
+};
 
 /// IAC DO ECHO, IAC DO window size, IAC WILL ECHO, IAC WILL suppress go-ahead: what small devices open with.
 const NEGOTIATION: &[u8] = &[255, 253, 1, 255, 253, 31, 255, 251, 1, 255, 251, 3];
@@ -13,11 +16,46 @@ const IAC: u8 = 255;
 /// The longest line, with the negotiation in it, that is waited for.
 const LINE_BYTES: usize = 4 * 1024;
 
+struct Telnet {
+    next: Next,
+    /// Where in the line the bytes that were looked at end.
+    seen: Seen,
+}
+
 /// What the next line is.
-enum Telnet {
+enum Next {
     User,
     Secret,
     Command,
+}
+
+/// What the byte before the next one was.
+#[derive(Clone, Copy)]
+enum Seen {
+    Text,
+    Return,
+    Iac,
+    Verb,
+    Subnegotiation,
+    IacInSubnegotiation,
+}
+
+impl Seen {
+    /// Takes the next byte; `None` when the line ends with it.
+    fn next(self, byte: u8) -> Option<Self> {
+        Some(match (self, byte) {
+            (Self::Return, _) | (Self::Text, b'\n') => return None,
+            (Self::Text, b'\r') => Self::Return,
+            (Self::Text, IAC) => Self::Iac,
+            (Self::Iac, 250) => Self::Subnegotiation,
+            (Self::Iac, 251..=254) => Self::Verb,
+            (Self::Subnegotiation, IAC) => Self::IacInSubnegotiation,
+            (Self::IacInSubnegotiation, 240) => Self::Text,
+            (Self::IacInSubnegotiation, IAC) => Self::IacInSubnegotiation,
+            (Self::Subnegotiation | Self::IacInSubnegotiation, _) => Self::Subnegotiation,
+            (Self::Text | Self::Iac | Self::Verb, _) => Self::Text,
+        })
+    }
 }
 
 impl Dialogue for Telnet {
@@ -25,6 +63,19 @@ impl Dialogue for Telnet {
         let mut greeting = NEGOTIATION.to_vec();
         greeting.extend_from_slice(scene.face.telnet.as_bytes());
         reply.say("telnet_greeting", &greeting);
+    }
+
+    fn is_worth_hearing(&mut self, heard: &[u8], looked: usize) -> bool {
+        if looked == 0 {
+            self.seen = Seen::Text;
+        }
+        for byte in heard.get(looked..).unwrap_or_default() {
+            match self.seen.next(*byte) {
+                Some(seen) => self.seen = seen,
+                None => return true,
+            }
+        }
+        heard.len() >= LINE_BYTES
     }
 
     fn hear(&mut self, heard: &[u8], scene: &Scene<'_>, reply: &mut Reply<'_>) -> usize {
@@ -37,19 +88,19 @@ impl Dialogue for Telnet {
         if text.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t')) {
             reply.understood();
         }
-        match self {
-            Self::User if text.is_empty() => reply.say("telnet_login", scene.face.telnet.as_bytes()),
-            Self::User => {
-                *self = Self::Secret;
+        match self.next {
+            Next::User if text.is_empty() => reply.say("telnet_login", scene.face.telnet.as_bytes()),
+            Next::User => {
+                self.next = Next::Secret;
                 reply.say("telnet_login", b"Password: ");
             }
-            Self::Secret => {
-                *self = Self::Command;
+            Next::Secret => {
+                self.next = Next::Command;
                 reply.say("telnet_login", b"\r\n# ");
             }
-            Self::Command if text.trim_ascii().is_empty() => reply.say("telnet_answer", b"# "),
-            Self::Command if matches!(text.trim_ascii(), b"exit" | b"logout" | b"quit") => reply.close(),
-            Self::Command => {
+            Next::Command if text.trim_ascii().is_empty() => reply.say("telnet_answer", b"# "),
+            Next::Command if matches!(text.trim_ascii(), b"exit" | b"logout" | b"quit") => reply.close(),
+            Next::Command => {
                 reply.say("telnet_refusal", b"-sh: can't fork\r\n# ");
                 reply.count_refusal();
             }
@@ -74,7 +125,12 @@ fn typed_line(heard: &[u8]) -> Option<(Vec<u8>, usize)> {
             (b'\r', None) => return None,
             (IAC, Some(250)) => {
                 let rest = heard.get(at..)?;
-                at += rest.windows(2).position(|pair| pair == [IAC, 240])? + 2;
+                match rest.windows(2).position(|pair| pair == [IAC, 240]) {
+                    Some(end) => at += end + 2,
+                    // It is waited for no longer than for a line.
+                    None if heard.len() >= LINE_BYTES => return Some((text, heard.len())),
+                    None => return None,
+                }
             }
             (IAC, Some(251..=254)) => {
                 heard.get(at + 2)?;

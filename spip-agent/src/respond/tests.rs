@@ -358,3 +358,42 @@ fn every_name_of_a_response_stands_in_the_documentation() {
         assert!(is_ordinary || page.contains(&format!("`{name}`")), "{name}");
     }
 }
+
+#[test]
+fn single_bytes_cost_in_proportion_to_their_number() {
+    let body = |text: &[u8], byte: u8| {
+        let mut bytes = text.to_vec();
+        bytes.resize(32 * 1024, byte);
+        bytes
+    };
+    let lines = |text: &[u8], line: &[u8]| {
+        let mut bytes = text.to_vec();
+        bytes.extend(line.iter().cycle().take(31 * 1024));
+        bytes
+    };
+    let post = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;".as_slice();
+    let scripts = [
+        ("an unfinished subnegotiation of telnet", 23, body(b"\xff\xfb\x18\xff\xfa\x18", 0xf0)),
+        ("a subnegotiation of escapes", 23, body(b"\xff\xfb\x18\xff\xfa\x18", 0xff)),
+        ("negotiation without a line", 23, lines(b"\xff\xfb\x18", b"\xff\xfb\x18")),
+        ("extensions of a chunk", 80, body(post, b'x')),
+        ("a head without an end", 80, lines(b"GET / HTTP/1.1\r\n", b"a: b\r\n")),
+        ("a line without an end", 25, body(b"EHLO a\r\n", b'x')),
+        (
+            "a trailer without an end",
+            80,
+            lines(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"a: b\r\n"),
+        ),
+        ("a word of redis", 6379, body(b"CONFIG GET x\r\n", b'x')),
+        ("a line of imap", 143, body(b"a1 CAPABILITY\r\n", b'x')),
+    ];
+    for (name, port, script) in scripts {
+        let mut talk = Talk::to(port);
+        for byte in &script {
+            talk.says(std::slice::from_ref(byte));
+        }
+        let given = talk.conversation.given;
+        assert!(given > 0, "{name}: nothing was heard");
+        assert!(given < 16 * script.len(), "{name}: {given} bytes were read again for {}", script.len());
+    }
+}
