@@ -3,6 +3,7 @@
 mod certificate;
 mod engine;
 mod hello;
+mod log;
 mod others;
 mod scans;
 mod syn;
@@ -69,6 +70,7 @@ pub fn targets() -> Vec<Target> {
         of("config", 300, &["config"], others::config),
         of("persona", 300, &["persona"], others::persona),
         of("convert", 1000, &["convert"], others::convert),
+        of("log", 2000, &["log", "convert"], log::log),
     ];
     let protocols = protocol::all().map(|protocol| Target {
         name: protocol.name().into(),

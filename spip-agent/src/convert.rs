@@ -7,8 +7,6 @@
 //! and counted, and the outcome says so. The first [`NAMED_LINES`] of a file are named, the others counted, so that a
 //! file of the wrong kind does not flood the terminal. System messages are left out and are no mistake.
 
-mod input;
-mod lines;
 mod output;
 mod progress;
 #[cfg(test)]
@@ -17,18 +15,17 @@ mod tests;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use spip_record::log::{Batch, Content, Files, Step};
+use spip_record::read::{self, Line};
+use spip_record::{Entry, Format, Tail, json, zeek};
+
 use output::Output;
 use progress::Progress;
-use spip_record::Entry;
-use spip_record::json;
-use spip_record::read::{self, Line};
-use spip_record::{Format, Tail, zeek};
 
-pub use input::{Compression, Input};
-pub use lines::{Lines, Next};
+pub use spip_record::log::MAX_LINE_BYTES;
 
-/// The longest line that is read unless another bound is given: 64 MiB, many times what the defaults of the agent write.
-pub const MAX_LINE_BYTES: usize = 64 << 20;
+/// About how many bytes of lines are taken at once.
+const BATCH_BYTES: usize = 256 * 1024;
 
 /// How many lines of a file are named that are no records.
 pub const NAMED_LINES: u64 = 100;
@@ -157,18 +154,18 @@ pub enum Error {
 /// The output cannot be written.
 pub fn run(request: &Request) -> Result<Outcome, Error> {
     let output = Output::create(request.output.as_deref())?;
-    let standard_input = [PathBuf::from("-")];
-    let files = if request.files.is_empty() { &standard_input[..] } else { &request.files };
+    let mut files = Files::new(request.files.clone(), request.max_line_bytes);
     let mut conversion = Conversion {
         to: request.to,
         output,
         outcome: Outcome::default(),
-        progress: Progress::start(files),
+        progress: Progress::start(&request.files),
         line: Vec::new(),
+        unnamed: None,
     };
-    for file in files {
-        match conversion.file(file, request.max_line_bytes) {
-            Ok(()) => {}
+    while let Step::Batch(batch) = files.next_batch(BATCH_BYTES) {
+        match conversion.batch(&batch, request.max_line_bytes) {
+            Ok(()) => conversion.progress.show(files.raw_bytes(), &conversion.outcome),
             // Whoever reads the output has seen enough.
             Err(Error::Write { cause, .. }) if cause.kind() == io::ErrorKind::BrokenPipe => {
                 conversion.outcome.cut = true;
@@ -187,40 +184,27 @@ struct Conversion {
     outcome: Outcome,
     progress: Progress,
     line: Vec<u8>,
+    /// The file that is read, and how many of its lines are no records.
+    unnamed: Option<(PathBuf, u64)>,
 }
 
 impl Conversion {
-    fn file(&mut self, path: &Path, limit: usize) -> Result<(), Error> {
-        let name = path.display().to_string();
-        let mut lines = match Input::open(path, self.progress.counter()) {
-            Ok(input) => Lines::new(input, limit),
-            Err(error) => {
-                self.bad_file(&format!("{name}: cannot be read: {error}"));
-                return Ok(());
-            }
-        };
-        let before = self.outcome.bad_lines;
-        loop {
-            match lines.next_line() {
-                Ok(Next::End) => break,
-                Ok(Next::Line(line)) => {
-                    if let Err(reason) = self.line(line)? {
-                        self.bad_line(&name, lines.number(), before, &reason);
-                    }
-                }
-                Ok(Next::TooLong) => {
-                    self.bad_line(&name, lines.number(), before, &format!("longer than {limit} bytes"));
-                }
-                Err(error) => {
-                    self.bad_file(&format!("{name}:{}: cannot be read further: {error}", lines.number() + 1));
-                    break;
-                }
-            }
-            self.progress.show(&self.outcome);
+    fn batch(&mut self, batch: &Batch, limit: usize) -> Result<(), Error> {
+        for notice in batch.notices() {
+            self.outcome.bad_files += 1;
+            self.say(&notice.to_string());
         }
-        let unnamed = (self.outcome.bad_lines - before).saturating_sub(NAMED_LINES);
-        if unnamed > 0 {
-            self.say(&format!("{name}: {unnamed} more lines are no records; left out"));
+        if self.unnamed.as_ref().is_some_and(|(path, _)| path != batch.path()) {
+            self.say_unnamed();
+        }
+        for line in batch.lines() {
+            let result = match line.content {
+                Content::Whole(bytes) | Content::Torn(bytes) => self.line(bytes)?,
+                Content::TooLong(_) => Err(format!("longer than {limit} bytes")),
+            };
+            if let Err(reason) = result {
+                self.bad_line(batch.path(), line.number, &reason);
+            }
         }
         Ok(())
     }
@@ -242,16 +226,22 @@ impl Conversion {
         Ok(Ok(()))
     }
 
-    fn bad_line(&mut self, name: &str, number: u64, before: u64, reason: &str) {
+    fn bad_line(&mut self, path: &Path, number: u64, reason: &str) {
         self.outcome.bad_lines += 1;
-        if self.outcome.bad_lines - before <= NAMED_LINES {
-            self.say(&format!("{name}:{number}: {reason}; left out"));
+        let (_, bad) = self.unnamed.get_or_insert_with(|| (path.to_owned(), 0));
+        *bad += 1;
+        if *bad <= NAMED_LINES {
+            self.say(&format!("{}:{number}: {reason}; left out", path.display()));
         }
     }
 
-    fn bad_file(&mut self, text: &str) {
-        self.outcome.bad_files += 1;
-        self.say(text);
+    /// Says how many bad lines of the last file were not named.
+    fn say_unnamed(&mut self) {
+        if let Some((path, bad)) = self.unnamed.take()
+            && bad > NAMED_LINES
+        {
+            self.say(&format!("{}: {} more lines are no records; left out", path.display(), bad - NAMED_LINES));
+        }
     }
 
     /// Says something on standard error; nothing in it reaches the terminal unescaped.
@@ -267,6 +257,7 @@ impl Conversion {
     }
 
     fn finish(mut self) -> Result<Outcome, Error> {
+        self.say_unnamed();
         match self.output.finish() {
             Ok(()) => {}
             Err(Error::Write { cause, .. }) if cause.kind() == io::ErrorKind::BrokenPipe => self.outcome.cut = true,

@@ -93,6 +93,10 @@ pub use batch::{Batch, Content, Line, Notice};
 pub use files::Files;
 pub use position::Position;
 pub use reader::{Lag, Options, Reader, Start};
+pub use source::Compression;
+
+/// The longest line that is read unless another bound is given: 64 MiB, many times what the defaults of the agent write.
+pub const MAX_LINE_BYTES: usize = 64 << 20;
 
 /// What comes next of a log.
 #[derive(Debug)]

@@ -7,8 +7,9 @@ use std::path::Path;
 
 use flate2::write::GzEncoder;
 
+use spip_record::log::Compression;
+
 use super::Error;
-use super::input::Compression;
 
 /// Bytes that are written at once.
 const BUFFER_BYTES: usize = 256 * 1024;

@@ -3,9 +3,6 @@
 use std::fs;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::Outcome;
@@ -13,26 +10,11 @@ use super::Outcome;
 /// Between two looks at the terminal.
 const INTERVAL: Duration = Duration::from_millis(200);
 
-/// How often the clock is looked at, in lines.
-const LINES: u32 = 256;
-
-/// Counts bytes that were read.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Counter(Arc<AtomicU64>);
-
-impl Counter {
-    pub(super) fn add(&self, bytes: u64) {
-        self.0.fetch_add(bytes, Relaxed);
-    }
-}
-
 pub(super) struct Progress {
-    counter: Counter,
-    /// Bytes of all files; `None` where one of them has no length.
+    /// Bytes of all files; `None` where one of them has no length, or there are none.
     total: Option<u64>,
     is_shown: bool,
     is_on_line: bool,
-    lines: u32,
     next: Instant,
 }
 
@@ -40,17 +22,11 @@ impl Progress {
     pub(super) fn start(files: &[PathBuf]) -> Self {
         let size = |file: &PathBuf| fs::metadata(file).ok().filter(fs::Metadata::is_file).map(|data| data.len());
         Self {
-            counter: Counter::default(),
-            total: files.iter().map(size).sum(),
+            total: if files.is_empty() { None } else { files.iter().map(size).sum() },
             is_shown: io::stderr().is_terminal(),
             is_on_line: false,
-            lines: 0,
             next: Instant::now() + INTERVAL,
         }
-    }
-
-    pub(super) fn counter(&self) -> Counter {
-        self.counter.clone()
     }
 
     /// Whether there is a terminal.
@@ -59,13 +35,11 @@ impl Progress {
     }
 
     /// Shows the state, now and then.
-    pub(super) fn show(&mut self, outcome: &Outcome) {
-        self.lines += 1;
-        if !self.is_shown || !self.lines.is_multiple_of(LINES) || Instant::now() < self.next {
+    pub(super) fn show(&mut self, read: u64, outcome: &Outcome) {
+        if !self.is_shown || Instant::now() < self.next {
             return;
         }
         self.next = Instant::now() + INTERVAL;
-        let read = self.counter.0.load(Relaxed);
         let text = text(read, self.total, outcome);
         // A terminal that is gone is no reason to stop.
         let _ = write!(io::stderr(), "\r\x1b[K{text}");

@@ -3,6 +3,7 @@ use std::io::{Read as _, Write as _};
 
 use crate::record::tests::sample;
 use spip_record::Tail;
+use spip_record::log::Compression;
 
 use super::*;
 
@@ -130,8 +131,6 @@ fn compressed_files_are_read_and_written_by_their_names() {
         assert!(matches!(run(&request), Err(Error::Create { .. })));
     }
 }
-
-use super::input::Compression;
 
 #[test]
 fn a_name_that_promises_another_compression_is_refused() {

@@ -10,7 +10,6 @@
 //! address of the incoming interface; a listener on one address alone is therefore out of the probe's reach.
 
 mod stage;
-mod tail;
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -19,17 +18,19 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use spip_record::log::{Content, Error, Options, Reader, Start, Step};
 
 use super::{Finding, Subject, Topic, steering};
 use crate::config::Config;
 use crate::rules::sockets::Sockets;
 use stage::Stage;
-use tail::Tail;
 
 /// For the handshake, and for the end of the conversation: everything is on this machine.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// From the end of the connection to its record: the log is flushed several times a second.
 const RECORD: Duration = Duration::from_secs(10);
+/// The longest record that is looked at; the probe's own is far shorter.
+const LINE_BYTES: usize = 1 << 20;
 /// What the sensor may answer before it is no answer any more.
 const ANSWER_BYTES: u64 = 64 * 1024;
 
@@ -81,12 +82,9 @@ fn topic(check: &'static str) -> Topic {
 /// One connection and its record.
 fn one(topic: Topic, stage: &Stage, to: SocketAddr, log: &Path) -> Finding {
     let token = format!("spip-doctor-{}", uuid::Uuid::new_v4().simple());
-    let mut tail = match Tail::open(log) {
-        Ok(tail) => tail,
-        Err(error) => {
-            let found = format!("cannot read {}: {error}", log.display());
-            return topic.failure(found, "start the agent, or correct log_file");
-        }
+    let mut reader = match from_its_end(log) {
+        Ok(reader) => reader,
+        Err(found) => return topic.failure(found, "start the agent, or correct log_file"),
     };
     let text = token.clone();
     let started = Instant::now();
@@ -102,7 +100,11 @@ fn one(topic: Topic, stage: &Stage, to: SocketAddr, log: &Path) -> Finding {
             return topic.failure(format!("no connection to {to}: {error}"), remedy);
         }
     };
-    let Some(record) = tail.wait(&token, Instant::now() + RECORD) else {
+    let record = match wait(&mut reader, &token, Instant::now() + RECORD) {
+        Ok(record) => record,
+        Err(error) => return topic.failure(error.to_string(), "start the agent, or correct log_file"),
+    };
+    let Some(record) = record else {
         return topic.failure(
             format!("{from} connected to {to}, and {} has no record of it after {} s", log.display(), RECORD.as_secs()),
             "see the system messages in the log; is it the log of the agent that runs?",
@@ -167,14 +169,42 @@ fn first_two(bytes: &[u8; 16]) -> [u8; 2] {
     [bytes[0], bytes[1]]
 }
 
-/// Whether a file is the one that is open under its name.
-fn is_same(file: &fs::File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    let identity = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino());
-    match (file.metadata(), fs::metadata(path)) {
-        (Ok(open), Ok(named)) => identity(&open) == identity(&named),
-        // Renamed away just now: the new one is not there yet.
-        _ => true,
+/// Opens a log so that only what is logged from now on is read of it, or says why it cannot be.
+fn from_its_end(log: &Path) -> Result<Reader, String> {
+    let unreadable = |cause: &dyn std::fmt::Display| format!("cannot read {}: {cause}", log.display());
+    match fs::metadata(log) {
+        Ok(metadata) if !metadata.is_file() => return Err(unreadable(&"it is no regular file")),
+        Ok(_) => {}
+        Err(error) => return Err(unreadable(&error)),
+    }
+    let options = Options { start: Start::End, max_line_bytes: LINE_BYTES, ..Options::default() };
+    let mut reader = Reader::open(log, options, None);
+    // The first attempt finds the end.
+    reader.next_batch(1).map_err(|error| error.to_string())?;
+    Ok(reader)
+}
+
+/// Returns the first line with `token` in it, if it comes before `end`.
+fn wait(reader: &mut Reader, token: &str, end: Instant) -> Result<Option<String>, Error> {
+    loop {
+        match reader.next_batch(LINE_BYTES)? {
+            Step::Batch(batch) => {
+                let mut whole = batch.lines().filter_map(|line| match line.content {
+                    Content::Whole(bytes) => Some(bytes),
+                    Content::Torn(_) | Content::TooLong(_) => None,
+                });
+                if let Some(line) = whole.find(|line| memchr::memmem::find(line, token.as_bytes()).is_some()) {
+                    return Ok(Some(String::from_utf8_lossy(line).into_owned()));
+                }
+            }
+            Step::Idle | Step::End => {
+                let left = end.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Ok(None);
+                }
+                reader.wait(left);
+            }
+        }
     }
 }
 
@@ -197,6 +227,24 @@ mod tests {
         ] {
             assert_eq!(judged(record).state, State::Ok, "{record}");
         }
+    }
+
+    #[test]
+    fn only_a_line_that_is_logged_after_the_start_is_found_across_a_rotation_too() {
+        let directory = std::env::temp_dir().join(format!("spip-probe-{}", std::process::id()));
+        fs::create_dir_all(&directory).expect("a directory");
+        let path = directory.join("spip.json");
+        assert!(from_its_end(&path).is_err_and(|error| error.contains("No such file")));
+        fs::write(&path, "old token\n").expect("file");
+        let mut reader = from_its_end(&path).expect("a log");
+        assert!(matches!(wait(&mut reader, "token", Instant::now()), Ok(None)));
+        let mut log = fs::OpenOptions::new().append(true).open(&path).expect("log");
+        log.write_all(b"another\nhalf").expect("written");
+        fs::rename(&path, directory.join("spip.json.20250131T235959.000001Z")).expect("renamed");
+        fs::write(&path, "first\nnew token here\n").expect("file");
+        let found = wait(&mut reader, "token", Instant::now() + Duration::from_secs(5)).expect("a log");
+        assert_eq!(found.as_deref(), Some("new token here"));
+        fs::remove_dir_all(&directory).expect("ours");
     }
 
     #[test]

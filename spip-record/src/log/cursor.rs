@@ -216,6 +216,9 @@ impl Cursor {
                 self.head.extend_from_slice(new.get(..missing.min(new.len())).unwrap_or_default());
             }
             has_line = has_line || self.has_line();
+            if has_line && self.source.is_pipe() {
+                return Ok(Filled::Some);
+            }
             if !has_line && self.skipped + self.buffer.len() as u64 > self.max_line_bytes as u64 {
                 self.skipped += self.buffer.len() as u64;
                 keep_tail(&mut self.skipped_tail, &self.buffer);
@@ -268,6 +271,12 @@ impl Cursor {
             keep_tail(&mut self.tail, bytes.get(start..).unwrap_or_default());
         }
         (bytes, spans, first)
+    }
+
+    /// Forgets the beginning of a line whose end is lost in damaged data.
+    pub(super) fn drop_rest(&mut self) {
+        (self.buffer, self.searched, self.skipped) = (Vec::new(), 0, 0);
+        self.skipped_tail.clear();
     }
 
     /// Reports whether the file still holds what was read of it. Whatever was read before this was asked is then its own.

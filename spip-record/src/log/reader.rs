@@ -14,7 +14,7 @@ use super::cursor::{Cursor, Filled};
 use super::directory::{self, Entry, Order};
 use super::position::{Mark, Place, Position};
 use super::wait::Watch;
-use super::{Error, Step};
+use super::{Error, MAX_LINE_BYTES, Step};
 
 pub use lag::Lag;
 
@@ -47,7 +47,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { start: Start::Oldest, follow: true, max_line_bytes: 64 << 20, linger: Duration::from_secs(2) }
+        Self { start: Start::Oldest, follow: true, max_line_bytes: MAX_LINE_BYTES, linger: Duration::from_secs(2) }
     }
 }
 
@@ -191,7 +191,7 @@ impl Reader {
                 }
                 Err(cause) => {
                     reading.ended = true;
-                    self.notices.push(damaged(&reading.cursor, &cause));
+                    self.notices.push(damaged(&mut reading.cursor, &cause));
                     Filled::End
                 }
             };
@@ -357,7 +357,9 @@ impl Reader {
     }
 }
 
-pub(super) fn damaged(cursor: &Cursor, cause: &std::io::Error) -> Notice {
+/// Gives up what cannot be read of a file.
+pub(super) fn damaged(cursor: &mut Cursor, cause: &std::io::Error) -> Notice {
+    cursor.drop_rest();
     Notice::Damaged {
         path: cursor.path.to_path_buf(),
         read_bytes: cursor.read_to(),

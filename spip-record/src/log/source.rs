@@ -25,15 +25,21 @@ const FOREIGN: [&str; 9] = ["7z", "br", "bz2", "lz", "lz4", "lzma", "xz", "Z", "
 
 /// How a file is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Compression {
+pub enum Compression {
+    /// Not at all.
     None,
+    /// By Zstandard.
     Zstd,
+    /// By gzip, in any number of members.
     Gzip,
 }
 
 impl Compression {
     /// Returns what the ending of a name says.
-    pub(super) fn of(path: &Path) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// It promises another compression: neither `.gz` nor `.zst`.
+    pub fn of(path: &Path) -> io::Result<Self> {
         let Some(extension) = path.extension().and_then(OsStr::to_str) else { return Ok(Self::None) };
         let is = |other: &str| extension.eq_ignore_ascii_case(other);
         if FOREIGN.into_iter().any(is) {
@@ -122,6 +128,11 @@ impl Source {
     /// Reports whether any place of it can be read: it is neither compressed nor a pipe.
     pub(super) fn is_plain(&self) -> bool {
         matches!(self.content, Content::Plain(_))
+    }
+
+    /// Reports whether a read may wait for somebody who writes.
+    pub(super) fn is_pipe(&self) -> bool {
+        matches!(self.content, Content::Stream(_, None))
     }
 
     /// Returns the state of the file; `None` for a pipe.
