@@ -72,7 +72,7 @@ impl Door {
     pub fn new(engine: Engine, limits: Limits, workers: usize) -> Self {
         Self {
             engine: watch::Sender::new(Arc::new(engine)),
-            registries: (0..workers).map(|_| Registry::default()).collect(),
+            registries: Registry::for_workers(workers),
             limits,
             rejections: Rejections::default(),
             accept_errors: AtomicU64::new(0),
@@ -268,7 +268,7 @@ fn admit(socket: OwnedFd, peer: SocketAddr, door: &Door, engine: &Arc<Engine>, r
         panic::catch_unwind(AssertUnwindSafe(|| guard.serve_now(&socket).map(|reason| guard.try_finish(reason))));
     match served {
         Ok(None) => {
-            let watch = Watch::new(registry, &engine.timeouts, accepted.steady);
+            let watch = Watch::new(registry, guard.source(), &engine.timeouts, accepted.steady);
             tokio::spawn(session::run(Box::new(guard), socket, watch));
         }
         Ok(Some(Err(unwritten))) => {
@@ -294,6 +294,19 @@ fn accept(listener: &OwnedFd) -> Result<(OwnedFd, SocketAddr), Errno> {
     // The listener is bound to an Internet address, so every peer has one.
     let peer = peer.as_socket().ok_or(Errno::EAFNOSUPPORT)?;
     Ok((socket, peer))
+}
+
+/// Ends the largest holders of memory whenever it is scarce, for as long as it is polled.
+pub async fn keep_memory(door: &Door) {
+    let budget = door.engine().memory.clone();
+    loop {
+        budget.scarce().await;
+        let wanted = budget.wanted();
+        if wanted > 0 && registry::end_largest(&door.registries, wanted) == 0 {
+            // Those that were told before have not left yet, or nobody can be told: every look costs one at all sessions.
+            tokio::time::sleep(registry::TICK).await;
+        }
+    }
 }
 
 /// Writes the records of refused connections once an interval, until the agent stops; the last ones are left to the
@@ -326,6 +339,7 @@ mod tests {
     use std::net::{Shutdown, TcpListener, TcpStream};
 
     use super::*;
+    use crate::limits::Source;
     use crate::record::tests::UNREADABLE;
     use crate::session::tests::Bench;
 
@@ -372,7 +386,7 @@ mod tests {
     fn a_shortage_is_counted_and_makes_room_for_those_who_wait() {
         let bench = Bench::new("accept-shortage");
         let registry = &bench.door.registries[0];
-        let sessions: Vec<_> = (0..100).map(|_| registry.enter(Instant::now())).collect();
+        let sessions: Vec<_> = (0..100).map(|_| registry.enter(Source::V4([192, 0, 2, 1]), Instant::now())).collect();
         for error in [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM] {
             let batch = batch_of(&bench.door, &[error], 10).expect("the socket is fine");
             assert_eq!(batch, Batch { accepted: 0, then: Then::Pause });

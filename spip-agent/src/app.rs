@@ -203,7 +203,7 @@ impl Agent {
             payloads: payloads.as_ref().map(Prepared::store),
             timeouts: config.timeouts,
             payload_limit: config.limits.payload_bytes,
-            payload_budget: Budget::new(config.limits.payload_memory_bytes),
+            memory: Budget::new(payload_memory(config, resources)),
         };
         let steering = match &mut attached {
             Some(attached) if steered => Some(kernel_side::prepare_steering(config, &listeners, attached)?),
@@ -421,6 +421,7 @@ impl Agent {
             messages: self.messages.clone(),
             kernel_level: self.kernel_level(),
             session_limit: Box::new(move |config| session_limit(config, resources, workers)),
+            payload_memory: Box::new(move |config| payload_memory(config, resources)),
             warn_of_shortage: Box::new(move |config| warn_of_shortage(config, resources, workers)),
             notifier: self.notifier.clone(),
         };
@@ -526,6 +527,12 @@ fn warn_of_shortage(config: &Config, resources: Resources, workers: usize) {
     if let Some(shortage) = shortage {
         log::warn!(target: "config", "{shortage}");
     }
+}
+
+/// Returns `payload_memory_bytes`, or what the memory of the machine allows.
+fn payload_memory(config: &Config, resources: Resources) -> usize {
+    let limits = &config.limits;
+    limits.payload_memory_bytes.unwrap_or_else(|| memory::held(resources.memory, limits.payload_bytes))
 }
 
 /// `max_sessions`, or what descriptors and memory allow.

@@ -327,8 +327,9 @@ pub struct Timeouts {
 pub struct Limits {
     /// `payload_limit_bytes`: bytes kept of one connection (65,536).
     pub payload_bytes: usize,
-    /// `payload_memory_bytes`: payload bytes in memory over all connections (128 MiB).
-    pub payload_memory_bytes: usize,
+    /// `payload_memory_bytes`: memory that connections may hold beyond what each is guaranteed; derived from the memory of
+    /// the machine when absent.
+    pub payload_memory_bytes: Option<usize>,
     /// `max_sessions`: connections at once; derived from descriptors and memory when absent.
     pub sessions: Option<usize>,
     /// `max_sessions_per_source`: connections at once from one IPv4 address or IPv6 /64 (4,096).

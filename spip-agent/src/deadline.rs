@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::config::Timeouts;
+use crate::limits::Source;
 use crate::registry::{Registered, Registry};
 use spip_record::CloseReason;
 
@@ -34,12 +35,12 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches over the session that was accepted at `accepted`, and enters it into `registry`.
+    /// Watches over the session of `source` that was accepted at `accepted`, and enters it into `registry`.
     #[must_use]
-    pub fn new(registry: &Registry, timeouts: &Timeouts, accepted: Instant) -> Self {
+    pub fn new(registry: &Registry, source: Source, timeouts: &Timeouts, accepted: Instant) -> Self {
         let opening = accepted + timeouts.first_byte;
         let session = accepted + timeouts.session;
-        let registered = registry.enter(opening.min(session));
+        let registered = registry.enter(source, opening.min(session));
         Self {
             opening: registered.micros(opening),
             session: registered.micros(session),
@@ -51,6 +52,11 @@ impl Watch {
     /// Notes that the client did something.
     pub fn touch(&mut self) {
         self.registered.touch(Instant::now());
+    }
+
+    /// Notes how much memory the session holds now, in bytes.
+    pub fn hold(&self, bytes: usize) {
+        self.registered.hold(bytes);
     }
 
     /// Polls `operation`; ready also when the session has to end, with the reason.
@@ -154,7 +160,7 @@ mod tests {
     fn watched_with<T>(timeouts: &Timeouts, session: impl AsyncFnOnce(Watch) -> T) -> T {
         block_on(async {
             let registry = Registry::default();
-            let watch = Watch::new(&registry, timeouts, Instant::now());
+            let watch = Watch::new(&registry, Source::V4([192, 0, 2, 1]), timeouts, Instant::now());
             tokio::select! {
                 output = session(watch) => output,
                 () = registry.keep_time() => unreachable!("time does not end"),

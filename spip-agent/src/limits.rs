@@ -16,9 +16,6 @@ use spip_record::Limit;
 
 use crate::config;
 
-/// As many sources as it takes to fill the memory for payloads: none of them can have it from the others.
-pub const SOURCES_THAT_FILL: usize = 4;
-
 /// Sessions that may be let in beyond the bound on all of them, for others that are about to end.
 const AHEAD_MAX: usize = 48;
 
@@ -102,17 +99,14 @@ struct State {
 
 struct Tally {
     open: u32,
-    /// Payload bytes of its sessions that count against its share.
-    kept: usize,
     tokens: f64,
     refilled: Instant,
 }
 
-/// The right to one session; dropping it gives the place back, and what was taken of its source's share.
+/// The right to one session; dropping it gives the place back.
 pub struct Permit {
     limits: Limits,
     source: Source,
-    kept: usize,
 }
 
 impl Limits {
@@ -167,7 +161,7 @@ impl Limits {
         let mut state = self.state();
         let State { config: limits, bound, open, sources } = &mut *state;
         let is_full = *open >= bound.sessions;
-        let fresh = || Tally { open: 0, kept: 0, tokens: limits.rate_burst, refilled: now };
+        let fresh = || Tally { open: 0, tokens: limits.rate_burst, refilled: now };
         let tally = sources.get_or_insert_mut(source, fresh);
         if tally.open as usize >= limits.sessions_per_source {
             return Err(Limit::SessionsPerSource);
@@ -192,7 +186,7 @@ impl Limits {
         tally.open += 1;
         *open += 1;
         drop(state);
-        Ok(Permit { limits: self.clone(), source, kept: 0 })
+        Ok(Permit { limits: self.clone(), source })
     }
 
     /// Sessions that are open now.
@@ -214,26 +208,16 @@ impl Limits {
 }
 
 impl Permit {
-    /// Takes `bytes` of the payload memory that one source may have, or nothing when fewer are left.
+    /// Returns the source that has it.
     #[must_use]
-    pub fn take(&mut self, bytes: usize) -> bool {
-        let mut state = self.limits.state();
-        let share = state.config.payload_memory_bytes / SOURCES_THAT_FILL;
-        // A source that was forgotten has a share anew, as it has a bucket.
-        if let Some(tally) = state.sources.peek_mut(&self.source) {
-            if tally.kept + bytes > share {
-                return false;
-            }
-            tally.kept += bytes;
-            self.kept += bytes;
-        }
-        true
+    pub fn source(&self) -> Source {
+        self.source
     }
 }
 
 impl std::fmt::Debug for Permit {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Permit").field("source", &self.source).field("kept", &self.kept).finish_non_exhaustive()
+        formatter.debug_struct("Permit").field("source", &self.source).finish_non_exhaustive()
     }
 }
 
@@ -244,7 +228,6 @@ impl Drop for Permit {
         // A source that was forgotten and came back counts from nothing: never below it.
         if let Some(tally) = state.sources.peek_mut(&self.source) {
             tally.open = tally.open.saturating_sub(1);
-            tally.kept = tally.kept.saturating_sub(self.kept);
         }
     }
 }
@@ -262,7 +245,7 @@ mod tests {
     fn limits(sessions: usize, per_source: usize, rate: f64, burst: f64, sources: usize) -> Limits {
         let config = config::Limits {
             payload_bytes: 1,
-            payload_memory_bytes: 1,
+            payload_memory_bytes: None,
             sessions: None,
             sessions_per_source: per_source,
             rate_per_second: rate,
@@ -320,22 +303,6 @@ mod tests {
         assert_eq!(admit().err(), Some(Limit::Sessions), "nobody has ended yet");
         drop(held);
         assert!(admit().is_ok());
-    }
-
-    #[test]
-    fn one_source_has_its_share_of_the_payload_memory_and_leaves_the_rest_to_others() {
-        let limits = limits(10, 10, 0.0, 0.0, 10);
-        let mut config = limits.config();
-        config.payload_memory_bytes = 400;
-        limits.change(&config, by_descriptors(10));
-        let now = Instant::now();
-        let mut one = admit(&limits, ip("192.0.2.1"), now).expect("room");
-        let mut same = admit(&limits, ip("192.0.2.1"), now).expect("room");
-        let mut other = admit(&limits, ip("192.0.2.2"), now).expect("room");
-        assert!(one.take(60) && !same.take(41) && same.take(40) && !one.take(1));
-        assert!(other.take(100));
-        drop(one);
-        assert!(same.take(60) && !same.take(1));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! How much memory there is for a process, and how many sessions that holds: the machine's, or what the process's cgroup
+//! How much memory there is for a process, how many sessions that holds and how much they may hold beyond the least: the machine's, or what the process's cgroup
 //! or one above it may have (`memory.max` of cgroup v2), whichever is least.
 //!
 //! A bound of descriptors alone would promise more sessions than a small machine can hold, and the kernel would end the
@@ -10,7 +10,8 @@ use std::path::Path;
 use crate::ebpf;
 
 /// What a session is reckoned with. One that is idle costs about 5.3 kB, 1.4 kB of it here and the rest in the kernel, one of TLS
-/// about 15 kB; most sessions are plain. What they send has a bound of its own (`payload_memory_bytes`).
+/// [`GUARANTEED_BYTES`](crate::payload::GUARANTEED_BYTES) more may come from its client. All else, TLS among it, has a
+/// bound of its own (`payload_memory_bytes`).
 pub const SESSION_BYTES: u64 = 8 * 1024;
 
 /// Sessions may have one half; payloads, the log, the tables and all others on the machine have the other.
@@ -24,6 +25,19 @@ pub fn of(process: &str) -> Option<u64> {
     let own = cgroups.as_deref().and_then(version_2).zip(ebpf::cgroup_root());
     let limit = own.and_then(|(path, root)| limit(&root, path));
     machine.into_iter().chain(limit).min()
+}
+
+/// What sessions may hold together beyond the least, unless the machine is small: 128 MiB.
+const HELD_BYTES: u64 = 128 << 20;
+/// The part of a small machine's memory that they may hold.
+const HELD_SHARE: u64 = 8;
+
+/// Returns what sessions may hold together beyond the least on a machine of so many bytes, where one payload has up to
+/// `payload_bytes`.
+#[must_use]
+pub fn held(memory: Option<u64>, payload_bytes: usize) -> usize {
+    let bytes = memory.map_or(HELD_BYTES, |bytes| (bytes / HELD_SHARE).min(HELD_BYTES));
+    usize::try_from(bytes).unwrap_or(usize::MAX).max(payload_bytes)
 }
 
 /// How many sessions so many bytes hold.
@@ -62,6 +76,14 @@ mod tests {
         assert!(sessions(1_800_000_000) > 100_000);
         assert!((50_000..70_000).contains(&sessions(1 << 30)));
         assert_eq!(sessions(0), 1);
+    }
+
+    #[test]
+    fn a_small_machine_lends_an_eighth_of_its_memory_and_at_least_one_payload() {
+        assert_eq!(held(None, 1), 128 << 20);
+        assert_eq!(held(Some(8 << 30), 1), 128 << 20);
+        assert_eq!(held(Some(128 << 20), 65_536), 16 << 20);
+        assert_eq!(held(Some(1 << 20), 1 << 18), 1 << 18);
     }
 
     #[test]

@@ -128,7 +128,7 @@ impl Collector for Page {
         gauge(out, "sessions_open", "Sessions that are open.", None, door.limits.open() as u64)?;
         gauge(out, "sessions_limit", "Sessions that may be open at once.", None, door.limits.sessions() as u64)?;
         gauge(out, "sources", "Sources that are remembered for limits.", None, door.limits.sources() as u64)?;
-        let kept = engine.payload_budget.taken() as u64;
+        let kept = engine.memory.taken() as u64;
         gauge(out, "payload_memory", "Payload in memory, of all sessions.", Some(&Unit::Bytes), kept)?;
         let faults = door.faults();
         counter(out, "accept_errors", "Accepts that failed because of the connection.", None, faults.errors)?;

@@ -2,7 +2,8 @@
 //!
 //! Memory is taken as bytes arrive, never ahead of them: a connection that says nothing owns no buffer.
 //!
-//! Nor may one source have the whole budget: what its connections keep beyond their first bytes is bounded by its share.
+//! The first [`GUARANTEED_BYTES`] of each session are outside of the budget, so no other session can take them. What a
+//! session holds beside its payload (TLS buffers, replies that wait) is charged through its payload, to the same budget.
 //!
 //! A payload begins in its opening: until it is clear what the first bytes are, as many are kept as the longest
 //! ClientHello needs, whatever the limit. Settled as payload they are cut to the limit; taken away as a hello they
@@ -11,15 +12,14 @@
 use std::time::Instant;
 
 use crate::budget::Budget;
-use crate::limits::Permit;
 use spip_protocol::client_hello::MAX_RAW_BYTES;
 
 /// Smallest allocation for a payload; most first packets of scanners fit.
 const FIRST_CAPACITY_BYTES: usize = 256;
 
-/// What no source has to account for: so short are most payloads, and as many of them as one source may have at once
-/// leave the budget to the others.
-const UNSHARED_BYTES: usize = 4 * 1024;
+/// Bytes of each session that do not count against the budget. `max_sessions` is reckoned with them
+/// ([`crate::memory::SESSION_BYTES`]).
+pub const GUARANTEED_BYTES: usize = 2 * 1024;
 
 /// The bytes of one connection.
 #[derive(Debug)]
@@ -29,32 +29,14 @@ pub struct Payload {
     first_byte: Option<Instant>,
     limit: usize,
     is_opening: bool,
+    starved: bool,
     budget: Budget,
-    /// Taken from the budget for bytes that went elsewhere in the session.
+    /// Bytes of the opening that the session holds elsewhere.
     lent: usize,
-    /// The right to the session, where it has one.
-    permit: Option<Permit>,
-    starved: Option<Starved>,
-}
-
-/// What cut a payload short that had not reached its own limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Starved {
-    /// The budget over all connections.
-    All,
-    /// The share of its source.
-    Source,
-}
-
-impl Starved {
-    /// The name in records, as those of other limits.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::All => "payload_memory_bytes",
-            Self::Source => "payload_memory_share",
-        }
-    }
+    /// Bytes that the session holds for TLS and replies.
+    others: usize,
+    /// Bytes taken from the budget.
+    charged: usize,
 }
 
 impl Payload {
@@ -67,18 +49,12 @@ impl Payload {
             first_byte: None,
             limit,
             is_opening: true,
+            starved: false,
             budget,
             lent: 0,
-            permit: None,
-            starved: None,
+            others: 0,
+            charged: 0,
         }
-    }
-
-    /// Of the session that has `permit`, which it holds from here on.
-    #[must_use]
-    pub fn of(mut self, permit: Permit) -> Self {
-        self.permit = Some(permit);
-        self
     }
 
     /// Takes the next bytes from the wire: keeps what fits, counts all. From the first byte that was not kept on
@@ -93,10 +69,14 @@ impl Payload {
             return;
         }
         let wanted = bytes.len().min(self.limit_now().saturating_sub(self.kept.len()));
-        match self.reserve(wanted) {
-            Ok(()) => self.kept.extend_from_slice(&bytes[..wanted]),
-            Err(starved) => self.starved = Some(starved),
+        let mut kept = wanted;
+        if !self.reserve(wanted) {
+            self.starved = true;
+            // What is guaranteed costs the budget nothing.
+            kept = wanted.min(GUARANTEED_BYTES.saturating_sub(self.held_elsewhere() + self.kept.len()));
+            self.kept.reserve_exact(kept);
         }
+        self.kept.extend_from_slice(&bytes[..kept]);
     }
 
     /// Counts bytes that arrived and were thrown away unread.
@@ -104,31 +84,59 @@ impl Payload {
         self.received += bytes;
     }
 
-    fn reserve(&mut self, additional: usize) -> Result<(), Starved> {
+    /// Makes room for so many bytes more, unless the budget has none.
+    fn reserve(&mut self, additional: usize) -> bool {
         let needed = self.kept.len() + additional;
         let capacity = self.kept.capacity();
         if needed <= capacity {
-            return Ok(());
+            return true;
         }
         let limit = self.limit_now();
         let grown = needed.max((capacity * 2).min(limit)).max(FIRST_CAPACITY_BYTES.min(limit));
-        let shared = (grown + self.lent).saturating_sub((capacity + self.lent).max(UNSHARED_BYTES));
-        if shared > 0
-            && let Some(permit) = &mut self.permit
-            && !permit.take(shared)
-        {
-            return Err(Starved::Source);
-        }
-        if !self.budget.take(grown - capacity) {
-            return Err(Starved::All);
+        if !self.charge(grown + self.held_elsewhere()) {
+            return false;
         }
         self.kept.reserve_exact(grown - self.kept.len());
         // The allocator may round up; the budget follows what was asked for, so give and take stay equal.
-        let surplus = self.kept.capacity() - grown;
-        if surplus > 0 && !self.budget.take(surplus) {
+        if self.kept.capacity() > grown && !self.charge(self.held()) {
             self.kept.shrink_to(grown);
         }
-        Ok(())
+        true
+    }
+
+    /// Charges the budget for a session that holds `held` bytes; false, and nothing changed, where it has too little.
+    fn charge(&mut self, held: usize) -> bool {
+        let counted = held.saturating_sub(GUARANTEED_BYTES);
+        if counted > self.charged && !self.budget.take(counted - self.charged) {
+            return false;
+        }
+        self.budget.give(self.charged.saturating_sub(counted));
+        self.charged = counted;
+        true
+    }
+
+    /// Charges for what the session holds now beside its payload; false, and nothing changed, where the budget has too
+    /// little.
+    #[must_use]
+    pub fn charge_others(&mut self, bytes: usize) -> bool {
+        if bytes == self.others {
+            return true;
+        }
+        let charged = self.charge(self.kept.capacity() + self.lent + bytes);
+        if charged {
+            self.others = bytes;
+        }
+        charged
+    }
+
+    /// Returns the bytes that the session holds: its payload, and what was charged beside it.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.kept.capacity() + self.held_elsewhere()
+    }
+
+    fn held_elsewhere(&self) -> usize {
+        self.lent + self.others
     }
 
     fn limit_now(&self) -> usize {
@@ -184,19 +192,19 @@ impl Payload {
     /// Whether no further byte will be kept.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.kept.len() >= self.limit_now() || self.starved.is_some()
+        self.kept.len() >= self.limit_now() || self.starved
     }
 
-    /// What cut this payload short, where that was not its own limit.
+    /// Reports whether the budget cut this payload short, and not its own limit.
     #[must_use]
-    pub fn starved(&self) -> Option<Starved> {
+    pub fn starved(&self) -> bool {
         self.starved
     }
 }
 
 impl Drop for Payload {
     fn drop(&mut self) {
-        self.budget.give(self.kept.capacity() + self.lent);
+        self.budget.give(self.charged);
     }
 }
 
@@ -229,7 +237,7 @@ mod tests {
         let mut payload = Payload::new(100, budget.clone());
         payload.push(&[1; 10_000]);
         assert_eq!(payload.take_envelope(), [1; 10_000]);
-        assert!(budget.left() <= (1 << 20) - 10_000);
+        assert!(budget.left() <= (1 << 20) - 10_000 + GUARANTEED_BYTES);
         payload.push(b"inside");
         assert_eq!((payload.kept(), payload.received()), (&b"inside"[..], 6));
         drop(payload);
@@ -244,7 +252,7 @@ mod tests {
         payload.push(b"def");
         assert_eq!(payload.kept(), b"abcd");
         assert_eq!(payload.received(), 6);
-        assert!(payload.truncated() && payload.is_full() && payload.starved().is_none());
+        assert!(payload.truncated() && payload.is_full() && !payload.starved());
     }
 
     #[test]
@@ -258,14 +266,49 @@ mod tests {
     fn an_empty_budget_keeps_the_count_and_one_piece() {
         let budget = Budget::new(300);
         let mut payload = settled(10_000, budget.clone());
-        payload.push(&[1; 200]);
+        payload.push(&[1; 2_200]);
         payload.push(&[2; 5_000]);
         payload.push(&[3; 10]);
-        assert_eq!(payload.kept(), [1; 200]);
-        assert_eq!(payload.received(), 5_210);
-        assert_eq!(payload.starved(), Some(Starved::All));
+        assert_eq!(payload.kept(), [1; 2_200]);
+        assert_eq!(payload.received(), 7_210);
+        assert!(payload.starved());
         drop(payload);
         assert_eq!(budget.left(), 300);
+    }
+
+    #[test]
+    fn every_session_has_its_guaranteed_bytes_where_nothing_is_left() {
+        let budget = Budget::new(0);
+        let mut payload = settled(10_000, budget.clone());
+        for _ in 0..GUARANTEED_BYTES {
+            payload.push(b"x");
+        }
+        assert_eq!(payload.kept().len(), GUARANTEED_BYTES);
+        assert!(!payload.starved());
+        payload.push(b"y");
+        assert!(payload.starved());
+        assert_eq!(payload.kept().len(), GUARANTEED_BYTES);
+        let mut payload = settled(10_000, budget);
+        payload.push(&[1; 9_000]);
+        assert_eq!(payload.kept(), [1; GUARANTEED_BYTES]);
+        assert!(payload.starved());
+    }
+
+    #[test]
+    fn what_a_session_holds_beside_its_payload_is_charged_and_given_back() {
+        let budget = Budget::new(10_000);
+        let mut payload = settled(65_536, budget.clone());
+        assert!(payload.charge_others(GUARANTEED_BYTES));
+        assert_eq!(budget.left(), 10_000);
+        payload.push(&[1; 256]);
+        assert_eq!(budget.left(), 10_000 - 256);
+        assert!(payload.charge_others(GUARANTEED_BYTES + 5_000));
+        assert_eq!((budget.left(), payload.held()), (10_000 - 5_256, GUARANTEED_BYTES + 5_256));
+        assert!(!payload.charge_others(GUARANTEED_BYTES + 10_000), "more than there is");
+        assert!(payload.charge_others(0));
+        assert_eq!(budget.left(), 10_000);
+        drop(payload);
+        assert_eq!(budget.left(), 10_000);
     }
 
     #[test]
@@ -282,8 +325,7 @@ mod tests {
 
     #[test]
     fn a_silent_connection_owns_no_buffer() {
-        let budget = Budget::new(10);
-        let _payload = Payload::new(65_536, budget.clone());
-        assert_eq!(budget.left(), 10);
+        let payload = Payload::new(65_536, Budget::new(10));
+        assert_eq!(payload.held(), 0);
     }
 }

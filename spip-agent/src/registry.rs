@@ -1,12 +1,13 @@
-//! The open sessions of one worker: whom to tell when all of them have to end, or the one that has been idle for
-//! longest, and whom to wake when a deadline has passed.
+//! The open sessions of one worker: whom to tell when all of them have to end, the one that has been idle for longest, or
+//! the one that holds most memory, and whom to wake when a deadline has passed.
 //!
 //! Deadlines are looked at every [`TICK`], in one pass over a dense table: a timer of the runtime for each session
 //! would cost more memory and time than the session's own waiting. A session that moves its deadline forward only
 //! notes it in its handle; the table learns of it when the old one has passed.
 
-use std::collections::BinaryHeap;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::collections::{BinaryHeap, HashMap};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -15,8 +16,10 @@ use atomic_waker::AtomicWaker;
 use slab::Slab;
 use tokio::sync::Notify;
 
-use spip_record::CloseReason;
-use spip_record::Limit;
+use spip_record::{CloseReason, Limit};
+
+use crate::limits::Source;
+use crate::payload::GUARANTEED_BYTES;
 
 /// How often deadlines are looked at: none is noticed later than this.
 pub const TICK: Duration = Duration::from_millis(50);
@@ -33,6 +36,8 @@ pub struct Registry(Arc<Shared>);
 
 struct Shared {
     started: Instant,
+    /// Makes numbers of sources that no client can foresee; the same in all registries that are made together.
+    hasher: RandomState,
     sessions: Mutex<Slab<Entry>>,
     entered: Notify,
     /// Sessions that were told to make room and are still here.
@@ -48,6 +53,10 @@ struct Entry {
 /// What a session and those who may end it share. Times are microseconds from the registry's start.
 struct Handle {
     order: AtomicU8,
+    /// Whose session it is: a number that stands for the source.
+    source: u32,
+    /// The memory that the session holds, in bytes; a session never holds 4 GiB.
+    held: AtomicU32,
     /// The session's last activity.
     active: AtomicU64,
     /// When the session is to be woken.
@@ -60,9 +69,11 @@ const GO_ON: u8 = 0;
 const MAKE_ROOM: u8 = 1;
 /// The bound on all sessions is reached.
 const MAKE_PLACE: u8 = 2;
-const SHUT_DOWN: u8 = 3;
+/// Memory is short.
+const MAKE_MEMORY: u8 = 3;
+const SHUT_DOWN: u8 = 4;
 /// It has left the registry.
-const GONE: u8 = 4;
+const GONE: u8 = 5;
 
 /// A session's place in the registry; dropping it leaves.
 pub struct Registered {
@@ -73,22 +84,37 @@ pub struct Registered {
 
 impl Default for Registry {
     fn default() -> Self {
+        Self::new(RandomState::new())
+    }
+}
+
+impl Registry {
+    /// Creates the registries of `workers` workers. What they say of sources can be compared.
+    #[must_use]
+    pub fn for_workers(workers: usize) -> Vec<Self> {
+        let hasher = RandomState::new();
+        (0..workers).map(|_| Self::new(hasher.clone())).collect()
+    }
+
+    fn new(hasher: RandomState) -> Self {
         Self(Arc::new(Shared {
             started: Instant::now(),
+            hasher,
             sessions: Mutex::default(),
             entered: Notify::new(),
             leaving: AtomicUsize::new(0),
         }))
     }
-}
 
-impl Registry {
-    /// Enters a session that is active now, and is to be woken at `due`.
+    /// Enters a session of `source` that is active now, and is to be woken at `due`.
     #[must_use]
-    pub fn enter(&self, due: Instant) -> Registered {
+    pub fn enter(&self, source: Source, due: Instant) -> Registered {
         let due = self.micros(due);
         let handle = Arc::new(Handle {
             order: AtomicU8::new(GO_ON),
+            // The upper half does as well: a number that two sources share lumps these two.
+            source: (self.0.hasher.hash_one(source) >> 32) as u32,
+            held: AtomicU32::new(0),
             active: AtomicU64::new(self.micros(Instant::now())),
             due: AtomicU64::new(due),
             waker: AtomicWaker::new(),
@@ -228,6 +254,43 @@ pub fn make_room(registries: &[Registry], places: usize, limit: Limit) -> usize 
     leaving()
 }
 
+/// Tells the largest holders of memory to end, so that `wanted` bytes come back, those included that sessions hold which
+/// leave already. Returns how many sessions it told.
+///
+/// The sources that hold most give way, each by its largest sessions, down to a level that is the same for all of them:
+/// a source that holds less than that loses nothing.
+pub fn end_largest(registries: &[Registry], mut wanted: usize) -> usize {
+    let mut sources: HashMap<u32, Vec<(u32, Arc<Handle>)>> = HashMap::new();
+    for registry in registries {
+        for (_, Entry { handle, .. }) in registry.sessions().iter() {
+            let held = handle.held.load(Ordering::Relaxed);
+            if handle.order.load(Ordering::Relaxed) != GO_ON {
+                wanted = wanted.saturating_sub(held as usize);
+            } else if held as usize > GUARANTEED_BYTES {
+                sources.entry(handle.source).or_default().push((held, Arc::clone(handle)));
+            }
+        }
+    }
+    let counted = |held: u32| held as usize - GUARANTEED_BYTES;
+    let mut holders: BinaryHeap<(usize, u32)> = sources
+        .iter_mut()
+        .map(|(&source, sessions)| {
+            sessions.sort_unstable_by_key(|&(held, _)| held);
+            (sessions.iter().map(|&(held, _)| counted(held)).sum(), source)
+        })
+        .collect();
+    let mut told = 0;
+    while wanted > 0
+        && let Some((total, source)) = holders.pop()
+        && let Some((held, handle)) = sources.get_mut(&source).and_then(Vec::pop)
+    {
+        told += usize::from(handle.order(MAKE_MEMORY));
+        wanted = wanted.saturating_sub(counted(held));
+        holders.push((total - counted(held), source));
+    }
+    told
+}
+
 impl Handle {
     /// Gives an order; the first one holds. Whether it was that.
     fn order(&self, order: u8) -> bool {
@@ -243,6 +306,7 @@ impl Handle {
             GO_ON => None,
             MAKE_ROOM => Some(CloseReason::Rejected(Limit::Descriptors)),
             MAKE_PLACE => Some(CloseReason::Rejected(Limit::Sessions)),
+            MAKE_MEMORY => Some(CloseReason::Rejected(Limit::Memory)),
             _ => Some(CloseReason::Shutdown),
         }
     }
@@ -252,6 +316,11 @@ impl Registered {
     /// Notes that the client did something at `now`.
     pub fn touch(&self, now: Instant) {
         self.handle.active.store(self.registry.micros(now), Ordering::Relaxed);
+    }
+
+    /// Notes how much memory the session holds now, in bytes.
+    pub fn hold(&self, bytes: usize) {
+        self.handle.held.store(u32::try_from(bytes).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 
     /// When the client did something last, in microseconds from the registry's start.
@@ -314,15 +383,57 @@ mod tests {
 
     use super::*;
 
+    const SOURCE: Source = Source::V4([192, 0, 2, 1]);
+
     fn ordered(session: &Registered) -> Poll<CloseReason> {
         session.poll_ordered(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn sessions(registries: &[Registry], source: [u8; 4], held: &[usize]) -> Vec<Registered> {
+        let enter = |(number, &held): (usize, &usize)| {
+            let session = registries[number % registries.len()].enter(Source::V4(source), Instant::now());
+            session.hold(held);
+            session
+        };
+        held.iter().enumerate().map(enter).collect()
+    }
+
+    fn told(sessions: &[Registered]) -> Vec<usize> {
+        let is_told = |session: &Registered| ordered(session) == Poll::Ready(CloseReason::Rejected(Limit::Memory));
+        (0..sessions.len()).filter(|&number| is_told(&sessions[number])).collect()
+    }
+
+    #[test]
+    fn the_sources_that_hold_most_give_way_by_their_largest_sessions() {
+        let registries = Registry::for_workers(2);
+        let modest = sessions(&registries, [192, 0, 2, 1], &[60_000]);
+        let greedy = sessions(&registries, [192, 0, 2, 2], &[20_000, 50_000, 40_000, 30_000, 50_000]);
+        let least = sessions(&registries, [192, 0, 2, 3], &[GUARANTEED_BYTES; 1000]);
+        assert_eq!(end_largest(&registries, 90_000), 2);
+        assert_eq!(told(&greedy), [1, 4], "down to 90,000 bytes, and in both registries");
+        assert_eq!(end_largest(&registries, 90_000), 0, "those who leave already bring it back");
+        assert_eq!(end_largest(&registries, 130_000), 1);
+        assert_eq!(told(&greedy), [1, 2, 4]);
+        assert_eq!(end_largest(&registries, usize::MAX), 3);
+        assert_eq!((told(&modest).len(), told(&least).len()), (1, 0), "nothing comes back of what is guaranteed");
+        drop(greedy);
+        assert_eq!(end_largest(&registries, 1), 0, "the modest one is leaving");
+    }
+
+    #[test]
+    fn many_small_holders_of_one_source_give_way_before_a_larger_one_of_another() {
+        let registries = Registry::for_workers(1);
+        let many = sessions(&registries, [192, 0, 2, 1], &[4_096; 100]);
+        let one = sessions(&registries, [192, 0, 2, 2], &[60_000]);
+        assert_eq!(end_largest(&registries, 10 * 2_048), 10);
+        assert_eq!((told(&many).len(), told(&one).len()), (10, 0));
     }
 
     #[test]
     fn the_session_that_was_idle_for_longest_makes_room() {
         let registries = [Registry::default(), Registry::default()];
-        let first = registries[0].enter(Instant::now());
-        let second = registries[1].enter(Instant::now());
+        let first = registries[0].enter(SOURCE, Instant::now());
+        let second = registries[1].enter(SOURCE, Instant::now());
         sleep(Duration::from_millis(5));
         first.touch(Instant::now());
         assert_eq!(make_room(&registries, 1, Limit::Descriptors), 1);
@@ -344,7 +455,7 @@ mod tests {
     #[test]
     fn a_look_at_all_sessions_is_enough_for_many_newcomers() {
         let registry = Registry::default();
-        let sessions: Vec<_> = (0..64 * 5).map(|_| registry.enter(Instant::now())).collect();
+        let sessions: Vec<_> = (0..64 * 5).map(|_| registry.enter(SOURCE, Instant::now())).collect();
         let registries = [registry];
         assert_eq!(make_room(&registries, 1, Limit::Descriptors), 5, "some are told in advance");
         assert_eq!(make_room(&registries, 5, Limit::Descriptors), 5, "for those who come next");
@@ -356,7 +467,7 @@ mod tests {
     #[test]
     fn a_stop_reaches_every_session() {
         let registry = Registry::default();
-        let sessions: Vec<_> = (0..10).map(|_| registry.enter(Instant::now())).collect();
+        let sessions: Vec<_> = (0..10).map(|_| registry.enter(SOURCE, Instant::now())).collect();
         registry.shut_down(None);
         assert!(sessions.iter().all(|session| ordered(session) == Poll::Ready(CloseReason::Shutdown)));
         drop(sessions);
@@ -366,7 +477,7 @@ mod tests {
     #[test]
     fn who_did_something_a_moment_ago_is_not_stopped_with_those_who_did_not() {
         let registry = Registry::default();
-        let [idle, active] = [(); 2].map(|()| registry.enter(Instant::now()));
+        let [idle, active] = [(); 2].map(|()| registry.enter(SOURCE, Instant::now()));
         sleep(Duration::from_millis(2));
         let since = Instant::now();
         active.touch(Instant::now());
@@ -392,7 +503,7 @@ mod tests {
         let registry = Registry::default();
         let start = Instant::now();
         let second = Duration::from_secs(1);
-        let session = registry.enter(start + second);
+        let session = registry.enter(SOURCE, start + second);
         let bell = Arc::new(Bell::default());
         let rings_at = |at: Duration| {
             assert!(session.poll_ordered(&mut Context::from_waker(&Arc::clone(&bell).into())).is_pending());

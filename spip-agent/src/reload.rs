@@ -103,6 +103,8 @@ pub struct Reload {
     pub kernel_level: LevelFilter,
     /// How many sessions `max_sessions` comes to.
     pub session_limit: SessionLimit,
+    /// What sessions may hold together under a configuration, in bytes.
+    pub payload_memory: Box<dyn Fn(&Config) -> usize + Send>,
     /// Says it where descriptors end before `max_sessions` does.
     pub warn_of_shortage: Box<dyn Fn(&Config) + Send>,
     /// Who wants to know.
@@ -203,7 +205,7 @@ impl Reload {
             steering.reload(new.clone());
         }
         self.door.limits.change(&new.limits, bound);
-        engine.payload_budget.resize(new.limits.payload_memory_bytes);
+        engine.memory.resize((self.payload_memory)(&new));
         self.door.change(Engine {
             sensor,
             log,
@@ -213,7 +215,7 @@ impl Reload {
             payloads: engine.payloads.clone(),
             timeouts: new.timeouts,
             payload_limit: new.limits.payload_bytes,
-            payload_budget: engine.payload_budget.clone(),
+            memory: engine.memory.clone(),
         });
         self.config = new;
         Ok((changed, refused))

@@ -255,6 +255,12 @@ impl Conversation {
         self.state = State::Mute;
     }
 
+    /// Returns the bytes that wait to be sent, and about as many more in TLS and the dialogue.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        2 * self.pending.capacity()
+    }
+
     /// Whether it makes a difference that the client says no more than the `received` bytes that it said so far.
     #[must_use]
     pub fn awaits_silence(&self, received: u64) -> bool {

@@ -15,6 +15,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{self, AssertUnwindSafe};
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, recv};
@@ -27,17 +28,17 @@ use crate::capture::{self, End};
 use crate::config::Timeouts;
 use crate::deadline::{Step, Watch};
 use crate::ebpf::Origins;
-use crate::limits::Permit;
+use crate::limits::{Permit, Source};
 use crate::metrics::TALLY;
 use crate::origin;
 use crate::payload::Payload;
 use crate::payload_store::PayloadStore;
 use crate::record::{Moment, Sensor, Session, Stored};
 use crate::respond::{Conversation, Responder};
-use crate::tls::{Facts, Failure, Handshake, Prefixed, Rejected, Tls, TlsServer};
+use crate::tls::{Facts, Failure, Handshake, Meter, Prefixed, Rejected, Tls, TlsServer};
 use crate::writer::Log;
 use spip_protocol::client_hello::{ClientHello, Detection, Detector, MAX_RAW_BYTES, handshake_message};
-use spip_record::CloseReason;
+use spip_record::{CloseReason, Limit};
 
 /// A line buffer that grew beyond this for one large payload is not kept.
 const LINE_KEPT_BYTES: usize = 64 * 1024;
@@ -64,8 +65,8 @@ pub struct Engine {
     pub timeouts: Timeouts,
     /// Bytes kept of one connection.
     pub payload_limit: usize,
-    /// Bytes kept of all connections.
-    pub payload_budget: Budget,
+    /// Memory that all sessions may hold beyond what each is guaranteed.
+    pub memory: Budget,
 }
 
 /// A connection that was accepted and admitted: it owes a record.
@@ -74,6 +75,10 @@ pub struct Guard {
     session: Session,
     detector: Detector,
     cookie: Option<NonZeroU64>,
+    /// Held until the record is written: sessions that wait for the log count as open.
+    permit: Permit,
+    /// Counts what the library for TLS was fed, where there is TLS.
+    meter: Option<Meter>,
     /// [`Guard::end`] has come to its end: what it told holds, however long the record waits.
     ended: bool,
     recorded: bool,
@@ -97,8 +102,7 @@ impl Guard {
                 accepted,
                 duration: Duration::ZERO,
                 origin: found.origin,
-                // The permit is held until the record is written: sessions that wait for the log count as open.
-                payload: Payload::new(engine.payload_limit, engine.payload_budget.clone()).of(permit),
+                payload: Payload::new(engine.payload_limit, engine.memory.clone()),
                 tls: Tls::NotTls,
                 bytes_out: 0,
                 stored: None,
@@ -109,10 +113,30 @@ impl Guard {
             engine: Arc::clone(engine),
             detector: Detector::default(),
             cookie: found.cookie.and_then(NonZeroU64::new),
+            permit,
+            meter: None,
             ended: false,
             recorded: false,
             counted: false,
         }
+    }
+
+    /// Returns the source of the connection.
+    #[must_use]
+    pub fn source(&self) -> Source {
+        self.permit.source()
+    }
+
+    /// Charges for all that the session holds now.
+    ///
+    /// # Errors
+    /// There is no memory left for it, and the session has to end.
+    fn account(&mut self, watch: &Watch) -> Result<(), CloseReason> {
+        let tls = self.meter.as_ref().map_or(0, Meter::held);
+        let replies = self.session.talk.as_ref().map_or(0, |talk| talk.held());
+        let charged = self.session.payload.charge_others(tls + replies);
+        watch.hold(self.session.payload.held());
+        if charged { Ok(()) } else { Err(CloseReason::Rejected(Limit::Memory)) }
     }
 
     /// Reads and answers what is there already, without waiting; the reason when the connection has ended.
@@ -392,25 +416,31 @@ async fn decrypt(mut guard: Box<Guard>, hello: Hello, stream: TcpStream, mut wat
     if let Err(reason) = watch.run(Step::Opening, |context| stream.poll_write_ready(context)).await {
         return guard.fail(unfinished(reason), reason, watch).await;
     }
-    let handshake = guard.session.tls.facts().zip(engine.tls.as_ref()).map(|(facts, server)| {
+    let stream = Prefixed::new(raw, length, stream);
+    guard.meter = Some(stream.meter());
+    let Some((facts, server)) = guard.session.tls.facts().zip(engine.tls.as_ref()) else {
+        return guard.fail(Failure::Internal("no TLS server".to_owned()), CloseReason::Aborted, watch).await;
+    };
+    let handshake = {
         let message = handshake_message(&facts.client_hello);
         match ClientHello::parse(&message) {
-            Ok(hello) => Ok(server.accept(&hello, Prefixed::new(raw, length, stream))),
-            Err(error) => Err((Failure::from(error), raw, stream)),
-        }
-    });
-    let mut handshake = match handshake {
-        Some(Ok(handshake)) => pin!(handshake),
-        // It declares an end, and is no hello up to there: what follows it is kept all the same.
-        Some(Err((failure, raw, stream))) => {
-            let rejected = Rejected { failure, stream: Prefixed::new(raw, length, stream) };
-            return go_on_in_clear(guard, rejected, watch).await;
-        }
-        None => {
-            return guard.fail(Failure::Internal("no TLS server".to_owned()), CloseReason::Aborted, watch).await;
+            Ok(hello) => Ok(server.accept(&hello, stream)),
+            Err(error) => Err(Rejected { failure: Failure::from(error), stream }),
         }
     };
-    let mut accepted = match watch.run(Step::Opening, |context| handshake.as_mut().poll(context)).await {
+    let mut handshake = match handshake {
+        Ok(handshake) => pin!(handshake),
+        // It declares an end, and is no hello up to there: what follows it is kept all the same.
+        Err(rejected) => return go_on_in_clear(guard, rejected, watch).await,
+    };
+    let accepted = poll_fn(|context| {
+        let polled = watch.poll(Step::Opening, context, |context| handshake.as_mut().poll(context));
+        match guard.account(&watch) {
+            Err(reason) if polled.is_pending() => Poll::Ready(Err(reason)),
+            _ => polled,
+        }
+    });
+    let mut accepted = match accepted.await {
         Ok(Ok(accepted)) => accepted,
         Ok(Err(rejected)) => return go_on_in_clear(guard, rejected, watch).await,
         Err(reason) => return guard.fail(unfinished(reason), reason, watch).await,

@@ -26,7 +26,7 @@ pub use certificate::CertificateError;
 pub use client_auth::{ClientCertificate, MAX_NAME_CHARS};
 pub use facts::{Facts, Handshake, HelloFacts, Session, Tls};
 pub use failure::Failure;
-pub use prefixed::Prefixed;
+pub use prefixed::{Meter, Prefixed};
 pub use stream::Stream;
 
 use std::sync::{Arc, PoisonError, RwLock};

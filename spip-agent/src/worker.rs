@@ -61,6 +61,10 @@ impl Worker {
         let time = registry.clone();
         let mut time = tokio::spawn(async move { time.keep_time().await });
         tokio::spawn(async move { self.pulse.keep(self.number, self.beat).await });
+        if self.number == 0 {
+            let door = Arc::clone(&self.door);
+            tokio::spawn(async move { accept::keep_memory(&door).await });
+        }
         let result = tokio::select! {
             result = accept::run(self.listener, &self.door, &registry, self.leaves_queue) => result,
             // It never ends by itself, and without it no session ever times out.

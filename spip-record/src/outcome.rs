@@ -126,11 +126,13 @@ pub enum Limit {
     Rate,
     /// The descriptors of the process or the machine; the session that was idle for longest made room.
     Descriptors,
+    /// `payload_memory_bytes`: the session was the largest of the source that held most.
+    Memory,
 }
 
 impl Limit {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Sessions, Self::SessionsPerSource, Self::Rate, Self::Descriptors];
+    pub const ALL: [Self; 5] = [Self::Sessions, Self::SessionsPerSource, Self::Rate, Self::Descriptors, Self::Memory];
 
     /// The name in records, metrics and messages.
     #[must_use]
@@ -140,6 +142,7 @@ impl Limit {
             Self::SessionsPerSource => "max_sessions_per_source",
             Self::Rate => "rate_limit",
             Self::Descriptors => "descriptors",
+            Self::Memory => "payload_memory_bytes",
         }
     }
 }

@@ -81,7 +81,7 @@ pub(super) async fn watch_log(log: &Log, notifier: &Notifier, mut stopped: Stopp
 pub(super) async fn give_memory_back(door: &Door, mut stopped: Stopped) {
     let mut ebb = Ebb::default();
     while tokio::time::timeout(EBB_INTERVAL, stopped.asked()).await.is_err() {
-        if ebb.is_reached(door.engine().payload_budget.taken()) {
+        if ebb.is_reached(door.engine().memory.taken()) {
             trim_heap();
         }
     }

@@ -295,18 +295,17 @@ impl<'i> Loading<'i> {
     fn limits(&mut self) -> Limits {
         let payload_bytes = self.size("payload_limit_bytes", (1, 1 << 30), 64 << 10);
         let memory = self.read.take("payload_memory_bytes");
-        let payload_memory_bytes = memory.as_ref().map_or(Some(128 << 20), |found| {
+        let payload_memory_bytes = memory.and_then(|found| {
             let bounds = (1, MAX_BYTES);
-            self.read.as_integer(found, bounds, &accepted_integer(bounds))
-        });
-        let payload_memory_bytes = usize::try_from(payload_memory_bytes.unwrap_or(MAX_BYTES)).unwrap_or(usize::MAX);
-        if payload_memory_bytes < payload_bytes {
-            let why = format!("must be at least payload_limit_bytes ({payload_bytes}), or no connection could fill it");
-            match memory {
-                Some(found) => self.read.refuse(&found, &why),
-                None => self.read.problem(None, format!("payload_memory_bytes = {payload_memory_bytes}: {why}")),
+            let bytes = self.read.as_integer(&found, bounds, &accepted_integer(bounds))?;
+            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+            if bytes < payload_bytes {
+                let why =
+                    format!("must be at least payload_limit_bytes ({payload_bytes}), or no connection could fill it");
+                self.read.refuse(&found, &why);
             }
-        }
+            Some(bytes)
+        });
         Limits {
             payload_bytes,
             payload_memory_bytes,

@@ -172,7 +172,10 @@ impl Page {
 
         self.heading("limits")?;
         self.key("payload_limit_bytes", limits.payload_bytes)?;
-        self.key("payload_memory_bytes", limits.payload_memory_bytes)?;
+        match limits.payload_memory_bytes {
+            Some(bytes) => self.key("payload_memory_bytes", bytes)?,
+            None => self.absent("payload_memory_bytes", "derived from the memory of the machine")?,
+        }
         match limits.sessions {
             Some(sessions) => self.key("max_sessions", sessions)?,
             None => self.absent("max_sessions", "derived from descriptors and memory")?,

@@ -73,7 +73,7 @@ fn everything_but_the_address_has_a_default() {
         },
         limits: Limits {
             payload_bytes: 65_536,
-            payload_memory_bytes: 134_217_728,
+            payload_memory_bytes: None,
             sessions: None,
             sessions_per_source: 4_096,
             rate_per_second: 20_000.0,
@@ -242,7 +242,7 @@ fn every_key_is_read() {
         },
         limits: Limits {
             payload_bytes: 4096,
-            payload_memory_bytes: 8192,
+            payload_memory_bytes: Some(8192),
             sessions: Some(1000),
             sessions_per_source: 10,
             rate_per_second: 12.5,

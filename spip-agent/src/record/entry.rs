@@ -6,8 +6,8 @@ use sha2::{Digest, Sha256};
 use spip_protocol::client_hello::ParseError;
 use spip_protocol::ssh::Ssh;
 use spip_protocol::{self as protocol, community_id};
-use spip_record::CloseReason;
 use spip_record::entry::{Details, Entry, HelloText, Repetition, SshFacts, SynFacts, Text, TlsFacts, unix_micros};
+use spip_record::{CloseReason, Limit};
 
 use super::{Sensor, Session};
 use crate::respond::Conversation;
@@ -59,7 +59,7 @@ pub fn unread<'a>(session: &'a Session, sensor: &'a Sensor) -> Entry<'a> {
         close_reason: Cow::Borrowed(session.close_reason.name()),
         limit: match session.close_reason {
             CloseReason::Rejected(limit) => Some(Cow::Borrowed(limit.name())),
-            _ => session.payload.starved().map(|starved| Cow::Borrowed(starved.name())),
+            _ => session.payload.starved().then(|| Cow::Borrowed(Limit::Memory.name())),
         },
         repeated: session.repeated.as_deref().map(|repeated| Repetition {
             count: repeated.count,

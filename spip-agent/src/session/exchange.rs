@@ -57,6 +57,9 @@ impl Guard {
             match watch.poll_until(step, alarm, context, read) {
                 Poll::Ready(Ok(Ok(1..))) => {
                     watch.touch();
+                    if let Some(meter) = &self.meter {
+                        meter.reset();
+                    }
                     if rest.is_some_and(|rest| rest.is_over(self.session.payload.received())) {
                         return Poll::Ready(Raw::Ended(CloseReason::PayloadLimit.into()));
                     }
@@ -78,7 +81,12 @@ impl Guard {
             }
             match self.say(stream, alarm, context) {
                 Said::Something => {}
-                Said::Nothing => return Poll::Pending,
+                Said::Nothing => {
+                    return match self.account(watch) {
+                        Ok(()) => Poll::Pending,
+                        Err(reason) => Poll::Ready(Raw::Ended(reason.into())),
+                    };
+                }
                 Said::TimedOut => return Poll::Ready(Raw::Ended(CloseReason::WriteTimeout.into())),
             }
         }

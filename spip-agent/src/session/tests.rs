@@ -62,7 +62,7 @@ impl Bench {
             payloads: None,
             timeouts: config.timeouts,
             payload_limit: 1024,
-            payload_budget: Budget::new(1 << 20),
+            memory: Budget::new(1 << 20),
         };
         let door = Arc::new(Door::new(
             engine,
@@ -134,7 +134,7 @@ fn record_with(tls: Option<Arc<TlsServer>>, bytes: &[u8], fate: Fate) -> Value {
     let (mut client, guard, socket) = bench.connect(bytes);
     block_on(async {
         let registry = &bench.door.registries[0];
-        let watch = Watch::new(registry, &bench.door.engine().timeouts, Instant::now());
+        let watch = Watch::new(registry, guard.source(), &bench.door.engine().timeouts, Instant::now());
         let task = tokio::spawn(run(Box::new(guard), socket, watch));
         // Until it waits.
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -208,7 +208,7 @@ fn a_session_that_waits_for_the_log_takes_nobodys_turn_to_make_room() {
     let (_client, guard, socket) = bench.connect(b"waits");
     block_on(async {
         let registry = &bench.door.registries[0].clone();
-        let watch = Watch::new(registry, &bench.door.engine().timeouts, Instant::now());
+        let watch = Watch::new(registry, guard.source(), &bench.door.engine().timeouts, Instant::now());
         let task = tokio::spawn(run(Box::new(guard), socket, watch));
         tokio::task::yield_now().await;
         assert_eq!(registry.len(), 1);
@@ -237,7 +237,7 @@ fn a_session_that_is_cut_off_while_it_waits_for_the_log_has_ended_when_it_ended(
     drop(client);
     let ended = block_on(async {
         let registry = &bench.door.registries[0].clone();
-        let watch = Watch::new(registry, &bench.door.engine().timeouts, Instant::now());
+        let watch = Watch::new(registry, guard.source(), &bench.door.engine().timeouts, Instant::now());
         let task = tokio::spawn(run(Box::new(guard), socket, watch));
         tokio::task::yield_now().await;
         while !registry.is_empty() {

@@ -138,7 +138,6 @@ fn one_connection_fits_into_the_memory_of_all() {
         "payload_memory_bytes = 1000",
         "payload_memory_bytes = 1000: must be at least payload_limit_bytes (65536), or no connection could fill it",
     );
-    assert!(refusal("payload_limit_bytes = 1000000000").contains("payload_memory_bytes = 134217728: must be at least"));
 }
 
 #[test]

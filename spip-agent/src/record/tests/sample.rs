@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::addr::{ClientAddr, Destination};
 use crate::budget::Budget;
 use crate::config::Dialogue;
-use crate::payload::Payload;
+use crate::payload::{GUARANTEED_BYTES, Payload};
 use crate::record::{Moment, Origin, Repeated, Sensor, Session, Stored};
 use crate::respond::{Conversation, Heard, Responder};
 use crate::tls::{self, ClientCertificate, Facts, Failure, Handshake, Tls};
@@ -150,6 +150,8 @@ fn ended() -> Vec<Sample> {
     }
     let mut session = of_payload(b"");
     session.payload = Payload::new(10_000, Budget::new(300));
+    // All that is guaranteed is taken.
+    assert!(session.payload.charge_others(GUARANTEED_BYTES));
     session.payload.push(&[b'x'; 200]);
     session.payload.push(&[b'y'; 5_000]);
     session.payload.settle();
