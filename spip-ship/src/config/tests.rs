@@ -1,0 +1,64 @@
+//! Every mistake names its key.
+
+use super::*;
+
+const HEAD: &str = "log = \"/var/log/spip/spip.jsonl\"\nstate_dir = \"/var/lib/spip-ship\"\n";
+
+fn parse(text: &str) -> Result<Config, String> {
+    let raw: Raw = toml::from_str(text).map_err(|error| error.to_string())?;
+    Config::from_raw(raw).map_err(|mistake| format!("{}: {}", mistake.key, mistake.message))
+}
+
+fn with_sink(keys: &str) -> Result<Config, String> {
+    parse(&format!("{HEAD}[[sink]]\n{keys}"))
+}
+
+#[test]
+fn the_smallest_configuration_has_the_documented_defaults() {
+    let config = with_sink("kind = \"nats\"\nurl = \"nats://127.0.0.1:4222\"\nstream = \"SPIP\"").expect("accepted");
+    let sink = &config.sinks[0];
+    assert_eq!((sink.name.as_str(), sink.limits.bytes), ("nats", 512 * 1024));
+    assert_eq!(sink.limits.time.as_millis(), 1_000);
+    let Kind::Nats(nats) = &sink.kind else { panic!("kind = nats") };
+    assert_eq!(nats.access.subject_prefix, "spip.records");
+    assert_eq!(nats.compression, Compression::Zstd);
+    assert!(nats.create_stream);
+}
+
+#[test]
+fn each_mistake_names_the_key_and_what_is_accepted() {
+    let cases = [
+        ("kind = \"kafka\"", "sink.kind: \"kafka\" is not accepted: nats, clickhouse, elasticsearch, http, files"),
+        ("kind = \"nats\"", "sink.url: is missing"),
+        ("kind = \"nats\"\nurl = \"http://x\"", "sink.url: \"http://x\" is not accepted"),
+        ("kind = \"nats\"\nurl = \"nats://u:p@x\"", "sink.url: must not have a user or password"),
+        ("kind = \"http\"\nurl = \"https://u@x/\"", "sink.url: must not have a user or password"),
+        ("kind = \"http\"\nurl = \"http://x\"\nstream = \"S\"", "sink.stream: is no key of kind = \"http\""),
+        ("kind = \"files\"", "sink.path: is missing"),
+        ("kind = \"nats\"\nurl = \"nats://x\"\ncert_file = \"/a\"", "sink.key_file: is missing"),
+        ("kind = \"nats\"\nurl = \"nats://x\"\nbatch_bytes = 1", "sink.batch_bytes: 1 is not accepted: 4096 to"),
+        ("kind = \"nats\"\nurl = \"nats://x\"\nsubject_prefix = \"a.*\"", "sink.subject_prefix: tokens of"),
+        ("kind = \"clickhouse\"\nurl = \"http://x\"\ntable = \"a;b\"", "sink.table: letters, digits"),
+        ("kind = \"clickhouse\"\nurl = \"http://x\"\ndeduplication = \"no\"", "sink.deduplication: \"no\""),
+        ("kind = \"elasticsearch\"\nurl = \"http://x\"\nindex = \"../x\"", "sink.index: lower-case"),
+        ("kind = \"nats\"\nurl = \"nats://x\"\ntoken = \"s\"", "unknown field `token`"),
+    ];
+    for (keys, expected) in cases {
+        let error = with_sink(keys).expect_err(keys);
+        assert!(error.contains(expected), "{keys}\n{error}\n{expected}");
+    }
+    let twice = with_sink("kind = \"files\"\npath = \"/a\"\n[[sink]]\nkind = \"files\"\npath = \"/b\"");
+    assert!(twice.expect_err("one name twice").contains("two sinks are called \"files\""));
+    assert!(parse(HEAD).expect_err("no sink").contains("sink: is missing"));
+}
+
+#[test]
+fn a_hub_reads_a_stream_and_does_not_write_one() {
+    let hub = "state_dir = \"/s\"\n[source]\nkind = \"nats\"\nurl = [\"nats://a\", \"nats://b\"]\n[[sink]]\n";
+    let config = parse(&format!("{hub}kind = \"files\"\npath = \"/hub\"")).expect("accepted");
+    let Source::Nats(source) = config.source else { panic!("source of kind nats") };
+    assert_eq!(source.access.urls.len(), 2);
+    assert!(source.check_names);
+    let error = parse(&format!("{hub}kind = \"nats\"\nurl = \"nats://a\"")).expect_err("a circle");
+    assert!(error.contains("a stream is no sink for a stream"), "{error}");
+}

@@ -1,0 +1,4 @@
+//! The program beside real servers: what is stored is what was logged, each line once, whatever was killed meanwhile.
+
+mod nats;
+mod support;
