@@ -1,8 +1,8 @@
 //! `cargo xtask demo`: the sensor at work, without touching this machine's network.
 //!
-//! Two namespaces stand for two hosts. The sensor's gets the agent's own rules and the release agent; real
-//! clients visit from the other one and over loopback. Each record appears when it is written; a table at
-//! the end says how each destination was known. The demo fails when a visit left no record, so that it
+//! Two namespaces stand for two hosts. The sensor's gets the agent's own rules and a debug agent, which builds in half the
+//! time; real clients visit from the other one and over loopback. Each record appears when it is written; a table at the
+//! end says how each destination was known. The demo fails when a visit left no record, so that it
 //! proves what it shows. All that it makes belongs to values whose drop removes it: the way out is the same
 //! at the end, after an error and after Ctrl-C.
 
@@ -22,7 +22,7 @@ use serde_json::Value;
 use self::clients::Visit;
 use self::sensor::Sensor;
 use self::table::Table;
-use crate::build;
+use crate::build::Libraries;
 use crate::interrupt;
 use crate::network::{self, Link};
 use crate::privilege::{self, Root};
@@ -54,14 +54,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         bail!("the demo makes network namespaces and needs root: {}", privilege::REMEDY);
     }
     let project = Project::locate()?;
+    let libraries = Libraries::compile(&project)?;
     let toolchain = setup::toolchain(&project, Need::Demo)?;
-    build::build(&project, &toolchain)?;
+    let agent = libraries.agent(&project, &toolchain)?;
     if root == Root::Already {
-        return show(&project.agent());
+        return show(&agent);
     }
     let own = std::env::current_exe().context("cannot find this program")?;
     let mut command = root.command(own, &[("PATH", process::full_path())]).unwrap_or_else(|| Command::new("false"));
-    command.arg("demo").arg("--agent").arg(project.agent());
+    command.arg("demo").arg("--agent").arg(agent);
     process::run(&mut command)
 }
 
