@@ -4,14 +4,15 @@
 //! anew. A folder whose packages are no longer those that are wanted is made anew too.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::process;
 use crate::project::Project;
+use crate::report;
 use crate::setup;
 
 /// Up to half a gigabyte is downloaded and unpacked.
@@ -76,4 +77,34 @@ pub(crate) fn environment(command: &mut Command) {
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         .env("DEBIAN_FRONTEND", "noninteractive")
         .env("LC_ALL", "C.UTF-8");
+}
+
+/// A root that is thrown away, over one that stays.
+pub(crate) struct Overlay {
+    pub(crate) root: PathBuf,
+    folder: PathBuf,
+}
+
+impl Overlay {
+    pub(crate) fn make(base: &Path, folder: &Path, name: &str) -> Result<Self> {
+        let folder = folder.join(format!("{name}-{}", std::process::id()));
+        let (upper, work, root) = (folder.join("upper"), folder.join("work"), folder.join("root"));
+        for part in [&upper, &work, &root] {
+            fs::create_dir_all(part)?;
+        }
+        let overlay = Self { root: root.clone(), folder };
+        let options = format!("lowerdir={},upperdir={},workdir={}", base.display(), upper.display(), work.display());
+        process::output(Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options]).arg(&root))
+            .context("an overlay cannot be mounted")?;
+        Ok(overlay)
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        let unmounted = process::succeeds(Command::new("umount").arg("--recursive").arg(&self.root));
+        if unmounted && let Err(error) = fs::remove_dir_all(&self.folder) {
+            report::note(format!("{} stays: {error}", self.folder.display()));
+        }
+    }
 }

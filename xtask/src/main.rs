@@ -14,6 +14,7 @@ mod fuzz;
 mod interrupt;
 mod lint;
 mod network;
+mod newcomer;
 mod package;
 mod privilege;
 mod process;
@@ -63,6 +64,8 @@ enum Task {
     Soak(soak::Options),
     /// The agent and a core of the tests under another kernel, in an emulated machine
     Vmtest(vmtest::Options),
+    /// The README's two commands on a fresh machine in a folder
+    Newcomer(newcomer::Options),
     /// Make a Debian package and an archive
     Package(package::Options),
     /// Formatting, clippy for both sides, licences and bans
@@ -94,6 +97,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Fuzz(options) => fuzz::run(&project()?, options),
         Task::Soak(options) => soak::run(&project()?, options),
         Task::Vmtest(options) => vmtest::run(&project()?, options),
+        Task::Newcomer(options) => newcomer::run(&project()?, options),
         Task::Package(options) => package::run(&project()?, options),
         Task::Lint => lint::run(&project()?),
     }

@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use nix::unistd::geteuid;
 
-use crate::debian;
+use crate::debian::{self, Overlay};
 use crate::process;
 use crate::project::Project;
 use crate::report;
@@ -91,34 +91,4 @@ pub(crate) fn later(deb: &Path, folder: &Path) -> Result<PathBuf> {
         Command::new("dpkg-deb").args(["--root-owner-group", "-Znone", "--build"]).args([&unpacked, &later]),
     )?;
     Ok(later)
-}
-
-/// A root that is thrown away, over one that stays.
-struct Overlay {
-    root: PathBuf,
-    folder: PathBuf,
-}
-
-impl Overlay {
-    fn make(base: &Path, folder: &Path, name: &str) -> Result<Self> {
-        let folder = folder.join(format!("{name}-{}", std::process::id()));
-        let (upper, work, root) = (folder.join("upper"), folder.join("work"), folder.join("root"));
-        for part in [&upper, &work, &root] {
-            fs::create_dir_all(part)?;
-        }
-        let overlay = Self { root: root.clone(), folder };
-        let options = format!("lowerdir={},upperdir={},workdir={}", base.display(), upper.display(), work.display());
-        process::output(Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options]).arg(&root))
-            .context("an overlay cannot be mounted")?;
-        Ok(overlay)
-    }
-}
-
-impl Drop for Overlay {
-    fn drop(&mut self) {
-        let unmounted = process::succeeds(Command::new("umount").arg("--recursive").arg(&self.root));
-        if unmounted && let Err(error) = fs::remove_dir_all(&self.folder) {
-            report::note(format!("{} stays: {error}", self.folder.display()));
-        }
-    }
 }
