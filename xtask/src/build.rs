@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result};
 
 use crate::build_ebpf;
+use crate::debug_info;
 use crate::process;
 use crate::project::Project;
 use crate::report;
@@ -31,7 +32,8 @@ pub(crate) fn build(project: &Project, toolchain: &Toolchain) -> Result<()> {
             .cargo("build")
             .args(["--release", "--locked", "--package", "spip-agent"])
             .env_remove("CARGO_BUILD_TARGET"),
-    )
+    )?;
+    debug_info::split(&project.agent())
 }
 
 /// The libraries of the debug agent, which compile while setup and the kernel side go on.

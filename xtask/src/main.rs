@@ -9,6 +9,7 @@ mod bench;
 mod build;
 mod build_ebpf;
 mod debian;
+mod debug_info;
 mod demo;
 mod fuzz;
 mod interrupt;

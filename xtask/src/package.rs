@@ -68,11 +68,13 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
 pub(crate) struct Made {
     pub(crate) deb: Option<PathBuf>,
     archive: PathBuf,
+    /// The same two with the debug information.
+    debug: Vec<PathBuf>,
 }
 
 impl Made {
     fn iter(&self) -> impl Iterator<Item = &PathBuf> {
-        self.deb.iter().chain([&self.archive])
+        self.deb.iter().chain([&self.archive]).chain(&self.debug)
     }
 }
 
@@ -82,14 +84,23 @@ pub(crate) fn make(project: &Project) -> Result<Made> {
     let folder = project.target.join("package");
     let root = folder.join("root");
     tree::make(project, &root)?;
+    let debug_root = folder.join("debug-root");
+    let has_debug = tree::debug(project, &debug_root)?;
+    let mut debug = Vec::new();
     let deb = if process::find("dpkg-deb").is_some() {
+        if has_debug {
+            debug.push(deb::build_debug(project, &release, &debug_root, &folder)?);
+        }
         Some(deb::build(project, &release, &root, &folder)?)
     } else {
         report::note("dpkg-deb is not installed, so there is an archive and no Debian package");
         None
     };
-    let archive = archive::build(&release, &root, &folder)?;
-    Ok(Made { deb, archive })
+    let archive = archive::build(&release, "spip-agent", &root, &folder)?;
+    if has_debug {
+        debug.push(archive::build(&release, "spip-agent-debug", &debug_root, &folder)?);
+    }
+    Ok(Made { deb, archive, debug })
 }
 
 impl Release {

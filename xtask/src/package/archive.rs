@@ -11,9 +11,9 @@ use anyhow::{Context, Result};
 use super::Release;
 use crate::process;
 
-/// Builds `spip-agent-VERSION-ARCHITECTURE.tar.gz` in `folder`.
-pub(super) fn build(release: &Release, root: &Path, folder: &Path) -> Result<PathBuf> {
-    let name = format!("spip-agent-{}-{}", release.version, std::env::consts::ARCH);
+/// Builds `PROGRAM-VERSION-ARCHITECTURE.tar.gz` in `folder`.
+pub(super) fn build(release: &Release, program: &str, root: &Path, folder: &Path) -> Result<PathBuf> {
+    let name = format!("{program}-{}-{}", release.version, std::env::consts::ARCH);
     let archive = folder.join(format!("{name}.tar"));
     process::output(
         Command::new("tar")

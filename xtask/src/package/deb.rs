@@ -17,32 +17,59 @@ const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 
 /// Builds `spip-agent_VERSION_ARCHITECTURE.deb` in `folder`.
 pub(super) fn build(project: &Project, release: &Release, root: &Path, folder: &Path) -> Result<PathBuf> {
-    let staged = folder.join("deb");
-    if staged.exists() {
-        fs::remove_dir_all(&staged)?;
-    }
-    process::output(Command::new("cp").arg("-a").arg(root).arg(&staged))?;
+    let staged = stage(root, &folder.join("deb"))?;
     let debian = staged.join("DEBIAN");
-    fs::create_dir(&debian)?;
     let sources = project.root.join("dist/debian");
     for script in SCRIPTS {
         let to = debian.join(script);
         fs::copy(sources.join(script), &to).with_context(|| format!("dist/debian/{script}"))?;
         fs::set_permissions(&to, fs::Permissions::from_mode(0o755))?;
     }
+    write(&debian.join("conffiles"), &format!("/{CONFIGURATION}\n"))?;
+    let libraries = libraries(&root.join("usr/bin/spip-agent"))?;
+    finish(project, release, root, folder, "control", &[("@LIBRARIES@", &libraries)])
+}
+
+/// Builds `spip-agent-dbgsym_VERSION_ARCHITECTURE.deb` in `folder`.
+pub(super) fn build_debug(project: &Project, release: &Release, root: &Path, folder: &Path) -> Result<PathBuf> {
+    stage(root, &folder.join("deb"))?;
+    finish(project, release, root, folder, "control.dbgsym", &[])
+}
+
+/// Copies what a package installs, with a folder for what describes it.
+fn stage(root: &Path, staged: &Path) -> Result<PathBuf> {
+    if staged.exists() {
+        fs::remove_dir_all(staged)?;
+    }
+    process::output(Command::new("cp").arg("-a").arg(root).arg(staged))?;
+    fs::create_dir(staged.join("DEBIAN"))?;
+    Ok(staged.to_owned())
+}
+
+/// Describes what is staged by a template of dist/debian, and builds the package that the template names.
+fn finish(
+    project: &Project,
+    release: &Release,
+    root: &Path,
+    folder: &Path,
+    template: &str,
+    values: &[(&str, &str)],
+) -> Result<PathBuf> {
+    let staged = folder.join("deb");
     let architecture = process::output(Command::new("dpkg").arg("--print-architecture"))?.trim().to_owned();
     let version = format!("{}-1", release.version);
-    let template = fs::read_to_string(sources.join("control")).context("dist/debian/control")?;
-    let control = template
-        .replace("@VERSION@", &version)
-        .replace("@ARCHITECTURE@", &architecture)
-        .replace("@SIZE@", &(bytes_below(root)? / 1024).to_string())
-        .replace("@LIBRARIES@", &libraries(&root.join("usr/bin/spip-agent"))?);
-    write(&debian.join("control"), &control)?;
-    write(&debian.join("conffiles"), &format!("/{CONFIGURATION}\n"))?;
-    write(&debian.join("md5sums"), &sums(root)?)?;
+    let size = (bytes_below(root)? / 1024).to_string();
+    let file = project.root.join("dist/debian").join(template);
+    let mut control = fs::read_to_string(&file).with_context(|| format!("dist/debian/{template}"))?;
+    let own = [("@VERSION@", version.as_str()), ("@ARCHITECTURE@", &architecture), ("@SIZE@", &size)];
+    for (name, value) in own.iter().chain(values) {
+        control = control.replace(name, value);
+    }
+    write(&staged.join("DEBIAN/control"), &control)?;
+    write(&staged.join("DEBIAN/md5sums"), &sums(root)?)?;
     archive::set_times(&staged, release.time)?;
-    let package = folder.join(format!("spip-agent_{version}_{architecture}.deb"));
+    let name = control.lines().find_map(|line| line.strip_prefix("Package: ")).context("the template has no name")?;
+    let package = folder.join(format!("{name}_{version}_{architecture}.deb"));
     process::output(
         Command::new("dpkg-deb")
             .args(["--root-owner-group", "-Zxz", "--build"])

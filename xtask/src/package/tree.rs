@@ -7,12 +7,15 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::debug_info;
 use crate::process;
 use crate::project::Project;
 use crate::report;
 
 /// Where documentation and licences go.
 pub(super) const DOCUMENTATION: &str = "usr/share/doc/spip-agent";
+/// What Debian wants of every package: its licences.
+const DEBUG_DOCUMENTATION: &str = "usr/share/doc/spip-agent-dbgsym";
 /// The configuration, which belongs to the operator once it is installed.
 pub(super) const CONFIGURATION: &str = "etc/spip/spip.toml";
 
@@ -36,21 +39,33 @@ pub(super) fn make(project: &Project, root: &Path) -> Result<()> {
     make_modes(root)
 }
 
-/// The agent, without the symbols that only a debugger reads.
+/// Copies the agent, whose debug information has a package of its own.
 fn program(project: &Project, root: &Path) -> Result<()> {
     let object = fs::metadata(project.ebpf_object()).map_or(0, |object| object.len());
     if object == 0 {
         bail!("there is no kernel object, so the agent was built without eBPF: cargo xtask build");
     }
     let program = root.join("usr/bin/spip-agent");
+    debug_info::split(&project.agent())?;
     copy(&project.agent(), &program)?;
-    if process::find("strip").is_some() {
-        process::run(Command::new("strip").arg("--strip-debug").arg(&program))?;
-    } else {
-        report::note("strip is not installed (binutils): the program keeps its line tables");
-    }
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
     Ok(())
+}
+
+/// Makes the folder of the debug information anew, and returns whether there is any.
+pub(super) fn debug(project: &Project, root: &Path) -> Result<bool> {
+    if root.exists() {
+        fs::remove_dir_all(root).with_context(|| format!("cannot remove {}", root.display()))?;
+    }
+    let debug = debug_info::beside(&project.agent());
+    if !debug.exists() {
+        return Ok(false);
+    }
+    // Where debuggers look for what belongs to /usr/bin/spip-agent.
+    copy(&debug, &root.join("usr/lib/debug/usr/bin/spip-agent.debug"))?;
+    copy(&project.root.join("dist/debian/copyright"), &root.join(DEBUG_DOCUMENTATION).join("copyright"))?;
+    make_modes(root)?;
+    Ok(true)
 }
 
 /// Whatever `dist/systemd` holds.

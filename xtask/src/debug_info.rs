@@ -1,0 +1,70 @@
+//! Moves the debug information of a release program into a file beside it.
+//!
+//! The program of 60 MB becomes one of 12 MB. `PROGRAM.debug` beside it, or in the package of debug information below
+//! /usr/lib/debug, is found by debuggers and by the backtrace of a panic through the link that the program keeps
+//! (`.gnu_debuglink`). Symbols stay: a backtrace without the file still names functions.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::process;
+use crate::report;
+
+/// Returns where the debug information of a program is.
+pub(crate) fn beside(program: &Path) -> PathBuf {
+    program.with_extension("debug")
+}
+
+/// Splits a program in place, unless cargo has not replaced it since it was split.
+pub(crate) fn split(program: &Path) -> Result<()> {
+    let Some(objcopy) = process::find("objcopy") else {
+        report::note("objcopy is not installed (binutils): the program keeps its debug information");
+        return Ok(());
+    };
+    let sections = process::output(Command::new("objdump").arg("--section-headers").arg(program))?;
+    if !sections.contains(" .debug_line") {
+        return Ok(());
+    }
+    let (debug, stripped) = (beside(program), program.with_extension("stripped"));
+    process::output(
+        Command::new(&objcopy).args(["--only-keep-debug", "--compress-debug-sections"]).args([program, &debug]),
+    )?;
+    // A folder has its own copy of the information: the link holds the name of the file and a checksum.
+    let mut link = std::ffi::OsString::from("--add-gnu-debuglink=");
+    link.push(&debug);
+    process::output(Command::new(&objcopy).arg("--strip-debug").arg(link).args([program, &stripped]))?;
+    // Renamed, not written: cargo keeps a second link to its file.
+    fs::rename(&stripped, program).with_context(|| format!("cannot replace {}", program.display()))?;
+    let size = |path: &Path| fs::metadata(path).map_or(0, |file| file.len() / 1_000_000);
+    let name = debug.file_name().unwrap_or_default().display();
+    report::step("Stripped", format!("{} MB, and {} MB of debug information in {name}", size(program), size(&debug)));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_split_once_and_still_starts() {
+        // This very test has debug information.
+        let program = std::env::temp_dir().join(format!("spip-xtask-split-{}", std::process::id()));
+        let own = std::env::current_exe().expect("this program has a name");
+        fs::copy(own, &program).expect("copy");
+        let before = fs::metadata(&program).expect("there").len();
+        split(&program).expect("split");
+        let debug = beside(&program);
+        assert!(fs::metadata(&program).expect("there").len() < before);
+        assert!(process::succeeds(Command::new(&program).arg("--list")));
+        let sections = |path: &Path| process::output(Command::new("objdump").arg("-h").arg(path)).expect("objdump");
+        assert!(sections(&program).contains(".gnu_debuglink") && !sections(&program).contains(" .debug_line"));
+        assert!(sections(&debug).contains(" .debug_line"));
+        let first = fs::read(&debug).expect("there");
+        split(&program).expect("nothing to split");
+        assert_eq!(fs::read(&debug).expect("there"), first);
+        fs::remove_file(program).and_then(|()| fs::remove_file(debug)).expect("remove");
+    }
+}
