@@ -19,6 +19,10 @@ pub struct Counters {
     pub copies: u64,
     /// SYNs whose source and sequence number belong to an entry with another destination or port.
     pub ambiguous: u64,
+    /// SYNs whose checksum is wrong, under a key of one whose checksum is right: they change nothing.
+    pub wrong: u64,
+    /// First fragments that may hide a SYN: no SYN with their source and sequence number is believed.
+    pub cut: u64,
     /// Packets that end too early or contradict themselves.
     pub malformed: u64,
     /// Entries that the kernel refused to store.
@@ -58,6 +62,8 @@ impl Counters {
             retransmitted: self.retransmitted.wrapping_add(other.retransmitted),
             copies: self.copies.wrapping_add(other.copies),
             ambiguous: self.ambiguous.wrapping_add(other.ambiguous),
+            wrong: self.wrong.wrapping_add(other.wrong),
+            cut: self.cut.wrapping_add(other.cut),
             malformed: self.malformed.wrapping_add(other.malformed),
             failed: self.failed.wrapping_add(other.failed),
             passive: self.passive.wrapping_add(other.passive),

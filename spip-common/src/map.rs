@@ -52,6 +52,15 @@ pub struct SynKey {
 
 const _: () = assert!(size_of::<SynKey>() == 20 && align_of::<SynKey>() == 4);
 
+impl SynKey {
+    /// The key of a SYN from `source`.
+    #[inline(always)]
+    #[must_use]
+    pub fn of(source: &[u8; 16], syn: &Syn) -> Self {
+        Self { source: *source, next_sequence: syn.sequence.wrapping_add(1) }
+    }
+}
+
 /// A SYN, and how far it can be trusted. Value of both [`SYNS`] and [`ORIGINS`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,18 +68,37 @@ pub struct Entry {
     /// The SYN. Where `observed` is 0, only destination, ports, sequence number and time are known.
     pub syn: Syn,
     /// How often it was seen again: retransmissions.
-    pub repeats: u32,
+    pub repeats: u16,
     /// 1 when the observer saw the packet.
     pub observed: u8,
     /// 1 when a client on this machine sent it, and destination and source port are what that client used.
     pub local: u8,
-    /// 1 when destination and source port may be another SYN's, or translated ones: ask someone else.
+    /// 1 when destination and source port may be another SYN's, or translated ones: ask someone else. Where neither
+    /// `observed` nor `local` is 1, a fragment was seen that may hide a SYN, and only the sequence number is known.
     pub ambiguous: u8,
     /// 1 when a SYN under the key has arrived at a listening socket of the agent's; only looked at where scans are recorded.
     pub reached: u8,
+    /// 1 when the TCP checksum is wrong, as far as the filter can tell: a SYN whose checksum is right takes its place.
+    pub wrong_checksum: u8,
+    /// 1 when SYNs of the same connection were seen that look different: which of them was accepted is not known here.
+    pub varied: u8,
 }
 
 const _: () = assert!(size_of::<Entry>() == 112 && align_of::<Entry>() == 8);
+
+impl Entry {
+    /// Of a SYN of which nothing is known.
+    pub const EMPTY: Self = Self {
+        syn: Syn::ZERO,
+        repeats: 0,
+        observed: 0,
+        local: 0,
+        ambiguous: 0,
+        reached: 0,
+        wrong_checksum: 0,
+        varied: 0,
+    };
+}
 
 // SAFETY: `repr(C)`, only integers and arrays of them, no padding: any bytes are a valid value.
 #[cfg(feature = "user")]

@@ -5,7 +5,7 @@ use crate::{Counters, SteerCounters};
 impl Counters {
     /// Each counter with its name, as in maps.
     #[must_use]
-    pub fn named(&self) -> [(&'static str, u64); 19] {
+    pub fn named(&self) -> [(&'static str, u64); 21] {
         let Self {
             syns,
             stored,
@@ -13,6 +13,8 @@ impl Counters {
             retransmitted,
             copies,
             ambiguous,
+            wrong,
+            cut,
             malformed,
             failed,
             passive,
@@ -34,6 +36,8 @@ impl Counters {
             ("retransmitted", retransmitted),
             ("copies", copies),
             ("ambiguous", ambiguous),
+            ("wrong", wrong),
+            ("cut", cut),
             ("malformed", malformed),
             ("failed", failed),
             ("passive", passive),

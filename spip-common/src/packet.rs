@@ -2,18 +2,26 @@
 //!
 //! Decides: IPv4 with options, IPv6 with hop-by-hop, routing, fragment and destination headers (at most
 //! [`EXTENSION_HEADERS`] of them). Refuses: later fragments (they carry no TCP header, and the first one did), packets
-//! that end before their headers do or contradict themselves, routing headers that have not reached their end. The
-//! cheap refusals come first, because nearly every packet of a busy machine is refused: not TCP, not a SYN.
+//! that end before their headers do or contradict themselves, routing headers that have not reached their end, and what the
+//! kernel refuses for certain: IPv4 headers whose checksum is wrong, IPv6 addresses that are v4-mapped, hop-by-hop options
+//! behind another header. The cheap refusals come first, because nearly every packet of a busy machine is refused: not TCP,
+//! not a SYN.
 //!
-//! Checksums are not verified; the kernel drops what does not verify, so that such a SYN arrives nowhere and is never joined.
+//! A first fragment that ends within the TCP header may be a SYN that nobody can read here: it is refused as [`Refused::Cut`],
+//! which names the key that it has, so that no other SYN under that key is believed.
+//!
+//! The TCP checksum of a SYN without data is computed, and only noted: where an interface has checked it already, or where
+//! the sender is on the same machine, the kernel takes packets whose checksum was never filled in. A SYN with data is not
+//! summed, for it may have a whole packet of it.
 //!
 //! The same code runs in the kernel, where the verifier must see that every loop ends and every access is inside: hence
 //! fixed-size loads, a constant bound on headers, and no slicing.
 
 use crate::{Syn, SynKey};
 
-/// IPv6 extension headers that are followed; more than these are refused as malformed. Real packets have one or two.
-pub const EXTENSION_HEADERS: usize = 8;
+/// IPv6 extension headers that are followed; more than these are refused as malformed. Real packets have one or two. The
+/// kernel follows as many as there are: in a packet of 1,500 bytes, at eight bytes each, there is room for 180.
+pub const EXTENSION_HEADERS: usize = 184;
 
 /// TCP's protocol number.
 const TCP: u8 = 6;
@@ -45,6 +53,12 @@ pub trait Packet {
 
     /// Copies `length` bytes (1 to 40) from `offset` on to the beginning of `options`; false when they are not all there.
     fn load_options(&self, offset: u32, length: u32, options: &mut [u8; 40]) -> bool;
+
+    /// Reports whether the kernel has accepted this packet, so that its checksums have been verified.
+    #[inline(always)]
+    fn is_accepted(&self) -> bool {
+        false
+    }
 }
 
 impl Packet for &[u8] {
@@ -88,6 +102,10 @@ impl Packet for Headers<'_> {
     fn load_options(&self, offset: u32, length: u32, options: &mut [u8; 40]) -> bool {
         self.0.load_options(offset, length, options)
     }
+
+    fn is_accepted(&self) -> bool {
+        true
+    }
 }
 
 /// A SYN and who sent it.
@@ -97,6 +115,9 @@ pub struct Parsed {
     pub source: [u8; 16],
     /// The SYN; time and interface are 0.
     pub syn: Syn,
+    /// Whether its TCP checksum is wrong, as far as that was computed. Such a SYN is dropped by the kernel, unless the
+    /// interface vouches for it.
+    pub wrong_checksum: bool,
 }
 
 impl Parsed {
@@ -104,7 +125,7 @@ impl Parsed {
     #[inline(always)]
     #[must_use]
     pub fn key(&self) -> SynKey {
-        SynKey { source: self.source, next_sequence: self.syn.sequence.wrapping_add(1) }
+        SynKey::of(&self.source, &self.syn)
     }
 }
 
@@ -121,8 +142,12 @@ pub enum Refused {
     NotInitialSyn,
     /// It ends before its headers, or what its headers announce.
     Truncated,
-    /// A length in it is impossible, or it has more extension headers than are followed.
+    /// A length in it is impossible, its IPv4 header's checksum is wrong, or it has more extension headers than are followed.
     Malformed,
+    /// An IPv6 packet with a v4-mapped address, which Linux drops since 5.4 (commit 6af1799aaf3f for the source).
+    Mapped,
+    /// The first fragment of a TCP segment, which ends within its header, behind the sequence number: it may be a SYN.
+    Cut,
 }
 
 impl Refused {
@@ -130,7 +155,7 @@ impl Refused {
     #[inline(always)]
     #[must_use]
     pub fn is_malformed(self) -> bool {
-        matches!(self, Self::Truncated | Self::Malformed)
+        matches!(self, Self::Truncated | Self::Malformed | Self::Mapped)
     }
 }
 
@@ -142,11 +167,13 @@ impl Refused {
 #[inline(always)]
 pub fn parse(packet: &impl Packet) -> Result<Parsed, Refused> {
     let [first] = packet.load(0).ok_or(Refused::Truncated)?;
-    match first >> 4 {
-        4 => parse_ipv4(packet),
-        6 => parse_ipv6(packet),
+    let (mut source, mut syn) = ([0; 16], Syn::ZERO);
+    let wrong_checksum = match first >> 4 {
+        4 => read_ipv4(packet, &mut source, &mut syn),
+        6 => read_ipv6(packet, &mut source, &mut syn),
         _ => Err(Refused::NotIp),
-    }
+    }?;
+    Ok(Parsed { source, syn, wrong_checksum })
 }
 
 /// Finds the initial SYN in its own IP and TCP headers, as `TCP_SAVED_SYN` returns them: whatever data the SYN carried
@@ -161,13 +188,15 @@ pub fn parse_headers(headers: &[u8], seen_ns: u64) -> Result<Parsed, Refused> {
     Ok(parsed)
 }
 
-/// Finds the initial SYN in an IPv4 packet (RFC 791).
+/// Reads the initial SYN of an IPv4 packet (RFC 791) into `source` and `syn`, which is [`Syn::ZERO`]; whether its TCP checksum
+/// is wrong, as far as that was computed. Of what is refused, something may be left there; of [`Refused::Cut`], the source and
+/// the sequence number are.
 ///
 /// # Errors
 ///
 /// See [`Refused`].
 #[inline(always)]
-pub fn parse_ipv4(packet: &impl Packet) -> Result<Parsed, Refused> {
+pub fn read_ipv4(packet: &impl Packet, source: &mut [u8; 16], syn: &mut Syn) -> Result<bool, Refused> {
     let header: [u8; 20] = packet.load(0).ok_or(Refused::Truncated)?;
     if header[0] >> 4 != 4 {
         return Err(Refused::Malformed);
@@ -184,7 +213,6 @@ pub fn parse_ipv4(packet: &impl Packet) -> Result<Parsed, Refused> {
         return Err(Refused::Malformed);
     }
 
-    let mut syn = Syn::ZERO;
     syn.ip_version = 4;
     syn.destination = mapped([header[16], header[17], header[18], header[19]]);
     syn.tos = header[1];
@@ -194,22 +222,100 @@ pub fn parse_ipv4(packet: &impl Packet) -> Result<Parsed, Refused> {
     syn.ttl = header[8];
     syn.ip_options_len = (header_length - IPV4_HEADER) as u16;
     let end = u32::from(syn.ip_length);
-    parse_tcp(packet, header_length, end, &mut syn)?;
-    Ok(Parsed { source: mapped([header[12], header[13], header[14], header[15]]), syn })
+    *source = mapped([header[12], header[13], header[14], header[15]]);
+    let sum = match parse_tcp(packet, header_length, end, syn) {
+        Ok(sum) => sum,
+        Err(refused) if syn.ip_flags & Syn::MF != 0 => {
+            return Err(cut(packet, header_length, end, refused, syn));
+        }
+        Err(refused) => return Err(refused),
+    };
+    if packet.is_accepted() {
+        return Ok(false);
+    }
+    if !is_header_sum_right(packet, &header, u32::from(syn.ip_options_len)) {
+        return Err(Refused::Malformed);
+    }
+    Ok(is_segment_sum_wrong(sum, source, syn))
 }
 
-/// Finds the initial SYN in an IPv6 packet (RFC 8200).
+/// Reports whether an IPv4 header of which the fixed part is `header` adds up (RFC 1071). The kernel drops those that do not.
+#[inline(always)]
+fn is_header_sum_right(packet: &impl Packet, header: &[u8; 20], options: u32) -> bool {
+    let mut sum = Sum::default();
+    sum.add(header);
+    let mut at = 0;
+    // Word by word, for the kernel side has little room on its stack. Options are whole words of 4 bytes.
+    while at < TCP_OPTIONS as u32 {
+        if at < options {
+            let Some(word) = packet.load::<4>(IPV4_HEADER + at) else { return false };
+            sum.add(&word);
+        }
+        at += 4;
+    }
+    sum.is_right()
+}
+
+/// Reports whether the TCP checksum of a SYN is wrong for certain, where `sum` is that of the fixed part of its TCP header;
+/// never for one with data, or of several fragments.
+#[inline(always)]
+fn is_segment_sum_wrong(mut sum: Sum, source: &[u8; 16], syn: &Syn) -> bool {
+    if syn.payload_length != 0 || syn.ip_flags & Syn::MF != 0 {
+        return false;
+    }
+    // The pseudo-header (RFC 9293, 3.1). The marks of a mapped address add 0xffff, which changes no such sum.
+    sum.add(source);
+    sum.add(&syn.destination);
+    sum.0 += u32::from(TCP) + TCP_HEADER + u32::from(syn.options_len);
+    sum.add(&syn.options);
+    !sum.is_right()
+}
+
+/// A sum of words of 16 bits (RFC 1071), not yet folded: it has room for more words than a SYN has.
+#[derive(Default)]
+struct Sum(u32);
+
+impl Sum {
+    /// Adds bytes that begin and end with whole words.
+    #[inline(always)]
+    fn add<const N: usize>(&mut self, bytes: &[u8; N]) {
+        let mut at = 0;
+        while at + 1 < N {
+            self.0 += u32::from(u16::from_be_bytes([bytes[at], bytes[at + 1]]));
+            at += 2;
+        }
+    }
+
+    /// Reports whether what was added, its checksum included, adds up.
+    #[inline(always)]
+    fn is_right(&self) -> bool {
+        let once = (self.0 & 0xffff) + (self.0 >> 16);
+        (once & 0xffff) + (once >> 16) == 0xffff
+    }
+}
+
+/// Reads the sequence number of a first fragment in which the TCP header is not whole, where that much of it is there.
+#[inline(always)]
+fn cut(packet: &impl Packet, offset: u32, end: u32, refused: Refused, syn: &mut Syn) -> Refused {
+    if !refused.is_malformed() || offset + 8 > end {
+        return refused;
+    }
+    let Some([_, _, _, _, a, b, c, d]) = packet.load::<8>(offset) else { return refused };
+    syn.sequence = u32::from_be_bytes([a, b, c, d]);
+    Refused::Cut
+}
+
+/// Reads the initial SYN of an IPv6 packet (RFC 8200) into `syn`, likewise.
 ///
 /// # Errors
 ///
 /// See [`Refused`].
 #[inline(always)]
-pub fn parse_ipv6(packet: &impl Packet) -> Result<Parsed, Refused> {
+pub fn read_ipv6(packet: &impl Packet, source: &mut [u8; 16], syn: &mut Syn) -> Result<bool, Refused> {
     let header: [u8; 8] = packet.load(0).ok_or(Refused::Truncated)?;
     if header[0] >> 4 != 6 {
         return Err(Refused::Malformed);
     }
-    let mut syn = Syn::ZERO;
     syn.ip_version = 6;
     syn.tos = header[0] << 4 | header[1] >> 4;
     syn.flow_label = u32::from_be_bytes([0, header[1] & 0x0f, header[2], header[3]]);
@@ -222,6 +328,10 @@ pub fn parse_ipv6(packet: &impl Packet) -> Result<Parsed, Refused> {
     for _ in 0..EXTENSION_HEADERS {
         if next == TCP {
             break;
+        }
+        // Linux takes hop-by-hop options in the first place only (net/ipv6/ip6_input.c, ip6_rcv_core).
+        if next == HOP_BY_HOP && offset != IPV6_HEADER {
+            return Err(Refused::NotTcp);
         }
         let [following, words, third, fourth] = match next {
             HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS => packet.load(offset).ok_or(Refused::Truncated)?,
@@ -248,16 +358,38 @@ pub fn parse_ipv6(packet: &impl Packet) -> Result<Parsed, Refused> {
         return Err(Refused::Malformed);
     }
     syn.ip_options_len = (offset - IPV6_HEADER) as u16;
-    parse_tcp(packet, offset, end, &mut syn)?;
+    let sum = match parse_tcp(packet, offset, end, syn) {
+        Ok(sum) => sum,
+        Err(refused) if syn.ip_flags & Syn::MF != 0 => {
+            *source = packet.load(8).ok_or(Refused::Truncated)?;
+            return Err(cut(packet, offset, end, refused, syn));
+        }
+        Err(refused) => return Err(refused),
+    };
     // Only now, when it is a SYN for certain: most packets are not.
+    *source = packet.load(8).ok_or(Refused::Truncated)?;
     syn.destination = packet.load(24).ok_or(Refused::Truncated)?;
-    Ok(Parsed { source: packet.load(8).ok_or(Refused::Truncated)?, syn })
+    if is_mapped(source) || is_mapped(&syn.destination) {
+        return Err(Refused::Mapped);
+    }
+    Ok(!packet.is_accepted() && is_segment_sum_wrong(sum, source, syn))
 }
 
-/// Reads the TCP header at `offset` (RFC 9293, 3.1) of a packet that ends, by its own account, at `end`.
+/// Reports whether an IPv6 address is a v4-mapped one, which no packet may have.
 #[inline(always)]
-fn parse_tcp(packet: &impl Packet, offset: u32, end: u32, syn: &mut Syn) -> Result<(), Refused> {
+fn is_mapped(address: &[u8; 16]) -> bool {
+    u128::from_be_bytes(*address) >> 32 == 0xffff
+}
+
+/// Reads the TCP header at `offset` (RFC 9293, 3.1) of a packet that ends, by its own account, at `end`; the sum of its fixed
+/// part.
+#[inline(always)]
+fn parse_tcp(packet: &impl Packet, offset: u32, end: u32, syn: &mut Syn) -> Result<Sum, Refused> {
     let header: [u8; 20] = packet.load(offset).ok_or(Refused::Truncated)?;
+    // What follows a short fragment is the padding of the link layer, and no flag of it.
+    if offset + TCP_HEADER > end {
+        return Err(Refused::Malformed);
+    }
     if header[13] & (Syn::SYN | Syn::ACK) != Syn::SYN {
         return Err(Refused::NotInitialSyn);
     }
@@ -285,7 +417,9 @@ fn parse_tcp(packet: &impl Packet, offset: u32, end: u32, syn: &mut Syn) -> Resu
         }
         syn.options_len = options as u8;
     }
-    Ok(())
+    let mut sum = Sum::default();
+    sum.add(&header);
+    Ok(sum)
 }
 
 /// An IPv4 address as `::ffff:a.b.c.d`.

@@ -9,7 +9,7 @@ use aya_ebpf::{
     helpers::bpf_ringbuf_query,
 };
 use spip_common::{
-    Parsed, Step, SynEvent, SynKey,
+    Step, Syn, SynEvent, SynKey,
     event::{KIND_JOINED, KIND_SYN, RING_BYTES, RING_RESERVE_BYTES, RING_WAKE_BYTES},
     map::LOOPBACK_INTERFACE,
 };
@@ -40,8 +40,8 @@ fn wake(waiting: u64) -> u64 {
 
 /// A SYN was seen that is not known to have been seen before; `shared` says that its key is another's too.
 #[inline(always)]
-pub fn tell_syn(parsed: &Parsed, shared: bool) {
-    if !wanted() || parsed.syn.interface == LOOPBACK_INTERFACE {
+pub fn tell_syn(source: &[u8; 16], syn: &Syn, shared: bool) {
+    if !wanted() || syn.interface == LOOPBACK_INTERFACE {
         return;
     }
     let waiting = waiting();
@@ -53,7 +53,7 @@ pub fn tell_syn(parsed: &Parsed, shared: bool) {
     };
     let event = slot.as_mut_ptr();
     // SAFETY: the slot is large enough, aligned, and this program's alone until it is submitted; this writes all of it.
-    unsafe { event.write(SynEvent { kind: KIND_SYN, shared: shared.into(), source: parsed.source, syn: parsed.syn }) };
+    unsafe { event.write(SynEvent { kind: KIND_SYN, shared: shared.into(), source: *source, syn: *syn }) };
     slot.submit(wake(waiting));
     count(|counters| counters.told += 1);
 }

@@ -26,7 +26,7 @@ use aya_ebpf::{
     programs::SockOpsContext,
 };
 use aya_log_ebpf::{debug, info};
-use spip_common::{Entry, Syn, SynKey, map::LOOPBACK_INTERFACE};
+use spip_common::{Entry, SynKey, map::LOOPBACK_INTERFACE};
 
 use crate::{
     connection::Connection,
@@ -34,9 +34,6 @@ use crate::{
     maps::{LISTENER_PORT, OBSERVER_ATTACHED, ORIGINS, SYNS, count},
     steer::{STEER_WORKERS, is_steered},
 };
-
-/// An entry that nothing is known of.
-const EMPTY: Entry = Entry { syn: Syn::ZERO, repeats: 0, observed: 0, local: 0, ambiguous: 0, reached: 0 };
 
 /// Entry of the program. The return value only matters to callbacks that ask for one; this program answers none.
 #[sock_ops]
@@ -72,7 +69,7 @@ fn connected(ctx: &SockOpsContext) {
     };
     let key = SynKey { source, next_sequence: connection.oldest_unacknowledged() };
     let observed = OBSERVER_ATTACHED.load() != 0;
-    let mut entry = EMPTY;
+    let mut entry = Entry::EMPTY;
     if observed {
         // SAFETY: the reference is only used for this copy, before any insertion or removal by this program.
         let Some(known) = (unsafe { SYNS.get(&key) }) else {
@@ -135,12 +132,12 @@ fn accepted(ctx: &SockOpsContext) {
     count(|counters| counters.passive += 1);
     let key = SynKey { source, next_sequence: connection.next_expected() };
     events::tell_joined(&connection, &key);
-    let mut entry = EMPTY;
+    let mut entry = Entry::EMPTY;
     // SAFETY: the reference is only used for this copy, before any insertion or removal by this program.
     if let Some(known) = unsafe { SYNS.get(&key) } {
         entry = *known;
     }
-    if entry.observed | entry.local == 0 || !belongs(&entry, &key) {
+    if entry.observed | entry.local | entry.ambiguous == 0 || !belongs(&entry, &key) {
         count(|counters| counters.not_found += 1);
         info!(ctx, "no syn for a connection from {:i}", key.source);
         return;

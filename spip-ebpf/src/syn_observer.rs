@@ -4,7 +4,9 @@
 //! A socket filter on a packet socket, which sees packets before netfilter does. It returns 0, so nothing is ever
 //! queued on that socket. Packets that are not for this machine are left out, as the kernel's TCP leaves them out.
 //!
-//! The first SYN under a key stays. A retransmission says nothing new and is only counted. Where the agent wants to know
+//! The first SYN under a key stays, unless its checksum is wrong and a later one's is right: then the kernel has dropped
+//! the first, as far as can be told, and the later one takes its place. A first fragment that may hide a SYN marks its key
+//! as one of which nothing is believed. A retransmission says nothing new and is only counted. Where the agent wants to know
 //! of scans, so that it is known which SYNs have arrived at its sockets, two others take the place of the first: one that
 //! follows a SYN which arrived nowhere, because the kernel threw it away (a wrong checksum, for one) or because the port
 //! was somebody else's then, and one that is too late for a retransmission. A SYN with the same key but
@@ -25,9 +27,9 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::{debug, info};
 use spip_common::{
-    Entry, Parsed, Syn,
+    Entry, Refused, Syn, SynKey,
     map::RETRANSMISSION_NS,
-    packet::{parse_ipv4, parse_ipv6},
+    packet::{read_ipv4, read_ipv6},
 };
 
 use crate::{
@@ -56,17 +58,26 @@ fn observe(ctx: &SkBuffContext) {
     if skb.packet_type() != PACKET_HOST {
         return;
     }
-    let parsed = match skb.protocol() {
-        ETH_P_IP => parse_ipv4(&skb),
-        ETH_P_IPV6 => parse_ipv6(&skb),
+    // Read where it is kept: the stack has no room for a second copy.
+    let mut entry = Entry::EMPTY;
+    let mut source = [0; 16];
+    let read = match skb.protocol() {
+        ETH_P_IP => read_ipv4(&skb, &mut source, &mut entry.syn),
+        ETH_P_IPV6 => read_ipv6(&skb, &mut source, &mut entry.syn),
         _ => return,
     };
-    match parsed {
-        Ok(mut parsed) => {
-            parsed.syn.interface = skb.interface();
+    match read {
+        Ok(wrong_checksum) => {
+            entry.observed = 1;
+            entry.wrong_checksum = wrong_checksum.into();
+            entry.syn.interface = skb.interface();
             // SAFETY: the helper reads a clock.
-            parsed.syn.seen_ns = unsafe { bpf_ktime_get_ns() };
-            store(ctx, &parsed);
+            entry.syn.seen_ns = unsafe { bpf_ktime_get_ns() };
+            store(ctx, &source, &entry);
+        }
+        Err(Refused::Cut) => {
+            entry.ambiguous = 1;
+            mark(&source, &entry);
         }
         Err(refused) if refused.is_malformed() => count(|counters| counters.malformed += 1),
         Err(_) => {}
@@ -74,11 +85,10 @@ fn observe(ctx: &SkBuffContext) {
 }
 
 #[inline(always)]
-fn store(ctx: &SkBuffContext, parsed: &Parsed) {
-    let key = parsed.key();
-    let syn = &parsed.syn;
-    let entry = Entry { syn: *syn, repeats: 0, observed: 1, local: 0, ambiguous: 0, reached: 0 };
-    let stored = SYNS.insert(&key, &entry, BPF_NOEXIST.into()).is_ok();
+fn store(ctx: &SkBuffContext, source: &[u8; 16], entry: &Entry) {
+    let syn = &entry.syn;
+    let key = SynKey::of(source, syn);
+    let stored = SYNS.insert(&key, entry, BPF_NOEXIST.into()).is_ok();
     count(|counters| {
         counters.syns += 1;
         if stored {
@@ -86,14 +96,10 @@ fn store(ctx: &SkBuffContext, parsed: &Parsed) {
         }
     });
     if stored {
-        events::tell_syn(parsed, false);
+        events::tell_syn(source, syn, false);
         debug!(
             ctx,
-            "syn from {:i} port {} to {:i} port {}",
-            parsed.source,
-            syn.source_port,
-            syn.destination,
-            syn.destination_port
+            "syn from {:i} port {} to {:i} port {}", *source, syn.source_port, syn.destination, syn.destination_port
         );
         return;
     }
@@ -101,21 +107,32 @@ fn store(ctx: &SkBuffContext, parsed: &Parsed) {
     let Some(known) = SYNS.get_ptr_mut(&key) else {
         // Neither new nor there: the map could not take it.
         count(|counters| counters.failed += 1);
-        events::tell_syn(parsed, true);
+        events::tell_syn(source, syn, true);
         return;
     };
     // SAFETY: the entry is valid while the program runs. Another CPU may change it, or the LRU give it to another key,
     // between this line and the next ones: then a mark or a count is lost or stands on a stranger's entry. Both
     // are harmless; a marked entry only means that someone else is asked.
     let known = unsafe { &mut *known };
+    if entry.wrong_checksum != 0 && known.wrong_checksum == 0 {
+        return count(|counters| counters.wrong += 1);
+    }
+    if known.wrong_checksum != 0 && entry.wrong_checksum == 0 && known.local | known.ambiguous == 0 {
+        let renewed = SYNS.insert(&key, entry, BPF_EXIST.into()).is_ok();
+        count(|counters| if renewed { counters.renewed += 1 } else { counters.failed += 1 });
+        return events::tell_syn(source, syn, false);
+    }
     if known.local != 0 || same_connection(&known.syn, syn) {
         if events::wanted() && known.local == 0 && is_news(known, syn) {
             let ambiguous = known.ambiguous != 0;
-            let renewed = ambiguous || SYNS.insert(&key, &entry, BPF_EXIST.into()).is_ok();
+            let renewed = ambiguous || SYNS.insert(&key, entry, BPF_EXIST.into()).is_ok();
             count(|counters| if renewed { counters.renewed += 1 } else { counters.failed += 1 });
-            events::tell_syn(parsed, ambiguous);
+            events::tell_syn(source, syn, ambiguous);
         } else if known.syn.interface == syn.interface {
             known.repeats = known.repeats.saturating_add(1);
+            if !looks_like(&known.syn, syn) {
+                known.varied = 1;
+            }
             count(|counters| counters.retransmitted += 1);
         } else {
             count(|counters| counters.copies += 1);
@@ -123,11 +140,11 @@ fn store(ctx: &SkBuffContext, parsed: &Parsed) {
     } else {
         known.ambiguous = 1;
         count(|counters| counters.ambiguous += 1);
-        events::tell_syn(parsed, true);
+        events::tell_syn(source, syn, true);
         info!(
             ctx,
             "ambiguous syn from {:i} port {} to {:i} port {}",
-            parsed.source,
+            *source,
             syn.source_port,
             syn.destination,
             syn.destination_port
@@ -141,6 +158,26 @@ fn store(ctx: &SkBuffContext, parsed: &Parsed) {
 fn is_news(known: &Entry, syn: &Syn) -> bool {
     (known.reached == 0 || known.ambiguous != 0) && known.syn.interface == syn.interface
         || syn.seen_ns.wrapping_sub(known.syn.seen_ns) > RETRANSMISSION_NS
+}
+
+/// Marks the key of a SYN that cannot be read: nothing under it is believed. `entry` has what could be read of it.
+#[inline(always)]
+fn mark(source: &[u8; 16], entry: &Entry) {
+    count(|counters| counters.cut += 1);
+    let key = SynKey::of(source, &entry.syn);
+    if let Some(known) = SYNS.get_ptr_mut(&key) {
+        // SAFETY: the entry is valid while the program runs; where the LRU has given it to another key meanwhile, a
+        // stranger's entry is not believed.
+        unsafe { (*known).ambiguous = 1 };
+    } else if SYNS.insert(&key, entry, BPF_NOEXIST.into()).is_err() {
+        count(|counters| counters.failed += 1);
+    }
+}
+
+/// Whether two SYNs of a connection may be retransmissions of one by what they look like.
+#[inline(always)]
+fn looks_like(one: &Syn, other: &Syn) -> bool {
+    one.ttl == other.ttl && one.window == other.window && one.options_len == other.options_len
 }
 
 /// Whether two SYNs ask for the same connection.

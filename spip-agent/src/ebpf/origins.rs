@@ -21,7 +21,9 @@ pub struct Origin {
     /// Destination and source port may be those of another SYN, or translated ones: ask another source.
     pub ambiguous: bool,
     /// How often the SYN was sent again.
-    pub repeats: u32,
+    pub repeats: u16,
+    /// Whether SYNs of the connection were seen that look different.
+    pub varied: bool,
 }
 
 impl From<Entry> for Origin {
@@ -32,6 +34,7 @@ impl From<Entry> for Origin {
             local: entry.local != 0,
             ambiguous: entry.ambiguous != 0,
             repeats: entry.repeats,
+            varied: entry.varied != 0,
         }
     }
 }

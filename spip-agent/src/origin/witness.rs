@@ -48,7 +48,7 @@ pub(super) fn conflict(seen: &ebpf::Origin, destination: Destination, saved: &Sa
 /// Returns the facts of a believed SYN: those that the kernel `accepted`, with what only the filter knows.
 pub(super) fn facts(seen: &ebpf::Origin, accepted: Option<Syn>) -> Option<Syn> {
     let Some(accepted) = accepted else {
-        return seen.observed.then_some(seen.syn);
+        return (seen.observed && !seen.varied).then_some(seen.syn);
     };
     let Syn { destination, destination_port, source_port, interface, seen_ns, .. } = seen.syn;
     Some(Syn { destination, destination_port, source_port, interface, seen_ns, ..accepted })
@@ -106,7 +106,7 @@ mod tests {
     }
 
     fn seen(syn: Syn) -> ebpf::Origin {
-        ebpf::Origin { syn, observed: true, local: false, ambiguous: false, repeats: 0 }
+        ebpf::Origin { syn, observed: true, local: false, ambiguous: false, repeats: 0, varied: false }
     }
 
     fn destination() -> Destination {
@@ -185,6 +185,9 @@ mod tests {
         assert_eq!(facts(&seen(syn()), None), Some(syn()));
         let unobserved = ebpf::Origin { observed: false, ..seen(syn()) };
         assert_eq!(facts(&unobserved, None), None);
+        let varied = ebpf::Origin { varied: true, ..seen(syn()) };
+        assert_eq!(facts(&varied, None), None, "which of them was accepted is not known");
+        assert_eq!(facts(&varied, Some(accepted)).map(|syn| syn.ttl), Some(64));
         assert_eq!(facts(&unobserved, Some(accepted)).map(|syn| syn.ttl), Some(64));
     }
 

@@ -64,17 +64,31 @@ fn without_options() -> Vec<u8> {
     packet
 }
 
+/// The packet with the right checksum in its IPv4 header, where it has one.
+fn sealed(packet: &[u8]) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    let header = usize::from(packet.first().map_or(0, |first| first & 0x0f)) * 4;
+    if packet.first().is_some_and(|first| first >> 4 == 4) && header >= 20 && packet.len() >= header {
+        packet[10..12].copy_from_slice(&[0, 0]);
+        let sum: u32 = packet[..header].chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum();
+        let folded = (sum & 0xffff) + (sum >> 16);
+        packet[10..12].copy_from_slice(&(!(folded as u16)).to_be_bytes());
+    }
+    packet
+}
+
 fn parsed(packet: &[u8]) -> Parsed {
-    parse(&packet).expect("an initial SYN")
+    parse(&sealed(packet).as_slice()).expect("an initial SYN")
 }
 
 fn refused(packet: &[u8]) -> Refused {
-    parse(&packet).expect_err("no initial SYN")
+    parse(&sealed(packet).as_slice()).expect_err("no initial SYN")
 }
 
 #[test]
 fn every_field_of_an_ipv4_syn_is_read() {
-    let Parsed { source, syn } = parsed(&ipv4());
+    let Parsed { source, syn, wrong_checksum } = parsed(&ipv4());
+    assert!(wrong_checksum, "the sender left it to the interface");
     assert_eq!(source, mapped([192, 0, 2, 2]));
     assert_eq!(syn.destination_ip().to_string(), "192.0.2.1");
     assert_eq!((syn.source_port, syn.destination_port), (17745, 8080));
@@ -90,7 +104,7 @@ fn every_field_of_an_ipv4_syn_is_read() {
 
 #[test]
 fn every_field_of_an_ipv6_syn_is_read() {
-    let Parsed { source, syn } = parsed(&ipv6());
+    let Parsed { source, syn, .. } = parsed(&ipv6());
     assert_eq!(core::net::Ipv6Addr::from(source).to_string(), "2001:db8::2");
     assert_eq!(syn.destination_ip().to_string(), "2001:db8::1");
     assert_eq!((syn.source_port, syn.destination_port), (47586, 443));
@@ -149,14 +163,7 @@ fn forty_bytes_of_options_are_kept_whole() {
 
 #[test]
 fn a_syn_that_is_cut_anywhere_is_refused_as_truncated() {
-    let whole = [
-        ipv4(),
-        with_ip_options(),
-        without_options(),
-        ipv6(),
-        with_extensions(HOP_BY_HOP, EXTENSIONS),
-        with_extensions(FRAGMENT, &[6, 0, 0, 1, 0, 0, 0, 9]),
-    ];
+    let whole = [ipv4(), with_ip_options(), without_options(), ipv6(), with_extensions(HOP_BY_HOP, EXTENSIONS)];
     for packet in whole {
         for length in 0..packet.len() {
             assert_eq!(refused(&packet[..length]), Refused::Truncated, "{length} of {}", packet.len());
@@ -251,9 +258,118 @@ fn lengths_that_cannot_be_are_malformed() {
 }
 
 #[test]
+fn a_first_fragment_that_hides_the_flags_names_the_key_that_it_has() {
+    let cut_key = |packet: &[u8]| {
+        let (mut source, mut syn) = ([0; 16], Syn::ZERO);
+        let packet = sealed(packet);
+        let read = if packet[0] >> 4 == 4 { read_ipv4 } else { read_ipv6 };
+        assert_eq!(read(&packet.as_slice(), &mut source, &mut syn), Err(Refused::Cut));
+        SynKey::of(&source, &syn)
+    };
+    let key = parsed(&ipv4()).key();
+    for bytes in [0, 8, 16] {
+        let mut packet = ipv4();
+        packet[6..8].copy_from_slice(&[0x20, 0x00]);
+        packet.truncate(20 + bytes);
+        packet[3] = packet.len() as u8;
+        let expected = if bytes < 8 { Refused::Malformed } else { Refused::Cut };
+        assert_eq!(refused(&packet), if bytes < 8 { Refused::Truncated } else { expected }, "{bytes}");
+        // An Ethernet frame has 46 bytes at least: the padding is not taken for flags.
+        packet.resize(46, 0);
+        assert_eq!(refused(&packet), expected, "{bytes}, padded");
+    }
+    // The options are in the next fragment.
+    let mut packet = ipv4();
+    packet[6..8].copy_from_slice(&[0x20, 0x00]);
+    packet.truncate(44);
+    packet[3] = 44;
+    assert_eq!(cut_key(&packet), key);
+
+    let key = parsed(&ipv6()).key();
+    let mut packet = with_extensions(FRAGMENT, &[6, 0, 0, 1, 0, 0, 0, 9]);
+    packet.truncate(40 + 8 + 8);
+    packet[4..6].copy_from_slice(&[0, 16]);
+    assert_eq!(cut_key(&packet), key);
+}
+
+#[test]
+fn a_fragment_that_is_no_syn_marks_nothing() {
+    let mut packet = ipv4();
+    packet[6..8].copy_from_slice(&[0x20, 0x00]);
+    packet[33] = Syn::ACK;
+    assert_eq!(refused(&packet), Refused::NotInitialSyn);
+}
+
+#[test]
+fn what_the_kernel_refuses_by_its_header_is_refused() {
+    let mut packet = sealed(&ipv4());
+    packet[8] ^= 1;
+    assert_eq!(parse(&packet.as_slice()), Err(Refused::Malformed), "the header does not add up");
+    let mut packet = sealed(&with_ip_options());
+    packet[22] ^= 1;
+    assert_eq!(parse(&packet.as_slice()), Err(Refused::Malformed), "nor with options");
+
+    for address in [8, 24] {
+        let mut packet = ipv6();
+        packet[address..address + 16].copy_from_slice(&mapped([192, 0, 2, 2]));
+        assert_eq!(refused(&packet), Refused::Mapped);
+    }
+    let late = [HOP_BY_HOP, 0, 1, 4, 0, 0, 0, 0, TCP, 0, 1, 4, 0, 0, 0, 0];
+    assert_eq!(refused(&with_extensions(DESTINATION_OPTIONS, &late)), Refused::NotTcp);
+}
+
+#[test]
+fn a_wrong_checksum_is_noted_where_it_can_be_computed() {
+    let whole = [ipv4(), with_ip_options(), without_options(), ipv6(), with_extensions(HOP_BY_HOP, EXTENSIONS)];
+    for packet in whole {
+        let (start, packet) = summed(&packet);
+        assert!(!parsed(&packet).wrong_checksum, "{packet:02x?}");
+        for position in start..packet.len() {
+            // Neither what makes it a SYN nor how long its header is.
+            if ![start + 12, start + 13].contains(&position) {
+                let mut changed = packet.clone();
+                changed[position] ^= 0x10;
+                assert!(parsed(&changed).wrong_checksum, "byte {position}");
+            }
+        }
+    }
+    // With data, or more fragments to come, nobody has added it up.
+    let mut packet = without_options();
+    packet[3] = 41;
+    packet.push(b'x');
+    assert!(!parsed(&packet).wrong_checksum);
+    let mut packet = ipv4();
+    packet[6..8].copy_from_slice(&[0x20, 0x00]);
+    assert!(!parsed(&packet).wrong_checksum);
+}
+
+/// The packet with the right TCP checksum, and where its TCP header begins.
+fn summed(packet: &[u8]) -> (usize, Vec<u8>) {
+    let mut packet = packet.to_vec();
+    let Parsed { source, syn, .. } = parsed(&packet);
+    let start = usize::from(syn.ip_options_len) + if syn.ip_version == 4 { 20 } else { 40 };
+    packet[start + 16..start + 18].copy_from_slice(&[0, 0]);
+    let addresses = if syn.ip_version == 4 {
+        [&source[12..], &syn.destination[12..]].concat()
+    } else {
+        [source, syn.destination].concat()
+    };
+    let length = (packet.len() - start) as u32;
+    let pseudo = [&addresses[..], &length.to_be_bytes(), &[0, 0, 0, TCP]].concat();
+    let words = pseudo.chunks(2).chain(packet[start..].chunks(2));
+    let mut sum: u32 = words.map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    packet[start + 16..start + 18].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+    (start, packet)
+}
+
+#[test]
 fn a_version_that_contradicts_the_link_layer_is_malformed() {
-    assert_eq!(parse_ipv4(&ipv6().as_slice()), Err(Refused::Malformed));
-    assert_eq!(parse_ipv6(&ipv4().as_slice()), Err(Refused::Malformed));
+    let mut syn = Syn::ZERO;
+    assert_eq!(read_ipv4(&ipv6().as_slice(), &mut [0; 16], &mut syn), Err(Refused::Malformed));
+    assert_eq!(read_ipv6(&ipv4().as_slice(), &mut [0; 16], &mut syn), Err(Refused::Malformed));
 }
 
 #[test]
@@ -280,14 +396,16 @@ fn extension_headers_are_followed_up_to_the_bound_and_no_further() {
 #[test]
 fn the_longest_extension_headers_do_not_overflow() {
     let mut headers = Vec::new();
-    for index in 0..EXTENSION_HEADERS {
-        let next = if index + 1 == EXTENSION_HEADERS { TCP } else { DESTINATION_OPTIONS };
+    // As many as a packet has room for.
+    const HEADERS: usize = 31;
+    for index in 0..HEADERS {
+        let next = if index + 1 == HEADERS { TCP } else { DESTINATION_OPTIONS };
         let mut header = [0_u8; 2048];
         header[..2].copy_from_slice(&[next, 255]);
         headers.extend(header);
     }
     let syn = parsed(&with_extensions(DESTINATION_OPTIONS, &headers)).syn;
-    assert_eq!(usize::from(syn.ip_options_len), EXTENSION_HEADERS * 2048);
+    assert_eq!(usize::from(syn.ip_options_len), HEADERS * 2048);
 }
 
 #[test]
