@@ -11,3 +11,4 @@ pub mod requests;
 pub mod rules;
 pub mod scanners;
 pub mod special;
+pub mod starter;
