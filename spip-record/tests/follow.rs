@@ -342,6 +342,9 @@ fn waiting_ends_when_a_line_is_written() {
     log.append(&line(1));
     let mut reader = log.reader(None);
     read(&mut reader);
+    // The first wait begins to watch.
+    reader.wait(Duration::from_secs(30));
+    assert_eq!(read(&mut reader).0, Vec::<String>::new());
     log.append(&line(2));
     let started = std::time::Instant::now();
     reader.wait(Duration::from_secs(30));

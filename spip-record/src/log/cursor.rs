@@ -10,7 +10,7 @@ use memchr::{memchr, memchr_iter, memrchr};
 use super::batch::{Kind, Span};
 use super::directory::Entry;
 use super::position::{self, HEAD_BYTES, Mark, Place, TAIL_BYTES};
-use super::source::Source;
+use super::source::{Source, is_damage};
 
 /// Bytes that are asked for at once.
 const READ_BYTES: usize = 256 * 1024;
@@ -99,7 +99,15 @@ impl Cursor {
         if !place.mark.begins(&head) {
             return Err(Mismatch::Other);
         }
-        let tail = cursor.bytes_before(place.offset, &head).map_err(Mismatch::Failed)?;
+        let tail = match cursor.bytes_before(place.offset, &head) {
+            // It was read as far as it goes, and is damaged behind that, or in what was read before.
+            Err(error) if is_damage(&error) => {
+                (cursor.head, cursor.offset, cursor.line) = (head, place.offset, place.line);
+                cursor.drop_rest();
+                return Ok(cursor);
+            }
+            tail => tail.map_err(Mismatch::Failed)?,
+        };
         let Some(tail) = tail.filter(|tail| position::hash(tail) == place.tail) else {
             return Err(Mismatch::Rewritten);
         };

@@ -13,6 +13,7 @@ use super::batch::{Batch, Notice, Span};
 use super::cursor::{Cursor, Filled};
 use super::directory::{self, Entry, Order};
 use super::position::{Mark, Place, Position};
+use super::source::is_damage;
 use super::wait::Watch;
 use super::{Error, MAX_LINE_BYTES, Step};
 
@@ -173,7 +174,6 @@ impl Reader {
     /// while the log is followed.
     pub fn next_batch(&mut self, max_bytes: usize) -> Result<Step, Error> {
         let max_bytes = max_bytes.max(1);
-        self.watch.prepare(directory::parent(&self.log));
         for _ in 0..ATTEMPTS {
             let State::Reading(reading) = &mut self.state else {
                 if self.take_up()? {
@@ -186,7 +186,7 @@ impl Reader {
             let filled = match filled {
                 Ok(filled) => filled,
                 // Whatever is wrong with the data stays wrong; what the system refuses may be mended.
-                Err(cause) if reading.cursor.source.is_plain() || cause.raw_os_error().is_some() => {
+                Err(cause) if !is_damage(&cause) => {
                     return Err(failed(cause, &reading.cursor));
                 }
                 Err(cause) => {
@@ -230,7 +230,8 @@ impl Reader {
                 .map(|quiet| self.options.linger.saturating_sub(quiet.elapsed()).max(Duration::from_millis(1))),
             _ => None,
         };
-        self.watch.wait(linger.map_or(timeout, |linger| timeout.min(linger)));
+        let timeout = linger.map_or(timeout, |linger| timeout.min(linger));
+        self.watch.wait(directory::parent(&self.log), timeout);
     }
 
     /// Decides what becomes of a file that is read to its end for now.

@@ -58,6 +58,8 @@ impl Compression {
 /// An open file, or standard input.
 pub(super) struct Source {
     content: Content,
+    /// What the decompressor said of damaged data: it cannot be asked again.
+    damage: Option<String>,
     /// Bytes read of the file as it is on the disk.
     raw_bytes: Arc<AtomicU64>,
     pub(super) device: u64,
@@ -103,14 +105,14 @@ impl Source {
         let raw_bytes = Arc::default();
         let counted = Counted { from: file, raw_bytes: Arc::clone(&raw_bytes) };
         let content = Content::Stream(decoder(counted, compression)?, None);
-        Ok(Self { content, raw_bytes, device: metadata.dev(), inode: metadata.ino() })
+        Ok(Self { content, damage: None, raw_bytes, device: metadata.dev(), inode: metadata.ino() })
     }
 
     /// Reads bytes as they come.
     pub(super) fn stream(from: impl Read + Send + 'static) -> Self {
         let raw_bytes = Arc::default();
         let counted = Counted { from, raw_bytes: Arc::clone(&raw_bytes) };
-        Self { content: Content::Stream(Box::new(counted), None), raw_bytes, device: 0, inode: 0 }
+        Self { content: Content::Stream(Box::new(counted), None), damage: None, raw_bytes, device: 0, inode: 0 }
     }
 
     fn new(file: File, metadata: &Metadata, compression: Compression) -> io::Result<Self> {
@@ -122,7 +124,7 @@ impl Source {
                 Content::Stream(decoder(counted, compression)?, Some(file))
             }
         };
-        Ok(Self { content, raw_bytes, device: metadata.dev(), inode: metadata.ino() })
+        Ok(Self { content, damage: None, raw_bytes, device: metadata.dev(), inode: metadata.ino() })
     }
 
     /// Reports whether any place of it can be read: it is neither compressed nor a pipe.
@@ -150,6 +152,9 @@ impl Source {
 
     /// Reads at `offset`, which for a stream is where the last read ended. 0 at the end.
     pub(super) fn read(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        if let Some(damage) = &self.damage {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, damage.clone()));
+        }
         loop {
             let result = match &mut self.content {
                 Content::Plain(file) => file.read_at(buffer, offset).inspect(|count| {
@@ -159,22 +164,33 @@ impl Source {
             };
             match result {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_damage(&error) => {
+                    self.damage = Some(error.to_string());
+                    return Err(error);
+                }
                 result => return result,
             }
         }
     }
 
-    /// Fills `buffer` from `offset` on as far as the file reaches.
+    /// Fills `buffer` from `offset` on as far as the file reaches, or is whole.
     pub(super) fn read_fully(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut filled = 0;
         while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match self.read(rest, offset + filled as u64)? {
-                0 => break,
-                count => filled += count,
+            match self.read(rest, offset + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if is_damage(&error) => break,
+                Err(error) => return Err(error),
             }
         }
         Ok(filled)
     }
+}
+
+/// Reports whether the data is at fault and not the system: trying again is in vain.
+pub(super) fn is_damage(error: &io::Error) -> bool {
+    error.raw_os_error().is_none()
 }
 
 fn decoder(from: impl Read + Send + 'static, compression: Compression) -> io::Result<Box<dyn Read + Send>> {

@@ -21,11 +21,8 @@ const DRAINS: usize = 64;
 pub(super) struct Watch(Option<Inotify>);
 
 impl Watch {
-    /// Begins to watch, so that nothing that happens from now on is slept through.
-    pub(super) fn prepare(&mut self, directory: &Path) {
-        if self.0.is_some() {
-            return;
-        }
+    /// Begins to watch. A watch that is not needed is not made: to end one takes the kernel some ten milliseconds.
+    fn begin(&mut self, directory: &Path) {
         let watched = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).and_then(|inotify| {
             let flags = AddWatchFlags::IN_MODIFY
                 | AddWatchFlags::IN_CREATE
@@ -38,9 +35,16 @@ impl Watch {
         self.0 = watched.ok();
     }
 
-    /// Waits for a change, for `timeout` at most.
-    pub(super) fn wait(&mut self, timeout: Duration) {
+    /// Waits for a change since the last wait, for `timeout` at most.
+    pub(super) fn wait(&mut self, directory: &Path, timeout: Duration) {
         let timeout = timeout.min(LONGEST);
+        if self.0.is_none() {
+            self.begin(directory);
+            if self.0.is_some() {
+                // Something may have happened before it was watched for.
+                return;
+            }
+        }
         let Some(inotify) = &self.0 else {
             thread::sleep(timeout.min(POLL));
             return;
