@@ -134,3 +134,6 @@ pub struct Fact {
     /// Connections.
     pub count: u64,
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -50,6 +50,8 @@ pub struct Row {
     pub payload: Vec<u8>,
     /// SHA-256 of the kept bytes, where there are any.
     pub sha256: Option<[u8; 32]>,
+    /// The group of the payload, where there is one.
+    pub group: Option<Group>,
     /// Facts with a text: see [`Kind`]. At most one of a kind.
     pub facts: Vec<(Kind, String)>,
     /// Names and secrets in clear.
@@ -62,6 +64,15 @@ impl Row {
     pub fn fact(&self, kind: Kind) -> Option<&str> {
         self.facts.iter().find(|(own, _)| *own == kind).map(|(_, text)| text.as_str())
     }
+}
+
+/// What a payload has in common with its variants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// 16 hexadecimal digits of the hash of the template.
+    pub hash: String,
+    /// The begin of the payload with numbers, hosts and tokens replaced.
+    pub template: String,
 }
 
 /// A name and a secret in clear; either may be missing.
@@ -235,6 +246,13 @@ impl Kind {
             },
             |(_, name)| *name,
         )
+    }
+
+    /// Returns the kind with that number, of those that are texts in the table of facts or ports.
+    #[must_use]
+    pub fn of_number(number: u8) -> Option<Self> {
+        let named = Self::NAMED.iter().map(|(kind, _)| *kind).find(|kind| *kind as u8 == number);
+        named.or_else(|| (number == Self::Port as u8).then_some(Self::Port))
     }
 
     /// Returns the kind of that name.

@@ -8,15 +8,20 @@
 //! - Retention removes files, never rows.
 //! - A file that is damaged, or of another version, is moved aside, and the catalog says so; the logs can build it anew.
 
+mod dayfile;
+mod facts;
 pub mod key;
 mod reader;
+mod runs;
 pub mod schema;
+mod writer;
 
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension as _};
 
 pub use reader::{Deadline, Reader};
+pub use writer::{LogState, Taken, Writer};
 
 use crate::moment::Day;
 use key::Salt;
@@ -211,4 +216,24 @@ fn salt(connection: &Connection) -> rusqlite::Result<Salt> {
     let salt: Option<[u8; 16]> =
         connection.query_row("SELECT value FROM meta WHERE key = 'salt'", [], |row| row.get(0)).optional()?;
     Ok(Salt(salt.unwrap_or_default()))
+}
+
+/// Moves a file that cannot be used out of the way, with what belongs to it. Returns its new name.
+fn move_aside(path: &Path) -> Result<PathBuf> {
+    let end = |end: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    };
+    let aside = end(".damaged");
+    for belongs in ["-wal", "-shm"] {
+        match std::fs::remove_file(end(belongs)) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::Io { path: end(belongs), source });
+            }
+            _ => {}
+        }
+    }
+    std::fs::rename(path, &aside).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    Ok(aside)
 }

@@ -194,8 +194,18 @@ impl<'r> Ask<'r> {
             has_query: false,
             sensor: self.sensor,
             parts,
+
             started: Instant::now(),
         }
+    }
+
+    /// The same question about what is older than this session only.
+    pub(super) fn before(mut self, day: Day, id: i64) -> Self {
+        self.parts.retain(|part| part.day <= day);
+        for part in self.parts.iter_mut().filter(|part| part.day == day) {
+            part.keys.1 = part.keys.1.min(id);
+        }
+        self
     }
 
     pub(super) fn has_query(&self) -> bool {

@@ -30,22 +30,12 @@ pub(super) fn read_session_id(text: &str) -> Result<(Day, i64)> {
         .ok_or_else(|| Error::NotFound(format!("session {text}")))
 }
 
-/// The newest sessions of a scope. `before` is where the list before ended. Returns the lines, and where the next goes on.
-pub(super) fn latest(
-    ask: &Ask<'_>,
-    scope: &Scope,
-    limit: usize,
-    before: Option<&str>,
-) -> Result<(Vec<SessionLine>, Option<String>)> {
-    let before = before.map(read_session_id).transpose()?;
+/// The newest sessions of a scope. Returns the lines, and where the list goes on.
+pub(super) fn latest(ask: &Ask<'_>, scope: &Scope, limit: usize) -> Result<(Vec<SessionLine>, Option<String>)> {
     let mut lines = Vec::new();
     let mut names = Names::new(ask.reader);
     let mut error = None;
     ask.each(scope, COLUMNS, &format!("ORDER BY s.id DESC LIMIT {}", limit + 1), |day, row| {
-        let id: i64 = row.get(0)?;
-        if before.is_some_and(|before| (day, id) >= before) {
-            return Ok(true);
-        }
         match names.line(day, row) {
             Ok(line) => lines.push(line?),
             Err(failure) => error = Some(failure),

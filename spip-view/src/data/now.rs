@@ -125,7 +125,7 @@ pub fn page(reader: &Reader, filter: &Filter) -> Result<NowPage> {
         connections,
         half_open: ask.series(Kind::HalfOpen, None)?,
         tops,
-        latest: line::latest(&ask, &everything, ask.limit.min(DEFAULT_LIMIT), None)?.0,
+        latest: line::latest(&ask, &everything, ask.limit.min(DEFAULT_LIMIT))?.0,
     })
 }
 

@@ -31,7 +31,12 @@ pub struct SearchPage {
 pub fn page(reader: &Reader, filter: &Filter) -> Result<SearchPage> {
     let ask = Ask::new(reader, filter)?;
     let everything = Scope::all();
-    let (sessions, next) = line::latest(&ask, &everything, filter.limit, filter.after.as_deref())?;
+    let mut below = Ask::new(reader, filter)?;
+    if let Some(after) = &filter.after {
+        let (day, id) = line::read_session_id(after)?;
+        below = below.before(day, id);
+    }
+    let (sessions, next) = line::latest(&below, &everything, filter.limit)?;
     let ((histogram, is_exact), total) = if ask.has_query() {
         let (histogram, is_exact) = ask.series_of(&everything, "1")?;
         let total = histogram.points.iter().sum();

@@ -69,6 +69,7 @@ fn fact(kind: Kind, row: &Row) -> Option<&str> {
         Kind::Protocol => row.protocol.as_deref(),
         Kind::CloseReason => Some(&row.close_reason),
         Kind::Limit => row.limit.as_deref(),
+        Kind::Group => row.group.as_ref().map(|group| group.hash.as_str()),
         kind => row.fact(kind),
     }
 }

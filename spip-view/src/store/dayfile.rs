@@ -1,0 +1,273 @@
+//! The file of one day while it is written: one transaction from commit to commit, roll-ups counted in memory, records
+//! collected into compressed blocks.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
+
+use super::{prepare, schema};
+use crate::row::Kind;
+
+/// Bytes of a block of records before it is compressed: a session is opened by decompressing one.
+const BLOCK_BYTES: usize = 128 * 1024;
+
+/// Level of Zstandard: 3 compresses records to a tenth at some hundred MB/s.
+const LEVEL: i32 = 3;
+
+/// Payloads of the day that are known to be in its file.
+const MAX_PAYLOADS: usize = 50_000;
+
+/// Columns of `sessions` in the order in which [`DayFile::session`] takes them, behind the key.
+pub(super) const COLUMNS: &[&str] = &[
+    "n",
+    "flags",
+    "source",
+    "source_port",
+    "destination",
+    "port",
+    "sensor",
+    "duration_us",
+    "bytes_in",
+    "bytes_out",
+    "uuid",
+    "close_reason",
+    "refused_by",
+    "protocol",
+    "payload",
+    "path",
+    "user_agent",
+    "ja4",
+    "ja3",
+    "hassh",
+    "ssh_client",
+    "http_fingerprint",
+    "syn",
+    "tool",
+    "host",
+    "server_name",
+    "block",
+    "line",
+];
+
+/// A key of the roll-up: kind, key, hour, sensor.
+type RollKey = (u8, RollValue, u8, i64);
+
+/// The value of a roll-up's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum RollValue {
+    Number(i64),
+    Address([u8; 16]),
+}
+
+impl RollValue {
+    pub(super) fn of(value: &Value) -> Self {
+        match value {
+            Value::Integer(number) => Self::Number(*number),
+            Value::Blob(bytes) => Self::Address(bytes.as_slice().try_into().unwrap_or_default()),
+            _ => Self::Number(0),
+        }
+    }
+
+    fn value(self) -> Value {
+        match self {
+            Self::Number(number) => Value::Integer(number),
+            Self::Address(octets) => Value::Blob(octets.to_vec()),
+        }
+    }
+}
+
+pub(super) struct DayFile {
+    connection: Connection,
+    absorbed: HashMap<i64, u64>,
+    changed: HashSet<i64>,
+    hourly: HashMap<RollKey, u64>,
+    payloads: HashSet<i64>,
+    block: i64,
+    lines: Vec<u8>,
+    count: i64,
+    is_open: bool,
+    insert: String,
+    compressor: Option<zstd::bulk::Compressor<'static>>,
+}
+
+impl DayFile {
+    pub(super) fn open(path: &Path) -> rusqlite::Result<Self> {
+        let connection = Connection::open(path)?;
+        let version = prepare(&connection, schema::DAY)?;
+        if version != schema::VERSION {
+            return Err(rusqlite::Error::InvalidParameterName(format!("version {version}")));
+        }
+        // The roll-up of a day fits, so that its pages are written once.
+        connection.execute_batch("PRAGMA cache_size = -12288;")?;
+        connection.set_prepared_statement_cache_capacity(32);
+        let mut absorbed = HashMap::new();
+        {
+            let mut statement = connection.prepare("SELECT log, lines FROM absorbed")?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                absorbed.insert(row.get(0)?, u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0));
+            }
+        }
+        let block: i64 = connection.query_row("SELECT coalesce(max(id), 0) + 1 FROM blocks", [], |row| row.get(0))?;
+        let marks = vec!["?"; COLUMNS.len() + 1].join(", ");
+        Ok(Self {
+            connection,
+            absorbed,
+            changed: HashSet::new(),
+            hourly: HashMap::new(),
+            payloads: HashSet::new(),
+            block,
+            lines: Vec::new(),
+            count: 0,
+            is_open: false,
+            insert: format!("INSERT OR IGNORE INTO sessions (id, {}) VALUES ({marks})", COLUMNS.join(", ")),
+            compressor: zstd::bulk::Compressor::new(LEVEL).ok(),
+        })
+    }
+
+    /// Reports whether the day has taken this line already, and remembers that it has now.
+    pub(super) fn has_absorbed(&mut self, log: i64, line: u64) -> rusqlite::Result<bool> {
+        let absorbed = self.absorbed.entry(log).or_default();
+        if line <= *absorbed {
+            return Ok(true);
+        }
+        *absorbed = line;
+        self.changed.insert(log);
+        self.begin()?;
+        Ok(false)
+    }
+
+    /// Returns the greatest line that the day has of a log.
+    pub(super) fn absorbed(&self, log: i64) -> u64 {
+        self.absorbed.get(&log).copied().unwrap_or(0)
+    }
+
+    fn begin(&mut self) -> rusqlite::Result<()> {
+        if !self.is_open {
+            self.connection.execute_batch("BEGIN IMMEDIATE")?;
+            self.is_open = true;
+        }
+        Ok(())
+    }
+
+    /// Adds a session under the first free key from `id` on. Returns its key.
+    pub(super) fn session(&mut self, mut id: i64, columns: &[Value]) -> rusqlite::Result<i64> {
+        let mut statement = self.connection.prepare_cached(&self.insert)?;
+        loop {
+            let values = std::iter::once(Value::Integer(id)).chain(columns.iter().cloned());
+            if statement.execute(params_from_iter(values))? == 1 {
+                return Ok(id);
+            }
+            id += 1;
+        }
+    }
+
+    pub(super) fn credential(&self, session: i64, ordinal: usize, credential: i64) -> rusqlite::Result<()> {
+        self.connection
+            .prepare_cached("INSERT OR IGNORE INTO tries (session, ordinal, credential) VALUES (?, ?, ?)")?
+            .execute((session, i64::try_from(ordinal).unwrap_or(i64::MAX), credential))?;
+        Ok(())
+    }
+
+    pub(super) fn scan(&self, mut id: i64, values: &[Value]) -> rusqlite::Result<()> {
+        let mut statement = self.connection.prepare_cached(
+            "INSERT OR IGNORE INTO scans (id, n, undecided, source, sensor, duration_us, ports, port_count, destinations,
+             destination_count, tool, syn) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )?;
+        loop {
+            let all = std::iter::once(Value::Integer(id)).chain(values.iter().cloned());
+            if statement.execute(params_from_iter(all))? == 1 {
+                return Ok(());
+            }
+            id += 1;
+        }
+    }
+
+    /// Keeps the begin of a payload for search.
+    pub(super) fn payload(&mut self, id: i64, head: &[u8]) -> rusqlite::Result<()> {
+        if self.payloads.len() >= MAX_PAYLOADS {
+            self.payloads.clear();
+        }
+        if self.payloads.insert(id) {
+            self.connection
+                .prepare_cached("INSERT OR IGNORE INTO payloads (id, head) VALUES (?, ?)")?
+                .execute((id, head))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn count(&mut self, kind: Kind, key: RollValue, hour: u8, sensor: i64, n: u64) {
+        let counted = self.hourly.entry((kind as u8, key, hour, sensor)).or_default();
+        *counted = counted.saturating_add(n);
+    }
+
+    /// Keeps a record. Returns its block and its line there.
+    pub(super) fn record(&mut self, line: &[u8]) -> rusqlite::Result<(i64, i64)> {
+        let place = (self.block, self.count);
+        self.lines.extend_from_slice(line);
+        self.lines.push(b'\n');
+        self.count += 1;
+        if self.lines.len() >= BLOCK_BYTES {
+            self.save_block()?;
+            self.block += 1;
+            self.count = 0;
+            self.lines.clear();
+        }
+        Ok(place)
+    }
+
+    /// A block that is not full is written again, with more lines, until it is.
+    fn save_block(&mut self) -> rusqlite::Result<()> {
+        let compressed = self.compressor.as_mut().and_then(|compressor| compressor.compress(&self.lines).ok());
+        let Some(compressed) = compressed else {
+            return Ok(());
+        };
+        self.connection
+            .prepare_cached("INSERT OR REPLACE INTO blocks (id, lines) VALUES (?, ?)")?
+            .execute((self.block, compressed))?;
+        Ok(())
+    }
+
+    /// Ends the transaction: the rows, their roll-ups, and how far each log is absorbed.
+    pub(super) fn commit(&mut self) -> rusqlite::Result<()> {
+        if !self.is_open {
+            return Ok(());
+        }
+        if self.count > 0 {
+            self.save_block()?;
+        }
+        {
+            let mut counted: Vec<(RollKey, u64)> = self.hourly.drain().collect();
+            counted.sort_unstable();
+            let mut statement = self.connection.prepare_cached(
+                "INSERT INTO hourly (kind, key, hour, sensor, n) VALUES (?, ?, ?, ?, ?)
+                 ON CONFLICT DO UPDATE SET n = n + excluded.n",
+            )?;
+            for ((kind, key, hour, sensor), n) in counted {
+                statement.execute((kind, key.value(), hour, sensor, i64::try_from(n).unwrap_or(i64::MAX)))?;
+            }
+            let mut statement =
+                self.connection.prepare_cached("INSERT OR REPLACE INTO absorbed (log, lines) VALUES (?, ?)")?;
+            for log in self.changed.drain() {
+                let lines = self.absorbed.get(&log).copied().unwrap_or(0);
+                statement.execute((log, i64::try_from(lines).unwrap_or(i64::MAX)))?;
+            }
+        }
+        self.connection.execute_batch("COMMIT")?;
+        self.is_open = false;
+        Ok(())
+    }
+
+    /// Prepares a day that is not written for a while: one file, and statistics for the planner are not needed.
+    pub(super) fn close(self) -> rusqlite::Result<()> {
+        let state: Option<String> = self
+            .connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
+            .optional()?
+            .map(|busy| busy.to_string());
+        drop(state);
+        Ok(())
+    }
+}

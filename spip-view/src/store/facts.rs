@@ -1,0 +1,181 @@
+//! Facts on their way into the catalog: found by hash, numbered when new, counted until the next commit.
+//!
+//! What was looked up stays in memory, at most [`MAX_CACHED`] of them; what was not counted since the last commit goes
+//! first. New facts are in the catalog before any row names their number; how often they came follows with the position.
+
+use std::collections::HashMap;
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension as _};
+
+use super::key::Salt;
+use crate::moment::Moment;
+use crate::row::Kind;
+
+/// Facts in memory: about 10 MB.
+const MAX_CACHED: usize = 100_000;
+
+/// Bytes of a fact's text; what is longer is cut.
+pub(super) const MAX_TEXT: usize = 1_024;
+
+/// What came with the first appearance.
+pub(super) struct Appearance<'a> {
+    pub(super) time: Moment,
+    pub(super) source: &'a Value,
+    pub(super) session: i64,
+    pub(super) port: u16,
+}
+
+#[derive(Debug)]
+struct Fact {
+    kind: Kind,
+    id: i64,
+    first_us: i64,
+    last_us: i64,
+    /// Connections since the last commit.
+    n: u64,
+    is_moved: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Facts {
+    known: HashMap<i64, Fact>,
+    next: HashMap<u8, i64>,
+    dirty: Vec<i64>,
+}
+
+/// A value of a fact.
+pub(super) enum FactValue<'a> {
+    Text(&'a str),
+    Hash(&'a [u8; 32]),
+}
+
+impl Facts {
+    /// Returns the number of a fact, and counts it. `make` gives group and label of a new one.
+    pub(super) fn number(
+        &mut self,
+        catalog: &Connection,
+        salt: Salt,
+        kind: Kind,
+        value: &FactValue<'_>,
+        n: u64,
+        seen: &Appearance<'_>,
+        make: impl FnOnce() -> (Option<i64>, Option<String>),
+    ) -> rusqlite::Result<i64> {
+        let bytes = match value {
+            FactValue::Text(text) => cut(text).as_bytes(),
+            FactValue::Hash(hash) => hash.as_slice(),
+        };
+        let hash = salt.hash(kind, bytes);
+        if !self.known.contains_key(&hash) {
+            let fact = match self.look_up(catalog, hash)? {
+                Some(fact) => fact,
+                None => self.insert(catalog, hash, kind, value, seen, make())?,
+            };
+            self.known.insert(hash, fact);
+        }
+        let Some(fact) = self.known.get_mut(&hash) else {
+            return Ok(0);
+        };
+        if fact.n == 0 && !fact.is_moved {
+            self.dirty.push(hash);
+            fact.is_moved = true;
+        }
+        fact.n = fact.n.saturating_add(n);
+        fact.first_us = fact.first_us.min(seen.time.0);
+        fact.last_us = fact.last_us.max(seen.time.0);
+        Ok(fact.id)
+    }
+
+    fn look_up(&self, catalog: &Connection, hash: i64) -> rusqlite::Result<Option<Fact>> {
+        let mut statement = catalog.prepare_cached("SELECT kind, id, first_us, last_us FROM facts WHERE hash = ?")?;
+        let found = statement
+            .query_row([hash], |row| Ok((row.get::<_, u8>(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+            .optional()?;
+        Ok(found.and_then(|(kind, id, first_us, last_us)| {
+            let kind = Kind::of_number(kind)?;
+            Some(Fact { kind, id, first_us, last_us, n: 0, is_moved: false })
+        }))
+    }
+
+    fn insert(
+        &mut self,
+        catalog: &Connection,
+        hash: i64,
+        kind: Kind,
+        value: &FactValue<'_>,
+        seen: &Appearance<'_>,
+        (group, label): (Option<i64>, Option<String>),
+    ) -> rusqlite::Result<Fact> {
+        let next = match self.next.get(&(kind as u8)) {
+            Some(next) => *next,
+            None => {
+                let most: Option<i64> =
+                    catalog.query_row("SELECT max(id) FROM facts WHERE kind = ?", [kind as u8], |row| row.get(0))?;
+                most.unwrap_or(0) + 1
+            }
+        };
+        let value = match value {
+            FactValue::Text(text) => Value::Text(cut(text).to_owned()),
+            FactValue::Hash(hash) => Value::Blob(hash.to_vec()),
+        };
+        catalog
+            .prepare_cached(
+                "INSERT INTO facts (kind, id, hash, value, first_us, last_us, n, source, session, port, grp, label)
+                 VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?)",
+            )?
+            .execute((
+                kind as u8,
+                next,
+                hash,
+                value,
+                seen.time.0,
+                seen.time.0,
+                seen.source,
+                seen.session,
+                seen.port,
+                group,
+                label,
+            ))?;
+        self.next.insert(kind as u8, next + 1);
+        Ok(Fact { kind, id: next, first_us: seen.time.0, last_us: seen.time.0, n: 0, is_moved: false })
+    }
+
+    /// Writes what was counted, in the transaction of the position.
+    pub(super) fn flush(&mut self, catalog: &Connection) -> rusqlite::Result<()> {
+        {
+            // In the order of the table, so that neighbours share pages.
+            let mut list: Vec<&Fact> = self.dirty.iter().filter_map(|hash| self.known.get(hash)).collect();
+            list.sort_unstable_by_key(|fact| (fact.kind, fact.id));
+            let mut moved = catalog.prepare_cached(
+                "UPDATE facts SET n = n + ?3, last_us = max(last_us, ?4) WHERE kind = ?1 AND id = ?2",
+            )?;
+            let mut earlier = catalog
+                .prepare_cached("UPDATE facts SET first_us = ?3 WHERE kind = ?1 AND id = ?2 AND first_us > ?3")?;
+            for fact in list {
+                let n = i64::try_from(fact.n).unwrap_or(i64::MAX);
+                moved.execute((fact.kind as u8, fact.id, n, fact.last_us))?;
+                earlier.execute((fact.kind as u8, fact.id, fact.first_us))?;
+            }
+        }
+        for hash in self.dirty.drain(..) {
+            if let Some(fact) = self.known.get_mut(&hash) {
+                (fact.n, fact.is_moved) = (0, false);
+            }
+        }
+        if self.known.len() > MAX_CACHED {
+            self.known.clear();
+        }
+        Ok(())
+    }
+
+    /// Forgets everything that is not in the catalog, after a transaction that failed.
+    pub(super) fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// Cuts a text at a character.
+pub(super) fn cut(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(MAX_TEXT)).unwrap_or(text)
+}

@@ -1,0 +1,627 @@
+//! The one writer of the store.
+//!
+//! A batch of lines becomes, in this order: new facts in the catalog, rows in the files of their days, and what was counted
+//! together with the position in the log, in the catalog. Each is a transaction that is on the disk before the next one
+//! begins. Whatever is interrupted is done again from the position, and days pass over lines that they have.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension as _};
+
+use super::dayfile::{DayFile, RollValue};
+use super::facts::{Appearance, FactValue, Facts};
+use super::runs::{Runs, Seen};
+use super::{Error, Result, Store, key, prepare, schema};
+use crate::moment::{DAY, Day, HOUR, Moment};
+use crate::query::eval::SEARCHED_BYTES;
+use crate::row::{Kind, MessageRow, Row, ScanRow};
+
+/// Days that are open at once: lines come in the order of time but for days that several logs share.
+const OPEN_DAYS: usize = 4;
+
+/// Messages of agents that are kept.
+const MAX_MESSAGES: i64 = 10_000;
+
+/// Events that are kept.
+const MAX_EVENTS: i64 = 1_000;
+
+/// Ports of a scan that are counted one by one; of more, blocks of 256.
+const COUNTED_PORTS: u64 = 1_024;
+
+/// Ranges of a scan that are kept as text.
+const KEPT_RANGES: usize = 64;
+
+/// A log as the catalog knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogState {
+    /// Its number.
+    pub id: i64,
+    /// Where to go on, as JSON; empty before the first line.
+    pub position: String,
+    /// Lines that were taken.
+    pub lines: u64,
+    /// Lines that are no record.
+    pub foreign: u64,
+    /// Why the newest of them is none.
+    pub foreign_reason: Option<String>,
+    /// Lines that were too long.
+    pub overlong: u64,
+    /// Files that went before they were read.
+    pub lost_files: u64,
+    /// Bytes that are not read yet.
+    pub behind_bytes: u64,
+}
+
+/// What became of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is in the store; the day and key of a session.
+    Stored(Day, i64),
+    /// It is there already.
+    Duplicate,
+    /// It is older than what is kept.
+    Expired,
+}
+
+#[derive(Debug, Default)]
+struct SourceCount {
+    first_us: i64,
+    last_us: i64,
+    n: u64,
+    half_open: u64,
+}
+
+/// Writes to the store.
+pub struct Writer {
+    store: Store,
+    catalog: Connection,
+    days: BTreeMap<Day, DayFile>,
+    facts: Facts,
+    runs: Runs,
+    sources: HashMap<RollValue, SourceCount>,
+    keeps_records: bool,
+    /// Days before this one are not kept.
+    oldest: Option<Day>,
+}
+
+impl Writer {
+    /// Opens the store for writing. `keeps_records`: whether the records themselves are kept, too.
+    ///
+    /// # Errors
+    /// The catalog cannot be opened, or another program writes to it.
+    pub fn open(store: &Store, keeps_records: bool) -> Result<Self> {
+        let path = store.catalog();
+        let failed = |source| Error::Sqlite { path: path.clone(), source };
+        let catalog = Connection::open(&path).map_err(failed)?;
+        prepare(&catalog, schema::CATALOG).map_err(failed)?;
+        catalog.execute_batch("PRAGMA cache_size = -16384;").map_err(failed)?;
+        catalog.set_prepared_statement_cache_capacity(64);
+        let mut writer = Self {
+            store: store.clone(),
+            catalog,
+            days: BTreeMap::new(),
+            facts: Facts::default(),
+            runs: Runs::default(),
+            sources: HashMap::new(),
+            keeps_records,
+            oldest: None,
+        };
+        writer.begin()?;
+        Ok(writer)
+    }
+
+    fn failed(&self, source: rusqlite::Error) -> Error {
+        Error::Sqlite { path: self.store.catalog(), source }
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        self.catalog.execute_batch("BEGIN IMMEDIATE").map_err(|source| self.failed(source))
+    }
+
+    /// Returns what is known of a log, which is new when nothing is.
+    ///
+    /// # Errors
+    /// The catalog cannot be written.
+    pub fn log(&mut self, path: &str) -> Result<LogState> {
+        let found = self
+            .catalog
+            .query_row(
+                "SELECT id, position, lines, is_foreign, foreign_reason, overlong, lost_files FROM logs WHERE path = ?",
+                [path],
+                |row| {
+                    let number = |index| row.get::<_, i64>(index).map(|number| u64::try_from(number).unwrap_or(0));
+                    Ok(LogState {
+                        id: row.get(0)?,
+                        position: row.get(1)?,
+                        lines: number(2)?,
+                        foreign: number(3)?,
+                        foreign_reason: row.get(4)?,
+                        overlong: number(5)?,
+                        lost_files: number(6)?,
+                        behind_bytes: 0,
+                    })
+                },
+            )
+            .optional()
+            .map_err(|source| self.failed(source))?;
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        self.catalog
+            .execute(
+                "INSERT INTO logs (path, position, lines, is_foreign, overlong, lost_files, behind_bytes) VALUES (?, '', 0, 0, 0, 0, 0)",
+                [path],
+            )
+            .map_err(|source| self.failed(source))?;
+        Ok(LogState { id: self.catalog.last_insert_rowid(), ..LogState::default() })
+    }
+
+    /// Returns the greatest line of a log that any day has: what a day passes over.
+    ///
+    /// # Errors
+    /// A day cannot be opened.
+    pub fn absorbed(&mut self, log: i64) -> Result<u64> {
+        let mut most = 0;
+        for day in self.store.days()? {
+            most = most.max(self.day(day)?.map_or(0, |file| file.absorbed(log)));
+        }
+        Ok(most)
+    }
+
+    /// Returns the file of a day; nothing when it is older than what is kept.
+    fn day(&mut self, day: Day) -> Result<Option<&mut DayFile>> {
+        if !self.days.contains_key(&day) {
+            if self.oldest.is_some_and(|oldest| day < oldest) {
+                return Ok(None);
+            }
+            if self.days.len() >= OPEN_DAYS {
+                self.close_a_day()?;
+            }
+            let path = self.store.day(day);
+            let file = match DayFile::open(&path) {
+                Ok(file) => file,
+                Err(source) if is_damaged(&source) => {
+                    self.move_aside(day, &source)?;
+                    DayFile::open(&path).map_err(|source| Error::Sqlite { path: path.clone(), source })?
+                }
+                Err(source) => return Err(Error::Sqlite { path, source }),
+            };
+            self.days.insert(day, file);
+        }
+        Ok(self.days.get_mut(&day))
+    }
+
+    /// Commits and closes the oldest open day. New facts that its rows name are committed first.
+    fn close_a_day(&mut self) -> Result<()> {
+        self.catalog.execute_batch("COMMIT; BEGIN IMMEDIATE").map_err(|source| self.failed(source))?;
+        if let Some((day, mut file)) = self.days.pop_first() {
+            let path = self.store.day(day);
+            file.commit().and_then(|()| file.close()).map_err(|source| Error::Sqlite { path, source })?;
+        }
+        Ok(())
+    }
+
+    fn move_aside(&mut self, day: Day, why: &rusqlite::Error) -> Result<()> {
+        let path = self.store.day(day);
+        let aside = super::move_aside(&path)?;
+        self.event(&format!(
+            "the file of {day} cannot be used ({why}); it is now {}, and the day begins anew. To build it again, stop \
+             spip-view, remove its state directory and start it: it reads the logs from their beginning",
+            aside.display()
+        ))
+    }
+
+    /// Takes a session, which is line `line` of `log`, counted over all of its files.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn session(&mut self, log: i64, line: u64, row: &Row, record: &[u8]) -> Result<Taken> {
+        let source = key::address(row.source);
+        let id = key::session(row.time) | i64::try_from(line & ((1 << key::ORDINAL_BITS) - 1)).unwrap_or(0);
+        let seen = Appearance { time: row.time, source: &source, session: id, port: row.port };
+        let sensor = self.fact(Kind::Sensor, &row.sensor, 0, &seen)?;
+        let ended = Moment(row.time.0.saturating_add(i64::try_from(row.duration_us).unwrap_or(i64::MAX)));
+        let run = self.runs.take(&self.catalog, sensor, row.run.as_deref(), row.seq, ended);
+        if run.map_err(|source| self.failed(source))? == Seen::Duplicate {
+            return Ok(Taken::Duplicate);
+        }
+        let day = row.time.day();
+        match self.day(day)? {
+            None => return Ok(Taken::Expired),
+            Some(file) => {
+                if file.has_absorbed(log, line).map_err(|source| Error::Sqlite { path: "day".into(), source })? {
+                    self.count_facts(row, &seen)?;
+                    self.count_source(&source, row.source, row.time, row.count, 0);
+                    return Ok(Taken::Stored(day, id));
+                }
+            }
+        }
+        let facts = self.count_facts(row, &seen)?;
+        self.count_source(&source, row.source, row.time, row.count, 0);
+        let keeps_records = self.keeps_records;
+        let path = self.store.day(day);
+        let Some(file) = self.days.get_mut(&day) else {
+            return Ok(Taken::Expired);
+        };
+        let stored = insert(file, id, row, sensor, &source, &facts, keeps_records.then_some(record));
+        let id = stored.map_err(|source| Error::Sqlite { path, source })?;
+        Ok(Taken::Stored(day, id))
+    }
+
+    fn fact(&mut self, kind: Kind, text: &str, n: u64, seen: &Appearance<'_>) -> Result<i64> {
+        self.facts
+            .number(&self.catalog, self.store.salt, kind, &FactValue::Text(text), n, seen, || (None, None))
+            .map_err(|source| Error::Sqlite { path: self.store.catalog(), source })
+    }
+
+    /// Counts the facts of a session. Returns their numbers.
+    fn count_facts(&mut self, row: &Row, seen: &Appearance<'_>) -> Result<Vec<(Kind, i64)>> {
+        let mut facts = Vec::with_capacity(row.facts.len() + 6);
+        let n = row.count;
+        facts.push((Kind::Destination, self.fact(Kind::Destination, &row.destination.to_string(), n, seen)?));
+        facts.push((Kind::CloseReason, self.fact(Kind::CloseReason, &row.close_reason, n, seen)?));
+        for (kind, text) in [(Kind::Limit, &row.limit), (Kind::Protocol, &row.protocol)] {
+            if let Some(text) = text {
+                facts.push((kind, self.fact(kind, text, n, seen)?));
+            }
+        }
+        let mut group = None;
+        if let Some(own) = &row.group {
+            let label = || (None, Some(super::facts::cut(&own.template).to_owned()));
+            let value = FactValue::Text(&own.hash);
+            let number = self.facts.number(&self.catalog, self.store.salt, Kind::Group, &value, n, seen, label);
+            group = Some(number.map_err(|source| self.failed(source))?);
+            facts.extend(group.map(|group| (Kind::Group, group)));
+        }
+        for (kind, text) in &row.facts {
+            facts.push((*kind, self.fact(*kind, text, n, seen)?));
+        }
+        if let Some(sha256) = &row.sha256 {
+            let value = FactValue::Hash(sha256);
+            let number =
+                self.facts.number(&self.catalog, self.store.salt, Kind::Payload, &value, n, seen, || (group, None));
+            facts.push((Kind::Payload, number.map_err(|source| self.failed(source))?));
+        }
+        let protocol = row.protocol.as_deref().unwrap_or_default();
+        for credential in &row.credentials {
+            let text = key::credential(protocol, credential);
+            facts.push((Kind::Credential, self.fact(Kind::Credential, &text, n, seen)?));
+        }
+        let port = port_key(row);
+        let text = if row.is_udp { format!("{}/udp", row.port) } else { row.port.to_string() };
+        self.fact(Kind::Port, &text, n, seen)?;
+        facts.push((Kind::Port, port));
+        Ok(facts)
+    }
+
+    fn count_source(&mut self, key: &Value, source: IpAddr, time: Moment, n: u64, half_open: u64) {
+        // Stands for sources that nobody knows.
+        if source.is_unspecified() {
+            return;
+        }
+        let counted = self.sources.entry(RollValue::of(key)).or_insert(SourceCount {
+            first_us: time.0,
+            last_us: time.0,
+            n: 0,
+            half_open: 0,
+        });
+        counted.first_us = counted.first_us.min(time.0);
+        counted.last_us = counted.last_us.max(time.0);
+        counted.n = counted.n.saturating_add(n);
+        counted.half_open = counted.half_open.saturating_add(half_open);
+    }
+
+    /// Takes a scan.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn scan(&mut self, log: i64, line: u64, row: &ScanRow) -> Result<Taken> {
+        let source = key::address(row.source);
+        let id = key::session(row.time) | i64::try_from(line & ((1 << key::ORDINAL_BITS) - 1)).unwrap_or(0);
+        let seen = Appearance {
+            time: row.time,
+            source: &source,
+            session: id,
+            port: row.ports.first().map_or(0, |ports| ports.0),
+        };
+        let sensor = self.fact(Kind::Sensor, &row.sensor, 0, &seen)?;
+        let run = self.runs.take(&self.catalog, sensor, row.run.as_deref(), row.seq, row.last);
+        if run.map_err(|source| self.failed(source))? == Seen::Duplicate {
+            return Ok(Taken::Duplicate);
+        }
+        let day = row.time.day();
+        let Some(file) = self.day(day)? else {
+            return Ok(Taken::Expired);
+        };
+        let is_known = file.has_absorbed(log, line).map_err(|source| Error::Sqlite { path: "day".into(), source })?;
+        self.count_source(&source, row.source, row.time, 0, row.count);
+        let mut optional = |kind, text: &Option<String>| match text {
+            Some(text) => self.fact(kind, text, row.count, &seen).map(Some),
+            None => Ok(None),
+        };
+        let (tool, syn) = (optional(Kind::Tool, &row.tools)?, optional(Kind::Syn, &row.syn)?);
+        if is_known {
+            return Ok(Taken::Stored(day, id));
+        }
+        let path = self.store.day(day);
+        let Some(file) = self.days.get_mut(&day) else {
+            return Ok(Taken::Expired);
+        };
+        insert_scan(file, id, row, sensor, source, tool, syn).map_err(|source| Error::Sqlite { path, source })?;
+        Ok(Taken::Stored(day, id))
+    }
+
+    /// Takes a message of an agent. Only warnings and errors are kept for long.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn message(&mut self, log: i64, row: &MessageRow) -> Result<()> {
+        self.catalog
+            .prepare_cached("INSERT INTO messages (time_us, level, target, message, log) VALUES (?, ?, ?, ?, ?)")
+            .and_then(|mut statement| statement.execute((row.time.0, &row.level, &row.target, &row.message, log)))
+            .map_err(|source| self.failed(source))?;
+        Ok(())
+    }
+
+    /// Notes what this program did, for the page *Health*.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn event(&mut self, text: &str) -> Result<()> {
+        log::warn!("{text}");
+        self.catalog
+            .execute("INSERT INTO events (time_us, text) VALUES (?, ?)", (Moment::now().0, text))
+            .map_err(|source| self.failed(source))?;
+        Ok(())
+    }
+
+    /// Commits what was taken since the last time, together with where the logs go on.
+    ///
+    /// # Errors
+    /// The store cannot be written; nothing is lost, the lines have to be read again from the last position.
+    pub fn commit(&mut self, logs: &[&LogState]) -> Result<()> {
+        self.commit_days()?;
+        self.begin()?;
+        self.flush(logs).map_err(|source| self.failed(source))?;
+        self.catalog.execute_batch("COMMIT").map_err(|source| self.failed(source))?;
+        self.begin()
+    }
+
+    /// Commits new facts, and then rows with their numbers.
+    pub(crate) fn commit_days(&mut self) -> Result<()> {
+        self.catalog.execute_batch("COMMIT").map_err(|source| self.failed(source))?;
+        for (day, file) in &mut self.days {
+            file.commit().map_err(|source| Error::Sqlite { path: self.store.day(*day), source })?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, logs: &[&LogState]) -> rusqlite::Result<()> {
+        self.facts.flush(&self.catalog)?;
+        self.runs.flush(&self.catalog)?;
+        let mut sources: Vec<(RollValue, SourceCount)> = self.sources.drain().collect();
+        sources.sort_unstable_by_key(|(key, _)| *key);
+        let mut statement = self.catalog.prepare_cached(
+            "INSERT INTO sources (source, first_us, last_us, n, half_open) VALUES (?, ?, ?, ?, ?)
+             ON CONFLICT DO UPDATE SET last_us = max(last_us, excluded.last_us), n = n + excluded.n,
+             half_open = half_open + excluded.half_open",
+        )?;
+        let mut earlier =
+            self.catalog.prepare_cached("UPDATE sources SET first_us = ?2 WHERE source = ?1 AND first_us > ?2")?;
+        for (key, counted) in sources {
+            let key = match key {
+                RollValue::Number(number) => Value::Integer(number),
+                RollValue::Address(octets) => Value::Blob(octets.to_vec()),
+            };
+            let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+            statement.execute((
+                &key,
+                counted.first_us,
+                counted.last_us,
+                signed(counted.n),
+                signed(counted.half_open),
+            ))?;
+            earlier.execute((&key, counted.first_us))?;
+        }
+        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        for log in logs {
+            self.catalog.execute(
+                "UPDATE logs SET position = ?, lines = ?, is_foreign = ?, foreign_reason = ?, overlong = ?, lost_files = ?,
+                 behind_bytes = ?, last_read_us = ? WHERE id = ?",
+                (
+                    &log.position,
+                    signed(log.lines),
+                    signed(log.foreign),
+                    &log.foreign_reason,
+                    signed(log.overlong),
+                    signed(log.lost_files),
+                    signed(log.behind_bytes),
+                    Moment::now().0,
+                    log.id,
+                ),
+            )?;
+        }
+        self.catalog.execute("DELETE FROM messages WHERE id <= (SELECT max(id) FROM messages) - ?", [MAX_MESSAGES])?;
+        self.catalog.execute("DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?", [MAX_EVENTS])?;
+        Ok(())
+    }
+
+    /// Gives up what was taken since the last commit, after an error: days and catalog are as they were then.
+    ///
+    /// # Errors
+    /// The catalog cannot be used.
+    pub fn roll_back(&mut self) -> Result<()> {
+        self.days.clear();
+        self.facts.reset();
+        self.runs.reset();
+        self.sources.clear();
+        if !self.catalog.is_autocommit() {
+            self.catalog.execute_batch("ROLLBACK").map_err(|source| self.failed(source))?;
+        }
+        self.begin()
+    }
+}
+
+/// Reports whether a file is of no use, rather than the disk or the moment.
+fn is_damaged(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode;
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+        || matches!(error, rusqlite::Error::InvalidParameterName(_))
+}
+
+fn port_key(row: &Row) -> i64 {
+    i64::from(row.port) + if row.is_udp { key::UDP_PORTS } else { 0 }
+}
+
+fn hour(time: Moment) -> u8 {
+    u8::try_from(time.0.rem_euclid(DAY) / HOUR).unwrap_or(0)
+}
+
+fn signed(number: u64) -> Value {
+    Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+/// Adds a session to its day.
+fn insert(
+    file: &mut DayFile,
+    id: i64,
+    row: &Row,
+    sensor: i64,
+    source: &Value,
+    facts: &[(Kind, i64)],
+    record: Option<&[u8]>,
+) -> rusqlite::Result<i64> {
+    let of = |kind| facts.iter().find(|(own, _)| *own == kind).map_or(Value::Null, |(_, id)| Value::Integer(*id));
+    let is_rejected = row.close_reason == "rejected";
+    let flags = [
+        (row.is_tls, key::TLS),
+        (row.is_udp, key::UDP),
+        (row.is_truncated, key::TRUNCATED),
+        (is_rejected, key::REJECTED),
+    ];
+    let flags: i64 = flags.iter().filter(|(is, _)| *is).map(|(_, flag)| flag).sum();
+    let (block, line) = match record {
+        Some(record) => {
+            let (block, line) = file.record(record)?;
+            (Value::Integer(block), Value::Integer(line))
+        }
+        None => (Value::Null, Value::Null),
+    };
+    let columns = [
+        signed(row.count),
+        Value::Integer(flags),
+        source.clone(),
+        Value::Integer(row.source_port.into()),
+        of(Kind::Destination),
+        Value::Integer(row.port.into()),
+        Value::Integer(sensor),
+        signed(row.duration_us),
+        signed(row.bytes_in),
+        signed(row.bytes_out),
+        Value::Integer(key::uuid(&row.session_id)),
+        of(Kind::CloseReason),
+        of(Kind::Limit),
+        of(Kind::Protocol),
+        of(Kind::Payload),
+        of(Kind::Path),
+        of(Kind::UserAgent),
+        of(Kind::Ja4),
+        of(Kind::Ja3),
+        of(Kind::Hassh),
+        of(Kind::SshClient),
+        of(Kind::HttpFingerprint),
+        of(Kind::Syn),
+        of(Kind::Tool),
+        of(Kind::Host),
+        of(Kind::ServerName),
+        block,
+        line,
+    ];
+    let id = file.session(id, &columns)?;
+    let credentials = facts.iter().filter(|(kind, _)| *kind == Kind::Credential);
+    for (ordinal, (_, credential)) in credentials.enumerate() {
+        file.credential(id, ordinal, *credential)?;
+    }
+    if let Some((_, payload)) = facts.iter().find(|(kind, _)| *kind == Kind::Payload) {
+        file.payload(*payload, row.payload.get(..SEARCHED_BYTES).unwrap_or(&row.payload))?;
+    }
+    let hour = hour(row.time);
+    let zero = RollValue::Number(0);
+    file.count(Kind::Connections, zero, hour, sensor, row.count);
+    file.count(Kind::Sessions, zero, hour, sensor, 1);
+    file.count(Kind::BytesIn, zero, hour, sensor, row.bytes_in);
+    if is_rejected {
+        file.count(Kind::Rejected, zero, hour, sensor, row.count);
+    }
+    file.count(Kind::Sensor, RollValue::Number(sensor), hour, sensor, row.count);
+    if !row.source.is_unspecified() {
+        file.count(Kind::Source, RollValue::of(source), hour, sensor, row.count);
+    }
+    for (kind, id) in facts {
+        file.count(*kind, RollValue::Number(*id), hour, sensor, row.count);
+    }
+    Ok(id)
+}
+
+fn insert_scan(
+    file: &mut DayFile,
+    id: i64,
+    row: &ScanRow,
+    sensor: i64,
+    source: Value,
+    tool: Option<i64>,
+    syn: Option<i64>,
+) -> rusqlite::Result<()> {
+    let optional = |id: Option<i64>| id.map_or(Value::Null, Value::Integer);
+    let hour = hour(row.time);
+    let zero = RollValue::Number(0);
+    file.count(Kind::Scans, zero, hour, sensor, 1);
+    file.count(Kind::HalfOpen, zero, hour, sensor, row.count);
+    if !row.source.is_unspecified() {
+        file.count(Kind::ScanSource, RollValue::of(&source), hour, sensor, row.count);
+    }
+    let mut last_block = -1;
+    for (first, last) in &row.ports {
+        for block in i64::from(first >> 8)..=i64::from(last >> 8) {
+            if block > last_block {
+                file.count(Kind::ScanBlock, RollValue::Number(block), hour, sensor, 1);
+                last_block = block;
+            }
+        }
+        if row.port_count <= COUNTED_PORTS {
+            for port in *first..=*last {
+                file.count(Kind::ScanPort, RollValue::Number(port.into()), hour, sensor, 1);
+            }
+        }
+    }
+    let values = [
+        signed(row.count),
+        signed(row.undecided),
+        source,
+        Value::Integer(sensor),
+        Value::Integer(row.last.0.saturating_sub(row.time.0)),
+        Value::Text(ranges(&row.ports)),
+        signed(row.port_count),
+        Value::Text(ranges(&row.destinations)),
+        signed(row.destination_count),
+        optional(tool),
+        optional(syn),
+    ];
+    file.scan(id, &values)
+}
+
+/// Writes ranges as `22-24,80`, the first of many followed by `…`.
+fn ranges<T: std::fmt::Display + PartialEq>(ranges: &[(T, T)]) -> String {
+    let shown: Vec<String> = ranges
+        .iter()
+        .take(KEPT_RANGES)
+        .map(|(first, last)| if first == last { first.to_string() } else { format!("{first}-{last}") })
+        .collect();
+    let mut text = shown.join(",");
+    if ranges.len() > KEPT_RANGES {
+        text.push_str(",…");
+    }
+    text
+}
