@@ -7,7 +7,7 @@
 //! Shared here: the shapes that all pages use. Text in them is as the client sent it: whoever shows it escapes it.
 
 #[allow(dead_code, reason = "pages that are being written use the rest")]
-mod ask;
+pub(crate) mod ask;
 pub mod campaigns;
 pub mod clients;
 pub mod credentials;
@@ -21,6 +21,8 @@ pub mod scans;
 pub mod search;
 pub mod session;
 pub mod sources;
+
+pub(crate) use line::{is_shown, session_id};
 
 use std::net::IpAddr;
 

@@ -9,10 +9,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cli;
+pub mod config;
 pub mod data;
 pub mod filter;
+pub mod ingest;
 pub mod moment;
 pub mod query;
+pub mod report;
 pub mod row;
 pub mod store;
 pub mod web;

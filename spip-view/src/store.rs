@@ -12,6 +12,7 @@ mod dayfile;
 mod facts;
 pub mod key;
 mod reader;
+mod retention;
 mod runs;
 pub mod schema;
 mod writer;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension as _};
 
+pub use facts::cut;
 pub use reader::{Deadline, Reader};
 pub use writer::{LogState, Taken, Writer};
 
@@ -124,6 +126,12 @@ impl Store {
         }
         let salt = salt(&connection).map_err(failed)?;
         Ok(Self { directory: directory.to_owned(), salt, keep })
+    }
+
+    /// Reports whether there is a store in a directory.
+    #[must_use]
+    pub fn exists(directory: &Path) -> bool {
+        directory.join(CATALOG).is_file()
     }
 
     /// Returns the directory.

@@ -26,13 +26,13 @@ const MAX_VALUES: usize = 400_000;
 
 /// A key of a roll-up: number or IPv6 address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Key {
+pub(crate) enum Key {
     Number(i64),
     Address([u8; 16]),
 }
 
 impl Key {
-    pub(super) fn read(value: ValueRef<'_>) -> Self {
+    pub(crate) fn read(value: ValueRef<'_>) -> Self {
         match value {
             ValueRef::Integer(number) => Self::Number(number),
             ValueRef::Blob(bytes) => Self::Address(bytes.try_into().unwrap_or_default()),
@@ -40,7 +40,7 @@ impl Key {
         }
     }
 
-    pub(super) fn value(&self) -> Value {
+    pub(crate) fn value(&self) -> Value {
         match self {
             Self::Number(number) => Value::Integer(*number),
             Self::Address(octets) => Value::Blob(octets.to_vec()),
@@ -49,7 +49,7 @@ impl Key {
 }
 
 /// Numbers by key.
-pub(super) struct Tally {
+pub(crate) struct Tally {
     counts: HashMap<Key, u64>,
     is_exact: bool,
 }
@@ -61,7 +61,7 @@ impl Default for Tally {
 }
 
 impl Tally {
-    pub(super) fn add(&mut self, key: Key, n: u64) {
+    pub(crate) fn add(&mut self, key: Key, n: u64) {
         *self.counts.entry(key).or_default() += n;
         if self.counts.len() > MAX_VALUES {
             // The rarest go; which of them are rare is known by now for all but the newest.
@@ -79,16 +79,16 @@ impl Tally {
         }
     }
 
-    pub(super) fn is_inexact(&mut self) {
-        self.is_exact = false;
+    pub(crate) fn into_counts(self) -> impl Iterator<Item = (Key, u64)> {
+        self.counts.into_iter()
     }
 
-    pub(super) fn distinct(&self) -> Count {
+    pub(crate) fn distinct(&self) -> Count {
         Count { value: self.counts.len() as u64, is_exact: self.is_exact }
     }
 
     /// The most frequent ones, those of equal number by key.
-    pub(super) fn top(&self, limit: usize, offset: usize) -> Vec<(Key, u64)> {
+    pub(crate) fn top(&self, limit: usize, offset: usize) -> Vec<(Key, u64)> {
         let mut list: Vec<(&Key, u64)> = self.counts.iter().map(|(key, n)| (key, *n)).collect();
         let order = |a: &(&Key, u64), b: &(&Key, u64)| b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0));
         let wanted = limit + offset;
@@ -115,21 +115,21 @@ struct Part {
 
 /// A narrower set of sessions than the filter's.
 #[derive(Clone, Debug)]
-pub(super) struct Scope {
+pub(crate) struct Scope {
     /// A condition on `s`.
-    pub(super) sql: String,
-    pub(super) parameters: Vec<Value>,
+    pub(crate) sql: String,
+    pub(crate) parameters: Vec<Value>,
     /// The roll-up that says in which hours there are any, and counts them.
-    pub(super) index: Option<(Kind, Value)>,
+    pub(crate) index: Option<(Kind, Value)>,
 }
 
 impl Scope {
-    pub(super) fn all() -> Self {
+    pub(crate) fn all() -> Self {
         Self { sql: "1".to_owned(), parameters: Vec::new(), index: None }
     }
 
     /// Sessions whose column has this key.
-    pub(super) fn of(kind: Kind, key: &Key) -> Self {
+    pub(crate) fn of(kind: Kind, key: &Key) -> Self {
         let (sql, parameters) = match kind {
             Kind::Group => (
                 format!("s.payload IN (SELECT id FROM facts WHERE kind = {} AND grp = ?)", Kind::Payload as u8),
@@ -151,11 +151,11 @@ impl Scope {
 }
 
 /// A question with its filter compiled.
-pub(super) struct Ask<'r> {
-    pub(super) reader: &'r Reader,
-    pub(super) from: Moment,
-    pub(super) to: Moment,
-    pub(super) limit: usize,
+pub(crate) struct Ask<'r> {
+    pub(crate) reader: &'r Reader,
+    pub(crate) from: Moment,
+    pub(crate) to: Moment,
+    pub(crate) limit: usize,
     condition: Condition,
     has_query: bool,
     sensor: Option<i64>,
@@ -164,7 +164,7 @@ pub(super) struct Ask<'r> {
 }
 
 impl<'r> Ask<'r> {
-    pub(super) fn new(reader: &'r Reader, filter: &Filter) -> Result<Self> {
+    pub(crate) fn new(reader: &'r Reader, filter: &Filter) -> Result<Self> {
         let condition = match &filter.query {
             Some(query) => Condition::of(query.expr(), reader.salt()),
             None => Condition::all(),
@@ -182,7 +182,7 @@ impl<'r> Ask<'r> {
     }
 
     /// The same question about another range.
-    pub(super) fn between(&self, from: Moment, to: Moment) -> Self {
+    pub(crate) fn between(&self, from: Moment, to: Moment) -> Self {
         let condition = Condition::all();
         let parts = self.reader.days(from, to).into_iter().filter_map(|day| Part::of(day, from, to)).collect();
         Self {
@@ -200,7 +200,7 @@ impl<'r> Ask<'r> {
     }
 
     /// The same question about what is older than this session only.
-    pub(super) fn before(mut self, day: Day, id: i64) -> Self {
+    pub(crate) fn before(mut self, day: Day, id: i64) -> Self {
         self.parts.retain(|part| part.day <= day);
         for part in self.parts.iter_mut().filter(|part| part.day == day) {
             part.keys.1 = part.keys.1.min(id);
@@ -208,21 +208,21 @@ impl<'r> Ask<'r> {
         self
     }
 
-    pub(super) fn has_query(&self) -> bool {
+    pub(crate) fn has_query(&self) -> bool {
         self.has_query
     }
 
-    pub(super) fn sensor(&self) -> Option<i64> {
+    pub(crate) fn sensor(&self) -> Option<i64> {
         self.sensor
     }
 
     /// Reports whether looking at more sessions would take too long.
-    pub(super) fn is_late(&self) -> bool {
+    pub(crate) fn is_late(&self) -> bool {
         self.started.elapsed() > PATIENCE || self.reader.deadline().is_over()
     }
 
     /// A condition on sessions `s` and what is bound to it, behind the keys of a part.
-    pub(super) fn condition(&self, scope: &Scope) -> (String, Vec<Value>) {
+    pub(crate) fn condition(&self, scope: &Scope) -> (String, Vec<Value>) {
         let mut sql = format!("{} AND {}", self.condition.sql, scope.sql);
         let mut parameters = self.condition.parameters.clone();
         parameters.extend(scope.parameters.iter().cloned());
@@ -296,14 +296,14 @@ impl<'r> Ask<'r> {
     }
 
     /// One number over the range.
-    pub(super) fn sum(&self, kind: Kind, only: Option<&Value>) -> Result<u64> {
+    pub(crate) fn sum(&self, kind: Kind, only: Option<&Value>) -> Result<u64> {
         let mut sum = 0_u64;
         self.rolled(kind, only, |_, _, _, n| sum = sum.saturating_add(n))?;
         Ok(sum)
     }
 
     /// Totals of the range, by roll-up.
-    pub(super) fn totals(&self) -> Result<Totals> {
+    pub(crate) fn totals(&self) -> Result<Totals> {
         if self.has_query {
             return self.totals_of(&Scope::all()).map(|(totals, _)| totals);
         }
@@ -318,7 +318,7 @@ impl<'r> Ask<'r> {
     }
 
     /// Totals of sessions one by one, and whether all were looked at. Scans are not among them.
-    pub(super) fn totals_of(&self, scope: &Scope) -> Result<(Totals, bool)> {
+    pub(crate) fn totals_of(&self, scope: &Scope) -> Result<(Totals, bool)> {
         let mut totals = Totals::default();
         let columns = "count(*), sum(s.n), sum(CASE WHEN s.flags & 8 <> 0 THEN s.n ELSE 0 END), sum(s.bytes_in)";
         let is_exact = self.each(scope, columns, "", |_, row| {
@@ -332,7 +332,7 @@ impl<'r> Ask<'r> {
     }
 
     /// Connections over time; of one value where `scope` has an index.
-    pub(super) fn series(&self, kind: Kind, only: Option<&Value>) -> Result<Series> {
+    pub(crate) fn series(&self, kind: Kind, only: Option<&Value>) -> Result<Series> {
         let mut columns = Columns::new(self.from, self.to);
         if columns.step_us < HOUR {
             return self.short_series(kind, only, columns);
@@ -352,7 +352,7 @@ impl<'r> Ask<'r> {
     }
 
     /// Connections over time of sessions one by one, and whether all were looked at.
-    pub(super) fn series_of(&self, scope: &Scope, counted: &str) -> Result<(Series, bool)> {
+    pub(crate) fn series_of(&self, scope: &Scope, counted: &str) -> Result<(Series, bool)> {
         let mut columns = Columns::new(self.from, self.to);
         // Grouped by steps from midnight, which every step of less than a day divides.
         let step = columns.step_us.min(HOUR);
@@ -365,7 +365,7 @@ impl<'r> Ask<'r> {
     }
 
     /// Numbers of one kind: by roll-up, or of the sessions that the query means.
-    pub(super) fn tally(&self, kind: Kind) -> Result<Tally> {
+    pub(crate) fn tally(&self, kind: Kind) -> Result<Tally> {
         let mut tally = Tally::default();
         if !self.has_query {
             self.rolled(kind, None, |_, _, key, n| tally.add(key, n))?;
@@ -387,13 +387,13 @@ impl<'r> Ask<'r> {
     }
 
     /// The most frequent values of a kind.
-    pub(super) fn top(&self, kind: Kind, limit: usize) -> Result<TopList> {
+    pub(crate) fn top(&self, kind: Kind, limit: usize) -> Result<TopList> {
         let tally = self.tally(kind)?;
         Ok(TopList { kind, items: self.named(kind, tally.top(limit, 0))?, distinct: tally.distinct() })
     }
 
     /// Gives keys their names.
-    pub(super) fn named(&self, kind: Kind, list: Vec<(Key, u64)>) -> Result<Vec<Top>> {
+    pub(crate) fn named(&self, kind: Kind, list: Vec<(Key, u64)>) -> Result<Vec<Top>> {
         list.into_iter()
             .map(|(key, count)| name(self.reader, kind, &key).map(|(value, label)| Top { value, label, count }))
             .collect()
@@ -401,7 +401,7 @@ impl<'r> Ask<'r> {
 
     /// Calls `take` with rows of sessions, newest day first, until it says false or there is no more time. Returns
     /// whether all were looked at.
-    pub(super) fn each(
+    pub(crate) fn each(
         &self,
         scope: &Scope,
         columns: &str,
@@ -411,7 +411,7 @@ impl<'r> Ask<'r> {
         self.each_in("sessions s", scope, columns, behind, take)
     }
 
-    pub(super) fn each_in(
+    pub(crate) fn each_in(
         &self,
         tables: &str,
         scope: &Scope,
@@ -563,7 +563,7 @@ pub(super) fn fact_id(reader: &Reader, kind: Kind, value: &[u8]) -> Result<Optio
 }
 
 /// Returns the text of a key, and what to show where that is another one.
-pub(super) fn name(reader: &Reader, kind: Kind, key: &Key) -> Result<(String, Option<String>)> {
+pub(crate) fn name(reader: &Reader, kind: Kind, key: &Key) -> Result<(String, Option<String>)> {
     match (kind, key) {
         (Kind::Source | Kind::ScanSource, key) => {
             Ok((key::read_address(ValueRef::from(&key.value())).to_string(), None))

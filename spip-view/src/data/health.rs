@@ -163,7 +163,7 @@ pub(super) fn messages(
 }
 
 /// Records that are missing by their numbers in runs that touch the range.
-pub(super) fn missing(reader: &Reader, from: Moment, to: Moment) -> Result<u64> {
+pub(crate) fn missing(reader: &Reader, from: Moment, to: Moment) -> Result<u64> {
     let sum: Option<i64> = reader
         .catalog()
         .query_row("SELECT sum(missing) FROM runs WHERE last_us >= ? AND first_us < ?", (from.0, to.0), |row| {

@@ -18,7 +18,7 @@ const COLUMNS: &str = "s.id, s.source, s.source_port, s.destination, s.port, s.f
 const SUMMARY: usize = 120;
 
 /// Returns the address of a session's page, behind `/sessions/`.
-pub(super) fn session_id(day: Day, id: i64) -> String {
+pub(crate) fn session_id(day: Day, id: i64) -> String {
     format!("{day}-{id:x}")
 }
 

@@ -4,11 +4,15 @@
 
 use std::net::IpAddr;
 
+use rusqlite::Row;
 use serde::Serialize;
 
-use super::Count;
+use super::ask::{fact_text, unsigned};
+use super::{Count, session_id};
+use crate::filter::Filter;
 use crate::moment::Moment;
 use crate::row::Kind;
+use crate::store::{Reader, Result, key};
 
 /// The page.
 #[derive(Clone, Debug, Serialize)]
@@ -73,4 +77,118 @@ pub struct Returned {
     pub label: Option<String>,
     /// The session that brought it.
     pub session: Option<String>,
+}
+
+/// Kinds that are worth a look when they are new, the most telling first.
+const KINDS: &[Kind] = &[
+    Kind::Group,
+    Kind::Path,
+    Kind::Port,
+    Kind::Ja4,
+    Kind::Hassh,
+    Kind::UserAgent,
+    Kind::SshClient,
+    Kind::HttpFingerprint,
+    Kind::Credential,
+    Kind::ServerName,
+    Kind::Host,
+    Kind::Protocol,
+    Kind::Tool,
+    Kind::Syn,
+];
+
+/// Kinds that say that a source did something that nobody had done.
+const RETURNED: &[Kind] = &[Kind::Group, Kind::Path, Kind::Hassh, Kind::Ja4, Kind::UserAgent];
+
+/// Lines of a section on the page with all of them.
+const ITEMS: usize = 15;
+
+/// Returns the data of the page.
+///
+/// # Errors
+/// The store does not answer.
+pub fn page(reader: &Reader, filter: &Filter) -> Result<NewPage> {
+    let since = reader.days(Moment(i64::MIN), Moment(i64::MAX)).first().map(|day| day.start());
+    Ok(NewPage { since, sections: sections(reader, filter, ITEMS)?, returned: returned(reader, filter)? })
+}
+
+/// Sections of what is new, those without anything left out.
+pub(crate) fn sections(reader: &Reader, filter: &Filter, limit: usize) -> Result<Vec<NewSection>> {
+    let (from, to) = reader.clamp(filter.from, filter.to);
+    let mut sections = Vec::new();
+    for kind in KINDS {
+        let (items, total) = items(reader, *kind, from, to, limit)?;
+        if total > 0 {
+            sections.push(NewSection { kind: *kind, total: Count { value: total, is_exact: true }, items });
+        }
+    }
+    Ok(sections)
+}
+
+fn items(reader: &Reader, kind: Kind, from: Moment, to: Moment, limit: usize) -> Result<(Vec<NewItem>, u64)> {
+    let failed = |source| reader.failed(source);
+    let bounds = (kind as u8, from.0, to.0);
+    let total = reader
+        .catalog()
+        .prepare_cached("SELECT count(*) FROM facts WHERE kind = ? AND first_us >= ? AND first_us < ? AND n > 0")
+        .and_then(|mut statement| statement.query_row(bounds, |row| unsigned(row, 0)))
+        .map_err(failed)?;
+    let sql = "SELECT value, label, first_us, last_us, source, session, port, n FROM facts
+               WHERE kind = ? AND first_us >= ? AND first_us < ? AND n > 0 ORDER BY first_us DESC LIMIT ?";
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let read = |row: &Row<'_>| {
+        let first = Moment(row.get(2)?);
+        Ok(NewItem {
+            value: fact_text(row.get_ref(0)?),
+            label: row.get(1)?,
+            first,
+            last: Moment(row.get(3)?),
+            source: key::read_address(row.get_ref(4)?),
+            session: session_of(first, row.get(5)?),
+            port: row.get(6)?,
+            count: unsigned(row, 7)?,
+        })
+    };
+    let items = reader
+        .catalog()
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.query_map((kind as u8, from.0, to.0, limit), read)?.collect())
+        .map_err(failed)?;
+    Ok((items, total))
+}
+
+/// The session that brought a fact, unless an earlier one came to light later.
+fn session_of(first: Moment, id: Option<i64>) -> Option<String> {
+    let id = id.filter(|id| key::accepted(first.day(), *id) == first)?;
+    Some(session_id(first.day(), id))
+}
+
+fn returned(reader: &Reader, filter: &Filter) -> Result<Vec<Returned>> {
+    let (from, to) = reader.clamp(filter.from, filter.to);
+    let kinds: Vec<String> = RETURNED.iter().map(|kind| (*kind as u8).to_string()).collect();
+    let sql = format!(
+        "SELECT f.kind, f.value, f.label, f.first_us, f.source, f.session, s.first_us FROM facts f
+         JOIN sources s ON s.source = f.source AND s.first_us < ?1
+         WHERE f.kind IN ({}) AND f.first_us >= ?1 AND f.first_us < ?2 AND f.n > 0
+         ORDER BY f.first_us DESC LIMIT ?3",
+        kinds.join(", ")
+    );
+    let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
+    let read = |row: &Row<'_>| {
+        let time = Moment(row.get(3)?);
+        Ok(Returned {
+            source: key::read_address(row.get_ref(4)?),
+            first: Moment(row.get(6)?),
+            time,
+            kind: Kind::of_number(row.get(0)?).unwrap_or(Kind::Group),
+            value: fact_text(row.get_ref(1)?),
+            label: row.get(2)?,
+            session: session_of(time, row.get(5)?),
+        })
+    };
+    let rows = reader
+        .catalog()
+        .prepare(&sql)
+        .and_then(|mut statement| statement.query_map((from.0, to.0, limit), read)?.collect());
+    rows.map_err(|source| reader.failed(source))
 }

@@ -37,8 +37,9 @@ struct Fact {
     is_moved: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Facts {
+    salt: Salt,
     known: HashMap<i64, Fact>,
     next: HashMap<u8, i64>,
     dirty: Vec<i64>,
@@ -51,11 +52,14 @@ pub(super) enum FactValue<'a> {
 }
 
 impl Facts {
+    pub(super) fn new(salt: Salt) -> Self {
+        Self { salt, known: HashMap::new(), next: HashMap::new(), dirty: Vec::new() }
+    }
+
     /// Returns the number of a fact, and counts it. `make` gives group and label of a new one.
     pub(super) fn number(
         &mut self,
         catalog: &Connection,
-        salt: Salt,
         kind: Kind,
         value: &FactValue<'_>,
         n: u64,
@@ -66,7 +70,7 @@ impl Facts {
             FactValue::Text(text) => cut(text).as_bytes(),
             FactValue::Hash(hash) => hash.as_slice(),
         };
-        let hash = salt.hash(kind, bytes);
+        let hash = self.salt.hash(kind, bytes);
         if !self.known.contains_key(&hash) {
             let fact = match self.look_up(catalog, hash)? {
                 Some(fact) => fact,
@@ -171,11 +175,12 @@ impl Facts {
 
     /// Forgets everything that is not in the catalog, after a transaction that failed.
     pub(super) fn reset(&mut self) {
-        *self = Self::default();
+        *self = Self::new(self.salt);
     }
 }
 
 /// Cuts a text at a character.
-pub(super) fn cut(text: &str) -> &str {
+#[must_use]
+pub fn cut(text: &str) -> &str {
     text.get(..text.floor_char_boundary(MAX_TEXT)).unwrap_or(text)
 }

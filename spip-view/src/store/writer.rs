@@ -75,15 +75,17 @@ struct SourceCount {
 
 /// Writes to the store.
 pub struct Writer {
-    store: Store,
-    catalog: Connection,
-    days: BTreeMap<Day, DayFile>,
-    facts: Facts,
-    runs: Runs,
+    pub(super) store: Store,
+    pub(super) catalog: Connection,
+    pub(super) days: BTreeMap<Day, DayFile>,
+    pub(super) facts: Facts,
+    pub(super) runs: Runs,
     sources: HashMap<RollValue, SourceCount>,
     keeps_records: bool,
     /// Days before this one are not kept.
-    oldest: Option<Day>,
+    pub(super) oldest: Option<Day>,
+    /// There is no room: records are read and not kept.
+    pub(super) is_full: bool,
 }
 
 impl Writer {
@@ -102,17 +104,18 @@ impl Writer {
             store: store.clone(),
             catalog,
             days: BTreeMap::new(),
-            facts: Facts::default(),
+            facts: Facts::new(store.salt),
             runs: Runs::default(),
             sources: HashMap::new(),
             keeps_records,
             oldest: None,
+            is_full: false,
         };
         writer.begin()?;
         Ok(writer)
     }
 
-    fn failed(&self, source: rusqlite::Error) -> Error {
+    pub(super) fn failed(&self, source: rusqlite::Error) -> Error {
         Error::Sqlite { path: self.store.catalog(), source }
     }
 
@@ -172,6 +175,9 @@ impl Writer {
 
     /// Returns the file of a day; nothing when it is older than what is kept.
     fn day(&mut self, day: Day) -> Result<Option<&mut DayFile>> {
+        if self.is_full {
+            return Ok(None);
+        }
         if !self.days.contains_key(&day) {
             if self.oldest.is_some_and(|oldest| day < oldest) {
                 return Ok(None);
@@ -252,7 +258,7 @@ impl Writer {
 
     fn fact(&mut self, kind: Kind, text: &str, n: u64, seen: &Appearance<'_>) -> Result<i64> {
         self.facts
-            .number(&self.catalog, self.store.salt, kind, &FactValue::Text(text), n, seen, || (None, None))
+            .number(&self.catalog, kind, &FactValue::Text(text), n, seen, || (None, None))
             .map_err(|source| Error::Sqlite { path: self.store.catalog(), source })
     }
 
@@ -271,7 +277,7 @@ impl Writer {
         if let Some(own) = &row.group {
             let label = || (None, Some(super::facts::cut(&own.template).to_owned()));
             let value = FactValue::Text(&own.hash);
-            let number = self.facts.number(&self.catalog, self.store.salt, Kind::Group, &value, n, seen, label);
+            let number = self.facts.number(&self.catalog, Kind::Group, &value, n, seen, label);
             group = Some(number.map_err(|source| self.failed(source))?);
             facts.extend(group.map(|group| (Kind::Group, group)));
         }
@@ -280,8 +286,7 @@ impl Writer {
         }
         if let Some(sha256) = &row.sha256 {
             let value = FactValue::Hash(sha256);
-            let number =
-                self.facts.number(&self.catalog, self.store.salt, Kind::Payload, &value, n, seen, || (group, None));
+            let number = self.facts.number(&self.catalog, Kind::Payload, &value, n, seen, || (group, None));
             facts.push((Kind::Payload, number.map_err(|source| self.failed(source))?));
         }
         let protocol = row.protocol.as_deref().unwrap_or_default();
