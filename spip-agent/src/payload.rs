@@ -165,6 +165,19 @@ impl Payload {
         std::mem::take(&mut self.kept)
     }
 
+    /// Takes out the bytes from `at` on, which are an envelope around the payload that is yet to come. Their memory is given
+    /// back when the session ends.
+    #[must_use]
+    pub fn split_off(&mut self, at: usize) -> Vec<u8> {
+        let envelope = self.kept.split_off(at.min(self.kept.len()));
+        self.received -= envelope.len() as u64;
+        // A hello is short, and what of it the budget has no room for is not owed.
+        if self.budget.take(envelope.capacity()) {
+            self.lent += envelope.capacity();
+        }
+        envelope
+    }
+
     /// The kept bytes, in order, without a gap.
     #[must_use]
     pub fn kept(&self) -> &[u8] {

@@ -23,12 +23,14 @@ mod mqtt;
 mod mysql;
 mod pop3;
 mod postgresql;
+mod rdp;
 mod redis;
 mod smtp;
 mod ssh;
 mod telnet;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 mod vnc;
 
 use std::collections::BTreeMap;
@@ -65,6 +67,7 @@ static SERVICES: &[&Service] = &[
     &mysql::SERVICE,
     &pop3::SERVICE,
     &postgresql::SERVICE,
+    &rdp::SERVICE,
     &redis::SERVICE,
     &smtp::SERVICE,
     &ssh::SERVICE,
@@ -90,6 +93,9 @@ trait Dialogue: Send {
     /// again with the rest until it is 0.
     fn hear(&mut self, heard: &[u8], scene: &Scene<'_>, reply: &mut Reply<'_>) -> usize;
 
+    /// The client has completed a handshake that was agreed on; what it says from now on came inside TLS.
+    fn is_in_tls(&mut self) {}
+
     /// Whether [`Dialogue::hear`] could take more than 0 of `heard` now, where it took 0 of the first `looked` bytes. So that a
     /// client that sends single bytes is not read from the beginning at each of them, this looks at the new bytes only.
     fn is_worth_hearing(&mut self, _heard: &[u8], _looked: usize) -> bool {
@@ -103,6 +109,8 @@ struct Scene<'a> {
     port: u16,
     now: SystemTime,
     seed: [u8; 16],
+    /// Whether the sensor could complete a handshake, and has not yet.
+    offers_tls: bool,
 }
 
 impl Scene<'_> {
@@ -151,6 +159,8 @@ pub struct Heard<'a> {
     pub elapsed: Duration,
     /// On the wall clock.
     pub now: SystemTime,
+    /// Whether the sensor could complete a handshake of TLS, and has not yet.
+    pub offers_tls: bool,
 }
 
 /// The talk with one client.
@@ -164,6 +174,8 @@ pub struct Conversation {
     answered: usize,
     /// How many bytes behind those the dialogue has looked at without taking any.
     looked: usize,
+    /// Whether the dialogue agreed on TLS, and the client's ClientHello is next.
+    agreed_on_tls: bool,
     /// How many bytes all calls of the dialogue were given.
     #[cfg(test)]
     given: usize,
@@ -213,6 +225,7 @@ impl Conversation {
             decided: None,
             answered: 0,
             looked: 0,
+            agreed_on_tls: false,
             #[cfg(test)]
             given: 0,
             client_bytes: 0,
@@ -238,6 +251,7 @@ impl Conversation {
         self.decided = None;
         self.answered = 0;
         self.looked = 0;
+        self.agreed_on_tls = false;
         self.client_bytes = 0;
         self.silent_at = None;
         self.understood = false;
@@ -252,6 +266,7 @@ impl Conversation {
 
     /// Says nothing more: the client speaks TLS that is not answered here.
     pub fn mute(&mut self) {
+        self.agreed_on_tls = false;
         self.state = State::Mute;
     }
 
@@ -329,7 +344,7 @@ impl Conversation {
     fn go_on(&mut self, responder: &Responder, heard: &Heard<'_>) {
         let State::Talking(service, dialogue) = &mut self.state else { return };
         let face = responder.persona.face(self.port);
-        let scene = Scene { face, port: self.port, now: heard.now, seed: self.seed };
+        let scene = Scene { face, port: self.port, now: heard.now, seed: self.seed, offers_tls: heard.offers_tls };
         let mut reply = Reply {
             pending: &mut self.pending,
             said: &mut self.said,
@@ -337,12 +352,13 @@ impl Conversation {
             refusals: &mut self.refusals,
             understood: &mut self.understood,
             closing: &mut self.closing,
+            agreed_on_tls: &mut self.agreed_on_tls,
             names: &mut self.names,
         };
         if service.speaks_first && *reply.said == 0 {
             dialogue.greet(&scene, &mut reply);
         }
-        while !*reply.closing {
+        while !*reply.closing && !*reply.agreed_on_tls {
             let rest = heard.kept.get(self.answered..).unwrap_or_default();
             if rest.is_empty() {
                 break;
@@ -517,6 +533,7 @@ struct Reply<'a> {
     refusals: &'a mut u32,
     understood: &'a mut bool,
     closing: &'a mut bool,
+    agreed_on_tls: &'a mut bool,
     names: &'a mut Vec<&'static str>,
 }
 

@@ -74,6 +74,8 @@ pub struct Guard {
     engine: Arc<Engine>,
     session: Session,
     detector: Detector,
+    /// Looks at what follows an agreement on TLS.
+    later: Option<Box<Detector>>,
     cookie: Option<NonZeroU64>,
     /// Held until the record is written: sessions that wait for the log count as open.
     permit: Permit,
@@ -112,6 +114,7 @@ impl Guard {
             },
             engine: Arc::clone(engine),
             detector: Detector::default(),
+            later: None,
             cookie: found.cookie.and_then(NonZeroU64::new),
             permit,
             meter: None,
@@ -198,6 +201,24 @@ impl Guard {
         if self.engine.tls.is_some() && matches!(verdict, Detection::Sslv2 { .. } | Detection::Oversized { .. }) {
             self.talk().give_up();
         }
+        None
+    }
+
+    /// Looks for the ClientHello of a client that agreed with the sensor on TLS; something only where it is whole.
+    fn upgrade(&mut self) -> Option<Raw> {
+        let from = self.session.talk.as_ref()?.awaits_hello()?;
+        let payload = &mut self.session.payload;
+        let later = payload.kept().get(from..).filter(|later| !later.is_empty())?;
+        match self.later.get_or_insert_default().advance(later) {
+            Detection::ClientHello { length } => {
+                self.later = None;
+                return Some(Raw::Hello(Hello { raw: payload.split_off(from), length }));
+            }
+            verdict if verdict.needs_more() && !payload.is_full() => return None,
+            _ => {}
+        }
+        self.later = None;
+        self.talk().go_on_in_clear();
         None
     }
 
@@ -452,10 +473,15 @@ async fn decrypt(mut guard: Box<Guard>, hello: Hello, stream: TcpStream, mut wat
         facts.handshake = Handshake::Completed(accepted.session);
     }
     if guard.engine.responder.is_some() {
+        let in_clear = guard.session.payload.received();
         let talk = guard.talk();
-        talk.start_over();
-        if is_http {
-            talk.wait_for_client();
+        if talk.agreed_on_tls() {
+            talk.go_on_in_tls(in_clear);
+        } else {
+            talk.start_over();
+            if is_http {
+                talk.wait_for_client();
+            }
         }
     }
     let mut rest = None;

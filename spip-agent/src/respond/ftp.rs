@@ -11,6 +11,8 @@ pub(super) static SERVICE: Service =
 struct Ftp {
     has_user: bool,
     is_in: bool,
+    /// Whether the control connection is inside TLS (RFC 4217).
+    is_protected: bool,
 }
 
 impl Dialogue for Ftp {
@@ -18,11 +20,15 @@ impl Dialogue for Ftp {
         reply.line("ftp_greeting", &format!("220 {}", scene.face.ftp));
     }
 
+    fn is_in_tls(&mut self) {
+        self.is_protected = true;
+    }
+
     fn is_worth_hearing(&mut self, heard: &[u8], looked: usize) -> bool {
         may_end(heard, looked)
     }
 
-    fn hear(&mut self, heard: &[u8], _: &Scene<'_>, reply: &mut Reply<'_>) -> usize {
+    fn hear(&mut self, heard: &[u8], scene: &Scene<'_>, reply: &mut Reply<'_>) -> usize {
         let Some((text, used)) = line(heard) else { return 0 };
         let (verb, arguments) = command(text);
         match verb.as_slice() {
@@ -44,8 +50,19 @@ impl Dialogue for Ftp {
             }
             b"FEAT" => {
                 reply.understood();
-                reply.line("ftp_answer", "211-Features:\r\n EPRT\r\n EPSV\r\n MDTM\r\n PASV\r\n REST STREAM\r\n SIZE\r\n TVFS\r\n UTF8\r\n211 End");
+                let tls = if scene.offers_tls { " AUTH TLS\r\n" } else { "" };
+                reply.line("ftp_answer", &format!("211-Features:\r\n{tls} EPRT\r\n EPSV\r\n MDTM\r\n PASV\r\n REST STREAM\r\n SIZE\r\n TVFS\r\n UTF8\r\n211 End"));
             }
+            b"AUTH"
+                if scene.offers_tls
+                    && matches!(arguments.to_ascii_uppercase().as_slice(), b"TLS" | b"TLS-C" | b"SSL") =>
+            {
+                reply.understood();
+                reply.line("ftp_tls", "234 Proceed with negotiation.");
+                reply.start_tls();
+            }
+            b"PBSZ" if self.is_protected => reply.line("ftp_answer", "200 PBSZ set to 0."),
+            b"PROT" if self.is_protected => reply.line("ftp_answer", "200 PROT now Private."),
             b"OPTS" if arguments.to_ascii_uppercase().starts_with(b"UTF8") => {
                 reply.line("ftp_answer", "200 Always in UTF8 mode.");
             }

@@ -42,7 +42,7 @@ impl Dialogue for Imap {
         matches!(self.waiting, Some((_, Waiting::Literal(1..)))) || may_end(heard, looked)
     }
 
-    fn hear(&mut self, heard: &[u8], _: &Scene<'_>, reply: &mut Reply<'_>) -> usize {
+    fn hear(&mut self, heard: &[u8], scene: &Scene<'_>, reply: &mut Reply<'_>) -> usize {
         if let Some((_, Waiting::Literal(left))) = &mut self.waiting
             && *left > 0
         {
@@ -66,7 +66,7 @@ impl Dialogue for Imap {
                 reply.line("imap_login", "+ UGFzc3dvcmQ6");
             }
             Some((tag, Waiting::Last)) => self.let_in(&tag, reply),
-            None => self.command(text, reply),
+            None => self.command(text, scene, reply),
         }
         used
     }
@@ -88,7 +88,7 @@ impl Imap {
         reply.line("imap_login", &format!("{tag} OK [CAPABILITY {CAPABILITIES_IN}] Logged in"));
     }
 
-    fn command(&mut self, text: &[u8], reply: &mut Reply<'_>) {
+    fn command(&mut self, text: &[u8], scene: &Scene<'_>, reply: &mut Reply<'_>) {
         let space = text.iter().position(|byte| *byte == b' ').unwrap_or(text.len());
         let (tag, rest) = text.split_at_checked(space).unwrap_or((text, b""));
         let is_tag = !tag.is_empty() && tag.len() <= TAG_BYTES && tag.iter().all(u8::is_ascii_alphanumeric);
@@ -98,7 +98,13 @@ impl Imap {
             b"CAPABILITY" => {
                 let list = if self.is_in { CAPABILITIES_IN } else { CAPABILITIES };
                 reply.understood();
-                reply.line("imap_answer", &format!("* CAPABILITY {list}\r\n{tag} OK Capability completed."));
+                let tls = if scene.offers_tls && !self.is_in { " STARTTLS" } else { "" };
+                reply.line("imap_answer", &format!("* CAPABILITY {list}{tls}\r\n{tag} OK Capability completed."));
+            }
+            b"STARTTLS" if scene.offers_tls && !self.is_in => {
+                reply.understood();
+                reply.line("imap_tls", &format!("{tag} OK Begin TLS negotiation now."));
+                reply.start_tls();
             }
             b"NOOP" => reply.line("imap_answer", &format!("{tag} OK NOOP completed.")),
             b"ID" => reply.line("imap_answer", &format!("* ID (\"name\" \"Dovecot\")\r\n{tag} OK ID completed.")),

@@ -3,14 +3,20 @@
 
 use super::{Dialogue, Reply, Scene, Service};
 
-pub(super) static SERVICE: Service =
-    Service { protocols: &["mysql"], speaks_first: true, begin: || Box::new(Mysql { is_in: false }) };
+pub(super) static SERVICE: Service = Service {
+    protocols: &["mysql"],
+    speaks_first: true,
+    begin: || Box::new(Mysql { is_in: false, offers_tls: false, sequence: 1 }),
+};
 
 /// The longest packet that is waited for.
 const PACKET_BYTES: usize = 64 * 1024;
-/// Long passwords, found rows, databases, the protocol of 4.1, transactions, secure connections; no TLS, so that the
-/// client goes on in clear.
+/// Long passwords, found rows, databases, the protocol of 4.1, transactions, secure connections.
 const CAPABILITIES_LOW: u16 = 0xa7de;
+/// TLS, where the sensor has it.
+const CLIENT_SSL: u16 = 0x0800;
+/// What a client sends that wants it: the fixed part of its handshake response.
+const SSL_REQUEST_BYTES: usize = 32;
 /// Plugins for authentication, connection attributes.
 const CAPABILITIES_HIGH: u16 = 0x0018;
 const UTF8MB4_GENERAL_CI: u8 = 45;
@@ -25,6 +31,10 @@ mod command {
 
 struct Mysql {
     is_in: bool,
+    /// Whether the greeting offered TLS.
+    offers_tls: bool,
+    /// What number the client's handshake response has: 1, and 2 behind a request for TLS.
+    sequence: u8,
 }
 
 impl Dialogue for Mysql {
@@ -38,7 +48,7 @@ impl Dialogue for Mysql {
         packet.extend_from_slice(&(u32::from(thread) + 30).to_le_bytes());
         packet.extend_from_slice(&challenge[..8]);
         packet.push(0);
-        packet.extend_from_slice(&CAPABILITIES_LOW.to_le_bytes());
+        packet.extend_from_slice(&(CAPABILITIES_LOW | if scene.offers_tls { CLIENT_SSL } else { 0 }).to_le_bytes());
         packet.push(UTF8MB4_GENERAL_CI);
         // Status: autocommit.
         packet.extend_from_slice(&[2, 0]);
@@ -49,6 +59,7 @@ impl Dialogue for Mysql {
         packet.push(0);
         packet.extend_from_slice(b"mysql_native_password\0");
         reply.say("mysql_greeting", &framed(0, &packet));
+        self.offers_tls = scene.offers_tls;
     }
 
     fn hear(&mut self, heard: &[u8], _: &Scene<'_>, reply: &mut Reply<'_>) -> usize {
@@ -63,7 +74,12 @@ impl Dialogue for Mysql {
         let Some(packet) = rest.get(..length) else { return 0 };
         if self.is_in {
             Self::command(packet, sequence, reply);
-        } else if sequence == 1 && length > 32 {
+        } else if self.offers_tls && sequence == 1 && length == SSL_REQUEST_BYTES && asks_tls(packet) {
+            self.offers_tls = false;
+            self.sequence = 2;
+            reply.understood();
+            reply.start_tls();
+        } else if sequence == self.sequence && length > SSL_REQUEST_BYTES {
             self.is_in = true;
             reply.understood();
             reply.say("mysql_login", &ok(sequence));
@@ -73,6 +89,11 @@ impl Dialogue for Mysql {
         }
         head.len() + length
     }
+}
+
+/// Whether the capabilities of a handshake response have the bit for TLS.
+fn asks_tls(packet: &[u8]) -> bool {
+    packet.first_chunk().is_some_and(|[low, high]| u16::from_le_bytes([*low, *high]) & CLIENT_SSL != 0)
 }
 
 impl Mysql {

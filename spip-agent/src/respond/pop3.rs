@@ -28,7 +28,7 @@ impl Dialogue for Pop3 {
         may_end(heard, looked)
     }
 
-    fn hear(&mut self, heard: &[u8], _: &Scene<'_>, reply: &mut Reply<'_>) -> usize {
+    fn hear(&mut self, heard: &[u8], scene: &Scene<'_>, reply: &mut Reply<'_>) -> usize {
         let Some((text, used)) = line(heard) else { return 0 };
         match self.challenge.take() {
             Some(_) if text == b"*" => reply.line("pop3_refusal", "-ERR Authentication aborted by client."),
@@ -37,7 +37,7 @@ impl Dialogue for Pop3 {
                 reply.line("pop3_login", "+ UGFzc3dvcmQ6");
             }
             Some(Challenge::Last) => self.let_in(reply),
-            None => self.command(text, reply),
+            None => self.command(text, scene, reply),
         }
         used
     }
@@ -49,19 +49,27 @@ impl Pop3 {
         reply.line("pop3_login", "+OK Logged in.");
     }
 
-    fn command(&mut self, text: &[u8], reply: &mut Reply<'_>) {
+    fn command(&mut self, text: &[u8], scene: &Scene<'_>, reply: &mut Reply<'_>) {
         let (verb, arguments) = command(text);
         match verb.as_slice() {
             b"CAPA" => {
                 reply.understood();
-                let list = "+OK\r\nCAPA\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nPIPELINING\r\nAUTH-RESP-CODE\r\nUSER\r\n\
-                            SASL PLAIN LOGIN\r\n.";
-                reply.line("pop3_answer", list);
+                let tls = if scene.offers_tls { "STLS\r\n" } else { "" };
+                let list = format!(
+                    "+OK\r\nCAPA\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nPIPELINING\r\nAUTH-RESP-CODE\r\nUSER\r\n\
+                            {tls}SASL PLAIN LOGIN\r\n."
+                );
+                reply.line("pop3_answer", &list);
             }
             b"QUIT" => {
                 reply.understood();
                 reply.line("pop3_farewell", "+OK Logging out.");
                 reply.close();
+            }
+            b"STLS" if scene.offers_tls && !self.is_in => {
+                reply.understood();
+                reply.line("pop3_tls", "+OK Begin TLS negotiation now.");
+                reply.start_tls();
             }
             b"NOOP" => reply.line("pop3_answer", "+OK"),
             b"USER" if !self.is_in => {

@@ -1,4 +1,4 @@
-//! PostgreSQL, protocol 3: TLS is declined, the password is asked for in clear, any is taken, and queries are refused.
+//! PostgreSQL, protocol 3: TLS is agreed to where the sensor has it, the password is asked for in clear, any is taken, and queries are refused.
 //! <https://www.postgresql.org/docs/current/protocol-flow.html>
 
 use super::{Dialogue, Reply, Scene, Service};
@@ -21,7 +21,7 @@ enum Postgresql {
 impl Dialogue for Postgresql {
     fn hear(&mut self, heard: &[u8], scene: &Scene<'_>, reply: &mut Reply<'_>) -> usize {
         if matches!(self, Self::Startup) {
-            return self.startup(heard, reply);
+            return self.startup(heard, scene, reply);
         }
         let Some((head, rest)) = heard.split_first_chunk::<5>() else { return 0 };
         let [kind, length @ ..] = *head;
@@ -40,7 +40,7 @@ impl Dialogue for Postgresql {
 
 impl Postgresql {
     /// A message without a type: start-up, or what may stand before it.
-    fn startup(&mut self, heard: &[u8], reply: &mut Reply<'_>) -> usize {
+    fn startup(&mut self, heard: &[u8], scene: &Scene<'_>, reply: &mut Reply<'_>) -> usize {
         let Some((head, rest)) = heard.split_first_chunk::<8>() else { return 0 };
         let [length @ .., a, b, c, d] = *head;
         let Some(length) = body_length(length, 8) else {
@@ -51,6 +51,11 @@ impl Postgresql {
             return 0;
         }
         match (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])) {
+            (1234, 5679) if scene.offers_tls => {
+                reply.understood();
+                reply.say("postgresql_tls", b"S");
+                reply.start_tls();
+            }
             (1234, 5679 | 5680) => reply.say("postgresql_no_tls", b"N"),
             (3, minor) => {
                 reply.understood();

@@ -69,10 +69,11 @@ impl Smtp {
             }
             b"EHLO" | b"LHLO" => {
                 reply.understood();
+                let tls = if scene.offers_tls { "250-STARTTLS\r\n" } else { "" };
                 reply.line(
                     "smtp_answer",
                     &format!(
-                        "250-{host}\r\n250-PIPELINING\r\n250-SIZE 10240000\r\n250-ETRN\r\n250-AUTH PLAIN LOGIN\r\n\
+                        "250-{host}\r\n250-PIPELINING\r\n250-SIZE 10240000\r\n250-ETRN\r\n{tls}250-AUTH PLAIN LOGIN\r\n\
                          250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250 DSN"
                     ),
                 );
@@ -83,6 +84,11 @@ impl Smtp {
             b"DATA" => {
                 *self = Self::Message;
                 reply.line("smtp_answer", "354 End data with <CR><LF>.<CR><LF>");
+            }
+            b"STARTTLS" if scene.offers_tls && arguments.is_empty() => {
+                reply.understood();
+                reply.line("smtp_tls", "220 2.0.0 Ready to start TLS");
+                reply.start_tls();
             }
             b"RSET" | b"NOOP" => reply.line("smtp_answer", "250 2.0.0 Ok"),
             b"QUIT" => {

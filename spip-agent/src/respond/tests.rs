@@ -17,33 +17,46 @@ fn responder() -> Responder {
 }
 
 /// One client against one conversation.
-struct Talk {
+pub(super) struct Talk {
     responder: Responder,
-    conversation: Conversation,
-    client: Vec<u8>,
-    server: Vec<u8>,
+    pub(super) conversation: Conversation,
+    pub(super) client: Vec<u8>,
+    pub(super) server: Vec<u8>,
+    pub(super) offers_tls: bool,
 }
 
 impl Talk {
-    fn to(port: u16) -> Self {
+    pub(super) fn to(port: u16) -> Self {
         let conversation = Conversation::new(port, [7; 16]);
-        Self { responder: responder(), conversation, client: Vec::new(), server: Vec::new() }
+        Self { responder: responder(), conversation, client: Vec::new(), server: Vec::new(), offers_tls: false }
     }
 
     fn heard(&self) -> Heard<'_> {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-        Heard { kept: &self.client, received: self.client.len() as u64, elapsed: Duration::from_millis(5), now }
+        Heard {
+            kept: &self.client,
+            received: self.client.len() as u64,
+            elapsed: Duration::from_millis(5),
+            now,
+            offers_tls: self.offers_tls,
+        }
     }
 
     fn silence(&mut self) -> String {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let received = self.client.len() as u64;
-        let heard = Heard { kept: &self.client, received, elapsed: Duration::from_millis(1_500), now };
+        let heard = Heard {
+            kept: &self.client,
+            received,
+            elapsed: Duration::from_millis(1_500),
+            now,
+            offers_tls: self.offers_tls,
+        };
         self.conversation.silence(&self.responder, &heard);
         self.take()
     }
 
-    fn says(&mut self, bytes: &[u8]) -> String {
+    pub(super) fn says(&mut self, bytes: &[u8]) -> String {
         self.client.extend_from_slice(bytes);
         let mut conversation = std::mem::replace(&mut self.conversation, Conversation::new(0, [0; 16]));
         conversation.hear(&self.responder, &self.heard());
@@ -238,7 +251,13 @@ fn bytes_that_were_not_kept_end_the_talk() {
     let mut talk = Talk::to(21);
     talk.silence();
     let client = b"USER root\r\n".to_vec();
-    let heard = Heard { kept: &client[..5], received: 11, elapsed: Duration::ZERO, now: SystemTime::UNIX_EPOCH };
+    let heard = Heard {
+        kept: &client[..5],
+        received: 11,
+        elapsed: Duration::ZERO,
+        now: SystemTime::UNIX_EPOCH,
+        offers_tls: false,
+    };
     talk.conversation.hear(&talk.responder, &heard);
     assert_eq!(talk.take(), "");
     assert!(!talk.conversation.is_listening());

@@ -17,7 +17,7 @@ use super::{Guard, Raw};
 use crate::capture::{self, End, Rest};
 use crate::deadline::{Step, Watch};
 use crate::respond::{Conversation, Heard};
-use crate::tls::Facts;
+use crate::tls::{Facts, Tls};
 use spip_record::CloseReason;
 
 /// How long a client may take to close its side after the server has closed its own.
@@ -48,6 +48,9 @@ impl Guard {
             if self.session.payload.is_opening()
                 && let Some(raw) = self.open()
             {
+                return Poll::Ready(raw);
+            }
+            if let Some(raw) = self.upgrade() {
                 return Poll::Ready(raw);
             }
             let step = self.step(rest);
@@ -186,12 +189,17 @@ impl Guard {
         }
         let port = session.origin.destination.port();
         let talk = session.talk.get_or_insert_with(|| Box::new(Conversation::new(port, *session.id.as_bytes())));
+        if talk.agreed_on_tls() {
+            // That is for the handshake, see `upgrade`.
+            return false;
+        }
         let (news, silence) = (talk.has_news(received), alarmed && talk.awaits_silence(received));
         if !news && !silence {
             return false;
         }
         let elapsed = session.accepted.steady.elapsed();
-        let heard = Heard { kept: session.payload.kept(), received, elapsed, now: SystemTime::now() };
+        let offers_tls = self.engine.tls.is_some() && matches!(session.tls, Tls::NotTls);
+        let heard = Heard { kept: session.payload.kept(), received, elapsed, now: SystemTime::now(), offers_tls };
         if news {
             talk.hear(responder, &heard);
         }

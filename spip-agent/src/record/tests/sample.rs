@@ -112,7 +112,13 @@ fn talk() -> Session {
         banner_after: Duration::from_millis(1_500),
     };
     let mut talk = Conversation::new(8080, [1; 16]);
-    let silent = Heard { kept: b"", received: 0, elapsed: Duration::from_millis(1_500), now: session.accepted.wall };
+    let silent = Heard {
+        kept: b"",
+        received: 0,
+        elapsed: Duration::from_millis(1_500),
+        now: session.accepted.wall,
+        offers_tls: false,
+    };
     talk.silence(&responder, &silent);
     talk.sent(talk.pending().len(), Duration::from_millis(1_501));
     let (kept, received) = (session.payload.kept(), session.payload.received());
