@@ -16,6 +16,8 @@ pub(super) const STALE: Option<Duration> = Some(Duration::from_secs(90 * 24 * 60
 pub(super) struct Fake {
     pub(super) rights: Root,
     pub(super) has_network: bool,
+    /// Whether rustup's server can be reached; package registries are another matter.
+    pub(super) reaches_rustup: bool,
     pub(super) programs: RefCell<Vec<&'static str>>,
     pub(super) compilers: RefCell<Vec<Compiler>>,
     pub(super) is_named: bool,
@@ -36,6 +38,7 @@ impl Default for Fake {
         Self {
             rights: Root::Already,
             has_network: true,
+            reaches_rustup: true,
             programs: RefCell::new(vec!["apt-get"]),
             compilers: RefCell::default(),
             is_named: false,
@@ -87,6 +90,10 @@ impl Fake {
 
     fn download(&self) -> Result<(), String> {
         if self.has_network { Ok(()) } else { Err("error: could not download".to_owned()) }
+    }
+
+    fn download_by_rustup(&self) -> Result<(), String> {
+        if self.reaches_rustup { self.download() } else { Err("error: could not download".to_owned()) }
     }
 
     fn apt_install(&self, packages: &[&str]) -> Result<(), String> {
@@ -146,7 +153,7 @@ impl System for Fake {
             }
             ["apt-get", "install", packages @ ..] => self.apt_install(packages),
             ["rustup", "component", "add", "rust-src", "--toolchain", toolchain] => {
-                self.download()?;
+                self.download_by_rustup()?;
                 let mut compilers = self.compilers.borrow_mut();
                 let named =
                     compilers.iter_mut().find(|compiler| compiler.candidate.toolchain.as_deref() == Some(*toolchain));
@@ -154,7 +161,7 @@ impl System for Fake {
                 Ok(())
             }
             ["rustup", "toolchain", "install", toolchain, ..] => {
-                self.download()?;
+                self.download_by_rustup()?;
                 let version = Version::parse(toolchain).ok_or("error: no such toolchain")?;
                 self.compilers.borrow_mut().push(compiler(toolchain, version, 22, true));
                 Ok(())

@@ -67,24 +67,22 @@ impl System for Machine<'_> {
     }
 
     fn ask(&self, command: &[&str]) -> Result<String, String> {
-        let mut query = match command[0] {
-            "cargo" => self.project.cargo(command[1]),
-            program => plain(program, &command[1..2.min(command.len())]),
+        let mut query = match command {
+            ["cargo", task, arguments @ ..] => with(self.project.cargo(task), arguments),
+            _ => with(Command::new(command[0]), &command[1..]),
         };
-        query.args(command.iter().skip(2)).env("LC_ALL", "C");
+        query.env("LC_ALL", "C");
         process::output(&mut query).map_err(|error| format!("{error:#}"))
     }
 
     fn change(&self, command: &[&str]) -> Result<(), String> {
-        let (program, arguments) = (command[0], &command[1..]);
-        let (mut change, limit) = match program {
-            "apt-get" => (apt(self.root), None),
-            "cargo" => (self.project.cargo(arguments[0]), None),
-            _ => (plain(program, &[]), Some(DOWNLOAD_LIMIT)),
+        let (mut change, limit) = match command {
+            ["apt-get", arguments @ ..] => (with(apt(self.root), arguments), None),
+            ["cargo", task, arguments @ ..] => (with(self.project.cargo(task), arguments), None),
+            _ => (with(Command::new(command[0]), &command[1..]), Some(DOWNLOAD_LIMIT)),
         };
-        change.args(if program == "cargo" { &arguments[1..] } else { arguments });
         // Flags and targets of the caller are meant for the project, not for its tools.
-        change.env_remove("RUSTFLAGS").env_remove("CARGO_BUILD_TARGET").env_remove("RUSTUP_TOOLCHAIN");
+        change.env_remove("RUSTFLAGS").env_remove("CARGO_BUILD_TARGET");
         change.env("RUSTUP_DOWNLOAD_TIMEOUT", STALLED_SECONDS).env("RUSTUP_MAX_RETRIES", "1");
         process::run_for_reason(&mut change, limit).map_err(|error| format!("{error:#}"))
     }
@@ -108,9 +106,8 @@ impl System for Machine<'_> {
     }
 }
 
-fn plain(program: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(program);
-    command.args(arguments).env_remove("RUSTUP_TOOLCHAIN");
+fn with(mut command: Command, arguments: &[&str]) -> Command {
+    command.args(arguments);
     command
 }
 

@@ -71,6 +71,15 @@ fn stale_lists_are_updated_before_their_candidate_is_believed() {
 }
 
 #[test]
+fn stale_lists_are_updated_also_when_their_candidate_would_do() {
+    let fake = Fake::default();
+    fake.lists_age.set(STALE);
+    offer(&fake, CURRENT);
+    assert_eq!(origin(&fake), "PATH");
+    assert_eq!(fake.changed(2), ["apt-get update", "apt-get install"]);
+}
+
+#[test]
 fn absent_lists_are_fetched() {
     let mut fake = Fake::default();
     fake.lists_age.set(None);
@@ -98,7 +107,22 @@ fn a_candidate_that_is_too_old_is_named_and_not_installed() {
 }
 
 #[test]
-fn packages_are_the_next_route_when_rustup_has_no_network() {
+fn packages_are_the_next_route_when_rustups_server_cannot_be_reached() {
+    let mut fake = Fake { reaches_rustup: false, ..Fake::default() }.with_rustup(vec![compiler(
+        "stable-x86_64",
+        STABLE,
+        22,
+        false,
+    )]);
+    fake.lists_age.set(STALE);
+    fake.after_update.extend(DEBIAN.map(|package| (package, CURRENT)));
+    assert_eq!(origin(&fake), "PATH");
+    let expected = ["rustup component", "rustup toolchain", "apt-get update", "apt-get install"];
+    assert_eq!(fake.changed(2), expected);
+}
+
+#[test]
+fn without_network_every_route_is_listed_and_the_remedy_is_none_that_was_tried() {
     let mut fake =
         Fake { has_network: false, ..Fake::default() }.with_rustup(vec![compiler("stable-x86_64", STABLE, 22, false)]);
     fake.refusal = Some("Packages need to be removed but remove is disabled.");
