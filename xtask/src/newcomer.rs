@@ -101,8 +101,13 @@ fn finish(root: &Path, distribution: bool) -> Result<()> {
     let listed = fs::read_to_string(root.join("etc/apt/sources.list"))?;
     let mirror = listed.split_whitespace().nth(1).context("debootstrap named no mirror")?;
     let base = mirror.trim_end_matches('/').trim_end_matches("/debian").to_owned();
-    let certificates = "etc/ssl/certs/ca-certificates.crt";
-    fs::copy(Path::new("/").join(certificates), root.join(certificates)).context("no certificates to trust")?;
+    // Those of the machine's administrator: the way to the registries may lead through a proxy that has one of them.
+    let certificates = Path::new("/usr/local/share/ca-certificates");
+    if certificates.exists() {
+        let into = root.join("usr/local/share");
+        process::output(Command::new("cp").arg("-a").args([certificates, &into]))?;
+        debian::within(root, &["update-ca-certificates"])?;
+    }
     debian::within(root, &["apt-get", "--quiet", "update"])?;
     let sources = SOURCES.replace("MIRROR", &base).replace("SUITE", SUITE);
     fs::write(root.join("etc/apt/sources.list"), sources)?;

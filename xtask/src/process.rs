@@ -50,8 +50,8 @@ pub(crate) fn run_within(command: &mut Command, limit: Duration) -> Result<()> {
     }
 }
 
-/// Shows and runs a command, and names in its error the line of stderr that begins with `error` or `E:`, or the last
-/// one. Its output is on the terminal, too. It ends when it takes longer than `limit`.
+/// Shows and runs a command, and names in its error the first line of stderr that begins with `error` or `E:`, and the
+/// last one, which has the cause. Its output is on the terminal, too. It ends when it takes longer than `limit`.
 pub(crate) fn run_for_reason(command: &mut Command, limit: Option<Duration>) -> Result<()> {
     report::step("Running", shown(command));
     let mut child = command
@@ -80,20 +80,25 @@ pub(crate) fn run_for_reason(command: &mut Command, limit: Option<Duration>) -> 
     }
 }
 
-/// Shows lines of stderr and returns the one that names the error.
+/// Shows lines of stderr and returns the one that names the error, with the last one.
 fn reason(lines: impl BufRead) -> String {
-    let mut reason = String::new();
-    let mut is_error = false;
+    let (mut error, mut last) = (None, String::new());
     for line in lines.split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line).into_owned();
         eprintln!("{line}");
-        let names_error = line.starts_with("error") || line.starts_with("E: ");
-        if !is_error && (names_error || !line.trim().is_empty()) {
-            line.trim().clone_into(&mut reason);
+        if error.is_none() && (line.starts_with("error") || line.starts_with("E: ")) {
+            error = Some(line);
+            // What comes before is progress.
+            last.clear();
+        } else if !line.trim().is_empty() {
+            line.trim().clone_into(&mut last);
         }
-        is_error |= names_error;
     }
-    reason
+    match error {
+        Some(error) if last.is_empty() || error.contains(&last) => error,
+        Some(error) => format!("{error}: {last}"),
+        None => last,
+    }
 }
 
 /// Runs a command quietly and returns its stdout; its stderr becomes part of the error.
@@ -201,7 +206,11 @@ mod tests {
             let error = run_for_reason(Command::new("sh").args(["-c", script]), None).expect_err("it fails");
             error.to_string()
         };
-        assert_eq!(failing("echo info >&2; echo error: no network >&2; echo cause >&2; exit 1"), "error: no network");
+        assert_eq!(
+            failing("echo info >&2; echo error: no network >&2; echo cause >&2; exit 1"),
+            "error: no network: cause"
+        );
+        assert_eq!(failing("echo info >&2; echo error: alone >&2; exit 1"), "error: alone");
         assert_eq!(failing("echo 'E: no such package' >&2; exit 100"), "E: no such package");
         assert_eq!(failing("echo first >&2; echo last >&2; exit 1"), "last");
         assert!(failing("exit 3").contains("exit status: 3"));
