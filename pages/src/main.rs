@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap_complete::{Shell, generate_to};
-use spip_agent::{cli, init};
+use spip_agent::tools::cli;
+use spip_agent::tools::init;
 
 const NAME: &str = "spip-agent";
 

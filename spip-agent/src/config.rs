@@ -8,12 +8,12 @@ mod error;
 mod levels;
 mod load;
 mod paths;
-mod places;
 mod ports;
 mod reader;
 mod respond;
 mod service;
 mod show;
+mod spans;
 mod steering;
 #[cfg(test)]
 mod tests;
@@ -21,10 +21,10 @@ mod tests;
 pub use error::{ConfigError, Problem};
 pub use levels::Levels;
 pub use load::Loaded;
-pub use places::Places;
 pub(crate) use reader::{line, syntax_problem};
 pub(crate) use respond::STATE_DIRECTORY;
 pub use service::{Messages, MetricsAddress, SystemLog};
+pub use spans::Places;
 pub use steering::Prefix;
 
 use std::collections::BTreeMap;

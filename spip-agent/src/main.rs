@@ -4,9 +4,12 @@
 
 use std::process::ExitCode;
 
-use spip_agent::app::{self, Options};
-use spip_agent::cli::{self, Command};
-use spip_agent::{doctor, init, messages, named};
+use spip_agent::log::messages;
+use spip_agent::start::app::{self, Options};
+use spip_agent::start::config_check;
+use spip_agent::tools::cli::{self, Command};
+use spip_agent::tools::doctor;
+use spip_agent::tools::init;
 
 fn main() -> ExitCode {
     let command = match cli::parse(std::env::args_os()) {
@@ -29,7 +32,7 @@ fn main() -> ExitCode {
             let options = Options { ebpf_log: ebpf_log.to_level(), path: config };
             match app::run(&loaded, options) {
                 Ok(()) => ExitCode::SUCCESS,
-                Err(error) if named::is_mistake(&error) => cli::refuse(&error),
+                Err(error) if config_check::is_mistake(&error) => cli::refuse(&error),
                 Err(error) => {
                     messages::emergency(&format!("{error:#}"));
                     ExitCode::FAILURE

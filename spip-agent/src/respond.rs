@@ -21,6 +21,7 @@ mod imap;
 mod lines;
 mod mqtt;
 mod mysql;
+pub mod persona;
 mod pop3;
 mod postgresql;
 mod rdp;
@@ -41,7 +42,7 @@ use sha2::{Digest, Sha256};
 use spip_record::turn::{LISTED, Turn};
 
 use crate::config::Dialogue as Name;
-use crate::persona::{Face, Persona};
+use crate::respond::persona::{Face, Persona};
 use spip_protocol::{self as protocol, Protocol, Verdict};
 
 /// How many bytes more than it received the sensor sends at most.

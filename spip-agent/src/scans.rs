@@ -32,11 +32,11 @@ pub use ports::Ports;
 pub use sources::{Clock, SOURCES_MAX, Sources};
 
 use crate::config;
-use crate::ebpf::{Event, Events, Lost};
-use crate::record::Sensor;
+use crate::kernel::ebpf::{Event, Events, Lost};
+use crate::log::writer::Log;
+use crate::process::critical;
 use crate::scans::record as scan;
-use crate::vital;
-use crate::writer::Log;
+use crate::session::record::Sensor;
 
 /// How long events wait for their reader when they are few.
 const PACE: Duration = Duration::from_millis(200);
@@ -136,7 +136,7 @@ impl Scans {
         let (stop, stopped) = watch::channel(None);
         let ready = setting.events.as_fd().try_clone_to_owned()?;
         let published = Arc::clone(&counts);
-        let thread = vital::spawn("scans", move || {
+        let thread = critical::spawn("scans", move || {
             let watcher = Watcher::new(setting, published);
             runtime.block_on(watcher.run(ready, stopped));
         })?;

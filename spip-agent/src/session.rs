@@ -4,7 +4,16 @@
 //! cancelled, it still writes one, with the reason `aborted`. Nothing is ever sent to the client before its bytes are
 //! safe in the session, and nothing that is recorded depends on it.
 
+pub mod accept;
+pub mod budget;
+pub mod capture;
+pub mod deadline;
 mod exchange;
+pub mod limits;
+pub mod open_sessions;
+pub mod payload;
+pub mod record;
+pub mod rejections;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -23,20 +32,20 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
 use uuid::Uuid;
 
-use crate::budget::Budget;
-use crate::capture::{self, End};
 use crate::config::Timeouts;
-use crate::deadline::{Step, Watch};
-use crate::ebpf::Origins;
-use crate::limits::{Permit, Source};
-use crate::metrics::TALLY;
-use crate::origin;
-use crate::payload::Payload;
-use crate::payload_store::PayloadStore;
-use crate::record::{Moment, Sensor, Session, Stored};
+use crate::kernel::ebpf::Origins;
+use crate::kernel::origin;
+use crate::log::payload_files::PayloadStore;
+use crate::log::writer::Log;
+use crate::process::counters::TALLY;
 use crate::respond::{Conversation, Responder};
+use crate::session::budget::Budget;
+use crate::session::deadline::{Step, Watch};
+use crate::session::limits::{Permit, Source};
+use crate::session::payload::Payload;
+use crate::session::record::{Moment, Sensor, Session, Stored};
 use crate::tls::{Facts, Failure, Handshake, Meter, Prefixed, Rejected, Tls, TlsServer};
-use crate::writer::Log;
+use capture::End;
 use spip_protocol::client_hello::{ClientHello, Detection, Detector, MAX_RAW_BYTES, handshake_message};
 use spip_record::{CloseReason, Limit};
 

@@ -14,19 +14,19 @@ mod certificate;
 mod client_auth;
 mod facts;
 mod failure;
-mod hidden_name;
 mod identity;
 #[cfg(feature = "legacy-tls")]
 mod legacy;
+mod masked_name;
 mod mint;
-mod prefixed;
+mod replay;
 mod stream;
 
 pub use certificate::CertificateError;
 pub use client_auth::{ClientCertificate, MAX_NAME_CHARS};
 pub use facts::{Facts, Handshake, HelloFacts, Session, Tls};
 pub use failure::Failure;
-pub use prefixed::{Meter, Prefixed};
+pub use replay::{Meter, Prefixed};
 pub use stream::Stream;
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -151,7 +151,7 @@ impl TlsServer {
         };
         Ok(Self {
             base: base(&provider, config)?,
-            base_for_hidden_names: base(&hidden_name::provider(&provider), config)?,
+            base_for_hidden_names: base(&masked_name::provider(&provider), config)?,
             certificates,
             asks_client_certificate: config.ask_client_certificate,
         })
@@ -205,8 +205,8 @@ impl TlsServer {
         let server_name = mint::certificate_name(hello.server_name);
         let protocol = favourite_protocol(hello).map(<[u8]>::to_vec);
         // The other library takes any name, and hashes the hello as it is.
-        let hides = !legacy && hidden_name::is_needed(hello, &handshake_message(stream.hello()));
-        let base = if hides && stream.rewrite_hellos(hidden_name::hide, version == Some(Version::TLS_1_3)) {
+        let hides = !legacy && masked_name::is_needed(hello, &handshake_message(stream.hello()));
+        let base = if hides && stream.rewrite_hellos(masked_name::hide, version == Some(Version::TLS_1_3)) {
             &self.base_for_hidden_names
         } else {
             &self.base

@@ -11,8 +11,8 @@ use std::ops::Range;
 
 use super::Tail;
 use super::entry::{Details, Entry, HelloText, TlsFacts};
+use super::extension::{self, Lacks};
 use super::object::{Members, address};
-use super::own::{self, Lacks};
 use super::time::instant;
 use super::url::{Host, Url};
 use crate::entry::PresentedCertificate;
@@ -109,7 +109,7 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
 
     record.constant(r#","spip":{"#);
     let mut spip = Members { out: record.out };
-    own::common(entry, Lacks::Headers, &mut spip);
+    extension::common(entry, Lacks::Headers, &mut spip);
     spip.optional("protocol", entry.protocol.as_deref().filter(|protocol| protocol_of(entry) != Some(protocol)));
     if let Some(ssh) = ssh {
         spip.text("ssh_client", &ssh.client);
@@ -123,7 +123,7 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
             spip.texts("tls_supported_protocols", &hello.protocols);
             spip.optional("tls_ja4", hello.ja4.as_deref());
         }
-        own::tls(tls, &mut spip);
+        extension::tls(tls, &mut spip);
     }
 
     let mut event = Members { out: spip.out };

@@ -8,8 +8,8 @@
 //! Fields follow the published documentation of Suricata 8, <https://docs.suricata.io/en/suricata-8.0.4/>.
 
 use super::entry::{Entry, HelloText, TlsFacts};
+use super::extension::{self, Lacks};
 use super::object::{Members, address, list};
-use super::own::{self, Lacks};
 use super::time::{instant, seconds};
 use super::url::Url;
 use super::{Tail, ecs};
@@ -111,7 +111,7 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
     event.constant(end_of_flow(close_reason));
     event.constant(r#","alerted":false},"spip":{"#);
     let mut spip = Members { out: event.out };
-    own::common(entry, Lacks::BodyBytes, &mut spip);
+    extension::common(entry, Lacks::BodyBytes, &mut spip);
     spip.constant(r#","session_id":"#);
     ecs::uuid(spip.out, session_id);
     spip.constant(r#","duration_us":"#);
@@ -128,7 +128,7 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
         if let Some(certificate) = &tls.client_certificate {
             spip.text("tls_client_certificate_sha256", &certificate.sha256);
         }
-        own::tls(tls, &mut spip);
+        extension::tls(tls, &mut spip);
         spip.optional("tls_error", tls.error.as_deref());
     }
 }

@@ -8,6 +8,7 @@
 pub mod ecs;
 pub mod entry;
 pub mod eve;
+mod extension;
 pub mod flat;
 mod format;
 pub mod json;
@@ -15,7 +16,6 @@ pub mod log;
 pub mod message;
 mod object;
 mod outcome;
-mod own;
 pub mod read;
 pub mod scan;
 mod system;

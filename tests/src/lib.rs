@@ -48,7 +48,7 @@ const WHOLE_LANDLOCK: u32 = 6;
 /// there is for `cargo xtask vmtest` to show.
 #[must_use]
 pub fn every_step() -> &'static str {
-    let has_all = spip_agent::sandbox::landlock_version().is_some_and(|version| version >= WHOLE_LANDLOCK);
+    let has_all = spip_agent::confine::sandbox::landlock_version().is_some_and(|version| version >= WHOLE_LANDLOCK);
     if has_all { "required" } else { "auto" }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use spip_agent::rules::early_demux;
+use spip_agent::kernel::early_demux;
 
 use crate::agent::Launch;
 use crate::namespace::{Namespace, directory, host, remove_directory};

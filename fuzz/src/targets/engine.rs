@@ -4,13 +4,13 @@ use std::cell::OnceCell;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
-use spip_agent::addr::{ClientAddr, Destination};
-use spip_agent::budget::Budget;
 use spip_agent::config;
-use spip_agent::convert;
-use spip_agent::payload::Payload;
-use spip_agent::record::{Moment, Origin, Sensor, Session};
+use spip_agent::kernel::addr::{ClientAddr, Destination};
+use spip_agent::session::budget::Budget;
+use spip_agent::session::payload::Payload;
+use spip_agent::session::record::{Moment, Origin, Sensor, Session};
 use spip_agent::tls::{Facts, Failure, Handshake, Prefixed, Tls, TlsServer};
+use spip_agent::tools::convert;
 use spip_protocol::client_hello::{ClientHello, Detection, detect, handshake_message};
 use spip_record::{CloseReason, DestinationSource, Format, Tail};
 use tokio::io::AsyncReadExt as _;

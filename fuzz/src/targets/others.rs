@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use spip_agent::config::Config;
-use spip_agent::convert::Target;
-use spip_agent::persona::Persona;
+use spip_agent::respond::persona::Persona;
+use spip_agent::tools::convert::Target;
 use spip_record::json;
 
 use super::engine;

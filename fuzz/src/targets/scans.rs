@@ -3,10 +3,10 @@
 use std::num::NonZeroUsize;
 use std::time::{Duration, SystemTime};
 
-use spip_agent::convert;
-use spip_agent::record::Sensor;
 use spip_agent::scans::record as scan;
 use spip_agent::scans::{Clock, Counts, Pending, Sources};
+use spip_agent::session::record::Sensor;
+use spip_agent::tools::convert;
 use spip_common::event::{KIND_JOINED, KIND_REACHED, KIND_SYN};
 use spip_common::packet::mapped;
 use spip_common::{Step, Syn, SynEvent};

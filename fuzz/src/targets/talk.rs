@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use spip_agent::config::Dialogue;
-use spip_agent::persona::Persona;
+use spip_agent::respond::persona::Persona;
 use spip_agent::respond::{self, ALLOWANCE_BYTES, Conversation, Heard, Responder};
 use spip_record::turn::LISTED;
 
@@ -92,7 +92,7 @@ fn talk(port: u16, bytes: &[u8], size: usize, client: Client) -> Talk {
 /// What the sensor knows when it has heard this much.
 fn heard(kept: &[u8]) -> Heard<'_> {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-    Heard { kept, received: kept.len() as u64, elapsed: Duration::from_millis(5), now }
+    Heard { kept, received: kept.len() as u64, elapsed: Duration::from_millis(5), now, offers_tls: true }
 }
 
 impl Talk {

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use crate::sandbox;
+use crate::confine::sandbox;
 use spip_record::Format;
 
 use super::error::{ConfigError, Problem};
-use super::places::Places;
 use super::reader::{DAY, Found, Reader, accepted_integer};
+use super::spans::Places;
 use super::{
     CertificateFiles, Compress, Config, Ebpf, EbpfMode, Fsync, Limits, Log, Sandbox, SandboxMode, Scans, Timeouts, Tls,
 };

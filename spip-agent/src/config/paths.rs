@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::load::Loading;
 use super::reader::Found;
-use crate::sandbox;
+use crate::confine::sandbox;
 
 impl<'i> Loading<'i> {
     /// A file that the operator named, relative to the directory of the configuration file, and can be read; `kind`

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::persona::tests::persona;
+use crate::respond::persona::tests::persona;
 
 fn responder() -> Responder {
     let ports = [(21, Name::Ftp), (22, Name::Ssh), (23, Name::Telnet), (25, Name::Smtp), (80, Name::Http)];

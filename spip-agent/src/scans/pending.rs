@@ -9,12 +9,12 @@
 //!
 //! A SYN that arrived nowhere may be sent again: the kernel side tells it again then, and it is judged anew, as is one that
 //! comes later than any retransmission. A SYN is decided when it is as old as the timeout; of many under one key those that came later up to twice that. What
-//! completes later still has its record of a scan already, and is a session all the same: it is counted as unmatched. When there is no room SYNs are given up undecided ([`waiting`] says whose): a
+//! completes later still has its record of a scan already, and is a session all the same: it is counted as unmatched. When there is no room SYNs are given up undecided ([`queue`] says whose): a
 //! scan is never claimed of a SYN that might have been completed. The same holds when the kernel could not tell what
 //! became of SYNs.
 
 mod group;
-mod waiting;
+mod queue;
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -25,8 +25,8 @@ use spip_common::{Step, Syn, SynEvent, SynKey};
 
 use super::{Counts, Fill};
 use group::{Attempt, Attempts, Ends, Group, State};
+use queue::{Sizes, Waiting};
 use spip_protocol::syn::Tools;
-use waiting::{Sizes, Waiting};
 
 /// Decided SYNs that are remembered under shared keys, so that retransmissions of them are known.
 const DECIDED_MAX: usize = 65_536;

@@ -14,9 +14,9 @@ use nix::sys::socket::{MsgFlags, send};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Guard, Raw};
-use crate::capture::{self, End, Rest};
-use crate::deadline::{Step, Watch};
 use crate::respond::{Conversation, Heard};
+use crate::session::capture::{self, End, Rest};
+use crate::session::deadline::{Step, Watch};
 use crate::tls::{Facts, Tls};
 use spip_record::CloseReason;
 

@@ -9,11 +9,11 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::*;
-use crate::accept::Door;
 use crate::config::{self, Config};
-use crate::limits::{Bound, BoundFrom, Limits};
-use crate::record::tests::UNREADABLE;
-use crate::writer::{self, Writer, WriterThread};
+use crate::log::writer::{self, Writer, WriterThread};
+use crate::session::accept::Door;
+use crate::session::limits::{Bound, BoundFrom, Limits};
+use crate::session::record::tests::UNREADABLE;
 use spip_protocol::client_hello::sample::vectors;
 use spip_record::Limit;
 
@@ -218,7 +218,7 @@ fn a_session_that_waits_for_the_log_takes_nobodys_turn_to_make_room() {
         }
         assert!(!task.is_finished(), "the log is full");
         assert_eq!(bench.door.limits.open(), 1, "it has its place until its record is handed over");
-        assert_eq!(crate::registry::make_room(&bench.door.registries, 1, Limit::Descriptors), 0);
+        assert_eq!(crate::session::open_sessions::make_room(&bench.door.registries, 1, Limit::Descriptors), 0);
         bench.write();
         task.await.expect("there is room");
     });

@@ -17,7 +17,7 @@ use x509_parser::x509::{SubjectPublicKeyInfo, X509Name};
 
 use spip_record::entry::PresentedCertificate;
 
-use super::hidden_name;
+use super::masked_name;
 
 /// The most characters of a name that are kept.
 pub const MAX_NAME_CHARS: usize = 512;
@@ -129,7 +129,7 @@ impl ClientCertVerifier for AnyClient {
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         // What a client signs in TLS 1.2 is all that was said, its own hello first.
-        let shown = hidden_name::shown(message);
+        let shown = masked_name::shown(message);
         let message = shown.as_deref().unwrap_or(message);
         self.verify(message, certificate, signature)
     }

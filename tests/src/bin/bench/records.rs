@@ -8,10 +8,10 @@ use std::hint::black_box;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use spip_agent::addr::{ClientAddr, Destination};
-use spip_agent::budget::Budget;
-use spip_agent::payload::Payload;
-use spip_agent::record::{Moment, Origin, Sensor, Session};
+use spip_agent::kernel::addr::{ClientAddr, Destination};
+use spip_agent::session::budget::Budget;
+use spip_agent::session::payload::Payload;
+use spip_agent::session::record::{Moment, Origin, Sensor, Session};
 use spip_agent::tls::{self, ClientCertificate, Facts, Handshake, Tls};
 use spip_record::{CloseReason, DestinationSource, Format};
 

@@ -1,0 +1,5 @@
+//! What the process may do and use: sandbox, identity, bounds of descriptors and memory.
+
+pub mod descriptors;
+pub mod memory;
+pub mod sandbox;

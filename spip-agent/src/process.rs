@@ -1,0 +1,6 @@
+//! What every wing may use of the process: counters, critical threads, heartbeat, shutdown. Imports no other wing.
+
+pub mod counters;
+pub mod critical;
+pub mod heartbeat;
+pub mod shutdown;

@@ -1,0 +1,474 @@
+//! The accept loop: it never ends before the agent does.
+//!
+//! What the kernel may answer is one of three things: a connection, an error of one connection (it is counted and the
+//! next one is tried), or a shortage. In a shortage the loop makes room by ending the session that has been idle for
+//! longest, and tries again a little later, as nothing announces that there is room.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use socket2::{SockAddr, SockAddrStorage};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+
+use crate::kernel::origin;
+use crate::process::counters::TALLY;
+use crate::process::shutdown::{Deadline, Stop, Stopped};
+use crate::session::deadline::Watch;
+use crate::session::limits::Limits;
+use crate::session::open_sessions::{self, Registry};
+use crate::session::record::Moment;
+use crate::session::rejections::Rejections;
+use crate::session::{self, Engine, Guard};
+use spip_record::Limit;
+
+/// Connections taken in one go before sessions get their turn.
+const BATCH: usize = 64;
+
+/// As many connections at once mean load. Then the next batch is left to gather for a moment: more of its sessions
+/// have all their bytes when they are accepted, and cost neither a wait nor a wake-up.
+const BUSY_BATCH: usize = 4;
+const BUSY_PAUSE: Duration = Duration::from_millis(1);
+
+/// How long the loop waits in a shortage before it tries again.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
+
+/// What the accept loops of all workers share.
+pub struct Door {
+    /// What sessions that are admitted now share.
+    engine: watch::Sender<Arc<Engine>>,
+    /// The open sessions of each worker.
+    pub registries: Vec<Registry>,
+    /// Who is admitted.
+    pub limits: Limits,
+    /// Who was not.
+    pub rejections: Rejections,
+    /// Accepts that failed because of the connection itself.
+    accept_errors: AtomicU64,
+    /// Accepts that failed because something had run out.
+    shortages: AtomicU64,
+    /// When all of it has to end.
+    stop: Stop,
+}
+
+/// Accepts that failed, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// Because of the connection itself.
+    pub errors: u64,
+    /// Because something had run out.
+    pub shortages: u64,
+}
+
+impl Door {
+    /// For so many workers.
+    #[must_use]
+    pub fn new(engine: Engine, limits: Limits, workers: usize) -> Self {
+        Self {
+            engine: watch::Sender::new(Arc::new(engine)),
+            registries: Registry::for_workers(workers),
+            limits,
+            rejections: Rejections::default(),
+            accept_errors: AtomicU64::new(0),
+            shortages: AtomicU64::new(0),
+            stop: Stop::default(),
+        }
+    }
+
+    /// What sessions that are admitted now share.
+    #[must_use]
+    pub fn engine(&self) -> Arc<Engine> {
+        Arc::clone(&self.engine.borrow())
+    }
+
+    /// Has sessions that are admitted from now on share `engine`; the others keep what they have.
+    pub fn change(&self, engine: Engine) {
+        self.engine.send_replace(Arc::new(engine));
+    }
+
+    /// Has everything end, because the agent stops; by when, which the first call decides.
+    pub fn stop(&self) -> Deadline {
+        let drain = self.engine.borrow().timeouts.drain;
+        self.stop.ask(drain)
+    }
+
+    /// Where the stop is waited for.
+    #[must_use]
+    pub fn stopped(&self) -> Stopped {
+        self.stop.stopped()
+    }
+
+    /// Accepts that failed.
+    pub fn faults(&self) -> Faults {
+        Faults { errors: self.accept_errors.load(Ordering::Relaxed), shortages: self.shortages.load(Ordering::Relaxed) }
+    }
+}
+
+/// Accepts from `listener` until the agent stops; then takes what the kernel had already completed, as records, unless
+/// `leaves_queue`: another agent has the same queue, and serves better who comes now.
+///
+/// # Errors
+/// The listener itself is broken, which no later attempt can mend.
+pub async fn run(listener: OwnedFd, door: &Arc<Door>, registry: &Registry, leaves_queue: bool) -> io::Result<()> {
+    // SAFETY: an owned descriptor stays open and the same until the AsyncFd, which nobody takes it from, is dropped.
+    let listener = unsafe { AsyncFd::register(listener) }?;
+    let mut engine = Current::new(door);
+    let mut stopped = door.stopped();
+    let deadline = loop {
+        tokio::select! {
+            biased;
+            deadline = stopped.asked() => break deadline,
+            ready = listener.readable() => {
+                let mut ready = ready?;
+                let batch = accept_batch(listener.get_ref(), door, engine.now(), registry)?;
+                match batch.then {
+                    Then::Wait => {
+                        ready.clear_ready();
+                        if batch.accepted >= BUSY_BATCH {
+                            tokio::time::sleep(BUSY_PAUSE).await;
+                        }
+                    }
+                    Then::GoOn => tokio::task::yield_now().await,
+                    Then::Pause => tokio::time::sleep(SHORTAGE_PAUSE).await,
+                }
+            }
+        }
+    };
+    if leaves_queue {
+        return Ok(());
+    }
+    let owed = waiting(listener.get_ref());
+    let batch = || accept_batch(listener.get_ref(), door, engine.now(), registry);
+    take_owed(owed, deadline.sessions(), batch).await
+}
+
+/// Takes the connections that were complete before the stop, `owed` of them, batch by batch: they are owed a record as
+/// well. A flood behind them is not waited for, as it may never leave the queue empty, and nothing goes on beyond `until`.
+async fn take_owed(mut owed: usize, until: Instant, mut batch: impl FnMut() -> io::Result<Batch>) -> io::Result<()> {
+    while Instant::now() < until {
+        let batch = batch()?;
+        owed = owed.saturating_sub(batch.accepted);
+        match batch.then {
+            Then::Wait => break,
+            Then::GoOn if owed == 0 => break,
+            Then::GoOn => tokio::task::yield_now().await,
+            Then::Pause => tokio::time::sleep(SHORTAGE_PAUSE).await,
+        }
+    }
+    Ok(())
+}
+
+/// The engine as one worker knows it: whether there is a new one costs a look at one number.
+struct Current {
+    receiver: watch::Receiver<Arc<Engine>>,
+    engine: Arc<Engine>,
+}
+
+impl Current {
+    fn new(door: &Door) -> Self {
+        let receiver = door.engine.subscribe();
+        Self { engine: door.engine(), receiver }
+    }
+
+    fn now(&mut self) -> &Arc<Engine> {
+        if self.receiver.has_changed().unwrap_or(false) {
+            self.engine = Arc::clone(&self.receiver.borrow_and_update());
+        }
+        &self.engine
+    }
+}
+
+/// What came of accepting in one go.
+#[derive(Debug, PartialEq, Eq)]
+struct Batch {
+    /// Connections that were taken.
+    accepted: usize,
+    then: Then,
+}
+
+/// What to do after a batch.
+#[derive(Debug, PartialEq, Eq)]
+enum Then {
+    /// Nothing waits any more.
+    Wait,
+    /// More may wait.
+    GoOn,
+    /// Something has run out, or is wrong for longer than one connection: the next attempt would fail like the last.
+    Pause,
+}
+
+fn accept_batch(listener: &OwnedFd, door: &Arc<Door>, engine: &Arc<Engine>, registry: &Registry) -> io::Result<Batch> {
+    let admit = |(socket, peer)| admit(socket, peer, door, engine, registry);
+    take_batch(door, || accept(listener).map(admit), || waiting(listener))
+}
+
+/// Has `take` take connections until nothing waits, a batch is full, or it cannot go on.
+fn take_batch(
+    door: &Door,
+    mut take: impl FnMut() -> Result<(), Errno>,
+    waiting: impl Fn() -> usize,
+) -> io::Result<Batch> {
+    let mut accepted = 0;
+    for _ in 0..BATCH {
+        match take() {
+            Ok(()) => accepted += 1,
+            Err(Errno::EAGAIN) => return Ok(Batch { accepted, then: Then::Wait }),
+            Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
+                door.shortages.fetch_add(1, Ordering::Relaxed);
+                open_sessions::make_room(&door.registries, waiting().clamp(1, BATCH), Limit::Descriptors);
+                return Ok(Batch { accepted, then: Then::Pause });
+            }
+            Err(error @ (Errno::EBADF | Errno::EFAULT | Errno::EINVAL | Errno::ENOTSOCK | Errno::EOPNOTSUPP)) => {
+                return Err(error.into());
+            }
+            // ECONNABORTED, EPERM by a firewall, and errors of the network that accept(2) passes on.
+            Err(_) => {
+                door.accept_errors.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+    // Some errors take no connection off the queue, so that it is never empty.
+    Ok(Batch { accepted, then: if accepted > 0 { Then::GoOn } else { Then::Pause } })
+}
+
+/// Connections that wait to be accepted, as far as the kernel says.
+fn waiting(listener: &OwnedFd) -> usize {
+    // SAFETY: the structure is plain numbers, for which zero is a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = size_of_val(&info) as libc::socklen_t;
+    let (descriptor, info_pointer) = (listener.as_raw_fd(), (&raw mut info).cast());
+    // SAFETY: the structure is writable for the length that is given with it.
+    let told =
+        unsafe { libc::getsockopt(descriptor, libc::IPPROTO_TCP, libc::TCP_INFO, info_pointer, &raw mut length) };
+    // Of a listening socket the kernel tells its queue in this place (Linux net/ipv4/tcp.c, tcp_get_info).
+    if told == 0 { info.tcpi_unacked as usize } else { 0 }
+}
+
+fn admit(socket: OwnedFd, peer: SocketAddr, door: &Door, engine: &Arc<Engine>, registry: &Registry) {
+    let accepted = Moment::now();
+    let make_room = |places, limit| open_sessions::make_room(&door.registries, places, limit) >= places;
+    let permit = match door.limits.admit(peer.ip(), accepted.steady, make_room) {
+        Ok(permit) => permit,
+        Err(limit) => {
+            let origin = || origin::find(&socket, peer, engine.origins.as_ref()).origin;
+            door.rejections.note(peer, limit, accepted, origin);
+            TALLY.rejected(limit);
+            return;
+        }
+    };
+    let mut guard = Guard::new(engine, &socket, peer, accepted, permit);
+    // Whatever a stranger sends must not cost the worker. The guard that is left behind leaves its record.
+    let served =
+        panic::catch_unwind(AssertUnwindSafe(|| guard.serve_now(&socket).map(|reason| guard.try_finish(reason))));
+    match served {
+        Ok(None) => {
+            let watch = Watch::new(registry, guard.source(), &engine.timeouts, accepted.steady);
+            tokio::spawn(session::run(Box::new(guard), socket, watch));
+        }
+        Ok(Some(Err(unwritten))) => {
+            tokio::spawn(Box::new(guard).finish_later(unwritten));
+        }
+        Ok(Some(Ok(()))) | Err(_) => {}
+    }
+}
+
+/// accept4(2), straight: the socket stays outside the reactor until it is known to need it.
+fn accept(listener: &OwnedFd) -> Result<(OwnedFd, SocketAddr), Errno> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    let mut address = SockAddrStorage::zeroed();
+    let mut length = address.size_of();
+    let (descriptor, address_pointer) = (listener.as_raw_fd(), (&raw mut address).cast());
+    // SAFETY: the address is writable for the length that is given with it, and large enough for every family.
+    let accepted = unsafe { libc::accept4(descriptor, address_pointer, &raw mut length, flags) };
+    let accepted = Errno::result(accepted)?;
+    // SAFETY: accept4 returned this descriptor just now; nobody else knows it.
+    let socket = unsafe { OwnedFd::from_raw_fd(accepted) };
+    // SAFETY: the kernel filled the address and said how long it is.
+    let peer = unsafe { SockAddr::new(address, length) };
+    // The listener is bound to an Internet address, so every peer has one.
+    let peer = peer.as_socket().ok_or(Errno::EAFNOSUPPORT)?;
+    Ok((socket, peer))
+}
+
+/// Ends the largest holders of memory whenever it is scarce, for as long as it is polled.
+pub async fn keep_memory(door: &Door) {
+    let budget = door.engine().memory.clone();
+    loop {
+        budget.scarce().await;
+        let wanted = budget.wanted();
+        if wanted > 0 && open_sessions::end_largest(&door.registries, wanted) == 0 {
+            // Those that were told before have not left yet, or nobody can be told: every look costs one at all sessions.
+            tokio::time::sleep(open_sessions::TICK).await;
+        }
+    }
+}
+
+/// Writes the records of refused connections once an interval, until the agent stops; the last ones are left to the
+/// caller.
+pub async fn report_rejections(door: &Door, mut stopped: Stopped) {
+    loop {
+        let interval = door.limits.config().rejected_interval;
+        if tokio::time::timeout(interval, stopped.asked()).await.is_ok() {
+            return;
+        }
+        record_rejections(door, &stopped).await;
+    }
+}
+
+/// Writes the records of the connections that were refused since the last time; those that the log does not take in
+/// time when the agent stops are counted there.
+pub async fn record_rejections(door: &Door, stopped: &Stopped) {
+    let engine = door.engine();
+    let mut line = Vec::new();
+    for session in door.rejections.drain() {
+        line.clear();
+        let _ = engine.sensor.write(&session, &mut line);
+        engine.log.record_until(&line, stopped.clone().past(Deadline::summaries)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::{Shutdown, TcpListener, TcpStream};
+
+    use super::*;
+    use crate::session::limits::Source;
+    use crate::session::record::tests::UNREADABLE;
+    use crate::session::tests::Bench;
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime").block_on(future)
+    }
+
+    /// A batch in which the kernel answers with these errors, one after the other, and then as if nothing waited.
+    fn batch_of(door: &Door, errors: &[Errno], waiting: usize) -> io::Result<Batch> {
+        let mut errors = errors.iter();
+        take_batch(door, || Err(*errors.next().unwrap_or(&Errno::EAGAIN)), || waiting)
+    }
+
+    #[test]
+    fn errors_of_single_connections_are_counted_and_the_next_one_is_tried() {
+        let bench = Bench::new("accept-errors");
+        let errors = [Errno::ECONNABORTED, Errno::EPERM, Errno::EHOSTUNREACH, Errno::EINTR];
+        let batch = batch_of(&bench.door, &errors, 0).expect("the socket is fine");
+        assert_eq!(batch, Batch { accepted: 0, then: Then::Wait });
+        assert_eq!(bench.door.faults(), Faults { errors: 4, shortages: 0 });
+    }
+
+    #[test]
+    fn an_error_that_lasts_is_not_met_again_at_once() {
+        let bench = Bench::new("accept-lasting");
+        let mut attempts = 0;
+        let refuse = || {
+            attempts += 1;
+            Err(Errno::EPERM)
+        };
+        let batch = take_batch(&bench.door, refuse, || 0).expect("the socket is fine");
+        assert_eq!((batch, attempts), (Batch { accepted: 0, then: Then::Pause }, BATCH));
+        // One that lets some through is worth going on.
+        let mut attempts = 0;
+        let mixed = || {
+            attempts += 1;
+            if attempts == 7 { Ok(()) } else { Err(Errno::ECONNABORTED) }
+        };
+        let batch = take_batch(&bench.door, mixed, || 0).expect("the socket is fine");
+        assert_eq!(batch, Batch { accepted: 1, then: Then::GoOn });
+    }
+
+    #[test]
+    fn a_shortage_is_counted_and_makes_room_for_those_who_wait() {
+        let bench = Bench::new("accept-shortage");
+        let registry = &bench.door.registries[0];
+        let sessions: Vec<_> = (0..100).map(|_| registry.enter(Source::V4([192, 0, 2, 1]), Instant::now())).collect();
+        for error in [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM] {
+            let batch = batch_of(&bench.door, &[error], 10).expect("the socket is fine");
+            assert_eq!(batch, Batch { accepted: 0, then: Then::Pause });
+        }
+        assert_eq!(bench.door.faults(), Faults { errors: 0, shortages: 4 });
+        assert_eq!(
+            open_sessions::make_room(&bench.door.registries, 0, Limit::Descriptors),
+            10,
+            "those who were told are not told again"
+        );
+        let _ = batch_of(&bench.door, &[Errno::EMFILE], 1_000).expect("the socket is fine");
+        assert_eq!(
+            open_sessions::make_room(&bench.door.registries, 0, Limit::Descriptors),
+            10 + 100 / 4,
+            "most may stay"
+        );
+        drop(sessions);
+    }
+
+    #[test]
+    fn a_broken_listening_socket_is_the_end() {
+        let bench = Bench::new("accept-broken");
+        for error in [Errno::EBADF, Errno::EINVAL, Errno::ENOTSOCK] {
+            assert!(batch_of(&bench.door, &[error], 0).is_err());
+        }
+    }
+
+    #[test]
+    fn a_flood_behind_the_connections_that_are_owed_does_not_hold_the_stop() {
+        let mut batches = 0;
+        let flood = || {
+            batches += 1;
+            Ok(Batch { accepted: BATCH, then: Then::GoOn })
+        };
+        block_on(take_owed(2 * BATCH + 1, Instant::now() + Duration::from_secs(600), flood)).expect("no error");
+        assert_eq!(batches, 3);
+        // A shortage that stays ends with the time.
+        let shortage = || Ok(Batch { accepted: 0, then: Then::Pause });
+        block_on(take_owed(10, Instant::now() + Duration::from_millis(50), shortage)).expect("no error");
+    }
+
+    #[test]
+    fn what_waits_in_a_queue_that_another_agent_has_is_left_to_it() {
+        let bench = Bench::new("accept-queue");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.set_nonblocking(true).expect("a socket");
+        let _clients: Vec<_> = (0..3)
+            .map(|_| TcpStream::connect(listener.local_addr().expect("bound")).expect("the kernel completes it"))
+            .collect();
+        let socket = || OwnedFd::from(listener.try_clone().expect("a descriptor"));
+        assert_eq!(waiting(&socket()), 3);
+        bench.door.stop();
+        block_on(run(socket(), &bench.door, &bench.door.registries[0], true)).expect("the socket is fine");
+        assert_eq!(waiting(&socket()), 3);
+        block_on(async {
+            run(socket(), &bench.door, &bench.door.registries[0], false).await.expect("the socket is fine");
+        });
+        assert_eq!(waiting(&socket()), 0);
+        assert_eq!(bench.records().len(), 3);
+    }
+
+    #[test]
+    fn bytes_that_cannot_be_read_cost_neither_the_worker_nor_the_record() {
+        let bench = Bench::new("accept-unreadable");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        for bytes in [UNREADABLE, b"readable"] {
+            let mut client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
+            client.write_all(bytes).expect("sent");
+            client.shutdown(Shutdown::Write).expect("closed");
+            block_on(async {
+                let taken = || accept(&OwnedFd::from(listener.try_clone().expect("a descriptor")));
+                let (socket, peer) = taken().expect("a connection waits");
+                admit(socket, peer, &bench.door, &bench.door.engine(), &bench.door.registries[0]);
+            });
+        }
+        assert_eq!(bench.door.limits.open(), 0);
+        let records = bench.records();
+        let told: Vec<_> = records.iter().map(|record| (&record["payload"], &record["close_reason"])).collect();
+        assert_eq!(
+            told,
+            [(&"test: unreadable".into(), &"aborted".into()), (&"readable".into(), &"client_closed".into())]
+        );
+        assert_eq!((&records[0]["protocol"], &records[0]["bytes_in"]), (&serde_json::Value::Null, &16.into()));
+    }
+}

@@ -1,0 +1,519 @@
+//! The open sessions of one worker: whom to tell when all of them have to end, the one that has been idle for longest, or
+//! the one that holds most memory, and whom to wake when a deadline has passed.
+//!
+//! Deadlines are looked at every [`TICK`], in one pass over a dense table: a timer of the runtime for each session
+//! would cost more memory and time than the session's own waiting. A session that moves its deadline forward only
+//! notes it in its handle; the table learns of it when the old one has passed.
+
+use std::collections::{BinaryHeap, HashMap};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use atomic_waker::AtomicWaker;
+use slab::Slab;
+use tokio::sync::Notify;
+
+use spip_record::{CloseReason, Limit};
+
+use crate::session::limits::Source;
+use crate::session::payload::GUARANTEED_BYTES;
+
+/// How often deadlines are looked at: none is noticed later than this.
+pub const TICK: Duration = Duration::from_millis(50);
+
+/// A look at all sessions tells this part of them to make room at least, so that a newcomer costs a look at as many
+/// sessions at most, and …
+const LOOKED_AT_FOR_ONE: usize = 64;
+/// … this part of them at most, so that those who stay are worth serving.
+const LET_GO_AT_ONCE: usize = 4;
+
+/// The open sessions; clones share them.
+#[derive(Clone)]
+pub struct Registry(Arc<Shared>);
+
+struct Shared {
+    started: Instant,
+    /// Makes numbers of sources that no client can foresee; the same in all registries that are made together.
+    hasher: RandomState,
+    sessions: Mutex<Slab<Entry>>,
+    entered: Notify,
+    /// Sessions that were told to make room and are still here.
+    leaving: AtomicUsize,
+}
+
+struct Entry {
+    handle: Arc<Handle>,
+    /// Never later than the deadline in the handle.
+    due: u64,
+}
+
+/// What a session and those who may end it share. Times are microseconds from the registry's start.
+struct Handle {
+    order: AtomicU8,
+    /// Whose session it is: a number that stands for the source.
+    source: u32,
+    /// The memory that the session holds, in bytes; a session never holds 4 GiB.
+    held: AtomicU32,
+    /// The session's last activity.
+    active: AtomicU64,
+    /// When the session is to be woken.
+    due: AtomicU64,
+    waker: AtomicWaker,
+}
+
+const GO_ON: u8 = 0;
+/// Descriptors are short.
+const MAKE_ROOM: u8 = 1;
+/// The bound on all sessions is reached.
+const MAKE_PLACE: u8 = 2;
+/// Memory is short.
+const MAKE_MEMORY: u8 = 3;
+const SHUT_DOWN: u8 = 4;
+/// It has left the registry.
+const GONE: u8 = 5;
+
+/// A session's place in the registry; dropping it leaves.
+pub struct Registered {
+    registry: Registry,
+    key: usize,
+    handle: Arc<Handle>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self::new(RandomState::new())
+    }
+}
+
+impl Registry {
+    /// Creates the registries of `workers` workers. What they say of sources can be compared.
+    #[must_use]
+    pub fn for_workers(workers: usize) -> Vec<Self> {
+        let hasher = RandomState::new();
+        (0..workers).map(|_| Self::new(hasher.clone())).collect()
+    }
+
+    fn new(hasher: RandomState) -> Self {
+        Self(Arc::new(Shared {
+            started: Instant::now(),
+            hasher,
+            sessions: Mutex::default(),
+            entered: Notify::new(),
+            leaving: AtomicUsize::new(0),
+        }))
+    }
+
+    /// Enters a session of `source` that is active now, and is to be woken at `due`.
+    #[must_use]
+    pub fn enter(&self, source: Source, due: Instant) -> Registered {
+        let due = self.micros(due);
+        let handle = Arc::new(Handle {
+            order: AtomicU8::new(GO_ON),
+            // The upper half does as well: a number that two sources share lumps these two.
+            source: (self.0.hasher.hash_one(source) >> 32) as u32,
+            held: AtomicU32::new(0),
+            active: AtomicU64::new(self.micros(Instant::now())),
+            due: AtomicU64::new(due),
+            waker: AtomicWaker::new(),
+        });
+        let mut sessions = self.sessions();
+        if sessions.is_empty() {
+            self.0.entered.notify_one();
+        }
+        let key = sessions.insert(Entry { handle: Arc::clone(&handle), due });
+        Registered { registry: self.clone(), key, handle }
+    }
+
+    /// Wakes sessions whose deadline has passed, for as long as it is polled.
+    pub async fn keep_time(&self) {
+        loop {
+            if self.is_empty() {
+                self.0.entered.notified().await;
+            }
+            tokio::time::sleep(TICK).await;
+            self.wake_due(Instant::now());
+        }
+    }
+
+    fn wake_due(&self, now: Instant) {
+        let now = self.micros(now);
+        for (_, entry) in self.sessions().iter_mut() {
+            if entry.due <= now {
+                entry.due = entry.handle.due.load(Ordering::Relaxed);
+                if entry.due <= now {
+                    entry.handle.waker.wake();
+                }
+            }
+        }
+    }
+
+    fn micros(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.0.started).as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// How many sessions are open.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.sessions().len()
+    }
+
+    /// Whether no session is open.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Tells every session to end, because the agent stops; with an `idle_since` only those that did nothing since.
+    pub fn shut_down(&self, idle_since: Option<Instant>) {
+        let until = idle_since.map_or(u64::MAX, |since| self.micros(since));
+        for (_, entry) in self.sessions().iter() {
+            if idle_since.is_none() || entry.handle.active.load(Ordering::Relaxed) < until {
+                entry.handle.order(SHUT_DOWN);
+            }
+        }
+    }
+
+    /// Adds to `idlest` those that have been idle for longest, so that it has `most` of all that were looked at.
+    fn add_idlest(&self, idlest: &mut BinaryHeap<Idle>, most: usize) {
+        for (_, Entry { handle, .. }) in self.sessions().iter() {
+            if handle.order.load(Ordering::Relaxed) != GO_ON {
+                continue;
+            }
+            let active = self.0.started + Duration::from_micros(handle.active.load(Ordering::Relaxed));
+            let idle = |handle| Idle { active, registry: self.clone(), handle: Arc::clone(handle) };
+            if idlest.len() < most {
+                idlest.push(idle(handle));
+            } else if let Some(mut busiest) = idlest.peek_mut()
+                && active < busiest.active
+            {
+                *busiest = idle(handle);
+            }
+        }
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, Slab<Entry>> {
+        self.0.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A session that may be told to make room. The busiest is the greatest.
+struct Idle {
+    active: Instant,
+    registry: Registry,
+    handle: Arc<Handle>,
+}
+
+impl Ord for Idle {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.active.cmp(&other.active)
+    }
+}
+
+impl PartialOrd for Idle {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Idle {
+    fn eq(&self, other: &Self) -> bool {
+        self.active == other.active
+    }
+}
+
+impl Eq for Idle {}
+
+/// Sees to it that `places` sessions are about to leave because they were told to, those first that have been idle for
+/// longest; how many are, which may be fewer.
+///
+/// It looks at every session only when too few are leaving, and then tells some in advance: a flood while all places are
+/// taken must not cost a look at all of them for each newcomer.
+pub fn make_room(registries: &[Registry], places: usize, limit: Limit) -> usize {
+    let leaving = || registries.iter().map(|registry| registry.0.leaving.load(Ordering::Relaxed)).sum::<usize>();
+    let order = if limit == Limit::Descriptors { MAKE_ROOM } else { MAKE_PLACE };
+    let missing = places.saturating_sub(leaving());
+    if missing == 0 {
+        return leaving();
+    }
+    let open = registries.iter().map(Registry::len).sum::<usize>();
+    let most = missing.min(open / LET_GO_AT_ONCE).max(open / LOOKED_AT_FOR_ONE).max(1);
+    let mut idlest = BinaryHeap::with_capacity(most);
+    for registry in registries {
+        registry.add_idlest(&mut idlest, most);
+    }
+    for Idle { registry, handle, .. } in idlest {
+        // Before the order, so that whoever leaves by it finds itself counted.
+        registry.0.leaving.fetch_add(1, Ordering::Relaxed);
+        if !handle.order(order) {
+            registry.0.leaving.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+    leaving()
+}
+
+/// Tells the largest holders of memory to end, so that `wanted` bytes come back, those included that sessions hold which
+/// leave already. Returns how many sessions it told.
+///
+/// The sources that hold most give way, each by its largest sessions, down to a level that is the same for all of them:
+/// a source that holds less than that loses nothing.
+pub fn end_largest(registries: &[Registry], mut wanted: usize) -> usize {
+    let mut sources: HashMap<u32, Vec<(u32, Arc<Handle>)>> = HashMap::new();
+    for registry in registries {
+        for (_, Entry { handle, .. }) in registry.sessions().iter() {
+            let held = handle.held.load(Ordering::Relaxed);
+            if handle.order.load(Ordering::Relaxed) != GO_ON {
+                wanted = wanted.saturating_sub(held as usize);
+            } else if held as usize > GUARANTEED_BYTES {
+                sources.entry(handle.source).or_default().push((held, Arc::clone(handle)));
+            }
+        }
+    }
+    let counted = |held: u32| held as usize - GUARANTEED_BYTES;
+    let mut holders: BinaryHeap<(usize, u32)> = sources
+        .iter_mut()
+        .map(|(&source, sessions)| {
+            sessions.sort_unstable_by_key(|&(held, _)| held);
+            (sessions.iter().map(|&(held, _)| counted(held)).sum(), source)
+        })
+        .collect();
+    let mut told = 0;
+    while wanted > 0
+        && let Some((total, source)) = holders.pop()
+        && let Some((held, handle)) = sources.get_mut(&source).and_then(Vec::pop)
+    {
+        told += usize::from(handle.order(MAKE_MEMORY));
+        wanted = wanted.saturating_sub(counted(held));
+        holders.push((total - counted(held), source));
+    }
+    told
+}
+
+impl Handle {
+    /// Gives an order; the first one holds. Whether it was that.
+    fn order(&self, order: u8) -> bool {
+        let first = self.order.compare_exchange(GO_ON, order, Ordering::Release, Ordering::Relaxed).is_ok();
+        if first {
+            self.waker.wake();
+        }
+        first
+    }
+
+    fn reason(&self) -> Option<CloseReason> {
+        match self.order.load(Ordering::Acquire) {
+            GO_ON => None,
+            MAKE_ROOM => Some(CloseReason::Rejected(Limit::Descriptors)),
+            MAKE_PLACE => Some(CloseReason::Rejected(Limit::Sessions)),
+            MAKE_MEMORY => Some(CloseReason::Rejected(Limit::Memory)),
+            _ => Some(CloseReason::Shutdown),
+        }
+    }
+}
+
+impl Registered {
+    /// Notes that the client did something at `now`.
+    pub fn touch(&self, now: Instant) {
+        self.handle.active.store(self.registry.micros(now), Ordering::Relaxed);
+    }
+
+    /// Notes how much memory the session holds now, in bytes.
+    pub fn hold(&self, bytes: usize) {
+        self.handle.held.store(u32::try_from(bytes).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
+    /// When the client did something last, in microseconds from the registry's start.
+    #[must_use]
+    pub fn active(&self) -> u64 {
+        self.handle.active.load(Ordering::Relaxed)
+    }
+
+    /// An instant out of microseconds from the registry's start.
+    #[must_use]
+    pub fn instant(&self, micros: u64) -> Instant {
+        self.registry.0.started + Duration::from_micros(micros)
+    }
+
+    /// An instant in microseconds from the registry's start.
+    #[must_use]
+    pub fn micros(&self, at: Instant) -> u64 {
+        self.registry.micros(at)
+    }
+
+    /// Has the session woken at `due` microseconds, or up to a [`TICK`] later, and no more at the time that was set
+    /// before.
+    pub fn wake_at(&self, due: u64) {
+        if due < self.handle.due.swap(due, Ordering::Relaxed)
+            && let Some(entry) = self.registry.sessions().get_mut(self.key)
+        {
+            entry.due = due;
+        }
+    }
+
+    /// Ready with the reason once the session was told to end.
+    pub fn poll_ordered(&self, context: &mut Context<'_>) -> Poll<CloseReason> {
+        if let Some(reason) = self.handle.reason() {
+            return Poll::Ready(reason);
+        }
+        self.handle.waker.register(context.waker());
+        // An order may have come between the look and the registration.
+        self.handle.reason().map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        if matches!(self.handle.order.swap(GONE, Ordering::Relaxed), MAKE_ROOM | MAKE_PLACE) {
+            self.registry.0.leaving.fetch_sub(1, Ordering::Relaxed);
+        }
+        let mut sessions = self.registry.sessions();
+        sessions.try_remove(self.key);
+        if sessions.is_empty() && sessions.capacity() > 1_024 {
+            sessions.shrink_to_fit();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::{Wake, Waker};
+    use std::thread::sleep;
+
+    use super::*;
+
+    const SOURCE: Source = Source::V4([192, 0, 2, 1]);
+
+    fn ordered(session: &Registered) -> Poll<CloseReason> {
+        session.poll_ordered(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn sessions(registries: &[Registry], source: [u8; 4], held: &[usize]) -> Vec<Registered> {
+        let enter = |(number, &held): (usize, &usize)| {
+            let session = registries[number % registries.len()].enter(Source::V4(source), Instant::now());
+            session.hold(held);
+            session
+        };
+        held.iter().enumerate().map(enter).collect()
+    }
+
+    fn told(sessions: &[Registered]) -> Vec<usize> {
+        let is_told = |session: &Registered| ordered(session) == Poll::Ready(CloseReason::Rejected(Limit::Memory));
+        (0..sessions.len()).filter(|&number| is_told(&sessions[number])).collect()
+    }
+
+    #[test]
+    fn the_sources_that_hold_most_give_way_by_their_largest_sessions() {
+        let registries = Registry::for_workers(2);
+        let modest = sessions(&registries, [192, 0, 2, 1], &[60_000]);
+        let greedy = sessions(&registries, [192, 0, 2, 2], &[20_000, 50_000, 40_000, 30_000, 50_000]);
+        let least = sessions(&registries, [192, 0, 2, 3], &[GUARANTEED_BYTES; 1000]);
+        assert_eq!(end_largest(&registries, 90_000), 2);
+        assert_eq!(told(&greedy), [1, 4], "down to 90,000 bytes, and in both registries");
+        assert_eq!(end_largest(&registries, 90_000), 0, "those who leave already bring it back");
+        assert_eq!(end_largest(&registries, 130_000), 1);
+        assert_eq!(told(&greedy), [1, 2, 4]);
+        assert_eq!(end_largest(&registries, usize::MAX), 3);
+        assert_eq!((told(&modest).len(), told(&least).len()), (1, 0), "nothing comes back of what is guaranteed");
+        drop(greedy);
+        assert_eq!(end_largest(&registries, 1), 0, "the modest one is leaving");
+    }
+
+    #[test]
+    fn many_small_holders_of_one_source_give_way_before_a_larger_one_of_another() {
+        let registries = Registry::for_workers(1);
+        let many = sessions(&registries, [192, 0, 2, 1], &[4_096; 100]);
+        let one = sessions(&registries, [192, 0, 2, 2], &[60_000]);
+        assert_eq!(end_largest(&registries, 10 * 2_048), 10);
+        assert_eq!((told(&many).len(), told(&one).len()), (10, 0));
+    }
+
+    #[test]
+    fn the_session_that_was_idle_for_longest_makes_room() {
+        let registries = [Registry::default(), Registry::default()];
+        let first = registries[0].enter(SOURCE, Instant::now());
+        let second = registries[1].enter(SOURCE, Instant::now());
+        sleep(Duration::from_millis(5));
+        first.touch(Instant::now());
+        assert_eq!(make_room(&registries, 1, Limit::Descriptors), 1);
+        assert!(ordered(&first).is_pending());
+        assert_eq!(ordered(&second), Poll::Ready(CloseReason::Rejected(Limit::Descriptors)));
+        assert_eq!(make_room(&registries, 1, Limit::Sessions), 1, "one is leaving already");
+        assert!(ordered(&first).is_pending());
+        assert_eq!(make_room(&registries, 2, Limit::Sessions), 2, "the other one is next");
+        assert_eq!(
+            ordered(&first),
+            Poll::Ready(CloseReason::Rejected(Limit::Sessions)),
+            "by the limit that it went for"
+        );
+        assert_eq!(make_room(&registries, 3, Limit::Descriptors), 2, "nobody is told twice");
+        drop(second);
+        assert_eq!(make_room(&registries, 2, Limit::Descriptors), 1, "whoever has left makes no more room");
+    }
+
+    #[test]
+    fn a_look_at_all_sessions_is_enough_for_many_newcomers() {
+        let registry = Registry::default();
+        let sessions: Vec<_> = (0..64 * 5).map(|_| registry.enter(SOURCE, Instant::now())).collect();
+        let registries = [registry];
+        assert_eq!(make_room(&registries, 1, Limit::Descriptors), 5, "some are told in advance");
+        assert_eq!(make_room(&registries, 5, Limit::Descriptors), 5, "for those who come next");
+        assert!(sessions[..5].iter().all(|session| ordered(session).is_ready()), "the first ones are the idlest");
+        assert_eq!(make_room(&registries, 70, Limit::Descriptors), 70, "as many as there are places missing");
+        assert_eq!(make_room(&registries, 320, Limit::Descriptors), 150, "most may stay");
+    }
+
+    #[test]
+    fn a_stop_reaches_every_session() {
+        let registry = Registry::default();
+        let sessions: Vec<_> = (0..10).map(|_| registry.enter(SOURCE, Instant::now())).collect();
+        registry.shut_down(None);
+        assert!(sessions.iter().all(|session| ordered(session) == Poll::Ready(CloseReason::Shutdown)));
+        drop(sessions);
+        assert!(registry.is_empty());
+    }
+
+    #[test]
+    fn who_did_something_a_moment_ago_is_not_stopped_with_those_who_did_not() {
+        let registry = Registry::default();
+        let [idle, active] = [(); 2].map(|()| registry.enter(SOURCE, Instant::now()));
+        sleep(Duration::from_millis(2));
+        let since = Instant::now();
+        active.touch(Instant::now());
+        registry.shut_down(Some(since));
+        assert_eq!(ordered(&idle), Poll::Ready(CloseReason::Shutdown));
+        assert!(ordered(&active).is_pending());
+        registry.shut_down(None);
+        assert_eq!(ordered(&active), Poll::Ready(CloseReason::Shutdown));
+    }
+
+    /// Counts how often it is woken.
+    #[derive(Default)]
+    struct Bell(AtomicUsize);
+
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_session_is_woken_at_its_deadline_and_not_at_one_that_was_moved() {
+        let registry = Registry::default();
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let session = registry.enter(SOURCE, start + second);
+        let bell = Arc::new(Bell::default());
+        let rings_at = |at: Duration| {
+            assert!(session.poll_ordered(&mut Context::from_waker(&Arc::clone(&bell).into())).is_pending());
+            registry.wake_due(start + at);
+            bell.0.swap(0, Ordering::Relaxed)
+        };
+        assert_eq!((rings_at(second / 2), rings_at(second)), (0, 1));
+        session.wake_at(session.micros(start + second * 4));
+        assert_eq!((rings_at(second * 2), rings_at(second * 4)), (0, 1));
+        session.wake_at(session.micros(start + second * 3));
+        assert_eq!(rings_at(second * 3), 1, "a deadline can come nearer");
+    }
+}

@@ -1,0 +1,139 @@
+//! What a session leaves behind when it has ended, and how that becomes a line of the log.
+
+pub mod entry;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::time::{Duration, Instant, SystemTime};
+
+use spip_common::Syn;
+use spip_protocol::{Protocol, UNKNOWN, by_name};
+use spip_record::{CloseReason, Conflict, DestinationSource, Format};
+use uuid::Uuid;
+
+use crate::kernel::addr::{ClientAddr, Destination};
+use crate::respond::Conversation;
+use crate::session::payload::Payload;
+use crate::tls::Tls;
+
+/// An instant on both clocks: the wall's, for people, and the monotonic one, for durations.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// The wall clock, which may jump.
+    pub wall: SystemTime,
+    /// The monotonic clock.
+    pub steady: Instant,
+}
+
+impl Moment {
+    /// Now.
+    #[must_use]
+    pub fn now() -> Self {
+        Self { wall: SystemTime::now(), steady: Instant::now() }
+    }
+}
+
+/// Refused connections of one source that one record stands for.
+#[derive(Clone, Copy, Debug)]
+pub struct Repeated {
+    /// How many, at least two.
+    pub count: u64,
+    /// The first, on the wall clock.
+    pub first: SystemTime,
+    /// The last, on the wall clock.
+    pub last: SystemTime,
+}
+
+/// Who came, and what for: known at accept.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The client, with the port that it used itself.
+    pub client: ClientAddr,
+    /// What it asked for.
+    pub destination: Destination,
+    /// How that became known.
+    pub source: DestinationSource,
+    /// Why the packet filter was not believed, where it saw a SYN.
+    pub conflict: Option<Conflict>,
+    /// The SYN that opened the connection, where it was seen.
+    pub syn: Option<Syn>,
+}
+
+/// A payload that has a file of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Stored {
+    /// The file's name.
+    pub sha256: [u8; 32],
+    /// How many bytes of it the record shows.
+    pub preview: usize,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Session {
+    /// Names the connection everywhere.
+    pub id: Uuid,
+    /// When it was accepted.
+    pub accepted: Moment,
+    /// From accept to end.
+    pub duration: Duration,
+    /// Who, and what for.
+    pub origin: Origin,
+    /// What the client sent; inside TLS, what was decrypted.
+    pub payload: Payload,
+    /// Whether the client spoke TLS, and what became of it.
+    pub tls: Tls,
+    /// Bytes sent to the client.
+    pub bytes_out: u64,
+    /// Set where the payload has a file of its own.
+    pub stored: Option<Box<Stored>>,
+    /// What was said to the client, where there was a talk.
+    pub talk: Option<Box<Conversation>>,
+    /// Why it ended.
+    pub close_reason: CloseReason,
+    /// Set where the record stands for several refused connections.
+    pub repeated: Option<Box<Repeated>>,
+}
+
+impl Session {
+    /// From the accept to the first byte of the client, envelope included; `None` when none came.
+    #[must_use]
+    pub fn first_byte(&self) -> Option<Duration> {
+        self.payload.first_byte().map(|at| at.saturating_duration_since(self.accepted.steady))
+    }
+
+    /// Notes the end: how long it took is read from the monotonic clock, whatever the wall's did meanwhile.
+    pub fn end(&mut self, reason: CloseReason, now: Moment) {
+        self.close_reason = reason;
+        self.duration = now.steady.saturating_duration_since(self.accepted.steady);
+    }
+}
+
+/// What is the same in every record of this sensor.
+#[derive(Clone, Debug)]
+pub struct Sensor {
+    /// `name`.
+    pub name: String,
+    /// `community_id_seed`.
+    pub community_id_seed: u16,
+    /// `log_format`.
+    pub format: Format,
+    /// `max_line_bytes`.
+    pub max_line_bytes: usize,
+}
+
+impl Sensor {
+    /// Appends the record of `session` as the log takes it: without its end, which is [`Format::tail`]. With that it is
+    /// at most `max_line_bytes` long. Returns what the client spoke, where it said anything.
+    pub fn write(&self, session: &Session, out: &mut Vec<u8>) -> Option<&'static str> {
+        let entry = entry::of(session, self);
+        let spoken = entry.protocol.as_deref().map(|name| by_name(name).map_or(UNKNOWN, Protocol::name));
+        self.format.encode_within(self.max_line_bytes, entry, out);
+        spoken
+    }
+
+    /// As [`Sensor::write`], without what the bytes of the client mean: for those that cannot be read.
+    pub fn write_unread(&self, session: &Session, out: &mut Vec<u8>) {
+        self.format.encode_within(self.max_line_bytes, entry::unread(session, self), out);
+    }
+}

@@ -1,0 +1,570 @@
+//! Constructs the agent and runs it, in the order that its security rests on: configuration, log, sockets, eBPF, and
+//! only then threads. Nothing imports this module but `main`.
+
+mod kernel_side;
+mod monitor;
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
+use nix::sys::signal::Signal;
+use tokio::runtime;
+use tokio::sync::{oneshot, watch};
+
+use crate::config::{Config, Loaded, MetricsAddress, SteeringMode, SystemLog};
+use crate::confine::descriptors;
+use crate::confine::memory;
+use crate::confine::sandbox;
+use crate::kernel::early_demux;
+use crate::kernel::ebpf::{self, Attached, Origins, Part, PinnedSteering};
+use crate::kernel::listen::{self, Listeners, Sharing};
+use crate::kernel::steering::{Steering, Watch};
+use crate::log::messages;
+use crate::log::payload_files::{PayloadStore, Prepared};
+use crate::log::writer;
+use crate::observe::metrics;
+use crate::observe::status;
+use crate::process::critical;
+use crate::process::heartbeat::{self, Pulse};
+use crate::process::shutdown::Deadline;
+use crate::respond::persona::Persona;
+use crate::scans::{self, Scans};
+use crate::session::Engine;
+use crate::session::accept::{self, Door};
+use crate::session::budget::Budget;
+use crate::session::limits::{Bound, BoundFrom, Limits};
+use crate::start::config_check;
+use crate::start::readiness::Notifier;
+use crate::start::reload::{self, Reload};
+use crate::start::signals::Signals;
+use crate::start::worker::Worker;
+use crate::tls::TlsServer;
+
+/// What the command line adds to the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Level of the kernel side's own messages.
+    pub ebpf_log: Option<log::Level>,
+    /// The configuration file, which is read again on SIGHUP.
+    pub path: PathBuf,
+}
+
+/// Runs the agent until it is told to stop.
+///
+/// # Errors
+/// Something that was asked for cannot be had, or the agent lost what it needs to go on.
+pub fn run(loaded: &Loaded, options: Options) -> Result<()> {
+    let config = &loaded.config;
+    critical::describe_panics();
+    let (log, writer) = writer::open(&config.log)?;
+    let messages = open_messages(config)?;
+    messages::start(config.messages.levels.clone());
+    let target = match &config.messages.target {
+        SystemLog::Stream => Some(log.clone()),
+        SystemLog::Stderr => None,
+        SystemLog::File(_) => messages.as_ref().map(|(log, _)| log.clone()),
+    };
+    messages::init(target, &config.log, &config.name);
+    for warning in &loaded.warnings {
+        log::warn!(target: "config", "{warning}");
+    }
+    let own_log = messages.as_ref().map(|(log, _)| log.clone());
+    let checked = config_check::check(config, &loaded.places).map_err(anyhow::Error::from);
+    let started = checked.and_then(|()| Agent::prepare(config, &log, own_log, options)).and_then(|mut agent| {
+        // What the operator asks of the kernel side must pass; until here it would be the loader's own messages.
+        messages::start(reload::levels(config, agent.kernel_level()));
+        agent.take_place(config)?;
+        agent.give_up(loaded)?;
+        Ok(agent)
+    });
+    // What was said on the way to a failure belongs to the log, too.
+    let writer = writer.spawn()?;
+    let messages = messages.map(|(_, writer)| writer.spawn()).transpose()?;
+    let mut deadline = None;
+    let served = started.and_then(|mut agent| {
+        let served = agent.serve(config);
+        deadline = Some(agent.door.stop());
+        served
+    });
+    // Standard error has the reason anyway, from whoever started this.
+    if let (Err(error), true) = (&served, config.messages.target != SystemLog::Stderr) {
+        log::error!(target: "agent", reason = format!("{error:#}").as_str(); "cannot go on");
+    }
+    log::info!(target: "agent", "stopped");
+    let deadline = deadline.unwrap_or_else(|| Deadline::new(Instant::now(), config.timeouts.drain)).log();
+    let summary = writer.finish(deadline);
+    if summary.abandoned > 0 {
+        messages::emergency(&format!("{} records could not be written before the drain limit", summary.abandoned));
+    }
+    let _ = messages.map(|messages| messages.finish(deadline));
+    if let Some(name) = critical::lost() {
+        bail!("it lost its thread {name}, and cannot go on without");
+    }
+    if log.failed() {
+        bail!("the reader of standard output is gone");
+    }
+    served
+}
+
+/// The log of the agent's own messages, where they have a file of their own.
+fn open_messages(config: &Config) -> Result<Option<(writer::Log, writer::Writer)>> {
+    let Some(config) = reload::messages_log(&config.messages, &config.log) else { return Ok(None) };
+    Ok(Some(writer::open_as("system_log", &config)?))
+}
+
+/// What sessions are made of. Looked at once: the sandbox closes the way.
+#[derive(Clone, Copy, Debug)]
+struct Resources {
+    descriptors: u64,
+    /// Bytes, where the system tells.
+    memory: Option<u64>,
+}
+
+/// Everything that has to be had before the first thread.
+struct Agent {
+    door: Arc<Door>,
+    listeners: Listeners,
+    /// The kernel side works until this is dropped.
+    attached: Option<Arc<Attached>>,
+    /// Why there is no kernel side, where there is none.
+    unattached: Option<String>,
+    /// Present where connections are steered.
+    steering: Option<Steering>,
+    /// Present where the link outlives the process.
+    pinned: Option<PinnedSteering>,
+    /// Whether another agent is to be relieved that may still run.
+    takes_over: bool,
+    /// Where the agent is asked what it does.
+    status: Option<status::Server>,
+    signals: Option<Signals>,
+    notifier: Notifier,
+    pulse: Pulse,
+    /// Where metrics are read.
+    metrics: Option<metrics::Server>,
+    /// Where they come from, until the thread that answers has it.
+    sources: Option<metrics::Sources>,
+    /// The log of the agent's own messages, where they have a file of their own.
+    messages: Option<writer::Log>,
+    options: Options,
+    resources: Resources,
+    payloads: Option<Prepared>,
+    /// Directories that were made to keep the persona in.
+    made_state: Vec<PathBuf>,
+    /// What was given up, step by step.
+    sandbox: Vec<sandbox::Step>,
+}
+
+impl Agent {
+    fn prepare(config: &Config, log: &writer::Log, messages: Option<writer::Log>, options: Options) -> Result<Self> {
+        let notifier = Notifier::from_environment()?;
+        let resources = Resources { descriptors: descriptors::raise_limit(), memory: memory::of("self") };
+        let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let steered = config.steering.mode == SteeringMode::SkLookup;
+        let takes_over = steered && config.steering.pin_links && ebpf::pinned_link(&config.ebpf.pin_path).is_some();
+        let listeners = listen::open(config.listen, workers, Sharing { steered, takes_over })?;
+        let succession = metrics::Succession { may_follow: steered && config.steering.pin_links, takes_over };
+        let metrics = config.metrics.as_ref().map(|address| metrics::Server::bind(address, succession)).transpose()?;
+        let (mut attached, unattached) = match kernel_side::attach(config, &listeners, takes_over, &options)? {
+            Part::Present(attached) => (Some(attached), None),
+            Part::Missing(reason) => (None, Some(reason)),
+        };
+        let bound = session_limit(config, resources, workers)?;
+        let signals = Signals::block().context("cannot block signals")?;
+        log::info!(target: "agent",
+            version = env!("CARGO_PKG_VERSION"), name = config.name.as_str(), listen = listeners.address.to_string(),
+            passed_socket = listeners.passed, workers = workers, max_sessions = bound.sessions,
+            max_sessions_from = bound.from.name(), descriptors = resources.descriptors, memory_bytes = resources.memory.unwrap_or_default(),
+            config = config.to_toml().as_str();
+            "starting");
+        if let Some(difference) = listeners.differs(config.listen.ip()) {
+            log::warn!(target: "agent", "{difference}");
+        }
+        warn_of_shortage(config, resources, workers);
+        if !steered && early_demux::loses_connections() == Some(true) {
+            log::warn!(target: "steering", "{}; mend it with: {}", early_demux::LOSS, early_demux::REMEDY);
+        }
+        let tls = config.tls.enabled.then(|| TlsServer::new(&config.tls)).transpose()?;
+        let payloads = PayloadStore::prepare(&config.payload_store)?;
+        let state = missing_directories(&config.respond.state_dir);
+        let responder = reload::responder(config, None)?;
+        let made_state = state.into_iter().filter(|directory| directory.exists()).collect();
+        let engine = Engine {
+            sensor: reload::sensor(config),
+            log: log.clone(),
+            tls: tls.map(Arc::new),
+            origins: attached.as_ref().map(Attached::origins),
+            responder,
+            payloads: payloads.as_ref().map(Prepared::store),
+            timeouts: config.timeouts,
+            payload_limit: config.limits.payload_bytes,
+            memory: Budget::new(payload_memory(config, resources)),
+        };
+        let steering = match &mut attached {
+            Some(attached) if steered => Some(kernel_side::prepare_steering(config, &listeners, attached)?),
+            _ => None,
+        };
+        let door = Arc::new(Door::new(engine, Limits::new(&config.limits, bound), workers));
+        let pulse = Pulse::new(workers);
+        let sources = metrics.as_ref().map(|_| metrics::Sources::new(Arc::clone(&door), pulse.clone()));
+        let status = config.status_socket.as_ref().and_then(|path| open_status(path, takes_over));
+        let attached = attached.map(Arc::new);
+        Ok(Self {
+            door,
+            listeners,
+            attached,
+            unattached,
+            steering,
+            pinned: None,
+            takes_over,
+            status,
+            signals: Some(signals),
+            notifier,
+            pulse,
+            metrics,
+            sources,
+            messages,
+            options,
+            resources,
+            payloads,
+            made_state,
+            sandbox: Vec::new(),
+        })
+    }
+
+    /// Level of the kernel side's own messages.
+    fn kernel_level(&self) -> log::LevelFilter {
+        self.options.ebpf_log.map_or(log::LevelFilter::Off, |level| level.to_level_filter())
+    }
+
+    fn pinned_link(&self) -> Option<PathBuf> {
+        self.pinned.as_ref().map(|pinned| pinned.path().to_path_buf())
+    }
+
+    /// Begins to steer, and to be found by those who ask: until here an agent that is to be relieved is at its work as
+    /// if there were no other. Whoever is relieved must not be relieved by one that then fails, so what could fail later
+    /// is tried before.
+    fn take_place(&mut self, config: &Config) -> Result<()> {
+        if self.takes_over {
+            self.with_needs(config, sandbox::rehearse)
+                .context("this agent does not take over from the one that runs")?;
+        }
+        if let (Some(steering), Some(attached)) = (&self.steering, &self.attached) {
+            self.pinned = kernel_side::steer(config, &self.listeners, attached, steering)?;
+        }
+        if let Some(server) = &self.metrics {
+            server.publish().context("the socket of the metrics cannot have its name")?;
+        }
+        if let Some(Err(error)) = self.status.as_ref().map(status::Server::publish) {
+            no_status(error);
+            self.status = None;
+        }
+        Ok(())
+    }
+
+    /// Starts to answer those who ask what the agent does.
+    fn answer_status(
+        &self,
+        config: &Config,
+        pinned_link: Option<PathBuf>,
+        steering: Option<Arc<Watch>>,
+        scans: Option<&Scans>,
+    ) -> io::Result<()> {
+        let Some(server) = &self.status else { return Ok(()) };
+        server.spawn(status::Sources {
+            config: config.clone(),
+            path: self.options.path.clone(),
+            listen: self.listeners.address,
+            workers: self.listeners.sockets.len(),
+            passed_socket: self.listeners.passed,
+            families: self.listeners.families,
+            pinned_link,
+            door: Arc::clone(&self.door),
+            messages: self.messages.clone(),
+            attached: self.attached.as_ref().map(Arc::downgrade).unwrap_or_default(),
+            unattached: self.unattached.clone(),
+            steering,
+            sandbox: self.sandbox.clone(),
+            scans: scans.map(Scans::counts),
+            started: (Timestamp::now(), Instant::now()),
+        })
+    }
+
+    /// Starts to keep steering current. An agent that is relieved stops as if it had been told to.
+    fn watch_steering(&mut self) -> io::Result<Option<Watch>> {
+        let Some(steering) = self.steering.take() else { return Ok(None) };
+        let pinned = self.pinned.take();
+        let door = Arc::clone(&self.door);
+        let relieved = move || {
+            door.stop();
+        };
+        Watch::spawn(steering, pinned, relieved).map(Some)
+    }
+
+    /// Gives up what is not needed any more. Threads that are started after this inherit it.
+    fn give_up(&mut self, Loaded { config, places, .. }: &Loaded) -> Result<()> {
+        let entered = self.with_needs(config, sandbox::enter);
+        if let Err(sandbox::Error::User(error)) = &entered {
+            places.refuse([("user", error.to_string())])?;
+        }
+        self.sandbox = entered?;
+        let steps: Vec<_> = self.sandbox.iter().map(ToString::to_string).collect();
+        let missing = self.sandbox.iter().any(|step| matches!(step.result, sandbox::StepResult::Missing(_)));
+        let (level, but) =
+            if missing { (log::Level::Warn, ", but for steps that are missing") } else { (log::Level::Info, "") };
+        log::log!(target: "sandbox", level, steps = steps.join("; ").as_str(); "gave up what is not needed any more{but}");
+        Ok(())
+    }
+
+    /// What the agent goes on to need, for the sandbox.
+    fn with_needs<T>(&self, config: &Config, use_them: impl FnOnce(&sandbox::Needs<'_>) -> T) -> T {
+        let engine = self.door.engine();
+        let origins = engine.origins.as_ref();
+        let files = sandbox::Files::of(config, &self.options.path);
+        let persona = config.respond.enabled.then(|| Persona::kept_in(&config.respond.state_dir));
+        let payloads = config.payload_store.directory.clone();
+        let metrics = match &config.metrics {
+            Some(MetricsAddress::Unix(path)) => Some(path.clone()),
+            _ => None,
+        };
+        let status = self.status.as_ref();
+        let socket = status.map(status::Server::path);
+        let made = self.metrics.as_ref().and_then(metrics::Server::made_directory);
+        let made = made.into_iter().chain(status.and_then(status::Server::made_directory)).map(Path::to_owned);
+        let made = made.chain(self.made_state.iter().cloned());
+        let owned = files.logs.iter().cloned().chain(socket.map(Path::to_owned)).chain(made).chain(persona);
+        let needs = sandbox::Needs {
+            config: &config.sandbox,
+            owned: owned.chain(payloads).chain(metrics.clone()).collect(),
+            files,
+            // A socket that stays is replaced at the next start.
+            tidied: socket.into_iter().chain(metrics.as_deref()).flat_map(sandbox::directories_of).collect(),
+            reads_maps: &|| origins.is_some_and(Origins::can_look_up),
+        };
+        use_them(&needs)
+    }
+
+    /// Serves until a signal, or until something breaks that cannot be mended.
+    fn serve(&mut self, config: &Config) -> Result<()> {
+        if let Some(attached) = &self.attached {
+            attached.forward_messages().context("cannot start the reader of the kernel side's messages")?;
+        }
+        let door = Arc::clone(&self.door);
+        critical::on_loss(move || {
+            door.stop();
+        });
+        let engine = self.door.engine();
+        let (sensor, log) = (engine.sensor.clone(), engine.log.clone());
+        let (current, for_scans) = watch::channel(scans::Current { sensor, log, config: config.scans });
+        self.notifier.serves(format!("listens on {}", self.listeners.address));
+        let pinned_link = self.pinned_link();
+        let steering = self.watch_steering().context("cannot start the steering thread")?.map(Arc::new);
+        let scans = self.watch_scans(config, for_scans).context("cannot start the thread of the scans")?;
+        self.answer_status(config, pinned_link, steering.clone(), scans.as_ref())
+            .context("cannot start the status thread")?;
+        self.take_signals(config, current, steering.clone()).context("cannot start the signal thread")?;
+        let payloads = self.payloads.take().map(Prepared::spawn).transpose();
+        let payloads = payloads.context("cannot start the thread for payloads")?;
+        self.serve_metrics(scans.as_ref(), steering).context("cannot start the thread of the metrics")?;
+        let beat =
+            self.notifier.watchdog().map_or(heartbeat::INTERVAL, |watchdog| heartbeat::INTERVAL.min(watchdog / 8));
+        let (ended, workers_ended) = mpsc::channel();
+        let workers = self.listeners.sockets.drain(..).zip(self.door.registries.clone());
+        for (number, (listener, registry)) in workers.enumerate() {
+            let (door, pulse, ended) = (Arc::clone(&self.door), self.pulse.clone(), ended.clone());
+            let leaves_queue = self.listeners.passed;
+            let worker = Worker { number, listener, leaves_queue, registry, door, pulse, beat, ended };
+            worker.spawn().context("cannot start a worker")?;
+        }
+        drop(ended);
+        let (all_refused, refusals_due) = oneshot::channel();
+        let service = self.spawn_service(refusals_due).context("cannot start the service thread")?;
+        log::info!(target: "agent", listen = self.listeners.address.to_string(); "ready");
+        self.notifier.ready();
+        let served = join(&workers_ended, &self.door);
+        let deadline = self.door.stop();
+        // Nobody is refused any more.
+        let _ = all_refused.send(());
+        if let Some(scans) = scans {
+            // Nothing is accepted any more, so what is half-open now stays so.
+            let _ = scans.finish(deadline.summaries());
+        }
+        if let Some(payloads) = payloads {
+            let counts = payloads.finish(deadline.summaries());
+            log::info!(target: "payloads", stored = counts.stored, evicted = counts.evicted,
+                carried = counts.carried, lost = counts.lost; "payloads are on the disk");
+        }
+        // It shares the deadline; if it panicked, the end names it.
+        let _ = service.join();
+        served
+    }
+
+    fn take_signals(
+        &mut self,
+        config: &Config,
+        scans: watch::Sender<scans::Current>,
+        steering: Option<Arc<Watch>>,
+    ) -> io::Result<()> {
+        let Some(signals) = self.signals.take() else { return Ok(()) };
+        let (resources, workers) = (self.resources, self.listeners.sockets.len());
+        let mut reload = Reload {
+            path: self.options.path.clone(),
+            started: config.clone(),
+            config: config.clone(),
+            door: Arc::clone(&self.door),
+            scans,
+            steering,
+            messages: self.messages.clone(),
+            kernel_level: self.kernel_level(),
+            session_limit: Box::new(move |config| session_limit(config, resources, workers)),
+            payload_memory: Box::new(move |config| payload_memory(config, resources)),
+            warn_of_shortage: Box::new(move |config| warn_of_shortage(config, resources, workers)),
+            notifier: self.notifier.clone(),
+        };
+        let door = Arc::clone(&self.door);
+        let on_stop = move |signal: Signal| {
+            log::info!(target: "agent", signal = signal.as_str(); "stopping");
+            door.stop();
+        };
+        signals.spawn(on_stop, move || reload.run())
+    }
+
+    /// Starts to watch for scans, where the kernel side tells of them.
+    fn watch_scans(&self, config: &Config, current: watch::Receiver<scans::Current>) -> io::Result<Option<Scans>> {
+        let Some(events) = self.attached.as_ref().and_then(|attached| attached.take_events()) else {
+            return Ok(None);
+        };
+        let capacity = usize::try_from(config.ebpf.syn_entries).unwrap_or(usize::MAX);
+        let setting =
+            scans::Setting { events, current, capacity: NonZeroUsize::new(capacity).unwrap_or(NonZeroUsize::MIN) };
+        Scans::spawn(setting).map(Some)
+    }
+
+    /// Starts to answer those who ask what the agent has done.
+    fn serve_metrics(&mut self, scans: Option<&Scans>, steering: Option<Arc<Watch>>) -> io::Result<()> {
+        let (Some(server), Some(mut sources)) = (&self.metrics, self.sources.take()) else { return Ok(()) };
+        sources.messages.clone_from(&self.messages);
+        sources.kernel = self.attached.as_ref().map(|attached| attached.kernel_counters());
+        sources.steering = steering;
+        sources.scans = scans.map(Scans::counts);
+        server.spawn(sources)
+    }
+
+    /// The thread for what belongs to no connection: summaries of refusals, reports, the end of the log's reader, and
+    /// word to the service manager.
+    ///
+    /// After the stop it waits until `refusals_due`, and ends with the last of the summaries.
+    fn spawn_service(&self, refusals_due: oneshot::Receiver<()>) -> io::Result<JoinHandle<()>> {
+        let runtime = runtime::Builder::new_current_thread().enable_time().build()?;
+        let door = Arc::clone(&self.door);
+        let (notifier, pulse) = (self.notifier.clone(), self.pulse.clone());
+        critical::spawn("service", move || {
+            runtime.block_on(async {
+                let stopped = || door.stopped();
+                let rejections = accept::report_rejections(&door, stopped());
+                let faults = monitor::report_faults(&door, stopped());
+                let alive = monitor::say_alive(&notifier, &pulse, stopped());
+                let engine = door.engine();
+                let log = monitor::watch_log(&engine.log, &notifier, stopped());
+                let stopping = monitor::say_stopping(&notifier, stopped());
+                let closed = monitor::stop_when_log_closes(&door, stopped());
+                let memory = monitor::give_memory_back(&door, stopped());
+                tokio::join!(rejections, faults, alive, log, stopping, closed, memory);
+                // What the workers refused until they ended.
+                let _ = refusals_due.await;
+                accept::record_rejections(&door, &stopped()).await;
+            });
+        })
+    }
+}
+
+/// Directories of a path that are not there yet, the outermost last.
+fn missing_directories(path: &Path) -> Vec<PathBuf> {
+    path.ancestors().take_while(|directory| !directory.exists()).map(Path::to_owned).collect()
+}
+
+/// Waits until all workers have ended. One that ends takes the others with it: a sensor that is half deaf is worse than
+/// one that restarts. One that is stuck is not waited for beyond the deadline; one that panics sends nothing, and is
+/// named at the end.
+fn join(ended: &mpsc::Receiver<io::Result<()>>, door: &Door) -> Result<()> {
+    let mut broken = None;
+    let mut next = ended.recv().map_err(mpsc::RecvTimeoutError::from);
+    let deadline = door.stop();
+    loop {
+        match next {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => broken = Some(anyhow::Error::from(error).context("the listening socket broke")),
+            Err(mpsc::RecvTimeoutError::Disconnected) => return broken.map_or(Ok(()), Err),
+            Err(mpsc::RecvTimeoutError::Timeout) => bail!("a worker is stuck: its sessions are not recorded"),
+        }
+        next = ended.recv_timeout(deadline.summaries().saturating_duration_since(Instant::now()));
+    }
+}
+
+/// The status socket; without one the agent does its work all the same.
+fn open_status(path: &Path, takes_over: bool) -> Option<status::Server> {
+    match status::Server::open(path, takes_over) {
+        Ok(server) => Some(server),
+        Err(error) => {
+            no_status(error);
+            None
+        }
+    }
+}
+
+fn no_status(error: status::Error) {
+    let reason = format!("{:#}", anyhow::Error::from(error));
+    log::info!(target: "status", reason = reason.as_str(); "spip-agent status cannot ask this agent");
+}
+
+/// Says it where descriptors end before `max_sessions` does.
+fn warn_of_shortage(config: &Config, resources: Resources, workers: usize) {
+    let shortage = config.limits.sessions.and_then(|most| descriptors::shortage(most, resources.descriptors, workers));
+    if let Some(shortage) = shortage {
+        log::warn!(target: "config", "{shortage}");
+    }
+}
+
+/// Returns `payload_memory_bytes`, or what the memory of the machine allows.
+fn payload_memory(config: &Config, resources: Resources) -> usize {
+    let limits = &config.limits;
+    limits.payload_memory_bytes.unwrap_or_else(|| memory::held(resources.memory, limits.payload_bytes))
+}
+
+/// `max_sessions`, or what descriptors and memory allow.
+fn session_limit(config: &Config, resources: Resources, workers: usize) -> Result<Bound> {
+    if let Some(sessions) = config.limits.sessions {
+        return Ok(Bound { sessions, from: BoundFrom::Configuration });
+    }
+    let by_descriptors = descriptors::sessions(resources.descriptors, workers)?;
+    Ok(match resources.memory.map(memory::sessions) {
+        Some(sessions) if sessions < by_descriptors => Bound { sessions, from: BoundFrom::Memory },
+        _ => Bound { sessions: by_descriptors, from: BoundFrom::Descriptors },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scarcer_of_descriptors_and_memory_bounds_the_sessions_unless_the_operator_does() {
+        let bound = |limits: &str, descriptors, memory| {
+            let text = format!("ip = \"127.0.0.1\"\nport = 1\n{limits}");
+            let config = Config::from_str(&text, Path::new("spip.toml")).expect("valid").config;
+            let Bound { sessions, from } = session_limit(&config, Resources { descriptors, memory }, 2).expect("some");
+            (sessions, from.name())
+        };
+        assert_eq!(bound("", 1_048_576, Some(1 << 30)), (65_536, "memory"));
+        assert_eq!(bound("", 20_000, Some(1 << 30)), (19_898, "descriptors"));
+        assert_eq!(bound("", 20_000, None), (19_898, "descriptors"));
+        assert_eq!(bound("max_sessions = 7", 20_000, Some(1 << 30)), (7, "configuration"));
+        // The unit file's limit, on a machine of 2 GB.
+        assert!(bound("", 1_048_576, Some(1_800_000_000)).0 > 100_000);
+    }
+}

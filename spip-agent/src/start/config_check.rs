@@ -1,0 +1,84 @@
+//! Whether what the configuration names on this machine can be used: user and group, certificate and key, persona.
+//!
+//! None of it is part of the file's own rules, which hold on any machine; the start needs all of it. `--check`, the doctor,
+//! the start and a reload ask here, and name every mistake at once, in its place in the file. Nothing is written.
+
+use anyhow::Error;
+
+use crate::config::{Config, ConfigError, Places};
+use crate::confine::sandbox;
+use crate::respond::persona::Persona;
+use crate::tls;
+
+/// Looks all of it up, and reads it.
+///
+/// # Errors
+/// All that cannot be used.
+pub fn check(config: &Config, places: &Places) -> Result<(), ConfigError> {
+    places.refuse(sandbox::look_up(&config.sandbox).into_iter().chain(files(config)))
+}
+
+/// Reads the files.
+///
+/// # Errors
+/// All that cannot be used.
+pub fn check_files(config: &Config, places: &Places) -> Result<(), ConfigError> {
+    places.refuse(files(config))
+}
+
+/// What is wrong with the files, each by its key.
+fn files(config: &Config) -> impl Iterator<Item = (&'static str, String)> {
+    let certificate = config.tls.certificate.as_ref().filter(|_| config.tls.enabled);
+    let certificate = certificate.and_then(|files| tls::check_files(files).err());
+    let certificate = certificate.map(|error| (error.key(), said(error)));
+    let respond = Some(&config.respond).filter(|respond| respond.enabled);
+    let persona = respond.and_then(|respond| Persona::check(respond.persona.as_deref()?).err());
+    let kept = respond.and_then(|respond| Persona::check_kept(&respond.state_dir).err());
+    let texts = [("persona", persona), ("state_dir", kept)];
+    let texts = texts.into_iter().filter_map(|(key, error)| Some((key, said(error?))));
+    certificate.into_iter().chain(texts)
+}
+
+/// An error with its causes.
+fn said(error: impl Into<Error>) -> String {
+    format!("{:#}", error.into())
+}
+
+/// Whether a failure is one that [`check`] has found.
+#[must_use]
+pub fn is_mistake(error: &Error) -> bool {
+    error.chain().any(|cause| cause.is::<ConfigError>())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn every_mistake_is_named_at_once_and_once_in_its_place() {
+        let directory = std::env::temp_dir().join(format!("spip-named-{}", std::process::id()));
+        fs::create_dir(&directory).expect("a directory for the test");
+        let path = directory.join("spip.toml");
+        fs::write(directory.join("no.pem"), "nothing").expect("a file for the test");
+        fs::write(directory.join("persona.toml"), "ftp = \"a\"\nssh = \"OpenSSH\"\n").expect("a file for the test");
+        let text = "ip = \"::\"\nport = 1\nkey_path = \"no.pem\"\ncert_path = \"no.pem\"\npersona = \"persona.toml\"\n\
+                    user = \"no-such-user\"\ngroup = \"no-such-group\"\n";
+        let loaded = Config::from_str(text, &path).expect("valid by itself");
+        let error = Error::from(check(&loaded.config, &loaded.places).expect_err("nothing of it can be used"));
+        fs::remove_dir_all(&directory).expect("the directory goes");
+        assert!(is_mistake(&error));
+        let (file, directory) = (path.display(), directory.display());
+        assert_eq!(
+            format!("{error:#}"),
+            format!(
+                "{file}:4: cert_path {directory}/no.pem holds no certificate: expected PEM with BEGIN CERTIFICATE, the \
+                 server's own first\n\
+                 {file}:5: the persona {directory}/persona.toml:2: ssh: must begin with SSH-2.0-\n\
+                 {file}:6: user = \"no-such-user\": there is no such user; create it, or name another\n\
+                 {file}:7: group = \"no-such-group\": there is no such group; create it, or name another"
+            )
+        );
+    }
+}

@@ -1,0 +1,368 @@
+//! SIGHUP: takes up what changed on disk, without losing a connection.
+//!
+//! The log is opened again in any case, for logrotate counts on it. Then the configuration file is read. What is wrong
+//! with it, or with a certificate that it names, leaves everything as it was, and is said with file, line and reason:
+//! whatever can fail is prepared before anything changes.
+//! Sessions that are open keep the settings that they began with; the next one has the new ones.
+//!
+//! What can change is listed in [`CHANGEABLE`]. A key that is not there, also one that will be added some day, needs a
+//! restart, and is named when it was changed: the list is compared with what the file says, so it cannot be forgotten.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use log::LevelFilter;
+use tokio::sync::watch;
+
+use crate::config::{self, Config, Levels, Loaded, SteeringMode, SystemLog};
+use crate::kernel::steering::Watch;
+use crate::log::messages;
+use crate::log::writer::Log;
+use crate::respond::Responder;
+use crate::respond::persona::Persona;
+use crate::scans;
+use crate::session::Engine;
+use crate::session::accept::Door;
+use crate::session::limits::Bound;
+use crate::session::record::Sensor;
+use crate::start::config_check;
+use crate::start::readiness::Notifier;
+use crate::tls::{Renewal, TlsServer};
+
+/// Keys that are taken up.
+const CHANGEABLE: [&str; 39] = [
+    "name",
+    "community_id_seed",
+    "exclude_ports",
+    "steer_loopback",
+    "steer_prefixes",
+    "steer_interfaces",
+    "respond",
+    "banner_after_ms",
+    "greetings",
+    "persona",
+    "log_file",
+    "log_format",
+    "max_line_bytes",
+    "fsync",
+    "log_rotate_bytes",
+    "log_rotate_seconds",
+    "log_keep_files",
+    "log_keep_bytes",
+    "log_compress",
+    "log_level",
+    "tls",
+    "cert_path",
+    "key_path",
+    "tls_client_certificates",
+    "scan_timeout_seconds",
+    "scan_interval_seconds",
+    "first_byte_timeout_seconds",
+    "read_timeout_seconds",
+    "write_timeout_seconds",
+    "session_timeout_seconds",
+    "drain_timeout_seconds",
+    "payload_limit_bytes",
+    "payload_memory_bytes",
+    "max_sessions",
+    "max_sessions_per_source",
+    "rate_limit_per_second",
+    "rate_limit_burst",
+    "max_sources",
+    "rejected_interval_seconds",
+];
+
+/// Room for the agent's own messages where they have a file of their own: thousands of them.
+const MESSAGES_QUEUE_BYTES: usize = 1 << 20;
+
+/// How long the log has to be opened again: signals wait for it.
+const REOPENING: Duration = Duration::from_secs(1);
+
+/// How many sessions there may be by a configuration.
+pub type SessionLimit = Box<dyn Fn(&Config) -> Result<Bound> + Send>;
+
+/// What the thread of the signals needs for it.
+pub struct Reload {
+    /// The configuration file.
+    pub path: PathBuf,
+    /// What holds since the start, as far as it cannot change.
+    pub started: Config,
+    /// What was read last.
+    pub config: Config,
+    /// Where sessions begin.
+    pub door: Arc<Door>,
+    /// What scans are recorded with.
+    pub scans: watch::Sender<scans::Current>,
+    /// What keeps steering current, where connections are steered.
+    pub steering: Option<Arc<Watch>>,
+    /// The log of the agent's own messages, where that has a file of its own.
+    pub messages: Option<Log>,
+    /// What the kernel side's own messages are let out with.
+    pub kernel_level: LevelFilter,
+    /// How many sessions `max_sessions` comes to.
+    pub session_limit: SessionLimit,
+    /// What sessions may hold together under a configuration, in bytes.
+    pub payload_memory: Box<dyn Fn(&Config) -> usize + Send>,
+    /// Says it where descriptors end before `max_sessions` does.
+    pub warn_of_shortage: Box<dyn Fn(&Config) + Send>,
+    /// Who wants to know.
+    pub notifier: Notifier,
+}
+
+impl Reload {
+    /// Does it.
+    pub fn run(&mut self) {
+        const REFUSED: &str = "the last reload was refused, for a reason in the log";
+        self.notifier.reloading();
+        // First, so that nobody who has renamed the file waits for a configuration to be mended.
+        let reopened = self.reopen();
+        let taken_up = self.take_up();
+        self.notifier.configuration(taken_up.is_err().then_some(REFUSED));
+        match taken_up {
+            Ok((changed, refused)) => {
+                let reopened = if reopened { "reopened the log and " } else { "" };
+                log::info!(target: "agent", changed = list(&changed).as_str();
+                    "{reopened}read configuration and certificate again");
+                if changed.iter().any(|key| key == "exclude_ports")
+                    && self.config.steering.mode == SteeringMode::Redirect
+                {
+                    log::warn!(target: "config", keys = "exclude_ports";
+                        "rules that are installed stay as they are: exclude_ports holds with `spip-agent rules install`");
+                }
+                if !refused.is_empty() {
+                    log::warn!(target: "config", keys = list(&refused).as_str();
+                        "restart the agent for what changed of {}: until then the old values hold", list(&refused));
+                }
+            }
+            Err(error) => {
+                let reason = format!("{error:#}");
+                log::error!(target: "config", reason = reason.as_str();
+                    "the configuration was not taken up, everything stays as it was: {reason}");
+            }
+        }
+        self.notifier.ready();
+    }
+
+    /// Opens the logs again, and says which cannot be; whether all are.
+    fn reopen(&self) -> bool {
+        let log = self.door.engine().log.reopen();
+        let messages = self.messages.as_ref().map(Log::reopen);
+        let mut reopened = true;
+        for opening in [log].into_iter().chain(messages) {
+            if let Err(reason) = opening.wait(REOPENING) {
+                reopened = false;
+                log::error!(target: "log", reason = reason.as_str(); "the log is not opened again: {reason}");
+            }
+        }
+        reopened
+    }
+
+    /// Reads the file and takes up what can be: the keys that changed, and those that would need a restart.
+    fn take_up(&mut self) -> Result<(Vec<String>, Vec<String>)> {
+        let Loaded { config: mut new, warnings, places } = Config::load(&self.path)?;
+        // Users are not read again, and cannot be looked up inside the sandbox.
+        config_check::check_files(&new, &places)?;
+        let changes = |key: &String| self.can_change(key, &new);
+        let changed: Vec<_> = self.config.differences(&new).into_iter().filter(changes).collect();
+        let refused: Vec<_> = self.started.differences(&new).into_iter().filter(|key| !changes(key)).collect();
+        if refused.iter().any(|key| key == "log_file") {
+            new.log.file.clone_from(&self.config.log.file);
+        }
+        hold(&mut new, &self.started);
+        if new.log.file.as_ref().is_some_and(|file| self.started.messages.target.is_file(file)) {
+            let why = "log_file: is the system_log until the agent is restarted; choose another file";
+            places.refuse([("log_file", why.to_owned())])?;
+        }
+        // Whatever can fail comes before whatever cannot.
+        let bound = (self.session_limit)(&new)?;
+        let engine = self.door.engine();
+        let tls = self.tls(&engine, &new)?;
+        let responder = responder(&new, engine.responder.as_deref())?;
+        let messages = self.messages.as_ref().zip(messages_log(&self.started.messages, &new.log));
+        if new.log != self.config.log {
+            if let Some((messages, config)) = &messages {
+                messages.can_change(config)?;
+            }
+            engine.log.change(&new.log)?;
+            if let Some((messages, config)) = &messages {
+                messages.change(config)?;
+            }
+        }
+        let tls = tls.map(Renewal::take_up);
+        for warning in warnings {
+            log::warn!(target: "config", "{warning}");
+        }
+        if changed.iter().any(|key| key == "max_sessions") {
+            (self.warn_of_shortage)(&new);
+        }
+        let (sensor, log) = (sensor(&new), engine.log.in_format(new.log.format));
+        self.scans.send_replace(scans::Current { sensor: sensor.clone(), log: log.clone(), config: new.scans });
+        messages::start(levels(&new, self.kernel_level));
+        messages::shape(&new.log, &new.name);
+        if let Some(steering) = &self.steering {
+            steering.reload(new.clone());
+        }
+        self.door.limits.change(&new.limits, bound);
+        engine.memory.resize((self.payload_memory)(&new));
+        self.door.change(Engine {
+            sensor,
+            log,
+            tls,
+            origins: engine.origins.clone(),
+            responder,
+            payloads: engine.payloads.clone(),
+            timeouts: new.timeouts,
+            payload_limit: new.limits.payload_bytes,
+            memory: engine.memory.clone(),
+        });
+        self.config = new;
+        Ok((changed, refused))
+    }
+
+    /// The TLS server to come: the one that is there while nothing of it changed but the files that it reads.
+    fn tls(&self, engine: &Engine, new: &Config) -> Result<Option<Renewal>> {
+        if !new.tls.enabled {
+            return Ok(None);
+        }
+        match &engine.tls {
+            Some(server) if new.tls == self.config.tls => Ok(Some(server.renew()?)),
+            _ => Ok(Some(TlsServer::new(&new.tls)?.into())),
+        }
+    }
+
+    /// Standard output is opened by whoever starts the agent, so the log cannot go there or come from there.
+    fn can_change(&self, key: &str, new: &Config) -> bool {
+        let streams = key == "log_file" && (self.config.log.file.is_none() || new.log.file.is_none());
+        CHANGEABLE.contains(&key) && !streams
+    }
+}
+
+/// Puts back what takes a restart, whatever the file says by now: each key that is not in [`CHANGEABLE`].
+fn hold(new: &mut Config, started: &Config) {
+    let Config { listen, log, ebpf, steering, status_socket, respond, payload_store, scans, .. } = started.clone();
+    (new.listen, new.ebpf, new.status_socket, new.payload_store) = (listen, ebpf, status_socket, payload_store);
+    (new.sandbox, new.metrics) = (started.sandbox.clone(), started.metrics.clone());
+    new.log.queue_bytes = log.queue_bytes;
+    new.messages.target = started.messages.target.clone();
+    (new.steering.mode, new.steering.pin_links) = (steering.mode, steering.pin_links);
+    new.respond.state_dir = respond.state_dir;
+    new.scans.enabled = scans.enabled;
+}
+
+/// The log of the agent's own messages, where they have a file of their own: it is rotated and kept as that of the records.
+#[must_use]
+pub fn messages_log(messages: &config::Messages, log: &config::Log) -> Option<config::Log> {
+    let SystemLog::File(path) = &messages.target else { return None };
+    let queue_bytes = MESSAGES_QUEUE_BYTES.min(log.queue_bytes);
+    Some(config::Log { file: Some(path.clone()), queue_bytes, ..log.clone() })
+}
+
+/// What is the same in every record.
+#[must_use]
+pub fn sensor(config: &Config) -> Sensor {
+    Sensor {
+        name: config.name.clone(),
+        community_id_seed: config.community_id_seed,
+        format: config.log.format,
+        max_line_bytes: config.log.max_line_bytes,
+    }
+}
+
+/// What is said to clients, as the configuration wants it, and as whom; in place of `before`, whose face stays, with the
+/// operator's texts of now, where the state directory cannot be used.
+///
+/// # Errors
+/// The persona cannot be read, or says what cannot be shown.
+pub fn responder(config: &Config, before: Option<&Responder>) -> Result<Option<Arc<Responder>>> {
+    let respond = &config.respond;
+    if !respond.enabled {
+        return Ok(None);
+    }
+    let known = before.map(|before| &before.persona);
+    let (persona, not_kept) = Persona::load(respond.persona.as_deref(), &respond.state_dir, known)?;
+    if let (Some(error), None) = (not_kept, before) {
+        let (reason, directory) = (error.to_string(), respond.state_dir.display().to_string());
+        log::warn!(target: "respond", reason = reason.as_str(), state_dir = directory.as_str();
+            "the persona is drawn anew at each start: state_dir cannot be used");
+    }
+    let ports = respond.ports.clone();
+    Ok(Some(Arc::new(Responder { persona, ports, banner_after: respond.banner_after })))
+}
+
+/// What is said at `config`, and of the kernel side at `kernel`, where that was asked for.
+#[must_use]
+pub fn levels(config: &Config, kernel: LevelFilter) -> Levels {
+    let levels = config.messages.levels.clone();
+    if kernel == LevelFilter::Off { levels } else { levels.with("spip", kernel) }
+}
+
+fn list(keys: &[String]) -> String {
+    keys.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// As `text` says it, beside what is required.
+    fn config(text: &str) -> Config {
+        Config::from_str(text, Path::new("/x")).unwrap_or_else(|error| panic!("{error}")).config
+    }
+
+    #[test]
+    fn each_key_that_takes_a_restart_keeps_its_value_until_then() {
+        let started = config("ip = \"::\"\nport = 1\n");
+        let text = r#"
+            ip = "127.0.0.1"
+            port = 2
+            log_queue_bytes = 65536
+            system_log = "stderr"
+            ebpf = "required"
+            cgroup_path = "/cgroup"
+            bpf_pin_path = "/pins"
+            ebpf_syn_entries = 64
+            ebpf_origin_entries = 64
+            steering = "sk_lookup"
+            pin_links = true
+            status_socket = "off"
+            metrics = "127.0.0.1:9464"
+            sandbox = "off"
+            user = "root"
+            group = "root"
+            scans = false
+            state_dir = "/state"
+            payload_dir = "/payloads"
+            payload_store_min_bytes = 1
+            payload_store_max_bytes = 4096
+            payload_preview_bytes = 1
+        "#;
+        let mut new = config(&format!("name = \"new\"\nfsync = \"always\"\n{text}"));
+        let different = started.differences(&new);
+        let page = started.to_toml();
+        let keys = page.lines().filter_map(|line| {
+            let line = line.trim_start_matches("# ");
+            line.split_once(" = ").or_else(|| line.split_once(": ")).map(|(key, _)| key)
+        });
+        for key in keys.filter(|key| !CHANGEABLE.contains(key)) {
+            assert!(different.iter().any(|other| other == key), "this test says nothing of {key}");
+        }
+        hold(&mut new, &started);
+        assert_eq!(started.differences(&new), ["fsync", "name"]);
+    }
+
+    #[test]
+    fn every_key_that_can_change_is_a_key() {
+        let config = Config::from_str("ip = \"::\"\nport = 1\n", Path::new("/x")).expect("valid").config;
+        let text = config.to_toml();
+        for key in CHANGEABLE {
+            let is_named = |line: &str| {
+                line.trim_start_matches("# ").starts_with(&format!("{key} =")) || line.starts_with(&format!("# {key}:"))
+            };
+            assert!(text.lines().any(is_named), "{key} is not in {text}");
+        }
+    }
+}

@@ -1,0 +1,563 @@
+//! The command line: what the operator asked for, and the commands that end without an agent.
+//!
+//! Single-dash `-config` is the way in which the Go predecessor was started, and is understood wherever `--config` is.
+//! Usage errors and a bad configuration end with status 2 before anything is bound.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser, Subcommand};
+use log::LevelFilter;
+
+use crate::config::{Config, Loaded};
+use crate::observe::status;
+use crate::start::config_check;
+use crate::tools::convert;
+use crate::tools::doctor;
+use crate::tools::init;
+use crate::tools::rules;
+
+/// Status of the process for a mistake on the command line or in the configuration.
+pub const USAGE: u8 = 2;
+
+/// What the operator asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Run the agent.
+    Run {
+        /// The configuration file.
+        config: PathBuf,
+        /// Which messages of the eBPF programs become system messages.
+        ebpf_log: LevelFilter,
+    },
+    /// Print the effective configuration and exit.
+    Check {
+        /// The configuration file.
+        config: PathBuf,
+    },
+    /// Write a log in another format and exit.
+    Convert(convert::Request),
+    /// Show, install or remove firewall rules and exit.
+    Rules {
+        /// Which of it.
+        action: rules::Action,
+        /// The configuration file; [`rules::Action::Remove`] does without.
+        config: Option<PathBuf>,
+        /// How.
+        options: rules::Options,
+    },
+    /// Write a configuration and exit.
+    Init {
+        /// Where, and what is to stand in it.
+        options: init::Options,
+    },
+    /// Examine the machine, the configuration and the agent, and exit.
+    Doctor {
+        /// The configuration file; without it only the machine.
+        config: Option<PathBuf>,
+        /// What to examine and how to say it.
+        options: doctor::Options,
+    },
+    /// Ask the running agent what it is doing, print it and exit.
+    Status {
+        /// The configuration file; defaults without it.
+        config: Option<PathBuf>,
+        /// As JSON instead of a table.
+        json: bool,
+    },
+}
+
+/// Records every TCP connection that reaches this machine, on any port, as one line of JSON.
+#[derive(Debug, Parser)]
+#[command(
+    name = "spip-agent",
+    bin_name = "spip-agent",
+    version,
+    override_usage = "spip-agent --config FILE [--check] [--ebpf-log LEVEL]\n       \
+                      spip-agent rules show|install|remove --config FILE\n       \
+                      spip-agent init [OPTIONS]\n       \
+                      spip-agent doctor [--config FILE] [--json] [--probe]\n       \
+                      spip-agent status [--json] [--config FILE]\n       \
+                      spip-agent convert --to FORMAT [FILES]",
+    disable_help_subcommand = true
+)]
+#[command(after_help = "\
+Examples:
+  spip-agent init                               a configuration for this machine, and what to do next
+  spip-agent --config spip.toml                 run; Ctrl-C or SIGTERM stops it, and every open session is recorded
+  spip-agent --config spip.toml --check         is the file right, and what holds where it says nothing?
+  spip-agent rules show --config spip.toml      firewall rules that lead every port to the agent
+  spip-agent doctor --config spip.toml --probe  is this machine ready, and does the sensor work?
+  spip-agent status                             what the running agent does, sees and leaves alone
+
+-config FILE and -config=FILE mean the same as --config FILE.
+Status: 0 done, 1 failed, 2 wrong usage or configuration.")]
+struct Arguments {
+    /// The configuration, a TOML file.
+    #[arg(short, long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+
+    /// Check the configuration, print it with every default filled in, and exit.
+    #[arg(long)]
+    check: bool,
+
+    /// Messages of the eBPF programs that become system messages, for debugging.
+    #[arg(long, value_name = "LEVEL", default_value = "off", value_parser = level())]
+    ebpf_log: LevelFilter,
+
+    #[command(subcommand)]
+    subcommand: Option<Sub>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Sub {
+    /// Write a log in another format.
+    ///
+    /// Reads FILES one after the other, or standard input; names that end in .gz or .zst are decompressed. A line that
+    /// is no record is named on standard error and left out; the status is then 1. System messages are left out.
+    Convert {
+        /// The format of FILES.
+        #[arg(long, value_parser = ["flat"], default_value = "flat")]
+        from: String,
+
+        /// The format to write: Elastic Common Schema, Suricata's EVE, or Zeek's conn.log as JSON.
+        #[arg(long, value_name = "FORMAT", value_enum)]
+        to: convert::Target,
+
+        /// Where to write; - is standard output, as without it. Compressed where it ends in .gz or .zst. Must not exist.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+
+        /// Longest line that is read, in bytes; longer ones are left out as if they were no record.
+        #[arg(long, value_name = "BYTES", default_value_t = convert::MAX_LINE_BYTES)]
+        max_line_bytes: usize,
+
+        /// Logs in the flat format; - is standard input.
+        files: Vec<PathBuf>,
+
+        #[command(flatten)]
+        unused: Unused,
+    },
+
+    /// Firewall rules that lead every port to the agent.
+    ///
+    /// They live in chains of their own, SPIP and SPIP_LOCAL in the table nat; nothing else is touched. Left alone are
+    /// the agent's own port, exclude_ports, the port of sshd and every port on which something listens now.
+    #[command(subcommand)]
+    Rules(RulesSub),
+    /// Write a commented configuration that fits this machine; change nothing else.
+    ///
+    /// Finds the ports of sshd and of this session, a free port for the agent, and what the kernel can do; asks where there
+    /// is a terminal, and takes what it found where there is none. Then shows the commands that start the sensor, and the
+    /// way back. A file that exists stays as it is unless --force is given.
+    Init(init::Options),
+    /// Is this machine ready for the sensor, and does the sensor work?
+    ///
+    /// Looks at kernel, privileges, limits, rules, listener, clock and disk, and says for each thing that is amiss what it
+    /// means and what mends it. Changes nothing. Without --config, /etc/spip/spip.toml is examined where it is there.
+    /// Status: 0 all is well, 1 warnings, 2 failures.
+    Doctor(doctor::Options),
+    /// What the running agent does: programs, listener, steering and exclusions, counters, log.
+    ///
+    /// Asks the agent at its status_socket, as its user or as root. Where that fails, the counters in the pinned maps are
+    /// read, and the status is 1. Without a configuration the default socket and directory are used.
+    Status {
+        /// One JSON document instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum RulesSub {
+    /// Print the commands that install would run, with the ports that are left alone and why.
+    Show(Steered),
+    /// Set the rules up, or bring them up to date; asks before.
+    Install {
+        #[command(flatten)]
+        steered: Steered,
+        /// Do not ask.
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Take away what install set up, and nothing else; asks before. Needs no configuration.
+    Remove {
+        /// Do not ask.
+        #[arg(short, long)]
+        yes: bool,
+        /// Accepted, so that it can be given as for install; both chains go in any case.
+        #[arg(long, hide = true)]
+        local: bool,
+
+        #[command(flatten)]
+        unused: Unused,
+    },
+}
+
+// `--config` where nothing depends on it: accepted, so that a command line can stay as it is, and not offered. No text of
+// the help.
+#[derive(Debug, clap::Args)]
+struct Unused {
+    #[arg(short, long, value_name = "FILE", hide = true)]
+    config: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct Steered {
+    /// Also take the connections that this machine makes to itself.
+    #[arg(long)]
+    local: bool,
+
+    /// Also take ports on which something listens; it is then out of reach. sshd keeps its port.
+    #[arg(long)]
+    include_listening: bool,
+}
+
+impl Steered {
+    fn options(self, yes: bool) -> rules::Options {
+        rules::Options { local: self.local, include_listening: self.include_listening, yes }
+    }
+}
+
+fn level() -> impl clap::builder::TypedValueParser<Value = LevelFilter> {
+    PossibleValuesParser::new(["off", "error", "warn", "info", "debug", "trace"])
+        .try_map(|level| level.parse::<LevelFilter>())
+}
+
+/// The command line as clap knows it, for man pages and completions.
+#[must_use]
+pub fn definition() -> clap::Command {
+    Arguments::command()
+}
+
+/// Reads the arguments, the name of the program first.
+///
+/// # Errors
+/// A mistake, or the text that `--help` and `--version` ask for: [`clap::Error::exit`] does what is due for each.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
+    let Arguments { config, check, ebpf_log, subcommand } = Arguments::try_parse_from(with_double_dash(arguments))?;
+    let required = || {
+        let text = "the configuration is missing: name it with --config FILE";
+        Arguments::command().error(ErrorKind::MissingRequiredArgument, text)
+    };
+    if subcommand.is_some() && (check || ebpf_log != LevelFilter::Off) {
+        let text = "--check and --ebpf-log go with the agent itself, not with a subcommand";
+        return Err(Arguments::command().error(ErrorKind::ArgumentConflict, text));
+    }
+    Ok(match subcommand {
+        None if check => Command::Check { config: config.ok_or_else(required)? },
+        None => Command::Run { config: config.ok_or_else(required)?, ebpf_log },
+        Some(Sub::Convert { from: _, to, output, max_line_bytes, files, unused: _ }) => {
+            Command::Convert(convert::Request { to, output, max_line_bytes, files })
+        }
+        Some(Sub::Rules(sub)) => {
+            let (action, options) = match sub {
+                RulesSub::Show(steered) => (rules::Action::Show, steered.options(false)),
+                RulesSub::Install { steered, yes } => (rules::Action::Install, steered.options(yes)),
+                RulesSub::Remove { yes, local, unused: _ } => {
+                    (rules::Action::Remove, rules::Options { local, yes, ..rules::Options::default() })
+                }
+            };
+            if config.is_none() && action != rules::Action::Remove {
+                return Err(required());
+            }
+            Command::Rules { action, config, options }
+        }
+        Some(Sub::Init(options)) => Command::Init {
+            options: init::Options { output: options.output.or(options.config).or(config), config: None, ..options },
+        },
+        Some(Sub::Doctor(options)) => Command::Doctor { config, options },
+        Some(Sub::Status { json }) => Command::Status { config, json },
+    })
+}
+
+/// The predecessor's `-config` as clap knows it; without this it would be `-c onfig`.
+fn with_double_dash(arguments: impl IntoIterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    arguments.into_iter().map(|argument| {
+        let bytes = argument.as_encoded_bytes();
+        if bytes == b"-config" || bytes.starts_with(b"-config=") {
+            let mut double = OsString::from("-");
+            double.push(OsStr::new(&argument));
+            double
+        } else {
+            argument
+        }
+    })
+}
+
+/// Loads the configuration of a command; warnings and errors go to standard error.
+///
+/// # Errors
+/// The status with which the process is to end, after the reason was printed.
+pub fn load(path: &Path) -> Result<Loaded, ExitCode> {
+    match Config::load(path) {
+        Ok(loaded) => Ok(loaded),
+        Err(error) => Err(refuse(&error)),
+    }
+}
+
+/// Names mistakes in a configuration; the status that they end with.
+pub fn refuse(error: &impl fmt::Display) -> ExitCode {
+    // Without the name of the program: editors follow lines that begin with file and line.
+    let _ = io::stderr().write_all(format!("{error}\n").as_bytes());
+    ExitCode::from(USAGE)
+}
+
+/// `--check`: prints the effective configuration, a file that loads to the same.
+#[must_use]
+pub fn check(path: &Path) -> ExitCode {
+    let Loaded { config, warnings, places } = match load(path) {
+        Ok(loaded) => loaded,
+        Err(status) => return status,
+    };
+    for warning in warnings {
+        complain(&format!("warning: {warning}"));
+    }
+    if let Err(error) = config_check::check(&config, &places) {
+        return refuse(&error);
+    }
+    match io::stdout().write_all(config.to_toml().as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// `rules`: what it does is on standard output, why it did not on standard error.
+#[must_use]
+pub fn rules(action: rules::Action, path: Option<&Path>, options: rules::Options) -> ExitCode {
+    // Removing must work with a file that is broken or gone.
+    let config = match path.filter(|_| action != rules::Action::Remove).map(load).transpose() {
+        Ok(loaded) => loaded.map(|loaded| loaded.config),
+        Err(status) => return status,
+    };
+    match rules::run(action, config.as_ref(), options) {
+        Ok(rules::Outcome::Done) => ExitCode::SUCCESS,
+        Ok(rules::Outcome::Declined) => ExitCode::FAILURE,
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::from(error.exit_status())
+        }
+    }
+}
+
+/// `status`: what is known is on standard output, as a table or as JSON.
+#[must_use]
+pub fn status(path: Option<&Path>, json: bool) -> ExitCode {
+    // Without a file, what holds without one: the address is not asked for.
+    let least = || Config::from_str("ip = \"::\"\nport = 1", Path::new("")).map_err(|_| ExitCode::from(USAGE));
+    let config = match path.map_or_else(least, load) {
+        Ok(loaded) => loaded.config,
+        Err(status) => return status,
+    };
+    let asked = match &config.status_socket {
+        Some(socket) => status::ask(socket),
+        None => Err("the agent is not asked: status_socket = \"off\"".to_owned()),
+    };
+    let report = asked.unwrap_or_else(|reason| status::from_pins(&config.ebpf.pin_path, reason));
+    let text = match json {
+        true => serde_json::to_string_pretty(&report).map(|text| text + "\n").unwrap_or_default(),
+        false => status::page(&report),
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) if report.agent.is_some() => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// `convert`: records go to standard output or a file, everything else to standard error.
+#[must_use]
+pub fn convert(request: &convert::Request) -> ExitCode {
+    match convert::run(request) {
+        Ok(outcome) if outcome.is_complete() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Each line of a message with the name of the program; a closed standard error is no reason to die.
+fn complain(message: &str) {
+    let mut text = String::new();
+    for line in message.lines() {
+        text.push_str("spip-agent: ");
+        text.push_str(line);
+        text.push('\n');
+    }
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Command, clap::Error> {
+        parse(line.split(' ').map(OsString::from))
+    }
+
+    fn refused(line: &str) -> (ErrorKind, String) {
+        let error = parsed(line).expect_err("a mistake");
+        (error.kind(), error.to_string())
+    }
+
+    fn rules_command(action: rules::Action, config: Option<&str>, options: rules::Options) -> Command {
+        Command::Rules { action, config: config.map(PathBuf::from), options }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_configuration_is_named_with_one_dash_or_two() {
+        for line in ["x --config f", "x -config f", "x -config=f", "x --config=f", "x -c f"] {
+            let expected = Command::Run { config: "f".into(), ebpf_log: LevelFilter::Off };
+            assert_eq!(parsed(line).expect(line), expected);
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_not_utf8_is_a_path() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let arguments = [OsString::from("x"), OsString::from_vec(b"-config=\xff".to_vec())];
+        let expected = Command::Run { config: OsString::from_vec(vec![0xff]).into(), ebpf_log: LevelFilter::Off };
+        assert_eq!(parse(arguments).expect("a path"), expected);
+    }
+
+    #[test]
+    fn the_level_of_kernel_messages_is_one_of_six() {
+        for (name, ebpf_log) in [
+            ("off", LevelFilter::Off),
+            ("error", LevelFilter::Error),
+            ("warn", LevelFilter::Warn),
+            ("info", LevelFilter::Info),
+            ("debug", LevelFilter::Debug),
+            ("trace", LevelFilter::Trace),
+        ] {
+            let line = format!("x -config f --ebpf-log {name}");
+            assert_eq!(parsed(&line).expect(name), Command::Run { config: "f".into(), ebpf_log });
+        }
+        let (kind, text) = refused("x -config f --ebpf-log loud");
+        assert_eq!(kind, ErrorKind::InvalidValue);
+        assert!(text.contains("[possible values: off, error, warn, info, debug, trace]"), "{text}");
+    }
+
+    #[test]
+    fn a_check_is_not_a_run() {
+        assert_eq!(parsed("x --check -config f").expect("valid"), Command::Check { config: "f".into() });
+    }
+
+    #[test]
+    fn without_a_configuration_the_mistake_says_what_to_do() {
+        for line in ["x", "x --check", "x rules show", "x rules install --yes"] {
+            let (kind, text) = refused(line);
+            assert_eq!(kind, ErrorKind::MissingRequiredArgument);
+            assert!(text.contains("name it with --config FILE"), "{text}");
+        }
+    }
+
+    #[test]
+    fn rules_take_the_configuration_before_or_after() {
+        let options = rules::Options { local: true, ..rules::Options::default() };
+        let expected = rules_command(rules::Action::Show, Some("f"), options);
+        for line in
+            ["x rules show --config f --local", "x -config f rules show --local", "x rules -config=f show --local"]
+        {
+            assert_eq!(parsed(line).expect(line), expected);
+        }
+    }
+
+    #[test]
+    fn rules_are_installed_with_their_options() {
+        let options = rules::Options { local: true, include_listening: true, yes: true };
+        let expected = rules_command(rules::Action::Install, Some("f"), options);
+        assert_eq!(parsed("x rules install -config f --local --include-listening --yes").expect("valid"), expected);
+    }
+
+    #[test]
+    fn rules_are_removed_without_a_configuration() {
+        let expected = rules_command(rules::Action::Remove, None, rules::Options::default());
+        assert_eq!(parsed("x rules remove").expect("valid"), expected);
+        let options = rules::Options { local: true, yes: true, ..rules::Options::default() };
+        let expected = rules_command(rules::Action::Remove, Some("f"), options);
+        assert_eq!(parsed("x rules remove --local --yes -config f").expect("valid"), expected);
+    }
+
+    #[test]
+    fn the_status_is_asked_with_or_without_a_configuration() {
+        assert_eq!(parsed("x status").expect("valid"), Command::Status { config: None, json: false });
+        let expected = Command::Status { config: Some("f".into()), json: true };
+        for line in ["x status --json -config f", "x --config f status --json"] {
+            assert_eq!(parsed(line).expect(line), expected);
+        }
+    }
+
+    #[test]
+    fn what_belongs_to_the_agent_is_refused_beside_a_subcommand() {
+        for line in ["x --check rules show -config f", "x --ebpf-log info rules show -config f"] {
+            assert_eq!(refused(line).0, ErrorKind::ArgumentConflict);
+        }
+    }
+
+    #[test]
+    fn a_log_is_converted_without_a_configuration() {
+        let request = convert::Request {
+            to: convert::Target::Zeek,
+            output: Some("o.gz".into()),
+            max_line_bytes: convert::MAX_LINE_BYTES,
+            files: vec!["a".into(), "b.zst".into()],
+        };
+        for line in [
+            "x convert --from flat --to zeek -o o.gz a b.zst",
+            "x -config f convert --to zeek -o o.gz a b.zst",
+            "x convert -config f --to zeek -o o.gz a b.zst",
+        ] {
+            assert_eq!(parsed(line).expect("valid"), Command::Convert(request.clone()), "{line}");
+        }
+        assert_eq!(refused("x convert --to csv").0, ErrorKind::InvalidValue);
+        assert_eq!(refused("x convert --from ecs --to eve").0, ErrorKind::InvalidValue);
+        assert_eq!(refused("x convert a").0, ErrorKind::MissingRequiredArgument);
+    }
+
+    #[test]
+    fn help_says_what_the_configuration_is_and_does_not_offer_it_where_it_is_not_used() {
+        for line in ["x convert --help", "x rules remove --help"] {
+            assert!(!refused(line).1.contains("--config"), "{line}");
+        }
+        for (line, text) in [
+            ("x init --help", "-c, --config <FILE> The same as --output"),
+            ("x rules show --help", "-c, --config <FILE> The configuration, a TOML file"),
+            ("x convert --help", "Write a log in another format"),
+            ("x rules remove --help", "Take away what install set up"),
+        ] {
+            let help = refused(line).1.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(help.contains(text), "{text} is missing in the help of {line}: {help}");
+        }
+    }
+
+    #[test]
+    fn the_configuration_of_init_is_the_file_to_write() {
+        let expected =
+            |name: &str| Command::Init { options: init::Options { output: Some(name.into()), ..Default::default() } };
+        for line in
+            ["x init -config f", "x -config f init", "x init --output f", "x init -o f -c g", "x -c g init -o f"]
+        {
+            assert_eq!(parsed(line).expect(line), expected("f"), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_unknown_is_refused() {
+        assert_eq!(refused("x -config f --chekc").0, ErrorKind::UnknownArgument);
+        assert_eq!(refused("x rules flush").0, ErrorKind::InvalidSubcommand);
+        assert_eq!(refused("x --help").0, ErrorKind::DisplayHelp);
+        assert_eq!(refused("x --version").0, ErrorKind::DisplayVersion);
+    }
+}

@@ -1,0 +1,269 @@
+//! Whether connections to all other ports reach the agent: by rules, or by the program in the kernel.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::if_nametoindex;
+
+use super::{Finding, Subject, Topic};
+use crate::config::{self, Config, Prefix, SteeringMode};
+use crate::kernel::early_demux;
+use crate::kernel::ebpf;
+use crate::observe::status;
+use crate::tools::rules::{self, Standing};
+
+/// Whether the configuration asks for steering without rules.
+pub(super) fn by_sk_lookup(config: &Config) -> bool {
+    config.steering.mode == SteeringMode::SkLookup
+}
+
+/// Why a connection from a new interface would not be steered at all.
+pub(super) fn keeps_out(config: &Config) -> Option<String> {
+    let confined = by_sk_lookup(config) && !config.steering.interfaces.is_empty();
+    confined.then(|| "steer_interfaces confines steering to other interfaces than the probe's".to_owned())
+}
+
+/// Whether connections by IPv4 are steered.
+pub(super) fn takes_ipv4(config: &Config) -> bool {
+    let ip = config.listen.ip();
+    (ip.is_ipv4() || ip.is_unspecified()) && in_prefixes(config, IpAddr::is_ipv4)
+}
+
+/// Whether connections by IPv6 are steered.
+pub(super) fn takes_ipv6(config: &Config) -> bool {
+    config.listen.is_ipv6() && in_prefixes(config, IpAddr::is_ipv6)
+}
+
+fn in_prefixes(config: &Config, family: impl Fn(&IpAddr) -> bool) -> bool {
+    let prefixes = prefixes(config);
+    prefixes.is_empty() || prefixes.iter().any(|prefix| family(&prefix.address()))
+}
+
+fn prefixes(config: &Config) -> &[Prefix] {
+    if by_sk_lookup(config) { &config.steering.prefixes } else { &[] }
+}
+
+/// An address of this machine that is steered: `own`, or one of the prefixes to which steering is confined, if any is local.
+pub(super) fn address_in_reach(config: &Config, own: IpAddr) -> Option<IpAddr> {
+    let prefixes = prefixes(config);
+    if prefixes.is_empty() {
+        return Some(own);
+    }
+    // Of a prefix that is routed here, each address is local; of the machine's own network, only its own. By IPv4 a local
+    // address is one that can be bound; by IPv6 the route alone says so.
+    let first = prefixes.iter().map(|prefix| prefix.address()).filter(|address| UdpSocket::bind((*address, 0)).is_ok());
+    let routes = fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap_or_default();
+    let routed =
+        local_routes(&routes).flat_map(|route| prefixes.iter().filter_map(move |prefix| common(prefix, &route)));
+    let on_interfaces = getifaddrs().into_iter().flatten().filter_map(|interface| {
+        let address = interface.address?;
+        let ipv4 = address.as_sockaddr_in().map(|address| IpAddr::from(address.ip()));
+        ipv4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::from(address.ip())))
+    });
+    let on_interfaces = on_interfaces.filter(|address| prefixes.iter().any(|prefix| prefix.contains(*address)));
+    first.chain(routed).chain(on_interfaces).find(|address| address.is_ipv4() == own.is_ipv4())
+}
+
+/// Networks that are local as a whole, from the routes as `/proc/net/ipv6_route` has them: network and length first, flags
+/// and interface last. Single addresses are those of interfaces.
+fn local_routes(routes: &str) -> impl Iterator<Item = Prefix> {
+    /// `RTF_LOCAL` of linux/ipv6_route.h.
+    const LOCAL: u32 = 0x8000_0000;
+    routes.lines().filter_map(|line| {
+        let fields: Vec<_> = line.split_ascii_whitespace().collect();
+        let [network, length, .., flags, _] = fields.as_slice() else { return None };
+        let network = Ipv6Addr::from_bits(u128::from_str_radix(network, 16).ok()?);
+        let length = u8::from_str_radix(length, 16).ok().filter(|length| *length < 128)?;
+        let is_local = u32::from_str_radix(flags, 16).ok()? & LOCAL != 0;
+        is_local.then(|| Prefix::parse(&format!("{network}/{length}")).ok())?
+    })
+}
+
+/// The first address that both have.
+fn common(one: &Prefix, other: &Prefix) -> Option<IpAddr> {
+    let addresses = [one.address(), other.address()];
+    addresses.into_iter().find(|address| one.contains(*address) && other.contains(*address))
+}
+
+pub(super) fn findings(subject: &Subject<'_>) -> Vec<Finding> {
+    let topic = Topic::new("steering", "ports that are not steered are not recorded");
+    match subject.config(&topic) {
+        Ok(config) if by_sk_lookup(config) => {
+            vec![by_program(subject), confined(config), others(subject, config), left_over()]
+        }
+        Ok(config) => [by_rules(config), vec![one_port()]].concat(),
+        Err(finding) => vec![*finding],
+    }
+}
+
+/// What the running agent says of its program.
+fn by_program(subject: &Subject<'_>) -> Finding {
+    let topic = Topic::new("steering.sk_lookup", "a port that is not steered to the agent is not recorded");
+    if subject.running.is_none() {
+        return topic.skipped("no agent runs");
+    }
+    let agent = match &subject.answer {
+        Ok(agent) => agent,
+        Err(reason) => return topic.skipped(reason),
+    };
+    if agent.programs.steer != "attached" {
+        let found = format!("the agent that runs does not steer: {}", agent.programs.steer);
+        return topic.failure(found, "start it again with this configuration; its log says what is missing");
+    }
+    let left_alone = agent.steering.exclusions.len();
+    topic.ok(format!(
+        "{} are steered, {left_alone} exclusions (spip-agent status)",
+        agent.steering.families.join(" and ")
+    ))
+}
+
+/// Whether what steering is confined to is there.
+fn confined(config: &Config) -> Finding {
+    let topic = Topic::new(
+        "steering.confined",
+        "what does not come by steer_interfaces, or go to steer_prefixes, is not recorded where these are set",
+    );
+    let config::Steering { prefixes, interfaces, .. } = &config.steering;
+    let missing: Vec<_> =
+        interfaces.iter().filter(|name| if_nametoindex(name.as_str()).is_err()).map(String::as_str).collect();
+    let unspecified = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    if !missing.is_empty() {
+        let found = format!("there is no interface {}", missing.join(", "));
+        let remedy = "correct steer_interfaces (ip link shows the names)";
+        if missing.len() == interfaces.len() {
+            topic.failure(format!("{found}: nothing is steered"), remedy)
+        } else {
+            topic.warning(found, remedy)
+        }
+    } else if !unspecified.into_iter().any(|family| address_in_reach(config, family).is_some()) {
+        topic.failure(
+            "no address of this machine is in steer_prefixes: nothing is steered",
+            "correct steer_prefixes, or make a prefix that is routed here local: ip route add local PREFIX dev lo",
+        )
+    } else if prefixes.is_empty() && interfaces.is_empty() {
+        topic.ok("every interface and every local address")
+    } else {
+        topic.ok("the interfaces are there, and addresses in the prefixes")
+    }
+}
+
+/// Whether somebody else's programs are asked, too. Of several, the first that was attached chooses.
+fn others(subject: &Subject<'_>, config: &Config) -> Finding {
+    let topic = Topic::new(
+        "steering.other_programs",
+        "what another sk_lookup program that was attached before takes never reaches the agent",
+    );
+    let found = match ebpf::other_steering(&config.ebpf.pin_path) {
+        Ok(found) => found,
+        Err(reason) => return topic.skipped(format!("{reason}; run as root")),
+    };
+    // That of a pinned link is not counted.
+    let unpinned = |agent: &status::Agent| agent.programs.steer == "attached" && agent.steering.pinned_link.is_none();
+    let own = match (&subject.running, &subject.answer) {
+        (None, _) => 0,
+        (Some(_), Ok(agent)) => usize::from(unpinned(agent)),
+        (Some(_), Err(reason)) => return topic.skipped(reason),
+    };
+    match found.saturating_sub(own) {
+        0 => topic.ok("none"),
+        others => topic.warning(
+            format!("{others} beside the agent's"),
+            "stop the other agent or program (bpftool net and bpftool link show them), then start the agent again",
+        ),
+    }
+}
+
+/// Rules of a former configuration.
+fn left_over() -> Finding {
+    let topic =
+        Topic::new("steering.rules", "rules do no harm beside sk_lookup, but cost time and connection tracking");
+    if !super::is_root() {
+        return topic.skipped("rules can be seen by root only");
+    }
+    if rules::any_installed() {
+        topic.warning("rules of rules install are still there", "spip-agent rules remove")
+    } else {
+        topic.ok("none, and none are needed")
+    }
+}
+
+/// Whether the kernel keeps connections apart that come from one source port.
+fn one_port() -> Finding {
+    let topic = Topic::new(
+        "steering.early_demux",
+        "a scanner that uses one source port for all has sessions behind REDIRECT only where the kernel keeps them apart",
+    );
+    match early_demux::loses_connections() {
+        Some(true) => topic.warning(early_demux::LOSS, early_demux::REMEDY),
+        Some(false) => topic.ok("connections from one source port are kept apart"),
+        None => topic.skipped("known when rules have brought NAT into the kernel"),
+    }
+}
+
+fn by_rules(config: &Config) -> Vec<Finding> {
+    let topic = |check| Topic::new(check, "a port that no rule leads to the agent is not recorded");
+    if !super::is_root() {
+        return vec![topic("steering.rules").skipped("rules can be seen by root only")];
+    }
+    let rules::Found { families, local } = match rules::standing(config) {
+        Ok(found) => found,
+        Err(error) => {
+            return vec![topic("steering.rules").failure(error.to_string(), "correct ip in the configuration")];
+        }
+    };
+    // Without the option that they were installed with, a part of them would go.
+    let install = format!("spip-agent rules install{} --config FILE", if local { " --local" } else { "" });
+    let install = install.as_str();
+    let families = families.into_iter().map(|(family, standing)| {
+        let topic = topic(if family == "IPv4" { "steering.rules_ipv4" } else { "steering.rules_ipv6" });
+        match standing {
+            Standing::InPlace => topic.ok("as rules install makes them"),
+            Standing::Unwanted => topic.ok("none, and the agent does not listen on this family"),
+            Standing::Absent => topic.warning(
+                "none of ours: no port but the agent's own is recorded, unless rules of your own lead there (--probe finds out)",
+                install,
+            ),
+            Standing::Outdated => topic.warning(
+                "there, but rules install would make others now: services came or went, or the configuration changed",
+                install,
+            ),
+            Standing::TakesServices => topic.warning(
+                "there, and ports on which services listen now lead to the agent: nobody outside reaches those services",
+                install,
+            ),
+            Standing::LeftOver => {
+                // Those of the other family stay: install takes away what is not wanted.
+                topic.warning("there, though the agent does not listen on this family", install)
+            }
+            Standing::Unknown { reason, wanted: true } => topic.warning(
+                format!("{reason}: with steering = \"redirect\" no port but the agent's own is recorded without rules"),
+                "apt-get install iptables, or steering = \"sk_lookup\" in the configuration, which needs no rules",
+            ),
+            Standing::Unknown { reason, wanted: false } => topic.skipped(reason),
+        }
+    });
+    families.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_that_is_local_as_a_whole_is_known_by_its_route() {
+        const NONE: &str = "00000000000000000000000000000000 00 00000000000000000000000000000000";
+        let routes = format!(
+            "00000000000000000000000000000001 80 {NONE} 00000000 00000003 00000000 80200001       lo\n\
+             20010db8000f00000000000000000000 40 {NONE} 00000400 00000001 00000000 80000001       lo\n\
+             20010db8000a00000000000000000000 40 {NONE} 00000100 00000001 00000000 00000001     eth0\nbroken\n"
+        );
+        let found: Vec<_> = local_routes(&routes).collect();
+        let prefix = |text: &str| Prefix::parse(text).expect("prefix");
+        assert_eq!(found, [prefix("2001:db8:f::/64")]);
+        let common = |text: &str| common(&prefix(text), &found[0]).map(|address| address.to_string());
+        assert_eq!(common("2001:db8::/32").as_deref(), Some("2001:db8:f::"));
+        assert_eq!(common("2001:db8:f:0:1::/80").as_deref(), Some("2001:db8:f:0:1::"));
+        assert_eq!(common("2001:db8:a::/64"), None);
+    }
+}
