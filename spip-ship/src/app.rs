@@ -39,7 +39,6 @@ pub fn run(config: &Config, once: Option<Duration>) -> Result<(), Error> {
     let signals = block_signals()?;
     make_state_dir(config)?;
     let _lock = lock(config)?;
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = runtime()?;
     let stop = Stop::default();
     let counters: Vec<_> =
@@ -71,7 +70,9 @@ pub fn run(config: &Config, once: Option<Duration>) -> Result<(), Error> {
     if failed.is_empty() { Ok(()) } else { Err(Error(failed.join("; "))) }
 }
 
-fn kind_of(kind: &Kind) -> &'static str {
+/// Returns the name of a kind.
+#[must_use]
+pub fn kind_of(kind: &Kind) -> &'static str {
     match kind {
         Kind::Nats(_) => "nats",
         Kind::Clickhouse(_) => "clickhouse",
@@ -81,7 +82,13 @@ fn kind_of(kind: &Kind) -> &'static str {
     }
 }
 
-fn runtime() -> Result<Runtime, Error> {
+/// Makes the runtime of the NATS client.
+///
+/// # Errors
+/// No thread can be started.
+pub fn runtime() -> Result<Runtime, Error> {
+    // Every TLS connection of the process; a second call changes nothing.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .max_blocking_threads(4)
@@ -156,13 +163,7 @@ fn pipeline(
             Box::new(StreamSource::new((**source).clone(), &sink.name, handle.clone(), once.is_some()))
         }
     };
-    let destination: Box<dyn Sink> = match &sink.kind {
-        Kind::Nats(nats) => Box::new(Nats::new((**nats).clone(), handle.clone(), config.name.as_deref())),
-        Kind::Clickhouse(clickhouse) => Box::new(Clickhouse::new(clickhouse.clone())),
-        Kind::Http(http) => Box::new(Http::new(http.clone())),
-        Kind::Files(files) => Box::new(Files::new(files.clone())),
-        Kind::Elasticsearch(elasticsearch) => Box::new(Elasticsearch::new(elasticsearch.clone())),
-    };
+    let destination = destination(config, sink, handle);
     Pipeline {
         name: sink.name.clone(),
         limits: sink.limits,
@@ -174,5 +175,17 @@ fn pipeline(
         stop: stop.clone(),
         once,
         warn_files: config.warn_unshipped_files,
+    }
+}
+
+/// Makes a sink.
+#[must_use]
+pub fn destination(config: &Config, sink: &SinkConfig, handle: &Handle) -> Box<dyn Sink> {
+    match &sink.kind {
+        Kind::Nats(nats) => Box::new(Nats::new((**nats).clone(), handle.clone(), config.name.as_deref())),
+        Kind::Clickhouse(clickhouse) => Box::new(Clickhouse::new(clickhouse.clone())),
+        Kind::Http(http) => Box::new(Http::new(http.clone())),
+        Kind::Files(files) => Box::new(Files::new(files.clone())),
+        Kind::Elasticsearch(elasticsearch) => Box::new(Elasticsearch::new(elasticsearch.clone())),
     }
 }

@@ -4,27 +4,30 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
+use jiff::Timestamp;
 use log::LevelFilter;
 
-use crate::config::Config;
-use crate::{app, messages};
+use crate::config::{Config, Sink};
+use crate::{app, messages, replay, status, verify};
 
 /// Status of the process for a mistake on the command line or in the configuration.
 pub const USAGE: u8 = 2;
 
 /// Delivers the log of a sensor to NATS JetStream, ClickHouse, Elasticsearch or an HTTP server, each record once.
 #[derive(Debug, Parser)]
-#[command(name = "spip-ship", version, disable_help_subcommand = true, args_conflicts_with_subcommands = true)]
+#[command(name = "spip-ship", version, disable_help_subcommand = true)]
 #[command(after_help = "\
 Examples:
   spip-ship --config ship.toml           follow the log and deliver; Ctrl-C or SIGTERM ends it, a restart goes on
   spip-ship --config ship.toml --once    deliver what is there, wait for the last acknowledgement, and end
   spip-ship --config ship.toml --check   is the file right?
+  spip-ship --config ship.toml status    what each sink has delivered, and what is left
+  spip-ship --config ship.toml verify    is everything that was logged in the engine, once?
 
 Status: 0 done, 1 failed, 2 wrong usage or configuration.")]
 struct Arguments {
-    /// The configuration, a TOML file.
+    /// The configuration, a TOML file; /etc/spip/ship.toml without it.
     #[arg(short, long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
 
@@ -43,6 +46,50 @@ struct Arguments {
     /// Messages on standard error: error, warn, info, debug.
     #[arg(long, value_name = "LEVEL", default_value = "info", global = true)]
     log_level: LevelFilter,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Compare what an engine has with what was logged, per sensor and run: missing, double.
+    ///
+    /// Needs permission to read from the engine. Status: 0 when everything is there once, 1 otherwise.
+    Verify {
+        /// The sink; needed where there are several.
+        #[arg(long, value_name = "NAME")]
+        sink: Option<String>,
+        /// One JSON document instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send again what an engine lost.
+    ///
+    /// Sends what is in the log and not in the engine; everything since the given time to a server that cannot be asked. May
+    /// run beside the shipper.
+    Replay {
+        /// From when on: 2026-01-31T12:00:00Z, or 36h or 7d before now.
+        #[arg(long, value_name = "TIME", value_parser = replay::since)]
+        since: Timestamp,
+        /// The sink; needed where there are several.
+        #[arg(long, value_name = "NAME")]
+        sink: Option<String>,
+    },
+    /// What each sink has delivered, and what is left.
+    Status {
+        /// One JSON document instead of a text.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Where `join` and packages put the configuration.
+pub const INSTALLED: &str = "/etc/spip/ship.toml";
+
+fn installed() -> Option<PathBuf> {
+    let path = PathBuf::from(INSTALLED);
+    path.exists().then_some(path)
 }
 
 /// Runs the program with the arguments of the process.
@@ -60,8 +107,8 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> ExitCode {
-    let Some(path) = &arguments.config else {
-        log::error!("--config FILE is missing");
+    let Some(path) = &arguments.config.or_else(installed) else {
+        log::error!("--config FILE is missing, and there is no {INSTALLED}");
         return ExitCode::from(USAGE);
     };
     let config = match Config::load(path) {
@@ -75,11 +122,74 @@ fn run(arguments: Arguments) -> ExitCode {
         println!("{}: {} sinks, nothing wrong", path.display(), config.sinks.len());
         return ExitCode::SUCCESS;
     }
+    match arguments.command {
+        Some(Command::Verify { sink, json }) => return verify(&config, sink.as_deref(), json),
+        Some(Command::Replay { since, sink }) => return replay(&config, sink.as_deref(), since),
+        Some(Command::Status { json }) => {
+            return if status::run(&config, json) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        }
+        None => {}
+    }
     let once = arguments.once.then(|| Duration::from_secs(arguments.timeout));
     match app::run(&config, once) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Finds the sink that a command is for.
+fn chosen<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a Sink, ExitCode> {
+    let names = || config.sinks.iter().map(|sink| sink.name.as_str()).collect::<Vec<_>>().join(", ");
+    match (name, config.sinks.as_slice()) {
+        (Some(name), sinks) => sinks.iter().find(|sink| sink.name == name).ok_or_else(|| {
+            log::error!("there is no sink {name:?}: {}", names());
+            ExitCode::from(USAGE)
+        }),
+        (None, [only]) => Ok(only),
+        (None, _) => {
+            log::error!("--sink NAME is needed: {}", names());
+            Err(ExitCode::from(USAGE))
+        }
+    }
+}
+
+fn verify(config: &Config, sink: Option<&str>, json: bool) -> ExitCode {
+    let sink = match chosen(config, sink) {
+        Ok(sink) => sink,
+        Err(code) => return code,
+    };
+    let verified = app::runtime()
+        .map_err(|error| error.to_string())
+        .and_then(|runtime| verify::run(config, sink, runtime.handle(), json).map_err(|failure| failure.to_string()));
+    match verified {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(message) => {
+            log::error!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn replay(config: &Config, sink: Option<&str>, since: Timestamp) -> ExitCode {
+    let sink = match chosen(config, sink) {
+        Ok(sink) => sink,
+        Err(code) => return code,
+    };
+    let sent = app::runtime().map_err(|error| error.to_string()).and_then(|runtime| {
+        let mut destination = app::destination(config, sink, runtime.handle());
+        replay::run(config, sink, destination.as_mut(), runtime.handle(), since).map_err(|failure| failure.to_string())
+    });
+    match sent {
+        Ok(count) => {
+            println!("{}: sent {count} records again", sink.name);
+            ExitCode::SUCCESS
+        }
+        Err(message) => {
+            log::error!("{message}");
             ExitCode::FAILURE
         }
     }

@@ -82,6 +82,14 @@ pub trait Sink: Send {
     /// Some of it is not acknowledged. The same batch is given again.
     fn deliver(&mut self, batch: &Batch, state: &State) -> Result<Delivery, Failure>;
 
+    /// Delivers lines that the engine lost, outside of the order of places.
+    ///
+    /// # Errors
+    /// Some of it is not acknowledged.
+    fn replay(&mut self, batch: &Batch, state: &State) -> Result<Delivery, Failure> {
+        self.deliver(batch, state)
+    }
+
     /// Returns what is to be stored with the place, for a sink that has a state of its own.
     fn own_state(&self) -> serde_json::Value {
         serde_json::Value::Null

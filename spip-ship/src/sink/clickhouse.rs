@@ -7,6 +7,8 @@
 mod row;
 mod table;
 
+pub(crate) use self::table::name as table_name;
+
 use serde_json::Value;
 
 use super::bulk::{Item, Said, Work};

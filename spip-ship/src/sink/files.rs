@@ -2,8 +2,8 @@
 //!
 //! Before a batch is written, the length of each of its files is stored with the batch. After a crash the same batch comes
 //! again: what of it stands behind that length already is compared byte by byte and not written again, so that a file
-//! neither repeats a line nor is ever cut back under the eyes of its readers. Files are forced to the disk before the batch
-//! counts as delivered.
+//! neither repeats a line nor is ever cut back under the eyes of its readers. Without a state the first line of the batch is
+//! looked for in the current file instead. Files are forced to the disk before the batch counts as delivered.
 
 mod directory;
 
@@ -39,6 +39,9 @@ struct Own {
     batch: (u64, u64),
     /// Inode and length of each of its files, by directory.
     before: BTreeMap<String, (u64, u64)>,
+    /// The state was lost: what the files have already is looked for, until a batch has nothing of it.
+    #[serde(default)]
+    is_recovering: bool,
 }
 
 impl Files {
@@ -111,6 +114,7 @@ impl Sink for Files {
     fn open(&mut self, state: &State) -> Result<Option<Place>, Failure> {
         self.own = serde_json::from_value(state.own.clone()).unwrap_or_default();
         directory::create(&self.config.path).map_err(|error| self.failed(&error))?;
+        self.own.is_recovering |= state.own.is_null() && state.shipped == 0;
         Ok(None)
     }
 
@@ -121,15 +125,21 @@ impl Sink for Files {
         }
         let result = (|| -> io::Result<Own> {
             let mut own = Own { batch: key, ..Own::default() };
+            let mut found = 0;
             for part in &batch.parts {
                 let token = token_of(&part.sensor);
                 if token.len() > MAX_TOKEN_BYTES || own.before.contains_key(&token) {
                     continue;
                 }
                 let directory = Directory::new(self.config.path.join(&token));
-                directory.rotate(self.config.rotate_bytes, self.config.keep_files)?;
-                own.before.insert(token, directory.end()?);
+                let before = if self.own.is_recovering { directory.find(&part.bytes)? } else { None };
+                found += usize::from(before.is_some());
+                if before.is_none() {
+                    directory.rotate(self.config.rotate_bytes, self.config.keep_files)?;
+                }
+                own.before.insert(token, before.map_or_else(|| directory.end(), Ok)?);
             }
+            own.is_recovering = self.own.is_recovering && (found > 0 || batch.parts.is_empty());
             Ok(own)
         })();
         self.own = result.map_err(|error| self.failed(&error))?;

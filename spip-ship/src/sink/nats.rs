@@ -226,6 +226,29 @@ impl Sink for Nats {
         Ok(Some(mark.place))
     }
 
+    /// Publishes lines behind the last message of their subject, with the place and the shipper that it has: whoever
+    /// delivers to the subject goes on as if nothing had happened.
+    fn replay(&mut self, batch: &Batch, state: &State) -> Result<Delivery, Failure> {
+        let Some(part) = batch.parts.first() else {
+            return Ok(Delivery::Stored { duplicates: 0, rejects: Vec::new() });
+        };
+        let subject = self.subject(&part.sensor);
+        let mark = self.look_up(&subject)?;
+        let expected = self.expected.as_ref().map_or(0, |(_, seq)| *seq);
+        let payload = self.payload(batch, part)?;
+        let (shipper, place) = match mark {
+            Some(mark) => (mark.shipper, mark.place),
+            None => (state.shipper.clone(), Place::default()),
+        };
+        let as_if = State { shipper, ..state.clone() };
+        let message = Batch { start: batch.start.clone(), end: place, ..Batch::default() };
+        let mut headers = headers::of(&message, part, &as_if, &self.config, expected, 0);
+        headers.insert("Nats-Msg-Id", format!("replay-{}-{}", state.shipper, batch.start.total).as_str());
+        headers.insert("Spip-Replay", "true");
+        self.publish(&subject, headers, payload).map_err(|error| self.explained(&subject, error))?;
+        Ok(Delivery::Stored { duplicates: 0, rejects: Vec::new() })
+    }
+
     fn own_state(&self) -> serde_json::Value {
         serde_json::to_value(&self.own).unwrap_or_default()
     }

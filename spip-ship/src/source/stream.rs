@@ -71,6 +71,21 @@ impl StreamSource {
         }
     }
 
+    /// Reads messages of one subject only.
+    pub fn restrict(&mut self, subject: Option<String>) {
+        if let Some(subject) = subject {
+            self.consumer.restrict(subject);
+        }
+    }
+
+    /// Removes the consumer from the server.
+    pub fn remove(mut self) {
+        self.subscriber = None;
+        if let Err(error) = self.consumer.delete(&mut self.connection) {
+            log::warn!("nats: cannot remove the consumer: {error}");
+        }
+    }
+
     /// Makes the consumer anew behind the last message that was taken.
     fn reset(&mut self) -> Result<(), String> {
         self.subscriber = None;

@@ -1,4 +1,7 @@
 //! The program beside real servers: what is stored is what was logged, each line once, whatever was killed meanwhile.
 
+mod http;
+mod hub;
 mod nats;
 mod support;
+mod web;

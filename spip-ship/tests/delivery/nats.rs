@@ -157,6 +157,36 @@ fn what_the_stream_lost_is_sent_again() {
 }
 
 #[test]
+fn what_an_engine_lost_in_the_middle_is_found_and_sent_again_beside_a_running_shipper() {
+    let Some(program) = peer("SPIP_NATS_SERVER") else { return };
+    let place = Place::new();
+    let server = Nats::start(&program, &place, "");
+    let config = place.configure(&server.sink());
+    append(&place.log(), &records("s", "r", 1..301));
+    once(&config);
+    let (whole, text) = run(&config, &["verify"]);
+    assert!(whole && text.contains("everything is there, once"), "{text}");
+    server.delete(3);
+    server.delete(5);
+    let (whole, text) = run(&config, &["verify", "--json"]);
+    let verdict: serde_json::Value = serde_json::from_str(text.lines().last().expect("a line")).expect("JSON");
+    assert!(!whole && verdict["complete"] == false);
+    let missing = verdict["runs"][0]["missing"].as_u64().expect("a number");
+    assert!(missing > 0 && verdict["runs"][0]["missing_ranges"].as_array().is_some_and(|ranges| ranges.len() == 2));
+    let shipper = follow(&config);
+    let (sent, text) = run(&config, &["replay", "--since", "2026-01-01T00:00:00Z"]);
+    assert!(sent && text.contains(&format!("sent {missing} records again")), "{text}");
+    append(&place.log(), &records("s", "r", 301..311));
+    let has = |seq| server.stored().contains_key(&("s".to_owned(), "r".to_owned(), seq)).then_some(());
+    wait_for("the shipper goes on", || has(310));
+    drop(shipper);
+    once(&config);
+    assert_each_once(&server.stored(), "r", 1..311);
+    let (_, text) = run(&config, &["status"]);
+    assert!(text.contains("shipped 310 lines, 0 in quarantine") && text.contains("behind: 0 bytes"), "{text}");
+}
+
+#[test]
 fn no_server_wrong_password_and_a_foreign_stream_are_said_and_end_nothing() {
     let Some(program) = peer("SPIP_NATS_SERVER") else { return };
     let place = Place::new();

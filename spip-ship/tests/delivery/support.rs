@@ -178,6 +178,14 @@ impl Nats {
         let _: serde_json::Value = connection.api("STREAM.UPDATE.SPIP", &config).expect("changed");
     }
 
+    /// Removes a message of the stream.
+    pub(crate) fn delete(&self, seq: u64) {
+        let runtime = runtime();
+        let mut connection = Connection::new(access(self.port), runtime.handle().clone(), None);
+        let _: serde_json::Value =
+            connection.api("STREAM.MSG.DELETE.SPIP", &serde_json::json!({ "seq": seq })).expect("removed");
+    }
+
     /// Removes the last message of the stream, as a server does that loses power before it wrote it.
     pub(crate) fn delete_last(&self) {
         let runtime = runtime();

@@ -1,7 +1,7 @@
 //! The directory of one sensor: its current log and the closed ones, named as the agent names them.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,9 @@ use jiff::Timestamp;
 
 /// Name of the current log.
 const CURRENT: &str = "spip.jsonl";
+
+/// Longer lines are looked at in pieces, of which none is the one that is looked for.
+const MAX_LINE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Bytes that are compared at a time.
 const CHUNK: usize = 64 * 1024;
@@ -42,6 +45,30 @@ impl Directory {
             Ok(metadata) => Ok((metadata.ino(), metadata.len())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((0, 0)),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Looks for the first line of `bytes` in the current log, and returns inode and offset of where it begins.
+    pub(super) fn find(&self, bytes: &[u8]) -> io::Result<Option<(u64, u64)>> {
+        let Some(line) = bytes.split_inclusive(|byte| *byte == b'\n').next() else { return Ok(None) };
+        let file = match File::open(self.current()) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let inode = file.metadata()?.ino();
+        let (mut reader, mut offset, mut read) = (BufReader::new(file), 0, Vec::new());
+        loop {
+            read.clear();
+            let count = reader.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut read)?;
+            // The last line may be torn: it is the beginning of the one that comes again.
+            if count == 0 {
+                return Ok(None);
+            }
+            if read == line || (!read.ends_with(b"\n") && line.starts_with(&read)) {
+                return Ok(Some((inode, offset)));
+            }
+            offset += count as u64;
         }
     }
 

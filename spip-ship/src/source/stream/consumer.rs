@@ -100,14 +100,24 @@ impl Consumer {
         }
     }
 
-    /// Makes the consumer anew, behind `after`. Returns how many messages there are.
-    pub(super) fn create(&mut self, connection: &mut Connection, after: u64) -> Result<u64, String> {
+    /// Reads messages of one subject only.
+    pub(super) fn restrict(&mut self, subject: String) {
+        self.filter = subject;
+    }
+
+    /// Removes the consumer, if it is there.
+    pub(super) fn delete(&self, connection: &mut Connection) -> Result<(), String> {
         let what = format!("CONSUMER.DELETE.{}.{}", self.stream, self.name);
         match connection.api::<serde_json::Value>(&what, &serde_json::Value::Null) {
-            Ok(_) => {}
-            Err(Error::Api(error)) if error.err_code == NOT_FOUND => {}
-            Err(error) => return Err(error.to_string()),
+            Ok(_) => Ok(()),
+            Err(Error::Api(error)) if error.err_code == NOT_FOUND => Ok(()),
+            Err(error) => Err(error.to_string()),
         }
+    }
+
+    /// Makes the consumer anew, behind `after`. Returns how many messages there are.
+    pub(super) fn create(&mut self, connection: &mut Connection, after: u64) -> Result<u64, String> {
+        self.delete(connection)?;
         let mut config = json!({
             "name": self.name,
             "durable_name": self.name,
