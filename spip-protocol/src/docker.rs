@@ -29,16 +29,34 @@ fn recognise(reader: &mut Reader<'_>) -> Result<bool, End> {
 
 fn understand<'a>(bytes: &'a [u8], out: &mut Understanding<'a>) -> Result<(), End> {
     http1::understand(bytes, out)?;
-    if let Some(line) = request_line(&mut Reader::new(bytes))? {
-        if let Some(version) = version(path(line.target)) {
-            out.details.text("api_version", version);
-        }
-        if let Some(resource) = resource(line.target) {
-            out.details.text("resource", resource);
-        }
-        out.details.text("operation", path(line.target).rsplit(|byte| *byte == b'/').next().unwrap_or_default());
+    let Some(http) = &out.http else { return Ok(()) };
+    let first = http.method.as_deref().zip(http.target.as_deref());
+    let later = http.pipelined.iter().map(|(method, target)| (method.as_ref(), target.as_ref()));
+    let targets: Vec<_> = first.into_iter().chain(later).map(|(_, target)| target.as_bytes().to_vec()).collect();
+    let told: Vec<&[u8]> = targets.iter().map(Vec::as_slice).filter(|target| resource(target).is_some()).collect();
+    // Clients ask first whether somebody is there, and what they are up to next.
+    let Some(&telling) = told.iter().find(|target| !is_greeting(target)).or(told.first()) else { return Ok(()) };
+    if let Some(version) = version(path(telling)) {
+        out.details.text("api_version", version);
+    }
+    if let Some(resource) = resource(telling) {
+        out.details.text("resource", resource);
+    }
+    out.details.text("operation", operation(telling));
+    if told.len() > 1 {
+        out.details.texts("operations", told.iter().map(|target| path(target)));
     }
     Ok(())
+}
+
+/// The last part of the path.
+fn operation(target: &[u8]) -> &[u8] {
+    path(target).rsplit(|byte| *byte == b'/').next().unwrap_or_default()
+}
+
+/// Whether a request asks for nothing but what every client asks first.
+fn is_greeting(target: &[u8]) -> bool {
+    matches!(resource(target), Some(b"_ping" | b"version" | b"info"))
 }
 
 /// The first part of the path after the version, where the path is one of Docker's.
@@ -105,6 +123,19 @@ mod tests {
         assert_eq!(details, r#"{"api_version":"1.41","resource":"containers","operation":"json"}"#);
         let http = understanding.http.expect("http facts");
         assert_eq!((http.api.as_deref(), http.host.as_deref()), (Some("docker"), Some("192.0.2.1:2375")));
+    }
+
+    #[test]
+    fn the_operation_is_what_the_client_is_up_to_and_not_its_ping() {
+        let bytes = b"GET /_ping HTTP/1.1\r\nHost: h\r\n\r\nPOST /v1.41/containers/create HTTP/1.1\r\nHost: h\r\n\r\n";
+        let details = serde_json::to_string(&understand(bytes, false).details).expect("json");
+        let expected = concat!(
+            r#"{"api_version":"1.41","resource":"containers","operation":"create","#,
+            r#""operations":["/_ping","/v1.41/containers/create"]}"#
+        );
+        assert_eq!(details, expected);
+        let ping = understand(PROTOCOL.samples[1], false).details;
+        assert_eq!(serde_json::to_string(&ping).expect("json"), r#"{"resource":"_ping","operation":"_ping"}"#);
     }
 
     #[test]

@@ -10,8 +10,8 @@ use base64::engine::general_purpose::GeneralPurpose;
 use base64::engine::{DecodePaddingMode, GeneralPurposeConfig};
 
 use super::credentials::Credentials;
-use super::value::clip;
-use super::{docker, kubernetes};
+use super::value::{TEXT_BYTES, clip};
+use super::{docker, kubernetes, request_line};
 
 /// How many headers a record keeps.
 pub const HEADERS: usize = 100;
@@ -23,8 +23,10 @@ pub const NAME_BYTES: usize = 128;
 pub const VALUE_BYTES: usize = 2048;
 /// The longest target.
 pub const TARGET_BYTES: usize = 4096;
-/// How many of the requests that follow the first on the same connection are named.
-pub const PIPELINED: usize = 16;
+/// How many of the requests that follow the first on the same connection are named …
+pub const PIPELINED: usize = 128;
+/// … as long as their methods and targets have no more than so many bytes together.
+pub const PIPELINED_BYTES: usize = 4 * 1024;
 
 /// Base64 as clients write it: padded or not, with or without zero trailing bits.
 pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -68,6 +70,8 @@ pub struct Http<'a> {
     pub error: Option<Cow<'static, str>>,
     /// How many bytes of headers were kept, to stop at the limit.
     headers_bytes: usize,
+    /// How many bytes of methods and targets were kept of further requests.
+    pipelined_bytes: usize,
 }
 
 impl<'a> Http<'a> {
@@ -124,6 +128,19 @@ impl<'a> Http<'a> {
         self.headers.push((name, value));
     }
 
+    /// Keeps method and target of a request that follows the first, if there is room.
+    pub(super) fn add_pipelined(&mut self, method: impl Into<Cow<'a, [u8]>>, target: impl Into<Cow<'a, [u8]>>) {
+        let method = self.clip(method, NAME_BYTES);
+        let target = self.clip(target, TEXT_BYTES);
+        let bytes = self.pipelined_bytes + method.len() + target.len();
+        if self.pipelined.len() == PIPELINED || bytes > PIPELINED_BYTES {
+            self.truncated = true;
+            return;
+        }
+        self.pipelined_bytes = bytes;
+        self.pipelined.push((method, target));
+    }
+
     /// Keeps the first reason why something was not understood.
     pub(super) fn set_error(&mut self, error: &'static str) {
         self.error.get_or_insert(Cow::Borrowed(error));
@@ -149,8 +166,9 @@ impl<'a> Http<'a> {
     }
 }
 
-/// What an `Authorization` or `Proxy-Authorization` header of the scheme Basic says (RFC 7617).
-pub(super) fn basic_credentials(name: &[u8], value: &[u8], credentials: &mut Credentials) {
+/// Adds what an `Authorization` or `Proxy-Authorization` header says: user and password of the scheme Basic (RFC 7617), the
+/// user of Digest (RFC 7616).
+pub(super) fn header_credentials(name: &[u8], value: &[u8], credentials: &mut Credentials) {
     if !name.eq_ignore_ascii_case(b"authorization") && !name.eq_ignore_ascii_case(b"proxy-authorization") {
         return;
     }
@@ -158,6 +176,7 @@ pub(super) fn basic_credentials(name: &[u8], value: &[u8], credentials: &mut Cre
         return;
     };
     if !scheme.eq_ignore_ascii_case(b"basic ") {
+        credentials.add(request_line::digest_user(value), None);
         return;
     }
     let Ok(decoded) = BASE64.decode(token.trim_ascii()) else {
@@ -188,10 +207,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn basic_credentials_are_read_with_and_without_padding() {
+    fn header_credentials_are_read_with_and_without_padding() {
         for token in ["YWRtaW46czpjcmV0", "Basic", "YTo=", "YTo"] {
             let mut credentials = Credentials::default();
-            basic_credentials(b"AUTHORIZATION", format!("basic {token}").as_bytes(), &mut credentials);
+            header_credentials(b"AUTHORIZATION", format!("basic {token}").as_bytes(), &mut credentials);
             let found = credentials.list.first().map(|c| (c.user.as_deref(), c.secret.as_deref()));
             match token {
                 "YWRtaW46czpjcmV0" => assert_eq!(found, Some((Some("admin"), Some("s:cret")))),

@@ -12,11 +12,11 @@ use std::mem::MaybeUninit;
 use body::Body;
 
 use super::dialogue::next_line;
-use super::http::{self, Http, PIPELINED};
+use super::http::{self, Http};
 use super::reader::{End, Reader};
 use super::request_line::{self, Family, request_line};
 use super::value::TEXT_BYTES;
-use super::{Protocol, Understanding};
+use super::{Protocol, Understanding, form};
 
 /// The registry's entry.
 pub(super) static PROTOCOL: Protocol = Protocol {
@@ -48,17 +48,13 @@ pub(super) fn understand<'a>(bytes: &'a [u8], out: &mut Understanding<'a>) -> Re
     while begins_request(rest) {
         let head = Head::parse(rest);
         for &(name, value) in &head.headers {
-            http::basic_credentials(name, value, &mut out.credentials);
+            http::header_credentials(name, value, &mut out.credentials);
         }
         facts.requests += 1;
         if facts.requests == 1 {
             head.describe(&mut facts, out.truncated);
-        } else if facts.pipelined.len() < PIPELINED {
-            let method = facts.clip(head.method, http::NAME_BYTES);
-            let target = facts.clip(head.target, TEXT_BYTES);
-            facts.pipelined.push((method, target));
         } else {
-            facts.truncated = true;
+            facts.add_pipelined(head.method, head.target);
         }
         let Some(head_bytes) = head.length else {
             rest = &[];
@@ -73,6 +69,9 @@ pub(super) fn understand<'a>(bytes: &'a [u8], out: &mut Understanding<'a>) -> Re
         if facts.requests == 1 {
             facts.body_bytes = body.length;
             facts.body_kept = body.kept;
+        }
+        if let Some(content_type) = head.values(b"content-type").next() {
+            form::credentials(content_type, after.get(..body.consumed).unwrap_or_default(), &mut out.credentials);
         }
         if let Some(error) = body.error {
             facts.set_error(error);

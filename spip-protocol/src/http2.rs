@@ -7,7 +7,7 @@
 use super::hpack::{Decoder, Field};
 use super::http::{self, Http, PIPELINED};
 use super::reader::{End, Reader};
-use super::value::{LIST_ITEMS, TEXT_BYTES, Value};
+use super::value::{LIST_ITEMS, Value};
 use super::{Protocol, Understanding};
 
 /// What every client sends first (RFC 9113, section 3.4).
@@ -140,14 +140,13 @@ impl Frames {
         let mut fields = Vec::new();
         let outcome = self.decoder.decode(&block, BLOCK_BUDGET, &mut fields);
         for (name, value) in &fields {
-            http::basic_credentials(name, value, &mut out.credentials);
+            http::header_credentials(name, value, &mut out.credentials);
         }
         if self.http.requests == 1 {
             self.describe(&fields);
         } else {
-            let mut text = |name: &[u8]| self.http.clip(pseudo_header(&fields, name).to_vec(), TEXT_BYTES);
-            let request = (text(b":method"), text(b":path"));
-            self.http.pipelined.push(request);
+            let (method, path) = (pseudo_header(&fields, b":method"), pseudo_header(&fields, b":path"));
+            self.http.add_pipelined(method.to_vec(), path.to_vec());
         }
         if let Err(error) = outcome {
             self.http.set_error(error.reason());

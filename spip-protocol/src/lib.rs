@@ -25,6 +25,7 @@ mod dialogue;
 mod dns;
 mod docker;
 mod enterprise;
+mod form;
 mod ftp;
 pub mod hpack;
 pub mod http;

@@ -37,7 +37,7 @@ fn understand(bytes: &[u8], out: &mut Understanding) -> Result<(), End> {
             b"user-agent" => out.details.text("user_agent", value),
             b"cseq" => out.details.text("cseq", value),
             b"authorization" => {
-                http::basic_credentials(name, value, &mut out.credentials);
+                http::header_credentials(name, value, &mut out.credentials);
                 out.credentials.add(request_line::digest_user(value), None);
             }
             _ => {}
