@@ -15,7 +15,6 @@ use super::dialogue::next_line;
 use super::http::{self, Http};
 use super::reader::{End, Reader};
 use super::request_line::{self, Family, request_line};
-use super::value::TEXT_BYTES;
 use super::{Protocol, Understanding, form};
 
 /// The registry's entry.

@@ -54,6 +54,7 @@ mod openings;
 mod pause;
 mod pop3;
 mod postgresql;
+pub mod proxy;
 mod rdp;
 mod reader;
 mod redis;
