@@ -14,6 +14,8 @@ use std::borrow::Cow;
 use spip_agent::respond;
 use spip_protocol::{self as protocol, Protocol, Verdict};
 
+use crate::corpus;
+
 /// One function under test.
 pub struct Target {
     /// Its name.
@@ -72,9 +74,11 @@ pub fn targets() -> Vec<Target> {
         of("convert", 1000, &["convert"], others::convert),
         of("log", 2000, &["log", "convert"], log::log),
     ];
+    // Whoever has no corpus of its own begins with all others.
+    let own = |name: &'static str| corpus::directory().join(name).is_dir().then_some(Cow::Borrowed(name));
     let protocols = protocol::all().map(|protocol| Target {
         name: protocol.name().into(),
-        seeds: vec![protocol.name().into()],
+        seeds: own(protocol.name()).into_iter().collect(),
         micros: 60,
         run: Run::Protocol(protocol),
     });
