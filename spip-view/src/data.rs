@@ -6,23 +6,25 @@
 //!
 //! Shared here: the shapes that all pages use. Text in them is as the client sent it: whoever shows it escapes it.
 
-#[allow(dead_code, reason = "pages that are being written use the rest")]
 pub(crate) mod ask;
 pub mod campaigns;
 pub mod clients;
 pub mod credentials;
+mod examined;
+pub mod export;
 pub mod health;
 mod line;
 pub mod new;
 pub mod now;
 pub mod payloads;
 pub mod ports;
+mod record;
 pub mod scans;
 pub mod search;
 pub mod session;
 pub mod sources;
 
-pub(crate) use line::{is_shown, session_id};
+pub(crate) use line::{is_shown, newest, session_id, summary};
 
 use std::net::IpAddr;
 

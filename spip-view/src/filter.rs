@@ -8,6 +8,7 @@
 //! | `sensor` | name of a sensor |
 //! | `q` | a query |
 //! | `zone` | `utc` or `local`: how the browser shows times |
+//! | `ports` | the ports of the map: `0-1023` |
 //! | `limit`, `after` | rows of a list, and the place where it goes on |
 
 use std::fmt::Write as _;
@@ -38,6 +39,8 @@ pub struct Filter {
     pub is_local: bool,
     /// Rows of a list.
     pub limit: usize,
+    /// Ports that a map shows, first and last.
+    pub ports: Option<(u16, u16)>,
     /// Where a list goes on, as the page before said it.
     pub after: Option<String>,
 }
@@ -83,6 +86,7 @@ impl Filter {
             query: None,
             is_local: false,
             limit: DEFAULT_LIMIT,
+            ports: None,
             after: None,
         }
     }
@@ -132,6 +136,11 @@ impl Filter {
             let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
             filter.limit = limit.ok_or_else(|| wrong("limit", text, "a number from 1 to 1000"))?;
         }
+        if let Some(text) = value("ports") {
+            let ends = text.split_once('-').and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)));
+            let ends = ends.filter(|(first, last)| first <= last);
+            filter.ports = Some(ends.ok_or_else(|| wrong("ports", text, "a range of ports such as 0-1023"))?);
+        }
         filter.after = value("after").map(str::to_owned);
         Ok(filter)
     }
@@ -180,6 +189,9 @@ impl Filter {
         }
         if self.is_local {
             pairs.push(("zone", "local".to_owned()));
+        }
+        if let Some((first, last)) = self.ports {
+            pairs.push(("ports", format!("{first}-{last}")));
         }
         if self.limit != DEFAULT_LIMIT {
             pairs.push(("limit", self.limit.to_string()));

@@ -15,6 +15,7 @@ pub mod data;
 pub mod filter;
 pub mod ingest;
 pub mod moment;
+pub mod pages;
 pub mod query;
 pub mod report;
 pub mod row;

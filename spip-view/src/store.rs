@@ -64,6 +64,9 @@ pub enum Error {
     /// The question took too long, or nobody waits for the answer.
     #[error("the answer took too long: choose a shorter range or a narrower query")]
     Deadline,
+    /// A question has panicked.
+    #[error("the question has failed: please report what was asked")]
+    Panicked,
     /// What is asked for is not in the store.
     #[error("{0} is not in the store")]
     NotFound(String),
@@ -126,6 +129,33 @@ impl Store {
         }
         let salt = salt(&connection).map_err(failed)?;
         Ok(Self { directory: directory.to_owned(), salt, keep })
+    }
+
+    /// Opens the store; one that is damaged or of another version is moved aside and begun anew.
+    ///
+    /// # Errors
+    /// The directory cannot be used.
+    pub fn open_or_renew(directory: &Path, keep: Keep) -> Result<Self> {
+        let why = match Self::open(directory, keep) {
+            Ok(store) => return Ok(store),
+            Err(error @ Error::Version { .. }) => error,
+            Err(Error::Sqlite { path, source }) if is_damaged(&source) => Error::Sqlite { path, source },
+            Err(error) => return Err(error),
+        };
+        // Days name facts by the catalog's numbers: one is of no use without the other.
+        let catalog = move_aside(&directory.join(CATALOG))?;
+        let days = directory.join("days");
+        let aside = directory.join("days.damaged");
+        let _ = std::fs::remove_dir_all(&aside);
+        std::fs::rename(&days, &aside).map_err(|source| Error::Io { path: days, source })?;
+        let store = Self::open(directory, keep)?;
+        let text = format!(
+            "the store could not be used ({why}); it is now {} and {}, and is built again from the logs",
+            catalog.display(),
+            aside.display()
+        );
+        Writer::open(&store, true)?.note(&text)?;
+        Ok(store)
     }
 
     /// Reports whether there is a store in a directory.
@@ -244,4 +274,11 @@ fn move_aside(path: &Path) -> Result<PathBuf> {
     }
     std::fs::rename(path, &aside).map_err(|source| Error::Io { path: path.to_owned(), source })?;
     Ok(aside)
+}
+
+/// Reports whether a file is of no use, rather than the disk or the moment.
+fn is_damaged(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode;
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+        || matches!(error, rusqlite::Error::InvalidParameterName(_))
 }

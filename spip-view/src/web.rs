@@ -1,15 +1,12 @@
-//! The server.
+//! The server: the page, its JSON and the live stream on one address, while another thread reads the logs.
 
+mod guard;
+pub mod live;
 pub mod routes;
+mod server;
 
-use std::path::PathBuf;
+pub(crate) use server::Failure;
+pub use server::run;
 
-use crate::config::Config;
-
-/// Serves.
-///
-/// # Errors
-/// Something.
-pub fn run(_config: &Config, _read_once: &[PathBuf]) -> anyhow::Result<()> {
-    anyhow::bail!("the page is not there yet")
-}
+#[cfg(test)]
+mod tests;

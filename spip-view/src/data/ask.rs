@@ -161,6 +161,7 @@ pub(crate) struct Ask<'r> {
     sensor: Option<i64>,
     parts: Vec<Part>,
     started: Instant,
+    is_patient: bool,
 }
 
 impl<'r> Ask<'r> {
@@ -178,7 +179,18 @@ impl<'r> Ask<'r> {
         let (from, to) = reader.clamp(filter.from, filter.to);
         let parts = reader.days(from, to).into_iter().filter_map(|day| Part::of(day, from, to)).collect();
         let has_query = filter.query.is_some();
-        Ok(Self { reader, from, to, limit: filter.limit, condition, has_query, sensor, parts, started: Instant::now() })
+        Ok(Self {
+            reader,
+            from,
+            to,
+            limit: filter.limit,
+            condition,
+            has_query,
+            sensor,
+            parts,
+            started: Instant::now(),
+            is_patient: false,
+        })
     }
 
     /// The same question about another range.
@@ -196,6 +208,7 @@ impl<'r> Ask<'r> {
             parts,
 
             started: Instant::now(),
+            is_patient: false,
         }
     }
 
@@ -208,17 +221,35 @@ impl<'r> Ask<'r> {
         self
     }
 
+    /// The same question, which may take as long as the reader's deadline allows.
+    pub(crate) fn patient(reader: &'r Reader, filter: &Filter) -> Result<Self> {
+        let mut ask = Self::new(reader, filter)?;
+        ask.is_patient = true;
+        Ok(ask)
+    }
+
+    /// Calls `take` with (moment, key, number) of a kind: by roll-up or by session, as the query wants it. Returns
+    /// whether everything was looked at.
+    pub(crate) fn over_time(&self, kind: Kind, mut take: impl FnMut(i64, Key, u64)) -> Result<bool> {
+        if !self.has_query {
+            self.rolled(kind, None, |day, us, key, n| take(day.start().0 + us, key, n))?;
+            return Ok(true);
+        }
+        let (key, n, tables, narrowing) = rows_of(kind);
+        let behind = format!("AND {narrowing} AND {key} IS NOT NULL");
+        self.each_in(tables, &Scope::all(), &format!("{key}, s.id, {n}"), &behind, |day, row| {
+            take(key::accepted(day, row.get(1)?).0, Key::read(row.get_ref(0)?), unsigned(row, 2)?);
+            Ok(true)
+        })
+    }
+
     pub(crate) fn has_query(&self) -> bool {
         self.has_query
     }
 
-    pub(crate) fn sensor(&self) -> Option<i64> {
-        self.sensor
-    }
-
     /// Reports whether looking at more sessions would take too long.
     pub(crate) fn is_late(&self) -> bool {
-        self.started.elapsed() > PATIENCE || self.reader.deadline().is_over()
+        (!self.is_patient && self.started.elapsed() > PATIENCE) || self.reader.deadline().is_over()
     }
 
     /// A condition on sessions `s` and what is bound to it, behind the keys of a part.

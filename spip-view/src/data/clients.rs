@@ -2,9 +2,14 @@
 
 use serde::Serialize;
 
-use super::{Fact, Series, SessionLine, Top, TopList};
+use super::ask::{Ask, Key, Scope, fact_id, unsigned};
+use super::examined::Examined;
+use super::sources::{EXAMINED, LINES};
+use super::{Fact, Series, SessionLine, Top, TopList, line};
+use crate::filter::Filter;
 use crate::moment::Moment;
 use crate::row::Kind;
+use crate::store::{Error, Reader, Result};
 
 /// The lists.
 #[derive(Clone, Debug, Serialize)]
@@ -40,4 +45,51 @@ pub struct FingerprintPage {
     pub others: Vec<Fact>,
     /// The newest sessions.
     pub sessions: Vec<SessionLine>,
+}
+
+/// Returns the lists.
+///
+/// # Errors
+/// The store does not answer.
+pub fn list(reader: &Reader, filter: &Filter) -> Result<ClientsPage> {
+    let ask = Ask::new(reader, filter)?;
+    let kinds = Kind::FINGERPRINTS.iter().map(|kind| ask.top(*kind, LINES)).collect::<Result<_>>()?;
+    Ok(ClientsPage { kinds })
+}
+
+/// Returns everything about one fingerprint, or another text of a session: path, host, server name, protocol.
+///
+/// # Errors
+/// There is no such fact, or the store does not answer.
+pub fn one(reader: &Reader, filter: &Filter, kind: &str, value: &str) -> Result<FingerprintPage> {
+    let unknown = || Error::NotFound(format!("{kind} {value}"));
+    let kind = Kind::of_name(kind).filter(|kind| kind.column().is_some()).ok_or_else(unknown)?;
+    let id = fact_id(reader, kind, value.as_bytes())?.ok_or_else(unknown)?;
+    let ask = Ask::new(reader, filter)?;
+    let key = Key::Number(id);
+    let scope = Scope::of(kind, &key);
+    let examined = Examined::of(&ask, &scope, EXAMINED)?;
+    let connections =
+        if ask.has_query() { ask.series_of(&scope, "s.n")?.0 } else { ask.series(kind, Some(&key.value()))? };
+    let (first, last, count) = reader
+        .catalog()
+        .query_row("SELECT first_us, last_us, n FROM facts WHERE kind = ? AND id = ?", (kind as u8, id), |row| {
+            Ok((Moment(row.get(0)?), Moment(row.get(1)?), unsigned(row, 2)?))
+        })
+        .map_err(|source| reader.failed(source))?;
+    let others: Vec<Kind> = Kind::FINGERPRINTS.iter().copied().filter(|other| *other != kind).collect();
+    Ok(FingerprintPage {
+        kind,
+        value: value.to_owned(),
+        first,
+        last,
+        count,
+        connections,
+        is_exact: examined.is_exact,
+        sources: ask.named(Kind::Source, examined.top(Kind::Source, LINES))?,
+        ports: ask.named(Kind::Port, examined.top(Kind::Port, LINES))?,
+        payloads: ask.named(Kind::Group, examined.top(Kind::Group, LINES))?,
+        others: examined.facts(reader, &others)?,
+        sessions: line::latest(&ask, &scope, filter.limit)?.0,
+    })
 }

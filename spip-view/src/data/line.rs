@@ -6,7 +6,7 @@ use rusqlite::Row;
 
 use super::SessionLine;
 use super::ask::{Ask, Key, Scope, name, unsigned};
-use crate::moment::Day;
+use crate::moment::{Day, Moment};
 use crate::row::Kind;
 use crate::store::{Error, Reader, Result, key};
 
@@ -50,6 +50,50 @@ pub(super) fn latest(ask: &Ask<'_>, scope: &Scope, limit: usize) -> Result<(Vec<
     Ok((lines, next))
 }
 
+/// The sessions of a scope next behind one, oldest first.
+pub(super) fn earliest_behind(
+    ask: &Ask<'_>,
+    scope: &Scope,
+    behind: (Day, i64),
+    limit: usize,
+) -> Result<Vec<SessionLine>> {
+    let mut lines = Vec::new();
+    let mut names = Names::new(ask.reader);
+    let mut error = None;
+    // Days come newest first: the nearest are the last `limit` of all that were found.
+    ask.each(scope, COLUMNS, "ORDER BY s.id DESC", |day, row| {
+        if (day, row.get::<_, i64>(0)?) <= behind {
+            return Ok(false);
+        }
+        match names.line(day, row) {
+            Ok(line) => lines.push(line?),
+            Err(failure) => error = Some(failure),
+        }
+        if lines.len() > limit {
+            lines.remove(0);
+        }
+        Ok(error.is_none())
+    })?;
+    if let Some(error) = error {
+        return Err(error);
+    }
+    lines.reverse();
+    Ok(lines)
+}
+
+/// Returns when the newest session or scan of the store began.
+pub(crate) fn newest(reader: &Reader) -> Option<Moment> {
+    let days = reader.days(Moment(i64::MIN), Moment(i64::MAX));
+    days.iter().rev().find_map(|day| {
+        let newest = reader.in_day(*day, |connection| {
+            let sql =
+                "SELECT max((SELECT coalesce(max(id), -1) FROM sessions), (SELECT coalesce(max(id), -1) FROM scans))";
+            connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(|source| reader.failed(source))
+        });
+        newest.ok().flatten().filter(|id| *id >= 0).map(|id| key::accepted(*day, id))
+    })
+}
+
 /// Names of facts that were looked up already.
 pub(super) struct Names<'r> {
     reader: &'r Reader,
@@ -75,7 +119,7 @@ impl<'r> Names<'r> {
     }
 
     /// Makes a line of a row with [`COLUMNS`].
-    fn line(&mut self, day: Day, row: &Row<'_>) -> Result<rusqlite::Result<SessionLine>> {
+    pub(super) fn line(&mut self, day: Day, row: &Row<'_>) -> Result<rusqlite::Result<SessionLine>> {
         let columns = (|| {
             let flags: i64 = row.get(5)?;
             let facts: [i64; 3] = [row.get(3)?, row.get(9)?, row.get(11)?];

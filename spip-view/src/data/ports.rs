@@ -1,9 +1,18 @@
 //! *Ports*: all 65,536 over time at a glance, and what is spoken on one.
 
+use std::collections::HashMap;
+
+use rusqlite::OptionalExtension as _;
 use serde::Serialize;
 
-use super::{Count, Series, SessionLine, Top, Totals};
-use crate::moment::Moment;
+use super::ask::{Ask, Key, Scope, Tally, port_text, read_port};
+use super::examined::Examined;
+use super::sources::{EXAMINED, LINES};
+use super::{Count, Series, SessionLine, Top, Totals, line};
+use crate::filter::Filter;
+use crate::moment::{HOUR, Moment};
+use crate::row::Kind;
+use crate::store::{Reader, Result, key};
 
 /// The map and the list.
 #[derive(Clone, Debug, Serialize)]
@@ -53,8 +62,8 @@ pub struct PortLine {
 /// One port.
 #[derive(Clone, Debug, Serialize)]
 pub struct PortPage {
-    /// The port.
-    pub port: u16,
+    /// The port: `22`, `53/udp`.
+    pub port: String,
     /// When it was first asked for, in all that is stored.
     pub first: Option<Moment>,
     /// Totals of the range.
@@ -73,4 +82,100 @@ pub struct PortPage {
     pub scans: u64,
     /// The newest sessions.
     pub sessions: Vec<SessionLine>,
+}
+
+/// Rows of the map.
+const ROWS: u32 = 256;
+
+/// Columns of the map at most.
+const COLUMNS: usize = 200;
+
+/// Ports of the list that have a small chart.
+const CHARTS: usize = 50;
+
+/// Returns the map and the list. `first` and `last` zoom into a range of ports.
+///
+/// # Errors
+/// The store does not answer.
+pub fn list(reader: &Reader, filter: &Filter) -> Result<PortsPage> {
+    let ask = Ask::new(reader, filter)?;
+    let (first_port, last_port) = filter.ports.unwrap_or((0, u16::MAX));
+    let span = u32::from(last_port) - u32::from(first_port) + 1;
+    let ports_per_row = span.div_ceil(ROWS);
+    let rows = span.div_ceil(ports_per_row) as usize;
+    let step_us = Filter::step(ask.from, ask.to).max(if ask.has_query() { 0 } else { HOUR });
+    let start = Moment(ask.from.0.div_euclid(step_us) * step_us);
+    let columns = usize::try_from((ask.to.0 - start.0 + step_us - 1) / step_us).unwrap_or(0).min(COLUMNS);
+    let mut cells = vec![vec![0_u64; columns]; rows];
+    let mut tally = Tally::default();
+    let mut series: HashMap<Key, Vec<u64>> = HashMap::new();
+    let is_exact = ask.over_time(Kind::Port, |us, key, n| {
+        let Key::Number(port) = &key else { return };
+        let number = u32::try_from(port % key::UDP_PORTS).unwrap_or(0);
+        let column = usize::try_from((us - start.0).div_euclid(step_us)).unwrap_or(usize::MAX);
+        if (u32::from(first_port)..=u32::from(last_port)).contains(&number) {
+            let row = ((number - u32::from(first_port)) / ports_per_row) as usize;
+            if let Some(cell) = cells.get_mut(row).and_then(|row| row.get_mut(column)) {
+                *cell += n;
+            }
+            if let Some(point) = series.entry(key.clone()).or_insert_with(|| vec![0; columns]).get_mut(column) {
+                *point += n;
+            }
+            tally.add(key, n);
+        }
+    })?;
+    let mut ports = Vec::new();
+    for (index, (key, connections)) in tally.top(filter.limit, 0).into_iter().enumerate() {
+        let Key::Number(port) = key else { continue };
+        let own = series.remove(&key).filter(|_| index < CHARTS).unwrap_or_default();
+        ports.push(PortLine {
+            port: u16::try_from(port % key::UDP_PORTS).unwrap_or(0),
+            transport: if port >= key::UDP_PORTS { "udp" } else { "tcp" },
+            connections,
+            first: first(reader, port)?,
+            series: own,
+        });
+    }
+    let most = cells.iter().flatten().copied().max().unwrap_or(0);
+    let mut total = tally.distinct();
+    total.is_exact &= is_exact;
+    Ok(PortsPage { heat: Heat { first_port, last_port, ports_per_row, start, step_us, cells, most }, total, ports })
+}
+
+fn first(reader: &Reader, port: i64) -> Result<Option<Moment>> {
+    let hash = reader.salt().hash(Kind::Port, port_text(port).as_bytes());
+    reader
+        .catalog()
+        .prepare_cached("SELECT first_us FROM facts WHERE hash = ?")
+        .and_then(|mut statement| statement.query_row([hash], |row| row.get(0).map(Moment)).optional())
+        .map_err(|source| reader.failed(source))
+}
+
+/// Returns everything about one port: `22`, `53/udp`.
+///
+/// # Errors
+/// The text is no port, or the store does not answer.
+pub fn one(reader: &Reader, filter: &Filter, port: &str) -> Result<PortPage> {
+    let number = read_port(port)?;
+    let ask = Ask::new(reader, filter)?;
+    let key = Key::Number(number);
+    let scope = Scope::of(Kind::Port, &key);
+    let examined = Examined::of(&ask, &scope, EXAMINED)?;
+    let connections =
+        if ask.has_query() { ask.series_of(&scope, "s.n")?.0 } else { ask.series(Kind::Port, Some(&key.value()))? };
+    let totals = Totals { connections: connections.points.iter().sum(), ..Totals::default() };
+    let (totals, is_counted) = if examined.is_exact { ask.totals_of(&scope)? } else { (totals, true) };
+    let scanned = (number < key::UDP_PORTS).then(|| ask.sum(Kind::ScanPort, Some(&key.value()))).transpose()?;
+    Ok(PortPage {
+        port: port_text(number),
+        first: first(reader, number)?,
+        totals,
+        is_exact: examined.is_exact && is_counted,
+        connections,
+        protocols: ask.named(Kind::Protocol, examined.top(Kind::Protocol, LINES))?,
+        payloads: ask.named(Kind::Group, examined.top(Kind::Group, LINES))?,
+        sources: ask.named(Kind::Source, examined.top(Kind::Source, LINES))?,
+        scans: scanned.unwrap_or(0),
+        sessions: line::latest(&ask, &scope, filter.limit)?.0,
+    })
 }

@@ -6,12 +6,13 @@ use rusqlite::OptionalExtension as _;
 use rusqlite::types::ValueRef;
 use serde::Serialize;
 
-use super::ask::{Ask, Key, unsigned};
-use super::{Count, Fact, Series, SessionLine, Top, Totals};
+use super::ask::{Ask, Key, Scope, Tally, unsigned};
+use super::examined::Examined;
+use super::{Count, Fact, Series, SessionLine, Top, Totals, line};
 use crate::filter::Filter;
 use crate::moment::Moment;
 use crate::row::Kind;
-use crate::store::{Reader, Result, key};
+use crate::store::{Error, Reader, Result, key};
 
 /// The list.
 #[derive(Clone, Debug, Serialize)]
@@ -75,8 +76,8 @@ pub struct SourcePage {
 /// A port that a source asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PortStep {
-    /// The port.
-    pub port: u16,
+    /// The port: `22`, `53/udp`.
+    pub port: String,
     /// When it first asked for it in the range.
     pub first: Moment,
     /// Connections.
@@ -141,4 +142,78 @@ pub(super) fn known(reader: &Reader, source: &Key) -> Result<Option<Known>> {
                 .optional()
         })
         .map_err(|source| reader.failed(source))
+}
+
+/// Sessions that a page looks at one by one, the newest ones.
+pub(super) const EXAMINED: usize = 20_000;
+
+/// Lines of the lists on a page of one thing.
+pub(super) const LINES: usize = 20;
+
+/// Ports of one source that are shown.
+const PORTS: usize = 200;
+
+/// Attempts of one source that are shown.
+const ATTEMPTS: usize = 200;
+
+/// Sources that are looked for because they share fingerprints.
+const ALIKE: usize = 12;
+
+/// Returns everything about one source.
+///
+/// # Errors
+/// The address is none, or the store does not answer.
+pub fn one(reader: &Reader, filter: &Filter, source: &str) -> Result<SourcePage> {
+    let address: IpAddr = source.parse().map_err(|_| Error::NotFound(format!("source {source}")))?;
+    let address = address.to_canonical();
+    let ask = Ask::new(reader, filter)?;
+    let key = Key::read(ValueRef::from(&key::address(address)));
+    let scope = Scope::of(Kind::Source, &key);
+    let known = known(reader, &key)?;
+    let examined = Examined::of(&ask, &scope, EXAMINED)?;
+    let (mut totals, is_counted) = ask.totals_of(&scope)?;
+    let scans = super::scans::of_source(&ask, &key, LINES)?;
+    totals.half_open = ask.sum(Kind::ScanSource, Some(&key.value()))?;
+    totals.scans = scans.len() as u64;
+    let connections =
+        if ask.has_query() { ask.series_of(&scope, "s.n")?.0 } else { ask.series(Kind::Source, Some(&key.value()))? };
+    Ok(SourcePage {
+        source: address,
+        first: known.map(|known| known.first),
+        last: known.map(|known| known.last),
+        totals,
+        is_exact: examined.is_exact && is_counted,
+        connections,
+        ports: examined.port_steps(reader, PORTS)?,
+        payloads: ask.named(Kind::Group, examined.top(Kind::Group, LINES))?,
+        fingerprints: examined.facts(reader, Kind::FINGERPRINTS)?,
+        asked: examined.facts(reader, &[Kind::Path, Kind::Host, Kind::ServerName])?,
+        credentials: super::credentials::attempts(&ask, &scope, ATTEMPTS)?,
+        scans,
+        alike: alike(&ask, &examined, &key)?,
+        sessions: line::latest(&ask, &scope, filter.limit)?.0,
+    })
+}
+
+/// Sources that share the rarest fingerprints.
+fn alike(ask: &Ask<'_>, examined: &Examined, own: &Key) -> Result<Vec<Alike>> {
+    let mut shared: std::collections::BTreeMap<Key, Vec<Fact>> = std::collections::BTreeMap::new();
+    for (kind, key) in examined.rarest(ask.reader, 3)? {
+        let (value, _) = super::ask::name(ask.reader, kind, &key)?;
+        let mut tally = Tally::default();
+        ask.each(&Scope::of(kind, &key), "s.source, sum(s.n)", "GROUP BY 1 LIMIT 5000", |_, row| {
+            tally.add(Key::read(row.get_ref(0)?), unsigned(row, 1)?);
+            Ok(true)
+        })?;
+        for (source, count) in tally.top(ALIKE * 2, 0).into_iter().filter(|(source, _)| source != own) {
+            shared.entry(source).or_default().push(Fact { kind, value: value.clone(), count });
+        }
+    }
+    let mut list: Vec<(Key, Vec<Fact>)> = shared.into_iter().collect();
+    list.sort_by(|a, b| b.1.len().cmp(&a.1.len()).then(a.0.cmp(&b.0)));
+    list.truncate(ALIKE);
+    Ok(list
+        .into_iter()
+        .map(|(source, shared)| Alike { source: key::read_address(ValueRef::from(&source.value())), shared })
+        .collect())
 }

@@ -36,7 +36,7 @@ impl Scratch {
     }
 
     /// Writes rows in batches of `batch`. Returns their keys as the pages name them.
-    fn write(&self, rows: &[Row], batch: usize) -> Vec<String> {
+    pub(crate) fn write(&self, rows: &[Row], batch: usize) -> Vec<String> {
         let mut writer = Writer::open(&self.store, true).unwrap();
         let mut log = writer.log("test.json").unwrap();
         let mut ids = Vec::new();

@@ -188,7 +188,7 @@ impl Writer {
             let path = self.store.day(day);
             let file = match DayFile::open(&path) {
                 Ok(file) => file,
-                Err(source) if is_damaged(&source) => {
+                Err(source) if super::is_damaged(&source) => {
                     self.move_aside(day, &source)?;
                     DayFile::open(&path).map_err(|source| Error::Sqlite { path: path.clone(), source })?
                 }
@@ -382,6 +382,15 @@ impl Writer {
         Ok(())
     }
 
+    /// Notes what this program did, and commits it.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn note(&mut self, text: &str) -> Result<()> {
+        self.event(text)?;
+        self.commit(&[])
+    }
+
     /// Commits what was taken since the last time, together with where the logs go on.
     ///
     /// # Errors
@@ -467,13 +476,6 @@ impl Writer {
         }
         self.begin()
     }
-}
-
-/// Reports whether a file is of no use, rather than the disk or the moment.
-fn is_damaged(error: &rusqlite::Error) -> bool {
-    use rusqlite::ErrorCode;
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
-        || matches!(error, rusqlite::Error::InvalidParameterName(_))
 }
 
 fn port_key(row: &Row) -> i64 {

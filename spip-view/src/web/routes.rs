@@ -5,6 +5,8 @@ use serde::Serialize;
 use crate::data::{
     campaigns, clients, credentials, health, new, now, payloads, ports, scans, search, session, sources,
 };
+use crate::filter::Filter;
+use crate::store::{Reader, Result};
 
 /// A page that has an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,4 +90,48 @@ pub enum Page {
     Session(Box<session::SessionPage>),
     Search(search::SearchPage),
     Health(health::HealthPage),
+}
+
+/// Returns the address of the JSON of a page.
+#[must_use]
+pub fn api(path: &str) -> String {
+    format!("/api/v1{}", if path == "/" { "/now" } else { path })
+}
+
+/// Decodes the parameters of an address. What is no UTF-8 has U+FFFD.
+#[must_use]
+pub fn parameters(query: &str) -> Vec<(String, String)> {
+    /// Parameters of an address: more than there are.
+    const MOST: usize = 32;
+    form_urlencoded::parse(query.as_bytes())
+        .take(MOST)
+        .map(|(key, value)| (key.into_owned(), value.into_owned()))
+        .collect()
+}
+
+/// Asks for the data of a page. `parts` are the variable parts of its address.
+///
+/// # Errors
+/// What is asked for is not there, or the store does not answer.
+pub fn data(route: Route, parts: &[String], reader: &Reader, filter: &Filter) -> Result<Page> {
+    let part = |index: usize| parts.get(index).map_or("", String::as_str);
+    Ok(match route {
+        Route::Now => Page::Now(Box::new(now::page(reader, filter)?)),
+        Route::New => Page::New(new::page(reader, filter)?),
+        Route::Sources => Page::Sources(sources::list(reader, filter)?),
+        Route::Source => Page::Source(Box::new(sources::one(reader, filter, part(0))?)),
+        Route::Ports => Page::Ports(ports::list(reader, filter)?),
+        Route::Port => Page::Port(Box::new(ports::one(reader, filter, part(0))?)),
+        Route::Payloads => Page::Payloads(payloads::list(reader, filter)?),
+        Route::Group => Page::Group(Box::new(payloads::group(reader, filter, part(0))?)),
+        Route::Payload => Page::Payload(Box::new(payloads::one(reader, part(0))?)),
+        Route::Clients => Page::Clients(clients::list(reader, filter)?),
+        Route::Fingerprint => Page::Fingerprint(Box::new(clients::one(reader, filter, part(0), part(1))?)),
+        Route::Campaigns => Page::Campaigns(campaigns::page(reader, filter)?),
+        Route::Credentials => Page::Credentials(credentials::page(reader, filter)?),
+        Route::Scans => Page::Scans(scans::page(reader, filter)?),
+        Route::Session => Page::Session(Box::new(session::page(reader, part(0))?)),
+        Route::Search => Page::Search(search::page(reader, filter)?),
+        Route::Health => Page::Health(health::page(reader, filter)?),
+    })
 }

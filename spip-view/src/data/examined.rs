@@ -1,0 +1,150 @@
+//! Sessions of one thing looked at one by one, the newest ones: what its page lists besides what roll-ups know.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::ask::{Ask, Key, Scope, Tally, name, unsigned};
+use super::sources::PortStep;
+use super::{Fact, ask};
+use crate::moment::{Day, Moment};
+use crate::row::Kind;
+use crate::store::{Reader, Result, key};
+
+/// Facts that are counted, by the columns of a session.
+const KINDS: &[Kind] = &[
+    Kind::Source,
+    Kind::Port,
+    Kind::Protocol,
+    Kind::Payload,
+    Kind::Path,
+    Kind::UserAgent,
+    Kind::Ja4,
+    Kind::Ja3,
+    Kind::Hassh,
+    Kind::SshClient,
+    Kind::HttpFingerprint,
+    Kind::Syn,
+    Kind::Tool,
+    Kind::Host,
+    Kind::ServerName,
+];
+
+/// Values of a kind that are listed.
+const VALUES: usize = 10;
+
+/// What the examined sessions have.
+pub(super) struct Examined {
+    /// Whether these are all sessions of the range.
+    pub(super) is_exact: bool,
+    tallies: HashMap<Kind, Tally>,
+    /// Ports with the first time, connections and protocols.
+    ports: BTreeMap<i64, (Moment, u64, Vec<i64>)>,
+}
+
+impl Examined {
+    /// Looks at the newest `limit` sessions of a scope.
+    pub(super) fn of(ask: &Ask<'_>, scope: &Scope, limit: usize) -> Result<Self> {
+        let mut examined = Self { is_exact: true, tallies: HashMap::new(), ports: BTreeMap::new() };
+        let columns: Vec<String> = KINDS
+            .iter()
+            .map(|kind| match kind {
+                Kind::Port => format!("s.port + (s.flags & {} <> 0) * {}", key::UDP, key::UDP_PORTS),
+                kind => format!("s.{}", kind.column().unwrap_or("NULL")),
+            })
+            .collect();
+        let group = "(SELECT grp FROM facts WHERE kind = 3 AND id = s.payload)";
+        let columns = format!("s.id, s.n, {group}, {}", columns.join(", "));
+        let mut left = limit;
+        let is_whole = ask.each(scope, &columns, &format!("ORDER BY s.id DESC LIMIT {limit}"), |day, row| {
+            if left == 0 {
+                return Ok(false);
+            }
+            left -= 1;
+            examined.add(day, row)?;
+            Ok(true)
+        })?;
+        examined.is_exact = is_whole && left > 0;
+        Ok(examined)
+    }
+
+    fn add(&mut self, day: Day, row: &rusqlite::Row<'_>) -> rusqlite::Result<()> {
+        let n = unsigned(row, 1)?;
+        let time = key::accepted(day, row.get(0)?);
+        let mut port = None;
+        let mut protocol = None;
+        let mut count = |kind: Kind, value: rusqlite::types::ValueRef<'_>| {
+            if value != rusqlite::types::ValueRef::Null {
+                self.tallies.entry(kind).or_default().add(Key::read(value), n);
+            }
+        };
+        count(Kind::Group, row.get_ref(2)?);
+        for (index, kind) in KINDS.iter().enumerate() {
+            let value = row.get_ref(index + 3)?;
+            match kind {
+                Kind::Port => port = value.as_i64().ok(),
+                Kind::Protocol => protocol = value.as_i64().ok(),
+                _ => {}
+            }
+            count(*kind, value);
+        }
+        let Some(port) = port else {
+            return Ok(());
+        };
+        let step = self.ports.entry(port).or_insert((time, 0, Vec::new()));
+        step.0 = step.0.min(time);
+        step.1 = step.1.saturating_add(n);
+        if let Some(protocol) = protocol.filter(|protocol| step.2.len() < VALUES && !step.2.contains(protocol)) {
+            step.2.push(protocol);
+        }
+        Ok(())
+    }
+
+    /// The most frequent values of a kind.
+    pub(super) fn top(&self, kind: Kind, limit: usize) -> Vec<(Key, u64)> {
+        self.tallies.get(&kind).map_or_else(Vec::new, |tally| tally.top(limit, 0))
+    }
+
+    /// The most frequent values of several kinds, by name.
+    pub(super) fn facts(&self, reader: &Reader, kinds: &[Kind]) -> Result<Vec<Fact>> {
+        let mut facts = Vec::new();
+        for kind in kinds {
+            for (key, count) in self.top(*kind, VALUES) {
+                let (value, _) = name(reader, *kind, &key)?;
+                facts.push(Fact { kind: *kind, value, count });
+            }
+        }
+        Ok(facts)
+    }
+
+    /// Ports in the order in which they were first asked for.
+    pub(super) fn port_steps(&self, reader: &Reader, limit: usize) -> Result<Vec<PortStep>> {
+        let mut steps: Vec<_> = self.ports.iter().collect();
+        steps.sort_by_key(|(_, (first, ..))| *first);
+        let mut names = super::line::Names::new(reader);
+        let mut list = Vec::new();
+        for (port, (first, count, protocols)) in steps.into_iter().take(limit) {
+            let protocols =
+                protocols.iter().map(|protocol| names.of(Kind::Protocol, *protocol)).collect::<Result<_>>()?;
+            list.push(PortStep { port: ask::port_text(*port), first: *first, count: *count, protocols });
+        }
+        Ok(list)
+    }
+
+    /// The fingerprints that fewest connections in the store have: what they share says most.
+    pub(super) fn rarest(&self, reader: &Reader, limit: usize) -> Result<Vec<(Kind, Key)>> {
+        let mut list = Vec::new();
+        for kind in Kind::FINGERPRINTS {
+            for (key, _) in self.top(*kind, 2) {
+                let Key::Number(id) = key else { continue };
+                let n = reader
+                    .catalog()
+                    .prepare_cached("SELECT n FROM facts WHERE kind = ? AND id = ?")
+                    .and_then(|mut statement| statement.query_row((*kind as u8, id), |row| unsigned(row, 0)))
+                    .unwrap_or(u64::MAX);
+                list.push((n, *kind, key));
+            }
+        }
+        list.sort();
+        list.truncate(limit);
+        Ok(list.into_iter().map(|(_, kind, key)| (kind, key)).collect())
+    }
+}

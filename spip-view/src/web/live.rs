@@ -1,0 +1,153 @@
+//! The live stream: server-sent events, one a record, filtered by the same query as the page.
+//!
+//! The ingest never waits for a browser: what a slow one misses is counted, and it is told. Nothing is made for the stream
+//! while nobody listens.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::response::sse::{Event, KeepAlive, Sse};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::{Receiver, Sender, channel};
+
+use crate::data::now::LiveEvent;
+use crate::data::{SessionLine, summary};
+use crate::filter::Filter;
+use crate::ingest::Arrived;
+use crate::query::eval;
+use crate::row::{Kind, Row};
+
+/// Records that wait for a browser.
+const WAITING: usize = 1_024;
+
+/// Events a second that a browser is sent: more cannot be read, and would only heat the operator's machine.
+const PER_SECOND: u32 = 50;
+
+/// From the ingest to the browsers.
+#[derive(Clone, Debug)]
+pub(crate) struct Live {
+    sender: Sender<Arc<Arrived>>,
+}
+
+impl Live {
+    pub(super) fn new() -> Self {
+        Self { sender: channel(WAITING).0 }
+    }
+
+    /// Hands on a record that was taken.
+    pub(super) fn arrived(&self, arrived: Arrived) {
+        if self.sender.receiver_count() > 0 {
+            // Nobody listens any more: nothing is lost.
+            let _ = self.sender.send(Arc::new(arrived));
+        }
+    }
+
+    /// Answers with the stream of what arrives from now on.
+    pub(super) fn stream(
+        &self,
+        filter: Filter,
+        turn: OwnedSemaphorePermit,
+    ) -> Sse<impl futures_core::Stream<Item = Result<Event, Infallible>> + use<>> {
+        let feed = Feed {
+            receiver: self.sender.subscribe(),
+            filter,
+            skipped: 0,
+            second: tokio::time::Instant::now(),
+            sent: 0,
+            _turn: turn,
+        };
+        let events = futures_util::stream::unfold(feed, |mut feed| async move {
+            let event = feed.next().await?;
+            // JSON has no line feed in it.
+            let data = serde_json::to_string(&event).unwrap_or_default();
+            let event = Event::default().event(name(&event)).data(data);
+            Some((Ok(event), feed))
+        });
+        Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15)))
+    }
+}
+
+fn name(event: &LiveEvent) -> &'static str {
+    match event {
+        LiveEvent::Session(_) => "session",
+        LiveEvent::Scan { .. } => "scan",
+        LiveEvent::Skipped { .. } => "skipped",
+    }
+}
+
+struct Feed {
+    receiver: Receiver<Arc<Arrived>>,
+    filter: Filter,
+    skipped: u64,
+    second: tokio::time::Instant,
+    sent: u32,
+    /// Given back when the browser goes.
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Feed {
+    async fn next(&mut self) -> Option<LiveEvent> {
+        loop {
+            let now = tokio::time::Instant::now();
+            if now.duration_since(self.second) >= Duration::from_secs(1) {
+                (self.second, self.sent) = (now, 0);
+                if self.skipped > 0 {
+                    return Some(LiveEvent::Skipped { count: std::mem::take(&mut self.skipped) });
+                }
+            }
+            match self.receiver.recv().await {
+                Ok(arrived) => match event(&arrived, &self.filter) {
+                    Some(_) if self.sent >= PER_SECOND => self.skipped += 1,
+                    Some(event) => {
+                        self.sent += 1;
+                        return Some(event);
+                    }
+                    None => {}
+                },
+                Err(RecvError::Lagged(count)) => self.skipped += count,
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+}
+
+fn event(arrived: &Arrived, filter: &Filter) -> Option<LiveEvent> {
+    let is_meant = |sensor: &str| filter.sensor.as_ref().is_none_or(|wanted| wanted == sensor);
+    match arrived {
+        Arrived::Session(id, row) => {
+            let fits = filter.query.as_ref().is_none_or(|query| eval::matches(query.expr(), row));
+            (fits && is_meant(&row.sensor)).then(|| LiveEvent::Session(line(id, row)))
+        }
+        // A query is about sessions.
+        Arrived::Scan(row) => (filter.query.is_none() && is_meant(&row.sensor)).then_some(LiveEvent::Scan {
+            time: row.time,
+            source: row.source,
+            count: row.count,
+            ports: row.port_count,
+        }),
+    }
+}
+
+/// The same line as the store would give.
+fn line(id: &str, row: &Row) -> SessionLine {
+    let printable = || Some(summary(&row.payload)).filter(|text| !text.is_empty());
+    SessionLine {
+        id: id.to_owned(),
+        time: row.time,
+        sensor: row.sensor.clone(),
+        source: row.source,
+        source_port: row.source_port,
+        destination: row.destination,
+        port: row.port,
+        transport: if row.is_udp { "udp" } else { "tcp" },
+        is_tls: row.is_tls,
+        protocol: row.protocol.clone(),
+        bytes_in: row.bytes_in,
+        duration_us: row.duration_us,
+        close_reason: row.close_reason.clone(),
+        count: row.count,
+        summary: row.fact(Kind::Path).or_else(|| row.fact(Kind::SshClient)).map(str::to_owned).or_else(printable),
+    }
+}
