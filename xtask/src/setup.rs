@@ -3,7 +3,7 @@
 //! Every command calls this first with its own [`Need`], so that a demo on a new machine does not pay for
 //! the tools of the linter. Found things are not touched, so a second call only looks. What cannot be
 //! installed (no rights, no network, another distribution) is listed as a whole, each with the command that
-//! mends it, rather than one after the other.
+//! fixes it, rather than one after the other.
 
 mod cargo_tool;
 mod compiler;
@@ -83,53 +83,57 @@ impl Obstacle {
     }
 }
 
+impl From<Missing> for Vec<Missing> {
+    fn from(missing: Missing) -> Self {
+        vec![missing]
+    }
+}
+
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}\n    remedy: {}", self.what, self.why, self.remedy)
     }
 }
 
-/// Sets everything up, or what was asked for, and says what it found.
+/// Sets everything up, or what was asked for, and reports what it found.
 pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
-    let needs = match options.need {
-        Some(need) => vec![need],
-        // The tests need all that the build and the demo need.
-        None => vec![Need::Test, Need::Lint, Need::Fuzz],
-    };
+    let install = !options.check;
+    // The tests need all that the build and the demo need.
+    let needs = options.need.map_or(vec![Need::Test, Need::Lint, Need::Fuzz], |need| vec![need]);
     let mut missing = Vec::new();
     for need in needs {
-        let found = Found::look(project, need, !options.check);
-        if let Some(toolchain) = &found.toolchain {
-            let Toolchain { compiler, linker } = toolchain;
-            report::step(
-                "Found",
-                format!("rustc {} with LLVM {}: {}", compiler.version, compiler.llvm, compiler.candidate),
-            );
-            report::step("Found", format!("bpf-linker {}: {}", linker.version, project.relative(&linker.program)));
-        }
-        if let Some(deny) = &found.deny {
-            report::step("Found", format!("cargo-deny: {}", project.relative(deny)));
-        }
-        missing.extend(found.missing);
-    }
-    if matches!(options.need, None | Some(Need::Test)) {
-        for Peer { variable, program } in peers(project, !options.check) {
-            match program {
-                Ok(program) => report::step("Found", format!("{variable}={}", project.relative(&program))),
-                Err(reason) => report::note(format!("tests that need {variable} will be skipped: {reason}")),
-            }
+        let outcome = match need {
+            Need::Fuzz => look(project, need, install, |_, _| Ok(Vec::new())),
+            Need::Lint => look(project, need, install, |machine, _| lint(machine, install).map(|deny| vec![deny])),
+            _ => look(project, need, install, |machine, packages| {
+                let Toolchain { compiler, linker } = toolchain::ready(machine, packages, install)?;
+                let about = format!("rustc {} with LLVM {}: {}", compiler.version, compiler.llvm, compiler.candidate);
+                report::step("Found", format!("{about}; bpf-linker {}", linker.version));
+                Ok(vec![linker.program])
+            }),
+        };
+        match outcome {
+            Ok(tools) => tools.iter().for_each(|tool| report::step("Found", project.relative(tool))),
+            Err(absent) => missing.extend(absent),
         }
     }
-    complete(&missing)?;
+    let is_for_test = matches!(options.need, None | Some(Need::Test));
+    for Peer { variable, program } in if is_for_test { peers(project, install) } else { Vec::new() } {
+        match program {
+            Ok(program) => report::step("Found", format!("{variable}={}", project.relative(&program))),
+            Err(reason) => report::note(format!("tests that need {variable} will be skipped: {reason}")),
+        }
+    }
+    if !missing.is_empty() {
+        return Err(incomplete(missing));
+    }
     report::step("Ready", "all that was asked for is here");
     Ok(())
 }
 
 /// Returns the compiler for the kernel, once all that a command needs is there.
 pub(crate) fn toolchain(project: &Project, need: Need) -> Result<Toolchain> {
-    let found = Found::look(project, need, true);
-    complete(&found.missing)?;
-    found.toolchain.ok_or_else(|| anyhow!("the compiler for the kernel was not looked for"))
+    look(project, need, true, |machine, packages| Ok(toolchain::ready(machine, packages, true)?)).map_err(incomplete)
 }
 
 /// Finds what tests start beside the agent, and with `install` installs what PyPI offers.
@@ -137,48 +141,28 @@ pub(crate) fn peers(project: &Project, install: bool) -> Vec<Peer> {
     peers::ready(project, install)
 }
 
-/// What the linter needs: cargo-deny comes back.
+/// Returns cargo-deny, once all that the linter needs is there.
 pub(crate) fn for_lint(project: &Project) -> Result<PathBuf> {
-    let found = Found::look(project, Need::Lint, true);
-    complete(&found.missing)?;
-    found.deny.ok_or_else(|| anyhow!("cargo-deny was not looked for"))
+    look(project, Need::Lint, true, |machine, _| lint(machine, true)).map_err(incomplete)
 }
 
-/// What fuzzing needs; without a compiler for C++ it goes on, and this says so.
+/// Makes available what fuzzing needs. Without a compiler for C++ it goes on, and a note names what is left out.
 pub(crate) fn for_fuzz(project: &Project) -> Result<()> {
-    complete(&Found::look(project, Need::Fuzz, true).missing)
+    look(project, Need::Fuzz, true, |_, _| Ok(())).map_err(incomplete)
 }
 
-/// The result of one round.
-struct Found {
-    toolchain: Option<Toolchain>,
-    deny: Option<PathBuf>,
-    missing: Vec<Missing>,
-}
-
-impl Found {
-    fn look(project: &Project, need: Need, install: bool) -> Self {
-        let machine = Machine::new(project);
-        let packages = Packages::new(&machine);
-        let mut found =
-            Self { toolchain: None, deny: None, missing: packages.ready(need, install).into_iter().collect() };
-        match need {
-            Need::Lint => {
-                found.missing.extend(components(&machine, install));
-                match deny(&machine, install) {
-                    Ok(program) => found.deny = Some(program),
-                    Err(absent) => found.missing.push(absent),
-                }
-            }
-            Need::Fuzz => {}
-            Need::Build | Need::Demo | Need::Test | Need::Soak => {
-                match toolchain::ready(&machine, &packages, install) {
-                    Ok(pair) => found.toolchain = Some(pair),
-                    Err(absent) => found.missing.push(absent),
-                }
-            }
-        }
-        found
+/// Looks for the programs that a command needs and for what `find` adds, so that the error names all that is missing.
+fn look<T>(
+    project: &Project,
+    need: Need,
+    install: bool,
+    find: impl FnOnce(&Machine<'_>, &Packages<'_>) -> Result<T, Vec<Missing>>,
+) -> Result<T, Vec<Missing>> {
+    let machine = Machine::new(project);
+    let packages = Packages::new(&machine);
+    match (packages.ready(need, install), find(&machine, &packages)) {
+        (None, found) => found,
+        (Some(programs), found) => Err(std::iter::once(programs).chain(found.err().unwrap_or_default()).collect()),
     }
 }
 
@@ -188,50 +172,37 @@ pub(crate) fn package(project: &Project, package: &str) -> Result<(), String> {
     Packages::new(&machine).install_one(package).map_err(|obstacle| obstacle.reason)
 }
 
-/// Returns the formatter and clippy if the userspace toolchain lacks them: a minimal rustup profile does.
-fn components(system: &dyn System, install: bool) -> Option<Missing> {
-    let absent = || {
-        let all = [("fmt", "rustfmt"), ("clippy", "clippy")].into_iter();
-        let absent = all.filter(|(command, _)| system.ask(&["cargo", command, "--version"]).is_err());
-        absent.map(|(_, component)| component).collect::<Vec<_>>()
-    };
-    let mut missing = absent();
-    let add = |missing: &[&'static str]| [&["rustup", "component", "add"], missing].concat();
+/// Returns the pinned cargo-deny, once the toolchain has the formatter and clippy, which a minimal profile lacks.
+fn lint(system: &dyn System, install: bool) -> Result<PathBuf, Vec<Missing>> {
+    let lacks = |task: &str| system.ask(&["cargo", task, "--version"]).is_err();
+    let add = "rustup component add rustfmt clippy";
     let mut why = "the toolchain was installed without".to_owned();
-    let mut remedy = add(&missing).join(" ");
-    if install && !missing.is_empty() && system.has("rustup") {
-        match system.change(&add(&missing)) {
-            Ok(()) => missing = absent(),
-            Err(reason) => {
-                why = format!("`{remedy}`: {reason}");
-                // With both of them, and by another download than the one that has failed.
-                remedy = "rustup update --force stable".to_owned();
-            }
-        }
+    if install && system.has("rustup") && (lacks("fmt") || lacks("clippy")) {
+        let outcome = system.change(&add.split(' ').collect::<Vec<_>>());
+        why = outcome.err().map_or(why, |reason| format!("`{add}`: {reason}"));
     }
-    (!missing.is_empty()).then(|| Missing { what: missing.join(", "), why, remedy })
-}
-
-/// Returns the pinned cargo-deny, which is built where it is nowhere.
-fn deny(system: &dyn System, install: bool) -> Result<PathBuf, Missing> {
+    // The command that has just failed is no remedy.
+    let update = "rustup toolchain install stable --component rustfmt --component clippy";
+    let remedy = if why.starts_with('`') { update } else { add }.to_owned();
+    let what = "rustfmt and clippy".to_owned();
+    let components = (lacks("fmt") || lacks("clippy")).then_some(Missing { what, why, remedy });
     let (tool, pinned) = DENY;
-    if let Some((_, program)) = cargo_tool::all(system, tool).into_iter().find(|(version, _)| *version == pinned) {
-        return Ok(program);
+    let found = cargo_tool::all(system, tool).into_iter().find(|(version, _)| *version == pinned);
+    let deny = match found {
+        Some((_, program)) => Ok(program),
+        None if install => cargo_tool::install(system, tool, pinned),
+        None => Err(cargo_tool::missing(system, tool, pinned)),
+    };
+    match components {
+        None => Ok(deny?),
+        Some(components) => Err(std::iter::once(components).chain(deny.err()).collect()),
     }
-    if !install {
-        return Err(cargo_tool::missing(system, tool, pinned));
-    }
-    report::step("Building", "cargo-deny; takes some minutes, once");
-    cargo_tool::install(system, tool, pinned)
 }
 
-/// Ends the command with the whole list when something is missing.
-fn complete(missing: &[Missing]) -> Result<()> {
-    if missing.is_empty() {
-        return Ok(());
-    }
+/// Makes the whole list of what is missing an error.
+fn incomplete(missing: Vec<Missing>) -> anyhow::Error {
     let list: String = missing.iter().map(|absent| format!("\n  {absent}")).collect();
-    Err(anyhow!("setup is incomplete:{list}"))
+    anyhow!("setup is incomplete:{list}")
 }
 
 #[cfg(test)]
@@ -245,13 +216,8 @@ mod tests {
             why: "not found".to_owned(),
             remedy: format!("install {what}"),
         });
-        let error = complete(&missing).expect_err("two are missing").to_string();
+        let error = incomplete(missing.into()).to_string();
         assert!(error.contains("install ip\n"), "{error}");
         assert!(error.contains("install bpf-linker"), "{error}");
-    }
-
-    #[test]
-    fn nothing_missing_is_no_error() {
-        complete(&[]).expect("nothing is missing");
     }
 }

@@ -133,43 +133,21 @@ fn library(compiler: &Compiler, others: &[Compiler]) -> Option<PathBuf> {
 }
 
 fn no_linker_for(compiler: &Compiler) -> String {
-    let llvm = compiler.llvm;
-    if llvm.0 > PINNED_LLVM {
-        format!(
-            "it has LLVM {llvm}, bpf-linker {PINNED} reads up to {PINNED_LLVM}; with `cargo binstall \
-             bpf-linker` there would be one that reads {SELF_CONTAINED_LLVM}"
-        )
-    } else if llvm.0 < OLDEST_LLVM {
-        format!("its LLVM {llvm} is older than {OLDEST_LLVM}")
-    } else {
-        format!(
-            "no shared LLVM {PINNED_LLVM} that bpf-linker {PINNED} could load comes with a rustc of this \
-             system; with `cargo binstall bpf-linker` there would be a linker that brings its own"
-        )
-    }
+    format!(
+        "no bpf-linker for its LLVM {}: {PINNED} needs the shared LLVM {PINNED_LLVM} of a rustc and reads {OLDEST_LLVM} to \
+         {PINNED_LLVM}; one by `cargo binstall bpf-linker` reads up to {SELF_CONTAINED_LLVM}",
+        compiler.llvm
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::setup::compiler::Candidate;
+    use crate::setup::fake;
 
     fn compiler(llvm: Version, library: Option<&str>) -> Compiler {
-        Compiler {
-            candidate: Candidate {
-                rustc: "/rustc".into(),
-                origin: "test".to_owned(),
-                toolchain: None,
-                is_default: false,
-            },
-            cargo: "/cargo".into(),
-            version: Version(1, 95, 0),
-            nightly: false,
-            llvm,
-            llvm_library: library.map(Into::into),
-            sysroot: "/".into(),
-            has_sources: true,
-        }
+        let llvm_library = library.map(Into::into);
+        Compiler { llvm, llvm_library, ..fake::compiler("", Version(1, 95, 0), 22, true) }
     }
 
     #[test]
