@@ -1,16 +1,21 @@
-//! Starts a pipeline per sink, and ends them.
+//! Starts a pipeline per sink, begins anew at SIGHUP, and ends at SIGTERM.
 
-use std::fs;
-use std::os::unix::fs::DirBuilderExt as _;
+mod setup;
+mod signals;
+
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use nix::sys::signal::{SigSet, Signal};
 use tokio::runtime::{Handle, Runtime};
 
+use self::signals::{Ask, Signals};
 use crate::config::{Config, Kind, Sink as SinkConfig, Source as SourceConfig};
-use crate::metrics::Counters;
+use crate::confine;
+use crate::hold::Hold;
+use crate::metrics::{Counters, server};
+use crate::notify::Notifier;
 use crate::pause::Stop;
 use crate::pipeline::{End, Pipeline};
 use crate::quarantine::Quarantine;
@@ -27,28 +32,88 @@ use crate::state::Store;
 /// Why the process ends without having done what it was asked for.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Error(String);
+pub struct Error(pub(crate) String);
 
 /// Delivers until a signal comes, or, with `once`, until everything is delivered; then `once` is how long to try without
-/// progress.
+/// progress. `file` is where the configuration was read from.
 ///
 /// # Errors
 /// Something cannot be set up, or a sink could not deliver.
-pub fn run(config: &Config, once: Option<Duration>) -> Result<(), Error> {
+pub fn run(config: Config, file: &Path, once: Option<Duration>) -> Result<(), Error> {
     // Before the first thread, so that all of them leave the signals to the one that waits for them.
-    let signals = block_signals()?;
-    make_state_dir(config)?;
-    let _lock = lock(config)?;
+    let signals = Signals::block()?;
+    setup::make_directories(&config)?;
+    let _lock = setup::lock(&config)?;
+    let notifier = Notifier::from_environment();
+    let listener = setup::listen(&config)?;
+    for step in confine::enter(&config, file).map_err(Error)? {
+        log::info!("confined: {step}");
+    }
     let runtime = runtime()?;
-    let stop = Stop::default();
-    let counters: Vec<_> =
-        config.sinks.iter().map(|sink| Arc::new(Counters::new(&sink.name, kind_of(&sink.kind)))).collect();
-    watch_signals(signals, stop.clone())?;
+    let ask = Ask::default();
+    let mut counters = counters(&config);
+    let shown = server::Shown::new(counters.clone());
+    if let Some(listener) = listener {
+        server::serve(listener, shown.clone()).map_err(|error| no_thread(&error))?;
+    }
+    signals.watch(ask.clone())?;
+    setup::keep_notifying(notifier, shown.clone(), ask.ended())?;
+    let mut config = config;
+    loop {
+        let ended = round(&config, &counters, &ask.begin(), runtime.handle(), once);
+        if ended.is_err() || once.is_some() || !ask.take_reload() {
+            ask.end();
+            runtime.shutdown_timeout(Duration::from_secs(1));
+            return ended;
+        }
+        config = reload(config, file);
+        counters = self::counters(&config);
+        shown.replace(counters.clone());
+    }
+}
+
+/// Reads the configuration again. With a mistake in it, the one before holds.
+fn reload(before: Config, file: &Path) -> Config {
+    match Config::load(file) {
+        Ok(config) => {
+            if config.state_dir != before.state_dir || config.metrics != before.metrics {
+                log::warn!("state_dir, metrics, new ports and new directories take a restart");
+            }
+            log::info!("the configuration is read again");
+            Config { state_dir: before.state_dir, metrics: before.metrics, ..config }
+        }
+        Err(error) => {
+            log::error!("{error}; goes on as before");
+            before
+        }
+    }
+}
+
+fn counters(config: &Config) -> Vec<Arc<Counters>> {
+    config.sinks.iter().map(|sink| Arc::new(Counters::new(&sink.name, kind_of(&sink.kind)))).collect()
+}
+
+/// Runs all pipelines until they have ended.
+fn round(
+    config: &Config,
+    counters: &[Arc<Counters>],
+    stop: &Stop,
+    handle: &Handle,
+    once: Option<Duration>,
+) -> Result<(), Error> {
     let mut threads = Vec::new();
-    for (sink, counters) in config.sinks.iter().zip(&counters) {
-        let pipeline = pipeline(config, sink, counters, &stop, runtime.handle(), once);
-        let thread = thread::Builder::new().name(format!("sink {}", sink.name)).spawn(move || pipeline.run());
-        threads.push((sink.name.clone(), thread.map_err(|error| Error(format!("cannot start a thread: {error}")))?));
+    for (sink, counters) in config.sinks.iter().zip(counters) {
+        let pipeline = pipeline(config, sink, counters, stop, handle, once);
+        let thread = thread::Builder::new().name(format!("sink {}", sink.name)).spawn(move || {
+            let stop = pipeline.stop.clone();
+            let end = pipeline.run();
+            if once.is_none() && !matches!(end, End::Stopped) {
+                // One sink that cannot go on is for the service manager to see.
+                stop.now();
+            }
+            end
+        });
+        threads.push((sink.name.clone(), thread.map_err(|error| no_thread(&error))?));
     }
     let mut failed = Vec::new();
     for (name, thread) in threads {
@@ -61,13 +126,12 @@ pub fn run(config: &Config, once: Option<Duration>) -> Result<(), Error> {
             Ok(End::Failed(message)) => failed.push(format!("{name}: {message}")),
             Err(_) => failed.push(format!("{name}: ended by a mistake of the program")),
         }
-        if once.is_none() {
-            // One sink that cannot go on is for the service manager to see.
-            stop.now();
-        }
     }
-    runtime.shutdown_timeout(Duration::from_secs(1));
     if failed.is_empty() { Ok(()) } else { Err(Error(failed.join("; "))) }
+}
+
+fn no_thread(error: &std::io::Error) -> Error {
+    Error(format!("cannot start a thread: {error}"))
 }
 
 /// Returns the name of a kind.
@@ -97,58 +161,6 @@ pub fn runtime() -> Result<Runtime, Error> {
         .map_err(|error| Error(format!("cannot start the runtime: {error}")))
 }
 
-fn make_state_dir(config: &Config) -> Result<(), Error> {
-    let directory = &config.state_dir;
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o750)
-        .create(directory)
-        .map_err(|error| Error(format!("state_dir: cannot make {}: {error}", directory.display())))
-}
-
-/// Takes the state directory for this process: two shippers with one state would send everything twice.
-fn lock(config: &Config) -> Result<nix::fcntl::Flock<fs::File>, Error> {
-    let path = config.state_dir.join("lock");
-    let file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(|error| Error(format!("state_dir: cannot open {}: {error}", path.display())))?;
-    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
-        Error(format!("state_dir: {} is in use ({error}): another spip-ship runs with it", config.state_dir.display()))
-    })
-}
-
-fn block_signals() -> Result<SigSet, Error> {
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
-        signals.add(signal);
-    }
-    signals.thread_block().map_err(|error| Error(format!("cannot block signals: {error}")))?;
-    Ok(signals)
-}
-
-fn watch_signals(signals: SigSet, stop: Stop) -> Result<(), Error> {
-    let watch = move || {
-        loop {
-            match signals.wait() {
-                Ok(Signal::SIGHUP) => {
-                    log::info!("SIGHUP: secrets are read at each connection; a changed file takes a restart")
-                }
-                Ok(_) if stop.is_set() => std::process::exit(1),
-                Ok(_) => stop.now(),
-                Err(_) => return,
-            }
-        }
-    };
-    thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(watch)
-        .map(|_| ())
-        .map_err(|error| Error(format!("cannot start a thread: {error}")))
-}
-
 fn pipeline(
     config: &Config,
     sink: &SinkConfig,
@@ -163,17 +175,20 @@ fn pipeline(
             Box::new(StreamSource::new((**source).clone(), &sink.name, handle.clone(), once.is_some()))
         }
     };
-    let destination = destination(config, sink, handle);
     Pipeline {
         name: sink.name.clone(),
         limits: sink.limits,
         source,
-        sink: destination,
+        sink: destination(config, sink, handle),
         store: Store::new(&config.state_dir, &sink.name),
         quarantine: Quarantine::new(&config.state_dir, &sink.name),
         counters: Arc::clone(counters),
         stop: stop.clone(),
         once,
+        hold: match &config.source {
+            SourceConfig::Log(log) if config.hold_files => Hold::new(log, &sink.name),
+            _ => None,
+        },
         warn_files: config.warn_unshipped_files,
     }
 }

@@ -131,7 +131,7 @@ fn run(arguments: Arguments) -> ExitCode {
         None => {}
     }
     let once = arguments.once.then(|| Duration::from_secs(arguments.timeout));
-    match app::run(&config, once) {
+    match app::run(config, path, once) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!("{error}");

@@ -1,5 +1,7 @@
 //! Counters of each sink, shared between its thread and whoever asks.
 
+pub mod server;
+
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::batch::{Batch, Reject};
 use crate::config::Limits;
+use crate::hold::Hold;
 use crate::metrics::Counters;
 use crate::pause::{Pauses, Stop};
 use crate::quarantine::Quarantine;
@@ -46,6 +47,8 @@ pub struct Pipeline {
     pub stop: Stop,
     /// End when everything is delivered; give up when nothing was for this long.
     pub once: Option<Duration>,
+    /// The marker by which the agent keeps files.
+    pub hold: Option<Hold>,
     /// Unshipped closed files from which on to warn.
     pub warn_files: u64,
 }
@@ -282,6 +285,12 @@ impl Running {
         self.save()?;
         if let Err(message) = self.pipeline.source.release(&self.state.place) {
             log::debug!("{}: {message}", self.pipeline.name);
+        }
+        if let Some(hold) = &mut self.pipeline.hold
+            && let Err(error) = hold.update(&self.state.place)
+        {
+            log::warn!("{}: cannot mark which files the agent has to keep: {error}", self.pipeline.name);
+            self.pipeline.hold = None;
         }
         self.shipped += shipped;
         self.progress = Instant::now();
