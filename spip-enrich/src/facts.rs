@@ -5,6 +5,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use spip_record::Entry;
+
 /// How much of a payload is searched. Exploits stand at the start of a session; the default bound on a payload is 64 KiB.
 pub const SEARCHED_BYTES: usize = 256 * 1024;
 
@@ -104,6 +106,53 @@ pub struct Ssh<'a> {
     pub hassh: Option<&'a str>,
     /// The text of which HASSH is the hash.
     pub hassh_string: Option<&'a str>,
+}
+
+impl<'a> Facts<'a> {
+    /// Takes what a record says.
+    #[must_use]
+    pub fn of(entry: &'a Entry<'_>) -> Self {
+        let http = entry.http.as_ref().map(|http| Http {
+            method: http.method.as_deref(),
+            target: http.target.as_deref(),
+            version: http.version.as_deref(),
+            host: http.host.as_deref(),
+            user_agent: http.user_agent.as_deref(),
+            headers: http.headers.iter().map(|(name, value)| (name.as_ref(), value.as_ref())).collect(),
+        });
+        let tls = entry.tls.as_ref().map(|tls| {
+            let hello = tls.hello.as_ref();
+            Tls {
+                server_name: hello.and_then(|hello| hello.server_name.as_deref()),
+                ja3: hello.and_then(|hello| hello.ja3.as_deref()),
+                ja4: hello.and_then(|hello| hello.ja4.as_deref()),
+                version: tls.version.as_deref(),
+            }
+        });
+        let ssh = entry.ssh.as_ref().map(|ssh| Ssh {
+            identification: &ssh.client,
+            hassh: ssh.hassh.as_ref().map(|(hash, _)| hash.as_str()),
+            hassh_string: ssh.hassh.as_ref().map(|(_, text)| text.as_str()),
+        });
+        let dns = match (entry.protocol.as_deref(), &entry.details) {
+            (Some("dns"), Some(details)) => details.text("name").into_iter().collect(),
+            _ => Vec::new(),
+        };
+        Self {
+            source: entry.source,
+            destination: entry.destination,
+            transport: Transport::Tcp,
+            // Only accepted connections have an entry: half-open scans have records of their own.
+            verified: true,
+            payload: &entry.payload,
+            protocol: entry.protocol.as_deref(),
+            http,
+            tls,
+            ssh,
+            dns,
+            stored: entry.payload_sha256.filter(|_| entry.payload_stored),
+        }
+    }
 }
 
 impl Facts<'_> {

@@ -25,6 +25,11 @@ mod uri;
 mod verify;
 
 pub use file::{FILE_BYTES, RULE_BYTES};
-pub use meta::Tag;
 pub use report::{Report, Skipped};
-pub use set::{Builder, Found, RECORD_STEPS, RULE_STEPS, Rules, Scratch, TAGS};
+pub use set::{Builder, Error, Found, RECORD_STEPS, RULE_STEPS, Rules, Scratch};
+
+/// Decodes percent-encoding and pluses, as the transform `url_decode` does.
+#[must_use]
+pub fn url_decode(bytes: &[u8]) -> Vec<u8> {
+    buffer::Transform::UrlDecode.apply(bytes)
+}

@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use ipnetwork::IpNetwork;
-use serde::{Deserialize, Serialize};
+use spip_record::enrichment::{Evidence, Scanner, ScannerKind as Kind};
 
 use crate::ranges::Ranges;
 
@@ -32,60 +32,6 @@ const NAMED_LINES: usize = 5;
 
 /// The longest name of a project.
 const NAME_BYTES: usize = 64;
-
-/// What a scanner scans for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// Universities and foundations that publish what they find.
-    Research,
-    /// Search engines for hosts and services.
-    Search,
-    /// Companies that sell what they find.
-    Commercial,
-    /// The list does not say.
-    #[default]
-    #[serde(other)]
-    Unknown,
-}
-
-impl Kind {
-    /// The name in records and lists.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Research => "research",
-            Self::Search => "search",
-            Self::Commercial => "commercial",
-            Self::Unknown => "unknown",
-        }
-    }
-
-    fn of(name: &str) -> Option<Self> {
-        [Self::Research, Self::Search, Self::Commercial, Self::Unknown].into_iter().find(|kind| kind.name() == name)
-    }
-}
-
-/// How a scanner is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Evidence {
-    /// Its address is in a list.
-    Listed,
-    /// It says so itself.
-    Claimed,
-}
-
-/// A known scanner.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Scanner {
-    /// The project.
-    pub name: Cow<'static, str>,
-    /// What it scans for.
-    pub kind: Kind,
-    /// How it is known.
-    pub evidence: Evidence,
-}
 
 /// The lists of one directory.
 #[derive(Clone, Debug, Default)]

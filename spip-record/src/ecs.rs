@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use super::Tail;
+use super::enrichment::{ecs_findings, ecs_source};
 use super::entry::{Details, Entry, HelloText, TlsFacts};
 use super::extension::{self, Lacks};
 use super::object::{Members, address};
@@ -65,6 +66,7 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
         credentials: _,
         tls,
         syn: _,
+        enrichment,
         seq: _,
     } = entry;
     let mut record = Members::open(out);
@@ -73,6 +75,9 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
     envelope(name, &mut record);
     let source_ip = record.constant_and(r#","source":{"ip":"#, |out| address(out, source.ip()));
     ports_and_bytes(source.port(), *bytes_in, &mut record);
+    if let Some(enrichment) = enrichment {
+        ecs_source(&enrichment.source, &mut record);
+    }
     record.constant("}");
     let destination_ip = record.constant_and(r#","destination":{"ip":"#, |out| address(out, destination.ip()));
     ports_and_bytes(destination.port(), *bytes_out, &mut record);
@@ -105,6 +110,9 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
         object.close();
     }
     let hosts = [server_name, url.domain.and_then(Host::of), url.other_host.and_then(Host::of)];
+    if let Some(enrichment) = enrichment {
+        ecs_findings(enrichment, &mut record);
+    }
     related(entry, [source_ip, destination_ip], &hosts, &mut record);
 
     record.constant(r#","spip":{"#);

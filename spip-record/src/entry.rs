@@ -22,6 +22,7 @@ use spip_protocol::http::Http;
 use spip_protocol::value::Object;
 use uuid::Uuid;
 
+use crate::enrichment::Enrichment;
 use crate::flat;
 use crate::read::Value;
 use crate::turn::Turn;
@@ -90,6 +91,8 @@ pub struct Entry<'a> {
     pub tls: Option<TlsFacts<'a>>,
     /// The SYN.
     pub syn: Option<SynFacts<'a>>,
+    /// What a reader of the log found out about it; the sensor leaves it out.
+    pub enrichment: Option<Box<Enrichment>>,
     /// Number of the record in its run; only in what was read. The log gives it to what is logged.
     pub seq: Option<u64>,
 }

@@ -2,11 +2,12 @@
 //! `spip`, which stands last and is left open, because the log adds `seq`.
 //!
 //! `event_type` is always `flow`: one record is one finished connection with its totals, which is what that type
-//! means. What was said stands in `http`, `tls` and `ssh` beside `flow`, as Suricata adds them to an alert. It is never
-//! `alert`: readers take that for a rule that matched.
+//! means. What was said stands in `http`, `tls` and `ssh` beside `flow`, as Suricata adds them to an alert. An `alert` is
+//! only for a rule that matched: one event for each, beside the flow ([`encode_alerts`]).
 //!
 //! Fields follow the published documentation of Suricata 8, <https://docs.suricata.io/en/suricata-8.0.4/>.
 
+use super::enrichment::eve_alert;
 use super::entry::{Entry, HelloText, TlsFacts};
 use super::extension::{self, Lacks};
 use super::object::{Members, address, list};
@@ -25,16 +26,16 @@ const FLOW_ID_BITS: u32 = 51;
 
 /// Appends the record of `entry`, with `spip` open.
 pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
-    // `common` writes what is bound to `_` here.
+    // `envelope` and `common` write what is bound to `_` here.
     let Entry {
-        accepted_us,
+        accepted_us: _,
         first_byte_us: _,
         duration_us,
         payload: _,
-        source,
-        destination,
+        source: _,
+        destination: _,
         session_id,
-        name,
+        name: _,
         bytes_in,
         bytes_out,
         payload_truncated: _,
@@ -48,7 +49,7 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
         turns: _,
         destination_source: _,
         destination_conflict: _,
-        community_id,
+        community_id: _,
         protocol,
         http,
         ssh,
@@ -56,27 +57,11 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
         credentials: _,
         tls,
         syn: _,
+        enrichment,
         seq: _,
     } = entry;
     let mut event = Members::open(out);
-    event.constant(r#""timestamp":"#);
-    let start = event.constant_and("", |out| offset_time(out, *accepted_us));
-    event.constant(r#","flow_id":"#);
-    json::number(event.out, flow_id(session_id));
-    event.constant(r#","src_ip":"#);
-    address(event.out, source.ip());
-    event.constant(r#","src_port":"#);
-    json::number(event.out, source.port());
-    event.constant(r#","dest_ip":"#);
-    address(event.out, destination.ip());
-    event.constant(r#","dest_port":"#);
-    json::number(event.out, destination.port());
-    event.constant(r#","event_type":"flow","proto":"TCP","community_id":"#);
-    json::string(event.out, community_id);
-    if let Some(protocol) = app_proto(entry) {
-        event.word("app_proto", protocol);
-    }
-    event.text("host", name);
+    let start = envelope(entry, "flow", &mut event);
     if let Some(http) = http {
         encode_http(http, &Url::of(http, entry.is_tls()), event.nested("http"));
     }
@@ -109,7 +94,8 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
     event.constant(r#","age":"#);
     json::number(event.out, duration_us / 1_000_000);
     event.constant(end_of_flow(close_reason));
-    event.constant(r#","alerted":false},"spip":{"#);
+    let alerted = enrichment.as_ref().is_some_and(|enrichment| !enrichment.tags.is_empty());
+    event.constant(if alerted { r#","alerted":true},"spip":{"# } else { r#","alerted":false},"spip":{"# });
     let mut spip = Members { out: event.out };
     extension::common(entry, Lacks::BodyBytes, &mut spip);
     spip.constant(r#","session_id":"#);
@@ -130,6 +116,46 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
         }
         extension::tls(tls, &mut spip);
         spip.optional("tls_error", tls.error.as_deref());
+    }
+}
+
+/// Writes what every event of a connection begins with, and returns where its start stands.
+fn envelope(entry: &Entry<'_>, event_type: &str, event: &mut Members<'_>) -> std::ops::Range<usize> {
+    event.constant(r#""timestamp":"#);
+    let start = event.constant_and("", |out| offset_time(out, entry.accepted_us));
+    event.constant(r#","flow_id":"#);
+    json::number(event.out, flow_id(&entry.session_id));
+    event.constant(r#","src_ip":"#);
+    address(event.out, entry.source.ip());
+    event.constant(r#","src_port":"#);
+    json::number(event.out, entry.source.port());
+    event.constant(r#","dest_ip":"#);
+    address(event.out, entry.destination.ip());
+    event.constant(r#","dest_port":"#);
+    json::number(event.out, entry.destination.port());
+    event.word("event_type", event_type);
+    event.constant(r#","proto":"TCP","community_id":"#);
+    json::string(event.out, &entry.community_id);
+    if let Some(protocol) = app_proto(entry) {
+        event.word("app_proto", protocol);
+    }
+    event.text("host", &entry.name);
+    start
+}
+
+/// Appends an event of the type `alert` for each rule that matched, each a whole line. They share the `flow_id` of the
+/// record, as alerts of Suricata share that of their flow.
+pub fn encode_alerts(entry: &Entry<'_>, out: &mut Vec<u8>) {
+    for tag in entry.enrichment.iter().flat_map(|enrichment| &enrichment.tags) {
+        let mut event = Members::open(out);
+        envelope(entry, "alert", &mut event);
+        eve_alert(tag, &mut event);
+        if let Some(http) = &entry.http {
+            encode_http(http, &Url::of(http, entry.is_tls()), event.nested("http"));
+        }
+        event.constant(r#","spip":{"session_id":"#);
+        ecs::uuid(event.out, &entry.session_id);
+        event.constant("}}\n");
     }
 }
 

@@ -58,6 +58,9 @@ pub(super) fn common(entry: &Entry<'_>, lacks: Lacks, own: &mut Members<'_>) {
         own.key("syn");
         syn.write(own.out);
     }
+    if let Some(enrichment) = &entry.enrichment {
+        own.value("enrichment", enrichment);
+    }
 }
 
 /// What others have no field for of a TLS handshake.

@@ -52,6 +52,7 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
         credentials,
         tls,
         syn,
+        enrichment,
         seq: _,
     } = entry;
     let mut object = Object { out };
@@ -140,6 +141,9 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
     if let Some(syn) = syn {
         object.key("syn");
         syn.write(object.out);
+    }
+    if let Some(enrichment) = enrichment {
+        object.value("enrichment", enrichment);
     }
 }
 

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod ecs;
+pub mod enrichment;
 pub mod entry;
 pub mod eve;
 mod extension;

@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
 use super::SCHEMA;
+use super::enrichment::Enrichment;
 use super::entry::{Details, Entry, HelloText, Repetition, SshFacts, SynFacts, Text, TlsFacts, endpoint};
 use super::scan::ScanEntry;
 use super::time;
@@ -122,6 +123,7 @@ struct Keys<'a> {
     tls_client_certificate: Option<Certificate>,
     tls_error: Option<String>,
     syn: Option<Value>,
+    enrichment: Option<Box<Enrichment>>,
     seq: Option<u64>,
     record_type: Option<String>,
 }
@@ -220,6 +222,7 @@ impl<'a> Keys<'a> {
             "seq" => once(&mut self.seq, key, map),
             "record_type" => once(&mut self.record_type, key, map),
             "syn" if self.syn.is_some() => Err(twice(key)),
+            "enrichment" => once(&mut self.enrichment, key, map),
             "syn" => {
                 self.syn = Some(map.next_value_seed(Bounded(budget))?);
                 Ok(())
@@ -335,6 +338,7 @@ impl<'a> Keys<'a> {
             credentials: self.credentials.unwrap_or_default().0,
             tls: is_tls.then_some(tls),
             syn: self.syn.map(SynFacts::Read),
+            enrichment: self.enrichment,
             seq: self.seq,
         })
     }

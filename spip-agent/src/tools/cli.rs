@@ -125,7 +125,7 @@ enum Sub {
         #[arg(long, value_parser = ["flat"], default_value = "flat")]
         from: String,
 
-        /// The format to write: Elastic Common Schema, Suricata's EVE, or Zeek's conn.log as JSON.
+        /// What to write: a log in another format, or the indicators of all records.
         #[arg(long, value_name = "FORMAT", value_enum)]
         to: convert::Target,
 
@@ -136,6 +136,9 @@ enum Sub {
         /// Longest line that is read, in bytes; longer ones are left out as if they were no record.
         #[arg(long, value_name = "BYTES", default_value_t = convert::MAX_LINE_BYTES)]
         max_line_bytes: usize,
+
+        #[command(flatten)]
+        enrich: convert::Enrich,
 
         /// Logs in the flat format; - is standard input.
         files: Vec<PathBuf>,
@@ -252,8 +255,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
     Ok(match subcommand {
         None if check => Command::Check { config: config.ok_or_else(required)? },
         None => Command::Run { config: config.ok_or_else(required)?, ebpf_log },
-        Some(Sub::Convert { from: _, to, output, max_line_bytes, files, unused: _ }) => {
-            Command::Convert(convert::Request { to, output, max_line_bytes, files })
+        Some(Sub::Convert { from: _, to, output, max_line_bytes, enrich, files, unused: _ }) => {
+            Command::Convert(convert::Request { to, output, enrich, max_line_bytes, files })
         }
         Some(Sub::Rules(sub)) => {
             let (action, options) = match sub {
@@ -510,6 +513,7 @@ mod tests {
     fn a_log_is_converted_without_a_configuration() {
         let request = convert::Request {
             to: convert::Target::Zeek,
+            enrich: convert::Enrich::default(),
             output: Some("o.gz".into()),
             max_line_bytes: convert::MAX_LINE_BYTES,
             files: vec!["a".into(), "b.zst".into()],

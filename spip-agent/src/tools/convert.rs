@@ -7,6 +7,7 @@
 //! and counted, and the outcome says so. The first [`NAMED_LINES`] of a file are named, the others counted, so that a
 //! file of the wrong kind does not flood the terminal. System messages are left out and are no mistake.
 
+mod enrich;
 mod output;
 mod progress;
 #[cfg(test)]
@@ -17,11 +18,13 @@ use std::path::{Path, PathBuf};
 
 use spip_record::log::{Batch, Content, Files, Step};
 use spip_record::read::{self, Line};
-use spip_record::{Entry, Format, Tail, json, zeek};
+use spip_record::{Entry, Format, Tail, eve, json, zeek};
 
+use enrich::Enrichment;
 use output::Output;
 use progress::Progress;
 
+pub use enrich::Options as Enrich;
 pub use spip_record::log::MAX_LINE_BYTES;
 
 /// About how many bytes of lines are taken at once.
@@ -36,21 +39,34 @@ const REASON_BYTES: usize = 200;
 /// What a log becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Target {
+    /// The project's own format again, with what was added.
+    Flat,
     /// Elastic Common Schema.
     Ecs,
     /// Suricata's EVE.
     Eve,
     /// Zeek's conn.log as JSON.
     Zeek,
+    /// The indicators of all records as a STIX 2.1 bundle.
+    Stix,
+    /// Addresses of downloads, a line each.
+    Urls,
+    /// Hosts that payloads name, a line each.
+    Hosts,
+    /// SHA-256 of payloads that are kept in files, a line each.
+    Hashes,
+    /// Sources of attacks, a line each.
+    Sources,
 }
 
 impl Target {
-    /// The format of the log that it is; `None` for Zeek's.
+    /// The format of the log that it is; `None` for Zeek's and for exports.
     fn format(self) -> Option<Format> {
         match self {
+            Self::Flat => Some(Format::Flat),
             Self::Ecs => Some(Format::Ecs),
             Self::Eve => Some(Format::Eve),
-            Self::Zeek => None,
+            Self::Zeek | Self::Stix | Self::Urls | Self::Hosts | Self::Hashes | Self::Sources => None,
         }
     }
 
@@ -60,8 +76,16 @@ impl Target {
     /// # Errors
     /// Why it is no record that can be converted.
     pub fn line(self, line: &[u8], out: &mut Vec<u8>) -> Result<bool, String> {
+        self.line_and(line, out, |_| {})
+    }
+
+    /// As [`Target::line`], with `add` called for each session before it is written.
+    fn line_and(self, line: &[u8], out: &mut Vec<u8>, add: impl FnOnce(&mut Entry<'_>)) -> Result<bool, String> {
         match (read::line(line).map_err(|error| reason(line, &error))?, self.format()) {
-            (Line::Session(entry), _) => encode(self, &entry, out),
+            (Line::Session(mut entry), _) => {
+                add(&mut entry);
+                encode(self, &entry, out);
+            }
             (Line::Scan(scan), Some(format)) => {
                 scan.encode(format, out);
                 end(format, scan.seq, out);
@@ -98,6 +122,8 @@ pub struct Request {
     pub to: Target,
     /// Where to; standard output when absent or `-`.
     pub output: Option<PathBuf>,
+    /// What is added to records.
+    pub enrich: enrich::Options,
     /// Longest line that is read.
     pub max_line_bytes: usize,
     /// What to read; standard input when there are none.
@@ -138,6 +164,9 @@ pub enum Error {
         /// What the system said.
         cause: io::Error,
     },
+    /// The data that is to be added cannot be used.
+    #[error(transparent)]
+    Enrich(#[from] spip_enrich::Error),
     /// The output takes no more.
     #[error("cannot write {name}: {cause}; what was written before is incomplete")]
     Write {
@@ -153,11 +182,13 @@ pub enum Error {
 /// # Errors
 /// The output cannot be written.
 pub fn run(request: &Request) -> Result<Outcome, Error> {
+    let enrichment = Enrichment::open(request.to, &request.enrich)?;
     let output = Output::create(request.output.as_deref())?;
     let mut files = Files::new(request.files.clone(), request.max_line_bytes);
     let mut conversion = Conversion {
         to: request.to,
         output,
+        enrichment,
         outcome: Outcome::default(),
         progress: Progress::start(&request.files),
         line: Vec::new(),
@@ -181,6 +212,7 @@ pub fn run(request: &Request) -> Result<Outcome, Error> {
 struct Conversion {
     to: Target,
     output: Output,
+    enrichment: Enrichment,
     outcome: Outcome,
     progress: Progress,
     line: Vec<u8>,
@@ -215,7 +247,8 @@ impl Conversion {
             return Ok(Ok(()));
         }
         self.line.clear();
-        match self.to.line(line, &mut self.line) {
+        let enrichment = &mut self.enrichment;
+        match self.to.line_and(line, &mut self.line, |entry| enrichment.add(entry)) {
             Ok(true) => {
                 self.output.write(&self.line)?;
                 self.outcome.records += 1;
@@ -258,7 +291,13 @@ impl Conversion {
 
     fn finish(mut self) -> Result<Outcome, Error> {
         self.say_unnamed();
-        match self.output.finish() {
+        let finished = self.enrichment.finish(&mut self.output).and_then(|dropped| {
+            if dropped > 0 {
+                self.say(&format!("{dropped} indicators found no room and are left out: convert fewer files at once"));
+            }
+            self.output.finish()
+        });
+        match finished {
             Ok(()) => {}
             Err(Error::Write { cause, .. }) if cause.kind() == io::ErrorKind::BrokenPipe => self.outcome.cut = true,
             Err(error) => return Err(error),
@@ -279,9 +318,13 @@ impl Conversion {
 fn encode(to: Target, entry: &Entry<'_>, out: &mut Vec<u8>) {
     match to.format() {
         Some(format) => {
+            if format == Format::Eve {
+                eve::encode_alerts(entry, out);
+            }
             format.encode(entry, out);
             end(format, entry.seq, out);
         }
+        None if to != Target::Zeek => {}
         None => {
             zeek::encode(entry, out);
             out.push(b'\n');

@@ -260,7 +260,7 @@ impl Transform {
         })
     }
 
-    fn apply(self, bytes: &[u8]) -> Vec<u8> {
+    pub(super) fn apply(self, bytes: &[u8]) -> Vec<u8> {
         match self {
             Self::UrlDecode => {
                 // A form writes a space as a plus.

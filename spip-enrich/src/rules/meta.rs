@@ -1,6 +1,6 @@
 //! What a rule says about itself: its number, name, class, and which vulnerability it means.
 
-use serde::{Deserialize, Serialize};
+use spip_record::enrichment::{LISTED, Tag};
 
 use super::content::unescape;
 
@@ -8,38 +8,12 @@ use super::content::unescape;
 const NAME_BYTES: usize = 256;
 /// The longest reference.
 const REFERENCE_BYTES: usize = 256;
-/// How many references, CVEs or techniques of a rule are kept.
-const LISTED: usize = 16;
 
-/// A rule that matched, as records name it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tag {
-    /// The rule's `sid`.
-    pub id: u64,
-    /// Its `rev`.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub rev: u64,
-    /// Its `msg`.
-    pub name: String,
-    /// The vulnerabilities, as `CVE-2021-44228`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub cve: Vec<String>,
-    /// Its `classtype`.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub class: String,
-    /// 1 (worst) to 4: its `priority`, or that of its class.
-    pub priority: u8,
-    /// Techniques of MITRE ATT&CK, as `T1190`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub technique: Vec<String>,
-    /// Pages that describe it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub reference: Vec<String>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
+/// Takes the options that describe a rule.
+#[derive(Debug, Default)]
+pub(super) struct Meta {
+    /// What is known so far.
+    pub(super) tag: Tag,
 }
 
 /// Priorities of the classes of Suricata's `classification.config`; every other class has 3.
@@ -83,20 +57,20 @@ const SECOND: &[&str] = &[
     "web-application-activity",
 ];
 
-impl Tag {
+impl Meta {
     /// Takes an option that describes the rule. Returns false where it is none of these.
     pub(super) fn take(&mut self, name: &str, value: Option<&str>) -> Result<bool, String> {
         let value = value.unwrap_or_default();
         match name {
-            "sid" => self.id = number(name, value)?,
-            "rev" => self.rev = number(name, value)?,
+            "sid" => self.tag.id = number(name, value)?,
+            "rev" => self.tag.rev = number(name, value)?,
             "msg" => {
                 let bytes = unescape(value.trim_matches('"'));
                 let text: String = String::from_utf8_lossy(&bytes).chars().filter(|c| !c.is_control()).collect();
-                self.name = cut(&text, NAME_BYTES).to_owned();
+                self.tag.name = cut(&text, NAME_BYTES).to_owned();
             }
-            "classtype" => self.class = cut(value, 64).to_ascii_lowercase(),
-            "priority" => self.priority = u8::try_from(number(name, value)?.clamp(1, 4)).unwrap_or(4),
+            "classtype" => self.tag.class = cut(value, 64).to_ascii_lowercase(),
+            "priority" => self.tag.priority = u8::try_from(number(name, value)?.clamp(1, 4)).unwrap_or(4),
             "reference" => self.reference(value),
             "metadata" => {
                 for item in value.split(',') {
@@ -116,8 +90,8 @@ impl Tag {
 
     /// Fills in what a rule leaves to its class.
     pub(super) fn finish(&mut self) {
-        if self.priority == 0 {
-            self.priority = match self.class.as_str() {
+        if self.tag.priority == 0 {
+            self.tag.priority = match self.tag.class.as_str() {
                 class if FIRST.contains(&class) => 1,
                 class if SECOND.contains(&class) => 2,
                 _ => 3,
@@ -131,14 +105,14 @@ impl Tag {
         };
         if kind.eq_ignore_ascii_case("cve") {
             self.cve(value);
-        } else if kind.eq_ignore_ascii_case("url") && self.reference.len() < LISTED {
+        } else if kind.eq_ignore_ascii_case("url") && self.tag.reference.len() < LISTED {
             let text = value.strip_prefix("https://").or(value.strip_prefix("http://")).unwrap_or(value);
             let clean = !text.is_empty()
                 && text.len() <= REFERENCE_BYTES
                 && text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'<' | b'>' | b'\\'));
             if clean {
                 let scheme = if value.starts_with("http://") { "http" } else { "https" };
-                self.reference.push(format!("{scheme}://{text}"));
+                self.tag.reference.push(format!("{scheme}://{text}"));
             }
         }
     }
@@ -152,8 +126,8 @@ impl Tag {
         let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
         let right = year.len() == 4 && digits(year) && (4..=7).contains(&serial.len()) && digits(serial);
         let cve = format!("CVE-{number}");
-        if right && self.cve.len() < LISTED && !self.cve.contains(&cve) {
-            self.cve.push(cve);
+        if right && self.tag.cve.len() < LISTED && !self.tag.cve.contains(&cve) {
+            self.tag.cve.push(cve);
         }
     }
 
@@ -162,8 +136,8 @@ impl Tag {
             && value
                 .strip_prefix('T')
                 .is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'));
-        if right && self.technique.len() < LISTED && !self.technique.iter().any(|known| known == value) {
-            self.technique.push(value.to_owned());
+        if right && self.tag.technique.len() < LISTED && !self.tag.technique.iter().any(|known| known == value) {
+            self.tag.technique.push(value.to_owned());
         }
     }
 }
@@ -186,12 +160,12 @@ mod tests {
     use super::*;
 
     fn tag(options: &str) -> Tag {
-        let mut tag = Tag::default();
+        let mut meta = Meta::default();
         for (name, value) in super::super::file::options(options) {
-            assert!(tag.take(name, value).unwrap(), "{name}");
+            assert!(meta.take(name, value).unwrap(), "{name}");
         }
-        tag.finish();
-        tag
+        meta.finish();
+        meta.tag
     }
 
     #[test]

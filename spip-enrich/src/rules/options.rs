@@ -4,9 +4,10 @@ use super::buffer::{Buffer, Transform, View};
 use super::bytes::{Bound, ByteJump, ByteTest, DataAt};
 use super::content::Content;
 use super::file;
-use super::meta::Tag;
+use super::meta::Meta;
 use super::pcre::Pcre;
 use super::scope::Scope;
+use spip_record::enrichment::Tag;
 
 /// How many conditions a rule may have. The largest of the community rules have about 40.
 const PARTS: usize = 128;
@@ -117,7 +118,7 @@ impl Rule {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let (header, options) = file::split(text).ok_or("has not the form of a rule")?;
         let mut parser = Parser {
-            tag: Tag::default(),
+            meta: Meta::default(),
             applications: Vec::new(),
             sizes: Vec::new(),
             parts: Vec::new(),
@@ -132,7 +133,7 @@ impl Rule {
                 refused = Err(reason);
             }
         }
-        let id = parser.tag.id;
+        let id = parser.meta.tag.id;
         let named = |reason| if id > 0 { format!("{reason}\0{id}") } else { reason };
         let scope = refused.map_err(named)?;
         parser.finish(scope).map_err(named)
@@ -148,7 +149,7 @@ pub(super) fn reason(error: &str) -> (&str, Option<&str>) {
 }
 
 struct Parser {
-    tag: Tag,
+    meta: Meta,
     applications: Vec<(bool, String)>,
     sizes: Vec<Bound>,
     parts: Vec<(View, Part)>,
@@ -157,7 +158,7 @@ struct Parser {
 
 impl Parser {
     fn option(&mut self, name: &str, value: Option<&str>) -> Result<(), String> {
-        if self.tag.take(name, value)? {
+        if self.meta.take(name, value)? {
             return Ok(());
         }
         let given = value.unwrap_or_default();
@@ -261,7 +262,7 @@ impl Parser {
     }
 
     fn finish(mut self, scope: Scope) -> Result<Rule, String> {
-        if self.tag.id == 0 {
+        if self.meta.tag.id == 0 {
             return Err("has no sid".to_owned());
         }
         if self.parts.is_empty() && self.applications.is_empty() && scope.sources.some.is_empty() {
@@ -274,8 +275,8 @@ impl Parser {
                 None => groups.push((view, vec![part])),
             }
         }
-        self.tag.finish();
-        Ok(Rule { tag: self.tag, scope, applications: self.applications, sizes: self.sizes, groups })
+        self.meta.finish();
+        Ok(Rule { tag: self.meta.tag, scope, applications: self.applications, sizes: self.sizes, groups })
     }
 }
 

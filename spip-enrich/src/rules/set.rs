@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ipnetwork::IpNetwork;
+use spip_record::enrichment::{TAGS, Tag};
 
 use super::buffer::{Value, View};
 use super::file::{self, FILE_BYTES, RULE_BYTES};
 use super::filter::{Filter, choose};
-use super::meta::Tag;
 use super::options::{Part, Rule, reason};
 use super::pcre::Cache;
 use super::report::Report;
@@ -31,9 +31,6 @@ pub const RULE_STEPS: u32 = 50_000;
 
 /// Steps that all rules together may take on one record: about a millisecond.
 pub const RECORD_STEPS: u32 = 400_000;
-
-/// How many tags a record gets at most, the worst first.
-pub const TAGS: usize = 32;
 
 /// Why a file of rules cannot be used.
 #[derive(Debug, thiserror::Error)]

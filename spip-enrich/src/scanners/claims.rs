@@ -8,8 +8,8 @@ use std::sync::LazyLock;
 
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind};
 
-use super::{Evidence, Kind, Scanner};
 use crate::facts::Facts;
+use spip_record::enrichment::{Evidence, Scanner, ScannerKind as Kind};
 
 /// How much of a payload is searched: markers stand in the first request.
 const SEARCHED_BYTES: usize = 4096;

@@ -82,6 +82,7 @@ pub fn unread<'a>(session: &'a Session, sensor: &'a Sensor) -> Entry<'a> {
         credentials: Vec::new(),
         tls: tls_of(&session.tls),
         syn: origin.syn.as_ref().map(|syn| SynFacts::Seen { syn, destination }),
+        enrichment: None,
         seq: None,
     }
 }

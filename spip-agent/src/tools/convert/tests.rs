@@ -26,7 +26,13 @@ impl Directory {
 
     fn convert(&self, to: Target, files: &[PathBuf]) -> (Outcome, Vec<u8>) {
         let output = self.0.join(format!("{to:?}-{}", fs::read_dir(&self.0).expect("ours").count()));
-        let request = Request { to, output: Some(output.clone()), max_line_bytes: 1 << 20, files: files.to_vec() };
+        let request = Request {
+            to,
+            output: Some(output.clone()),
+            max_line_bytes: 1 << 20,
+            enrich: Enrich::default(),
+            files: files.to_vec(),
+        };
         let outcome = run(&request).expect("the output can be written");
         (outcome, fs::read(output).expect("it was written"))
     }
@@ -112,8 +118,13 @@ fn compressed_files_are_read_and_written_by_their_names() {
     assert!(converted == expected);
     for name in ["out.gz", "out.zst"] {
         let output = directory.0.join(name);
-        let request =
-            Request { to: Target::Eve, output: Some(output.clone()), max_line_bytes: 1 << 20, files: files.to_vec() };
+        let request = Request {
+            to: Target::Eve,
+            output: Some(output.clone()),
+            max_line_bytes: 1 << 20,
+            enrich: Enrich::default(),
+            files: files.to_vec(),
+        };
         assert!(run(&request).expect("written").is_complete());
         let mut read = Vec::new();
         let mut file = File::open(&output).expect("it is there");
@@ -140,6 +151,7 @@ fn a_name_that_promises_another_compression_is_refused() {
         let output = directory.0.join(name);
         let request = Request {
             to: Target::Eve,
+            enrich: Enrich::default(),
             output: Some(output.clone()),
             max_line_bytes: 1 << 20,
             files: vec![flat.clone()],

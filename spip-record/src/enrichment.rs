@@ -1,0 +1,356 @@
+//! What readers of a log add to a record: what it means, by data and rules of the operator.
+//!
+//! The sensor never writes it. `spip-enrich` works it out; here stands only what it is and how each format writes it.
+//! Every list and text is bounded, also when a line is read back.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::object::Members;
+use crate::read::Capped;
+
+/// How many tags a record has at most.
+pub const TAGS: usize = 32;
+/// How many indicators a record has at most.
+pub const INDICATORS: usize = 64;
+/// How many CVEs, techniques or references a tag has at most.
+pub const LISTED: usize = 16;
+
+/// What a record means.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Enrichment {
+    /// What is known of the source's address.
+    #[serde(skip_serializing_if = "Source::is_empty")]
+    pub source: Source,
+    /// Rules that match, the worst first.
+    #[serde(deserialize_with = "capped::<_, _, TAGS>", skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<Tag>,
+    /// Whether the search for tags ended before every rule was decided.
+    #[serde(skip_serializing_if = "is_false")]
+    pub tags_incomplete: bool,
+    /// Addresses, hosts and hashes that the payload names.
+    #[serde(deserialize_with = "capped::<_, _, INDICATORS>", skip_serializing_if = "Vec::is_empty")]
+    pub indicators: Vec<Indicator>,
+}
+
+impl Enrichment {
+    /// Reports whether nothing is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The CVEs of all tags, each once.
+    #[must_use]
+    pub fn cves(&self) -> Vec<&str> {
+        distinct(self.tags.iter().flat_map(|tag| tag.cve.iter().map(String::as_str)))
+    }
+}
+
+/// What is known of an address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Source {
+    /// ISO 3166-1 code of the country.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub country: Option<String>,
+    /// City, in English.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub city: Option<String>,
+    /// Number of the autonomous system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asn: Option<u32>,
+    /// Name of the autonomous system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// Name of the special range of RFC 6890 that holds it, such as `private`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub special: Option<Cow<'static, str>>,
+    /// The known scanner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scanner: Option<Scanner>,
+}
+
+impl Source {
+    /// Reports whether nothing is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What a scanner scans for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScannerKind {
+    /// Universities and foundations that publish what they find.
+    Research,
+    /// Search engines for hosts and services.
+    Search,
+    /// Companies that sell what they find.
+    Commercial,
+    /// Not stated.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+impl ScannerKind {
+    /// The name in records and lists.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Research => "research",
+            Self::Search => "search",
+            Self::Commercial => "commercial",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// Returns the kind of that name.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        [Self::Research, Self::Search, Self::Commercial, Self::Unknown].into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// How a scanner is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Evidence {
+    /// Its address is in a list of the operator's.
+    Listed,
+    /// It says so itself, which anyone can.
+    Claimed,
+}
+
+impl Evidence {
+    /// The name in records.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Listed => "listed",
+            Self::Claimed => "claimed",
+        }
+    }
+}
+
+/// A known scanner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scanner {
+    /// The project.
+    pub name: Cow<'static, str>,
+    /// What it scans for.
+    pub kind: ScannerKind,
+    /// How it is known.
+    pub evidence: Evidence,
+}
+
+/// A rule that matched.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tag {
+    /// The rule's `sid`.
+    pub id: u64,
+    /// Its `rev`.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub rev: u64,
+    /// Its `msg`.
+    pub name: String,
+    /// The vulnerabilities, as `CVE-2021-44228`.
+    #[serde(deserialize_with = "capped::<_, _, LISTED>", skip_serializing_if = "Vec::is_empty")]
+    pub cve: Vec<String>,
+    /// Its `classtype`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub class: String,
+    /// 1 (worst) to 4.
+    pub priority: u8,
+    /// Techniques of MITRE ATT&CK, as `T1190`.
+    #[serde(deserialize_with = "capped::<_, _, LISTED>", skip_serializing_if = "Vec::is_empty")]
+    pub technique: Vec<String>,
+    /// Pages that describe it.
+    #[serde(deserialize_with = "capped::<_, _, LISTED>", skip_serializing_if = "Vec::is_empty")]
+    pub reference: Vec<String>,
+}
+
+/// What an indicator is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IndicatorKind {
+    /// An address from which something was to be downloaded.
+    Url,
+    /// The host of one: a name or an IP address.
+    Host,
+    /// SHA-256 of a payload that is kept in a file.
+    Sha256,
+}
+
+impl IndicatorKind {
+    /// The name in records.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Url => "url",
+            Self::Host => "host",
+            Self::Sha256 => "sha256",
+        }
+    }
+}
+
+/// Something that a payload names and that can be looked for elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Indicator {
+    /// What it is.
+    #[serde(rename = "type")]
+    pub kind: IndicatorKind,
+    /// As it was sent.
+    pub value: String,
+}
+
+fn capped<'de, D, T, const N: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Capped::<T, N>::deserialize(deserializer).map(|list| list.0)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// Each text once, in the order of their first places.
+fn distinct<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut list: Vec<&str> = Vec::new();
+    for text in texts {
+        if !list.contains(&text) {
+            list.push(text);
+        }
+    }
+    list
+}
+
+/// Writes the parts of ECS's `source`: `geo` and `as`.
+pub(crate) fn ecs_source(source: &Source, side: &mut Members<'_>) {
+    if source.country.is_some() || source.city.is_some() {
+        let mut geo = side.nested("geo");
+        geo.optional("country_iso_code", source.country.as_deref());
+        geo.optional("city_name", source.city.as_deref());
+        geo.close();
+    }
+    if source.asn.is_some() || source.network.is_some() {
+        let mut system = side.nested("as");
+        if let Some(number) = source.asn {
+            system.number("number", u64::from(number));
+        }
+        if let Some(name) = &source.network {
+            let mut organization = system.nested("organization");
+            organization.text("name", name);
+            organization.close();
+        }
+        system.close();
+    }
+}
+
+/// Writes ECS's `rule`, `vulnerability` and `threat`, each where there is something for it. Several rules are lists, as
+/// every field of ECS may be.
+pub(crate) fn ecs_findings(enrichment: &Enrichment, record: &mut Members<'_>) {
+    let tags = &enrichment.tags;
+    if !tags.is_empty() {
+        let mut rule = record.nested("rule");
+        rule.texts("id", &tags.iter().map(|tag| tag.id.to_string()).collect::<Vec<_>>());
+        rule.texts("name", &tags.iter().map(|tag| tag.name.as_str()).collect::<Vec<_>>());
+        rule.texts("category", &distinct(tags.iter().map(|tag| tag.class.as_str()).filter(|class| !class.is_empty())));
+        rule.texts("reference", &distinct(tags.iter().flat_map(|tag| tag.reference.iter().map(String::as_str))));
+        rule.close();
+    }
+    let cves = enrichment.cves();
+    if !cves.is_empty() {
+        let mut vulnerability = record.nested("vulnerability");
+        vulnerability.texts("id", &cves);
+        vulnerability.word("enumeration", "CVE");
+        vulnerability.close();
+    }
+    let techniques = distinct(tags.iter().flat_map(|tag| tag.technique.iter().map(String::as_str)));
+    if techniques.is_empty() && enrichment.indicators.is_empty() {
+        return;
+    }
+    let mut threat = record.nested("threat");
+    if !techniques.is_empty() {
+        threat.word("framework", "MITRE ATT&CK");
+        let mut technique = threat.nested("technique");
+        technique.texts("id", &techniques);
+        technique.close();
+    }
+    if !enrichment.indicators.is_empty() {
+        threat.key("enrichments");
+        crate::object::list(threat.out, &enrichment.indicators, |out, indicator| {
+            let mut item = Members::open(out);
+            let mut object = item.nested("indicator");
+            match indicator.kind {
+                IndicatorKind::Url => {
+                    object.word("type", "url");
+                    let mut url = object.nested("url");
+                    url.text("full", &indicator.value);
+                    url.close();
+                }
+                IndicatorKind::Host => host(&indicator.value, &mut object),
+                IndicatorKind::Sha256 => {
+                    object.word("type", "file");
+                    let mut file = object.nested("file");
+                    let mut hash = file.nested("hash");
+                    hash.text("sha256", &indicator.value);
+                    hash.close();
+                    file.close();
+                }
+            }
+            object.close();
+            item.close();
+        });
+    }
+    threat.close();
+}
+
+/// A host is an address or a name, which ECS keeps apart.
+fn host(value: &str, object: &mut Members<'_>) {
+    match value.trim_matches(['[', ']']).parse::<std::net::IpAddr>() {
+        Ok(ip) => {
+            object.word("type", if ip.is_ipv4() { "ipv4-addr" } else { "ipv6-addr" });
+            object.text("ip", &ip.to_string());
+        }
+        Err(_) => {
+            object.word("type", "domain-name");
+            let mut url = object.nested("url");
+            url.text("domain", value);
+            url.close();
+        }
+    }
+}
+
+/// Writes EVE's object `alert` for one tag.
+pub(crate) fn eve_alert(tag: &Tag, event: &mut Members<'_>) {
+    let mut alert = event.nested("alert");
+    alert.word("action", "allowed");
+    alert.number("gid", 1);
+    alert.number("signature_id", tag.id);
+    alert.number("rev", tag.rev);
+    alert.text("signature", &tag.name);
+    alert.text("category", &tag.class);
+    alert.number("severity", u64::from(tag.priority));
+    if !tag.cve.is_empty() || !tag.technique.is_empty() || !tag.reference.is_empty() {
+        let mut metadata = alert.nested("metadata");
+        metadata.texts("cve", &tag.cve);
+        metadata.texts("mitre_technique_id", &tag.technique);
+        metadata.texts("reference", &tag.reference);
+        metadata.close();
+    }
+    alert.close();
+}
