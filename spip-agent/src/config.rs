@@ -108,7 +108,7 @@ pub struct Log {
     pub max_line_bytes: usize,
     /// `fsync`: never | interval | always (never).
     pub fsync: Fsync,
-    /// `log_rotate_bytes`: rotate when the file has reached this size; 0 turns it off (0).
+    /// `log_rotate_bytes`: rotate when the file has reached this size; 0 turns it off (256 MiB).
     pub rotate_bytes: u64,
     /// `log_rotate_seconds`: rotate when the file is this old; 0 turns it off (0).
     pub rotate_age: Option<Duration>,
@@ -116,10 +116,32 @@ pub struct Log {
     pub keep_files: usize,
     /// `log_keep_bytes`: total size of closed files that is kept; 0 keeps all (0).
     pub keep_bytes: u64,
+    /// `log_min_free_bytes`: below so much free room on its disk the log is kept small; derived from the size of the file
+    /// system when absent.
+    pub min_free_bytes: Option<u64>,
     /// `log_compress`: none | zstd, for closed files (none).
     pub compress: Compress,
     /// `log_queue_bytes`: finished lines that wait in memory before sessions wait (8 MiB).
     pub queue_bytes: usize,
+}
+
+impl Log {
+    /// Returns the bytes that the log may take together with the files that it keeps; `None` when nothing bounds it.
+    #[must_use]
+    pub fn most_bytes(&self) -> Option<u64> {
+        if self.rotate_bytes == 0 {
+            return None;
+        }
+        let by_files = (self.keep_files > 0).then(|| self.rotate_bytes.saturating_mul(self.keep_files as u64));
+        let by_bytes = (self.keep_bytes > 0).then_some(self.keep_bytes);
+        let kept = match (by_files, by_bytes) {
+            (Some(files), Some(bytes)) => files.min(bytes),
+            (files, bytes) => files.or(bytes)?,
+        };
+        // The file that is written to, and one more while it is being compressed.
+        let current = if self.compress == Compress::None { 1 } else { 2 };
+        Some(kept.saturating_add(self.rotate_bytes.saturating_mul(current)))
+    }
 }
 
 /// When the log file is forced to the disk.

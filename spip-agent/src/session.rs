@@ -9,6 +9,7 @@ pub mod budget;
 pub mod capture;
 pub mod deadline;
 mod exchange;
+pub mod ledger;
 pub mod limits;
 pub mod open_sessions;
 pub mod payload;
@@ -25,7 +26,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{MsgFlags, recv};
 use sha2::{Digest, Sha256};
@@ -41,9 +42,11 @@ use crate::process::counters::TALLY;
 use crate::respond::{Conversation, Responder};
 use crate::session::budget::Budget;
 use crate::session::deadline::{Step, Watch};
+use crate::session::ledger::{Ledger, SHORT_BYTES, Share};
 use crate::session::limits::{Permit, Source};
 use crate::session::payload::Payload;
 use crate::session::record::{Moment, Sensor, Session, Stored};
+use crate::session::rejections::Rejections;
 use crate::tls::{Facts, Failure, Handshake, Meter, Prefixed, Rejected, Tls, TlsServer};
 use capture::End;
 use spip_protocol::client_hello::{ClientHello, Detection, Detector, MAX_RAW_BYTES, handshake_message};
@@ -51,6 +54,12 @@ use spip_record::{CloseReason, Limit};
 
 /// A line buffer that grew beyond this for one large payload is not kept.
 const LINE_KEPT_BYTES: usize = 64 * 1024;
+
+/// What a line may always have: the keys, and facts that repeat little.
+const LINE_BYTES: usize = 2560;
+/// The first bytes of a client may cost eight times as many in the log, which is what control characters take as text and
+/// digits; later ones four times, which is printable text, its digits, and some facts.
+const FIRST_BYTES: usize = 256;
 
 thread_local! {
     static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -70,6 +79,10 @@ pub struct Engine {
     pub responder: Option<Arc<Responder>>,
     /// Where payloads have files of their own, if they have.
     pub payloads: Option<PayloadStore>,
+    /// How much of the log each source may take.
+    pub ledger: Ledger,
+    /// Connections that summaries stand for.
+    pub rejections: Rejections,
     /// Bounds in time.
     pub timeouts: Timeouts,
     /// Bytes kept of one connection.
@@ -272,6 +285,9 @@ impl Guard {
     /// It has none, and [`Guard::finish_later`] has to wait.
     pub fn try_finish(&mut self, reason: CloseReason) -> Result<(), Unwritten> {
         self.end(reason);
+        if self.summarised() {
+            return Ok(());
+        }
         let (written, bytes) = self.with_line(|log, line| (log.try_record(line), line.len()));
         self.recorded = written;
         if written { Ok(()) } else { Err(Unwritten { bytes }) }
@@ -342,17 +358,33 @@ impl Guard {
         }
     }
 
+    /// Counts the session in a summary where its source has taken its part of the log; reports whether it did.
+    fn summarised(&mut self) -> bool {
+        let source = self.permit.source();
+        if self.engine.ledger.share(source, Instant::now()) != Share::Summary {
+            return false;
+        }
+        let Session { origin, accepted, .. } = &self.session;
+        self.engine.rejections.note(origin.client.socket(), Limit::LogBudget, *accepted, || origin.clone());
+        TALLY.rejected(Limit::LogBudget);
+        self.recorded = true;
+        true
+    }
+
     fn with_line<T>(&mut self, write: impl FnOnce(&Log, &[u8]) -> T) -> T {
         LINE.with_borrow_mut(|line| {
             line.clear();
+            let (source, now) = (self.permit.source(), Instant::now());
+            let due = line_bytes_due(&self.session);
+            let most = if self.engine.ledger.share(source, now) == Share::Whole { due } else { due.min(SHORT_BYTES) };
             let sensor = &self.engine.sensor;
             let session = &mut self.session;
-            let understood = panic::catch_unwind(AssertUnwindSafe(|| sensor.write(session, line)));
+            let understood = panic::catch_unwind(AssertUnwindSafe(|| sensor.write(session, most, line)));
             let protocol = understood.unwrap_or_else(|_| {
                 // The same bytes would do it again. They are recorded all the same, and not read.
                 line.clear();
                 session.close_reason = CloseReason::Aborted;
-                sensor.write_unread(session, line);
+                sensor.write_unread(session, most, line);
                 None
             });
             if !self.counted {
@@ -360,6 +392,7 @@ impl Guard {
                 self.counted = true;
             }
             let written = write(&self.engine.log, line);
+            self.engine.ledger.charge(source, line.len(), now);
             line.shrink_to(LINE_KEPT_BYTES);
             written
         })
@@ -374,9 +407,19 @@ impl Drop for Guard {
             if !self.ended && panic::catch_unwind(AssertUnwindSafe(|| self.end(reason))).is_err() {
                 self.session.end(CloseReason::Aborted, Moment::now());
             }
+            if self.summarised() {
+                return;
+            }
             self.with_line(|log, line| log.record_now(line));
         }
     }
+}
+
+/// Returns how long a line may be for what its client sent: so that a byte on the wire costs a bounded number in the log.
+fn line_bytes_due(session: &Session) -> usize {
+    let hello = session.tls.facts().map_or(0, |facts| facts.client_hello.len());
+    let received = session.payload.kept().len() + hello;
+    LINE_BYTES + 8 * received.min(FIRST_BYTES) + 4 * received.saturating_sub(FIRST_BYTES)
 }
 
 /// Conducts the connection on `stream` to its end.

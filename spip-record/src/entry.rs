@@ -7,9 +7,10 @@
 //! Each encoder takes an entry apart without `..`: a new field does not compile until every format says where it goes.
 //!
 //! A line is bounded. What does not fit is left out in a fixed order, least loss first, and `shortened` names it:
-//! 1. `payload`, the text: `payload_hex` has the same bytes;
-//! 2. `payload_hex`, from its end, as far as needed; `payload_truncated` is then true, unless the payload has a file;
-//! 3. `facts`: what the payload and the ClientHello say, which can be read from the bytes again where they are kept.
+//! 1. `long_facts`: what repeats the client's bytes at length is cut to its first [`FACT_BYTES`], long lists of facts go;
+//! 2. `payload`, the text: `payload_hex` has the same bytes;
+//! 3. `payload_hex`, from its end, as far as needed; `payload_truncated` is then true, unless the payload has a file;
+//! 4. `facts`: what the payload and the ClientHello say, which can be read from the bytes again where they are kept.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
@@ -26,6 +27,12 @@ use crate::enrichment::Enrichment;
 use crate::flat;
 use crate::read::Value;
 use crate::turn::Turn;
+
+/// What is left of a long fact where a line is too long, in bytes of UTF-8.
+pub const FACT_BYTES: usize = 64;
+
+/// Objects and lists of facts that take more than this in JSON count as long, in bytes.
+const LONG_BYTES: usize = 1024;
 
 /// Text that a session lends, that is the program's own, or that was read from a line.
 pub type Text<'a> = Cow<'a, str>;
@@ -279,11 +286,53 @@ impl<'a> Entry<'a> {
         if self.shortened.iter().any(|name| name == "payload") { &[] } else { &self.payload }
     }
 
+    /// Cuts facts that repeat the client's bytes at length; reports whether there were any.
+    fn cut_long_facts(&mut self) -> bool {
+        let mut any = false;
+        for credential in &mut self.credentials {
+            for text in [&mut credential.user, &mut credential.secret].into_iter().flatten() {
+                let end = text.floor_char_boundary(FACT_BYTES);
+                any |= end < text.len();
+                text.truncate(end);
+            }
+        }
+        if let Some(http) = &mut self.http {
+            // A target is looked for more than any header.
+            let target = http.target.iter_mut().map(|text| (text, 4 * FACT_BYTES));
+            let others = [&mut http.method, &mut http.version, &mut http.host, &mut http.user_agent];
+            let others = others.into_iter().flatten().map(|text| (text, 2 * FACT_BYTES));
+            let pairs = http.headers.iter_mut().chain(&mut http.pipelined);
+            let pairs = pairs.flat_map(|(name, value)| [(name, FACT_BYTES), (value, FACT_BYTES)]);
+            for (text, most) in target.chain(others).chain(pairs) {
+                any |= cut(text, most);
+            }
+            http.truncated |= any;
+        }
+        any |= drop_long(&mut self.details);
+        if let Some(hello) = self.tls.as_mut().and_then(|tls| tls.hello.as_mut()) {
+            let mut room = LONG_BYTES;
+            let fits = hello.protocols.iter().take_while(|name| {
+                let fits = name.len() <= room;
+                room = room.saturating_sub(name.len());
+                fits
+            });
+            let fits = fits.count();
+            if fits < hello.protocols.len() {
+                hello.protocols.truncate(fits);
+                hello.protocols_truncated = true;
+                any = true;
+            }
+        }
+        any
+    }
+
     /// Leaves out the next thing so that a line that is `excess` bytes too long becomes shorter; false when there is
     /// nothing left that could be left out.
     pub fn shorten(&mut self, excess: usize) -> bool {
         let done = |entry: &Self, name: &str| entry.shortened.iter().any(|shortened| shortened == name);
-        if !self.payload.is_empty() && !done(self, "payload") {
+        if !done(self, "long_facts") && self.cut_long_facts() {
+            self.shortened.push(Cow::Borrowed("long_facts"));
+        } else if !self.payload.is_empty() && !done(self, "payload") {
             self.shortened.push(Cow::Borrowed("payload"));
         } else if !self.payload.is_empty() {
             if !done(self, "payload_hex") {
@@ -311,6 +360,32 @@ impl<'a> Entry<'a> {
         }
         true
     }
+}
+
+/// Cuts `text` to `most` bytes of UTF-8; reports whether it was longer.
+fn cut(text: &mut Text<'_>, most: usize) -> bool {
+    let end = text.floor_char_boundary(most);
+    let is_long = end < text.len();
+    if is_long {
+        match text {
+            Cow::Borrowed(text) => *text = &text[..end],
+            Cow::Owned(text) => text.truncate(end),
+        }
+    }
+    is_long
+}
+
+/// Drops facts that take more than [`LONG_BYTES`] in JSON; reports whether they did.
+fn drop_long<T: Serialize>(facts: &mut Option<T>) -> bool {
+    let is_long = facts.as_ref().is_some_and(|facts| {
+        let mut json = Vec::new();
+        crate::json::value(&mut json, facts);
+        json.len() > LONG_BYTES
+    });
+    if is_long {
+        *facts = None;
+    }
+    is_long
 }
 
 /// A canonical endpoint: an IPv4 address in IPv6 form is IPv4.

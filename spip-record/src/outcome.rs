@@ -128,11 +128,14 @@ pub enum Limit {
     Descriptors,
     /// `payload_memory_bytes`: the session was the largest of the source that held most.
     Memory,
+    /// The part of the log that its source may take.
+    LogBudget,
 }
 
 impl Limit {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Sessions, Self::SessionsPerSource, Self::Rate, Self::Descriptors, Self::Memory];
+    pub const ALL: [Self; 6] =
+        [Self::Sessions, Self::SessionsPerSource, Self::Rate, Self::Descriptors, Self::Memory, Self::LogBudget];
 
     /// The name in records, metrics and messages.
     #[must_use]
@@ -143,6 +146,7 @@ impl Limit {
             Self::Rate => "rate_limit",
             Self::Descriptors => "descriptors",
             Self::Memory => "payload_memory_bytes",
+            Self::LogBudget => "log_budget",
         }
     }
 }

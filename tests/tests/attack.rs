@@ -316,6 +316,42 @@ fn sources_that_fill_the_memory_for_payloads_give_way_to_others() {
     assert!(records.iter().all(|record| payload(record).len() >= 2_048), "what is guaranteed");
 }
 
+#[test]
+fn a_source_that_fills_the_log_is_shortened_then_counted_and_others_are_not() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    net.add_crowd();
+    let directory = net.path().join("log");
+    std::fs::create_dir(&directory).expect("the test's directory is its own");
+    // A room of 20 MB: a source has whole lines for a twentieth of it, and any for twice as much.
+    let agent = net
+        .agent()
+        .log_to(&directory.join("spip.jsonl"))
+        .set("log_rotate_bytes", 10_000_000)
+        .set("log_keep_files", 1)
+        .set("respond", "off")
+        .set("rejected_interval_seconds", 1)
+        .start();
+    net.client.deliver(SocketAddr::new(SENSOR_V6, 80), b"evidence");
+    agent.expect_one(json!({"payload": "evidence"}));
+    let noise = vec![b'A'; 6_000];
+    for _ in 0..600 {
+        net.client.deliver((SENSOR_V4, 80), &noise);
+    }
+    agent.wait_open(0);
+    net.client.deliver(SocketAddr::new(SENSOR_V6, 81), &noise);
+    let late = agent.expect_one(json!({"destination_port": 81}));
+    assert_eq!((payload(&late), &late["shortened"]), (noise.clone(), &json!(null)));
+    let log = agent.stop().log;
+    assert_eq!(log.connections(json!({"destination_port": 80})), 601, "each is counted");
+    let records = log.matching(&json!({"destination_ip": SENSOR_V4}));
+    let whole = records.iter().filter(|record| payload(record) == noise).count();
+    let short = records.iter().filter(|record| record["shortened"].is_array()).count();
+    let counted: u64 = log.connections(json!({"limit": "log_budget"}));
+    assert!((30..60).contains(&whole) && (100..400).contains(&short) && counted > 200, "{whole} {short} {counted}");
+    assert!(log.matching(&json!({"payload": "evidence"})).len() == 1, "what came before the flood is still there");
+}
+
 /// A way of making the agent hold memory for a connection that stays.
 type Hold = fn(&mut std::net::TcpStream) -> std::io::Result<()>;
 

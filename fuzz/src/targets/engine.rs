@@ -93,7 +93,7 @@ pub(super) fn record(bytes: &[u8]) {
     let line = |format: Format| {
         let sensor = Sensor { name: "fuzz".to_owned(), community_id_seed: 0, format, max_line_bytes: 1 << 30 };
         let mut line = Vec::new();
-        sensor.write(&session, &mut line);
+        sensor.write(&session, usize::MAX, &mut line);
         let mut space = [0; Tail::BYTES];
         line.extend_from_slice(format.tail().write(&mut space, 1));
         (is_line_of(&line, bytes.len()), line)

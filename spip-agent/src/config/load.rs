@@ -201,10 +201,11 @@ impl<'i> Loading<'i> {
                 &[("never", Fsync::Never), ("interval", Fsync::Interval), ("always", Fsync::Always)],
                 Fsync::Never,
             ),
-            rotate_bytes: self.read.integer("log_rotate_bytes", (0, MAX_BYTES), 0),
+            rotate_bytes: self.read.integer("log_rotate_bytes", (0, MAX_BYTES), 256 << 20),
             rotate_age: (age > 0).then_some(Duration::from_secs(age)),
             keep_files: self.size("log_keep_files", (0, 1_000_000), 10),
             keep_bytes: self.read.integer("log_keep_bytes", (0, 1 << 53), 0),
+            min_free_bytes: self.optional_size("log_min_free_bytes", (0, 1 << 53)).map(|bytes| bytes as u64),
             compress: self.read.choice(
                 "log_compress",
                 &[("none", Compress::None), ("zstd", Compress::Zstd)],

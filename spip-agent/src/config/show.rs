@@ -89,6 +89,10 @@ impl Page {
         self.key("log_rotate_seconds", log.rotate_age.map_or(0, |age| age.as_secs()))?;
         self.key("log_keep_files", log.keep_files)?;
         self.key("log_keep_bytes", log.keep_bytes)?;
+        match log.min_free_bytes {
+            Some(bytes) => self.key("log_min_free_bytes", bytes)?,
+            None => self.absent("log_min_free_bytes", "a twentieth of the file system, at most 1 GiB")?,
+        }
         self.key(
             "log_compress",
             text(match log.compress {

@@ -39,10 +39,11 @@ fn everything_but_the_address_has_a_default() {
         log: Log {
             file: None,
             fsync: Fsync::Never,
-            rotate_bytes: 0,
+            rotate_bytes: 268_435_456,
             rotate_age: None,
             keep_files: 10,
             keep_bytes: 0,
+            min_free_bytes: None,
             compress: Compress::None,
             format: Format::Flat,
             max_line_bytes: 8 * 65_536 + (4 << 20),
@@ -143,6 +144,7 @@ log_rotate_bytes = 1000000
 log_rotate_seconds = 86400
 log_keep_files = 0
 log_keep_bytes = 5000000
+log_min_free_bytes = 1000000
 log_compress = "zstd"
 log_format = "ecs"
 max_line_bytes = 100000
@@ -206,6 +208,7 @@ fn every_key_is_read() {
             rotate_age: Some(Duration::from_secs(86_400)),
             keep_files: 0,
             keep_bytes: 5_000_000,
+            min_free_bytes: Some(1_000_000),
             compress: Compress::Zstd,
             format: Format::Ecs,
             max_line_bytes: 100_000,

@@ -183,6 +183,7 @@ mod tests {
             rotate_age: None,
             keep_files: 0,
             keep_bytes: 0,
+            min_free_bytes: None,
             compress: Compress::None,
             format: spip_record::Format::Flat,
             max_line_bytes: 1 << 20,

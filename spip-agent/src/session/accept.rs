@@ -71,10 +71,10 @@ impl Door {
     #[must_use]
     pub fn new(engine: Engine, limits: Limits, workers: usize) -> Self {
         Self {
-            engine: watch::Sender::new(Arc::new(engine)),
             registries: Registry::for_workers(workers),
             limits,
-            rejections: Rejections::default(),
+            rejections: engine.rejections.clone(),
+            engine: watch::Sender::new(Arc::new(engine)),
             accept_errors: AtomicU64::new(0),
             shortages: AtomicU64::new(0),
             stop: Stop::default(),
@@ -328,7 +328,7 @@ pub async fn record_rejections(door: &Door, stopped: &Stopped) {
     let mut line = Vec::new();
     for session in door.rejections.drain() {
         line.clear();
-        let _ = engine.sensor.write(&session, &mut line);
+        let _ = engine.sensor.write(&session, usize::MAX, &mut line);
         engine.log.record_until(&line, stopped.clone().past(Deadline::summaries)).await;
     }
 }

@@ -124,16 +124,16 @@ pub struct Sensor {
 
 impl Sensor {
     /// Appends the record of `session` as the log takes it: without its end, which is [`Format::tail`]. With that it is
-    /// at most `max_line_bytes` long. Returns what the client spoke, where it said anything.
-    pub fn write(&self, session: &Session, out: &mut Vec<u8>) -> Option<&'static str> {
+    /// at most `max_line_bytes` long, and at most `most`. Returns what the client spoke, where it said anything.
+    pub fn write(&self, session: &Session, most: usize, out: &mut Vec<u8>) -> Option<&'static str> {
         let entry = entry::of(session, self);
         let spoken = entry.protocol.as_deref().map(|name| by_name(name).map_or(UNKNOWN, Protocol::name));
-        self.format.encode_within(self.max_line_bytes, entry, out);
+        self.format.encode_within(self.max_line_bytes.min(most), entry, out);
         spoken
     }
 
     /// As [`Sensor::write`], without what the bytes of the client mean: for those that cannot be read.
-    pub fn write_unread(&self, session: &Session, out: &mut Vec<u8>) {
-        self.format.encode_within(self.max_line_bytes, entry::unread(session, self), out);
+    pub fn write_unread(&self, session: &Session, most: usize, out: &mut Vec<u8>) {
+        self.format.encode_within(self.max_line_bytes.min(most), entry::unread(session, self), out);
     }
 }

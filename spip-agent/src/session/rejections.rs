@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
@@ -24,9 +24,9 @@ use spip_record::{CloseReason, DestinationSource};
 /// Entries of one interval: at about 250 bytes each 1 MiB at most, and as many lines.
 pub const SOURCES_MAX: usize = 4_096;
 
-/// The refusals of the running interval.
-#[derive(Default)]
-pub struct Rejections(Mutex<HashMap<Key, Entry>>);
+/// The refusals of the running interval; clones share them.
+#[derive(Clone, Default)]
+pub struct Rejections(Arc<Mutex<HashMap<Key, Entry>>>);
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {

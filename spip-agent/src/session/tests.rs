@@ -60,6 +60,8 @@ impl Bench {
             origins: None,
             responder: None,
             payloads: None,
+            ledger: Ledger::of(&config.log),
+            rejections: Rejections::default(),
             timeouts: config.timeouts,
             payload_limit: 1024,
             memory: Budget::new(1 << 20),

@@ -38,7 +38,9 @@ use crate::scans::{self, Scans};
 use crate::session::Engine;
 use crate::session::accept::{self, Door};
 use crate::session::budget::Budget;
+use crate::session::ledger::Ledger;
 use crate::session::limits::{Bound, BoundFrom, Limits};
+use crate::session::rejections::Rejections;
 use crate::start::config_check;
 use crate::start::readiness::Notifier;
 use crate::start::reload::{self, Reload};
@@ -201,6 +203,8 @@ impl Agent {
             origins: attached.as_ref().map(Attached::origins),
             responder,
             payloads: payloads.as_ref().map(Prepared::store),
+            ledger: Ledger::of(&config.log),
+            rejections: Rejections::default(),
             timeouts: config.timeouts,
             payload_limit: config.limits.payload_bytes,
             memory: Budget::new(payload_memory(config, resources)),
@@ -474,7 +478,8 @@ impl Agent {
                 let stopping = monitor::say_stopping(&notifier, stopped());
                 let closed = monitor::stop_when_log_closes(&door, stopped());
                 let memory = monitor::give_memory_back(&door, stopped());
-                tokio::join!(rejections, faults, alive, log, stopping, closed, memory);
+                let disk = monitor::watch_disk(&door, stopped());
+                tokio::join!(rejections, faults, alive, log, disk, stopping, closed, memory);
                 // What the workers refused until they ended.
                 let _ = refusals_due.await;
                 accept::record_rejections(&door, &stopped()).await;

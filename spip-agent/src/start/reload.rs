@@ -32,7 +32,7 @@ use crate::start::readiness::Notifier;
 use crate::tls::{Renewal, TlsServer};
 
 /// Keys that are taken up.
-const CHANGEABLE: [&str; 39] = [
+const CHANGEABLE: [&str; 40] = [
     "name",
     "community_id_seed",
     "exclude_ports",
@@ -51,6 +51,7 @@ const CHANGEABLE: [&str; 39] = [
     "log_rotate_seconds",
     "log_keep_files",
     "log_keep_bytes",
+    "log_min_free_bytes",
     "log_compress",
     "log_level",
     "tls",
@@ -205,6 +206,7 @@ impl Reload {
             steering.reload(new.clone());
         }
         self.door.limits.change(&new.limits, bound);
+        engine.ledger.change(&new.log);
         engine.memory.resize((self.payload_memory)(&new));
         self.door.change(Engine {
             sensor,
@@ -213,6 +215,8 @@ impl Reload {
             origins: engine.origins.clone(),
             responder,
             payloads: engine.payloads.clone(),
+            ledger: engine.ledger.clone(),
+            rejections: engine.rejections.clone(),
             timeouts: new.timeouts,
             payload_limit: new.limits.payload_bytes,
             memory: engine.memory.clone(),

@@ -63,6 +63,7 @@ fn config(file: &Path) -> config::Log {
         rotate_age: None,
         keep_files: 10,
         keep_bytes: 0,
+        min_free_bytes: None,
         compress: Compress::None,
         format: spip_record::Format::Flat,
         max_line_bytes: 1 << 20,

@@ -51,6 +51,17 @@ pub(super) async fn say_alive(notifier: &Notifier, pulse: &Pulse, mut stopped: S
     }
 }
 
+/// Looks at the room on the disk of the log until the agent stops.
+pub(super) async fn watch_disk(door: &Door, mut stopped: Stopped) {
+    let ledger = door.engine().ledger.clone();
+    loop {
+        ledger.look_at_disk();
+        if tokio::time::timeout(LOG_INTERVAL, stopped.asked()).await.is_ok() {
+            return;
+        }
+    }
+}
+
 /// Says when a write to the log hangs, which its writer cannot say, and tells the service manager while nothing can be
 /// written. The watchdog is fed all the same: a new agent would write to the same place, without what waits in this one.
 pub(super) async fn watch_log(log: &Log, notifier: &Notifier, mut stopped: Stopped) {

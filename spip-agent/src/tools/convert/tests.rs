@@ -53,7 +53,7 @@ fn log(format: Format) -> Vec<u8> {
         let lines = samples.iter().enumerate().map(|(index, sample)| {
             all.map(|format| {
                 let mut line = Vec::new();
-                sample::sensor(format).write(&sample.session, &mut line);
+                sample::sensor(format).write(&sample.session, usize::MAX, &mut line);
                 line.extend_from_slice(format.tail().write(&mut [0; Tail::BYTES], index as u64 + 1));
                 line
             })

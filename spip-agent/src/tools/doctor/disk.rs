@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::statvfs::{Statvfs, statvfs};
 
 use super::{Finding, Subject, Topic};
-use crate::config::{Compress, Config, Log};
+use crate::config::{Config, Log};
 use crate::start::reload;
 
 /// Free room below which a log without bounds is about to stop.
@@ -79,7 +79,13 @@ fn beside(config: &Config) -> Vec<Beside> {
     let messages = reload::messages_log(&config.messages, &config.log).and_then(|log| {
         let file = log.file.clone()?;
         let directory = file.parent().unwrap_or(Path::new("/")).to_owned();
-        Some(Beside { check: "messages.disk", key: MESSAGES, directory, most: most(&log), written: written(&file) })
+        Some(Beside {
+            check: "messages.disk",
+            key: MESSAGES,
+            directory,
+            most: log.most_bytes(),
+            written: written(&file),
+        })
     });
     payloads.into_iter().chain(messages).collect()
 }
@@ -137,7 +143,7 @@ fn judge(topic: Topic, log: &Log, directory: &Path, free: u64, written: u64, bes
     let shares: String = shares.map(|share| format!("; {share}")).collect();
     let (free_text, written_text) = (format!("{}{shares}", size(free)), size(written));
     let left = free.saturating_sub(beside.iter().map(Beside::to_come).sum());
-    let most = most(log);
+    let most = log.most_bytes();
     let found = match most {
         None => format!("nothing bounds the log ({written_text} now); free: {free_text}"),
         Some(most) => {
@@ -191,22 +197,6 @@ fn settings(log: &Log, room: u64) -> Option<String> {
     } else {
         format!("log_rotate_bytes = {rotate} and log_keep_bytes = {keep}")
     })
-}
-
-/// Bytes that the log may take together with the files it keeps; none when nothing bounds it.
-fn most(log: &Log) -> Option<u64> {
-    if log.rotate_bytes == 0 {
-        return None;
-    }
-    let by_files = (log.keep_files > 0).then(|| log.rotate_bytes.saturating_mul(log.keep_files as u64));
-    let by_bytes = (log.keep_bytes > 0).then_some(log.keep_bytes);
-    let kept = match (by_files, by_bytes) {
-        (Some(files), Some(bytes)) => files.min(bytes),
-        (files, bytes) => files.or(bytes)?,
-    };
-    // The file that is written to, and one more while it is being compressed.
-    let current = if log.compress == Compress::None { 1 } else { 2 };
-    Some(kept.saturating_add(log.rotate_bytes.saturating_mul(current)))
 }
 
 /// What the log and its closed files have now: everything beside it that is named after it.
@@ -310,11 +300,11 @@ mod tests {
 
     #[test]
     fn a_log_that_nothing_bounds_is_said_with_settings_that_fit() {
-        let finding = judged("", 10 << 30, 0);
+        let finding = judged("log_rotate_bytes = 0", 10 << 30, 0);
         assert_eq!(finding.state, State::Warning);
         assert!(finding.remedy.expect("a remedy").contains("log_keep_bytes = 5368000000"));
         assert_eq!(judged("log_rotate_bytes = 1000\nlog_keep_files = 0", 10 << 30, 0).state, State::Warning);
-        assert_eq!(judged("", 1 << 20, 0).state, State::Failure);
+        assert_eq!(judged("log_rotate_bytes = 0", 1 << 20, 0).state, State::Failure);
     }
 
     /// The numbers that a remedy gives for these keys.
@@ -328,7 +318,8 @@ mod tests {
         let messages =
             |written| Beside { check: "messages.disk", key: "system_log", directory: "/".into(), most: None, written };
         for megabytes in [0, 1, 2, 4, 16, 100, 1_000, 1_000_000] {
-            for text in ["", "log_compress = \"zstd\"", "log_rotate_bytes = 1_000_000_000\nlog_keep_files = 100_000"] {
+            let unbounded = ["log_rotate_bytes = 0", "log_rotate_bytes = 0\nlog_compress = \"zstd\""];
+            for text in unbounded.into_iter().chain(["log_rotate_bytes = 1_000_000_000\nlog_keep_files = 100_000"]) {
                 for beside in [vec![], vec![messages(500_000)]] {
                     let (free, written) = (megabytes * 1_000_000, 300_000);
                     let log = log(text);
@@ -351,7 +342,7 @@ mod tests {
                     let then = Log { rotate_bytes: rotate, keep_bytes: keep, ..log };
                     let room = free + written + beside.iter().map(|store| store.written).sum::<u64>();
                     let logs = beside.len() as u64 + 1;
-                    assert!(super::most(&then).is_some_and(|most| most * logs <= room), "{megabytes} MB: {remedy}");
+                    assert!(then.most_bytes().is_some_and(|most| most * logs <= room), "{megabytes} MB: {remedy}");
                     assert!(rotate * 2 <= keep && rotate > 0, "{remedy}");
                     assert_eq!(remedy.contains("larger disk: a scan"), keep < USEFUL, "{remedy}");
                 }
@@ -380,8 +371,8 @@ mod tests {
 
     #[test]
     fn the_tighter_of_two_bounds_counts() {
-        assert_eq!(most(&log("log_rotate_bytes = 100\nlog_keep_files = 10\nlog_keep_bytes = 500")), Some(600));
-        assert_eq!(most(&log("log_rotate_bytes = 100\nlog_keep_files = 3\nlog_compress = \"zstd\"")), Some(500));
+        assert_eq!(log("log_rotate_bytes = 100\nlog_keep_files = 10\nlog_keep_bytes = 500").most_bytes(), Some(600));
+        assert_eq!(log("log_rotate_bytes = 100\nlog_keep_files = 3\nlog_compress = \"zstd\"").most_bytes(), Some(500));
     }
 
     #[test]
