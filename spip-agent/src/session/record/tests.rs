@@ -890,7 +890,7 @@ fn a_list_longer_than_the_agent_writes_is_read_as_far_as_that() {
         http.headers.len(),
         http.pipelined.len(),
     ];
-    assert_eq!(lengths, [16, 16, 64, 64, 100, 16]);
+    assert_eq!(lengths, [16, 16, 64, 64, 100, spip_protocol::http::PIPELINED]);
     let sample = samples().into_iter().find(|sample| sample.name == "failed").expect("a sample");
     let flat = String::from_utf8(logged(&sample.session, Format::Flat)).expect("UTF-8");
     let long = flat.replace(r#""tls_supported_protocols":["h2"]"#, &format!(r#""tls_supported_protocols":{text}"#));
