@@ -11,6 +11,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod confine;
 pub mod data;
 pub mod filter;
 pub mod ingest;

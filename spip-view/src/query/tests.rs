@@ -106,3 +106,16 @@ mod properties {
         }
     }
 }
+
+#[test]
+fn each_field_is_documented_and_its_example_is_a_query() {
+    let page = include_str!("../../../docs/view.md");
+    for field in FIELDS {
+        let operator = if field.example.starts_with(['<', '>']) { "" } else { ":" };
+        Query::parse(&format!("{}{operator}{}", field.name, field.example))
+            .unwrap_or_else(|error| panic!("{}: {error}", field.name));
+        let line = page.lines().find(|line| line.starts_with(&format!("| `{}`", field.name)));
+        assert!(line.is_some_and(|line| line.contains(field.meaning)), "{} in docs/view.md", field.name);
+        assert!(field.alias.is_empty() || line.is_some_and(|line| line.contains(&format!("`{}`", field.alias))));
+    }
+}

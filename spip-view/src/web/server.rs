@@ -23,6 +23,7 @@ use super::live::Live;
 use super::routes::{self, ROUTES, Route};
 use crate::cli::Scratch;
 use crate::config::{Config, Listen};
+use crate::confine;
 use crate::data::export;
 use crate::filter::{Filter, FilterError};
 use crate::ingest::follow::{self, Input};
@@ -71,6 +72,14 @@ pub fn run(config: &Config, read_once: &[PathBuf]) -> anyhow::Result<()> {
     let token = config.token_file.as_deref().map(read_token).transpose()?;
     let input = if is_past { Input::Once(read_once.to_vec()) } else { Input::Follow(config.logs.clone()) };
 
+    let bound = Bound::new(&config.listen)?;
+    if config.is_confined {
+        let logs = if is_past { read_once } else { &config.logs };
+        let writes = [directory.to_owned()];
+        for missing in confine::confine(&confine::readable(logs), &writes) {
+            eprintln!("spip-view: not wholly confined: {missing}");
+        }
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(AT_ONCE + STREAMS)
@@ -79,7 +88,7 @@ pub fn run(config: &Config, read_once: &[PathBuf]) -> anyhow::Result<()> {
         .context("cannot start threads")?;
     runtime.block_on(async {
         let live = Live::new();
-        let listener = Listener::bind(&config.listen).await?;
+        let listener = bound.listen()?;
         let stop = Arc::new(AtomicBool::new(false));
         let reading = {
             let (store, live, stop, keeps_records) =
@@ -124,20 +133,25 @@ enum Listener {
     Unix(tokio::net::UnixListener, PathBuf),
 }
 
-impl Listener {
-    async fn bind(listen: &Listen) -> anyhow::Result<Self> {
+/// A socket that is bound, before there are threads.
+enum Bound {
+    Tcp(std::net::TcpListener),
+    Unix(std::os::unix::net::UnixListener, PathBuf),
+}
+
+impl Bound {
+    fn new(listen: &Listen) -> anyhow::Result<Self> {
         match listen {
             Listen::Tcp(address) => {
-                let listener = tokio::net::TcpListener::bind(address)
-                    .await
+                let listener = std::net::TcpListener::bind(address)
                     .with_context(|| format!("listen: cannot bind {address}; choose another one with --listen"))?;
                 if !address.ip().is_loopback() {
                     eprintln!(
                         "spip-view: {address} is reached by others and the page is not encrypted: put a proxy with TLS before it"
                     );
                 }
-                let address = listener.local_addr().context("listen: the socket has no address")?;
-                Ok(Self::Tcp(listener, address))
+                listener.set_nonblocking(true).context("listen")?;
+                Ok(Self::Tcp(listener))
             }
             Listen::Unix(path) => {
                 // A socket that a killed process left behind is replaced, anything else is not.
@@ -146,16 +160,32 @@ impl Listener {
                 if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
                     let _ = std::fs::remove_file(path);
                 }
-                let listener = tokio::net::UnixListener::bind(path)
+                let listener = std::os::unix::net::UnixListener::bind(path)
                     .with_context(|| format!("listen: cannot bind {}", path.display()))?;
                 // Its group may look: a proxy, for example.
                 std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))
                     .with_context(|| format!("listen: cannot set the mode of {}", path.display()))?;
+                listener.set_nonblocking(true).context("listen")?;
                 Ok(Self::Unix(listener, path.clone()))
             }
         }
     }
 
+    /// Hands the socket to the runtime.
+    fn listen(self) -> anyhow::Result<Listener> {
+        match self {
+            Self::Tcp(listener) => {
+                let address = listener.local_addr().context("listen: the socket has no address")?;
+                Ok(Listener::Tcp(tokio::net::TcpListener::from_std(listener).context("listen")?, address))
+            }
+            Self::Unix(listener, path) => {
+                Ok(Listener::Unix(tokio::net::UnixListener::from_std(listener).context("listen")?, path))
+            }
+        }
+    }
+}
+
+impl Listener {
     fn address(&self) -> String {
         match self {
             Self::Tcp(_, address) => format!("http://{address}/"),
