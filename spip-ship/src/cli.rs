@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use log::LevelFilter;
 
 use crate::config::{Config, Sink};
-use crate::{app, messages, replay, status, verify};
+use crate::{app, hub, join, messages, replay, status, verify};
 
 /// Status of the process for a mistake on the command line or in the configuration.
 pub const USAGE: u8 = 2;
@@ -22,6 +22,8 @@ Examples:
   spip-ship --config ship.toml           follow the log and deliver; Ctrl-C or SIGTERM ends it, a restart goes on
   spip-ship --config ship.toml --once    deliver what is there, wait for the last acknowledgement, and end
   spip-ship --config ship.toml --check   is the file right?
+  spip-ship hub init --host hub.example --sensor s1    everything that a hub needs, and a join file for s1
+  spip-ship join s1.join                 on the sensor: configuration, key and certificate authority
   spip-ship --config ship.toml status    what each sink has delivered, and what is left
   spip-ship --config ship.toml verify    is everything that was logged in the engine, once?
 
@@ -76,6 +78,11 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         sink: Option<String>,
     },
+    /// Set a hub up, and manage the credentials of its sensors.
+    #[command(subcommand)]
+    Hub(hub::Command),
+    /// Make this sensor a member of a hub.
+    Join(join::Options),
     /// What each sink has delivered, and what is left.
     Status {
         /// One JSON document instead of a text.
@@ -107,6 +114,20 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> ExitCode {
+    // These need no configuration: they write it.
+    let done = match &arguments.command {
+        Some(Command::Hub(command)) => Some(hub::run(command)),
+        Some(Command::Join(options)) => Some(join::run(options)),
+        _ => None,
+    };
+    match done {
+        Some(Ok(())) => return ExitCode::SUCCESS,
+        Some(Err(message)) => {
+            log::error!("{message}");
+            return ExitCode::FAILURE;
+        }
+        None => {}
+    }
     let Some(path) = &arguments.config.or_else(installed) else {
         log::error!("--config FILE is missing, and there is no {INSTALLED}");
         return ExitCode::from(USAGE);
@@ -128,7 +149,7 @@ fn run(arguments: Arguments) -> ExitCode {
         Some(Command::Status { json }) => {
             return if status::run(&config, json) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
         }
-        None => {}
+        Some(Command::Hub(_) | Command::Join(_)) | None => {}
     }
     let once = arguments.once.then(|| Duration::from_secs(arguments.timeout));
     match app::run(config, path, once) {

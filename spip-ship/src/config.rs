@@ -14,6 +14,7 @@ use serde::Deserialize;
 pub use secret::Secret;
 pub use sinks::{
     Clickhouse, Compression, Elasticsearch, Files, Http, HttpAccess, Kind, Limits, NatsAccess, NatsSink, Sink,
+    WantedStream,
 };
 
 /// The effective configuration.
@@ -51,6 +52,8 @@ pub enum Source {
 pub struct NatsSource {
     /// How to reach the server.
     pub access: NatsAccess,
+    /// The stream, where it is made.
+    pub wanted: WantedStream,
     /// Prefix of the names of the durable consumers, one per sink.
     pub consumer: String,
     /// Whether records under another name than that of their subject go to quarantine.
@@ -152,6 +155,10 @@ struct RawSource {
     key_file: Option<PathBuf>,
     consumer: Option<String>,
     check_names: Option<bool>,
+    create_stream: Option<bool>,
+    replicas: Option<u32>,
+    max_bytes: Option<u64>,
+    max_age_hours: Option<u64>,
 }
 
 /// Three closed files leave seven of the agent's default `log_keep_files` for repairing whatever keeps records here.
@@ -243,7 +250,8 @@ fn nats_source(raw: RawSource) -> Result<NatsSource, Mistake> {
     if !sinks::is_token(&consumer) {
         return Err(Mistake::new("source.consumer", "letters, digits, - and _ are accepted"));
     }
-    Ok(NatsSource { access, consumer, check_names: raw.check_names.unwrap_or(true) })
+    let wanted = WantedStream::new("source", raw.create_stream, raw.replicas, raw.max_bytes, raw.max_age_hours)?;
+    Ok(NatsSource { access, wanted, consumer, check_names: raw.check_names.unwrap_or(true) })
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ pub mod cli;
 pub mod config;
 pub mod confine;
 pub mod hold;
+pub mod hub;
+pub mod join;
 pub mod line;
 pub mod messages;
 pub mod metrics;

@@ -5,6 +5,7 @@
 //! beside the answer (a permission that is missing) is kept for the message.
 
 mod answer;
+pub(crate) mod stream;
 mod subject;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -246,12 +247,14 @@ impl Connection {
         match self.request(&asked, None, Bytes::new(), ASK) {
             Ok(message) => answer::direct(message, &asked),
             // The stream does not allow direct questions, or nobody may ask them: the slower way.
-            Err(Error::NoResponders { .. } | Error::Timeout { .. }) => {
+            Err(first @ (Error::NoResponders { .. } | Error::Timeout { .. })) => {
                 let what = format!("STREAM.MSG.GET.{}", self.access.stream);
                 match self.api::<answer::Stored>(&what, &serde_json::json!({ "last_by_subj": subject })) {
                     Ok(stored) => stored.into_last(&asked).map(Some),
                     // 10037: no message found.
                     Err(Error::Api(error)) if error.err_code == 10037 => Ok(None),
+                    // A sensor of a fleet may ask in the first way only.
+                    Err(Error::Timeout { reason, .. }) if reason.contains("Permissions Violation") => Err(first),
                     Err(error) => Err(error),
                 }
             }

@@ -74,14 +74,45 @@ pub struct NatsAccess {
 pub struct NatsSink {
     /// How to reach it.
     pub access: NatsAccess,
-    /// Whether to make and check the stream. A sensor of a fleet may not.
-    pub create_stream: bool,
-    /// Replicas of a stream that is made.
-    pub replicas: u32,
+    /// The stream, where it is made.
+    pub wanted: WantedStream,
     /// Compression of messages.
     pub compression: Compression,
     /// Time for an acknowledgement.
     pub ack_timeout: Duration,
+}
+
+/// How a stream is made that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WantedStream {
+    /// Whether to make and check it. A sensor of a fleet may not.
+    pub create: bool,
+    /// Copies of each message.
+    pub replicas: u32,
+    /// Bytes that it stores before it takes nothing more; `None` without a bound of its own.
+    pub max_bytes: Option<u64>,
+    /// How long it keeps messages; `None` for ever.
+    pub max_age: Option<Duration>,
+}
+
+impl WantedStream {
+    pub(super) fn new(
+        table: &str,
+        create: Option<bool>,
+        replicas: Option<u32>,
+        max_bytes: Option<u64>,
+        max_age_hours: Option<u64>,
+    ) -> Result<Self, Mistake> {
+        let hours = |hours| within(&format!("{table}.max_age_hours"), hours, 1, 1_000_000);
+        Ok(Self {
+            create: create.unwrap_or(true),
+            replicas: within(&format!("{table}.replicas"), replicas.unwrap_or(1), 1, 5)?,
+            max_bytes: max_bytes
+                .map(|bytes| within(&format!("{table}.max_bytes"), bytes, 1 << 20, i64::MAX as u64))
+                .transpose()?,
+            max_age: max_age_hours.map(hours).transpose()?.map(|hours| Duration::from_secs(hours * 3_600)),
+        })
+    }
 }
 
 /// Compression of messages.
@@ -179,6 +210,8 @@ pub(super) struct Raw {
     domain: Option<String>,
     create_stream: Option<bool>,
     replicas: Option<u32>,
+    max_bytes: Option<u64>,
+    max_age_hours: Option<u64>,
     compression: Option<Compression>,
     ack_timeout_seconds: Option<u64>,
     credentials_file: Option<Secret>,
@@ -215,6 +248,8 @@ const KINDS: &[(&str, &[&str])] = &[
             "domain",
             "create_stream",
             "replicas",
+            "max_bytes",
+            "max_age_hours",
             "compression",
             "ack_timeout_seconds",
             "credentials_file",
@@ -284,6 +319,8 @@ impl Raw {
             ("domain", self.domain.is_some()),
             ("create_stream", self.create_stream.is_some()),
             ("replicas", self.replicas.is_some()),
+            ("max_bytes", self.max_bytes.is_some()),
+            ("max_age_hours", self.max_age_hours.is_some()),
             ("compression", self.compression.is_some()),
             ("ack_timeout_seconds", self.ack_timeout_seconds.is_some()),
             ("credentials_file", self.credentials_file.is_some()),
@@ -391,8 +428,7 @@ fn nats(raw: Raw) -> Result<NatsSink, Mistake> {
             ca: raw.ca_file,
             certificate: certificate("sink", raw.cert_file, raw.key_file)?,
         },
-        create_stream: raw.create_stream.unwrap_or(true),
-        replicas: within("sink.replicas", raw.replicas.unwrap_or(1), 1, 5)?,
+        wanted: WantedStream::new("sink", raw.create_stream, raw.replicas, raw.max_bytes, raw.max_age_hours)?,
         compression: raw.compression.unwrap_or(Compression::Zstd),
         ack_timeout: seconds("sink.ack_timeout_seconds", raw.ack_timeout_seconds, 10, 600)?,
     })

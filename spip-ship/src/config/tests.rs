@@ -22,7 +22,7 @@ fn the_smallest_configuration_has_the_documented_defaults() {
     let Kind::Nats(nats) = &sink.kind else { panic!("kind = nats") };
     assert_eq!(nats.access.subject_prefix, "spip.records");
     assert_eq!(nats.compression, Compression::Zstd);
-    assert!(nats.create_stream);
+    assert!(nats.wanted.create);
 }
 
 #[test]

@@ -6,7 +6,6 @@
 //! start, so that a lost state costs nothing. A message id is a second belt.
 
 mod headers;
-mod stream;
 
 use std::cmp::Ordering;
 use std::time::Duration;
@@ -21,7 +20,7 @@ use self::headers::Mark;
 use super::{Delivery, Failure, Sink};
 use crate::batch::{At, Batch, Part, Place};
 use crate::config::{Compression, NatsSink};
-use crate::nats::{Connection, Error, PublishAck, subject_of, token_of};
+use crate::nats::{Connection, Error, PublishAck, stream, subject_of, token_of};
 use crate::state::State;
 
 /// Level of Zstandard: JSON shrinks to a seventh, at several hundred megabytes a second.
@@ -196,7 +195,7 @@ impl Sink for Nats {
     fn open(&mut self, state: &State) -> Result<Option<Place>, Failure> {
         self.own = serde_json::from_value(state.own.clone()).unwrap_or_default();
         if !self.is_checked {
-            if let Err(failure) = stream::ensure(&mut self.connection, &self.config) {
+            if let Err(failure) = stream::ensure(&mut self.connection, &self.config.wanted) {
                 // A connection that cannot be made is made anew, with secrets as they are then.
                 self.connection.forget();
                 return Err(failure);
@@ -339,7 +338,7 @@ impl Nats {
             Error::NoResponders { reason, .. } => {
                 // The stream may have been removed: it is made again, if it may be.
                 self.is_checked = false;
-                if let Err(failure) = stream::ensure(&mut self.connection, &self.config) {
+                if let Err(failure) = stream::ensure(&mut self.connection, &self.config.wanted) {
                     return failure;
                 }
                 self.is_checked = true;

@@ -22,7 +22,7 @@ use self::consumer::{Consumer, Taken};
 use super::{Behind, Next, Source};
 use crate::batch::{At, Batch, Place};
 use crate::config::{Limits, NatsSource};
-use crate::nats::Connection;
+use crate::nats::{Connection, stream};
 
 /// Time for which the server holds a request for messages.
 const EXPIRES: Duration = Duration::from_secs(5);
@@ -46,6 +46,7 @@ pub struct StreamSource {
     notices: Vec<String>,
     is_once: bool,
     is_empty: bool,
+    is_checked: bool,
 }
 
 impl StreamSource {
@@ -68,6 +69,7 @@ impl StreamSource {
             notices: Vec::new(),
             is_once,
             is_empty: false,
+            is_checked: false,
         }
     }
 
@@ -86,12 +88,26 @@ impl StreamSource {
         }
     }
 
+    /// Makes or checks the stream, once.
+    fn check(&mut self) -> Result<(), String> {
+        if !self.is_checked {
+            stream::ensure(&mut self.connection, &self.config.wanted).map_err(|failure| {
+                // A connection that cannot be made is made anew, with secrets as they are then.
+                self.connection.forget();
+                failure.message
+            })?;
+            self.is_checked = true;
+        }
+        Ok(())
+    }
+
     /// Makes the consumer anew behind the last message that was taken.
     fn reset(&mut self) -> Result<(), String> {
         self.subscriber = None;
         self.asked = None;
         self.held = None;
         self.is_empty = false;
+        self.check()?;
         self.pending = self.consumer.create(&mut self.connection, self.last_seq)?;
         let client = self.connection.client().map_err(|error| error.to_string())?;
         let inbox = client.new_inbox();
@@ -243,6 +259,7 @@ impl Source for StreamSource {
         self.subscriber = None;
         self.last_seq = match place.at {
             At::Beginning => {
+                self.check()?;
                 let known = self.consumer.acknowledged(&mut self.connection)?;
                 if known > 0 {
                     self.notices

@@ -8,7 +8,7 @@ use spip_record::log::{Content, Options, Reader, Step};
 use tokio::runtime::Handle;
 
 use super::{Records, add, subjects};
-use crate::config::{Clickhouse, Kind, Limits, NatsAccess, NatsSource, Sink};
+use crate::config::{Clickhouse, Kind, Limits, NatsAccess, NatsSource, Sink, WantedStream};
 use crate::sink::Failure;
 use crate::sink::clickhouse::{rows, table_name};
 use crate::source::stream::StreamSource;
@@ -78,7 +78,9 @@ fn of_files(directory: &Path) -> Result<Records, Failure> {
 
 /// Reads a stream through a consumer that is removed again.
 pub(super) fn of_stream(access: &NatsAccess, subject: Option<String>, handle: &Handle) -> Result<Records, Failure> {
-    let config = NatsSource { access: access.clone(), consumer: "spip-ship".to_owned(), check_names: false };
+    // Looks at what is there: makes nothing but the consumer.
+    let wanted = WantedStream { create: false, replicas: 1, max_bytes: None, max_age: None };
+    let config = NatsSource { access: access.clone(), wanted, consumer: "spip-ship".to_owned(), check_names: false };
     let name = format!("verify-{}", std::process::id());
     let mut source = StreamSource::new(config, &name, handle.clone(), true);
     source.restrict(subject);

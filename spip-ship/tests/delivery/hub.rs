@@ -2,11 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Nats, Place, append, assert_each_once, count, follow, once, peer, records};
+use spip_ship::config::NatsAccess;
+use spip_ship::nats::Connection;
+
+use crate::support::{
+    Nats, Place, Process, access, append, assert_each_once, count, follow, free_port, once, peer, records, run,
+    runtime, wait_for,
+};
 
 fn hub(place: &Place, port: u16) -> PathBuf {
     let path = place.path("hub.toml");
@@ -74,4 +82,113 @@ fn a_stolen_sensor_cannot_speak_for_another_one() {
     let quarantine = fs::read_to_string(place.path("hub-state/files.quarantine.jsonl")).expect("a quarantine");
     assert_eq!(quarantine.lines().count(), 3);
     assert!(quarantine.contains("its name is \\\"victim\\\""), "{quarantine}");
+}
+
+/// Runs `spip-ship` with `arguments`, and asserts that it worked.
+fn command(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_spip-ship")).args(arguments).output().expect("the program starts");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {text}");
+    text
+}
+
+#[test]
+fn a_fleet_is_made_by_three_commands_and_a_credential_ends_with_one() {
+    let Some(program) = peer("SPIP_NATS_SERVER") else { return };
+    let place = Place::new();
+    let path = |name: &str| place.path(name).display().to_string();
+    let port = free_port();
+    command(&[
+        "hub",
+        "init",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        &port.to_string(),
+        "--sensor",
+        "one",
+        "--sensor",
+        "two.b",
+        "--directory",
+        &path("etc"),
+        "--data",
+        &path("data"),
+    ]);
+    let server = Command::new(&program)
+        .args(["-c", &path("etc/nats.conf")])
+        .stderr(Stdio::null())
+        .spawn()
+        .map(Process)
+        .expect("the server starts");
+    wait_for("the server listens", || TcpStream::connect(("127.0.0.1", port)).ok());
+    let hub = place.path("etc/hub.toml");
+    // The port of the metrics is one for the whole machine.
+    let text = fs::read_to_string(&hub).expect("a file").replace("metrics = \"127.0.0.1:9466\"\n", "");
+    fs::write(&hub, text).expect("a file");
+    let running = follow(&hub);
+    for (sensor, file) in [("one", "one.join"), ("two.b", "two%2Eb.join")] {
+        let log = path(&format!("{sensor}/log/spip.jsonl"));
+        fs::create_dir_all(place.path(&format!("{sensor}/log"))).expect("a directory");
+        append(Path::new(&log), &records(sensor, "r", 1..101));
+        let (etc, state) = (path(&format!("{sensor}/etc")), path(&format!("{sensor}/state")));
+        command(&[
+            "join",
+            &path(&format!("etc/join/{file}")),
+            "--directory",
+            &etc,
+            "--log",
+            &log,
+            "--state-dir",
+            &state,
+        ]);
+        once(Path::new(&format!("{etc}/ship.toml")));
+    }
+    for sensor in ["one", "two%2Eb"] {
+        let has_all = || {
+            let directory = place.path(&format!("data/logs/{sensor}"));
+            (directory.is_dir() && stored(&directory).len() == 100).then_some(())
+        };
+        wait_for("the hub has everything", has_all);
+    }
+    steal(&place, port);
+    let text = command(&["hub", "revoke", "one", "--directory", &path("etc")]);
+    assert!(!text.contains("not running here"), "{text}");
+    append(&place.path("one/log/spip.jsonl"), &records("one", "r", 101..103));
+    append(&place.path("two.b/log/spip.jsonl"), &records("two.b", "r", 101..103));
+    let (succeeded, text) = run(&place.path("one/etc/ship.toml"), &["--once", "--timeout", "1"]);
+    assert!(!succeeded && text.contains("authorization violation"), "{text}");
+    once(&place.path("two.b/etc/ship.toml"));
+    assert!(command(&["hub", "list", "--directory", &path("etc")]).starts_with("two.b\t"));
+    drop((running, server));
+}
+
+/// Tries what a thief of the sensor `one` would.
+fn steal(place: &Place, port: u16) {
+    let runtime = runtime();
+    let access = NatsAccess {
+        urls: vec![format!("tls://127.0.0.1:{port}")],
+        nkey: Some(place.path("one/etc/ship.nkey").display().to_string().into()),
+        ca: Some(place.path("one/etc/ship-ca.pem")),
+        ..access(port)
+    };
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let mut thief = Connection::new(access, runtime.handle().clone(), Some("one".to_owned()));
+    let time = Duration::from_millis(500);
+    let mut ask = |subject: &str| thief.request(subject, None, bytes::Bytes::from_static(b"{}"), time).is_ok();
+    assert!(ask("$JS.API.DIRECT.GET.SPIP.spip.records.one"), "its own last message");
+    assert!(ask("spip.records.one"), "its own subject");
+    for subject in [
+        "spip.records.two%2Eb",
+        "spip.records.other",
+        "$JS.API.DIRECT.GET.SPIP.spip.records.two%2Eb",
+        "$JS.API.DIRECT.GET.SPIP",
+        "$JS.API.STREAM.INFO.SPIP",
+        "$JS.API.STREAM.MSG.GET.SPIP",
+        "$JS.API.STREAM.PURGE.SPIP",
+        "$JS.API.STREAM.DELETE.SPIP",
+        "$JS.API.CONSUMER.LIST.SPIP",
+        "$JS.API.INFO",
+    ] {
+        assert!(!ask(subject), "{subject} is open to a thief");
+    }
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::Failure;
-use crate::config::NatsSink;
-use crate::nats::{Connection, Error, StreamConfig, StreamInfo};
+use super::{Connection, Error, StreamConfig, StreamInfo};
+use crate::config::WantedStream;
+use crate::sink::Failure;
 
 /// `stream not found`.
 const NOT_FOUND: u16 = 10059;
@@ -13,12 +13,12 @@ const NOT_FOUND: u16 = 10059;
 const IN_USE: u16 = 10058;
 
 /// Makes or checks the stream. Where this client may not ask, the first publication shows whether it is there.
-pub(super) fn ensure(connection: &mut Connection, config: &NatsSink) -> Result<(), Failure> {
-    if !config.create_stream {
+pub(crate) fn ensure(connection: &mut Connection, config: &WantedStream) -> Result<(), Failure> {
+    if !config.create {
         return connection.client().map(|_| ()).map_err(|error| Failure::new(error.to_string()));
     }
-    let stream = &config.access.stream;
-    let subjects = format!("{}.*", config.access.subject_prefix);
+    let stream = connection.access().stream.clone();
+    let subjects = format!("{}.*", connection.access().subject_prefix);
     let info = match connection.api::<StreamInfo>(&format!("STREAM.INFO.{stream}"), &serde_json::Value::Null) {
         Ok(info) => info,
         Err(Error::Api(error)) if error.err_code == NOT_FOUND => {
@@ -31,8 +31,8 @@ pub(super) fn ensure(connection: &mut Connection, config: &NatsSink) -> Result<(
                 "storage": "file",
                 "num_replicas": config.replicas,
                 "allow_direct": true,
-                "max_age": 0,
-                "max_bytes": -1,
+                "max_age": config.max_age.map_or(0, |age| u64::try_from(age.as_nanos()).unwrap_or(0)),
+                "max_bytes": config.max_bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(-1)),
                 "max_msgs": -1,
                 "max_consumers": -1,
                 "max_msg_size": -1,

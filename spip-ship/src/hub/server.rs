@@ -1,0 +1,180 @@
+//! The texts that a hub consists of: configuration of the servers, their users, the hub's shipper, units, join files.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::registry::{Registry, bracketed};
+use crate::nats::{subject_of, token_of};
+
+/// Stream and prefix of every hub.
+const STREAM: &str = "SPIP";
+const PREFIX: &str = "spip.records";
+
+/// Port between the servers of a cluster.
+const ROUTES: u16 = 6222;
+
+/// Quotes a text for NATS configuration and TOML: both read JSON's strings.
+fn quoted(text: impl std::fmt::Display) -> String {
+    serde_json::Value::String(text.to_string()).to_string()
+}
+
+/// Returns the configuration of the server `host`.
+pub(super) fn configuration(registry: &Registry, node: &Path, host: &str) -> String {
+    let file = |name: &str| quoted(node.join(name).display());
+    let tls =
+        format!("cert_file: {}\n  key_file: {}\n  ca_file: {}", file("server.pem"), file("server.key"), file("ca.pem"));
+    let mut text = format!(
+        "# NATS server of a spip hub. Written by spip-ship hub init.\n\
+         server_name: {}\n\
+         port: {}\n\
+         pid_file: {}\n\
+         # Messages have at most 512 KiB of lines before compression.\n\
+         max_payload: 1MB\n\
+         max_connections: 65536\n\
+         write_deadline: \"10s\"\n\n\
+         tls {{\n  {tls}\n  timeout: 10\n}}\n\n\
+         # sync_interval: an acknowledged message is on the disk.\n\
+         jetstream {{\n  store_dir: {}\n  sync_interval: always\n  max_file_store: {}GB\n}}\n\n\
+         include \"users.conf\"\n",
+        quoted(host),
+        registry.port(),
+        quoted(registry.pid_file(host).display()),
+        quoted(registry.store(host).display()),
+        registry.disk_gb(),
+    );
+    if registry.hosts().len() > 1 {
+        let routes: Vec<_> = registry
+            .hosts()
+            .iter()
+            .filter(|other| *other != host)
+            .map(|other| quoted(format!("tls://{}:{ROUTES}", bracketed(other))))
+            .collect();
+        let _ = write!(
+            text,
+            "\ncluster {{\n  name: spip\n  port: {ROUTES}\n  tls {{\n  {tls}\n  verify: true\n  timeout: 10\n  }}\n  routes: [{}]\n}}\n",
+            routes.join(", ")
+        );
+    }
+    text
+}
+
+/// Returns the users: the hub's shipper, and each sensor with the rights of its own subject.
+pub(super) fn users(registry: &Registry) -> String {
+    let mut text = format!(
+        "# Users of a spip hub. Written by spip-ship hub add and revoke; changes by hand are lost.\n\
+         authorization {{\n  timeout: 10\n  users: [\n    {{ nkey: {}, permissions: {{\n      \
+         publish: [\"$JS.API.>\", \"$JS.ACK.>\"], subscribe: [\"_INBOX.>\"] }} }}\n",
+        quoted(registry.hub())
+    );
+    for (name, public) in registry.sensors() {
+        let subject = subject_of(PREFIX, name);
+        let _ = writeln!(
+            text,
+            "    {{ nkey: {}, permissions: {{ # {}\n      publish: [{}, {}], subscribe: [{}] }} }}",
+            quoted(public),
+            token_of(name),
+            quoted(&subject),
+            quoted(format!("$JS.API.DIRECT.GET.{STREAM}.{subject}")),
+            quoted(format!("_INBOX.spip-{}.>", token_of(name))),
+        );
+    }
+    text.push_str("  ]\n}\n");
+    text
+}
+
+/// Returns the configuration of the hub's shipper.
+pub(super) fn hub_configuration(registry: &Registry, directory: &Path, keep_hours: u64) -> String {
+    let urls: Vec<_> = registry.urls().iter().map(quoted).collect();
+    // What the servers may use, less what they need beside messages.
+    let max_bytes = registry.disk_gb().saturating_mul(900_000_000);
+    format!(
+        "# The hub's shipper: from the stream into logs, a directory per sensor. Written by spip-ship hub init.\n\
+         state_dir = {}\n\
+         metrics = \"127.0.0.1:9466\"\n\n\
+         [source]\n\
+         kind = \"nats\"\n\
+         url = [{}]\n\
+         stream = {}\n\
+         ca_file = {}\n\
+         nkey_file = {}\n\
+         # The stream is made with these: sensors wait when max_bytes are full, and replay reaches max_age_hours back.\n\
+         replicas = {}\n\
+         max_bytes = {max_bytes}\n\
+         max_age_hours = {keep_hours}\n\n\
+         [[sink]]\n\
+         kind = \"files\"\n\
+         path = {}\n",
+        quoted(registry.data().join("ship").display()),
+        urls.join(", "),
+        quoted(STREAM),
+        quoted(directory.join("ca.pem").display()),
+        quoted(directory.join("hub.nkey").display()),
+        registry.hosts().len(),
+        quoted(registry.data().join("logs").display()),
+    )
+}
+
+/// Returns the join file of a sensor.
+pub(super) fn join_file(registry: &Registry, name: &str, seed: &str, authority: &str) -> String {
+    let urls: Vec<_> = registry.urls().iter().map(quoted).collect();
+    format!(
+        "# Join file of the sensor {}. It holds the key of this sensor: move it there, run `spip-ship join FILE`, remove it.\n\
+         version = 1\n\
+         name = {}\n\
+         url = [{}]\n\
+         stream = {}\n\
+         subject_prefix = {}\n\
+         seed = {}\n\
+         ca = '''\n{}'''\n",
+        token_of(name),
+        quoted(name),
+        urls.join(", "),
+        quoted(STREAM),
+        quoted(PREFIX),
+        quoted(seed),
+        authority,
+    )
+}
+
+/// Returns the unit of a server.
+pub(super) fn nats_unit(node: &Path) -> String {
+    format!(
+        "[Unit]\nDescription=NATS server of a spip hub\nAfter=network-online.target\nWants=network-online.target\n\n\
+         [Service]\nUser=nats\nGroup=nats\nStateDirectory=spip-hub/nats\n\
+         ExecStart=/usr/bin/nats-server -c {}/nats.conf\nExecReload=/bin/kill -HUP $MAINPID\n\
+         Restart=always\nRestartSec=2s\nLimitNOFILE=200000\nNoNewPrivileges=yes\nProtectSystem=strict\nProtectHome=yes\n\
+         PrivateTmp=yes\nPrivateDevices=yes\nReadWritePaths=/var/lib/spip-hub\nCapabilityBoundingSet=\n\n\
+         [Install]\nWantedBy=multi-user.target\n",
+        node.display()
+    )
+}
+
+/// Returns the unit of the hub's shipper.
+pub(super) fn hub_unit(directory: &Path, data: &Path) -> String {
+    format!(
+        "[Unit]\nDescription=Hub of spip: writes what sensors sent as logs\nAfter=spip-nats.service\n\n\
+         [Service]\nType=notify\nUser=spip-ship\nGroup=spip\n\
+         ExecStart=/usr/bin/spip-ship --config {}/hub.toml\nExecReload=/bin/kill -HUP $MAINPID\n\
+         Restart=always\nRestartSec=5s\nRestartPreventExitStatus=2\nWatchdogSec=120s\nUMask=0027\nNoNewPrivileges=yes\n\
+         ProtectSystem=strict\nProtectHome=yes\nPrivateTmp=yes\nPrivateDevices=yes\nReadWritePaths={}\n\
+         CapabilityBoundingSet=\n\n[Install]\nWantedBy=multi-user.target\n",
+        directory.display(),
+        data.display()
+    )
+}
+
+/// Returns what the operator does next.
+pub(super) fn next_steps(registry: &Registry, directory: &Path) -> String {
+    let mut text = String::new();
+    for host in registry.hosts() {
+        let node = registry.node(directory, host);
+        let where_ = if registry.hosts().len() > 1 { format!("on {host}: ") } else { String::new() };
+        let _ = writeln!(text, "{where_}nats-server -c {}/nats.conf", node.display());
+    }
+    if registry.hosts().len() > 1 {
+        let _ = writeln!(text, "(copy {}/nodes/HOST to the same path on each)", directory.display());
+    }
+    let _ = writeln!(text, "spip-ship --config {}/hub.toml", directory.display());
+    let _ = write!(text, "on each sensor: spip-ship join FILE, with its file of {}/join", directory.display());
+    text
+}
