@@ -45,6 +45,9 @@ const TCP_OPTIONS: usize = 40;
 
 /// Where the bytes of an IP packet come from; offset 0 is the first byte of the IP header.
 pub trait Packet {
+    /// IPv6 extension headers that are followed.
+    const FOLLOWED: usize = EXTENSION_HEADERS;
+
     /// Bytes that arrived, link-layer padding included; `u32::MAX` where only headers were kept.
     fn length(&self) -> u32;
 
@@ -91,6 +94,9 @@ impl Packet for &[u8] {
 struct Headers<'a>(&'a [u8]);
 
 impl Packet for Headers<'_> {
+    /// As many as a packet of 64 KiB has room for: the kernel has followed them.
+    const FOLLOWED: usize = 8_192;
+
     fn length(&self) -> u32 {
         u32::MAX
     }
@@ -311,7 +317,7 @@ fn cut(packet: &impl Packet, offset: u32, end: u32, refused: Refused, syn: &mut 
 ///
 /// See [`Refused`].
 #[inline(always)]
-pub fn read_ipv6(packet: &impl Packet, source: &mut [u8; 16], syn: &mut Syn) -> Result<bool, Refused> {
+pub fn read_ipv6<P: Packet>(packet: &P, source: &mut [u8; 16], syn: &mut Syn) -> Result<bool, Refused> {
     let header: [u8; 8] = packet.load(0).ok_or(Refused::Truncated)?;
     if header[0] >> 4 != 6 {
         return Err(Refused::Malformed);
@@ -325,7 +331,7 @@ pub fn read_ipv6(packet: &impl Packet, source: &mut [u8; 16], syn: &mut Syn) -> 
 
     let mut next = header[6];
     let mut offset = IPV6_HEADER;
-    for _ in 0..EXTENSION_HEADERS {
+    for _ in 0..P::FOLLOWED {
         if next == TCP {
             break;
         }

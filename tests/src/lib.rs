@@ -16,6 +16,7 @@ mod agent;
 mod client;
 pub mod community_id;
 mod follow;
+pub mod ghost;
 mod namespace;
 mod net;
 mod raw;

@@ -34,10 +34,14 @@ pub struct RawSyn {
     pub port: u16,
     /// Initial sequence number.
     pub sequence: u32,
+    /// Acknowledgement number.
+    pub acknowledgement: u32,
     /// IPv4 identification; the kernel replaces 0.
     pub ip_id: u16,
     /// IPv4 options, a multiple of 4 bytes; of IPv6, whether there is a header of destination options.
     pub ip_options: Vec<u8>,
+    /// IPv6 headers of destination options, each of eight bytes of padding, beside that of `ip_options`.
+    pub extensions: usize,
     /// Time to live.
     pub ttl: u8,
     /// Window.
@@ -63,8 +67,10 @@ impl RawSyn {
             destination: destination.ip(),
             port: destination.port(),
             sequence: 0x1357_9bdf ^ u32::from(destination.port()) << 3 ^ u32::from(source.port()) << 11,
+            acknowledgement: 0,
             ip_id: 7,
             ip_options: Vec::new(),
+            extensions: 0,
             ttl: 64,
             window: 1024,
             flags: SYN,
@@ -123,16 +129,18 @@ impl RawSyn {
 
     fn ipv6(&self, source: Ipv6Addr, destination: Ipv6Addr) -> Vec<u8> {
         let segment = self.segment();
+        let count = self.extensions + usize::from(!self.ip_options.is_empty());
+        let following = |index: usize| if index == count { TCP } else { DESTINATION_OPTIONS };
         // PadN of four bytes (RFC 8200, 4.2).
-        let extension: &[u8] = if self.ip_options.is_empty() { &[] } else { &[TCP, 0, 1, 4, 0, 0, 0, 0] };
-        let length = u16::try_from(extension.len() + segment.len()).expect("a short packet");
-        let next = if extension.is_empty() { TCP } else { DESTINATION_OPTIONS };
+        let extensions = (1..=count).flat_map(|index| [following(index), 0, 1, 4, 0, 0, 0, 0]);
+        let length = u16::try_from(count * 8 + segment.len()).expect("a short packet");
+        let next = following(0);
         let mut packet = vec![0x60, 0, 0, 0];
         packet.extend(length.to_be_bytes());
         packet.extend([next, self.ttl]);
         packet.extend(source.octets());
         packet.extend(destination.octets());
-        packet.extend(extension);
+        packet.extend(extensions);
         packet.extend(segment);
         packet
     }
@@ -143,7 +151,7 @@ impl RawSyn {
         segment.extend(self.source_port.to_be_bytes());
         segment.extend(self.port.to_be_bytes());
         segment.extend(self.sequence.to_be_bytes());
-        segment.extend([0; 4]);
+        segment.extend(self.acknowledgement.to_be_bytes());
         segment.extend([words << 4, self.flags]);
         segment.extend(self.window.to_be_bytes());
         segment.extend([0; 4]);

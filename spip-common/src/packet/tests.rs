@@ -391,6 +391,9 @@ fn extension_headers_are_followed_up_to_the_bound_and_no_further() {
         assert_eq!(usize::from(parsed(&chain(count)).syn.ip_options_len), count * 8);
     }
     assert_eq!(refused(&chain(EXTENSION_HEADERS + 1)), Refused::Malformed);
+    // What the kernel has accepted is followed to its end.
+    let long = chain(EXTENSION_HEADERS + 1);
+    assert_eq!(parse_headers(&long, 0).map(|parsed| parsed.syn.ip_options_len), Ok((EXTENSION_HEADERS + 1) as u16 * 8));
 }
 
 #[test]

@@ -1,0 +1,113 @@
+//! A client made of raw packets, which chooses in what form its SYN goes over the wire, and then speaks TCP.
+//!
+//! Its address belongs to no host: the client's kernel knows nothing of its connections, and resets none.
+
+use std::io::Read as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::net::{CLIENT_MAC, Net, SENSOR_V4, SENSOR_V6, WIRE};
+use crate::{PATIENCE, RawSyn};
+
+/// The address of ghosts.
+pub const GHOST_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 66));
+/// Their IPv6 address.
+pub const GHOST_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x66));
+/// An address that is not the sensor's, and that the client reaches by way of the sensor.
+pub const FAR_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 8));
+/// The same for IPv6.
+pub const FAR_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 8));
+
+/// TCP flags.
+const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
+const PSH: u8 = 0x08;
+const ACK: u8 = 0x10;
+
+/// One connection of a ghost.
+#[derive(Debug)]
+pub struct Ghost<'a> {
+    net: &'a Net,
+    syn: RawSyn,
+    answers: Socket,
+}
+
+impl Net {
+    /// Lets the sensor answer ghosts, and the client send to [`FAR_V4`] and [`FAR_V6`].
+    pub fn add_ghosts(&self) {
+        self.sensor.shell(&format!(
+            "ip neigh replace {GHOST_V4} lladdr {CLIENT_MAC} dev {WIRE} nud permanent &&
+             ip neigh replace {GHOST_V6} lladdr {CLIENT_MAC} dev {WIRE} nud permanent"
+        ));
+        self.client.shell(&format!(
+            "ip route add {FAR_V4}/32 via {SENSOR_V4} && ip -6 route add {FAR_V6}/128 via {SENSOR_V6}"
+        ));
+    }
+}
+
+impl<'a> Ghost<'a> {
+    /// A ghost whose SYN says what `syn` says. Nothing is sent yet.
+    ///
+    /// # Panics
+    /// When there can be no packet socket.
+    #[must_use]
+    pub fn new(net: &'a Net, syn: RawSyn) -> Self {
+        let answers = net.client.enter(|| {
+            let all = Protocol::from(i32::from((nix::libc::ETH_P_ALL as u16).to_be()));
+            Socket::new(Domain::PACKET, Type::DGRAM, Some(all)).expect("root may")
+        });
+        answers.set_read_timeout(Some(Duration::from_millis(100))).expect("a socket");
+        Self { net, syn, answers }
+    }
+
+    /// Completes the connection that was begun by a SYN in whatever form, sends `data`, and closes.
+    ///
+    /// # Panics
+    /// When the sensor does not answer.
+    pub fn complete(mut self, data: &[u8]) {
+        let sequence = self.answer();
+        let flags = |flags, data: &[u8], syn: &RawSyn| RawSyn {
+            flags: flags | ACK,
+            sequence: syn.sequence.wrapping_add(1),
+            acknowledgement: sequence.wrapping_add(1),
+            options: Vec::new(),
+            extensions: 0,
+            ip_options: Vec::new(),
+            data: data.to_vec(),
+            ..syn.clone()
+        };
+        let whole = [flags(0, b"", &self.syn), flags(PSH | FIN, data, &self.syn)];
+        self.net.client.send_syns(whole);
+    }
+
+    /// The sequence number of the SYN that the sensor answers with.
+    fn answer(&mut self) -> u32 {
+        let end = Instant::now() + PATIENCE;
+        let mut packet = [0; 2048];
+        while Instant::now() < end {
+            let Ok(length) = self.answers.read(&mut packet) else { continue };
+            if let Some(sequence) = self.answered(&packet[..length]) {
+                return sequence;
+            }
+        }
+        panic!("the sensor does not answer {:?}", self.syn);
+    }
+
+    fn answered(&self, packet: &[u8]) -> Option<u32> {
+        let (to, header) = match packet.first()? >> 4 {
+            4 => (IpAddr::from(<[u8; 4]>::try_from(packet.get(16..20)?).ok()?), usize::from(packet[0] & 15) * 4),
+            6 => (IpAddr::from(<[u8; 16]>::try_from(packet.get(24..40)?).ok()?), 40),
+            _ => return None,
+        };
+        let segment = packet.get(header..header + 20)?;
+        let word = |at: usize| u32::from_be_bytes([segment[at], segment[at + 1], segment[at + 2], segment[at + 3]]);
+        let ports = u32::from(self.syn.port) << 16 | u32::from(self.syn.source_port);
+        let is_answer = to == self.syn.source
+            && word(0) == ports
+            && segment[13] & (SYN | ACK) == SYN | ACK
+            && word(8) == self.syn.sequence.wrapping_add(1);
+        is_answer.then(|| word(4))
+    }
+}
