@@ -46,7 +46,7 @@ const BATCH: usize = 65_536;
 /// What has become of the SYNs that the kernel side saw coming in from other machines, since the start of the agent;
 /// retransmissions and copies are left out.
 ///
-/// `seen = joined + half_open + evicted + ignored + pending`, always.
+/// `seen = joined + half_open + evicted + ignored + contradicted + pending`, always.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// All.
@@ -59,6 +59,8 @@ pub struct Counts {
     pub evicted: u64,
     /// Never reached the listener.
     pub ignored: u64,
+    /// Another SYN than these reached the listener with their source and sequence number.
+    pub contradicted: u64,
     /// Not yet decided.
     pub pending: u64,
     /// Not in `seen`: retransmissions that only the agent could tell.
@@ -71,14 +73,15 @@ pub struct Counts {
 impl Counts {
     /// Each count with its name.
     #[must_use]
-    pub fn named(&self) -> [(&'static str, u64); 8] {
-        let Self { seen, joined, half_open, evicted, ignored, pending, retransmitted, unmatched } = *self;
+    pub fn named(&self) -> [(&'static str, u64); 9] {
+        let Self { seen, joined, half_open, evicted, ignored, contradicted, pending, retransmitted, unmatched } = *self;
         [
             ("seen", seen),
             ("joined", joined),
             ("half_open", half_open),
             ("evicted", evicted),
             ("ignored", ignored),
+            ("contradicted", contradicted),
             ("pending", pending),
             ("retransmitted", retransmitted),
             ("unmatched", unmatched),
@@ -169,6 +172,7 @@ struct Watcher {
     lost: Lost,
     interval_began: Instant,
     evicted_before: u64,
+    contradicted_before: u64,
     published: Arc<Mutex<Counts>>,
 }
 
@@ -189,6 +193,7 @@ impl Watcher {
             lost: Lost::default(),
             interval_began: Instant::now(),
             evicted_before: 0,
+            contradicted_before: 0,
             published,
             setting,
         }
@@ -286,6 +291,13 @@ impl Watcher {
             log::warn!(target: "scans", evicted = evicted, seen = counts.seen;
                 "more SYNs than could be followed: they are counted without a source; raise ebpf_syn_entries");
         }
+        let contradicted = counts.contradicted - self.contradicted_before;
+        self.contradicted_before = counts.contradicted;
+        if contradicted > 0 {
+            log::warn!(target: "scans", contradicted = contradicted, seen = counts.seen;
+                "SYNs reached the listener that are not those that the packet filter saw with their source and sequence \
+                 number: no scan is recorded of these");
+        }
         let clock = Clock::new(SystemTime::now(), steady_ns());
         let given_up = self.pending.take_given_up();
         let Current { sensor, log, config: _ } = self.setting.current.borrow().clone();
@@ -306,9 +318,10 @@ impl Watcher {
         }
         self.decide(u64::MAX);
         self.end_interval(stopped).await;
-        let Counts { seen, joined, half_open, evicted, ignored, unmatched, .. } = self.pending.counts();
+        let Counts { seen, joined, half_open, evicted, ignored, contradicted, unmatched, .. } = self.pending.counts();
         log::info!(target: "scans",
             seen = seen, joined = joined, half_open = half_open, evicted = evicted, ignored = ignored,
+            contradicted = contradicted,
             unmatched = unmatched;
             "what has become of SYNs");
     }

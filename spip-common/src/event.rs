@@ -15,6 +15,13 @@ pub const KIND_REACHED: u32 = 2;
 /// A [`Step`]: the connection that a SYN began is established.
 pub const KIND_JOINED: u32 = 3;
 
+/// [`SynEvent::shared`]: another SYN has the same source and sequence number: then retransmissions cannot be told apart
+/// here, and are told again.
+pub const SHARED: u32 = 1;
+/// [`SynEvent::shared`]: the SYN that was seen under its key before has a wrong checksum, and this one does not: that one has
+/// arrived nowhere.
+pub const REPLACES: u32 = 2;
+
 /// Bytes of the ring buffer: a power of two, and of whole pages. Room for 30,000 SYNs.
 pub const RING_BYTES: u32 = 4 << 20;
 /// Bytes of the ring that SYNs may not fill. A lost SYN is a scan less; a lost step would make a scan of a connection.
@@ -28,8 +35,7 @@ pub const RING_WAKE_BYTES: u32 = RING_BYTES / 16;
 pub struct SynEvent {
     /// [`KIND_SYN`].
     pub kind: u32,
-    /// 1 when another SYN has the same source and sequence number: then retransmissions cannot be told apart here, and
-    /// are told again.
+    /// 0, [`SHARED`] or [`REPLACES`].
     pub shared: u32,
     /// The sender's address; IPv4 as `::ffff:a.b.c.d`.
     pub source: [u8; 16],
@@ -55,8 +61,8 @@ pub struct Step {
     pub source_port: u16,
     /// The port of the listener's side.
     pub destination_port: u16,
-    /// Always zero.
-    pub padding: u32,
+    /// 1 when the SYN that is at the listening socket is not, or may not be, the one that was seen under its key.
+    pub doubtful: u32,
 }
 
 const _: () = assert!(size_of::<Step>() == 48 && align_of::<Step>() == 4);

@@ -73,8 +73,8 @@ pub struct Entry {
     pub observed: u8,
     /// 1 when a client on this machine sent it, and destination and source port are what that client used.
     pub local: u8,
-    /// 1 when destination and source port may be another SYN's, or translated ones: ask someone else. Where neither
-    /// `observed` nor `local` is 1, a fragment was seen that may hide a SYN, and only the sequence number is known.
+    /// Not 0 when destination and source port may be another SYN's, or translated ones: ask someone else. [`Entry::SHARED`] and
+    /// [`Entry::CUT`] say why. Where neither `observed` nor `local` is 1, only the sequence number is known.
     pub ambiguous: u8,
     /// 1 when a SYN under the key has arrived at a listening socket of the agent's; only looked at where scans are recorded.
     pub reached: u8,
@@ -87,6 +87,11 @@ pub struct Entry {
 const _: () = assert!(size_of::<Entry>() == 112 && align_of::<Entry>() == 8);
 
 impl Entry {
+    /// [`Entry::ambiguous`]: SYNs to several destinations were seen under the key, or one whose ends were translated.
+    pub const SHARED: u8 = 1;
+    /// [`Entry::ambiguous`]: a first fragment was seen under the key, which may hide a SYN.
+    pub const CUT: u8 = 2;
+
     /// Of a SYN of which nothing is known.
     pub const EMPTY: Self = Self {
         syn: Syn::ZERO,

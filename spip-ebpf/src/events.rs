@@ -38,9 +38,9 @@ fn wake(waiting: u64) -> u64 {
     if waiting >= RING_WAKE_BYTES.into() { BPF_RB_FORCE_WAKEUP.into() } else { BPF_RB_NO_WAKEUP.into() }
 }
 
-/// A SYN was seen that is not known to have been seen before; `shared` says that its key is another's too.
+/// A SYN was seen that is not known to have been seen before; `shared` is that of [`SynEvent`].
 #[inline(always)]
-pub fn tell_syn(source: &[u8; 16], syn: &Syn, shared: bool) {
+pub fn tell_syn(source: &[u8; 16], syn: &Syn, shared: u32) {
     if !wanted() || syn.interface == LOOPBACK_INTERFACE {
         return;
     }
@@ -53,7 +53,7 @@ pub fn tell_syn(source: &[u8; 16], syn: &Syn, shared: bool) {
     };
     let event = slot.as_mut_ptr();
     // SAFETY: the slot is large enough, aligned, and this program's alone until it is submitted; this writes all of it.
-    unsafe { event.write(SynEvent { kind: KIND_SYN, shared: shared.into(), source: *source, syn: *syn }) };
+    unsafe { event.write(SynEvent { kind: KIND_SYN, shared, source: *source, syn: *syn }) };
     slot.submit(wake(waiting));
     count(|counters| counters.told += 1);
 }
@@ -71,7 +71,7 @@ pub fn tell_joined(connection: &Connection<'_>, key: &SynKey) {
         destination: connection.local_address().unwrap_or_default(),
         source_port: connection.remote_port(),
         destination_port: connection.local_port() as u16,
-        padding: 0,
+        doubtful: 0,
     });
 }
 

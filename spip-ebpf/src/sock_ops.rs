@@ -144,7 +144,7 @@ fn accepted(ctx: &SockOpsContext) {
     }
     let keep = entry.ambiguous != 0;
     if entry.local == 0 && entry.syn.interface == LOOPBACK_INTERFACE {
-        entry.ambiguous = 1;
+        entry.ambiguous |= Entry::SHARED;
     }
     if ORIGINS.insert(connection.cookie(), &entry, 0).is_err() {
         count(|counters| counters.failed += 1);

@@ -5,6 +5,10 @@
 //! socket, before it answers (Linux `net/ipv4/tcp_ipv4.c`, `tcp_v4_rcv`, where `tcp_filter` is called), for SYN cookies
 //! and for a port that is used again in TIME_WAIT too. It lets everything pass, uncut. Accepted sockets inherit it, so
 //! the first thing is to leave where the socket does not listen: that costs two reads a packet.
+//!
+//! The kernel has accepted what comes here, and the observer saw the same packet a moment ago, if it could read it. Where what
+//! it saw under the key looks different, or a fragment may have hidden the SYN, the agent is told so: a scan is not claimed
+//! of a SYN that did not arrive.
 
 use aya_ebpf::{
     bindings::{BPF_TCP_LISTEN, bpf_hdr_start_off::BPF_HDR_START_NET},
@@ -12,7 +16,7 @@ use aya_ebpf::{
     macros::socket_filter,
     programs::SkBuffContext,
 };
-use spip_common::{Step, Syn, SynKey, event::KIND_REACHED, packet::mapped};
+use spip_common::{Entry, Step, Syn, SynKey, event::KIND_REACHED, packet::mapped};
 
 use crate::{events, maps::SYNS, skb::Skb};
 
@@ -22,8 +26,10 @@ const KEEP: i64 = u32::MAX as i64;
 const ETH_P_IP: u16 = 0x0800;
 /// `EtherType` of IPv6.
 const ETH_P_IPV6: u16 = 0x86dd;
-/// Where the two addresses are in an IPv4 header.
-const IPV4_ADDRESSES: u32 = 12;
+/// Where the time to live is in an IPv4 header, four bytes before the two addresses.
+const IPV4_TTL: u32 = 8;
+/// Where the hop limit is in an IPv6 header.
+const IPV6_HOP_LIMIT: u32 = 7;
 /// Where the two addresses are in an IPv6 header.
 const IPV6_ADDRESSES: u32 = 8;
 
@@ -42,30 +48,38 @@ fn arrived(ctx: &SkBuffContext) {
         return;
     }
     // The packet starts with its TCP header here (RFC 9293, 3.1).
-    let Ok(header) = ctx.load::<[u8; 14]>(0) else {
+    let Ok(header) = ctx.load::<[u8; 16]>(0) else {
         return;
     };
     if header[13] & (Syn::SYN | Syn::ACK) != Syn::SYN {
         return;
     }
-    let (source, destination) = match Skb(ctx).protocol() {
+    let (source, destination, ttl) = match Skb(ctx).protocol() {
         ETH_P_IP => {
-            let Some([a, b, c, d, e, f, g, h]) = network::<8>(ctx, IPV4_ADDRESSES) else { return };
-            (mapped([a, b, c, d]), mapped([e, f, g, h]))
+            let Some([ttl, _, _, _, a, b, c, d, e, f, g, h]) = network::<12>(ctx, IPV4_TTL) else { return };
+            (mapped([a, b, c, d]), mapped([e, f, g, h]), ttl)
         }
         ETH_P_IPV6 => {
+            let Some([hop_limit]) = network::<1>(ctx, IPV6_HOP_LIMIT) else { return };
             let Some(source) = network::<16>(ctx, IPV6_ADDRESSES) else { return };
             let Some(destination) = network::<16>(ctx, IPV6_ADDRESSES + 16) else { return };
-            (source, destination)
+            (source, destination, hop_limit)
         }
         _ => return,
     };
     let sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
     let key = SynKey { source, next_sequence: sequence.wrapping_add(1) };
+    let mut doubtful = false;
     if let Some(known) = SYNS.get_ptr_mut(&key) {
         // SAFETY: the entry is valid while the program runs; where the LRU has given it to another key meanwhile, a
         // stranger's SYN is taken for one that has arrived, and stays when it is sent again.
-        unsafe { (*known).reached = 1 };
+        let known = unsafe { &mut *known };
+        known.reached = 1;
+        // Of many under one key this is the first, and some tools give each another time to live.
+        let comparable = known.observed != 0 && known.ambiguous & Entry::SHARED == 0;
+        let seen = &known.syn;
+        let differs = seen.ttl != ttl || seen.window != u16::from_be_bytes([header[14], header[15]]);
+        doubtful = known.ambiguous & Entry::CUT != 0 || comparable && differs;
     }
     events::tell_step(&Step {
         kind: KIND_REACHED,
@@ -74,7 +88,7 @@ fn arrived(ctx: &SkBuffContext) {
         destination,
         source_port: u16::from_be_bytes([header[0], header[1]]),
         destination_port: u16::from_be_bytes([header[2], header[3]]),
-        padding: 0,
+        doubtful: doubtful.into(),
     });
 }
 

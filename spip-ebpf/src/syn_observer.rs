@@ -28,6 +28,7 @@ use aya_ebpf::{
 use aya_log_ebpf::{debug, info};
 use spip_common::{
     Entry, Refused, Syn, SynKey,
+    event::{REPLACES, SHARED},
     map::RETRANSMISSION_NS,
     packet::{read_ipv4, read_ipv6},
 };
@@ -73,10 +74,10 @@ fn observe(ctx: &SkBuffContext) {
             entry.syn.interface = skb.interface();
             // SAFETY: the helper reads a clock.
             entry.syn.seen_ns = unsafe { bpf_ktime_get_ns() };
-            store(ctx, &source, &entry);
+            store(ctx, &source, &mut entry);
         }
         Err(Refused::Cut) => {
-            entry.ambiguous = 1;
+            entry.ambiguous = Entry::CUT;
             mark(&source, &entry);
         }
         Err(refused) if refused.is_malformed() => count(|counters| counters.malformed += 1),
@@ -85,10 +86,10 @@ fn observe(ctx: &SkBuffContext) {
 }
 
 #[inline(always)]
-fn store(ctx: &SkBuffContext, source: &[u8; 16], entry: &Entry) {
+fn store(ctx: &SkBuffContext, source: &[u8; 16], entry: &mut Entry) {
     let syn = &entry.syn;
     let key = SynKey::of(source, syn);
-    let stored = SYNS.insert(&key, entry, BPF_NOEXIST.into()).is_ok();
+    let stored = SYNS.insert(&key, &*entry, BPF_NOEXIST.into()).is_ok();
     count(|counters| {
         counters.syns += 1;
         if stored {
@@ -96,7 +97,7 @@ fn store(ctx: &SkBuffContext, source: &[u8; 16], entry: &Entry) {
         }
     });
     if stored {
-        events::tell_syn(source, syn, false);
+        events::tell_syn(source, syn, 0);
         debug!(
             ctx,
             "syn from {:i} port {} to {:i} port {}", *source, syn.source_port, syn.destination, syn.destination_port
@@ -107,7 +108,7 @@ fn store(ctx: &SkBuffContext, source: &[u8; 16], entry: &Entry) {
     let Some(known) = SYNS.get_ptr_mut(&key) else {
         // Neither new nor there: the map could not take it.
         count(|counters| counters.failed += 1);
-        events::tell_syn(source, syn, true);
+        events::tell_syn(source, syn, SHARED);
         return;
     };
     // SAFETY: the entry is valid while the program runs. Another CPU may change it, or the LRU give it to another key,
@@ -117,17 +118,19 @@ fn store(ctx: &SkBuffContext, source: &[u8; 16], entry: &Entry) {
     if entry.wrong_checksum != 0 && known.wrong_checksum == 0 {
         return count(|counters| counters.wrong += 1);
     }
-    if known.wrong_checksum != 0 && entry.wrong_checksum == 0 && known.local | known.ambiguous == 0 {
-        let renewed = SYNS.insert(&key, entry, BPF_EXIST.into()).is_ok();
+    if known.wrong_checksum != 0 && entry.wrong_checksum == 0 && known.local == 0 {
+        // Under a key of many the others are as they were.
+        entry.ambiguous = known.ambiguous;
+        let renewed = SYNS.insert(&key, &*entry, BPF_EXIST.into()).is_ok();
         count(|counters| if renewed { counters.renewed += 1 } else { counters.failed += 1 });
-        return events::tell_syn(source, syn, false);
+        return events::tell_syn(source, &entry.syn, if entry.ambiguous != 0 { SHARED } else { REPLACES });
     }
     if known.local != 0 || same_connection(&known.syn, syn) {
         if events::wanted() && known.local == 0 && is_news(known, syn) {
             let ambiguous = known.ambiguous != 0;
-            let renewed = ambiguous || SYNS.insert(&key, entry, BPF_EXIST.into()).is_ok();
+            let renewed = ambiguous || SYNS.insert(&key, &*entry, BPF_EXIST.into()).is_ok();
             count(|counters| if renewed { counters.renewed += 1 } else { counters.failed += 1 });
-            events::tell_syn(source, syn, ambiguous);
+            events::tell_syn(source, syn, if ambiguous { SHARED } else { 0 });
         } else if known.syn.interface == syn.interface {
             known.repeats = known.repeats.saturating_add(1);
             if !looks_like(&known.syn, syn) {
@@ -138,9 +141,9 @@ fn store(ctx: &SkBuffContext, source: &[u8; 16], entry: &Entry) {
             count(|counters| counters.copies += 1);
         }
     } else {
-        known.ambiguous = 1;
+        known.ambiguous |= Entry::SHARED;
         count(|counters| counters.ambiguous += 1);
-        events::tell_syn(source, syn, true);
+        events::tell_syn(source, syn, SHARED);
         info!(
             ctx,
             "ambiguous syn from {:i} port {} to {:i} port {}",
@@ -168,8 +171,8 @@ fn mark(source: &[u8; 16], entry: &Entry) {
     if let Some(known) = SYNS.get_ptr_mut(&key) {
         // SAFETY: the entry is valid while the program runs; where the LRU has given it to another key meanwhile, a
         // stranger's entry is not believed.
-        unsafe { (*known).ambiguous = 1 };
-    } else if SYNS.insert(&key, entry, BPF_NOEXIST.into()).is_err() {
+        unsafe { (*known).ambiguous |= Entry::CUT };
+    } else if SYNS.insert(&key, &*entry, BPF_NOEXIST.into()).is_err() {
         count(|counters| counters.failed += 1);
     }
 }

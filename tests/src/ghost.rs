@@ -62,6 +62,14 @@ impl<'a> Ghost<'a> {
         Self { net, syn, answers }
     }
 
+    /// Waits until the sensor answers, and leaves the connection half-open.
+    ///
+    /// # Panics
+    /// When the sensor does not answer.
+    pub fn wait_answer(mut self) {
+        let _ = self.answer();
+    }
+
     /// Completes the connection that was begun by a SYN in whatever form, sends `data`, and closes.
     ///
     /// # Panics

@@ -221,3 +221,34 @@ fn honest_clients_in_any_form_have_no_conflict() {
     let record = agent.expect_one(json!({"payload": "again"}));
     assert_eq!((&record["destination_source"], &record["destination_conflict"]), (&json!("ebpf"), &Value::Null));
 }
+
+#[test]
+fn no_scan_is_claimed_of_a_syn_that_did_not_arrive() {
+    let Some(net) = haunted() else { return };
+    net.redirect();
+    let agent =
+        net.agent().set("ebpf", "required").set("scan_timeout_seconds", 1).set("scan_interval_seconds", 3600).start();
+    for (form, port) in [(Form::Cut(8), 8_161), (Form::Cut(16), 8_162), (Form::Extended(500), 8_163)] {
+        let real = real(port, form);
+        let ghost = Ghost::new(&net, real.clone());
+        net.client.send_syns([broken(elsewhere(&real))]);
+        send(&net, &real, form);
+        // It is answered, so it has arrived.
+        ghost.wait_answer();
+    }
+    // Of what the filter reads, a scan is one, however many headers it has.
+    let extended = real(8_164, Form::Extended(180));
+    let ghost = Ghost::new(&net, extended.clone());
+    net.client.send_syns([broken(elsewhere(&extended)), extended]);
+    ghost.wait_answer();
+
+    let log = agent.stop().log;
+
+    let scan = log.expect_one(json!({"record_type": "scan"}));
+    assert_eq!((&scan["source_ip"], &scan["destination_ports"]), (&json!(GHOST_V6), &json!(["8164"])), "{scan}");
+    assert_eq!(scan["destination_ips"], json!([SENSOR_V6]), "{scan}");
+    assert_eq!(scan["syn"]["ttl"], json!(64), "{scan}");
+    let counts = log.messages().find(|line| line.value["message"] == "what has become of SYNs");
+    let counts = &counts.expect("the agent says what has become of SYNs").value;
+    assert_eq!((&counts["contradicted"], &counts["half_open"]), (&json!(3), &json!(1)), "{counts}");
+}

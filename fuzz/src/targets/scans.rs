@@ -60,7 +60,7 @@ impl World {
             destination,
             source_port,
             destination_port: port,
-            padding: 0,
+            doubtful: 0,
         };
         match kind {
             // Mostly SYNs.

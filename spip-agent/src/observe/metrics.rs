@@ -170,6 +170,7 @@ impl Collector for Page {
                 ("half_open", counts.half_open),
                 ("evicted", counts.evicted),
                 ("ignored", counts.ignored),
+                ("contradicted", counts.contradicted),
             ];
             family(out, "syns", HELP, "outcome", &decided)?;
             gauge(out, "syns_pending", "SYNs of which it is not known yet.", None, counts.pending)?;

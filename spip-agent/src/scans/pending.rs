@@ -20,6 +20,7 @@ use std::collections::HashMap;
 use std::num::NonZeroUsize;
 
 use lru::LruCache;
+use spip_common::event::{REPLACES, SHARED};
 use spip_common::map::RETRANSMISSION_NS;
 use spip_common::{Step, Syn, SynEvent, SynKey};
 
@@ -104,6 +105,12 @@ impl Pending {
         if decided_ns.is_some_and(|decided_ns| syn.seen_ns.saturating_sub(*decided_ns) <= RETRANSMISSION_NS) {
             return self.counts.retransmitted += 1;
         }
+        let replaced = |group: &mut Group| !group.has(&attempt.ends) && group.is_one_on_its_way();
+        if event.shared == REPLACES && self.waiting.get_mut(&key).is_some_and(replaced) {
+            self.waiting.remove(&key);
+            self.counts.ignored += 1;
+            self.counts.pending -= 1;
+        }
         if let Some(group) = self.waiting.get_mut(&key) {
             if group.has(&attempt.ends) {
                 if group.is_one_on_its_way() {
@@ -119,7 +126,7 @@ impl Pending {
             group.shared = true;
             self.waiting.add(&key, attempt);
         } else {
-            self.waiting.insert(key, Group::new(syn, attempt, event.shared != 0));
+            self.waiting.insert(key, Group::new(syn, attempt, event.shared == SHARED));
         }
         self.counts.seen += 1;
         self.counts.pending += 1;
@@ -131,6 +138,9 @@ impl Pending {
     /// A SYN has reached the listener, perhaps again.
     pub fn reached(&mut self, step: &Step) {
         let key = SynKey { source: step.source, next_sequence: step.next_sequence };
+        if step.doubtful != 0 {
+            return self.contradict(&key);
+        }
         match self.waiting.get_mut(&key).map(|group| &mut group.attempts) {
             Some(Attempts::One(attempt, view)) if attempt.state == State::Seen => {
                 attempt.state = State::Reached;
@@ -139,6 +149,22 @@ impl Pending {
             Some(Attempts::Many(many)) => many.reach(Ends::of_step(step)),
             _ => {}
         }
+    }
+
+    /// The SYN that has reached the listener is none of those that were seen under its key: what became of these is not known,
+    /// and nothing is claimed of them. A connection that comes of it is counted as unmatched.
+    ///
+    /// Where one of them has arrived, this is taken for another look of it: some tools change theirs when they send again.
+    fn contradict(&mut self, key: &SynKey) {
+        let on_its_way = |group: &mut Group| group.attempts().iter().all(|attempt| attempt.state == State::Seen);
+        if !self.waiting.get_mut(key).is_some_and(on_its_way) {
+            return;
+        }
+        let Some(group) = self.waiting.remove(key) else { return };
+        let waiting = group.attempts().len() as u64;
+        self.counts.contradicted += waiting;
+        self.counts.pending -= waiting;
+        self.remember(*key, &group, |_| true);
     }
 
     /// A connection is established.

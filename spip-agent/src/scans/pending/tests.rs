@@ -31,7 +31,7 @@ fn step(kind: u32, sequence: u32, source_port: u16) -> Step {
         destination: mapped([198, 51, 100, 99]),
         source_port,
         destination_port: LISTENER,
-        padding: 0,
+        doubtful: 0,
     }
 }
 
@@ -53,8 +53,8 @@ fn half_open(pending: &mut Pending) -> Vec<u16> {
 
 #[track_caller]
 fn assert_adds_up(pending: &Pending) {
-    let Counts { seen, joined, half_open, evicted, ignored, pending: waiting, .. } = pending.counts();
-    assert_eq!(seen, joined + half_open + evicted + ignored + waiting, "{:?}", pending.counts());
+    let Counts { seen, joined, half_open, evicted, ignored, contradicted, pending: waiting, .. } = pending.counts();
+    assert_eq!(seen, joined + half_open + evicted + ignored + contradicted + waiting, "{:?}", pending.counts());
     for table in pending.fill() {
         assert!(table.entries <= table.most, "{table:?}");
     }
@@ -407,4 +407,44 @@ proptest! {
         prop_assert_eq!(pending.counts().pending, 0);
         assert_adds_up(&pending);
     }
+}
+
+#[test]
+fn nothing_is_claimed_of_a_syn_when_another_one_arrived_with_its_number() {
+    let mut pending = pending(10);
+    pending.seen(&syn(22, 31_337, 7, 1));
+    pending.seen(&syn(80, 40_000, 8, 1));
+    pending.reached(&Step { doubtful: 1, ..step(KIND_REACHED, 7, 40_001) });
+    // It is sent again, and completed.
+    pending.reached(&Step { doubtful: 1, ..step(KIND_REACHED, 7, 40_001) });
+    joined(&mut pending, 7, 40_001);
+    reached(&mut pending, 8, 40_000);
+    assert_eq!(half_open(&mut pending), [80]);
+    let counts = pending.counts();
+    assert_eq!((counts.contradicted, counts.half_open, counts.unmatched), (1, 1, 1));
+}
+
+#[test]
+fn a_syn_with_a_right_checksum_takes_the_place_and_the_look_of_one_without() {
+    let mut pending = pending(10);
+    let mut lie = syn(22, 31_337, 7, 1);
+    lie.syn.ttl = 200;
+    pending.seen(&lie);
+    pending.seen(&SynEvent { shared: REPLACES, ..syn(80, 40_000, 7, 2) });
+    assert_adds_up(&pending);
+    reached(&mut pending, 7, 40_000);
+    let mut shown = Vec::new();
+    pending.decide(u64::MAX - 1, |one| shown.push((one.destination_port, one.syn.ttl)));
+    assert_eq!(shown, [(80, 0)]);
+    assert_eq!((pending.counts().ignored, pending.counts().half_open), (1, 1));
+}
+
+#[test]
+fn a_tool_that_looks_different_when_it_sends_again_is_one_scan() {
+    let mut pending = pending(10);
+    pending.seen(&syn(80, 40_000, 7, 1));
+    reached(&mut pending, 7, 40_000);
+    pending.reached(&Step { doubtful: 1, ..step(KIND_REACHED, 7, 40_000) });
+    assert_eq!(half_open(&mut pending), [80]);
+    assert_eq!(pending.counts().contradicted, 0);
 }
