@@ -260,24 +260,25 @@ pub(crate) fn ecs_source(source: &Source, side: &mut Members<'_>) {
     }
 }
 
-/// Writes ECS's `rule`, `vulnerability` and `threat`, each where there is something for it. Several rules are lists, as
-/// every field of ECS may be.
+/// Writes ECS's `rule`, `vulnerability`, `tags` and `threat`, each where there is something for it. ECS has one rule and
+/// one vulnerability a record: the worst; `tags` has all CVEs, and `spip.enrichment` everything.
 pub(crate) fn ecs_findings(enrichment: &Enrichment, record: &mut Members<'_>) {
     let tags = &enrichment.tags;
-    if !tags.is_empty() {
+    if let Some(worst) = tags.first() {
         let mut rule = record.nested("rule");
-        rule.texts("id", &tags.iter().map(|tag| tag.id.to_string()).collect::<Vec<_>>());
-        rule.texts("name", &tags.iter().map(|tag| tag.name.as_str()).collect::<Vec<_>>());
-        rule.texts("category", &distinct(tags.iter().map(|tag| tag.class.as_str()).filter(|class| !class.is_empty())));
-        rule.texts("reference", &distinct(tags.iter().flat_map(|tag| tag.reference.iter().map(String::as_str))));
+        rule.text("id", &worst.id.to_string());
+        rule.text("name", &worst.name);
+        rule.optional("category", Some(worst.class.as_str()).filter(|class| !class.is_empty()));
+        rule.optional("reference", worst.reference.first().map(String::as_str));
         rule.close();
     }
     let cves = enrichment.cves();
-    if !cves.is_empty() {
+    if let Some(worst) = cves.first() {
         let mut vulnerability = record.nested("vulnerability");
-        vulnerability.texts("id", &cves);
+        vulnerability.text("id", worst);
         vulnerability.word("enumeration", "CVE");
         vulnerability.close();
+        record.texts("tags", &cves);
     }
     let techniques = distinct(tags.iter().flat_map(|tag| tag.technique.iter().map(String::as_str)));
     if techniques.is_empty() && enrichment.indicators.is_empty() {

@@ -116,7 +116,7 @@ fn lines(format: Format, kind: Kind) -> Vec<(String, Json)> {
                 let _ = Sensor { max_line_bytes: bound, ..sensor(format) }.write(&session, usize::MAX, &mut line);
                 (name, json(&finished(format, line)))
             };
-            all.map(record).collect()
+            all.map(record).chain([("enriched".to_owned(), enriched(format))]).collect()
         }
         Kind::Scan => {
             let names = ["one", "many", "rest"].into_iter();
@@ -140,6 +140,80 @@ fn lines(format: Format, kind: Kind) -> Vec<(String, Json)> {
             all.map(line).into()
         }
     }
+}
+
+/// A record with everything that readers add.
+fn enriched(format: Format) -> Json {
+    use spip_record::enrichment::{Enrichment, Evidence, Indicator, IndicatorKind, Scanner, ScannerKind, Source, Tag};
+    let indicator = |kind, value: &str| Indicator { kind, value: value.into() };
+    let enrichment = Enrichment {
+        source: Source {
+            country: Some("SE".into()),
+            city: Some("Linköping".into()),
+            asn: Some(64500),
+            network: Some("Example \u{1b}Net".into()),
+            special: Some("documentation".into()),
+            scanner: Some(Scanner {
+                name: "Example Survey".into(),
+                kind: ScannerKind::Research,
+                evidence: Evidence::Listed,
+            }),
+        },
+        tags: vec![Tag {
+            id: 7_700_001,
+            rev: 2,
+            name: "an exploit".into(),
+            cve: vec!["CVE-2021-44228".into(), "CVE-2021-45046".into()],
+            class: "web-application-attack".into(),
+            priority: 1,
+            technique: vec!["T1190".into()],
+            reference: vec!["https://example.com/".into()],
+        }],
+        tags_incomplete: true,
+        indicators: vec![
+            indicator(IndicatorKind::Url, "http://a.example/x"),
+            indicator(IndicatorKind::Host, "a.example"),
+            indicator(IndicatorKind::Host, "192.0.2.9"),
+            indicator(IndicatorKind::Sha256, &"0f".repeat(32)),
+        ],
+    };
+    let session = sample::of_payload(b"x");
+    let mut entry = entry::of(&session, sample::any_sensor());
+    entry.enrichment = Some(Box::new(enrichment));
+    let mut line = Vec::new();
+    format.encode(&entry, &mut line);
+    let line = finished(format, line);
+    assert_printable(&line);
+    if format == Format::Flat {
+        assert_eq!(read(&line).enrichment, entry.enrichment, "what is read is what was written");
+    }
+    json(&line)
+}
+
+#[test]
+fn an_alert_of_eve_is_valid_and_shares_the_flow_of_its_record() {
+    let text = include_str!("../../../../docs/schema/eve-alert.schema.json");
+    let schema: Json = serde_json::from_str(text).expect("a schema is JSON");
+    let validator = jsonschema::validator_for(&schema).expect("a schema is one");
+    let session = sample::of_payload(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut entry = entry::of(&session, sample::any_sensor());
+    let tag = |id| spip_record::enrichment::Tag { id, name: "it".into(), priority: 1, ..Default::default() };
+    entry.enrichment =
+        Some(Box::new(spip_record::enrichment::Enrichment { tags: vec![tag(1), tag(2)], ..Default::default() }));
+    let (mut alerts, mut flow) = (Vec::new(), Vec::new());
+    spip_record::eve::encode_alerts(&entry, &mut alerts);
+    Format::Eve.encode(&entry, &mut flow);
+    let flow = json(&finished(Format::Eve, flow));
+    let alerts: Vec<Json> = alerts.split_inclusive(|byte| *byte == b'\n').map(json).collect();
+    assert_eq!(alerts.len(), 2);
+    for (alert, id) in alerts.iter().zip([1, 2]) {
+        let errors: Vec<_> = validator.iter_errors(alert).map(|e| format!("{}: {e}", e.instance_path())).collect();
+        assert!(errors.is_empty(), "{errors:?}");
+        assert_eq!(alert["alert"]["signature_id"], id);
+        assert_eq!(alert["flow_id"], flow["flow_id"]);
+        assert_eq!(alert["spip"]["session_id"], flow["spip"]["session_id"]);
+    }
+    assert_eq!(flow["flow"]["alerted"], true);
 }
 
 /// A scan of few ports, one of many, and what has no record of its own.
@@ -380,6 +454,7 @@ fn ecs_uses_only_fields_that_are_defined_with_their_types() {
                     "long" => value.as_u64().is_some_and(|number| number <= 1 << 53),
                     "boolean" => value.is_boolean(),
                     "date" => value.as_str().is_some_and(is_date),
+                    "nested" => value.is_object(),
                     "ip" => value.as_str().is_some_and(|text| text.parse::<std::net::IpAddr>().is_ok()),
                     _ => value.is_string(),
                 };
