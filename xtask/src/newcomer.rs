@@ -54,14 +54,15 @@ pub(crate) struct Options {
     /// Use the distribution's compiler, without rustup
     #[arg(long)]
     distribution: bool,
-    /// Run one of the two commands only
+    /// Run one of the two commands only; or `setup`, which installs what every command needs
     #[arg(long, value_name = "COMMAND")]
     only: Option<Step>,
 }
 
-/// A command of the README.
+/// A command of the project.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Step {
+    Setup,
     Demo,
     Test,
 }
@@ -79,8 +80,8 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
     clone(project, &overlay.root)?;
     let mut failed = Vec::new();
     let mut verdicts = String::new();
-    for (step, name) in [(Step::Demo, "demo"), (Step::Test, "test")] {
-        if options.only.is_none_or(|only| only == step) {
+    for (step, name) in [(Step::Setup, "setup"), (Step::Demo, "demo"), (Step::Test, "test")] {
+        if options.only.map_or(step != Step::Setup, |only| only == step) {
             let log = folder.join(format!("{kind}-{name}.log"));
             let (passed, verdict) = verdict(project, &overlay.root, name, &log)?;
             verdicts.push_str(&format!("{kind:>14}: cargo xtask {name}: {verdict}\n"));
