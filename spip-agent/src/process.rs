@@ -3,4 +3,5 @@
 pub mod counters;
 pub mod critical;
 pub mod heartbeat;
+pub mod run;
 pub mod shutdown;

@@ -9,13 +9,13 @@
 use std::net::IpAddr;
 use std::ops::Range;
 
-use super::Tail;
 use super::enrichment::{ecs_findings, ecs_source};
 use super::entry::{Details, Entry, HelloText, TlsFacts};
 use super::extension::{self, Lacks};
 use super::object::{Members, address};
 use super::time::instant;
 use super::url::{Host, Url};
+use super::{Tail, Transport};
 use crate::entry::PresentedCertificate;
 use crate::json;
 use spip_protocol::UNKNOWN;
@@ -25,6 +25,14 @@ macro_rules! version {
     () => {
         "9.3.0"
     };
+}
+
+/// Writes the transport protocol and the direction, up to where the type of the network stands.
+pub(super) fn transport_of(transport: Transport, network: &mut Members<'_>) {
+    network.constant(match transport {
+        Transport::Tcp => r#""transport":"tcp","direction":"inbound","type":"#,
+        Transport::Udp => r#""transport":"udp","direction":"inbound","type":"#,
+    });
 }
 
 /// The version whose definitions the fields follow.
@@ -45,6 +53,8 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
         destination,
         session_id,
         name,
+        run: _,
+        transport,
         bytes_in,
         bytes_out,
         payload_truncated: _,
@@ -83,7 +93,8 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
     ports_and_bytes(destination.port(), *bytes_out, &mut record);
     let server_name = server_name(entry);
     record.optional("domain", server_name.and_then(Host::name));
-    record.constant(r#"},"network":{"transport":"tcp","direction":"inbound","type":"#);
+    record.constant(r#"},"network":{"#);
+    transport_of(*transport, &mut record);
     record.constant(if source.is_ipv4() { r#""ipv4","community_id":"# } else { r#""ipv6","community_id":"# });
     json::string(record.out, community_id);
     record.constant(r#","bytes":"#);

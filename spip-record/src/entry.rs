@@ -23,6 +23,7 @@ use spip_protocol::http::Http;
 use spip_protocol::value::Object;
 use uuid::Uuid;
 
+use crate::Transport;
 use crate::enrichment::Enrichment;
 use crate::flat;
 use crate::read::Value;
@@ -56,6 +57,10 @@ pub struct Entry<'a> {
     pub session_id: Uuid,
     /// The sensor.
     pub name: Text<'a>,
+    /// The run of the agent that wrote the record; absent in a line of an agent that did not name its runs.
+    pub run: Option<Text<'a>>,
+    /// The transport protocol.
+    pub transport: Transport,
     /// Payload bytes that came, kept or not.
     pub bytes_in: u64,
     /// Bytes that were sent.

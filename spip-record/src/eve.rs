@@ -13,7 +13,7 @@ use super::extension::{self, Lacks};
 use super::object::{Members, address, list};
 use super::time::{instant, seconds};
 use super::url::Url;
-use super::{Tail, ecs};
+use super::{Tail, Transport, ecs};
 use crate::entry::PresentedCertificate;
 use crate::json;
 use spip_protocol::http::Http;
@@ -36,6 +36,8 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
         destination: _,
         session_id,
         name: _,
+        run: _,
+        transport: _,
         bytes_in,
         bytes_out,
         payload_truncated: _,
@@ -134,7 +136,10 @@ fn envelope(entry: &Entry<'_>, event_type: &str, event: &mut Members<'_>) -> std
     event.constant(r#","dest_port":"#);
     json::number(event.out, entry.destination.port());
     event.word("event_type", event_type);
-    event.constant(r#","proto":"TCP","community_id":"#);
+    event.constant(match entry.transport {
+        Transport::Tcp => r#","proto":"TCP","community_id":"#,
+        Transport::Udp => r#","proto":"UDP","community_id":"#,
+    });
     json::string(event.out, &entry.community_id);
     if let Some(protocol) = app_proto(entry) {
         event.word("app_proto", protocol);

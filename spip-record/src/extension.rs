@@ -22,6 +22,7 @@ pub(super) fn common(entry: &Entry<'_>, lacks: Lacks, own: &mut Members<'_>) {
     own.constant(if entry.is_tls() { r#","is_tls":true,"schema":""# } else { r#","is_tls":false,"schema":""# });
     own.constant(SCHEMA);
     own.constant("\"");
+    own.optional("run", entry.run.as_deref());
     if let Some(us) = entry.first_byte_us {
         own.number("first_byte_us", us);
     }

@@ -31,6 +31,8 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
         destination,
         session_id,
         name,
+        run,
+        transport,
         bytes_in,
         bytes_out,
         payload_truncated,
@@ -73,6 +75,10 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
 
     object.plain("schema", SCHEMA);
     object.text("name", name);
+    if let Some(run) = run {
+        object.text("run", run);
+    }
+    object.plain("transport", transport.name());
     object.time("time", *accepted_us);
     object.number("duration_ms", duration_us / 1000);
     object.number("duration_us", *duration_us);

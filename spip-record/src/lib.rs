@@ -27,7 +27,7 @@ pub mod zeek;
 
 pub use entry::Entry;
 pub use format::{Format, Tail};
-pub use outcome::{CloseReason, Conflict, DestinationSource, Limit};
+pub use outcome::{CloseReason, Conflict, DestinationSource, Limit, Transport};
 pub use scan::ScanEntry;
 
 /// Version of the flat format, and of the names under `spip` in the others. What may change without a new number is said

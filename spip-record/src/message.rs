@@ -22,7 +22,8 @@ const TEXT_BYTES: usize = 4096;
 const FIELDS: usize = 128;
 
 /// Names that a field cannot have: readers tell records from messages by them.
-const RESERVED: [&str; 7] = ["timestamp", "level", "message", "target", "record_type", "seq", "session_id"];
+const RESERVED: [&str; 9] =
+    ["timestamp", "level", "message", "target", "record_type", "name", "run", "seq", "session_id"];
 
 /// The largest integer that every JSON reader keeps exactly.
 const EXACT: u64 = 1 << 53;
@@ -34,13 +35,15 @@ pub struct Shape {
     pub format: Format,
     /// The sensor, as in the records.
     pub name: Arc<str>,
+    /// The run of the agent; empty outside a log.
+    pub run: Arc<str>,
     /// The longest line, its end included. Fields that do not fit are left out.
     pub max_bytes: usize,
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { format: Format::Flat, name: Arc::from(""), max_bytes: usize::MAX }
+        Self { format: Format::Flat, name: Arc::from(""), run: Arc::from(""), max_bytes: usize::MAX }
     }
 }
 
@@ -50,7 +53,11 @@ impl Shape {
         let now = SystemTime::now();
         let mut out = Vec::with_capacity(256);
         match self.format {
-            Format::Flat => flat(record, now, &mut out),
+            Format::Flat => {
+                flat(record, now, &mut out);
+                self.origin("name", &self.name, &mut out);
+                self.origin("run", &self.run, &mut out);
+            }
             Format::Ecs => {
                 system::ecs(record.level(), unix_micros(now), &self.name, &mut out);
                 json::key(&mut out, "logger");
@@ -59,6 +66,7 @@ impl Shape {
                 json::key(&mut out, "message");
                 quoted(&mut out, record.args());
                 out.extend_from_slice(b",\"spip\":{\"record_type\":\"log\"");
+                self.origin("run", &self.run, &mut out);
             }
             Format::Eve => {
                 system::eve(record.level(), unix_micros(now), &self.name, &mut out);
@@ -67,6 +75,7 @@ impl Shape {
                 json::key(&mut out, "module");
                 quoted(&mut out, record.target());
                 out.extend_from_slice(b"},\"spip\":{\"record_type\":\"log\"");
+                self.origin("run", &self.run, &mut out);
             }
         }
         let mut fields = Fields { out, names: Vec::new(), end: self.max_bytes.saturating_sub(END_BYTES) };
@@ -76,6 +85,16 @@ impl Shape {
             fields.out.push(b'}');
         }
         fields.out
+    }
+}
+
+impl Shape {
+    /// Appends a member that says whose message it is, where that is known.
+    fn origin(&self, key: &str, text: &str, out: &mut Vec<u8>) {
+        if !text.is_empty() {
+            json::key(out, key);
+            json::string(out, text);
+        }
     }
 }
 
@@ -235,7 +254,12 @@ mod tests {
         for (format, message, target) in
             [(Format::Ecs, "/message", "/log/logger"), (Format::Eve, "/engine/message", "/engine/module")]
         {
-            let shape = Shape { format, name: Arc::from("sensor \"7\""), max_bytes: usize::MAX };
+            let shape = Shape {
+                format,
+                name: Arc::from("sensor \"7\""),
+                run: Arc::from("0123456789ab"),
+                max_bytes: usize::MAX,
+            };
             let fields = [("port", Value::from(8080)), ("a\"b", Value::from("c\u{1b}"))];
             let arguments = format_args!("rea\u{202e}dy");
             let record =
@@ -256,7 +280,12 @@ mod tests {
         let fields: Vec<(&str, Value<'_>)> =
             names.iter().map(|name| (name.as_str(), Value::from(text.as_str()))).collect();
         for format in [Format::Flat, Format::Ecs, Format::Eve] {
-            let shape = Shape { format, name: Arc::from("\u{85}".repeat(127)), max_bytes: 64 << 10 };
+            let shape = Shape {
+                format,
+                name: Arc::from("\u{85}".repeat(127)),
+                run: Arc::from("0123456789ab"),
+                max_bytes: 64 << 10,
+            };
             let arguments = format_args!("{text}");
             let line = shape.line(&Record::builder().target(&text).args(arguments).key_values(&fields).build());
             assert!(line.len() + 2 <= 64 << 10, "{} bytes", line.len());

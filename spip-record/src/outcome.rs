@@ -1,5 +1,29 @@
 //! How a connection came here and how it ended, in the words of a record.
 
+/// The transport protocol of a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// One connection.
+    #[default]
+    Tcp,
+    /// Datagrams between two endpoints until neither side says more.
+    Udp,
+}
+
+impl Transport {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Tcp, Self::Udp];
+
+    /// Returns the name in records.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
 /// How the destination became known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DestinationSource {

@@ -15,11 +15,11 @@ use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, V
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
-use super::SCHEMA;
 use super::enrichment::Enrichment;
 use super::entry::{Details, Entry, HelloText, Repetition, SshFacts, SynFacts, Text, TlsFacts, endpoint};
 use super::scan::ScanEntry;
 use super::time;
+use super::{SCHEMA, Transport};
 use crate::entry::PresentedCertificate;
 use crate::turn::{LISTED, Turn};
 use spip_protocol as protocol;
@@ -81,6 +81,8 @@ struct Keys<'a> {
     is_tls: Option<bool>,
     schema: Option<Lent<'a>>,
     name: Option<Lent<'a>>,
+    run: Option<Lent<'a>>,
+    transport: Option<Lent<'a>>,
     time: Option<time::Read>,
     duration_us: Option<u64>,
     duration_ms: Option<u64>,
@@ -180,6 +182,8 @@ impl<'a> Keys<'a> {
             "is_tls" => once(&mut self.is_tls, key, map),
             "schema" => once(&mut self.schema, key, map),
             "name" => once(&mut self.name, key, map),
+            "run" => once(&mut self.run, key, map),
+            "transport" => once(&mut self.transport, key, map),
             "time" => once(&mut self.time, key, map),
             "duration_us" => once(&mut self.duration_us, key, map),
             "duration_ms" => once(&mut self.duration_ms, key, map),
@@ -313,6 +317,8 @@ impl<'a> Keys<'a> {
             ),
             session_id: need(self.session_id, "session_id")?,
             name: need(self.name, "name")?.0,
+            run: self.run.map(|text| text.0),
+            transport: transport(self.transport)?,
             bytes_in: need(self.bytes_in, "bytes_in")?,
             bytes_out: need(self.bytes_out, "bytes_out")?,
             payload_truncated: need(self.payload_truncated, "payload_truncated")?,
@@ -342,6 +348,13 @@ impl<'a> Keys<'a> {
             seq: self.seq,
         })
     }
+}
+
+/// Reads the transport protocol; a line without one is older than other transports.
+fn transport(name: Option<Lent<'_>>) -> Result<Transport, serde_json::Error> {
+    let Some(Lent(name)) = name else { return Ok(Transport::Tcp) };
+    let known = Transport::ALL.into_iter().find(|transport| transport.name() == name);
+    known.ok_or_else(|| wrong(&format!("transport is {name:?}, neither tcp nor udp")))
 }
 
 pub(super) fn need<T>(value: Option<T>, key: &str) -> Result<T, serde_json::Error> {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer};
 use crate::entry::{SynFacts, Text};
 use crate::object::{Members, address, list};
 use crate::read::{Capped, Lent, Value, need};
-use crate::{Format, SCHEMA, ecs, eve, time};
+use crate::{Format, SCHEMA, Transport, ecs, eve, time};
 
 /// Ranges of ports that a record lists: 14 kB at most.
 pub const PORT_RANGES: usize = 1_024;
@@ -34,6 +34,8 @@ pub const EXACT: u64 = 1 << 53;
 pub struct ScanEntry<'a> {
     /// The sensor.
     pub name: Text<'a>,
+    /// The run of the agent, as in [`crate::Entry::run`].
+    pub run: Option<Text<'a>>,
     /// The source; unspecified for the rest.
     pub source: IpAddr,
     /// When the first SYN came, microseconds since 1970.
@@ -89,6 +91,7 @@ impl<'a> ScanEntry<'a> {
             || keys.syn.is_some();
         Ok(Self {
             name: keys.name.0,
+            run: keys.run.map(|text| text.0),
             source: keys.source_ip.to_canonical(),
             first_us: keys.first_time.0,
             last_us: keys.last_time.0,
@@ -138,6 +141,7 @@ impl<'a> ScanEntry<'a> {
         record.constant(r#","record_type":"scan""#);
         record.word("schema", SCHEMA);
         record.text("name", &self.name);
+        record.optional("run", self.run.as_deref());
         record.time("time", self.first_us);
         record.key("source_ip");
         address(record.out, self.source);
@@ -153,7 +157,8 @@ impl<'a> ScanEntry<'a> {
         ecs::envelope(&self.name, &mut record);
         record.constant(r#","source":{"ip":"#);
         address(record.out, self.source);
-        record.constant(r#"},"network":{"transport":"tcp","direction":"inbound","type":"#);
+        record.constant(r#"},"network":{"#);
+        ecs::transport_of(Transport::Tcp, &mut record);
         record.constant(if self.source.is_ipv4() { r#""ipv4"}"# } else { r#""ipv6"}"# });
         // The rest is of no address.
         if !self.source.is_unspecified() {
@@ -189,6 +194,7 @@ impl<'a> ScanEntry<'a> {
     fn own(&self, spip: &mut Members<'_>) {
         spip.word("record_type", "scan");
         spip.word("schema", SCHEMA);
+        spip.optional("run", self.run.as_deref());
         self.counts(spip);
         self.ends(spip);
     }
@@ -241,6 +247,8 @@ fn range<T: Display + PartialEq>(out: &mut Vec<u8>, (from, to): &(T, T)) {
 struct Keys<'a> {
     #[serde(borrow)]
     name: Lent<'a>,
+    #[serde(borrow, default)]
+    run: Option<Lent<'a>>,
     source_ip: IpAddr,
     first_time: time::Read,
     last_time: time::Read,

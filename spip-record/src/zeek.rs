@@ -23,7 +23,7 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
     uid(conn.out, entry.session_id.as_u128());
     conn.endpoint("id.orig_h", "id.orig_p", entry.source);
     conn.endpoint("id.resp_h", "id.resp_p", entry.destination);
-    conn.word("proto", "tcp");
+    conn.word("proto", entry.transport.name());
     if let Some(service) = service(entry) {
         conn.text("service", &service);
     }

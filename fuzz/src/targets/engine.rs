@@ -91,7 +91,13 @@ pub(super) fn record(bytes: &[u8]) {
     };
     assert!(session.accepted.wall >= SystemTime::UNIX_EPOCH);
     let line = |format: Format| {
-        let sensor = Sensor { name: "fuzz".to_owned(), community_id_seed: 0, format, max_line_bytes: 1 << 30 };
+        let sensor = Sensor {
+            name: "fuzz".to_owned(),
+            run: "0123456789ab",
+            community_id_seed: 0,
+            format,
+            max_line_bytes: 1 << 30,
+        };
         let mut line = Vec::new();
         sensor.write(&session, usize::MAX, &mut line);
         let mut space = [0; Tail::BYTES];

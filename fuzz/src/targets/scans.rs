@@ -100,7 +100,13 @@ impl World {
         for scan in self.sources.end(&clock, self.pending.take_given_up()) {
             self.recorded += scan.count + scan.undecided;
             let [flat, ecs, eve] = [Format::Flat, Format::Ecs, Format::Eve].map(|format| {
-                let sensor = Sensor { name: "fuzz".to_owned(), community_id_seed: 0, format, max_line_bytes: 1 << 30 };
+                let sensor = Sensor {
+                    name: "fuzz".to_owned(),
+                    run: "0123456789ab",
+                    community_id_seed: 0,
+                    format,
+                    max_line_bytes: 1 << 30,
+                };
                 let mut line = Vec::new();
                 scan::encode(&scan, &sensor, &mut line);
                 line.extend_from_slice(format.tail().write(&mut [0; Tail::BYTES], 1));

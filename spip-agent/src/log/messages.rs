@@ -20,6 +20,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::config::{self, Levels};
 use crate::log::writer;
+use crate::process::run;
 use repeats::{LeftOut, Repeats};
 use spip_record::message::Shape;
 
@@ -50,7 +51,8 @@ pub fn init(log: Option<writer::Log>, config: &config::Log, name: &str) {
 
 /// Changes format, longest line and the sensor's name.
 pub fn shape(config: &config::Log, name: &str) {
-    let shape = Shape { format: config.format, name: name.into(), max_bytes: config.max_line_bytes };
+    let shape =
+        Shape { format: config.format, name: name.into(), run: run::id().into(), max_bytes: config.max_line_bytes };
     *MESSAGES.get_or_init(Messages::new).shape.write().unwrap_or_else(PoisonError::into_inner) = shape;
 }
 

@@ -61,6 +61,7 @@ pub fn encode(scan: &Scan, sensor: &Sensor, out: &mut Vec<u8>) {
 pub fn entry<'a>(scan: &'a Scan, sensor: &'a Sensor) -> ScanEntry<'a> {
     ScanEntry {
         name: Cow::Borrowed(&sensor.name),
+        run: Some(Cow::Borrowed(sensor.run)),
         source: scan.source,
         first_us: unix_micros(scan.first),
         last_us: unix_micros(scan.last),
@@ -105,7 +106,13 @@ pub(crate) mod tests {
     use spip_record::{Format, Tail};
 
     fn sensor(format: Format) -> Sensor {
-        Sensor { name: "test \"1\"".to_owned(), community_id_seed: 0, format, max_line_bytes: 1 << 20 }
+        Sensor {
+            name: "test \"1\"".to_owned(),
+            run: "0123456789ab",
+            community_id_seed: 0,
+            format,
+            max_line_bytes: 1 << 20,
+        }
     }
 
     pub(crate) fn written(scan: &Scan, format: Format) -> Vec<u8> {
@@ -177,7 +184,7 @@ pub(crate) mod tests {
         assert_eq!(
             encoded(&scan([22, 23, 24, 80])),
             json!({
-                "timestamp": 1000, "record_type": "scan", "schema": "spip/1", "name": "test \"1\"",
+                "timestamp": 1000, "record_type": "scan", "schema": "spip/1", "name": "test \"1\"", "run": "0123456789ab",
                 "time": "1970-01-01T00:16:40.000250Z", "source_ip": "192.0.2.7", "count": 5,
                 "first_time": "1970-01-01T00:16:40.000250Z", "last_time": "1970-01-01T00:17:40.000000Z",
                 "destination_ports": ["22-24", "80"], "destination_port_count": 4,

@@ -114,6 +114,8 @@ impl Session {
 pub struct Sensor {
     /// `name`.
     pub name: String,
+    /// The run of the agent ([`crate::process::run::id`]).
+    pub run: &'static str,
     /// `community_id_seed`.
     pub community_id_seed: u16,
     /// `log_format`.

@@ -51,6 +51,7 @@ impl Bench {
         let engine = Engine {
             sensor: Sensor {
                 name: "test".to_owned(),
+                run: "0123456789ab",
                 community_id_seed: 0,
                 format: spip_record::Format::Flat,
                 max_line_bytes: 1 << 24,

@@ -20,6 +20,7 @@ use crate::config::{self, Config, Levels, Loaded, SteeringMode, SystemLog};
 use crate::kernel::steering::Watch;
 use crate::log::messages;
 use crate::log::writer::Log;
+use crate::process::run;
 use crate::respond::Responder;
 use crate::respond::persona::Persona;
 use crate::scans;
@@ -268,6 +269,7 @@ pub fn messages_log(messages: &config::Messages, log: &config::Log) -> Option<co
 pub fn sensor(config: &Config) -> Sensor {
     Sensor {
         name: config.name.clone(),
+        run: run::id(),
         community_id_seed: config.community_id_seed,
         format: config.log.format,
         max_line_bytes: config.log.max_line_bytes,

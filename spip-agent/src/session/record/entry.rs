@@ -7,7 +7,7 @@ use spip_protocol::client_hello::ParseError;
 use spip_protocol::ssh::Ssh;
 use spip_protocol::{self as protocol, community_id};
 use spip_record::entry::{Details, Entry, HelloText, Repetition, SshFacts, SynFacts, Text, TlsFacts, unix_micros};
-use spip_record::{CloseReason, Limit};
+use spip_record::{CloseReason, Limit, Transport};
 
 use super::{Sensor, Session};
 use crate::respond::Conversation;
@@ -47,6 +47,8 @@ pub fn unread<'a>(session: &'a Session, sensor: &'a Sensor) -> Entry<'a> {
         destination,
         session_id: session.id,
         name: Cow::Borrowed(&sensor.name),
+        run: Some(Cow::Borrowed(sensor.run)),
+        transport: Transport::Tcp,
         bytes_in: session.payload.received(),
         bytes_out: session.bytes_out,
         payload_truncated: session.payload.truncated(),

@@ -126,7 +126,7 @@ fn lines(format: Format, kind: Kind) -> Vec<(String, Json)> {
                 .collect()
         }
         Kind::Log => {
-            let shape = Shape { format, name: "sensor \"7\"".into(), max_bytes: 64 << 10 };
+            let shape = Shape { format, name: "sensor \"7\"".into(), run: "0123456789ab".into(), max_bytes: 64 << 10 };
             let all = [log::Level::Error, log::Level::Warn, log::Level::Info, log::Level::Debug, log::Level::Trace];
             let line = |level: log::Level| {
                 let fields = [("port", log::kv::Value::from(8080)), ("reason", log::kv::Value::from("a\u{1b}"))];

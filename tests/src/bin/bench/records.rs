@@ -34,8 +34,13 @@ pub(crate) fn run(rounds: usize) {
         let mut bytes = [0; 3];
         for _ in 0..rounds {
             for (place, (_, format)) in FORMATS.into_iter().enumerate() {
-                let sensor =
-                    Sensor { name: "sensor-7".to_owned(), community_id_seed: 0, format, max_line_bytes: 1 << 24 };
+                let sensor = Sensor {
+                    name: "sensor-7".to_owned(),
+                    run: "0123456789ab",
+                    community_id_seed: 0,
+                    format,
+                    max_line_bytes: 1 << 24,
+                };
                 let mut line = Vec::with_capacity(64 << 10);
                 let start = Instant::now();
                 for _ in 0..RECORDS {

@@ -27,7 +27,13 @@ pub(crate) struct Sample {
 }
 
 pub(crate) fn sensor(format: Format) -> Sensor {
-    Sensor { name: "sensor \"7\"".to_owned(), community_id_seed: 3, format, max_line_bytes: 1 << 30 }
+    Sensor {
+        name: "sensor \"7\"".to_owned(),
+        run: "0123456789ab",
+        community_id_seed: 3,
+        format,
+        max_line_bytes: 1 << 30,
+    }
 }
 
 pub(crate) fn any_sensor() -> &'static Sensor {
