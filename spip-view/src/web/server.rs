@@ -286,6 +286,14 @@ impl Failure {
         }
     }
 
+    /// Returns where in the query the mistake is, in characters, and how many it covers.
+    pub(crate) fn place(&self) -> Option<(usize, usize)> {
+        match self {
+            Self::Filter(FilterError::Query(error)) => Some((error.at, error.length)),
+            _ => None,
+        }
+    }
+
     fn json(&self) -> serde_json::Value {
         match self {
             Self::Filter(FilterError::Query(error)) => serde_json::json!({ "error": self.text(), "query": error }),

@@ -1,0 +1,36 @@
+//! *Clients*: fingerprints by kind, and who shares one.
+
+use maud::{Markup, html};
+
+use super::chart::chart;
+use super::parts::{facts, inexact, kind, number, sessions, text, time, top, top_list};
+use crate::data::clients::{ClientsPage, FingerprintPage};
+use crate::filter::Filter;
+use crate::row::Kind;
+
+pub(super) fn list(page: &ClientsPage, filter: &Filter) -> Markup {
+    html! {
+        h1 { "Clients" }
+        p.note { "What clients show of themselves. Follow one to the sources that share it." }
+        div.grid { @for list in &page.kinds { (top_list(list, filter)) } }
+    }
+}
+
+pub(super) fn one(page: &FingerprintPage, filter: &Filter) -> Markup {
+    html! {
+        h1 { (kind(page.kind)) }
+        p { (text(&page.value)) }
+        p { (number(page.count)) " connections · first " (time(page.first)) " · last " (time(page.last)) }
+        (inexact(page.is_exact))
+        h2 { "Connections" }
+        (chart("connections", &page.connections))
+        div.grid {
+            section { h2 { "Sources that share it" } (top(Kind::Source, &page.sources, filter)) }
+            section { h2 { "Ports" } (top(Kind::Port, &page.ports, filter)) }
+            section { h2 { "Payloads" } (top(Kind::Group, &page.payloads, filter)) }
+            section { h2 { "Seen with it" } (facts(&page.others, filter)) }
+        }
+        h2 { "Newest sessions" }
+        (sessions(&page.sessions, filter))
+    }
+}
