@@ -1,9 +1,8 @@
 //! JSON strings that are safe to read in a terminal.
 //!
 //! JSON itself demands that quotes, backslashes and the characters below U+0020 are escaped. Log lines are read by
-//! people with `tail` and `grep` too, and their text comes from strangers, so DEL, the C1 controls, the line
-//! separators U+2028 and U+2029 and the marks that turn the direction of text are written as `\uXXXX` as well. Every
-//! JSON parser gives back the same text. Everything else stays as it is: a log in Cyrillic remains legible.
+//! people with `tail` and `grep` too, and their text comes from strangers, so every character that [`is_hidden`] names is
+//! written as `\uXXXX` as well. Every JSON parser gives back the same text. Everything else stays as it is: a log in Cyrillic remains legible.
 //!
 //! Payloads are long and mostly plain, so eight bytes are looked at in one step and copied as runs. Nothing here
 //! allocates besides what the output buffer grows by.
@@ -168,16 +167,44 @@ fn sequence(bytes: &[u8]) -> Result<(usize, u32), usize> {
     Ok((length, code))
 }
 
-/// Whether a character outside ASCII is invisible or moves what stands around it: C1 controls, line and paragraph
-/// separator, and the Bidi_Control characters of Unicode (UAX #9).
+/// Reports whether a character must not be shown as it is: a control character, a line or paragraph separator, or one that
+/// is invisible or moves what stands around it.
+///
+/// Text with such characters reads otherwise than it compares, or carries words that nobody sees (a person, that is:
+/// tag characters spell ASCII). Readers that show decoded text replace them.
+#[must_use]
+pub fn is_hidden(character: char) -> bool {
+    matches!(character, '\0'..='\x1f' | '\x7f') || hidden(u32::from(character))
+}
+
+/// The same for what is outside ASCII: C1 controls, U+2028 and U+2029, the Default_Ignorable_Code_Point characters of
+/// Unicode 16 (DerivedCoreProperties.txt), among which are those without width, the Bidi_Control characters of UAX #9, the
+/// variation selectors and the tags, and the annotation marks U+FFF9 to U+FFFB.
 fn hidden(code: u32) -> bool {
     matches!(
         code,
-        0x80..=0x9f | 0x61c | 0x200e..=0x200f | 0x2028..=0x202e | 0x2066..=0x2069
+        0x80..=0x9f
+            | 0xad
+            | 0x34f
+            | 0x61c
+            | 0x115f..=0x1160
+            | 0x17b4..=0x17b5
+            | 0x180b..=0x180f
+            | 0x200b..=0x200f
+            | 0x2028..=0x202e
+            | 0x2060..=0x206f
+            | 0x3164
+            | 0xfe00..=0xfe0f
+            | 0xfeff
+            | 0xffa0
+            | 0xfff0..=0xfffb
+            | 0x1_bca0..=0x1_bca3
+            | 0x1_d173..=0x1_d17a
+            | 0xe_0000..=0xe_0fff
     )
 }
 
-/// Appends the escape of a character of the basic plane.
+/// Appends the escape of a character: of one beyond the basic plane, as two surrogates.
 fn escape(out: &mut Vec<u8>, code: u32) {
     let short = match code {
         0x22 => b'"',
@@ -188,8 +215,12 @@ fn escape(out: &mut Vec<u8>, code: u32) {
         0x0c => b'f',
         0x0d => b'r',
         _ => {
-            let digit = |shift: u32| HEX[(code >> shift & 0xf) as usize];
-            out.extend_from_slice(&[b'\\', b'u', digit(12), digit(8), digit(4), digit(0)]);
+            let mut units = [0; 2];
+            let units = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER).encode_utf16(&mut units);
+            for unit in units {
+                let digit = |shift: u32| HEX[usize::from(*unit >> shift & 0xf)];
+                out.extend_from_slice(&[b'\\', b'u', digit(12), digit(8), digit(4), digit(0)]);
+            }
             return;
         }
     };
@@ -264,13 +295,27 @@ mod tests {
             let json = of_text(&text);
             assert_eq!(parsed(&json), text, "U+{:04X}", u32::from(character));
             let raw = json[1..json.len() - 1].contains(character);
-            let must_escape = character.is_control()
-                || ['"', '\\', '\u{2028}', '\u{2029}', '\u{202e}', '\u{2066}', '\u{200f}', '\u{61c}']
-                    .contains(&character);
-            if must_escape && !['"', '\\'].contains(&character) {
+            if character.is_control() || is_hidden(character) {
                 assert!(!raw, "U+{:04X} stands in {json}", u32::from(character));
             }
         }
+    }
+
+    #[test]
+    fn characters_without_width_tags_and_those_that_turn_the_direction_are_hidden() {
+        let hidden = [
+            "\u{1b}\u{9b}\u{2028}\u{2029}",
+            "\u{61c}\u{200e}\u{200f}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}",
+            "\u{ad}\u{200b}\u{200c}\u{200d}\u{2060}\u{2061}\u{2062}\u{2063}\u{2064}\u{feff}\u{180e}\u{3164}\u{ffa0}",
+            "\u{fe0f}\u{e0100}\u{e0001}\u{e0041}\u{e007f}\u{fff9}\u{fffa}\u{fffb}",
+        ];
+        for character in hidden.concat().chars() {
+            assert!(is_hidden(character), "U+{:04X}", u32::from(character));
+        }
+        for character in "aé世☃🦀 \u{a0}\u{fffd}\u{64b}".chars() {
+            assert!(!is_hidden(character), "U+{:04X}", u32::from(character));
+        }
+        assert_eq!(of_text("\u{200b}\u{e0041}\u{feff}"), r#""\u200b\udb40\udc41\ufeff""#);
     }
 
     #[test]
@@ -333,7 +378,7 @@ mod tests {
         #[test]
         fn any_bytes_come_back_as_from_utf8_lossy_reads_them(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let json = of_bytes(&bytes);
-            prop_assert!(!json.chars().any(|c| c.is_control() || hidden(u32::from(c))));
+            prop_assert!(!json.chars().any(is_hidden));
             prop_assert_eq!(parsed(&json), String::from_utf8_lossy(&bytes));
             prop_assert!(json.len() <= 6 * bytes.len() + 2);
         }

@@ -78,8 +78,7 @@ fn every_format_is_logged_whole_numbered_and_valid() {
         let numbers: Vec<_> = log.records().map(|line| line.value.pointer(seq).and_then(Value::as_u64)).collect();
         assert_eq!(numbers, (1..=RECORDS as u64).map(Some).collect::<Vec<_>>(), "{format}");
         for line in &log.lines {
-            let hidden = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2028}' | '\u{2029}');
-            assert!(!line.text.contains(hidden), "{format}: {:?}", line.text);
+            assert!(!line.text.contains(spip_record::json::is_hidden), "{format}: {:?}", line.text);
         }
         assert!(log.messages().count() > 1, "{format} has system messages");
     }
@@ -350,7 +349,7 @@ fn the_examples_for_jq_work_on_a_real_log() {
         assert!(!answer(example, &log).trim().is_empty(), "{example}");
     }
     let named = |part: &str| examples.iter().find(|example| example.contains(part)).expect("an example");
-    assert_eq!(answer(named("rejected"), &log), "rate_limit 3\n");
+    assert_eq!(answer(named("rejected"), &log), "{\"rate_limit\":3}\n");
 
     // Two runs in one file are complete, and a record that is missing in either is counted.
     let is_complete = named("missing");
@@ -361,6 +360,95 @@ fn the_examples_for_jq_work_on_a_real_log() {
     assert_eq!(answer(is_complete, &log.repeat(2)), of(2 * RECORDS, 0));
     let torn = [&records[..2], &records[4..], &records[1..]].concat().join("\n");
     assert_eq!(answer(is_complete, &torn), of(2 * RECORDS - 3, 3));
+}
+
+/// What a client sends to whoever looks at it: a formula, and characters that a terminal obeys or nobody sees.
+const HOSTILE: &str =
+    "=cmd|'/C calc'!A0\t\u{1b}]0;x\u{7}\u{7f}\u{9b}31m\u{202e}\u{200b}\u{feff}\u{e0041}\u{3164}\u{fe0f}é";
+
+/// A log in which every text that a client has chosen is replaced by that, as a parser gives it back: nothing is escaped
+/// but what JSON demands.
+fn hostile(log: &str) -> String {
+    fn replace(value: &mut Value) {
+        match value {
+            Value::String(text) => HOSTILE.clone_into(text),
+            Value::Array(values) => values.iter_mut().for_each(replace),
+            Value::Object(members) => members.values_mut().for_each(replace),
+            _ => {}
+        }
+    }
+    let lines = log.lines().map(|line| {
+        let mut record: Value = serde_json::from_str(line).expect("JSON");
+        for key in ["payload", "http", "credentials", "tls_server_name", "tls_ja4", "ssh_client", "redis"] {
+            record.get_mut(key).into_iter().for_each(replace);
+        }
+        record.to_string() + "\n"
+    });
+    lines.collect()
+}
+
+#[test]
+fn every_documented_answer_is_safe_for_a_terminal_and_a_spreadsheet() {
+    let Some(net) = Net::new() else { return };
+    let log = hostile(&fs::read_to_string(visited(&net, "flat")).expect("readable"));
+    assert!(log.contains(HOSTILE.split('\t').next().expect("a formula")));
+    fs::write(net.path().join("spip.json"), log).expect("ours");
+    for example in examples("jq", "sh") {
+        let output = Command::new("bash").args(["-euo", "pipefail", "-c", &example]).current_dir(net.path()).output();
+        let answer = succeeded(&output.expect("bash starts"), &example);
+        assert!(!answer.is_empty(), "{example}");
+        for line in answer.lines() {
+            assert!(!line.contains(spip_record::json::is_hidden), "{example}{line:?}");
+            // A cell that a program takes apart at tabs, commas or semicolons, with its quotes or without.
+            let cells = line.split(['\t', ',', ';']).map(|cell| cell.trim_start_matches(['"', ' ']));
+            let is_table = example.contains("@csv") || example.contains("@tsv");
+            let formula = cells.clone().find(|cell| is_table && cell.starts_with(['=', '+', '-', '@']));
+            assert_eq!(formula, None, "{example}{line:?}");
+            assert!(!line.starts_with(['=', '+', '-', '@']), "{example}{line:?}");
+        }
+    }
+    let sheet = fs::read_to_string(net.path().join("spip.csv")).expect("written");
+    assert!(sheet.contains("\"'=cmd|"), "{sheet}");
+    assert!(!sheet.contains("\"=") && !sheet.contains(|c| c != '\n' && spip_record::json::is_hidden(c)), "{sheet}");
+
+    let program = format!(
+        "import duckdb\nfor block in {:?}:\n  for statement in duckdb.extract_statements(block):\n    answer = duckdb.sql(statement.query)\n    for row in answer.fetchall() if answer is not None else []:\n      for cell in row:\n        if isinstance(cell, str):\n          print(cell)\n",
+        examples("DuckDB", "sql")
+    );
+    let Some(output) = python(&[("duckdb", "2.0.1"), ("pytz", "2026.6")], &program, net.path()) else { return };
+    let answer = succeeded(&output, "DuckDB");
+    assert!(answer.contains("=cmd|"), "{answer}");
+    let shown = |c: char| c == '\n' || !spip_record::json::is_hidden(c);
+    assert!(answer.chars().all(shown), "{answer:?}");
+}
+
+#[test]
+fn every_documented_jq_command_over_a_log_escapes_what_it_shows() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut pages: Vec<_> =
+        fs::read_dir(root.join("docs")).expect("pages").map(|page| page.expect("a page").path()).collect();
+    pages.push(root.join("README.md"));
+    pages.retain(|page| page.extension().is_some_and(|extension| extension == "md"));
+    let mut found = 0;
+    for page in pages {
+        let text = fs::read_to_string(&page).expect("text");
+        // Each command with what is before it on its line and what follows, to the end of its block or of its span.
+        for (at, _) in text.match_indices("jq -") {
+            let before = text[..at].rsplit('\n').next().unwrap_or_default();
+            let command = text[at..].split("```").next().unwrap_or_default();
+            let command = if before.contains('`') { command.split('`').next().unwrap_or_default() } else { command };
+            // Maps of the kernel hold numbers.
+            if before.contains("bpftool") {
+                continue;
+            }
+            found += 1;
+            let options = command["jq -".len()..].split(' ').next().unwrap_or_default();
+            let to_file = command.contains(" > spip.csv") || command.contains("| xxd -r -p > payload.bin");
+            let is_safe = options.contains('a') && !options.contains('r');
+            assert!(is_safe || to_file, "{}: jq -{command}", page.display());
+        }
+    }
+    assert!(found > 10, "{found} commands");
 }
 
 #[test]

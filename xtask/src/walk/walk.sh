@@ -134,7 +134,7 @@ step_scan() {
         eventually recorded ".destination_port == $port and .source_ip == \"198.51.100.2\""
         [ "$(records ".destination_port == $port")" -eq 1 ] || fail "port $port has more than one record"
     done
-    typed jq -cM 'select(.record_type == null) | [.source_ip, .destination_port, .is_tls, .destination_source, .close_reason, .payload[:24]]' "$log"
+    typed jq -acM 'select(.record_type == null) | [.source_ip, .destination_port, .is_tls, .destination_source, .close_reason, .payload[:24]]' "$log"
     [ "$(records '.destination_source != "ebpf"')" -eq 0 ] || fail "destinations did not come from eBPF"
 }
 

@@ -52,11 +52,7 @@ fn json(line: &[u8]) -> Json {
 /// Fails where a terminal would obey a character, or a reader would take two lines for one.
 fn assert_printable(line: &[u8]) {
     let text = std::str::from_utf8(line).expect("a line is UTF-8");
-    let hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    if let Some(character) = text.chars().find(|c| hidden(*c)) {
+    if let Some(character) = text.chars().find(|c| spip_record::json::is_hidden(*c)) {
         panic!("U+{:04X} stands in {text}", u32::from(character));
     }
 }
@@ -639,7 +635,8 @@ fn nasty() -> Vec<Vec<u8>> {
     let spots = ['\u{7f}', '\u{80}', '\u{9b}', '\u{9f}', '\u{61c}', '\u{200e}', '\u{200f}', '\u{2028}', '\u{2029}'];
     let turns =
         ['\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}', '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}'];
-    all.extend(spots.iter().chain(&turns).map(|c| format!("a{c}b").into_bytes()));
+    let unseen = ['\u{ad}', '\u{200b}', '\u{200d}', '\u{2060}', '\u{fe0f}', '\u{feff}', '\u{e0041}', '\u{e007f}'];
+    all.extend(spots.iter().chain(&turns).chain(&unseen).map(|c| format!("a{c}b").into_bytes()));
     all.push("\u{feff}\u{0}\"\\/</script>\u{ffff}\u{10ffff}".into());
     all
 }
