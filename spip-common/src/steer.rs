@@ -23,9 +23,24 @@ pub const STEER_SETTINGS: &str = "STEER_SETTINGS";
 /// [`SteerCounters`], one set per CPU, at index 0.
 pub const STEER_COUNTERS: &str = "STEER_COUNTERS";
 
+/// [`Exclusion`] of each port as it was at the start of the agent, at the port's number. Filled before the program is attached,
+/// then frozen: nobody can write it any more, whatever privileges they have (`BPF_MAP_FREEZE`, Linux 5.2).
+pub const STEER_KEPT: &str = "STEER_KEPT";
+/// What [`STEER_ENDPOINTS`] had at the start, frozen likewise.
+pub const STEER_KEPT_ENDS: &str = "STEER_KEPT_ENDS";
+
 /// All maps above that are pinned. A pinned socket map would keep nothing alive: a listener that closes leaves it.
-pub const STEER_MAPS: [&str; 7] =
-    [STEER_SOCKETS, STEER_PORTS, STEER_ENDPOINTS, STEER_PREFIXES, STEER_LINKS, STEER_SETTINGS, STEER_COUNTERS];
+pub const STEER_MAPS: [&str; 9] = [
+    STEER_SOCKETS,
+    STEER_PORTS,
+    STEER_ENDPOINTS,
+    STEER_PREFIXES,
+    STEER_LINKS,
+    STEER_SETTINGS,
+    STEER_COUNTERS,
+    STEER_KEPT,
+    STEER_KEPT_ENDS,
+];
 
 /// Constant (u32): how many sockets [`STEER_SOCKETS`] has; 0 when steering is off.
 pub const STEER_WORKERS: &str = "STEER_WORKERS";
@@ -34,6 +49,9 @@ pub const STEER_SEED: &str = "STEER_SEED";
 /// Constant (u32): 1 where the kernel tells the program by which interface a packet came (Linux 5.17, commit
 /// f89315650ba3). Elsewhere loopback is known by the addresses alone.
 pub const STEER_KNOWS_LINK: &str = "STEER_KNOWS_LINK";
+
+/// Constant (u32): 1 where clients on this machine may be steered at all; [`Settings::loopback`] then decides.
+pub const STEER_MAY_LOOPBACK: &str = "STEER_MAY_LOOPBACK";
 
 /// Ports there are.
 pub const PORTS: u32 = 65_536;

@@ -6,6 +6,9 @@
 //!
 //! - The socket is chosen here, by a hash of the connection, and not by the kernel's `SO_REUSEPORT` groups: while a new
 //!   agent takes over from an old one, both have listeners in the same group, and only the new one's are to be used.
+//! - What the agent found and was told at its start is in maps that nobody can write any more, and in constants. What it
+//!   has learnt since is in maps that it can write, and with it whoever has broken into it: they can give up more ports,
+//!   and never take one that was kept at the start, nor loopback's.
 //! - What another program has chosen before stays: `bpf_sk_assign` refuses a second choice.
 //! - A client on this machine is known by the loopback interface or by its addresses. IPv6 shows the interface that has
 //!   the address rather than loopback, hence the second. A local client that binds one of the machine's addresses
@@ -44,6 +47,14 @@ static STEER_PORTS: Array<Exclusion, { PORTS as usize }> = Array::new();
 #[btf_map]
 static STEER_ENDPOINTS: HashMap<Endpoint, u32, { MAX_ENDPOINTS as usize }> = HashMap::new();
 
+/// What each port keeps for itself for good.
+#[btf_map]
+static STEER_KEPT: Array<Exclusion, { PORTS as usize }> = Array::new();
+
+/// Services on single addresses that keep their ports for good.
+#[btf_map]
+static STEER_KEPT_ENDS: HashMap<Endpoint, u32, { MAX_ENDPOINTS as usize }> = HashMap::new();
+
 /// Local prefixes to steer.
 #[btf_map]
 static STEER_PREFIXES: LpmTrie<[u8; 16], u32, { PREFIX_ENTRIES as usize }> = LpmTrie::new();
@@ -71,6 +82,10 @@ static STEER_SEED: Global<u32> = Global::new(0);
 /// 1 where the kernel knows the interface.
 #[unsafe(no_mangle)]
 static STEER_KNOWS_LINK: Global<u32> = Global::new(0);
+
+/// 1 where clients on this machine may be steered.
+#[unsafe(no_mangle)]
+static STEER_MAY_LOOPBACK: Global<u32> = Global::new(0);
 
 /// `SK_PASS` of linux/bpf.h.
 const PASS: u32 = 1;
@@ -133,27 +148,25 @@ fn left_alone(
     local_port: u32,
     settings: &Settings,
 ) -> Option<Outcome> {
-    let exclusion = STEER_PORTS.get(local_port)?;
-    if exclusion.everywhere != 0 {
+    let (Some(kept), Some(exclusion)) = (STEER_KEPT.get(local_port), STEER_PORTS.get(local_port)) else {
+        return Some(Outcome::Excluded);
+    };
+    if kept.everywhere | exclusion.everywhere != 0 {
         return Some(Outcome::Excluded);
     }
     let knows_link = STEER_KNOWS_LINK.load() != 0;
     let link = if knows_link { lookup.link() } else { 0 };
     let loopback = link == LOOPBACK_INTERFACE || is_same(remote, local) || is_loopback(remote);
     if loopback {
-        if settings.loopback == 0 {
+        if settings.loopback == 0 || STEER_MAY_LOOPBACK.load() == 0 {
             return Some(Outcome::Loopback);
         }
-        if exclusion.loopback != 0 {
+        if kept.loopback | exclusion.loopback != 0 {
             return Some(Outcome::Excluded);
         }
     }
-    if exclusion.endpoints != 0 {
-        let endpoint = Endpoint { address: *local, port: local_port };
-        // SAFETY: only whether there is a value is asked.
-        if unsafe { STEER_ENDPOINTS.get(&endpoint) }.is_some() {
-            return Some(Outcome::Excluded);
-        }
+    if has_service(kept, exclusion, local, local_port) {
+        return Some(Outcome::Excluded);
     }
     // SAFETY: only whether there is a value is asked.
     if settings.links != 0 && knows_link && !loopback && unsafe { STEER_LINKS.get(&link) }.is_none() {
@@ -169,15 +182,24 @@ fn left_alone(
 /// Clients on this machine count as strangers here, except where a service is bound to loopback.
 #[inline(always)]
 pub fn is_steered(local: &[u8; 16], local_port: u32) -> bool {
-    let Some(exclusion) = STEER_PORTS.get(local_port) else {
+    let (Some(kept), Some(exclusion)) = (STEER_KEPT.get(local_port), STEER_PORTS.get(local_port)) else {
         return false;
     };
-    if exclusion.everywhere != 0 || exclusion.loopback != 0 && is_loopback(local) {
+    let loopback = kept.loopback | exclusion.loopback != 0 && is_loopback(local);
+    kept.everywhere | exclusion.everywhere == 0 && !loopback && !has_service(kept, exclusion, local, local_port)
+}
+
+/// Whether a service has this port of this address, as a port's `exclusion`, or `kept`, says that some have.
+#[inline(always)]
+fn has_service(kept: &Exclusion, exclusion: &Exclusion, local: &[u8; 16], local_port: u32) -> bool {
+    if kept.endpoints | exclusion.endpoints == 0 {
         return false;
     }
     let endpoint = Endpoint { address: *local, port: local_port };
     // SAFETY: only whether there is a value is asked.
-    exclusion.endpoints == 0 || unsafe { STEER_ENDPOINTS.get(&endpoint) }.is_none()
+    let known = unsafe { STEER_KEPT_ENDS.get(&endpoint) }.is_some();
+    // SAFETY: as above.
+    known || unsafe { STEER_ENDPOINTS.get(&endpoint) }.is_some()
 }
 
 #[inline(always)]

@@ -289,21 +289,22 @@ fn a_hangup_brings_what_the_file_says_now() {
         );
         std::fs::write(&path, text).expect("the test's directory is its own");
     };
-    write("exclude_ports = [81]");
+    write("exclude_ports = [81]\nsteer_loopback = true");
     let agent = net.agent().arguments(&["--config", path.to_str().expect("text")]).start();
     let message = json!({"message": "steering follows the configuration again"});
     assert_eq!(who(&net.client, (SENSOR_V4, 81)), "nobody");
-    assert_eq!(who(&net.sensor, (address("127.0.0.1"), 82)), "nobody");
+    assert_eq!(who(&net.sensor, (address("127.0.0.1"), 82)), "agent");
     assert_eq!(who(&net.client, (SENSOR_V6, 83)), "agent");
 
-    write(
-        "exclude_ports = [\"90-99\"]\nsteer_loopback = true\nsteer_prefixes = [\"198.51.100.0/24\", \"127.0.0.0/8\"]",
-    );
+    write("exclude_ports = [\"90-99\"]\nsteer_loopback = false\nsteer_prefixes = [\"198.51.100.0/24\"]");
     agent.signal(Signal::SIGHUP);
     agent.wait_message(message);
-    assert_eq!(who(&net.client, (SENSOR_V4, 81)), "agent");
+    // What was excluded at the start stays so until the next one, and the reload says so.
+    agent.wait_message(json!({"level": "warn", "target": "steering"}));
+    assert_eq!(who(&net.client, (SENSOR_V4, 81)), "nobody");
     assert_eq!(who(&net.client, (SENSOR_V4, 95)), "nobody");
-    assert_eq!(who(&net.sensor, (address("127.0.0.1"), 82)), "agent");
+    assert_eq!(who(&net.client, (SENSOR_V4, 100)), "agent");
+    assert_eq!(who(&net.sensor, (address("127.0.0.1"), 82)), "nobody");
     assert_eq!(who(&net.client, (SENSOR_V6, 83)), "nobody");
 
     // A mistake in the file changes nothing.
@@ -311,7 +312,63 @@ fn a_hangup_brings_what_the_file_says_now() {
     agent.signal(Signal::SIGHUP);
     agent.wait_message(json!({"level": "error", "target": "config"}));
     assert_eq!(who(&net.client, (SENSOR_V4, 95)), "nobody");
-    assert_eq!(who(&net.client, (SENSOR_V4, 81)), "agent");
+    assert_eq!(who(&net.client, (SENSOR_V4, 100)), "agent");
+}
+
+/// Writes a map of the agent's, as an intruder with its descriptors can; `value` in words of the kernel's tool.
+fn overwrite(net: &Net, map: &str, key: u16, value: &str) -> bool {
+    let [low, high] = key.to_le_bytes();
+    let map = net.pins().join(map);
+    let update = format!("bpftool map update pinned {} key {low} {high} 0 0 value {value}", map.display());
+    net.sensor.shell(&format!("if {update} >&2; then echo written; else echo refused; fi")).contains("written")
+}
+
+#[test]
+fn whoever_writes_the_agents_maps_takes_no_port_that_was_kept_at_the_start() {
+    let Some(net) = Net::new() else { return };
+    let bpftool = std::process::Command::new("bpftool").arg("version").output();
+    if !net.has_bpffs() || !bpftool.is_ok_and(|output| output.status.success()) {
+        return eprintln!("skipped: needs a BPF file system and bpftool");
+    }
+    let _everywhere = Service::start(&net, (ANY, 22));
+    let _here = Service::start(&net, (SENSOR_V4, 80));
+    let _agent = steered(&net).set("exclude_ports", json!([25])).start();
+    let later = Service::start(&net, (ANY, 9090));
+    eventually("the service has its port", || (who(&net.client, (SENSOR_V4, 9090)) == "service").then_some(()));
+
+    // All of the maps that say who is left alone, emptied; clients on this machine steered.
+    for port in [22, 25, 80, 9090] {
+        assert!(overwrite(&net, "STEER_PORTS", port, "0 0 0 0"), "{port}");
+    }
+    assert!(overwrite(&net, "STEER_SETTINGS", 0, "1 0 0 0 0 0 0 0 0 0 0 0"));
+
+    // It takes a service that came later, so the map counts, and none that was there.
+    assert_eq!(who(&net.client, (SENSOR_V4, 9090)), "agent");
+    assert_eq!(who(&net.client, (SENSOR_V4, 22)), "service");
+    assert_eq!(who(&net.client, (SENSOR_V4, 80)), "service");
+    assert_eq!(who(&net.client, (SENSOR_V6, 80)), "agent", "another address than the service's");
+    assert_eq!(who(&net.client, (SENSOR_V4, 25)), "nobody");
+    assert_eq!(who(&net.sensor, (address("127.0.0.1"), 82)), "nobody");
+    // Root itself cannot write what was frozen.
+    for port in [22, 25] {
+        assert!(!overwrite(&net, "STEER_KEPT", port, "0 0 0 0"), "{port}");
+    }
+    drop(later);
+}
+
+#[test]
+fn a_service_that_was_there_at_the_start_keeps_its_port_until_the_agent_is_started_again() {
+    let Some(net) = Net::new() else { return };
+    let service = Service::start(&net, (ANY, 8080));
+    let agent = steered(&net).start();
+    drop(service);
+    let later = Service::start(&net, (ANY, 8081));
+    eventually("the agent has looked again", || (who(&net.client, (SENSOR_V4, 8081)) == "service").then_some(()));
+    assert_eq!(who(&net.client, (SENSOR_V4, 8080)), "nobody");
+    drop(later);
+    let _ = agent.stop();
+    let _agent = steered(&net).start();
+    assert_eq!(who(&net.client, (SENSOR_V4, 8080)), "agent");
 }
 
 #[test]
@@ -334,7 +391,8 @@ fn as_many_prefixes_as_are_accepted_are_exchanged_for_as_many_others() {
         let [far, near] = [address("203.0.113.7"), SENSOR_V4].map(|to| who(&net.client, (to, 81)));
         (far, near, who(&net.sensor, (address("127.0.0.1"), 82)))
     };
-    write(&["203.0.113.7/32"], 0, false);
+    // Whether it may be turned on at all is decided at the start.
+    write(&["203.0.113.7/32"], 0, true);
     let agent = net.agent().arguments(&["--config", path.to_str().expect("text")]).start();
     assert_eq!(who_answers(), ("agent", "nobody", "nobody"));
     for (first, network, loopback, expected) in [

@@ -74,6 +74,8 @@ pub struct SteerRequest {
     pub sockets: u32,
     /// A number that strangers do not know.
     pub seed: u32,
+    /// Whether clients on this machine may ever be steered.
+    pub loopback: bool,
     /// Whether another agent is to be relieved that may still run.
     pub takes_over: bool,
 }
@@ -82,7 +84,7 @@ impl<'a> Request<'a> {
     /// For a trial, of which nothing stays.
     fn trial(config: &'a crate::config::Ebpf, steers: bool) -> Self {
         let listener = SocketAddr::from(([0, 0, 0, 0], 1));
-        let steering = steers.then_some(SteerRequest { sockets: 1, seed: 0, takes_over: false });
+        let steering = steers.then_some(SteerRequest { sockets: 1, seed: 0, loopback: false, takes_over: false });
         Self { config, listener, sockets: &[], scans: true, log_level: None, steering }
     }
 }

@@ -5,6 +5,10 @@
 //! stops gives it up as soon. In between, and whenever the kernel cannot be asked, the last answer holds. The maps are
 //! filled before the program is attached: no service is cut off even for a moment.
 //!
+//! What is to be left alone at the start stays so until the agent is started again: it is in maps that are frozen, so that an
+//! intruder in this process cannot take the ports of services that were there, or those that the operator excluded. A
+//! configuration that is read again can exclude more, and not less.
+//!
 //! With `pin_links` the link outlives the agent. It needs listeners to choose from, and those are gone with the process
 //! that opened them, unless a service manager holds them: then connections wait in the kernel's queue for the next agent.
 //! Otherwise the next agent is started beside this one, which notices that it was relieved. Where neither is done, ports
@@ -72,6 +76,8 @@ pub struct Steering {
     settings: config::Steering,
     configured: Vec<(u16, u16)>,
     ssh: BTreeSet<SocketAddr>,
+    /// What was to be left alone at the start.
+    kept: Kept,
     /// Services as they are in the maps.
     services: Vec<Listening>,
     table: Table,
@@ -108,6 +114,7 @@ impl Steering {
             settings: config.steering.clone(),
             configured: Vec::new(),
             ssh: BTreeSet::new(),
+            kept: Kept::default(),
             services: Vec::new(),
             table: Table::default(),
             prefixes: Entries::default(),
@@ -120,7 +127,22 @@ impl Steering {
             sockets: None,
         };
         steering.reload(config)?;
+        steering.keep()?;
         Ok(steering)
+    }
+
+    /// Leaves alone for good what is left alone now.
+    fn keep(&mut self) -> Result<(), Error> {
+        let Self { table, configured, ssh, services, settings, .. } = self;
+        self.kept = Kept {
+            configured: configured.clone(),
+            ssh: ssh.clone(),
+            services: services.clone(),
+            loopback: settings.loopback,
+        };
+        let ports = table.ports.iter().map(|(port, exclusion)| (*port, *exclusion));
+        let endpoints = table.endpoints.iter().map(|(endpoint, reason)| (*endpoint, *reason));
+        self.maps.keep(ports, endpoints).map_err(|error| Error::Maps("what is to be left alone for good", error))
     }
 
     /// Takes over what a configuration says; also looks for the operator's SSH connections anew.
@@ -130,10 +152,26 @@ impl Steering {
     pub fn reload(&mut self, config: &Config) -> Result<(), Error> {
         self.name_owners();
         self.ssh = ssh_ends(std::env::var("SSH_CONNECTION").ok().as_deref(), self.sockets.as_ref());
+        self.ssh.extend(&self.kept.ssh);
         self.configured.clone_from(&config.exclude_ports);
+        self.configured.extend(self.kept.configured.iter().filter(|range| !config.exclude_ports.contains(range)));
         self.settings.clone_from(&config.steering);
         self.current = false;
         self.refresh().map(drop)
+    }
+
+    /// What `config` asks for that takes a start of the agent: ports that were excluded then, and loopback.
+    #[must_use]
+    pub fn takes_restart(&self, config: &Config) -> Option<String> {
+        let steered = |range: &&(u16, u16)| {
+            let mut ports = range.0..=range.1;
+            ports.any(|port| !config.exclude_ports.iter().any(|(from, to)| (*from..=*to).contains(&port)))
+        };
+        let ranges: Vec<String> = self.kept.configured.iter().filter(steered).map(|range| shown(*range)).collect();
+        let ports = (!ranges.is_empty()).then(|| format!("exclude_ports without {}", ranges.join(", ")));
+        let loopback = (config.steering.loopback && !self.kept.loopback).then(|| "steer_loopback".to_owned());
+        let all: Vec<String> = ports.into_iter().chain(loopback).collect();
+        (!all.is_empty()).then(|| all.join(" and "))
     }
 
     /// Looks again who listens and which interfaces there are; true when services have changed.
@@ -215,6 +253,14 @@ impl Steering {
     fn find_services(&mut self) -> std::io::Result<Vec<Listening>> {
         let mut found = self.listening.all()?;
         found.retain(|found| !self.own.is(found));
+        // They are sorted. A service that was there at the start keeps its port when it ends.
+        let place = |service: &Listening| (service.port, service.ip);
+        let ended = self.kept.services.iter().copied();
+        let ended: Vec<_> = ended.filter(|kept| found.binary_search_by_key(&place(kept), place).is_err()).collect();
+        if !ended.is_empty() {
+            found.extend(ended);
+            found.sort_unstable();
+        }
         Ok(found)
     }
 
@@ -278,6 +324,21 @@ impl Steering {
         }
         (links, missing)
     }
+}
+
+/// What was to be left alone at the start, and is so until the next one.
+#[derive(Debug, Default)]
+struct Kept {
+    configured: Vec<(u16, u16)>,
+    ssh: BTreeSet<SocketAddr>,
+    services: Vec<Listening>,
+    /// Whether clients on this machine were to be steered.
+    loopback: bool,
+}
+
+/// A range of ports as it is written.
+fn shown((from, to): (u16, u16)) -> String {
+    if from == to { from.to_string() } else { format!("{from}-{to}") }
 }
 
 /// What is not there any more.

@@ -21,8 +21,8 @@ use spip_common::map::{
     SYN_OBSERVER, SYNS,
 };
 use spip_common::steer::{
-    STEER_ENDPOINTS, STEER_KNOWS_LINK, STEER_LINKS, STEER_MAPS, STEER_PORTS, STEER_PREFIXES, STEER_SEED, STEER_SOCKETS,
-    STEER_WORKERS,
+    STEER_ENDPOINTS, STEER_KEPT, STEER_KEPT_ENDS, STEER_KNOWS_LINK, STEER_LINKS, STEER_MAPS, STEER_MAY_LOOPBACK,
+    STEER_PORTS, STEER_PREFIXES, STEER_SEED, STEER_SOCKETS, STEER_WORKERS,
 };
 use spip_common::{Counters, Entry, SynKey};
 
@@ -69,6 +69,7 @@ struct Constants {
     workers: u32,
     seed: u32,
     knows_link: u32,
+    may_loopback: u32,
 }
 
 pub(super) fn start(request: &Request<'_>) -> Result<Attached, Error> {
@@ -88,6 +89,7 @@ pub(super) fn start(request: &Request<'_>) -> Result<Attached, Error> {
         workers: request.steering.as_ref().map_or(0, |steering| steering.sockets),
         seed: request.steering.as_ref().map_or(0, |steering| steering.seed),
         knows_link: 0,
+        may_loopback: request.steering.as_ref().is_some_and(|steering| steering.loopback).into(),
     };
     if constants.workers > 0 {
         constants.knows_link = knows_link(request, &constants).into();
@@ -270,8 +272,17 @@ pub(super) fn load_for_trial(request: &Request<'_>) -> Result<Ebpf, Error> {
     let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
     let namespace = namespace::cookie();
     let workers = request.steering.as_ref().map_or(0, |steering| steering.sockets);
-    let mut constants =
-        Constants { port: 1, namespace, observer: 1, scans: 1, log_level: 0, workers, seed: 0, knows_link: 0 };
+    let mut constants = Constants {
+        port: 1,
+        namespace,
+        observer: 1,
+        scans: 1,
+        log_level: 0,
+        workers,
+        seed: 0,
+        knows_link: 0,
+        may_loopback: 0,
+    };
     if workers > 0 {
         constants.knows_link = knows_link(request, &constants).into();
     }
@@ -296,11 +307,14 @@ fn load_with(request: &Request<'_>, constants: &Constants, pins: Option<&Pins>) 
         .map_max_entries(STEER_SOCKETS, constants.workers.max(1))
         .map_max_entries(STEER_PORTS, steered(spip_common::steer::PORTS))
         .map_max_entries(STEER_ENDPOINTS, steered(spip_common::steer::MAX_ENDPOINTS))
+        .map_max_entries(STEER_KEPT, steered(spip_common::steer::PORTS))
+        .map_max_entries(STEER_KEPT_ENDS, steered(spip_common::steer::MAX_ENDPOINTS))
         .map_max_entries(STEER_PREFIXES, steered(spip_common::steer::PREFIX_ENTRIES))
         .map_max_entries(STEER_LINKS, steered(spip_common::steer::LINK_ENTRIES))
         .override_global(STEER_WORKERS, &constants.workers, true)
         .override_global(STEER_SEED, &constants.seed, true)
-        .override_global(STEER_KNOWS_LINK, &constants.knows_link, true);
+        .override_global(STEER_KNOWS_LINK, &constants.knows_link, true)
+        .override_global(STEER_MAY_LOOPBACK, &constants.may_loopback, true);
     if let Some(pins) = pins.filter(|pins| pins.are_owned()) {
         for map in PINNED {
             loader.map_pin_path(map, pins.pin(map));

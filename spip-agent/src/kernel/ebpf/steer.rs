@@ -5,6 +5,9 @@
 //! by renaming, when the new agent takes over and not before: there is always one or the other under a name, and never
 //! nothing.
 //!
+//! What is left alone for good is in two maps that are frozen once they are filled: an intruder who has this process, with
+//! all its descriptors, can write the others and not these.
+//!
 //! A link that is owned goes with the process. A pinned link stays until its pin goes: the next agent attaches its own
 //! program beside, then renames its pin over the old one, and with the last name of the old link its program is gone.
 //! In between both are attached; the kernel takes the choice of the first that has a socket.
@@ -12,22 +15,22 @@
 use std::fs::{self, File};
 use std::io;
 use std::net::Ipv6Addr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, SockMap};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SockMap};
 use aya::programs::SkLookup;
 use aya::programs::links::FdLink;
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::fstatat;
 use spip_common::steer::{
-    Endpoint, Exclusion, STEER, STEER_COUNTERS, STEER_ENDPOINTS, STEER_LINKS, STEER_PORTS, STEER_PREFIXES,
-    STEER_SETTINGS, STEER_SOCKETS, Settings, SteerCounters,
+    Endpoint, Exclusion, STEER, STEER_COUNTERS, STEER_ENDPOINTS, STEER_KEPT, STEER_KEPT_ENDS, STEER_LINKS, STEER_PORTS,
+    STEER_PREFIXES, STEER_SETTINGS, STEER_SOCKETS, Settings, SteerCounters,
 };
 
 use super::Error;
@@ -37,11 +40,16 @@ use super::pins::{Pins, remove, temporary};
 /// The namespace of this process, to which the program is attached.
 pub(super) const OWN_NAMESPACE: &str = "/proc/self/ns/net";
 
+/// `BPF_MAP_FREEZE` of linux/bpf.h.
+const BPF_MAP_FREEZE: libc::c_long = 22;
+
 /// The maps of steering, to be filled before [`super::Attached::steer`] and changed after.
 pub struct SteerMaps {
     sockets: SockMap<MapData>,
     ports: Array<MapData, Exclusion>,
     endpoints: HashMap<MapData, Endpoint, u32>,
+    kept: Frozen<Array<MapData, Exclusion>>,
+    kept_ends: Frozen<HashMap<MapData, Endpoint, u32>>,
     prefixes: LpmTrie<MapData, [u8; 16], u32>,
     links: HashMap<MapData, u32, u32>,
     settings: Array<MapData, Settings>,
@@ -56,6 +64,8 @@ impl SteerMaps {
             sockets: SockMap::try_from(map(STEER_SOCKETS)?)?,
             ports: Array::try_from(map(STEER_PORTS)?)?,
             endpoints: HashMap::try_from(map(STEER_ENDPOINTS)?)?,
+            kept: Frozen::of(map(STEER_KEPT)?)?,
+            kept_ends: Frozen::of(map(STEER_KEPT_ENDS)?)?,
             prefixes: LpmTrie::try_from(map(STEER_PREFIXES)?)?,
             links: HashMap::try_from(map(STEER_LINKS)?)?,
             settings: Array::try_from(map(STEER_SETTINGS)?)?,
@@ -93,6 +103,25 @@ impl SteerMaps {
         }?)
     }
 
+    /// Leaves these alone for good, and closes the maps that say so: to be called once.
+    ///
+    /// # Errors
+    /// The kernel refuses to fill or to freeze a map.
+    pub fn keep(
+        &mut self,
+        ports: impl IntoIterator<Item = (u16, Exclusion)>,
+        endpoints: impl IntoIterator<Item = (Endpoint, u8)>,
+    ) -> Result<(), Error> {
+        for (port, exclusion) in ports {
+            self.kept.map.set(port.into(), exclusion, 0)?;
+        }
+        for (endpoint, reason) in endpoints {
+            self.kept_ends.map.insert(endpoint, u32::from(reason), 0)?;
+        }
+        self.kept.freeze(STEER_KEPT)?;
+        self.kept_ends.freeze(STEER_KEPT_ENDS)
+    }
+
     /// Adds a prefix to steer, or takes it away.
     ///
     /// # Errors
@@ -128,6 +157,41 @@ impl SteerMaps {
     pub fn counters(&self) -> Result<SteerCounters, Error> {
         let all = self.counters.get(&0, 0)?;
         Ok(all.iter().fold(SteerCounters::default(), SteerCounters::plus))
+    }
+}
+
+/// A map that is filled once.
+struct Frozen<T> {
+    map: T,
+    descriptor: OwnedFd,
+}
+
+impl<T: TryFrom<Map, Error = MapError>> Frozen<T> {
+    fn of(map: Map) -> Result<Self, MapError> {
+        let (Map::Array(data) | Map::HashMap(data)) = &map else {
+            return Err(MapError::InvalidMapType { map_type: 0 });
+        };
+        let descriptor = data.fd().as_fd().try_clone_to_owned()?;
+        Ok(Self { map: T::try_from(map)?, descriptor })
+    }
+}
+
+impl<T> Frozen<T> {
+    /// Has the kernel refuse every write from user space from now on (`BPF_MAP_FREEZE`).
+    #[allow(unsafe_code)]
+    fn freeze(&self, name: &str) -> Result<(), Error> {
+        // `union bpf_attr` of this command is the map's descriptor alone.
+        let attributes = u32::try_from(self.descriptor.as_raw_fd()).unwrap_or(u32::MAX);
+        let (address, size) = (&raw const attributes, size_of_val(&attributes));
+        // SAFETY: the pointer names a live value of the size that is given with it, which the kernel only reads.
+        let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_FREEZE, address, size) };
+        let refused = |error: io::Error| {
+            Error::Steering(format!(
+                "cannot freeze the map {name}: {}",
+                reason(&error, "CAP_BPF, and Linux 5.2 or later")
+            ))
+        };
+        if result == 0 { Ok(()) } else { Err(refused(io::Error::last_os_error())) }
     }
 }
 

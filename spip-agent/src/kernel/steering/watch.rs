@@ -158,6 +158,10 @@ impl Watcher {
                 if config.steering.mode != SteeringMode::SkLookup || config.steering.pin_links != self.pin_links {
                     log::warn!(target: "steering", "a change of steering or pin_links takes a restart of the agent");
                 }
+                if let Some(what) = self.steering.takes_restart(&config) {
+                    log::warn!(target: "steering",
+                        "{what} takes a restart of the agent: what is left alone at the start cannot be taken until then");
+                }
                 let reloaded = self.steering.reload(&config);
                 if self.succeeded(reloaded).is_some() {
                     self.told = self.steering.reasons();

@@ -90,6 +90,7 @@ pub(super) fn attach(
     }
     let steered = config.steering.mode == SteeringMode::SkLookup;
     let steering = steered.then(|| ebpf::SteerRequest {
+        loopback: config.steering.loopback,
         sockets: u32::try_from(listeners.sockets.len()).unwrap_or(u32::MAX),
         seed: uuid::Uuid::new_v4().as_fields().0,
         takes_over,
