@@ -87,6 +87,16 @@ pub struct Entry<'a> {
     pub destination_source: Text<'a>,
     /// Why the packet filter was not believed.
     pub destination_conflict: Option<Text<'a>>,
+    /// The address of this machine to which a translation in front of it led; absent where there is none.
+    pub destination_local_ip: Option<IpAddr>,
+    /// What the PROXY protocol said in front of the payload.
+    pub proxy: Option<Details>,
+    /// What the client's answer to a challenge cannot be read without: the challenge.
+    pub challenge: Option<Cow<'a, [u8]>>,
+    /// Ports that refused connections asked for, as ranges such as `80-90`; only of a record that stands for several.
+    pub destination_ports: Vec<Text<'a>>,
+    /// How many ports that were.
+    pub destination_port_count: Option<u32>,
     /// Community ID v1.
     pub community_id: Text<'a>,
     /// What the client spoke.

@@ -46,6 +46,19 @@ pub(super) fn common(entry: &Entry<'_>, lacks: Lacks, own: &mut Members<'_>) {
     }
     own.text("destination_source", &entry.destination_source);
     own.optional("destination_conflict", entry.destination_conflict.as_deref());
+    if let Some(address) = entry.destination_local_ip {
+        own.text("destination_local_ip", &address.to_string());
+    }
+    own.texts("destination_ports", &entry.destination_ports);
+    if let Some(count) = entry.destination_port_count {
+        own.number("destination_port_count", u64::from(count));
+    }
+    if let Some(proxy) = &entry.proxy {
+        own.value("proxy", proxy);
+    }
+    if let Some(challenge) = &entry.challenge {
+        own.hex("challenge_hex", challenge);
+    }
     if let Some(http) = &entry.http {
         http_rest(http, lacks, own);
     }

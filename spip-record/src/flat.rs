@@ -46,6 +46,11 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
         turns,
         destination_source,
         destination_conflict,
+        destination_local_ip,
+        proxy,
+        challenge,
+        destination_ports,
+        destination_port_count,
         community_id,
         protocol,
         http,
@@ -119,6 +124,23 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
     object.text("destination_source", destination_source);
     if let Some(conflict) = destination_conflict {
         object.text("destination_conflict", conflict);
+    }
+    if let Some(address) = destination_local_ip {
+        object.ip("destination_local_ip", *address);
+    }
+    if !destination_ports.is_empty() {
+        object.key("destination_ports");
+        object.list(destination_ports, |out, range| json::string(out, range));
+    }
+    if let Some(count) = destination_port_count {
+        object.number("destination_port_count", *count);
+    }
+    if let Some(proxy) = proxy {
+        object.value("proxy", proxy);
+    }
+    if let Some(challenge) = challenge {
+        object.key("challenge_hex");
+        object.hex(challenge);
     }
     object.text("community_id", community_id);
     if let Some(protocol) = protocol {

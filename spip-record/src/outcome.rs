@@ -33,6 +33,8 @@ pub enum DestinationSource {
     Conntrack,
     /// The address of the accepted socket.
     Socket,
+    /// The PROXY protocol, of a peer that the operator believes.
+    Proxy,
 }
 
 impl DestinationSource {
@@ -43,6 +45,7 @@ impl DestinationSource {
             Self::Ebpf => "ebpf",
             Self::Conntrack => "conntrack",
             Self::Socket => "socket",
+            Self::Proxy => "proxy",
         }
     }
 }

@@ -32,6 +32,9 @@ pub const MAX_VALUES: usize = 16 * 1024;
 /// Names in `shortened`: more than there are.
 const SHORTENED: usize = 16;
 
+/// Ranges of ports: as many as the agent writes.
+const PORT_RANGES: usize = 64;
+
 /// Application protocols that are read of a ClientHello: as many as one can name, of a byte each.
 const PROTOCOLS: usize = 32 * 1024;
 
@@ -102,6 +105,11 @@ struct Keys<'a> {
     turns: Option<Capped<Turn, LISTED>>,
     destination_source: Option<Lent<'a>>,
     destination_conflict: Option<Lent<'a>>,
+    destination_local_ip: Option<IpAddr>,
+    proxy: Option<Value>,
+    challenge_hex: Option<Hex>,
+    destination_ports: Option<Capped<String, PORT_RANGES>>,
+    destination_port_count: Option<u32>,
     community_id: Option<Lent<'a>>,
     protocol: Option<Lent<'a>>,
     http: Option<Request>,
@@ -203,6 +211,15 @@ impl<'a> Keys<'a> {
             "last_time" => once(&mut self.last_time, key, map),
             "destination_source" => once(&mut self.destination_source, key, map),
             "destination_conflict" => once(&mut self.destination_conflict, key, map),
+            "destination_local_ip" => once(&mut self.destination_local_ip, key, map),
+            "challenge_hex" => once(&mut self.challenge_hex, key, map),
+            "destination_ports" => once(&mut self.destination_ports, key, map),
+            "destination_port_count" => once(&mut self.destination_port_count, key, map),
+            "proxy" if self.proxy.is_some() => Err(twice(key)),
+            "proxy" => {
+                self.proxy = Some(map.next_value_seed(Bounded(budget))?);
+                Ok(())
+            }
             "community_id" => once(&mut self.community_id, key, map),
             "protocol" => once(&mut self.protocol, key, map),
             "http" => once(&mut self.http, key, map),
@@ -336,6 +353,11 @@ impl<'a> Keys<'a> {
             turns: Cow::Owned(self.turns.unwrap_or_default().0),
             destination_source: need(self.destination_source, "destination_source")?.0,
             destination_conflict: self.destination_conflict.map(|text| text.0),
+            destination_local_ip: self.destination_local_ip,
+            proxy: self.proxy.map(Details::Read),
+            challenge: self.challenge_hex.map(|Hex(bytes)| Cow::Owned(bytes)),
+            destination_ports: texts(self.destination_ports.unwrap_or_default().0),
+            destination_port_count: self.destination_port_count,
             community_id: need(self.community_id, "community_id")?.0,
             protocol,
             http: self.http.map(Http::from),
