@@ -7,6 +7,7 @@
 mod error;
 mod levels;
 mod load;
+mod network;
 mod paths;
 mod ports;
 mod reader;
@@ -21,6 +22,7 @@ mod tests;
 pub use error::{ConfigError, Problem};
 pub use levels::Levels;
 pub use load::Loaded;
+pub use network::{Network, PublicAddresses};
 pub(crate) use reader::{line, syntax_problem};
 pub(crate) use respond::STATE_DIRECTORY;
 pub use service::{Messages, MetricsAddress, SystemLog};
@@ -51,6 +53,8 @@ pub struct Config {
     pub steering: Steering,
     /// Where `spip-agent status` asks (`status_socket`, /run/spip/status.sock); nowhere when it is "off".
     pub status_socket: Option<PathBuf>,
+    /// What stands in front of the machine (`proxy_protocol_from`, `public_addresses`).
+    pub network: Network,
     /// What bounds a connection in time.
     pub timeouts: Timeouts,
     /// What bounds connections in number and memory.

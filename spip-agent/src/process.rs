@@ -1,7 +1,8 @@
-//! What every wing may use of the process: counters, critical threads, heartbeat, shutdown. Imports no other wing.
+//! What every wing may use of the process: counters, critical threads, heartbeat, sets of ports, shutdown. Imports no other wing.
 
 pub mod counters;
 pub mod critical;
 pub mod heartbeat;
+pub mod ports;
 pub mod run;
 pub mod shutdown;

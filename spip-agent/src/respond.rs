@@ -175,6 +175,8 @@ pub struct Conversation {
     answered: usize,
     /// How many bytes behind those the dialogue has looked at without taking any.
     looked: usize,
+    /// What the client was challenged with last.
+    challenge: Option<Box<[u8]>>,
     /// Whether the dialogue agreed on TLS, and the client's ClientHello is next.
     agreed_on_tls: bool,
     /// How many bytes all calls of the dialogue were given.
@@ -226,6 +228,7 @@ impl Conversation {
             decided: None,
             answered: 0,
             looked: 0,
+            challenge: None,
             agreed_on_tls: false,
             #[cfg(test)]
             given: 0,
@@ -354,6 +357,7 @@ impl Conversation {
             understood: &mut self.understood,
             closing: &mut self.closing,
             agreed_on_tls: &mut self.agreed_on_tls,
+            challenge: &mut self.challenge,
             names: &mut self.names,
         };
         if service.speaks_first && *reply.said == 0 {
@@ -386,6 +390,12 @@ impl Conversation {
             // What was not kept cannot be answered.
             self.state = State::Mute;
         }
+    }
+
+    /// What the client was challenged with, without which its answer cannot be read.
+    #[must_use]
+    pub fn challenge(&self) -> Option<&[u8]> {
+        self.challenge.as_deref()
     }
 
     /// What is to be sent; empty when nothing is.
@@ -535,6 +545,7 @@ struct Reply<'a> {
     understood: &'a mut bool,
     closing: &'a mut bool,
     agreed_on_tls: &'a mut bool,
+    challenge: &'a mut Option<Box<[u8]>>,
     names: &'a mut Vec<&'static str>,
 }
 
@@ -569,6 +580,11 @@ impl Reply<'_> {
         if *self.refusals >= REFUSALS {
             self.close();
         }
+    }
+
+    /// Keeps what the client's next answer is computed from, for the record.
+    fn challenge(&mut self, challenge: &[u8]) {
+        *self.challenge = Some(challenge.into());
     }
 
     /// How many bytes may still be said.

@@ -10,7 +10,6 @@
 
 mod addresses;
 mod pending;
-mod ports;
 pub mod record;
 mod sources;
 
@@ -26,9 +25,9 @@ use tokio::io::unix::AsyncFd;
 use tokio::runtime;
 use tokio::sync::watch;
 
+pub use crate::process::ports::Ports;
 pub use addresses::{Addresses, Store};
 pub use pending::{GivenUp, HalfOpen, Pending};
-pub use ports::Ports;
 pub use sources::{Clock, SOURCES_MAX, Sources};
 
 use crate::config;

@@ -13,6 +13,7 @@ pub mod ledger;
 pub mod limits;
 pub mod open_sessions;
 pub mod payload;
+mod proxied;
 pub mod record;
 pub mod rejections;
 
@@ -33,7 +34,7 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
 use uuid::Uuid;
 
-use crate::config::Timeouts;
+use crate::config::{Network, Timeouts};
 use crate::kernel::ebpf::Origins;
 use crate::kernel::origin;
 use crate::log::payload_files::PayloadStore;
@@ -85,6 +86,8 @@ pub struct Engine {
     pub rejections: Rejections,
     /// Bounds in time.
     pub timeouts: Timeouts,
+    /// What stands in front of the machine.
+    pub network: Arc<Network>,
     /// Bytes kept of one connection.
     pub payload_limit: usize,
     /// Memory that all sessions may hold beyond what each is guaranteed.
@@ -98,6 +101,10 @@ pub struct Guard {
     detector: Detector,
     /// Looks at what follows an agreement on TLS.
     later: Option<Box<Detector>>,
+    /// Whether the PROXY protocol may still stand in front of everything.
+    proxy: proxied::State,
+    /// Which limit the client exceeds that a load balancer names.
+    refused: Option<Limit>,
     cookie: Option<NonZeroU64>,
     /// Held until the record is written: sessions that wait for the log count as open.
     permit: Permit,
@@ -133,10 +140,13 @@ impl Guard {
                 talk: None,
                 close_reason: CloseReason::Aborted,
                 repeated: None,
+                proxy: None,
             },
             engine: Arc::clone(engine),
             detector: Detector::default(),
             later: None,
+            proxy: proxied::State::default(),
+            refused: None,
             cookie: found.cookie.and_then(NonZeroU64::new),
             permit,
             meter: None,
@@ -170,6 +180,13 @@ impl Guard {
     #[must_use]
     pub fn serve_now(&mut self, socket: &OwnedFd) -> Option<CloseReason> {
         let reason = self.read_now(socket)?;
+        if self.session.payload.is_opening() {
+            // A header in front may name a client that a limit refuses.
+            let _verdict = self.detect();
+        }
+        if let Some(limit) = self.refused {
+            return Some(CloseReason::Rejected(limit));
+        }
         if reason == CloseReason::ClientClosed {
             self.answer_now(socket);
         }
@@ -201,6 +218,9 @@ impl Guard {
 
     /// What the first bytes are, as far as they came.
     fn detect(&mut self) -> Detection {
+        if self.awaits_proxy() {
+            return Detection::Undecided;
+        }
         self.detector.advance(self.session.payload.kept())
     }
 
@@ -365,7 +385,8 @@ impl Guard {
             return false;
         }
         let Session { origin, accepted, .. } = &self.session;
-        self.engine.rejections.note(origin.client.socket(), Limit::LogBudget, *accepted, || origin.clone());
+        let port = || origin.destination.port();
+        self.engine.rejections.note(origin.client.socket(), Limit::LogBudget, *accepted, || origin.clone(), port);
         TALLY.rejected(Limit::LogBudget);
         self.recorded = true;
         true

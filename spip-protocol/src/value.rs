@@ -106,7 +106,7 @@ impl Object {
     }
 
     /// Adds what the client wrote, as text.
-    pub(super) fn text(&mut self, key: &'static str, bytes: &[u8]) {
+    pub fn text(&mut self, key: &'static str, bytes: &[u8]) {
         let value = self.clipped(bytes);
         self.put(key, value);
     }
@@ -119,12 +119,12 @@ impl Object {
     }
 
     /// Adds a word of this program's own.
-    pub(super) fn word(&mut self, key: &'static str, word: &'static str) {
+    pub fn word(&mut self, key: &'static str, word: &'static str) {
         self.put(key, Value::from(word));
     }
 
     /// Adds a number.
-    pub(super) fn number(&mut self, key: &'static str, number: impl Into<u32>) {
+    pub fn number(&mut self, key: &'static str, number: impl Into<u32>) {
         self.put(key, Value::from(number.into()));
     }
 
@@ -134,7 +134,7 @@ impl Object {
     }
 
     /// Adds yes or no.
-    pub(super) fn flag(&mut self, key: &'static str, flag: bool) {
+    pub fn flag(&mut self, key: &'static str, flag: bool) {
         self.put(key, Value::Flag(flag));
     }
 

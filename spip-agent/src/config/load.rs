@@ -126,6 +126,7 @@ impl<'i> Loading<'i> {
             tls: self.tls(),
             ebpf,
             steering: self.steering(mode),
+            network: self.network(),
             timeouts: self.timeouts(),
             limits: self.limits(),
             respond: self.respond(),

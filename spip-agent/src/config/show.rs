@@ -45,6 +45,7 @@ impl Page {
             ebpf,
             steering,
             status_socket,
+            network,
             timeouts,
             limits,
             scans,
@@ -65,6 +66,11 @@ impl Page {
             false => Value::from(format!("{from}-{to}")),
         });
         self.key("exclude_ports", Value::Array(ports.collect()))?;
+        self.key("proxy_protocol_from", array(network.proxies.iter().map(Prefix::to_string)))?;
+        let pairs = network.public.pairs().iter().map(|(local, public)| format!("\"{local}\" = \"{public}\""));
+        let pairs = pairs.collect::<Vec<_>>().join(", ");
+        let table = if pairs.is_empty() { "{}".to_owned() } else { format!("{{ {pairs} }}") };
+        self.key("public_addresses", table)?;
 
         self.heading("log")?;
         self.path("log_file", log.file.as_deref(), "standard output")?;

@@ -54,6 +54,26 @@ impl Prefix {
         self.address
     }
 
+    /// How many bits count.
+    #[must_use]
+    pub fn length(self) -> u8 {
+        self.length
+    }
+
+    /// The address that begins as this prefix does and goes on as `other`, of the same family.
+    #[must_use]
+    pub fn with_rest_of(self, other: IpAddr) -> IpAddr {
+        match (self.address, other, masked(other, self.length)) {
+            (IpAddr::V4(own), IpAddr::V4(other), IpAddr::V4(begin)) => {
+                IpAddr::V4((own.to_bits() | other.to_bits() ^ begin.to_bits()).into())
+            }
+            (IpAddr::V6(own), IpAddr::V6(other), IpAddr::V6(begin)) => {
+                IpAddr::V6((own.to_bits() | other.to_bits() ^ begin.to_bits()).into())
+            }
+            _ => other,
+        }
+    }
+
     /// Whether an address begins as this does.
     #[must_use]
     pub fn contains(self, address: IpAddr) -> bool {
@@ -146,7 +166,12 @@ impl Loading<'_> {
     }
 
     /// An array of texts, each read by `read`.
-    fn texts<T>(&mut self, key: &'static str, accepted: &str, read: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
+    pub(super) fn texts<T>(
+        &mut self,
+        key: &'static str,
+        accepted: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Vec<T> {
         let Some(Found { key, value }) = self.read.take(key) else {
             return Vec::new();
         };
@@ -170,7 +195,7 @@ impl Loading<'_> {
         values
     }
 
-    fn at_most(&mut self, key: &str, count: usize, most: usize) {
+    pub(super) fn at_most(&mut self, key: &str, count: usize, most: usize) {
         if count > most {
             self.read.problem_of(key, format!("{key}: has {count} entries; at most {most} are accepted"));
         }

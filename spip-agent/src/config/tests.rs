@@ -65,6 +65,7 @@ fn everything_but_the_address_has_a_default() {
             pin_links: false,
         },
         status_socket: Some(PathBuf::from("/run/spip/status.sock")),
+        network: Network::default(),
         timeouts: Timeouts {
             first_byte: Duration::from_secs(10),
             idle: Duration::from_secs(30),
@@ -164,6 +165,8 @@ ebpf_origin_entries = 2048
 steering = "sk_lookup"
 steer_loopback = true
 steer_prefixes = ["198.51.100.0/24", "2001:db8::/32", "192.0.2.1"]
+proxy_protocol_from = ["10.0.0.0/8"]
+public_addresses = { "10.0.0.5" = "203.0.113.9" }
 steer_interfaces = ["eth0"]
 pin_links = true
 status_socket = "/run/other/status.sock"
@@ -236,6 +239,10 @@ fn every_key_is_read() {
             pin_links: true,
         },
         status_socket: Some(PathBuf::from("/run/other/status.sock")),
+        network: Network {
+            proxies: vec![Prefix::parse("10.0.0.0/8").expect("prefix")],
+            public: config.network.public.clone(),
+        },
         timeouts: Timeouts {
             first_byte: Duration::from_millis(1500),
             idle: Duration::from_secs(2),

@@ -52,6 +52,15 @@ pub fn find(socket: &impl AsFd, peer: SocketAddr, origins: Option<&Origins>) -> 
     find_translated(socket, peer, origins)
 }
 
+/// Returns the port that `peer` asked for on `socket`, as the kernel knows it.
+pub fn destination_port(socket: &impl AsFd, peer: SocketAddr, origins: Option<&Origins>) -> u16 {
+    let local = local_address(socket);
+    if origins.and_then(Origins::steered).is_some_and(|steered| local.port() != steered) {
+        return local.port();
+    }
+    original_destination(socket, peer).unwrap_or(local).port()
+}
+
 impl Origin {
     /// Where both ends are those of the socket, nothing was translated, and the socket itself is the source.
     fn is_of_socket(&mut self, client: ClientAddr, local: Destination) {
@@ -130,7 +139,7 @@ fn contradict(origin: &mut Origin, seen: &ebpf::Origin, conflict: Conflict) {
 
 /// Looks the cookie up once more: a socket may reach the accept queue just before the kernel side has written its entry.
 pub fn retry(origin: &mut Origin, cookie: u64, origins: &Origins) {
-    if origin.source == DestinationSource::Ebpf || origin.conflict.is_some() {
+    if matches!(origin.source, DestinationSource::Ebpf | DestinationSource::Proxy) || origin.conflict.is_some() {
         return;
     }
     let steered = origins.steered().filter(|_| origin.source == DestinationSource::Socket);

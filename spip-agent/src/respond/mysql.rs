@@ -58,6 +58,7 @@ impl Dialogue for Mysql {
         packet.extend_from_slice(&challenge[8..]);
         packet.push(0);
         packet.extend_from_slice(b"mysql_native_password\0");
+        reply.challenge(&challenge);
         reply.say("mysql_greeting", &framed(0, &packet));
         self.offers_tls = scene.offers_tls;
     }

@@ -31,7 +31,9 @@ impl Dialogue for Vnc {
                 if version < b"RFB 003.007\n".as_slice() {
                     // Before 3.7 the server decides.
                     let mut message = vec![0, 0, 0, VNC_AUTHENTICATION];
-                    message.extend_from_slice(&scene.random::<16>("vnc"));
+                    let challenge = scene.random::<16>("vnc");
+                    message.extend_from_slice(&challenge);
+                    reply.challenge(&challenge);
                     *self = Self::Response;
                     reply.say("vnc_challenge", &message);
                 } else {
@@ -44,7 +46,9 @@ impl Dialogue for Vnc {
                 let Some(choice) = heard.first() else { return 0 };
                 if *choice == VNC_AUTHENTICATION {
                     *self = Self::Response;
-                    reply.say("vnc_challenge", &scene.random::<16>("vnc"));
+                    let challenge = scene.random::<16>("vnc");
+                    reply.challenge(&challenge);
+                    reply.say("vnc_challenge", &challenge);
                 } else {
                     reply.close();
                 }

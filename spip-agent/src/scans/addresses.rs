@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::ports::Ports;
+use crate::process::ports::Ports;
 
 /// Ranges that are kept of one source: 32 bytes each.
 pub(super) const RANGES_MAX: usize = 256;

@@ -112,6 +112,7 @@ pub(crate) mod tests {
             community_id_seed: 0,
             format,
             max_line_bytes: 1 << 20,
+            public: Default::default(),
         }
     }
 

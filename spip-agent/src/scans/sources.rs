@@ -14,7 +14,7 @@ use spip_common::Syn;
 use super::Fill;
 use super::addresses::{Addresses, RANGES_MAX, Store};
 use super::pending::{GivenUp, HalfOpen};
-use super::ports::Ports;
+use crate::process::ports::Ports;
 use crate::scans::record::{Scan, Shown};
 use spip_protocol::syn::{SynOptions, Tool};
 

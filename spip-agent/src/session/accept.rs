@@ -253,11 +253,17 @@ fn waiting(listener: &OwnedFd) -> usize {
 fn admit(socket: OwnedFd, peer: SocketAddr, door: &Door, engine: &Arc<Engine>, registry: &Registry) {
     let accepted = Moment::now();
     let make_room = |places, limit| open_sessions::make_room(&door.registries, places, limit) >= places;
-    let permit = match door.limits.admit(peer.ip(), accepted.steady, make_room) {
+    let permit = if engine.network.believes(peer.ip()) {
+        door.limits.admit_balancer(peer.ip(), accepted.steady, make_room)
+    } else {
+        door.limits.admit(peer.ip(), accepted.steady, make_room)
+    };
+    let permit = match permit {
         Ok(permit) => permit,
         Err(limit) => {
             let origin = || origin::find(&socket, peer, engine.origins.as_ref()).origin;
-            door.rejections.note(peer, limit, accepted, origin);
+            let port = || origin::destination_port(&socket, peer, engine.origins.as_ref());
+            door.rejections.note(peer, limit, accepted, origin, port);
             TALLY.rejected(limit);
             return;
         }

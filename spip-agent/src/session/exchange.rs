@@ -50,6 +50,9 @@ impl Guard {
             {
                 return Poll::Ready(raw);
             }
+            if let Some(limit) = self.refused {
+                return Poll::Ready(Raw::Ended(CloseReason::Rejected(limit).into()));
+            }
             if let Some(raw) = self.upgrade() {
                 return Poll::Ready(raw);
             }

@@ -103,10 +103,30 @@ struct Tally {
     refilled: Instant,
 }
 
+impl Tally {
+    /// Refills the bucket up to `now`, and names the limit that one session more would exceed.
+    fn check(&mut self, limits: &config::Limits, now: Instant) -> Result<(), Limit> {
+        if self.open as usize >= limits.sessions_per_source {
+            return Err(Limit::SessionsPerSource);
+        }
+        if limits.rate_per_second > 0.0 {
+            let elapsed = now.saturating_duration_since(self.refilled).as_secs_f64();
+            self.tokens = (self.tokens + elapsed * limits.rate_per_second).min(limits.rate_burst);
+            self.refilled = now;
+            if self.tokens < 1.0 {
+                return Err(Limit::Rate);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The right to one session; dropping it gives the place back.
 pub struct Permit {
     limits: Limits,
     source: Source,
+    /// Whether it counts at its source: not at a load balancer's.
+    counts: bool,
 }
 
 impl Limits {
@@ -157,22 +177,37 @@ impl Limits {
         now: Instant,
         make_room: impl FnOnce(usize, Limit) -> bool,
     ) -> Result<Permit, Limit> {
+        self.admit_by(address, now, true, make_room)
+    }
+
+    /// As [`Limits::admit`], for a load balancer: the clients behind it count, and not the balancer itself.
+    ///
+    /// # Errors
+    /// All places are taken.
+    pub fn admit_balancer(
+        &self,
+        address: IpAddr,
+        now: Instant,
+        make_room: impl FnOnce(usize, Limit) -> bool,
+    ) -> Result<Permit, Limit> {
+        self.admit_by(address, now, false, make_room)
+    }
+
+    fn admit_by(
+        &self,
+        address: IpAddr,
+        now: Instant,
+        counts: bool,
+        make_room: impl FnOnce(usize, Limit) -> bool,
+    ) -> Result<Permit, Limit> {
         let source = Source::from(address);
         let mut state = self.state();
         let State { config: limits, bound, open, sources } = &mut *state;
         let is_full = *open >= bound.sessions;
         let fresh = || Tally { open: 0, tokens: limits.rate_burst, refilled: now };
         let tally = sources.get_or_insert_mut(source, fresh);
-        if tally.open as usize >= limits.sessions_per_source {
-            return Err(Limit::SessionsPerSource);
-        }
-        if limits.rate_per_second > 0.0 {
-            let elapsed = now.saturating_duration_since(tally.refilled).as_secs_f64();
-            tally.tokens = (tally.tokens + elapsed * limits.rate_per_second).min(limits.rate_burst);
-            tally.refilled = now;
-            if tally.tokens < 1.0 {
-                return Err(Limit::Rate);
-            }
+        if counts {
+            tally.check(limits, now)?;
         }
         // Last, so that nobody loses a place for a connection that another limit refuses.
         // Those who were let in for others that have not ended yet: more of them than descriptors are kept back for, and
@@ -182,11 +217,12 @@ impl Limits {
         if is_full && !bound.from.makes_room().is_some_and(makes_room) {
             return Err(Limit::Sessions);
         }
-        tally.tokens -= 1.0;
-        tally.open += 1;
+        // A balancer may have any number of sessions, and spends nothing.
+        tally.tokens -= f64::from(u8::from(counts));
+        tally.open += u32::from(counts);
         *open += 1;
         drop(state);
-        Ok(Permit { limits: self.clone(), source })
+        Ok(Permit { limits: self.clone(), source, counts })
     }
 
     /// Sessions that are open now.
@@ -213,6 +249,35 @@ impl Permit {
     pub fn source(&self) -> Source {
         self.source
     }
+
+    /// Makes it that of the client at `address`, behind the load balancer that has it.
+    ///
+    /// # Errors
+    /// A limit that the client exceeds; then the balancer keeps it.
+    pub fn move_to(&mut self, address: IpAddr, now: Instant) -> Result<(), Limit> {
+        let source = Source::from(address);
+        let limits = self.limits.clone();
+        let mut state = limits.state();
+        let State { config: limits, sources, .. } = &mut *state;
+        let fresh = || Tally { open: 0, tokens: limits.rate_burst, refilled: now };
+        let tally = sources.get_or_insert_mut(source, fresh);
+        tally.check(limits, now)?;
+        tally.tokens -= 1.0;
+        tally.open += 1;
+        self.give_back(&mut state);
+        (self.source, self.counts) = (source, true);
+        Ok(())
+    }
+
+    /// Gives the place at its source back.
+    fn give_back(&self, state: &mut State) {
+        // A source that was forgotten and came back counts from nothing: never below it.
+        if self.counts
+            && let Some(tally) = state.sources.peek_mut(&self.source)
+        {
+            tally.open = tally.open.saturating_sub(1);
+        }
+    }
 }
 
 impl std::fmt::Debug for Permit {
@@ -225,10 +290,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let mut state = self.limits.state();
         state.open = state.open.saturating_sub(1);
-        // A source that was forgotten and came back counts from nothing: never below it.
-        if let Some(tally) = state.sources.peek_mut(&self.source) {
-            tally.open = tally.open.saturating_sub(1);
-        }
+        self.give_back(&mut state);
     }
 }
 
@@ -273,6 +335,23 @@ mod tests {
         assert_eq!(admit(&limits, ip("192.0.2.3"), now).err(), Some(Limit::Sessions));
         drop(first);
         assert!(admit(&limits, ip("192.0.2.3"), now).is_ok());
+    }
+
+    #[test]
+    fn the_clients_behind_a_balancer_count_and_not_the_balancer() {
+        let limits = limits(10, 1, 0.0, 0.0, 10);
+        let now = Instant::now();
+        let admit = || limits.admit_balancer(ip("10.0.0.1"), now, |_, _| false).expect("a place");
+        let (mut first, mut second, mut third) = (admit(), admit(), admit());
+        assert_eq!(first.move_to(ip("192.0.2.1"), now), Ok(()));
+        assert_eq!(second.move_to(ip("192.0.2.2"), now), Ok(()));
+        assert_eq!(third.move_to(ip("192.0.2.1"), now), Err(Limit::SessionsPerSource));
+        assert_eq!(third.source(), Source::from(ip("10.0.0.1")));
+        drop(first);
+        assert_eq!(third.move_to(ip("192.0.2.1"), now), Ok(()));
+        drop((second, third));
+        assert_eq!(limits.open(), 0);
+        assert!(limits.admit(ip("10.0.0.1"), now, |_, _| false).is_ok(), "nothing is left of them");
     }
 
     #[test]

@@ -178,6 +178,14 @@ impl Payload {
         envelope
     }
 
+    /// Takes `count` bytes from the front, which are no payload. The first byte of the client stays the first.
+    #[must_use]
+    pub fn skip(&mut self, count: usize) -> Vec<u8> {
+        let taken: Vec<u8> = self.kept.drain(..count.min(self.kept.len())).collect();
+        self.received -= taken.len() as u64;
+        taken
+    }
+
     /// The kept bytes, in order, without a gap.
     #[must_use]
     pub fn kept(&self) -> &[u8] {

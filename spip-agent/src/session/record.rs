@@ -7,11 +7,14 @@ pub(crate) mod tests;
 use std::time::{Duration, Instant, SystemTime};
 
 use spip_common::Syn;
+use spip_protocol::value::Object;
 use spip_protocol::{Protocol, UNKNOWN, by_name};
 use spip_record::{CloseReason, Conflict, DestinationSource, Format};
 use uuid::Uuid;
 
+use crate::config::PublicAddresses;
 use crate::kernel::addr::{ClientAddr, Destination};
+use crate::process::ports::Ports;
 use crate::respond::Conversation;
 use crate::session::payload::Payload;
 use crate::tls::Tls;
@@ -34,7 +37,7 @@ impl Moment {
 }
 
 /// Refused connections of one source that one record stands for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Repeated {
     /// How many, at least two.
     pub count: u64,
@@ -42,6 +45,8 @@ pub struct Repeated {
     pub first: SystemTime,
     /// The last, on the wall clock.
     pub last: SystemTime,
+    /// Which ports they asked for.
+    pub ports: Ports,
 }
 
 /// Who came, and what for: known at accept.
@@ -93,6 +98,8 @@ pub struct Session {
     pub close_reason: CloseReason,
     /// Set where the record stands for several refused connections.
     pub repeated: Option<Box<Repeated>>,
+    /// What the PROXY protocol said in front of everything.
+    pub proxy: Option<Box<Object>>,
 }
 
 impl Session {
@@ -122,6 +129,8 @@ pub struct Sensor {
     pub format: Format,
     /// `max_line_bytes`.
     pub max_line_bytes: usize,
+    /// `public_addresses`.
+    pub public: PublicAddresses,
 }
 
 impl Sensor {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::kernel::addr::{ClientAddr, Destination};
+use crate::process::ports::Ports;
 use crate::session::budget::Budget;
 use crate::session::limits::Source;
 use crate::session::payload::Payload;
@@ -21,8 +22,11 @@ use crate::tls::Tls;
 use spip_record::Limit;
 use spip_record::{CloseReason, DestinationSource};
 
-/// Entries of one interval: at about 250 bytes each 1 MiB at most, and as many lines.
+/// Entries of one interval: at about 250 bytes each, and 512 for ports, 3 MiB at most, and as many lines.
 pub const SOURCES_MAX: usize = 4_096;
+
+/// Ports that are counted of one entry: 512 bytes.
+const PORTS_MAX: u32 = 256;
 
 /// The refusals of the running interval; clones share them.
 #[derive(Clone, Default)]
@@ -41,16 +45,25 @@ struct Entry {
     last: Instant,
     count: u64,
     origin: Origin,
+    ports: Ports,
 }
 
 impl Rejections {
-    /// Counts one refused connection from `client`; `origin` is asked for only where this is the first of its entry.
-    pub fn note(&self, client: SocketAddr, limit: Limit, at: Moment, origin: impl FnOnce() -> Origin) {
+    /// Counts one refused connection from `client`; `origin` is asked for only where this is the first of its entry, `port`,
+    /// the one that the client asked for, while the entry has fewer than [`PORTS_MAX`].
+    pub fn note(
+        &self,
+        client: SocketAddr,
+        limit: Limit,
+        at: Moment,
+        origin: impl FnOnce() -> Origin,
+        port: impl FnOnce() -> u16,
+    ) {
         let mut entries = self.entries();
         let own = Key { source: Some(Source::from(client.ip())), limit };
         let is_full = entries.len() >= SOURCES_MAX;
         let key = if is_full && !entries.contains_key(&own) { Key { source: None, limit } } else { own };
-        entries
+        let entry = entries
             .entry(key)
             .and_modify(|entry| {
                 entry.count += 1;
@@ -61,7 +74,11 @@ impl Rejections {
                 last: at.steady,
                 count: 1,
                 origin: if key.source.is_some() { origin() } else { of_many_sources() },
+                ports: Ports::default(),
             });
+        if entry.ports.count() < PORTS_MAX {
+            entry.ports.insert(port());
+        }
     }
 
     /// Ends the interval: the records of everything that was refused in it.
@@ -80,7 +97,7 @@ impl Entry {
         let repeated = (self.count > 1).then(|| {
             let lasted = self.last.saturating_duration_since(self.first.steady);
             let first = self.first.wall;
-            Repeated { count: self.count, first, last: first.checked_add(lasted).unwrap_or(first) }
+            Repeated { count: self.count, first, last: first.checked_add(lasted).unwrap_or(first), ports: self.ports }
         });
         Session {
             id: Uuid::new_v4(),
@@ -94,6 +111,7 @@ impl Entry {
             talk: None,
             close_reason: CloseReason::Rejected(limit),
             repeated: repeated.map(Box::new),
+            proxy: None,
         }
     }
 }
@@ -115,8 +133,13 @@ mod tests {
 
     fn refuse(rejections: &Rejections, address: [u8; 4], limit: Limit) {
         let client = SocketAddr::from((address, 40_000));
-        rejections
-            .note(client, limit, Moment::now(), || Origin { client: ClientAddr::new(client), ..of_many_sources() });
+        rejections.note(
+            client,
+            limit,
+            Moment::now(),
+            || Origin { client: ClientAddr::new(client), ..of_many_sources() },
+            || 80,
+        );
     }
 
     #[test]
@@ -143,6 +166,19 @@ mod tests {
     }
 
     #[test]
+    fn the_ports_that_refused_connections_asked_for_are_kept_up_to_a_bound() {
+        let rejections = Rejections::default();
+        let client = SocketAddr::from(([192, 0, 2, 1], 40_000));
+        for port in (1..=1000).chain(1..=1000) {
+            rejections.note(client, Limit::Rate, Moment::now(), of_many_sources, || port);
+        }
+        let records: Vec<_> = rejections.drain().collect();
+        let repeated = records[0].repeated.as_deref().expect("one record for all");
+        assert_eq!(repeated.count, 2000);
+        assert_eq!(repeated.ports.ranges().collect::<Vec<_>>(), [(1, 256)]);
+    }
+
+    #[test]
     fn a_step_of_the_clock_does_not_bring_the_last_before_the_first() {
         let start = Moment::now();
         let hour = Duration::from_secs(3600);
@@ -153,7 +189,7 @@ mod tests {
             let early = Moment { wall, steady: start.steady + Duration::from_secs(1) };
             for at in [start, late, early] {
                 let client = SocketAddr::from(([192, 0, 2, 1], 40_000));
-                rejections.note(client, Limit::Rate, at, of_many_sources);
+                rejections.note(client, Limit::Rate, at, of_many_sources, || 80);
             }
             let repeated = rejections.drain().next().and_then(|record| record.repeated).expect("three are one record");
             assert_eq!((repeated.count, repeated.first), (3, start.wall));

@@ -55,6 +55,7 @@ impl Bench {
                 community_id_seed: 0,
                 format: spip_record::Format::Flat,
                 max_line_bytes: 1 << 24,
+                public: config.network.public.clone(),
             },
             log,
             tls,
@@ -64,6 +65,7 @@ impl Bench {
             ledger: Ledger::of(&config.log),
             rejections: Rejections::default(),
             timeouts: config.timeouts,
+            network: Arc::new(config.network.clone()),
             payload_limit: 1024,
             memory: Budget::new(1 << 20),
         };

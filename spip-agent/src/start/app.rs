@@ -206,6 +206,7 @@ impl Agent {
             ledger: Ledger::of(&config.log),
             rejections: Rejections::default(),
             timeouts: config.timeouts,
+            network: Arc::new(config.network.clone()),
             payload_limit: config.limits.payload_bytes,
             memory: Budget::new(payload_memory(config, resources)),
         };

@@ -33,7 +33,9 @@ use crate::start::readiness::Notifier;
 use crate::tls::{Renewal, TlsServer};
 
 /// Keys that are taken up.
-const CHANGEABLE: [&str; 40] = [
+const CHANGEABLE: [&str; 42] = [
+    "proxy_protocol_from",
+    "public_addresses",
     "name",
     "community_id_seed",
     "exclude_ports",
@@ -219,6 +221,7 @@ impl Reload {
             ledger: engine.ledger.clone(),
             rejections: engine.rejections.clone(),
             timeouts: new.timeouts,
+            network: Arc::new(new.network.clone()),
             payload_limit: new.limits.payload_bytes,
             memory: engine.memory.clone(),
         });
@@ -273,6 +276,7 @@ pub fn sensor(config: &Config) -> Sensor {
         community_id_seed: config.community_id_seed,
         format: config.log.format,
         max_line_bytes: config.log.max_line_bytes,
+        public: config.network.public.clone(),
     }
 }
 

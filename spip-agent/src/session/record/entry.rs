@@ -1,17 +1,22 @@
 //! The way from a session that has ended to the record of it: every fact worked out once, for all formats.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 
 use sha2::{Digest, Sha256};
 use spip_protocol::client_hello::ParseError;
 use spip_protocol::ssh::Ssh;
 use spip_protocol::{self as protocol, community_id};
 use spip_record::entry::{Details, Entry, HelloText, Repetition, SshFacts, SynFacts, Text, TlsFacts, unix_micros};
-use spip_record::{CloseReason, Limit, Transport};
+use spip_record::{CloseReason, DestinationSource, Limit, Transport};
 
 use super::{Sensor, Session};
+use crate::process::ports::Ports;
 use crate::respond::Conversation;
 use crate::tls::{ClientCertificate, Failure, Handshake, HelloFacts, Tls};
+
+/// Ranges of ports that a record of refused connections lists.
+const PORT_RANGES: usize = 64;
 
 /// Makes the record of `session`.
 #[must_use]
@@ -33,7 +38,10 @@ pub fn of<'a>(session: &'a Session, sensor: &'a Sensor) -> Entry<'a> {
 #[must_use]
 pub fn unread<'a>(session: &'a Session, sensor: &'a Sensor) -> Entry<'a> {
     let origin = &session.origin;
-    let (source, destination) = (origin.client.socket(), origin.destination.socket());
+    let (source, local) = (origin.client.socket(), origin.destination.socket());
+    // A balancer that is believed names what the client asked for.
+    let public = sensor.public.of(local.ip()).filter(|_| origin.source != DestinationSource::Proxy);
+    let destination = SocketAddr::new(public.unwrap_or(local.ip()), local.port());
     let kept = session.payload.kept();
     let stored = session.stored.as_deref();
     let shown = stored.map_or(kept, |stored| kept.get(..stored.preview).unwrap_or(kept));
@@ -74,6 +82,15 @@ pub fn unread<'a>(session: &'a Session, sensor: &'a Sensor) -> Entry<'a> {
         turns: Cow::Borrowed(talk.map_or(&[], Conversation::turns)),
         destination_source: Cow::Borrowed(origin.source.name()),
         destination_conflict: origin.conflict.map(|conflict| Cow::Borrowed(conflict.name())),
+        destination_local_ip: public.map(|_| local.ip()),
+        proxy: session.proxy.as_deref().map(|facts| Details::Found(facts.clone())),
+        challenge: talk.and_then(Conversation::challenge).map(Cow::Borrowed),
+        destination_ports: session.repeated.as_deref().map(|repeated| ports(&repeated.ports)).unwrap_or_default(),
+        destination_port_count: session
+            .repeated
+            .as_deref()
+            .map(|repeated| repeated.ports.count())
+            .filter(|count| *count > 0),
         community_id: Cow::Owned(
             community_id::community_id(sensor.community_id_seed, source, destination).as_str().to_owned(),
         ),
@@ -87,6 +104,12 @@ pub fn unread<'a>(session: &'a Session, sensor: &'a Sensor) -> Entry<'a> {
         enrichment: None,
         seq: None,
     }
+}
+
+/// Ranges of ports as texts, at most [`PORT_RANGES`] of them.
+fn ports(ports: &Ports) -> Vec<Text<'static>> {
+    let text = |(from, to)| Cow::Owned(if from == to { format!("{from}") } else { format!("{from}-{to}") });
+    ports.ranges().take(PORT_RANGES).map(text).collect()
 }
 
 /// Adds what the payload says.

@@ -7,8 +7,9 @@ use std::time::Duration;
 use spip_common::Syn;
 use uuid::Uuid;
 
-use crate::config::Dialogue;
+use crate::config::{Dialogue, PublicAddresses};
 use crate::kernel::addr::{ClientAddr, Destination};
+use crate::process::ports::Ports;
 use crate::respond::{Conversation, Heard, Responder};
 use crate::session::budget::Budget;
 use crate::session::payload::{GUARANTEED_BYTES, Payload};
@@ -33,6 +34,7 @@ pub(crate) fn sensor(format: Format) -> Sensor {
         community_id_seed: 3,
         format,
         max_line_bytes: 1 << 30,
+        public: PublicAddresses::new([("10.0.0.0/24", "198.51.100.0/24")]),
     }
 }
 
@@ -69,6 +71,7 @@ pub(crate) fn of_payload_within(bytes: &[u8], limit: usize) -> Session {
         stored: None,
         talk: None,
         close_reason: CloseReason::ClientClosed,
+        proxy: None,
         repeated: None,
     }
 }
@@ -104,6 +107,7 @@ pub(crate) fn samples() -> Vec<Sample> {
         samples.push(Sample { name: name.to_owned(), session: of_payload(bytes) });
     }
     samples.push(Sample { name: "talk".to_owned(), session: talk() });
+    samples.extend(in_front());
     samples.extend(ended());
     samples.extend(encrypted());
     samples
@@ -134,6 +138,32 @@ fn talk() -> Session {
     session.talk = Some(Box::new(talk));
     session.stored = Some(Box::new(Stored { sha256: [0xab; 32], preview: 4 }));
     session
+}
+
+/// What stands in front of the machine, and a challenge.
+fn in_front() -> [Sample; 3] {
+    let mut translated = of_payload(b"");
+    translated.origin.destination = Destination::new("10.0.0.9:8080".parse().expect("an address"));
+    let mut proxied = of_payload(b"GET / HTTP/1.1\r\n\r\n");
+    proxied.origin.source = DestinationSource::Proxy;
+    let parsed = protocol::proxy::parse(b"PROXY TCP4 192.0.2.7 198.51.100.9 40000 8080\r\n");
+    let protocol::proxy::Parsed::Header(header) = parsed else { panic!("a header") };
+    proxied.proxy = Some(Box::new(header.facts));
+    let mut challenged = of_payload(b"RFB 003.008\n\x02");
+    let responder = Responder {
+        persona: crate::respond::persona::tests::persona(),
+        ports: [].into(),
+        banner_after: Duration::from_millis(1_500),
+    };
+    let mut talk = Conversation::new(8080, [1; 16]);
+    let (kept, received) = (challenged.payload.kept(), challenged.payload.received());
+    let (elapsed, now) = (Duration::from_millis(3), challenged.accepted.wall);
+    talk.hear(&responder, &Heard { kept, received, elapsed, now, offers_tls: false });
+    talk.sent(talk.pending().len(), elapsed);
+    challenged.bytes_out = talk.bytes_out();
+    challenged.talk = Some(Box::new(talk));
+    [("translated", translated), ("proxied", proxied), ("challenged", challenged)]
+        .map(|(name, session)| Sample { name: name.to_owned(), session })
 }
 
 fn ended() -> Vec<Sample> {
@@ -172,7 +202,9 @@ fn ended() -> Vec<Sample> {
     let mut session = of_payload(b"");
     session.close_reason = CloseReason::Rejected(Limit::Sessions);
     let first = session.accepted.wall;
-    session.repeated = Some(Box::new(Repeated { count: 12, first, last: first + Duration::from_millis(900) }));
+    let mut ports = Ports::default();
+    [22, 80, 81, 82].iter().for_each(|port| ports.insert(*port));
+    session.repeated = Some(Box::new(Repeated { count: 12, first, last: first + Duration::from_millis(900), ports }));
     session.origin.source = DestinationSource::Socket;
     samples.push(Sample { name: "repeated".to_owned(), session });
     for conflict in [Conflict::Ambiguous, Conflict::Destination, Conflict::Syn] {
@@ -186,7 +218,7 @@ fn ended() -> Vec<Sample> {
     let nobody: SocketAddr = ([0; 4], 0).into();
     session.origin.client = ClientAddr::new(nobody);
     session.origin.destination = Destination::new(nobody);
-    session.repeated = Some(Box::new(Repeated { count: 12, first, last: first }));
+    session.repeated = Some(Box::new(Repeated { count: 12, first, last: first, ports: Ports::default() }));
     samples.push(Sample { name: "of many sources".to_owned(), session });
     samples
 }
