@@ -2,6 +2,7 @@
 
 mod certificate;
 mod engine;
+mod enrich;
 mod hello;
 mod log;
 mod others;
@@ -73,6 +74,8 @@ pub fn targets() -> Vec<Target> {
         of("persona", 300, &["persona"], others::persona),
         of("convert", 1000, &["convert"], others::convert),
         of("log", 2000, &["log", "convert"], log::log),
+        of("rules", 3000, &["rules"], enrich::rules),
+        of("enrich", 3000, &[], enrich::payload),
     ];
     // Whoever has no corpus of its own begins with all others.
     let own = |name: &'static str| corpus::directory().join(name).is_dir().then_some(Cow::Borrowed(name));

@@ -14,13 +14,18 @@ use crate::setup::{self, Need};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// What to measure, and its options: `sessions`, `idle`, `tls`, `records`
+    /// What to measure, and its options: `sessions`, `idle`, `tls`, `records`; `enrich` needs neither root nor an agent
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }
 
 /// Sets up, builds and measures.
 pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
+    if options.arguments.first().is_some_and(|what| what == "enrich") {
+        let mut bench = project.cargo("bench");
+        bench.args(["--locked", "--package", "spip-enrich", "--bench", "enrich"]).env_remove("CARGO_BUILD_TARGET");
+        return process::run(&mut bench);
+    }
     let root = Root::detect();
     if root == Root::No {
         bail!("benchmarks make network namespaces and need root: {}", privilege::REMEDY);

