@@ -1,4 +1,4 @@
-//! Finds country, city and network of an address in MaxMind DB files, whoever made them.
+//! Finds country, city and network of an address in MaxMind DB files, whoever made them, and in tables of ranges.
 //!
 //! The makers name the same facts differently: MaxMind and DB-IP nest them (`country.iso_code`, `city.names.en`,
 //! `autonomous_system_number`), IPinfo and ip-location-db write them flat (`country_code`, `asn`, `as_name`). So a file
@@ -9,6 +9,7 @@
 //! answer later. A file that is mapped instead would end the program when somebody cuts it short.
 
 mod place;
+mod table;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use maxminddb::Reader;
 
 pub use place::Place;
+use table::Table;
 
 /// The largest file that is read: twice the size of the largest in use, MaxMind's Enterprise.
 pub const FILE_BYTES: u64 = 1 << 30;
@@ -39,10 +41,12 @@ pub enum Error {
         path: PathBuf,
     },
     /// It is no database, or a damaged one.
-    #[error("{} is no intact MaxMind DB file: {cause}; fetch it again", path.display())]
+    #[error("{} is no intact {kind}: {cause}; fetch it again", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
+        /// What it should be.
+        kind: &'static str,
         /// What is wrong with it.
         cause: String,
     },
@@ -51,8 +55,15 @@ pub enum Error {
 /// One file in memory.
 #[derive(Debug)]
 pub struct Database {
-    reader: Reader<Vec<u8>>,
+    contents: Contents,
     path: PathBuf,
+}
+
+/// What a file holds.
+#[derive(Debug)]
+enum Contents {
+    Tree(Box<Reader<Vec<u8>>>),
+    Table(Table),
 }
 
 impl Database {
@@ -68,16 +79,22 @@ impl Database {
         Self::new(path, std::fs::read(path).map_err(read)?)
     }
 
-    /// Checks the bytes of a file.
+    /// Checks the bytes of a file: a table where its name ends in `.csv`.
     ///
     /// # Errors
     /// They are not intact.
     pub fn new(path: &Path, bytes: Vec<u8>) -> Result<Self, Error> {
-        let damaged =
-            |cause: maxminddb::MaxMindDbError| Error::Damaged { path: path.to_owned(), cause: cause.to_string() };
-        let reader = Reader::from_source(bytes).map_err(damaged)?;
-        reader.verify().map_err(damaged)?;
-        Ok(Self { reader, path: path.to_owned() })
+        let damaged = |kind, cause| Error::Damaged { path: path.to_owned(), kind, cause };
+        let contents = if path.extension().is_some_and(|extension| extension == "csv") {
+            let table = Table::parse(&String::from_utf8_lossy(&bytes));
+            Contents::Table(table.map_err(|cause| damaged("table of networks", cause))?)
+        } else {
+            let tree = |error: maxminddb::MaxMindDbError| damaged("MaxMind DB file", error.to_string());
+            let reader = Reader::from_source(bytes).map_err(tree)?;
+            reader.verify().map_err(tree)?;
+            Contents::Tree(Box::new(reader))
+        };
+        Ok(Self { contents, path: path.to_owned() })
     }
 
     /// Returns the file that it was read from.
@@ -86,20 +103,22 @@ impl Database {
         &self.path
     }
 
-    /// Returns what the maker calls the type of the file, and when it was made (Unix seconds).
-    #[must_use]
-    pub fn edition(&self) -> (&str, u64) {
-        let metadata = self.reader.metadata();
-        (&metadata.database_type, metadata.build_epoch)
-    }
-
     /// Adds to `place` what the file knows of `address` and `place` does not.
     fn complete(&self, address: IpAddr, place: &mut Place) {
-        // An IPv6 address in a file of IPv4 is an error of the reader, and here only an address that it does not know.
-        if let Ok(found) = self.reader.lookup(address)
-            && let Ok(Some(more)) = found.decode::<Place>()
-        {
-            place.complete(more);
+        match &self.contents {
+            // An IPv6 address in a file of IPv4 is an error of the reader, and here only an address that it does not know.
+            Contents::Tree(reader) => {
+                if let Ok(found) = reader.lookup(address)
+                    && let Ok(Some(more)) = found.decode::<Place>()
+                {
+                    place.complete(more);
+                }
+            }
+            Contents::Table(table) => {
+                if let Some(more) = table.find(address) {
+                    place.complete(more);
+                }
+            }
         }
     }
 }

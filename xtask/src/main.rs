@@ -12,6 +12,7 @@ mod debian;
 mod debug_info;
 mod demo;
 mod fuzz;
+mod geo;
 mod interrupt;
 mod lint;
 mod network;
@@ -69,6 +70,8 @@ enum Task {
     Newcomer(newcomer::Options),
     /// Make a Debian package and an archive
     Package(package::Options),
+    /// Fetch data about addresses and package it apart, with its attribution
+    Geo(geo::Options),
     /// Formatting, clippy for both sides, licences and bans
     Lint,
 }
@@ -99,6 +102,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Soak(options) => soak::run(&project()?, options),
         Task::Vmtest(options) => vmtest::run(&project()?, options),
         Task::Newcomer(options) => newcomer::run(&project()?, options),
+        Task::Geo(options) => geo::run(&project()?, options),
         Task::Package(options) => package::run(&project()?, options),
         Task::Lint => lint::run(&project()?),
     }

@@ -35,8 +35,8 @@ impl Stamp {
 
 /// The databases of a directory.
 pub(super) fn geo(directory: &Path) -> Result<Vec<Stamp>, Error> {
-    let stamps = list("geo", directory, |name| extension(name) == Some("mmdb"))?;
-    wanted("geo", directory, "file *.mmdb", stamps)
+    let stamps = list("geo", directory, |name| matches!(extension(name), Some("mmdb" | "csv")))?;
+    wanted("geo", directory, "file *.mmdb or *.csv", stamps)
 }
 
 /// The lists of a directory: every file but hidden ones and documentation.

@@ -18,7 +18,7 @@ pub struct Options {
     #[arg(long)]
     pub enrich: bool,
 
-    /// With --enrich: a directory with MaxMind DB files (*.mmdb).
+    /// With --enrich: a directory with MaxMind DB files (*.mmdb) or tables of networks (*.csv).
     #[arg(long, value_name = "DIR", requires = "enrich")]
     pub geo: Option<PathBuf>,
 
