@@ -30,6 +30,7 @@ use crate::web::routes::{self, Page, Route};
 /// Files that pages use: address, type, content.
 pub const ASSETS: &[(&str, &str, &[u8])] = &[
     ("/assets/style.css", "text/css; charset=utf-8", include_bytes!("../assets/style.css")),
+    ("/assets/icon.svg", "image/svg+xml", include_bytes!("../assets/icon.svg")),
     ("/assets/app.js", "text/javascript; charset=utf-8", include_bytes!("../assets/app.js")),
 ];
 
@@ -116,7 +117,7 @@ fn frame(route: Route, title: &str, filter: &Filter, query: &str, main: &Markup)
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 title { (shown(title)) " · Spip" }
                 link rel="stylesheet" href="/assets/style.css";
-                link rel="icon" href="data:,";
+                link rel="icon" href="/assets/icon.svg";
                 script src="/assets/app.js" defer {}
             }
             body data-zone=(if filter.is_local { "local" } else { "utc" }) data-fields=(fields) {
