@@ -2,4 +2,5 @@
 
 pub mod messages;
 pub mod payload_files;
+pub mod sensor;
 pub mod writer;

@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use spip_agent::log::messages;
+use spip_agent::process::stderr;
 use spip_agent::start::app::{self, Options};
 use spip_agent::start::config_check;
 use spip_agent::tools::cli::{self, Command};
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) if config_check::is_mistake(&error) => cli::refuse(&error),
                 Err(error) => {
-                    messages::emergency(&format!("{error:#}"));
+                    stderr::emergency(&format!("{error:#}"));
                     ExitCode::FAILURE
                 }
             }

@@ -4,5 +4,7 @@ pub mod counters;
 pub mod critical;
 pub mod heartbeat;
 pub mod ports;
+pub mod reach;
 pub mod run;
 pub mod shutdown;
+pub mod stderr;

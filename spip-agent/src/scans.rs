@@ -32,10 +32,10 @@ pub use sources::{Clock, SOURCES_MAX, Sources};
 
 use crate::config;
 use crate::kernel::ebpf::{Event, Events, Lost};
+use crate::log::sensor::Sensor;
 use crate::log::writer::Log;
 use crate::process::critical;
 use crate::scans::record as scan;
-use crate::session::record::Sensor;
 
 /// How long events wait for their reader when they are few.
 const PACE: Duration = Duration::from_millis(200);

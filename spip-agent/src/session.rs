@@ -38,6 +38,7 @@ use crate::config::{Network, Timeouts};
 use crate::kernel::ebpf::Origins;
 use crate::kernel::origin;
 use crate::log::payload_files::PayloadStore;
+use crate::log::sensor::Sensor;
 use crate::log::writer::Log;
 use crate::process::counters::TALLY;
 use crate::respond::{Conversation, Responder};
@@ -46,7 +47,7 @@ use crate::session::deadline::{Step, Watch};
 use crate::session::ledger::{Ledger, SHORT_BYTES, Share};
 use crate::session::limits::{Permit, Source};
 use crate::session::payload::Payload;
-use crate::session::record::{Moment, Sensor, Session, Stored};
+use crate::session::record::{Moment, Session, Stored};
 use crate::session::rejections::Rejections;
 use crate::tls::{Facts, Failure, Handshake, Meter, Prefixed, Rejected, Tls, TlsServer};
 use capture::End;
@@ -409,7 +410,7 @@ impl Guard {
                 None
             });
             if !self.counted {
-                TALLY.session(&self.session, protocol);
+                TALLY.session(&self.session.counted(protocol));
                 self.counted = true;
             }
             let written = write(&self.engine.log, line);

@@ -6,9 +6,11 @@ use std::time::{Duration, SystemTime};
 
 use spip_agent::config;
 use spip_agent::kernel::addr::{ClientAddr, Destination};
+use spip_agent::kernel::origin::Origin;
+use spip_agent::log::sensor::Sensor;
 use spip_agent::session::budget::Budget;
 use spip_agent::session::payload::Payload;
-use spip_agent::session::record::{Moment, Origin, Sensor, Session};
+use spip_agent::session::record::{Moment, Session};
 use spip_agent::tls::{Facts, Failure, Handshake, Prefixed, Tls, TlsServer};
 use spip_agent::tools::convert;
 use spip_protocol::client_hello::{ClientHello, Detection, detect, handshake_message};
@@ -88,6 +90,7 @@ pub(super) fn record(bytes: &[u8]) {
         repeated: None,
         stored: None,
         talk: Some(Box::new(talk)),
+        proxy: None,
     };
     assert!(session.accepted.wall >= SystemTime::UNIX_EPOCH);
     let line = |format: Format| {
@@ -97,6 +100,7 @@ pub(super) fn record(bytes: &[u8]) {
             community_id_seed: 0,
             format,
             max_line_bytes: 1 << 30,
+            public: spip_agent::config::PublicAddresses::default(),
         };
         let mut line = Vec::new();
         sensor.write(&session, usize::MAX, &mut line);

@@ -3,9 +3,9 @@
 use std::num::NonZeroUsize;
 use std::time::{Duration, SystemTime};
 
+use spip_agent::log::sensor::Sensor;
 use spip_agent::scans::record as scan;
 use spip_agent::scans::{Clock, Counts, Pending, Sources};
-use spip_agent::session::record::Sensor;
 use spip_agent::tools::convert;
 use spip_common::event::{KIND_JOINED, KIND_REACHED, KIND_SYN};
 use spip_common::packet::mapped;
@@ -106,6 +106,7 @@ impl World {
                     community_id_seed: 0,
                     format,
                     max_line_bytes: 1 << 30,
+                    public: spip_agent::config::PublicAddresses::default(),
                 };
                 let mut line = Vec::new();
                 scan::encode(&scan, &sensor, &mut line);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use crate::confine::sandbox;
+use crate::process::reach;
 use spip_record::Format;
 
 use super::error::{ConfigError, Problem};
@@ -60,8 +60,8 @@ impl Config {
     /// When it cannot be read, and when anything in it is wrong: then all problems are named at once.
     pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
         let unreadable = |cause: io::Error| {
-            let outside = cause.kind() == io::ErrorKind::PermissionDenied && sandbox::cannot_read(path);
-            let cause = if outside { io::Error::other(format!("{cause}; {}", sandbox::OUTSIDE)) } else { cause };
+            let outside = cause.kind() == io::ErrorKind::PermissionDenied && reach::cannot_read(path);
+            let cause = if outside { io::Error::other(format!("{cause}; {}", reach::OUTSIDE)) } else { cause };
             ConfigError::Unreadable { path: path.to_owned(), cause }
         };
         let mut bytes = Vec::new();

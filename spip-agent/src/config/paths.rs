@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::load::Loading;
 use super::reader::Found;
-use crate::confine::sandbox;
+use crate::process::reach;
 
 impl<'i> Loading<'i> {
     /// A file that the operator named, relative to the directory of the configuration file, and can be read; `kind`
@@ -28,7 +28,7 @@ impl<'i> Loading<'i> {
                     _ => error.to_string(),
                 };
                 let remedy = match error.kind() {
-                    std::io::ErrorKind::PermissionDenied if sandbox::cannot_read(&path) => sandbox::OUTSIDE.to_owned(),
+                    std::io::ErrorKind::PermissionDenied if reach::cannot_read(&path) => reach::OUTSIDE.to_owned(),
                     _ => format!("must be a {kind} file that the agent may read"),
                 };
                 let why = format!("cannot read {}: {why}; {remedy}", path.display());

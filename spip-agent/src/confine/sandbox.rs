@@ -25,12 +25,9 @@ use nix::unistd::geteuid;
 use crate::config::{self, SandboxMode};
 pub use files::{Files, directories_of};
 pub(crate) use identity::find_user;
-pub use paths::{cannot_read, cannot_write, complaint};
+pub use paths::complaint;
 pub(crate) use paths::{is_shared, is_written_to};
 pub use rehearsal::rehearse;
-
-/// What to do about a file that the sandbox keeps from the process: its owner and mode do not matter.
-pub const OUTSIDE: &str = "it is outside of what the sandbox opened at the start: restart the agent for it";
 
 /// What the process goes on to need.
 pub struct Needs<'a> {

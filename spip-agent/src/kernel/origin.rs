@@ -21,13 +21,28 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd};
 
 use socket2::SockRef;
+use spip_common::Syn;
 
 use crate::kernel::addr::{ClientAddr, Destination};
 use crate::kernel::ebpf::{self, Origins};
-use crate::session::record::Origin;
 use saved::Saved;
 pub use saved::save_syns;
 use spip_record::{Conflict, DestinationSource};
+
+/// Who came, and what for: known at accept.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The client, with the port that it used itself.
+    pub client: ClientAddr,
+    /// What it asked for.
+    pub destination: Destination,
+    /// How that became known.
+    pub source: DestinationSource,
+    /// Why the packet filter was not believed, where it saw a SYN.
+    pub conflict: Option<Conflict>,
+    /// The SYN that opened the connection, where it was seen.
+    pub syn: Option<Syn>,
+}
 
 /// The origin of an accepted socket, and whether looking again may find more.
 pub struct Found {

@@ -10,22 +10,16 @@
 
 mod repeats;
 
-use std::io::{self, Write};
-use std::os::fd::AsFd;
 use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 use log::{Level, Metadata, Record};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::config::{self, Levels};
 use crate::log::writer;
-use crate::process::run;
+use crate::process::{run, stderr};
 use repeats::{LeftOut, Repeats};
 use spip_record::message::Shape;
-
-/// How long standard error is waited for, in milliseconds: whoever does not read it does not stop the agent.
-const STDERR_WAIT_MS: u8 = 50;
 
 /// The process has one.
 static MESSAGES: OnceLock<Messages> = OnceLock::new();
@@ -56,29 +50,6 @@ pub fn shape(config: &config::Log, name: &str) {
     *MESSAGES.get_or_init(Messages::new).shape.write().unwrap_or_else(PoisonError::into_inner) = shape;
 }
 
-/// Says on standard error, at level error, what cannot go to the log.
-pub fn emergency(message: &str) {
-    to_stderr(Level::Error, message);
-}
-
-/// Says something of the log on standard error, in the form of a system message.
-pub fn to_stderr(level: Level, message: &str) {
-    let line =
-        Shape::default().line(&Record::builder().level(level).target("log").args(format_args!("{message}")).build());
-    write_stderr(line);
-}
-
-/// Ends a line and writes it to standard error in one piece, unless nobody takes it.
-fn write_stderr(mut line: Vec<u8>) {
-    line.extend_from_slice(b"}\n");
-    let stderr = io::stderr();
-    let mut waiting = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
-    if poll(&mut waiting, PollTimeout::from(STDERR_WAIT_MS)).is_ok_and(|ready| ready > 0) {
-        // There is nowhere left to say that this failed.
-        let _ = stderr.lock().write_all(&line);
-    }
-}
-
 /// Turns messages into lines.
 #[derive(Debug)]
 struct Messages {
@@ -102,7 +73,7 @@ impl Messages {
             None => false,
         };
         if !taken {
-            write_stderr(line);
+            stderr::write(line);
         }
     }
 

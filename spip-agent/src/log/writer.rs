@@ -34,8 +34,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::config;
-use crate::log::messages;
 use crate::process::critical;
+use crate::process::stderr;
 use queue::Shared;
 use sink::{Sink, Target};
 use spip_record::{Format, Tail};
@@ -401,7 +401,7 @@ impl WriterThread {
         let unwritten = self.shared.abandon_queue();
         let stats = self.shared.stats();
         if unwritten > 0 {
-            messages::emergency(&format!("the log ended with {unwritten} lines that could not be written in time"));
+            stderr::emergency(&format!("the log ended with {unwritten} lines that could not be written in time"));
         }
         Summary { lines: stats.lines, bytes: stats.bytes, abandoned: stats.abandoned, complete: unwritten == 0 }
     }

@@ -9,10 +9,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::session::record::Session;
-use crate::tls::Handshake;
-use spip_record::CloseReason;
-use spip_record::Limit;
+use spip_record::{CloseReason, Conflict, DestinationSource, Limit};
 
 /// Places to count in. More threads than these share.
 const PLACES: usize = 16;
@@ -48,6 +45,27 @@ pub struct Tally {
     truncated: AtomicU64,
 }
 
+/// What is counted of a recorded session.
+#[derive(Clone, Copy, Debug)]
+pub struct Counted {
+    /// Why it ended.
+    pub close_reason: CloseReason,
+    /// What the client spoke, where it sent anything.
+    pub protocol: Option<&'static str>,
+    /// How the destination became known.
+    pub destination_source: DestinationSource,
+    /// Why the packet filter was not believed.
+    pub conflict: Option<Conflict>,
+    /// What became of TLS.
+    pub tls: &'static str,
+    /// Bytes received.
+    pub bytes_in: u64,
+    /// Bytes sent.
+    pub bytes_out: u64,
+    /// Whether bytes came that were not kept.
+    pub is_truncated: bool,
+}
+
 /// Counts by name.
 pub struct Named {
     counts: [(OnceLock<&'static str>, AtomicU64); NAMES],
@@ -56,29 +74,24 @@ pub struct Named {
 }
 
 impl Tallies {
-    /// Counts a session that is recorded now; `protocol` where the client sent something.
-    pub fn session(&self, session: &Session, protocol: Option<&'static str>) {
+    /// Counts a session that is recorded now.
+    pub fn session(&self, session: &Counted) {
         let tally = self.own();
         tally.close_reasons.add(session.close_reason.name());
         if let CloseReason::Rejected(limit) = session.close_reason {
             tally.rejected.add(limit.name());
         }
-        tally.protocols.add(protocol.unwrap_or("none"));
-        tally.destination_sources.add(session.origin.source.name());
-        if let Some(conflict) = session.origin.conflict {
+        tally.protocols.add(session.protocol.unwrap_or("none"));
+        tally.destination_sources.add(session.destination_source.name());
+        if let Some(conflict) = session.conflict {
             tally.conflicts.add(conflict.name());
         }
-        tally.tls.add(match session.tls.facts().map(|facts| &facts.handshake) {
-            None => "none",
-            Some(Handshake::Off) => "off",
-            Some(Handshake::Completed(_)) => "completed",
-            Some(Handshake::Failed(failure)) => failure.kind(),
-        });
-        tally.received.fetch_add(session.payload.received(), Relaxed);
+        tally.tls.add(session.tls);
+        tally.received.fetch_add(session.bytes_in, Relaxed);
         if session.bytes_out > 0 {
             tally.sent.fetch_add(session.bytes_out, Relaxed);
         }
-        if session.payload.truncated() {
+        if session.is_truncated {
             tally.truncated.fetch_add(1, Relaxed);
         }
     }

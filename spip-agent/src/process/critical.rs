@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Builder, JoinHandle};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::log::messages;
+use crate::process::stderr;
 
 /// Panics that are described within one second; strangers may have found out how to cause them.
 const DESCRIBED_A_SECOND: u64 = 10;
@@ -103,7 +103,7 @@ pub fn describe_panics() {
         let name = thread.name().unwrap_or("unnamed").to_owned();
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         let reason = info.payload_as_str().unwrap_or("no reason");
-        messages::emergency(&format!("panic in thread {name} at {place}: {reason}; this is a defect of spip-agent"));
+        stderr::emergency(&format!("panic in thread {name} at {place}: {reason}; this is a defect of spip-agent"));
     }));
 }
 
@@ -131,7 +131,7 @@ impl Drop for Alarm {
             Some(why) => format!("the thread {name} has ended ({why}): the agent stops"),
             None => return,
         };
-        messages::emergency(&text);
+        stderr::emergency(&text);
         let mut state = state();
         state.lost.get_or_insert_with(|| name.clone());
         if let Some(stop) = &state.stop {
@@ -254,7 +254,7 @@ pub(crate) mod tests {
         let loaded = Config::load(&path).expect("valid");
         let options = Options { path, ebpf_log: Some(log::Level::Info) };
         let error = app::run(&loaded, options).expect_err("a thread is lost");
-        crate::log::messages::emergency(&format!("{error:#}"));
+        crate::process::stderr::emergency(&format!("{error:#}"));
         std::process::exit(7);
     }
 }

@@ -13,8 +13,8 @@ use spip_common::Syn;
 use spip_record::entry::{SynFacts, unix_micros};
 use spip_record::scan::{ADDRESS_RANGES, EXACT, PORT_RANGES, ScanEntry, ShownFacts};
 
+use crate::log::sensor::Sensor;
 use crate::scans::{Addresses, Ports};
-use crate::session::record::Sensor;
 use spip_protocol::syn::Tool;
 
 /// What one source did in one interval, or all that have no record of their own.

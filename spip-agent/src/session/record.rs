@@ -6,18 +6,18 @@ pub(crate) mod tests;
 
 use std::time::{Duration, Instant, SystemTime};
 
-use spip_common::Syn;
 use spip_protocol::value::Object;
 use spip_protocol::{Protocol, UNKNOWN, by_name};
-use spip_record::{CloseReason, Conflict, DestinationSource, Format};
+use spip_record::CloseReason;
 use uuid::Uuid;
 
-use crate::config::PublicAddresses;
-use crate::kernel::addr::{ClientAddr, Destination};
+use crate::kernel::origin::Origin;
+use crate::log::sensor::Sensor;
+use crate::process::counters::Counted;
 use crate::process::ports::Ports;
 use crate::respond::Conversation;
 use crate::session::payload::Payload;
-use crate::tls::Tls;
+use crate::tls::{Handshake, Tls};
 
 /// An instant on both clocks: the wall's, for people, and the monotonic one, for durations.
 #[derive(Clone, Copy, Debug)]
@@ -47,21 +47,6 @@ pub struct Repeated {
     pub last: SystemTime,
     /// Which ports they asked for.
     pub ports: Ports,
-}
-
-/// Who came, and what for: known at accept.
-#[derive(Clone, Debug)]
-pub struct Origin {
-    /// The client, with the port that it used itself.
-    pub client: ClientAddr,
-    /// What it asked for.
-    pub destination: Destination,
-    /// How that became known.
-    pub source: DestinationSource,
-    /// Why the packet filter was not believed, where it saw a SYN.
-    pub conflict: Option<Conflict>,
-    /// The SYN that opened the connection, where it was seen.
-    pub syn: Option<Syn>,
 }
 
 /// A payload that has a file of its own.
@@ -109,28 +94,31 @@ impl Session {
         self.payload.first_byte().map(|at| at.saturating_duration_since(self.accepted.steady))
     }
 
+    /// Returns what is counted of it; `protocol` where the client sent something.
+    #[must_use]
+    pub fn counted(&self, protocol: Option<&'static str>) -> Counted {
+        Counted {
+            close_reason: self.close_reason,
+            protocol,
+            destination_source: self.origin.source,
+            conflict: self.origin.conflict,
+            tls: match self.tls.facts().map(|facts| &facts.handshake) {
+                None => "none",
+                Some(Handshake::Off) => "off",
+                Some(Handshake::Completed(_)) => "completed",
+                Some(Handshake::Failed(failure)) => failure.kind(),
+            },
+            bytes_in: self.payload.received(),
+            bytes_out: self.bytes_out,
+            is_truncated: self.payload.truncated(),
+        }
+    }
+
     /// Notes the end: how long it took is read from the monotonic clock, whatever the wall's did meanwhile.
     pub fn end(&mut self, reason: CloseReason, now: Moment) {
         self.close_reason = reason;
         self.duration = now.steady.saturating_duration_since(self.accepted.steady);
     }
-}
-
-/// What is the same in every record of this sensor.
-#[derive(Clone, Debug)]
-pub struct Sensor {
-    /// `name`.
-    pub name: String,
-    /// The run of the agent ([`crate::process::run::id`]).
-    pub run: &'static str,
-    /// `community_id_seed`.
-    pub community_id_seed: u16,
-    /// `log_format`.
-    pub format: Format,
-    /// `max_line_bytes`.
-    pub max_line_bytes: usize,
-    /// `public_addresses`.
-    pub public: PublicAddresses,
 }
 
 impl Sensor {

@@ -13,11 +13,12 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::kernel::addr::{ClientAddr, Destination};
+use crate::kernel::origin::Origin;
 use crate::process::ports::Ports;
 use crate::session::budget::Budget;
 use crate::session::limits::Source;
 use crate::session::payload::Payload;
-use crate::session::record::{Moment, Origin, Repeated, Session};
+use crate::session::record::{Moment, Repeated, Session};
 use crate::tls::Tls;
 use spip_record::Limit;
 use spip_record::{CloseReason, DestinationSource};

@@ -33,6 +33,7 @@ use crate::observe::status;
 use crate::process::critical;
 use crate::process::heartbeat::{self, Pulse};
 use crate::process::shutdown::Deadline;
+use crate::process::stderr;
 use crate::respond::persona::Persona;
 use crate::scans::{self, Scans};
 use crate::session::Engine;
@@ -102,7 +103,7 @@ pub fn run(loaded: &Loaded, options: Options) -> Result<()> {
     let deadline = deadline.unwrap_or_else(|| Deadline::new(Instant::now(), config.timeouts.drain)).log();
     let summary = writer.finish(deadline);
     if summary.abandoned > 0 {
-        messages::emergency(&format!("{} records could not be written before the drain limit", summary.abandoned));
+        stderr::emergency(&format!("{} records could not be written before the drain limit", summary.abandoned));
     }
     let _ = messages.map(|messages| messages.finish(deadline));
     if let Some(name) = critical::lost() {

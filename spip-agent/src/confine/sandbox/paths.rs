@@ -13,9 +13,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
@@ -24,6 +22,7 @@ use landlock::{
 use nix::unistd::{AccessFlags, access};
 
 use super::{Files, Needs, StepResult};
+use crate::process::reach::{self, Reach};
 
 /// The newest rights that this program knows of.
 const NEWEST: ABI = ABI::V6;
@@ -78,15 +77,12 @@ const SHARED: &[&str] = &[
 /// Directories whose every entry is somebody's own, with all that somebody has.
 const HOMES: &[&str] = &["/home", "/run/user"];
 
-/// What stayed open, once Landlock is in force.
-static IN_FORCE: OnceLock<InForce> = OnceLock::new();
-
 pub(super) fn restrict(needs: &Needs<'_>) -> StepResult {
     let opened = Opened::new(needs);
-    let in_force = InForce::new(&opened);
+    let in_force = Reach::new(&opened.read, &opened.written);
     let status = try_restrict(&opened);
     if matches!(status, Ok(RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced)) {
-        let _ = IN_FORCE.set(in_force);
+        reach::confine(in_force);
     }
     let missing = match status {
         Ok(RulesetStatus::FullyEnforced) => None,
@@ -105,18 +101,6 @@ pub(super) fn restrict(needs: &Needs<'_>) -> StepResult {
     } else {
         StepResult::Missing(format!("{}; {opened}", missing.join("; ")))
     }
-}
-
-/// Whether Landlock keeps the process from reading this file.
-#[must_use]
-pub fn cannot_read(path: &Path) -> bool {
-    IN_FORCE.get().is_some_and(|open| !is_below(path, open.written.iter().chain(&open.read)))
-}
-
-/// Whether Landlock keeps the process from writing this file, there or not.
-#[must_use]
-pub fn cannot_write(path: &Path) -> bool {
-    IN_FORCE.get().is_some_and(|open| !is_below(path, &open.written))
 }
 
 /// What is open for writing and should not be: what other programs use, and what decides how the next agent starts.
@@ -182,31 +166,6 @@ impl fmt::Display for Opened {
         };
         write!(f, "writable: {}; readable: {}", list(&self.written), list(&self.read))
     }
-}
-
-/// The same with device and inode of each: what has taken the name of a file or directory since is not open.
-#[derive(Debug)]
-struct InForce {
-    written: Vec<(PathBuf, Option<(u64, u64)>)>,
-    read: Vec<(PathBuf, Option<(u64, u64)>)>,
-}
-
-impl InForce {
-    fn new(opened: &Opened) -> Self {
-        let with_inodes = |paths: &BTreeSet<PathBuf>| paths.iter().map(|path| (path.clone(), inode(path))).collect();
-        Self { written: with_inodes(&opened.written), read: with_inodes(&opened.read) }
-    }
-}
-
-/// Whether a path, or as much of it as is there, leads to or below one of these.
-fn is_below<'a>(path: &Path, opened: impl IntoIterator<Item = &'a (PathBuf, Option<(u64, u64)>)>) -> bool {
-    let there = path.ancestors().find_map(canonical);
-    there
-        .is_some_and(|there| opened.into_iter().any(|(open, before)| there.starts_with(open) && inode(open) == *before))
-}
-
-fn inode(path: &Path) -> Option<(u64, u64)> {
-    path.metadata().ok().map(|found| (found.dev(), found.ino()))
 }
 
 /// Without what is below another one, and so open with it.

@@ -4,7 +4,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::session::record::Origin;
+use crate::kernel::origin::Origin;
 use spip_record::Conflict;
 
 /// Time between two warnings.

@@ -13,7 +13,7 @@ use super::queue::{Batch, Pause, Shared};
 use super::rotation::ClosedFiles;
 use super::sink::{Failure, Sink};
 use crate::config::Fsync;
-use crate::log::messages;
+use crate::process::stderr;
 
 /// The thread's own state.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ impl Run {
                 }
                 Err(Failure::Closed(text)) => {
                     self.shared.fail();
-                    messages::emergency(&format!("{text}; the agent ends"));
+                    stderr::emergency(&format!("{text}; the agent ends"));
                     return Next::End;
                 }
                 Err(Failure::Fault(text)) => self.failed(&text),
@@ -111,7 +111,7 @@ impl Run {
             self.fault = Some(Instant::now());
             self.shared.set_fault(Some(text.to_owned()));
             self.shared.counters.write_failures.fetch_add(1, Relaxed);
-            messages::emergency(&format!(
+            stderr::emergency(&format!(
                 "{text}; records wait in memory, then connections wait, until it can be written again"
             ));
         }
@@ -123,7 +123,7 @@ impl Run {
         };
         self.shared.set_fault(None);
         let seconds = since.elapsed().as_secs();
-        messages::to_stderr(log::Level::Info, &format!("the log is written again after {seconds} s"));
+        stderr::to_stderr(log::Level::Info, &format!("the log is written again after {seconds} s"));
         log::warn!(
             target: "log",
             seconds,
@@ -150,7 +150,7 @@ impl Run {
     fn sync(&mut self) {
         if let Err(Failure::Fault(text) | Failure::Closed(text)) = self.sink.sync() {
             self.shared.counters.write_failures.fetch_add(1, Relaxed);
-            messages::emergency(&format!("{text}; what was written last may be lost"));
+            stderr::emergency(&format!("{text}; what was written last may be lost"));
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::Value as Json;
 use spip_record::read::{self, Line};
-use spip_record::{Entry, Tail, ecs, zeek};
+use spip_record::{Entry, Format, Tail, ecs, zeek};
 
 use super::*;
 use crate::scans::record as scan;

@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::log::messages;
 use crate::log::writer::{self, Log};
 use crate::process::heartbeat::Pulse;
 use crate::process::shutdown::Stopped;
+use crate::process::stderr;
 use crate::session::accept::{Door, Faults};
 use crate::start::readiness::Notifier;
 
@@ -76,12 +76,12 @@ pub(super) async fn watch_log(log: &Log, notifier: &Notifier, mut stopped: Stopp
         let hangs = stats.waiting >= writer::STALLED && !stats.failing;
         if hangs && !stalled {
             let (seconds, bytes) = (stats.waiting.as_secs(), stats.queued_bytes);
-            messages::emergency(&format!(
+            stderr::emergency(&format!(
                 "a write to the log has not returned for {seconds} s, {bytes} bytes wait in memory, then connections wait: \
                  look whether its disk or file server answers, or its reader reads"
             ));
         } else if stalled && stats.waiting < writer::STALLED {
-            messages::to_stderr(log::Level::Info, "the log is written again");
+            stderr::to_stderr(log::Level::Info, "the log is written again");
         }
         stalled = if stalled { stats.waiting >= writer::STALLED } else { hangs };
     }

@@ -9,9 +9,11 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use spip_agent::kernel::addr::{ClientAddr, Destination};
+use spip_agent::kernel::origin::Origin;
+use spip_agent::log::sensor::Sensor;
 use spip_agent::session::budget::Budget;
 use spip_agent::session::payload::Payload;
-use spip_agent::session::record::{Moment, Origin, Sensor, Session};
+use spip_agent::session::record::{Moment, Session};
 use spip_agent::tls::{self, ClientCertificate, Facts, Handshake, Tls};
 use spip_record::{CloseReason, DestinationSource, Format};
 
@@ -40,6 +42,7 @@ pub(crate) fn run(rounds: usize) {
                     community_id_seed: 0,
                     format,
                     max_line_bytes: 1 << 24,
+                    public: spip_agent::config::PublicAddresses::default(),
                 };
                 let mut line = Vec::with_capacity(64 << 10);
                 let start = Instant::now();
@@ -118,6 +121,7 @@ fn session(bytes: &[u8]) -> Session {
         bytes_out: 0,
         stored: None,
         talk: None,
+        proxy: None,
         close_reason: CloseReason::ClientClosed,
         repeated: None,
     }

@@ -14,7 +14,7 @@ use nix::unistd::geteuid;
 
 use super::super::Error;
 use super::super::queue::Batch;
-use crate::confine::sandbox;
+use crate::process::reach;
 
 /// What is written to a stream at once, in bytes, if lines are shorter: the usual size of a pipe.
 const STREAM_BYTES: usize = 64 * 1024;
@@ -262,11 +262,11 @@ fn target(path: &Path) -> io::Result<PathBuf> {
 
 fn remedy(path: &Path, cause: &io::Error) -> &'static str {
     match cause.raw_os_error() {
-        Some(libc::ENOENT | libc::ENOTDIR) if sandbox::cannot_write(path) => {
+        Some(libc::ENOENT | libc::ENOTDIR) if reach::cannot_write(path) => {
             "create its directory and restart the agent, whose sandbox keeps to what it opened at the start"
         }
         Some(libc::ENOENT | libc::ENOTDIR) => "create its directory",
-        Some(libc::EACCES) if sandbox::cannot_write(path) => sandbox::OUTSIDE,
+        Some(libc::EACCES) if reach::cannot_write(path) => reach::OUTSIDE,
         Some(libc::EACCES | libc::EPERM) => {
             "allow the agent to read and write the file, and to create files in its directory"
         }

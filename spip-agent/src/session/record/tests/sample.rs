@@ -9,11 +9,13 @@ use uuid::Uuid;
 
 use crate::config::{Dialogue, PublicAddresses};
 use crate::kernel::addr::{ClientAddr, Destination};
+use crate::kernel::origin::Origin;
+use crate::log::sensor::Sensor;
 use crate::process::ports::Ports;
 use crate::respond::{Conversation, Heard, Responder};
 use crate::session::budget::Budget;
 use crate::session::payload::{GUARANTEED_BYTES, Payload};
-use crate::session::record::{Moment, Origin, Repeated, Sensor, Session, Stored};
+use crate::session::record::{Moment, Repeated, Session, Stored};
 use crate::tls::{self, ClientCertificate, Facts, Failure, Handshake, Tls};
 use spip_protocol as protocol;
 use spip_protocol::client_hello::sample::{Hello, vectors};
