@@ -1,7 +1,8 @@
 //! The internet sensor: one record for every TCP connection that arrives, on any port.
 //!
-//! The wings stand in their order: a wing imports those before it and none behind it. [`session`] conducts one
-//! connection, [`start`] constructs everything; `cargo xtask lint` checks the order.
+//! The wings in their order: `process`, `config`, `kernel`, `tls`, `respond`, `confine`, `log`, `scans`, `session`,
+//! `observe`, `start`, `tools`. A wing imports those before it and none behind it; `cargo xtask lint` checks that.
+//! [`session`] conducts one connection, [`start`] constructs everything. `docs/architecture.md` has the picture.
 
 pub mod config;
 pub mod confine;

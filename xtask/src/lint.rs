@@ -1,9 +1,11 @@
-//! `cargo xtask lint`: formatting, clippy for both sides, dependencies.
+//! `cargo xtask lint`: formatting, clippy for both sides, dependencies, and the order of crates and wings.
 //!
 //! All checks run even when an early one fails: one round shows all that is to be done. The kernel side is
 //! checked for the host, by the userspace toolchain, so that linting needs no compiler for the kernel.
 //! Advisories are looked at where their database can be fetched; without network that is said and is no
 //! failure, since the result would depend on the day and the place.
+
+mod wings;
 
 use std::path::Path;
 use std::process::Command;
@@ -30,6 +32,10 @@ pub(crate) fn run(project: &Project) -> Result<()> {
             failed.push(name);
         }
     }
+    if let Err(error) = wings::check(project) {
+        report::note(format!("{error:#}"));
+        failed.push("order of crates and wings");
+    }
     match advisories(project, &deny) {
         Ok(Advisories::Clear) => {}
         Ok(Advisories::Found) => failed.push("advisories"),
@@ -40,7 +46,7 @@ pub(crate) fn run(project: &Project) -> Result<()> {
     if !failed.is_empty() {
         bail!("lint: {}", failed.join(", "));
     }
-    report::step("Clean", "formatting, clippy, dependencies");
+    report::step("Clean", "formatting, clippy, dependencies, order of crates and wings");
     Ok(())
 }
 
