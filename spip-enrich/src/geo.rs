@@ -11,11 +11,12 @@
 mod place;
 mod table;
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use maxminddb::Reader;
+use maxminddb::{Reader, WithinOptions};
 
 pub use place::Place;
 use table::Table;
@@ -91,7 +92,7 @@ impl Database {
         } else {
             let tree = |error: maxminddb::MaxMindDbError| damaged("MaxMind DB file", error.to_string());
             let reader = Reader::from_source(bytes).map_err(tree)?;
-            reader.verify().map_err(tree)?;
+            check(&reader).map_err(tree)?;
             Contents::Tree(Box::new(reader))
         };
         Ok(Self { contents, path: path.to_owned() })
@@ -121,6 +122,21 @@ impl Database {
             }
         }
     }
+}
+
+/// Walks the whole tree and reads every value once. The reader's own check also asks for a description, which files in use
+/// lack.
+fn check(reader: &Reader<Vec<u8>>) -> Result<(), maxminddb::MaxMindDbError> {
+    let mut seen = HashSet::new();
+    for found in reader.networks(WithinOptions::default())? {
+        let found = found?;
+        if let Some(offset) = found.offset()
+            && seen.insert(offset)
+        {
+            found.decode::<Place>()?;
+        }
+    }
+    Ok(())
 }
 
 /// The files of one directory.

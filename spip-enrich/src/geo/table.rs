@@ -1,8 +1,8 @@
 //! Reads networks and countries from tables: lines of `first,last,number,name` or `first,last,country`, as ip-location-db
 //! publishes what it may distribute of networks.
 //!
-//! Lines have to be in the order of their addresses and must not overlap, as they are in those files: then a look-up is
-//! one binary search, and a file whose parts were mixed up is refused.
+//! Lines may come in any order. Ranges may lie in others, as they do in those files: the one that begins last wins. A
+//! look-up is a binary search and at most [`NESTED`] steps back.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,6 +14,9 @@ const LINES: usize = 4_000_000;
 
 /// The longest name of a network.
 const NAME_BYTES: usize = 128;
+
+/// How many ranges are looked at before the nearest one, to find one that reaches further.
+const NESTED: usize = 16;
 
 /// What one line says; an index into the table's names.
 #[derive(Clone, Copy, Debug)]
@@ -74,18 +77,20 @@ impl Table {
                     place
                 }
             };
-            let ordered = match (first, last) {
+            let right = match (first, last) {
                 (IpAddr::V4(first), IpAddr::V4(last)) => push(&mut table.v4, first.into(), last.into(), number, name),
                 (IpAddr::V6(first), IpAddr::V6(last)) => push(&mut table.v6, first.into(), last.into(), number, name),
                 _ => false,
             };
-            if !ordered {
-                return Err(at("is not in the order of addresses, or overlaps the line before"));
+            if !right {
+                return Err(at("is no range of addresses"));
             }
         }
         if table.v4.is_empty() && table.v6.is_empty() {
             return Err("has no line".to_owned());
         }
+        table.v4.sort_by_key(|row| row.first);
+        table.v6.sort_by_key(|row| row.first);
         table.v4.shrink_to_fit();
         table.v6.shrink_to_fit();
         Ok(table)
@@ -109,15 +114,14 @@ impl Table {
 }
 
 fn push<A: Ord + Copy>(rows: &mut Vec<Row<A>>, first: A, last: A, number: u32, name: u32) -> bool {
-    let ordered = first <= last && rows.last().is_none_or(|before| before.last < first);
     rows.push(Row { first, last, number, name });
-    ordered
+    first <= last
 }
 
 fn row<A: Ord + Copy>(rows: &[Row<A>], address: A) -> Option<(u32, u32)> {
     let after = rows.partition_point(|row| row.first <= address);
-    let row = rows.get(after.checked_sub(1)?)?;
-    (address <= row.last).then_some((row.number, row.name))
+    let row = rows[..after].iter().rev().take(NESTED).find(|row| address <= row.last)?;
+    Some((row.number, row.name))
 }
 
 #[cfg(test)]
@@ -148,15 +152,21 @@ mod tests {
         for (text, reason) in [
             ("", "no line"),
             ("hello\n", "line 1: does not begin"),
-            ("1.0.0.0,1.0.0.255,1,a\n1.0.0.9,1.0.1.0,2,b\n", "line 2: is not in the order"),
-            ("1.0.0.9,1.0.0.0,1,a\n", "line 1: is not in the order"),
-            ("1.0.0.0,::1,1,a\n", "line 1: is not in the order"),
+            ("1.0.0.9,1.0.0.0,1,a\n", "line 1: is no range"),
+            ("1.0.0.0,::1,1,a\n", "line 1: is no range"),
             ("1.0.0.0,1.0.0.255,x,a\n", "line 1: the number"),
             ("1.0.0.0,1.0.0.255\n", "line 1: has neither"),
         ] {
             let error = Table::parse(text).unwrap_err();
             assert!(error.contains(reason), "{text:?}: {error}");
         }
+    }
+
+    #[test]
+    fn a_range_in_another_one_wins_and_the_other_goes_on_behind_it() {
+        let table = Table::parse("1.0.0.64,1.0.0.127,2,inner\n1.0.0.0,1.0.0.255,1,outer\n").unwrap();
+        let number = |address| find(&table, address).and_then(|place| place.asn);
+        assert_eq!(["1.0.0.63", "1.0.0.64", "1.0.0.128"].map(number), [Some(1), Some(2), Some(1)]);
     }
 
     #[test]
