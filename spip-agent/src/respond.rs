@@ -14,6 +14,7 @@
 //!
 //! A protocol is one file with a [`Service`], and a line in [`SERVICES`].
 
+mod adb;
 mod ftp;
 mod http;
 mod http2;
@@ -26,7 +27,9 @@ mod pop3;
 mod postgresql;
 mod rdp;
 mod redis;
+mod rtsp;
 mod smtp;
+mod socks;
 mod ssh;
 mod telnet;
 #[cfg(test)]
@@ -60,6 +63,7 @@ struct Service {
 }
 
 static SERVICES: &[&Service] = &[
+    &adb::SERVICE,
     &ftp::SERVICE,
     &http::SERVICE,
     &http2::SERVICE,
@@ -70,7 +74,9 @@ static SERVICES: &[&Service] = &[
     &postgresql::SERVICE,
     &rdp::SERVICE,
     &redis::SERVICE,
+    &rtsp::SERVICE,
     &smtp::SERVICE,
+    &socks::SERVICE,
     &ssh::SERVICE,
     &telnet::SERVICE,
     &vnc::SERVICE,
