@@ -5,16 +5,19 @@
 //! takes a few seconds, and a handful are served at once. The answer closes the connection. That is all of HTTP that
 //! Prometheus and a health check need; a whole server for it would be larger than the rest of the agent.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::runtime;
 use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 
 use super::Sources;
 use crate::config::MetricsAddress;
@@ -25,7 +28,7 @@ use crate::process::critical;
 const REQUEST_BYTES: usize = 8 * 1024;
 /// More headers than any such client sends.
 const HEADERS: usize = 64;
-/// Requests that are served at once; others wait for their turn in the kernel's queue.
+/// Connections that are served at once.
 const AT_ONCE: usize = 8;
 /// How long one may take, from its connection to the end of the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -212,32 +215,62 @@ fn remedy(error: &io::Error, address: &MetricsAddress) -> &'static str {
     }
 }
 
+/// A connection that is being served.
+struct Open {
+    task: AbortHandle,
+    /// Whether its request is whole: then it only takes the answer.
+    asked: Arc<AtomicBool>,
+}
+
+/// Makes room among the connections that are served: the oldest whose request is not whole ends, so that programs that
+/// connect and say nothing keep nobody out.
+fn make_room(open: &mut VecDeque<Open>) {
+    open.retain(|connection| !connection.task.is_finished());
+    if open.len() < AT_ONCE {
+        return;
+    }
+    if let Some(oldest) = open.iter().position(|connection| !connection.asked.load(Ordering::Relaxed))
+        && let Some(connection) = open.remove(oldest)
+    {
+        connection.task.abort();
+    }
+}
+
 async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     accept: impl AsyncFn() -> io::Result<S>,
     sources: &Arc<Sources>,
 ) -> io::Error {
     let room = Arc::new(Semaphore::new(AT_ONCE));
+    let mut open = VecDeque::new();
     loop {
-        let permit = match Arc::clone(&room).acquire_owned().await {
-            Ok(permit) => permit,
-            // Nobody closes it.
-            Err(closed) => return io::Error::other(closed),
-        };
         match accept().await {
             Ok(stream) => {
-                let sources = Arc::clone(sources);
-                tokio::spawn(async move {
+                make_room(&mut open);
+                // Where all are taking their answers, the newcomer waits for one of them.
+                let permit = match Arc::clone(&room).acquire_owned().await {
+                    Ok(permit) => permit,
+                    // Nobody closes it.
+                    Err(closed) => return io::Error::other(closed),
+                };
+                let (sources, asked) = (Arc::clone(sources), Arc::new(AtomicBool::new(false)));
+                let is_asked = Arc::clone(&asked);
+                let task = tokio::spawn(async move {
                     // Who does not read, or leaves, gets no answer.
-                    let _ = tokio::time::timeout(PATIENCE, answer(stream, &sources)).await;
+                    let _ = tokio::time::timeout(PATIENCE, answer(stream, &sources, &is_asked)).await;
                     drop(permit);
                 });
+                open.push_back(Open { task: task.abort_handle(), asked });
             }
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
     }
 }
 
-async fn answer<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, sources: &Arc<Sources>) -> io::Result<()> {
+async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    sources: &Arc<Sources>,
+    asked: &AtomicBool,
+) -> io::Result<()> {
     let mut request = Vec::with_capacity(1024);
     let (response, with_body) = loop {
         if stream.read_buf(&mut request).await? == 0 {
@@ -255,6 +288,7 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, sources: &Arc<
             Err(_) => break (Response::plain("400 Bad Request"), true),
         }
     };
+    asked.store(true, Ordering::Relaxed);
     let Response { status, content_type, body } = response;
     let allow = if status.starts_with("405") { "Allow: GET, HEAD\r\n" } else { "" };
     let head = format!(
