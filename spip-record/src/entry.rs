@@ -10,7 +10,10 @@
 //! 1. `long_facts`: what repeats the client's bytes at length is cut to its first [`FACT_BYTES`], long lists of facts go;
 //! 2. `payload`, the text: `payload_hex` has the same bytes;
 //! 3. `payload_hex`, from its end, as far as needed; `payload_truncated` is then true, unless the payload has a file;
-//! 4. `facts`: what the payload and the ClientHello say, which can be read from the bytes again where they are kept.
+//! 4. `client_hello`: its bytes and the long form of its fingerprint, and a client's certificate;
+//! 5. `headers`: those of HTTP, and requests behind the first;
+//! 6. `turns`, and what a proxy said;
+//! 7. `facts`: all else that the payload and the ClientHello say, which can be read from the bytes again where they are kept.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
@@ -341,6 +344,30 @@ impl<'a> Entry<'a> {
         any
     }
 
+    /// Drops the bytes of the ClientHello and what repeats them; its names and fingerprints stay. Reports whether there were
+    /// any.
+    fn drop_client_hello(&mut self) -> bool {
+        let Some(tls) = &mut self.tls else { return false };
+        let any = !tls.client_hello.is_empty();
+        tls.client_hello = Cow::Borrowed(&[]);
+        tls.client_certificate = None;
+        if let Some(hello) = &mut tls.hello {
+            hello.ja4_r = None;
+        }
+        any
+    }
+
+    /// Drops headers and what follows the first request; method, target, host and program stay. Reports whether there were
+    /// any.
+    fn drop_headers(&mut self) -> bool {
+        let Some(http) = &mut self.http else { return false };
+        let any = !http.headers.is_empty() || !http.pipelined.is_empty();
+        http.headers.clear();
+        http.pipelined.clear();
+        http.truncated |= any;
+        any
+    }
+
     /// Leaves out the next thing so that a line that is `excess` bytes too long becomes shorter; false when there is
     /// nothing left that could be left out.
     pub fn shorten(&mut self, excess: usize) -> bool {
@@ -362,6 +389,14 @@ impl<'a> Entry<'a> {
             }
             // Where the payload has a file, nothing is lost.
             self.payload_truncated |= !self.payload_stored;
+        } else if !done(self, "client_hello") && self.drop_client_hello() {
+            self.shortened.push(Cow::Borrowed("client_hello"));
+        } else if !done(self, "headers") && self.drop_headers() {
+            self.shortened.push(Cow::Borrowed("headers"));
+        } else if !done(self, "turns") && (!self.turns.is_empty() || self.proxy.is_some()) {
+            self.shortened.push(Cow::Borrowed("turns"));
+            self.turns = Cow::Borrowed(&[]);
+            self.proxy = None;
         } else if !done(self, "facts") {
             self.shortened.push(Cow::Borrowed("facts"));
             (self.http, self.ssh, self.details) = (None, None, None);

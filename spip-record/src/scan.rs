@@ -126,6 +126,23 @@ impl<'a> ScanEntry<'a> {
         })
     }
 
+    /// Leaves out half of the longer list, so that the line becomes shorter; false when there is nothing left.
+    pub fn shorten(&mut self) -> bool {
+        let Some(shown) = &mut self.shown else { return false };
+        let (ports, addresses) = (shown.ports.len(), shown.addresses.len());
+        // One of each says what it was about.
+        if ports.max(addresses) <= 1 {
+            return false;
+        }
+        if ports >= addresses {
+            shown.ports.truncate(ports / 2);
+        } else {
+            shown.addresses.truncate(addresses / 2);
+        }
+        shown.is_truncated = true;
+        true
+    }
+
     /// Appends the record, without its end.
     pub fn encode(&self, format: Format, out: &mut Vec<u8>) {
         match format {

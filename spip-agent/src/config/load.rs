@@ -23,7 +23,7 @@ use super::{
 /// Largest configuration file; the full one of the documentation has a few kilobytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 /// Smallest bound of a line: what is never left out of a record fits.
-const MIN_LINE_BYTES: u64 = 64 << 10;
+const MIN_LINE_BYTES: u64 = 8 << 10;
 /// More than everything in a line beside the payload: all that is said in it is clipped.
 const FACTS_BYTES: usize = 4 << 20;
 /// Largest size in bytes that a key takes: 1 TiB.

@@ -10,9 +10,11 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::SystemTime;
 
 use spip_common::Syn;
+use spip_record::Tail;
 use spip_record::entry::{SynFacts, unix_micros};
 use spip_record::scan::{ADDRESS_RANGES, EXACT, PORT_RANGES, ScanEntry, ShownFacts};
 
+use crate::config::PublicAddresses;
 use crate::log::sensor::Sensor;
 use crate::scans::{Addresses, Ports};
 use spip_protocol::syn::Tool;
@@ -53,7 +55,14 @@ pub struct Shown {
 
 /// Appends the record of `scan` in the sensor's format, without its end.
 pub fn encode(scan: &Scan, sensor: &Sensor, out: &mut Vec<u8>) {
-    entry(scan, sensor).encode(sensor.format, out);
+    let start = out.len();
+    let limit = sensor.max_line_bytes.saturating_sub(Tail::BYTES);
+    let mut entry = entry(scan, sensor);
+    entry.encode(sensor.format, out);
+    while out.len() - start > limit && entry.shorten() {
+        out.truncate(start);
+        entry.encode(sensor.format, out);
+    }
 }
 
 /// Makes the record of `scan`.
@@ -67,12 +76,24 @@ pub fn entry<'a>(scan: &'a Scan, sensor: &'a Sensor) -> ScanEntry<'a> {
         last_us: unix_micros(scan.last),
         count: scan.count,
         undecided: scan.undecided,
-        shown: scan.shown.as_deref().map(facts),
+        shown: scan.shown.as_deref().map(|shown| facts(shown, &sensor.public)),
         seq: None,
     }
 }
 
-fn facts(shown: &Shown) -> ShownFacts<'_> {
+/// The range of addresses that clients ask for to reach `range`: the same where nothing is translated, or not all of it
+/// alike.
+fn public_range(range: (IpAddr, IpAddr), public: &PublicAddresses) -> (IpAddr, IpAddr) {
+    let distance = |(from, to): (IpAddr, IpAddr)| match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => u128::from(to.to_bits().wrapping_sub(from.to_bits())),
+        (IpAddr::V6(from), IpAddr::V6(to)) => to.to_bits().wrapping_sub(from.to_bits()),
+        _ => u128::MAX,
+    };
+    let translated = public.of(range.0).zip(public.of(range.1));
+    translated.filter(|translated| distance(*translated) == distance(range)).unwrap_or(range)
+}
+
+fn facts<'a>(shown: &'a Shown, public: &PublicAddresses) -> ShownFacts<'a> {
     let mut ranges = shown.ports.ranges();
     let ports: Vec<_> = ranges.by_ref().take(PORT_RANGES).collect();
     let mut addresses = shown.addresses.ranges();
@@ -81,7 +102,7 @@ fn facts(shown: &Shown) -> ShownFacts<'_> {
     ShownFacts {
         ports,
         port_count: shown.ports.count().into(),
-        addresses: addresses.by_ref().take(ADDRESS_RANGES).collect(),
+        addresses: addresses.by_ref().take(ADDRESS_RANGES).map(|range| public_range(range, public)).collect(),
         // Nobody sends as many SYNs.
         address_count: u64::try_from(shown.addresses.count()).map_or(EXACT, |count| count.min(EXACT)),
         is_truncated: ranges.next().is_some() || addresses.next().is_some() || shown.addresses.is_incomplete(),
@@ -90,7 +111,7 @@ fn facts(shown: &Shown) -> ShownFacts<'_> {
         variants: shown.variants as u64,
         syn: Some(SynFacts::Seen {
             syn: &shown.syn,
-            destination: SocketAddr::new(destination, shown.syn.destination_port),
+            destination: SocketAddr::new(public.of(destination).unwrap_or(destination), shown.syn.destination_port),
         }),
     }
 }
@@ -103,7 +124,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::scans::Store;
-    use spip_record::{Format, Tail};
+    use spip_record::Format;
 
     fn sensor(format: Format) -> Sensor {
         Sensor {
@@ -221,7 +242,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_longest_scan_is_shorter_than_the_least_bound_of_a_line() {
+    fn the_longest_scan_keeps_to_the_bound_of_a_line() {
         let mut longest = scan((0..=u16::MAX).rev().filter(|port| port % 3 != 1));
         let shown = longest.shown.as_mut().expect("something");
         // Ranges of the longest addresses.
@@ -238,11 +259,16 @@ pub(crate) mod tests {
         longest.source = "2001:db8:1111:1111:1111:1111:1111:1111".parse().expect("an address");
         for format in [Format::Flat, Format::Ecs, Format::Eve] {
             // The longest name that the configuration takes, and no character of it stands for itself.
-            let sensor = Sensor { name: "\u{202e}".repeat(85), ..sensor(format) };
+            let named = |max_line_bytes| Sensor { name: "\u{202e}".repeat(85), max_line_bytes, ..sensor(format) };
             let mut line = Vec::new();
-            encode(&longest, &sensor, &mut line);
+            encode(&longest, &named(64 << 10), &mut line);
             assert!(line.len() > 30_000, "{} bytes: the lists are full", line.len());
-            assert!(line.len() + Tail::BYTES < 64 << 10, "{} bytes", line.len());
+            for bound in [8 << 10, 16 << 10, 32 << 10] {
+                let mut line = Vec::new();
+                encode(&longest, &named(bound), &mut line);
+                assert!(line.len() + Tail::BYTES <= bound, "{} of {bound} bytes", line.len());
+                assert!(line.len() > bound / 3, "{} of {bound} bytes: more than need be was left out", line.len());
+            }
         }
     }
 

@@ -39,11 +39,16 @@ impl Bench {
 
     /// The same with TLS answered.
     fn with(name: &str, tls: Option<Arc<TlsServer>>) -> Self {
+        Self::configured(name, tls, "")
+    }
+
+    /// The same with these lines in the configuration.
+    fn configured(name: &str, tls: Option<Arc<TlsServer>>, lines: &str) -> Self {
         let directory = std::env::temp_dir().join(format!("spip-{name}-{}", std::process::id()));
         fs::create_dir(&directory).expect("a directory for the test");
         let file = directory.join("log");
         let text = format!(
-            "ip = \"127.0.0.1\"\nport = 1\nname = \"test\"\nlog_file = \"{}\"\nlog_queue_bytes = 65536\n",
+            "ip = \"127.0.0.1\"\nport = 1\nname = \"test\"\nlog_file = \"{}\"\nlog_queue_bytes = 65536\n{lines}\n",
             file.display()
         );
         let config = Config::from_str(&text, &file).expect("a valid configuration").config;
@@ -270,4 +275,49 @@ fn with_tls_off_the_session_of_a_hello_that_nobody_could_answer_goes_on() {
         assert_eq!(record["is_tls"], true);
         assert_eq!(record["payload_hex"], hex::encode([hello, b" and more"].concat()));
     }
+}
+
+/// The record of a client at 127.0.0.1 that sends `bytes`, where the PROXY protocol of `proxies` is believed.
+fn record_behind(proxies: &str, bytes: &[u8]) -> Value {
+    let lines = format!("proxy_protocol_from = {proxies}");
+    let bench = Bench::configured(&format!("session-{}", Uuid::new_v4()), None, &lines);
+    let (client, mut guard, socket) = bench.connect(bytes);
+    client.shutdown(std::net::Shutdown::Write).expect("closed");
+    let reason = loop {
+        if let Some(reason) = guard.serve_now(&socket) {
+            break reason;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    assert!(guard.try_finish(reason).is_ok(), "the log has room");
+    drop(guard);
+    let mut records = bench.records();
+    records.remove(0)
+}
+
+#[test]
+fn a_header_moves_addresses_only_where_its_sender_is_believed() {
+    let bytes = b"PROXY TCP4 203.0.113.77 192.0.2.1 51234 80\r\nGET /inner HTTP/1.1\r\n\r\n";
+    let believed = record_behind("[\"127.0.0.0/8\"]", bytes);
+    assert_eq!((&believed["source_ip"], &believed["source_port"]), (&"203.0.113.77".into(), &51234.into()));
+    assert_eq!((&believed["destination_ip"], &believed["destination_port"]), (&"192.0.2.1".into(), &80.into()));
+    assert_eq!(
+        (&believed["destination_source"], &believed["proxy"]["peer_ip"]),
+        (&"proxy".into(), &"127.0.0.1".into())
+    );
+    let claimed = record_behind("[\"10.0.0.0/8\"]", bytes);
+    assert_eq!((&claimed["source_ip"], &claimed["proxy"]["believed"]), (&"127.0.0.1".into(), &false.into()));
+    assert_eq!(claimed["proxy"]["source_ip"], "203.0.113.77");
+    for record in [believed, claimed] {
+        assert_eq!((&record["http"]["target"], &record["bytes_in"]), (&"/inner".into(), &23.into()));
+        assert_eq!(record["payload"], "GET /inner HTTP/1.1\r\n\r\n");
+    }
+}
+
+#[test]
+fn a_header_that_breaks_a_rule_moves_nothing_and_stays() {
+    let bytes = b"PROXY TCP4 203.0.113.777 192.0.2.1 51234 80\r\nGET / HTTP/1.1\r\n\r\n";
+    let record = record_behind("[\"127.0.0.0/8\"]", bytes);
+    assert_eq!((&record["source_ip"], &record["proxy"]["believed"]), (&"127.0.0.1".into(), &false.into()));
+    assert_eq!(record["bytes_in"], bytes.len());
 }

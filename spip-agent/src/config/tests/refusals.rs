@@ -107,7 +107,7 @@ fn a_number_outside_its_bounds_is_refused() {
         ("log_rotate_seconds", (0, 315_360_000), "315360001"),
         ("log_keep_files", (0, 1_000_000), "1000001"),
         ("log_keep_bytes", (0, 9_007_199_254_740_992), "-5"),
-        ("max_line_bytes", (65_536, 1_099_511_627_776), "65535"),
+        ("max_line_bytes", (8_192, 1_099_511_627_776), "8191"),
         ("log_queue_bytes", (65_536, 1_099_511_627_776), "65535"),
         ("ebpf_syn_entries", (64, 16_777_216), "0"),
         ("ebpf_origin_entries", (64, 16_777_216), "16777217"),
