@@ -235,6 +235,37 @@ fn clickhouse_has_each_record_once_whatever_was_killed() {
 }
 
 #[test]
+fn every_panel_of_the_dashboard_is_a_query_that_the_table_answers() {
+    let Some(python) = peer("SPIP_CHDB_PYTHON") else { return };
+    let place = Place::new();
+    let server = Clickhouse::start(&python, &place);
+    append(&place.log(), "{\"timestamp\":1,\"level\":\"WARN\",\"message\":\"disk full\",\"record_type\":\"log\"}\n");
+    append(&place.log(), &records("s", "r", 1..11));
+    append(&place.log(), &records("s", "r", 13..21));
+    once(&place.configure(&sink("clickhouse", &server.url(), "")));
+    let text =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/grafana/clickhouse.json")).expect("a file");
+    let dashboard: Value = serde_json::from_str(&text).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    assert!(panels.len() >= 10);
+    for panel in panels {
+        let query = panel["targets"][0]["rawSql"].as_str().expect("a query");
+        let query = query
+            .replace("$__timeFilter(time)", "1")
+            .replace("$__timeInterval(time)", "toStartOfMinute(time)")
+            .replace("${sensor:sqlstring}", "'s'");
+        assert!(!query.contains('$'), "a macro is left: {query}");
+        let rows = server.ask(&format!("{query} FORMAT JSONEachRow"));
+        let title = panel["title"].as_str().expect("a title");
+        let has_rows = !["Payloads seen by several sensors", "TLS fingerprints"].contains(&title);
+        assert_eq!(rows.is_empty(), !has_rows, "{title}: {rows:?}");
+        if title.starts_with("Gaps") {
+            assert_eq!(rows[0]["missing"].to_string().trim_matches('"'), "2", "{rows:?}");
+        }
+    }
+}
+
+#[test]
 fn a_table_that_keeps_repeated_inserts_is_refused_and_one_of_an_earlier_version_completed() {
     let Some(python) = peer("SPIP_CHDB_PYTHON") else { return };
     let place = Place::new();
