@@ -210,14 +210,14 @@ fn no_server_wrong_password_and_a_foreign_stream_are_said_and_end_nothing() {
 }
 
 /// Forwards connections to a server, and swallows or cuts what comes back.
-struct Cutter {
-    port: u16,
+pub(crate) struct Cutter {
+    pub(crate) port: u16,
     swallow: Arc<AtomicBool>,
     cut: Arc<AtomicBool>,
 }
 
 impl Cutter {
-    fn start(server: u16) -> Self {
+    pub(crate) fn start(server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("an address").port();
         let (swallow, cut) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
@@ -232,6 +232,19 @@ impl Cutter {
             }
         });
         Self { port, swallow, cut }
+    }
+
+    /// Swallows what the server says, from now on.
+    pub(crate) fn hold(&self) {
+        self.swallow.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends all connections, and lets new ones pass.
+    pub(crate) fn release(&self) {
+        self.cut.store(true, Ordering::Relaxed);
+        thread::sleep(Duration::from_millis(150));
+        self.swallow.store(false, Ordering::Relaxed);
+        self.cut.store(false, Ordering::Relaxed);
     }
 
     /// Ends all connections.

@@ -216,6 +216,61 @@ impl Nats {
     }
 }
 
+/// Three NATS servers that keep every message three times.
+pub(crate) struct Cluster {
+    program: PathBuf,
+    directory: PathBuf,
+    ports: Vec<(u16, u16)>,
+    members: Vec<Option<Process>>,
+}
+
+impl Cluster {
+    pub(crate) fn start(program: &Path, place: &Place) -> Self {
+        let mut cluster = Self {
+            program: program.to_owned(),
+            directory: place.path("cluster"),
+            ports: (0..3).map(|_| (free_port(), free_port())).collect(),
+            members: vec![None, None, None],
+        };
+        (0..3).for_each(|member| cluster.run(member));
+        wait_for("the cluster has a leader", || {
+            let runtime = runtime();
+            let mut connection = Connection::new(access(cluster.port(0)), runtime.handle().clone(), None);
+            connection.api::<serde_json::Value>("INFO", &serde_json::Value::Null).ok()
+        });
+        cluster
+    }
+
+    pub(crate) fn port(&self, member: usize) -> u16 {
+        self.ports[member].0
+    }
+
+    pub(crate) fn urls(&self) -> Vec<String> {
+        self.ports.iter().map(|(port, _)| format!("nats://127.0.0.1:{port}")).collect()
+    }
+
+    pub(crate) fn run(&mut self, member: usize) {
+        let directory = self.directory.join(member.to_string());
+        fs::create_dir_all(&directory).expect("a temporary directory");
+        let routes: Vec<_> = self.ports.iter().map(|(_, route)| format!("nats://127.0.0.1:{route}")).collect();
+        let (port, route) = self.ports[member];
+        let text = format!(
+            "server_name: n{member}\nlisten: \"127.0.0.1:{port}\"\njetstream {{ store_dir: {directory:?}, sync_interval: always }}\n\
+             cluster {{ name: c, listen: \"127.0.0.1:{route}\", routes: {routes:?} }}\n"
+        );
+        let file = directory.join("nats.conf");
+        fs::write(&file, text).expect("a writable directory");
+        let output = fs::File::create(directory.join("output")).expect("a writable directory");
+        let child = Command::new(&self.program).arg("-c").arg(&file).stdout(Stdio::null()).stderr(output).spawn();
+        self.members[member] = Some(Process(child.expect("the server starts")));
+        wait_for("the server listens", || TcpStream::connect(("127.0.0.1", port)).ok());
+    }
+
+    pub(crate) fn kill(&mut self, member: usize) {
+        self.members[member] = None;
+    }
+}
+
 pub(crate) fn sink_at(port: u16) -> String {
     format!("[[sink]]\nkind = \"nats\"\nurl = \"nats://127.0.0.1:{port}\"\nstream = \"SPIP\"\nbatch_bytes = 8192\n")
 }
@@ -360,6 +415,12 @@ pub(crate) fn once(config: &Path) -> String {
     let (succeeded, text) = run(config, &["--once"]);
     assert!(succeeded, "{text}");
     text
+}
+
+/// Delivers what is there, and gives up after `seconds` without progress.
+pub(crate) fn once_within(config: &Path, seconds: u32) {
+    let (succeeded, text) = run(config, &["--once", "--timeout", &seconds.to_string()]);
+    assert!(succeeded, "{text}");
 }
 
 /// Starts the program; its messages go to `ship.log` beside the configuration.

@@ -90,7 +90,9 @@ impl Directory {
         };
         let written = common(&mut file, start, bytes)?;
         let end = start + written as u64;
-        if end < length {
+        if written == bytes.len() {
+            log::debug!("files: {} has this batch already", path.display());
+        } else if end < length {
             // Somebody else wrote here: their bytes stay, and end with a line feed.
             let mut last = [0];
             file.seek(SeekFrom::Start(length - 1))?;

@@ -64,6 +64,26 @@ fn after_a_crash_at_any_byte_each_line_stands_once() {
 }
 
 #[test]
+fn without_a_state_what_the_file_has_already_is_passed_over_batch_by_batch() {
+    let hub = Hub::new("lost");
+    let (state, mut sink) = (State::new(), hub.sink(10));
+    sink.open(&state).expect("a directory");
+    let batches =
+        [batch(0, "a", "{\"seq\":0}\n{\"seq\":1}\n"), batch(2, "a", "{\"seq\":2}\n"), batch(3, "a", "{\"seq\":3}\n")];
+    for one in &batches[..2] {
+        sink.prepare(one).expect("prepared");
+        sink.deliver(one, &state).expect("written");
+    }
+    let mut sink = hub.sink(10);
+    sink.open(&State::new()).expect("a directory");
+    for one in &batches {
+        sink.prepare(one).expect("prepared");
+        sink.deliver(one, &state).expect("written");
+    }
+    assert_eq!(hub.text("a"), "{\"seq\":0}\n{\"seq\":1}\n{\"seq\":2}\n{\"seq\":3}\n");
+}
+
+#[test]
 fn bytes_of_somebody_else_stay_and_end_with_a_line_feed() {
     let hub = Hub::new("other");
     let mut sink = hub.sink(10);

@@ -24,6 +24,9 @@ const NOT_FOUND: u16 = 10014;
 
 /// A durable consumer.
 pub(super) struct Consumer {
+    /// What both names begin with.
+    base: String,
+    /// The one that is used; empty before the first.
     name: String,
     stream: String,
     filter: String,
@@ -71,9 +74,10 @@ struct Floor {
 }
 
 impl Consumer {
-    pub(super) fn new(name: String, access: &NatsAccess) -> Self {
+    pub(super) fn new(base: String, access: &NatsAccess) -> Self {
         Self {
-            name,
+            base,
+            name: String::new(),
             stream: access.stream.clone(),
             filter: format!("{}.*", access.subject_prefix),
             inbox: String::new(),
@@ -91,13 +95,27 @@ impl Consumer {
     }
 
     /// Returns the last sequence that was acknowledged, as the server knows it; 0 without a consumer.
-    pub(super) fn acknowledged(&self, connection: &mut Connection) -> Result<u64, String> {
-        let what = format!("CONSUMER.INFO.{}.{}", self.stream, self.name);
-        match connection.api::<Info>(&what, &serde_json::Value::Null) {
-            Ok(info) => Ok(info.ack_floor.stream_seq),
-            Err(Error::Api(error)) if error.err_code == NOT_FOUND => Ok(0),
-            Err(error) => Err(error.to_string()),
+    pub(super) fn acknowledged(&mut self, connection: &mut Connection) -> Result<u64, String> {
+        let mut newest = 0;
+        for name in self.names() {
+            let what = format!("CONSUMER.INFO.{}.{name}", self.stream);
+            match connection.api::<Info>(&what, &serde_json::Value::Null) {
+                Ok(info) if info.ack_floor.stream_seq >= newest => {
+                    newest = info.ack_floor.stream_seq;
+                    self.name = name;
+                }
+                Ok(_) => {}
+                Err(Error::Api(error)) if error.err_code == NOT_FOUND => {}
+                Err(error) => return Err(error.to_string()),
+            }
         }
+        Ok(newest)
+    }
+
+    /// Returns the two names that the consumer has in turn: the next one is made before the last one is removed, so that at
+    /// each moment one of them knows what was acknowledged.
+    fn names(&self) -> [String; 2] {
+        [format!("{}-a", self.base), format!("{}-b", self.base)]
     }
 
     /// Reads messages of one subject only.
@@ -107,7 +125,11 @@ impl Consumer {
 
     /// Removes the consumer, if it is there.
     pub(super) fn delete(&self, connection: &mut Connection) -> Result<(), String> {
-        let what = format!("CONSUMER.DELETE.{}.{}", self.stream, self.name);
+        self.names().iter().try_for_each(|name| self.remove(connection, name))
+    }
+
+    fn remove(&self, connection: &mut Connection, name: &str) -> Result<(), String> {
+        let what = format!("CONSUMER.DELETE.{}.{name}", self.stream);
         match connection.api::<serde_json::Value>(&what, &serde_json::Value::Null) {
             Ok(_) => Ok(()),
             Err(Error::Api(error)) if error.err_code == NOT_FOUND => Ok(()),
@@ -117,7 +139,15 @@ impl Consumer {
 
     /// Makes the consumer anew, behind `after`. Returns how many messages there are.
     pub(super) fn create(&mut self, connection: &mut Connection, after: u64) -> Result<u64, String> {
-        self.delete(connection)?;
+        if self.name.is_empty() {
+            // Which of both names an earlier process used.
+            self.acknowledged(connection)?;
+        }
+        let [one, other] = self.names();
+        let before = std::mem::take(&mut self.name);
+        self.name = if before == one { other } else { one };
+        // What an attempt before this one left under the name.
+        self.remove(connection, &self.name)?;
         let mut config = json!({
             "name": self.name,
             "durable_name": self.name,
@@ -144,6 +174,8 @@ impl Consumer {
         })?;
         self.next = 1;
         self.replies.clear();
+        let [one, other] = self.names();
+        self.remove(connection, if self.name == one { &other } else { &one })?;
         Ok(info.num_pending)
     }
 
