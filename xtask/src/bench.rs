@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::build;
+use crate::fleet_test;
 use crate::privilege::{self, Root};
 use crate::process;
 use crate::project::Project;
@@ -14,7 +15,8 @@ use crate::setup::{self, Need};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// What to measure, and its options: `sessions`, `idle`, `tls`, `records`; `enrich` needs neither root nor an agent
+    /// What to measure, and its options: `sessions`, `idle`, `tls`, `records`; `enrich` and `ship` need neither root nor an
+    /// agent
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }
@@ -25,6 +27,10 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
         let mut bench = project.cargo("bench");
         bench.args(["--locked", "--package", "spip-enrich", "--bench", "enrich"]).env_remove("CARGO_BUILD_TARGET");
         return process::run(&mut bench);
+    }
+    if options.arguments.first().is_some_and(|what| what == "ship") {
+        // No agent and no namespaces: the shipper beside a server.
+        return fleet_test::delivery(project, &["bench_ship", "--ignored", "--nocapture"], &[]);
     }
     let root = Root::detect();
     if root == Root::No {

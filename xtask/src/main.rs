@@ -11,6 +11,7 @@ mod build_ebpf;
 mod debian;
 mod debug_info;
 mod demo;
+mod fleet_test;
 mod fuzz;
 mod geo;
 mod interrupt;
@@ -64,6 +65,8 @@ enum Task {
     Fuzz(fuzz::Options),
     /// Mixed load for MINUTES, and what has grown by then
     Soak(soak::Options),
+    /// Sensors, a cluster and a hub while everything fails at random, and what was stored
+    FleetTest(fleet_test::Options),
     /// The agent and a core of the tests under another kernel, in an emulated machine
     Vmtest(vmtest::Options),
     /// The README's two commands on a fresh machine in a folder
@@ -100,6 +103,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Bench(options) => bench::run(&project()?, options),
         Task::Fuzz(options) => fuzz::run(&project()?, options),
         Task::Soak(options) => soak::run(&project()?, options),
+        Task::FleetTest(options) => fleet_test::run(&project()?, options),
         Task::Vmtest(options) => vmtest::run(&project()?, options),
         Task::Newcomer(options) => newcomer::run(&project()?, options),
         Task::Geo(options) => geo::run(&project()?, options),

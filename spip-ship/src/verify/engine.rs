@@ -15,6 +15,9 @@ use crate::source::stream::StreamSource;
 use crate::source::{Next, Source as _};
 use crate::web::Server;
 
+/// Attempts to read a whole stream.
+const ATTEMPTS: u32 = 3;
+
 /// Bytes that are read at a time.
 const BYTES: usize = 1 << 20;
 
@@ -76,8 +79,20 @@ fn of_files(directory: &Path) -> Result<Records, Failure> {
     Ok(records)
 }
 
-/// Reads a stream through a consumer that is removed again.
+/// Reads a stream. A cluster that is electing a leader is asked again.
 pub(super) fn of_stream(access: &NatsAccess, subject: Option<String>, handle: &Handle) -> Result<Records, Failure> {
+    for _ in 1..ATTEMPTS {
+        match read_stream(access, subject.clone(), handle) {
+            Err(failure) => log::warn!("{failure}; reading the stream again"),
+            read => return read,
+        }
+        std::thread::sleep(Duration::from_secs(2));
+    }
+    read_stream(access, subject, handle)
+}
+
+/// Reads a stream through a consumer that is removed again.
+fn read_stream(access: &NatsAccess, subject: Option<String>, handle: &Handle) -> Result<Records, Failure> {
     // Looks at what is there: makes nothing but the consumer.
     let wanted = WantedStream { create: false, replicas: 1, max_bytes: None, max_age: None };
     let config = NatsSource { access: access.clone(), wanted, consumer: "spip-ship".to_owned(), check_names: false };

@@ -84,7 +84,7 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 #[test]
-fn a_fleet_under_faults_stores_what_was_logged_once() {
+fn fleet_under_faults_stores_what_was_logged_once() {
     let (Some(program), Some(python)) = (peer("SPIP_NATS_SERVER"), peer("SPIP_CHDB_PYTHON")) else { return };
     let place = Place::new();
     let lines = number("SPIP_FLEET_LINES", LINES);

@@ -1,5 +1,6 @@
 //! The program beside real servers: what is stored is what was logged, each line once, whatever was killed meanwhile.
 
+mod bench;
 mod fleet;
 mod http;
 mod hub;
