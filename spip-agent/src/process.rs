@@ -8,3 +8,4 @@ pub mod reach;
 pub mod run;
 pub mod shutdown;
 pub mod stderr;
+pub mod walk;

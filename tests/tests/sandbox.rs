@@ -291,8 +291,7 @@ fn root_without_its_capabilities_is_not_believed_to_write_where_it_may_not() {
     let Some(net) = Net::new() else { return };
     let directory = net.path().join("logs");
     fs::create_dir(&directory).expect("the test's directory is its own");
-    fs::set_permissions(&directory, fs::Permissions::from_mode(0o750)).expect("own directory");
-    chown(&directory, Some(NOBODY), Some(NOBODY)).expect("root");
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o000)).expect("own directory");
     let log = directory.join("spip.json");
     let launch = net.agent().log_to(&log);
     let ended = launch.clone().set("sandbox", "required").run();
@@ -315,7 +314,7 @@ fn root_without_its_capabilities_is_not_believed_to_write_where_it_may_not() {
     assert!(!moved().contains("reopened the log"), "{}", moved());
     let _ = agent.stop();
     // The file alone, in a directory of root's.
-    chown(&directory, Some(0), Some(0)).expect("root");
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o750)).expect("own directory");
     fs::write(&log, "").and_then(|()| fs::set_permissions(&log, fs::Permissions::from_mode(0o640))).expect("root");
     chown(&log, Some(NOBODY), Some(NOBODY)).expect("root");
     let ended = launch.set("sandbox", "required").run();

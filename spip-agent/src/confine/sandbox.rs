@@ -24,6 +24,7 @@ use nix::unistd::geteuid;
 
 use crate::config::{self, SandboxMode};
 pub use files::{Files, directories_of};
+pub use identity::expect_user;
 pub(crate) use identity::find_user;
 pub use paths::complaint;
 pub(crate) use paths::{is_shared, is_written_to};

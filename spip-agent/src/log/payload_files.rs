@@ -11,9 +11,8 @@
 //! those that were on their way then are lost, and counted: one for each record that says otherwise.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -21,8 +20,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
+use nix::fcntl::OFlag;
+
 use crate::config;
 use crate::process::critical;
+use crate::process::walk::Place;
 
 /// The SHA-256 of a payload.
 pub type Hash = [u8; 32];
@@ -296,7 +298,8 @@ struct Known {
 
 impl Files {
     fn open(directory: &Path, max_bytes: u64) -> io::Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o750).create(directory)?;
+        let own = format!(".spip-{}", std::process::id());
+        let place = Place::making_directories(&directory.join(&own), 0o750)?;
         let mut found: Vec<(SystemTime, Hash, u64)> = Vec::new();
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
@@ -304,7 +307,7 @@ impl Files {
             if let Some(stem) = name.strip_suffix(TEMPORARY) {
                 // A kill left it behind.
                 if hash_of_name(stem).is_some() {
-                    fs::remove_file(entry.path())?;
+                    place.remove(&entry.file_name())?;
                 }
                 continue;
             }
@@ -314,9 +317,8 @@ impl Files {
             }
         }
         // Known at the start, and not when the first payload comes.
-        let probe = directory.join(format!(".spip-{}", std::process::id()));
-        OpenOptions::new().write(true).create_new(true).mode(0o640).open(&probe)?;
-        fs::remove_file(&probe)?;
+        place.open(OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL, 0o640)?;
+        place.remove(own.as_ref())?;
         found.sort_unstable();
         let mut files = Self {
             directory: directory.to_owned(),
@@ -337,7 +339,8 @@ impl Files {
     fn store(&mut self, hash: &Hash, payload: &[u8]) -> io::Result<()> {
         let bytes = payload.len() as u64;
         let name = hex::encode(hash);
-        let (path, temporary) = (self.directory.join(&name), self.directory.join(format!("{name}{TEMPORARY}")));
+        let temporary = format!("{name}{TEMPORARY}");
+        let path = self.directory.join(&name);
         let there = length(&path);
         match there {
             // Not of the right length, or it would not be written again.
@@ -346,17 +349,15 @@ impl Files {
             None => self.forget(hash),
         }
         self.make_room(bytes.saturating_sub(there.unwrap_or(0)))?;
-        let written = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o640)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&temporary)
+        // Found anew each time: the operator may have replaced the directory.
+        let place = Place::named(&path)?;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC;
+        let written = place
+            .open_beside(temporary.as_ref(), flags, 0o640)
             .and_then(|mut file| file.write_all(payload))
-            .and_then(|()| fs::rename(&temporary, &path));
+            .and_then(|()| place.rename(temporary.as_ref(), name.as_ref()));
         if let Err(error) = written {
-            let _ = fs::remove_file(&temporary);
+            let _ = place.remove(temporary.as_ref());
             return Err(error);
         }
         self.remember(*hash, bytes);
@@ -383,7 +384,8 @@ impl Files {
     fn make_room(&mut self, more: u64) -> io::Result<()> {
         while self.bytes + more > self.max_bytes {
             let Some((_, &hash)) = self.order.first_key_value() else { break };
-            match fs::remove_file(path_of(&self.directory, &hash)) {
+            let name = hex::encode(hash);
+            match Place::named(&self.directory.join(&name)).and_then(|place| place.remove(name.as_ref())) {
                 Ok(()) => self.evicted += 1,
                 // The operator took it away.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}

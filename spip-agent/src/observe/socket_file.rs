@@ -4,18 +4,18 @@
 //! and an agent that fails before takes nobody's place. A socket file that is there is replaced when nobody answers
 //! behind it, or when this agent relieves the one that does; otherwise the other agent keeps it.
 
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::{
-    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
-};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::geteuid;
 use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::process::walk::Place;
 
 /// Why there is no socket.
 #[derive(Debug)]
@@ -38,6 +38,7 @@ impl From<io::Error> for Error {
 #[derive(Debug)]
 pub struct SocketFile {
     listener: UnixListener,
+    place: Place,
     path: PathBuf,
     temporary: PathBuf,
     inode: u64,
@@ -54,10 +55,10 @@ impl SocketFile {
         look(path, takes_over)?;
         let directory = path.parent().unwrap_or(Path::new("/"));
         let made_directory = !directory.exists();
-        DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
+        let place = Place::making_directories(path, 0o755)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let temporary = path.with_file_name(format!(".{name}-{}", std::process::id()));
-        let _ = fs::remove_file(&temporary);
+        let _ = place.remove(temporary.file_name().unwrap_or_default());
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         // The file gets the mode that the socket has when it is bound, less what the umask takes away.
         fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR).map_err(io::Error::from)?;
@@ -66,8 +67,9 @@ impl SocketFile {
             socket.listen(backlog)?;
             Ok(inode)
         });
-        let inode = made.inspect_err(|_| drop(fs::remove_file(&temporary)))?;
-        Ok(Self { listener: OwnedFd::from(socket).into(), path: path.to_path_buf(), temporary, inode, made_directory })
+        let inode = made.inspect_err(|_| drop(place.remove(temporary.file_name().unwrap_or_default())))?;
+        let listener = OwnedFd::from(socket).into();
+        Ok(Self { listener, place, path: path.to_path_buf(), temporary, inode, made_directory })
     }
 
     /// Gives the socket its name, whoever had it.
@@ -75,7 +77,8 @@ impl SocketFile {
     /// # Errors
     /// The kernel refuses.
     pub fn publish(&self) -> io::Result<()> {
-        fs::rename(&self.temporary, &self.path)
+        let name = |path: &Path| path.file_name().unwrap_or_default().to_owned();
+        self.place.rename(&name(&self.temporary), &name(&self.path))
     }
 
     /// Where the socket is, or will be.
@@ -102,8 +105,9 @@ impl SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         for path in [&self.temporary, &self.path] {
-            if fs::symlink_metadata(path).is_ok_and(|found| found.ino() == self.inode) {
-                let _ = fs::remove_file(path);
+            let name = path.file_name().unwrap_or_default();
+            if self.place.look(name).is_ok_and(|found| found.st_ino == self.inode) {
+                let _ = self.place.remove(name);
             }
         }
     }

@@ -6,11 +6,11 @@
 //! to strangers as they are, so they are bounded and of printable ASCII.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use toml::Table;
@@ -18,6 +18,7 @@ use toml::de::DeTable;
 use uuid::Uuid;
 
 use crate::config::{self, Problem};
+use crate::process::walk::Place;
 
 mod drawn;
 
@@ -108,7 +109,7 @@ impl Persona {
     ) -> Result<(Self, Option<io::Error>), PersonaError> {
         let kept = Self::kept_in(state_directory);
         let mut not_kept = None;
-        let face = match fs::read_to_string(&kept) {
+        let face = match read_kept(&kept) {
             Ok(text) => Self::from_text(&text, &kept)?.face,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let face = drawn::draw(Uuid::new_v4().as_bytes());
@@ -151,7 +152,7 @@ impl Persona {
     /// What is in it cannot be used.
     pub fn check_kept(state_directory: &Path) -> Result<(), PersonaError> {
         let kept = Self::kept_in(state_directory);
-        fs::read_to_string(&kept).map_or(Ok(()), |text| Self::from_text(&text, &kept).map(drop))
+        read_kept(&kept).map_or(Ok(()), |text| Self::from_text(&text, &kept).map(drop))
     }
 
     /// The persona that `text`, the content of the file `path`, describes; what it leaves out is the same everywhere.
@@ -262,20 +263,27 @@ fn is_rfb_version(text: &str) -> bool {
 
 /// Writes a face that was drawn, whole or not at all.
 fn keep(face: &Face, path: &Path) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    DirBuilder::new().recursive(true).mode(0o750).create(directory)?;
+    let place = Place::making_directories(path, 0o750)?;
     let text = toml::to_string_pretty(face).map_err(io::Error::other)?;
-    let temporary = path.with_extension(format!("toml.{}", std::process::id()));
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o640).open(&temporary)?;
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_owned();
+    let temporary = name(&path.with_extension(format!("toml.{}", std::process::id())));
+    let mut file = place.open_beside(&temporary, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL, 0o640)?;
     let written = file
         .write_all(b"# Who this sensor pretends to be, drawn at its first start. Remove the file to draw anew.\n")
         .and_then(|()| file.write_all(text.as_bytes()))
         .and_then(|()| file.sync_all())
-        .and_then(|()| fs::rename(&temporary, path));
+        .and_then(|()| place.rename(&temporary, &name(path)));
     if written.is_err() {
-        let _ = fs::remove_file(&temporary);
+        let _ = place.remove(&temporary);
     }
     written
+}
+
+/// Reads a face that was drawn before.
+fn read_kept(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    Place::of(path)?.open(OFlag::O_RDONLY | OFlag::O_NONBLOCK, 0)?.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 #[cfg(test)]

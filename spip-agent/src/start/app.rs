@@ -65,6 +65,7 @@ pub struct Options {
 pub fn run(loaded: &Loaded, options: Options) -> Result<()> {
     let config = &loaded.config;
     critical::describe_panics();
+    sandbox::expect_user(&config.sandbox);
     let (log, writer) = writer::open(&config.log)?;
     let messages = open_messages(config)?;
     messages::start(config.messages.levels.clone());

@@ -15,6 +15,7 @@ use crate::tls;
 /// # Errors
 /// All that cannot be used.
 pub fn check(config: &Config, places: &Places) -> Result<(), ConfigError> {
+    sandbox::expect_user(&config.sandbox);
     places.refuse(sandbox::look_up(&config.sandbox).into_iter().chain(files(config)))
 }
 
@@ -23,6 +24,7 @@ pub fn check(config: &Config, places: &Places) -> Result<(), ConfigError> {
 /// # Errors
 /// All that cannot be used.
 pub fn check_files(config: &Config, places: &Places) -> Result<(), ConfigError> {
+    sandbox::expect_user(&config.sandbox);
     places.refuse(files(config))
 }
 

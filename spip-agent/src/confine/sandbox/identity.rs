@@ -14,6 +14,7 @@ use nix::unistd::{Gid, Group, Uid, User, fchownat, geteuid, getgid, getuid, setg
 
 use super::{Needs, StepResult};
 use crate::config;
+use crate::process::walk;
 
 /// Why the user cannot be changed.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +104,11 @@ fn become_user(uid: Uid, gid: Gid) -> Result<(), Errno> {
 pub(super) fn user(name: &str) -> Result<(Uid, Gid), Error> {
     let user = find_user(name).ok_or_else(|| Error::NoUser(name.to_owned()))?;
     Ok((user.uid, user.gid))
+}
+
+/// Lets directories of the user that the process will become be used before it is that user.
+pub fn expect_user(config: &config::Sandbox) {
+    walk::expect_user(config.user.as_deref().and_then(find_user).map(|user| user.uid.as_raw()));
 }
 
 /// The user that `user` means: a number, or a name.

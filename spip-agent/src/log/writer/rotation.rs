@@ -10,9 +10,8 @@
 //! share a file notice when one of them has rotated it, but only one of them should be configured to.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -22,10 +21,12 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use jiff::{Timestamp, ToSpan};
+use nix::fcntl::OFlag;
 
 use super::sink::Target;
 use crate::config;
 use crate::process::critical;
+use crate::process::walk::Place;
 
 /// Zstandard's own default: about a tenth of the size for JSON of this kind, at hundreds of megabytes a second.
 const LEVEL: i32 = 3;
@@ -259,7 +260,7 @@ impl Archive {
         }
         for (path, ending) in self.neighbours()? {
             if ending.strip_suffix(PARTIAL).is_some_and(is_time) {
-                fs::remove_file(path)?;
+                remove(&path)?;
             }
         }
         Ok(())
@@ -278,7 +279,7 @@ impl Archive {
                 break;
             }
             for path in [closed.plain, closed.compressed].into_iter().flatten() {
-                fs::remove_file(path)?;
+                remove(&path)?;
             }
             bytes -= closed.bytes;
             files -= 1;
@@ -295,7 +296,7 @@ impl Archive {
             let result = self.compress_one(&plain, &partial);
             if result.is_err() {
                 // Nothing can be done about a part that cannot be removed; the next start tries again.
-                let _ = fs::remove_file(&partial);
+                let _ = remove(&partial);
             }
             result?;
         }
@@ -303,12 +304,10 @@ impl Archive {
     }
 
     fn compress_one(&self, plain: &Path, partial: &Path) -> io::Result<()> {
-        let mut from = File::open(plain)?;
+        let (place, name) = (Place::named(plain)?, |path: &Path| path.file_name().unwrap_or_default().to_owned());
+        let mut from = place.open(OFlag::O_RDONLY, 0)?;
         let bytes = from.metadata()?.len();
-        // Removed at the start; a link that somebody has put there since is not followed.
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o640).custom_flags(libc::O_NOFOLLOW);
-        let to = options.open(partial)?;
+        let to = place.open_beside(&name(partial), OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC, 0o640)?;
         let mut encoder = zstd::Encoder::new(to, LEVEL)?;
         encoder.include_checksum(true)?;
         let mut buffer = vec![0; CHUNK_BYTES];
@@ -331,9 +330,14 @@ impl Archive {
         if copied < bytes || from.metadata()?.len() != copied {
             return Err(io::Error::other("a closed log file still changes"));
         }
-        fs::rename(partial, with_ending(plain, COMPRESSED))?;
-        fs::remove_file(plain)
+        place.rename(&name(partial), &name(&with_ending(plain, COMPRESSED)))?;
+        place.remove(&name(plain))
     }
+}
+
+/// Removes a file from the directory of the log.
+fn remove(path: &Path) -> io::Result<()> {
+    Place::named(path)?.remove(path.file_name().unwrap_or_default())
 }
 
 /// Gives this thread the lowest priority.

@@ -33,6 +33,7 @@ use super::queue::{Batch, Counters};
 use super::rotation::{self, Archive, ClosedFiles};
 use super::{Error, Pace, Reopened};
 use crate::config::{self, Fsync};
+use crate::process::walk::Place;
 use opened::Opened;
 
 /// Whether the file of this name could be written to: it is opened, and made where it is not there.
@@ -60,10 +61,9 @@ impl Target {
     pub(super) fn file(path: &Path) -> Self {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let link = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_symlink());
-        Target::Path(match fs::canonicalize(&path) {
-            Ok(resolved) if link => resolved,
-            _ => path,
-        })
+        // A link that is not to be followed is refused when the file is opened.
+        let resolved = if link { Place::of(&path).ok() } else { None };
+        Target::Path(resolved.map_or(path, |place| place.path().to_owned()))
     }
 }
 
@@ -251,7 +251,7 @@ impl Sink {
         // If not, another agent was faster, or the file was moved away.
         let renamed = opened.is_named(path).then(|| {
             let (name, time) = rotation::closed_name(path, Timestamp::now(), self.last_closed);
-            fs::rename(path, &name).map(|()| time)
+            rename(path, &name).map(|()| time)
         });
         if locked {
             opened::unlock(&opened.file);
@@ -360,6 +360,12 @@ impl Sink {
             }
         }
     }
+}
+
+/// Renames the log within its directory.
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_owned();
+    Place::named(from)?.rename(&name(from), &name(to))
 }
 
 /// Opens the file, with the spare descriptor where there is no other.

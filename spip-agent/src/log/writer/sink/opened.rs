@@ -1,20 +1,20 @@
 //! One open file or stream, and one write to it. The rules are told in the module above.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl, readlinkat};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::unistd::geteuid;
 
 use super::super::Error;
 use super::super::queue::Batch;
 use crate::process::reach;
+use crate::process::walk::Place;
 
 /// What is written to a stream at once, in bytes, if lines are shorter: the usual size of a pipe.
 const STREAM_BYTES: usize = 64 * 1024;
@@ -26,9 +26,6 @@ const STREAM_WAIT_MS: u8 = 100;
 /// in vain.
 const LOCK_ATTEMPTS: u32 = 100;
 const LOCK_RESPITE: Duration = Duration::from_secs(10);
-
-/// Symbolic links that are followed one after the other: as many as are of use to anybody.
-const MOST_LINKS: usize = 8;
 
 /// The open file or stream.
 #[derive(Debug)]
@@ -54,14 +51,8 @@ impl Opened {
     /// Opens or creates the file for appending.
     pub(super) fn path(key: &'static str, path: &Path, rotate_age: Option<Duration>) -> Result<Self, Error> {
         let special = is_special(key, path)?;
-        let mut options = OpenOptions::new();
-        options.append(true).mode(0o640);
-        if !special {
-            // Read too, for the look at the last byte.
-            options.read(true).create(true);
-        }
         let failed = |cause: io::Error| Error::Open { key, path: path.to_owned(), remedy: remedy(path, &cause), cause };
-        let file = open(path, &mut options, special).map_err(failed)?;
+        let file = open(path, special).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         if special && let Ok(flags) = fcntl(&file, FcntlArg::F_GETFL) {
             let blocking = OFlag::from_bits_truncate(flags) - OFlag::O_NONBLOCK;
@@ -214,7 +205,16 @@ fn age_of(metadata: &fs::Metadata) -> Duration {
 
 /// Whether a file of this name could be opened. Neither is one made, nor a pipe opened, whose reader would see its end.
 pub(super) fn look(key: &'static str, path: &Path) -> Result<(), Error> {
-    if is_special(key, path)? || fs::metadata(path).is_err() { Ok(()) } else { Opened::path(key, path, None).map(drop) }
+    let special = is_special(key, path)?;
+    if !special && fs::metadata(path).is_ok() {
+        return Opened::path(key, path, None).map(drop);
+    }
+    match Place::of(path) {
+        Err(cause) if cause.kind() == ErrorKind::PermissionDenied => {
+            Err(Error::Open { key, path: path.to_owned(), remedy: remedy(path, &cause), cause })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether the name leads to a device or a pipe, and not to a file, or to nothing yet.
@@ -232,36 +232,23 @@ fn not_a_file(key: &'static str, path: &Path, kind: &'static str) -> Error {
     Error::NotAFile { key, path: path.to_owned(), kind }
 }
 
-/// Opens the file. Whoever owns its directory can put a symbolic link under its name, and have an agent that is started as
-/// root write to any file: a link is followed where root or this process's own user has made it, and no other.
-fn open(path: &Path, options: &mut OpenOptions, special: bool) -> io::Result<File> {
-    // A pipe without a reader is refused instead of waited for.
-    let flags = if special { libc::O_NONBLOCK | libc::O_NOCTTY } else { 0 };
-    options.custom_flags(flags | libc::O_NOFOLLOW);
-    let mut path = path.to_owned();
-    for _ in 0..MOST_LINKS {
-        match options.open(&path) {
-            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => path = target(&path)?,
-            opened => return opened,
-        }
-    }
-    Err(io::Error::from_raw_os_error(libc::ELOOP))
-}
-
-/// What a symbolic link says, of the link that was looked at and no other.
-fn target(path: &Path) -> io::Result<PathBuf> {
-    let link = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path)?;
-    let owner = link.metadata()?.uid();
-    if owner != 0 && owner != geteuid().as_raw() {
-        let reason = format!("{} is a symbolic link that the user {owner} has made", path.display());
-        return Err(io::Error::new(ErrorKind::PermissionDenied, reason));
-    }
-    let target = readlinkat(&link, "")?;
-    Ok(path.parent().unwrap_or(Path::new("/")).join(target))
+/// Opens the file for appending, in the directory that only root and this process's own user decide on.
+fn open(path: &Path, special: bool) -> io::Result<File> {
+    let flags = if special {
+        // A pipe without a reader is refused instead of waited for.
+        OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY
+    } else {
+        // Read too, for the look at the last byte.
+        OFlag::O_RDWR | OFlag::O_CREAT
+    };
+    Place::of(path)?.open(flags | OFlag::O_APPEND, 0o640)
 }
 
 fn remedy(path: &Path, cause: &io::Error) -> &'static str {
     match cause.raw_os_error() {
+        None if cause.kind() == ErrorKind::PermissionDenied => {
+            "use a directory of root's, or of the user that the key user names"
+        }
         Some(libc::ENOENT | libc::ENOTDIR) if reach::cannot_write(path) => {
             "create its directory and restart the agent, whose sandbox keeps to what it opened at the start"
         }
@@ -303,6 +290,8 @@ pub(super) fn unlock(file: &File) {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{chown, lchown, symlink};
+
+    use nix::unistd::geteuid;
 
     use super::*;
 
