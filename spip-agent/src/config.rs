@@ -5,6 +5,7 @@
 //! guessed and nothing unknown is passed over, except the predecessor's `[loom]`, which is named in a warning.
 
 mod error;
+pub mod keys;
 mod levels;
 mod load;
 mod network;

@@ -5,8 +5,8 @@
 //! whatever can fail is prepared before anything changes.
 //! Sessions that are open keep the settings that they began with; the next one has the new ones.
 //!
-//! What can change is listed in [`CHANGEABLE`]. A key that is not there, also one that will be added some day, needs a
-//! restart, and is named when it was changed: the list is compared with what the file says, so it cannot be forgotten.
+//! What can change is what the table of keys calls live ([`Effect`]). Every other key needs a restart, and is named when it
+//! was changed.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use anyhow::Result;
 use log::LevelFilter;
 use tokio::sync::watch;
 
+use crate::config::keys::{self, Effect};
 use crate::config::{self, Config, Levels, Loaded, SteeringMode, SystemLog};
 use crate::kernel::steering::Watch;
 use crate::log::messages;
@@ -31,52 +32,6 @@ use crate::session::limits::Bound;
 use crate::start::config_check;
 use crate::start::readiness::Notifier;
 use crate::tls::{Renewal, TlsServer};
-
-/// Keys that are taken up.
-const CHANGEABLE: [&str; 42] = [
-    "proxy_protocol_from",
-    "public_addresses",
-    "name",
-    "community_id_seed",
-    "exclude_ports",
-    "steer_loopback",
-    "steer_prefixes",
-    "steer_interfaces",
-    "respond",
-    "banner_after_ms",
-    "greetings",
-    "persona",
-    "log_file",
-    "log_format",
-    "max_line_bytes",
-    "fsync",
-    "log_rotate_bytes",
-    "log_rotate_seconds",
-    "log_keep_files",
-    "log_keep_bytes",
-    "log_min_free_bytes",
-    "log_compress",
-    "log_level",
-    "tls",
-    "cert_path",
-    "key_path",
-    "tls_client_certificates",
-    "scan_timeout_seconds",
-    "scan_interval_seconds",
-    "first_byte_timeout_seconds",
-    "read_timeout_seconds",
-    "write_timeout_seconds",
-    "session_timeout_seconds",
-    "drain_timeout_seconds",
-    "payload_limit_bytes",
-    "payload_memory_bytes",
-    "max_sessions",
-    "max_sessions_per_source",
-    "rate_limit_per_second",
-    "rate_limit_burst",
-    "max_sources",
-    "rejected_interval_seconds",
-];
 
 /// Room for the agent's own messages where they have a file of their own: thousands of them.
 const MESSAGES_QUEUE_BYTES: usize = 1 << 20;
@@ -243,11 +198,16 @@ impl Reload {
     /// Standard output is opened by whoever starts the agent, so the log cannot go there or come from there.
     fn can_change(&self, key: &str, new: &Config) -> bool {
         let streams = key == "log_file" && (self.config.log.file.is_none() || new.log.file.is_none());
-        CHANGEABLE.contains(&key) && !streams
+        is_live(key) && !streams
     }
 }
 
-/// Puts back what takes a restart, whatever the file says by now: each key that is not in [`CHANGEABLE`].
+/// Reports whether a change of a key takes effect while the agent runs.
+fn is_live(key: &str) -> bool {
+    keys::of(key).is_some_and(|key| key.effect == Effect::Live)
+}
+
+/// Puts back what takes a restart, whatever the file says by now: each key whose [`Effect`] is a restart.
 fn hold(new: &mut Config, started: &Config) {
     let Config { listen, log, ebpf, steering, status_socket, respond, payload_store, scans, .. } = started.clone();
     (new.listen, new.ebpf, new.status_socket, new.payload_store) = (listen, ebpf, status_socket, payload_store);
@@ -357,22 +317,10 @@ mod tests {
             let line = line.trim_start_matches("# ");
             line.split_once(" = ").or_else(|| line.split_once(": ")).map(|(key, _)| key)
         });
-        for key in keys.filter(|key| !CHANGEABLE.contains(key)) {
+        for key in keys.filter(|key| !is_live(key)) {
             assert!(different.iter().any(|other| other == key), "this test says nothing of {key}");
         }
         hold(&mut new, &started);
         assert_eq!(started.differences(&new), ["fsync", "name"]);
-    }
-
-    #[test]
-    fn every_key_that_can_change_is_a_key() {
-        let config = Config::from_str("ip = \"::\"\nport = 1\n", Path::new("/x")).expect("valid").config;
-        let text = config.to_toml();
-        for key in CHANGEABLE {
-            let is_named = |line: &str| {
-                line.trim_start_matches("# ").starts_with(&format!("{key} =")) || line.starts_with(&format!("# {key}:"))
-            };
-            assert!(text.lines().any(is_named), "{key} is not in {text}");
-        }
     }
 }

@@ -5,13 +5,12 @@
 //! steering every port of a machine is the operator's step. A file that exists is never replaced without `--force`, unless
 //! it is the one that a package installed, unchanged: nobody's words are in it.
 //!
-//! Every key stands in the file, with its meaning: the words are those of docs/configuration.md, the defaults those of
+//! Every key stands in the file, with its meaning: the words are those of the table of keys, the defaults those of
 //! the program, so that neither can fall behind.
 
 mod answers;
 mod ask;
 mod detect;
-mod meanings;
 mod next_steps;
 mod page;
 mod ssh;

@@ -7,8 +7,7 @@ use std::path::Path;
 use toml::Value;
 
 use super::answers::Answers;
-use super::meanings;
-use crate::config::Config;
+use crate::config::{Config, keys};
 
 const HEAD: &str = "\
 # Configuration of the sensor spip-agent, in TOML.
@@ -110,23 +109,48 @@ fn entry(page: &mut String, line: &str, set: &BTreeMap<&str, String>, why: &BTre
     } else if let Some((key, instead)) = line.strip_prefix("# ").and_then(|rest| rest.split_once(": ")) {
         page.push('\n');
         describe(page, key, why);
-        page.push_str(&meanings::commented(&format!("Not set: {instead}. For example:")));
-        page.push_str(&format!("#{key} = {}\n", meanings::example(key).unwrap_or_default()));
+        page.push_str(&commented(&format!("Not set: {instead}. For example:")));
+        page.push_str(&format!("#{key} = {}\n", keys::of(key).map_or("", |key| key.example)));
     } else if let Some(heading) = line.strip_prefix("# ") {
         page.push_str(&format!("\n## {heading}\n"));
     }
 }
 
 fn describe(page: &mut String, key: &str, why: &BTreeMap<&str, String>) {
-    if let Some(meaning) = meanings::of(key) {
-        page.push_str(&meanings::commented(&meaning));
-    }
-    if let Some(accepted) = meanings::accepted(key) {
-        page.push_str(&meanings::commented(&format!("Accepted: {accepted}.")));
+    if let Some(key) = keys::of(key) {
+        page.push_str(&commented(&unquoted(key.meaning)));
+        page.push_str(&commented(&format!("Accepted: {}.", key.accepted.replace('`', ""))));
     }
     if let Some(reason) = why.get(key).filter(|reason| !reason.is_empty()) {
-        page.push_str(&meanings::commented(reason));
+        page.push_str(&commented(reason));
     }
+}
+
+/// Takes the backquotes from values, which show by themselves what they are. A word keeps them: it would read as one of
+/// the sentence.
+fn unquoted(text: &str) -> String {
+    let is_word = |code: &str| !code.contains(['"', '[', '{']);
+    let parts = text.split('`').enumerate();
+    parts.map(|(n, part)| if n % 2 == 1 && is_word(part) { format!("`{part}`") } else { part.to_owned() }).collect()
+}
+
+/// Breaks a text into comment lines of bounded width.
+fn commented(text: &str) -> String {
+    const WIDTH: usize = 110;
+    let mut lines = String::new();
+    let mut line = String::from("#");
+    for word in text.split_ascii_whitespace() {
+        if line.len() > 1 && line.len() + 1 + word.len() > WIDTH {
+            lines.push_str(&line);
+            lines.push('\n');
+            line = String::from("#");
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    lines.push_str(&line);
+    lines.push('\n');
+    lines
 }
 
 #[cfg(test)]
@@ -232,14 +256,23 @@ mod tests {
     }
 
     #[test]
+    fn words_of_code_stay_marked_and_values_do_not() {
+        assert_eq!(unquoted("`\"off\"` says `a`, not a"), "\"off\" says `a`, not a");
+    }
+
+    #[test]
+    fn long_texts_are_broken_between_words() {
+        let text = commented(&"word ".repeat(50));
+        assert!(text.lines().all(|line| line.len() <= 110 && line.starts_with("# word")), "{text}");
+    }
+
+    #[test]
     fn every_key_is_explained() {
         let effective = loaded("ip = \"::\"\nport = 1").to_toml();
         for line in effective.lines() {
             let key = line.split_once(" = ").or_else(|| line.strip_prefix("# ").and_then(|line| line.split_once(": ")));
             if let Some((key, _)) = key {
-                assert!(meanings::of(key).is_some(), "docs/configuration.md has no row for {key}");
-                assert!(meanings::accepted(key).is_some(), "docs/configuration.md does not say what {key} takes");
-                assert!(meanings::example(key).is_some(), "the full file of docs/configuration.md has no {key}");
+                assert!(keys::of(key).is_some(), "the table of keys lacks {key}");
             }
         }
     }
