@@ -5,6 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -31,12 +32,13 @@ const HOSTILE: &[&str] = &[
     "]]><?php echo 1 ?>&lt;b&gt;",
 ];
 
-/// A program that ends with the test.
+/// A program that ends with the test, and all that it started: the driver's browser outlives it otherwise.
 struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.0.kill();
+        let group = nix::unistd::Pid::from_raw(i32::try_from(self.0.id()).unwrap_or(i32::MAX));
+        let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
         let _ = self.0.wait();
     }
 }
@@ -63,7 +65,8 @@ fn peer(variable: &str) -> Option<PathBuf> {
 
 /// Starts `command` and returns what stands behind `mark` in the first line of its output that has it.
 fn start(command: &mut Command, mark: &str) -> (Running, String) {
-    let mut child = command.stdout(Stdio::piped()).spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let mut child =
+        command.process_group(0).stdout(Stdio::piped()).spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
     let running = Running(child);
     let found =

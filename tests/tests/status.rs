@@ -76,7 +76,10 @@ fn a_running_agent_says_what_it_does_and_leaves_alone() {
     assert_eq!((&sessions["accept_errors"], &sessions["accept_shortages"]), (&json!(0), &json!(0)), "{report}");
     assert_eq!(
         sessions["refused"],
-        json!({"max_sessions": 0, "max_sessions_per_source": 0, "rate_limit": 0, "descriptors": 0})
+        json!({
+            "max_sessions": 0, "max_sessions_per_source": 0, "rate_limit": 0, "descriptors": 0,
+            "payload_memory_bytes": 0, "log_budget": 0,
+        })
     );
     let file = &agent_says["log"];
     assert_eq!(file["file"], log.to_str().expect("text"));
