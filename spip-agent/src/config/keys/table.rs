@@ -304,7 +304,7 @@ pub(super) static KEYS: &[Key] = &[
         name: "banner_after_ms",
         default: "`1500`",
         accepted: "1 to 60000",
-        meaning: "Milliseconds of silence after which a client gets the greeting of its port; it gets it up to 50 ms later.",
+        meaning: "Milliseconds of silence after which a client gets the greeting of its port; it gets it up to a quarter later, at another time in each session, and 50 ms.",
         example: "1_500",
         effect: Effect::Live,
     },
