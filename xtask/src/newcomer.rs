@@ -44,6 +44,8 @@ mv /var/lib/apt/lists.old /var/lib/apt/lists
 apt-get clean";
 /// What `rustup toolchain install --profile minimal` leaves out.
 const NOT_MINIMAL: [&str; 4] = ["rust-src", "clippy", "rustfmt", "rust-docs"];
+/// The proxies that rustup makes for every profile.
+const PROXIES: [&str; 7] = ["cargo", "cargo-clippy", "cargo-fmt", "clippy-driver", "rustc", "rustdoc", "rustfmt"];
 /// Runs a command in a root, with this machine's devices and kernel file systems.
 const INSIDE: &str = include_str!("newcomer/inside.sh");
 /// All tests on a slow machine with others on it.
@@ -130,7 +132,7 @@ fn rustup(root: &Path) -> Result<()> {
     fs::create_dir_all(&programs)?;
     fs::create_dir_all(home.join("toolchains"))?;
     fs::copy(fs::canonicalize(&rustup)?, programs.join("rustup"))?;
-    for proxy in ["cargo", "rustc"] {
+    for proxy in PROXIES {
         std::os::unix::fs::symlink("rustup", programs.join(proxy))?;
     }
     let toolchain = home.join("toolchains").join(name);

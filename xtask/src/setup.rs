@@ -179,9 +179,10 @@ fn lint(system: &dyn System, install: bool) -> Result<PathBuf, Vec<Missing>> {
     let mut why = "the toolchain was installed without".to_owned();
     if install && system.has("rustup") && (lacks("fmt") || lacks("clippy")) {
         let outcome = system.change(&add.split(' ').collect::<Vec<_>>());
-        why = outcome.err().map_or(why, |reason| format!("`{add}`: {reason}"));
+        let reason = outcome.err().unwrap_or_else(|| "it was run, and they still do not start".to_owned());
+        why = format!("`{add}`: {reason}");
     }
-    // The command that has just failed is no remedy.
+    // The command that has just been run is no remedy.
     let update = "rustup toolchain install stable --component rustfmt --component clippy";
     let remedy = if why.starts_with('`') { update } else { add }.to_owned();
     let what = "rustfmt and clippy".to_owned();
@@ -219,5 +220,18 @@ mod tests {
         let error = incomplete(missing.into()).to_string();
         assert!(error.contains("install ip\n"), "{error}");
         assert!(error.contains("install bpf-linker"), "{error}");
+    }
+
+    #[test]
+    fn components_that_were_added_in_vain_have_a_remedy_that_was_not_tried() {
+        // This rustup has nothing but compilers.
+        let machine = fake::Fake::default().with_rustup(Vec::new());
+        let missing = lint(&machine, true).expect_err("cargo fmt does not start");
+        assert_eq!(machine.changed(3)[0], "rustup component add");
+        assert!(missing[0].why.starts_with("`rustup component add rustfmt clippy`: "), "{}", missing[0]);
+        assert!(missing[0].remedy.starts_with("rustup toolchain install stable"), "{}", missing[0]);
+        // Nothing was run, so the first command is the remedy.
+        let missing = lint(&machine, false).expect_err("cargo fmt does not start");
+        assert_eq!(missing[0].remedy, "rustup component add rustfmt clippy");
     }
 }
