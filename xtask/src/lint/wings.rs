@@ -72,8 +72,7 @@ fn violations(name: &str, text: &str) -> Vec<String> {
     let Some(place) = ORDER.iter().position(|known| *known == wing) else {
         return vec![format!("{name} is in no wing: {}", ORDER.join(", "))];
     };
-    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-    let code: Vec<&str> = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    let code: Vec<&str> = without_tests(text).lines().filter(|line| !line.trim_start().starts_with("//")).collect();
     let code = code.join("\n");
     let imported = code.split("crate::").skip(1).flat_map(wings_of);
     let mut later: Vec<_> =
@@ -81,6 +80,17 @@ fn violations(name: &str, text: &str) -> Vec<String> {
     later.sort_unstable();
     later.dedup();
     later.into_iter().map(|other| format!("{name} imports {other}, which comes after {wing}")).collect()
+}
+
+/// The text up to a module of tests, which is the last thing in a file.
+fn without_tests(text: &str) -> &str {
+    let is_module = |after: &str| {
+        let line = after.lines().find(|line| !line.starts_with("#[")).unwrap_or_default();
+        line.contains("mod tests {")
+    };
+    let starts = text.match_indices("#[cfg(test)]\n").map(|(at, mark)| (at, at + mark.len()));
+    let end = starts.into_iter().find(|(_, after)| is_module(&text[*after..]));
+    end.map_or(text, |(at, _)| &text[..at])
 }
 
 /// The modules at the root that a path behind `crate::` names: one, or those of a list.
@@ -133,6 +143,22 @@ mod tests {
         assert_eq!(violations("log/writer.rs", text), [""; 0]);
         assert_eq!(violations("session/record/tests/sample.rs", "use crate::start::app;"), [""; 0]);
         assert_eq!(violations("main.rs", "use crate::start::app;"), [""; 0]);
+    }
+
+    #[test]
+    fn a_module_of_tests_may_be_visible_or_have_attributes() {
+        for head in ["pub(crate) mod tests {", "#[allow(dead_code)]\nmod tests {"] {
+            let text = format!("fn f() {{}}\n#[cfg(test)]\n{head}\n    use crate::start::app;\n}}\n");
+            assert_eq!(violations("log/writer.rs", &text), [""; 0], "{head}");
+        }
+    }
+
+    #[test]
+    fn the_tree_keeps_the_order() {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spip-agent/src");
+        let mut problems = Vec::new();
+        walk(&source, &source, &mut problems).expect("the sources");
+        assert_eq!(problems, [""; 0]);
     }
 
     #[test]
