@@ -22,8 +22,9 @@ const SIZE: u64 = 20_000;
 const COMPILED_BYTES: usize = 8 << 20;
 /// The memory of its lazily built automaton while it matches.
 const AUTOMATON_BYTES: usize = 256 << 10;
-/// How many compiled expressions are kept.
-const CACHED: NonZeroUsize = NonZeroUsize::new(512).expect("not zero");
+/// How many compiled expressions are kept: about a megabyte each while they match, so 64 MB a thread at worst. A client that
+/// makes many rules compile pays for it with the steps of its record.
+const CACHED: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
 
 /// A regular expression of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
