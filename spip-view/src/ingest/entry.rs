@@ -2,7 +2,7 @@
 
 use spip_record::entry::SynFacts;
 use spip_record::read::Value;
-use spip_record::{Entry, ScanEntry};
+use spip_record::{Entry, ScanEntry, Transport};
 
 use super::normalise;
 use crate::moment::{Moment, SECOND};
@@ -56,10 +56,10 @@ pub(super) fn row(entry: &Entry<'_>) -> Row {
         source_port: entry.source.port(),
         destination: entry.destination.ip(),
         port: entry.destination.port(),
-        is_udp: false,
+        is_udp: entry.transport == Transport::Udp,
         session_id: entry.session_id.into_bytes(),
         sensor: entry.name.to_string(),
-        run: None,
+        run: text(&entry.run),
         seq: entry.seq,
         is_tls: entry.is_tls(),
         bytes_in: entry.bytes_in,
@@ -96,7 +96,7 @@ pub(super) fn scan(entry: &ScanEntry<'_>) -> ScanRow {
         last: Moment(entry.last_us),
         source: entry.source,
         sensor: entry.name.to_string(),
-        run: None,
+        run: entry.run.as_deref().map(str::to_owned),
         seq: entry.seq,
         count: entry.count,
         undecided: entry.undecided,

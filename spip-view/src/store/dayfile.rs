@@ -19,6 +19,21 @@ const LEVEL: i32 = 3;
 /// Payloads of the day that are known to be in its file.
 const MAX_PAYLOADS: usize = 50_000;
 
+/// Makes the file of a new day under another name: readers find it with its tables, or not at all.
+fn create(path: &Path) -> rusqlite::Result<()> {
+    let new = path.with_extension("new");
+    // What a killed process left there.
+    for end in ["", "-wal", "-shm", "-journal"] {
+        let mut name = new.as_os_str().to_owned();
+        name.push(end);
+        let _ = std::fs::remove_file(name);
+    }
+    let connection = Connection::open(&new)?;
+    prepare(&connection, schema::DAY)?;
+    connection.close().map_err(|(_, error)| error)?;
+    std::fs::rename(&new, path).map_err(|_| rusqlite::Error::InvalidPath(path.to_owned()))
+}
+
 /// Columns of `sessions` in the order in which [`DayFile::session`] takes them, behind the key.
 pub(super) const COLUMNS: &[&str] = &[
     "n",
@@ -94,6 +109,9 @@ pub(super) struct DayFile {
 
 impl DayFile {
     pub(super) fn open(path: &Path) -> rusqlite::Result<Self> {
+        if !path.exists() {
+            create(path)?;
+        }
         let connection = Connection::open(path)?;
         let version = prepare(&connection, schema::DAY)?;
         if version != schema::VERSION {
