@@ -100,6 +100,14 @@ struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Read copied logs into the store and exit.
+    ///
+    /// What an earlier start has read of a file of the same path is passed over.
+    Load {
+        /// The files, compressed or not; - is standard input.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
     /// Print what a log or the store comes to.
     ///
     /// With --log and no store the logs are read into a temporary one. Without --since and --day the report is about
@@ -140,6 +148,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Ok(filter) => write_report(&config, &filter, html.as_deref(), json),
             Err(error) => return refuse(&error),
         },
+        Some(Command::Load { files }) => load(&config, files),
         None if arguments.check => {
             println!("{config:#?}");
             Ok(())
@@ -156,6 +165,18 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn load(config: &Config, files: Vec<PathBuf>) -> anyhow::Result<()> {
+    let store = Store::open_or_renew(&config.state_dir, config.keep)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let outcome = follow::run(&store, &Input::Once(files), config.keeps_records, &stop, &mut |_| {})?;
+    println!(
+        "spip-view: {} records of {} lines are in the store, {} were there already, {} are no record",
+        outcome.records, outcome.lines, outcome.duplicates, outcome.foreign
+    );
+    anyhow::ensure!(outcome.lost_files == 0, "{} files could not be read, or not wholly", outcome.lost_files);
+    Ok(())
 }
 
 fn refuse(error: &str) -> ExitCode {

@@ -1,9 +1,10 @@
 //! Facts on their way into the catalog: found by hash, numbered when new, counted until the next commit.
 //!
-//! What was looked up stays in memory, at most [`MAX_CACHED`] of them; what was not counted since the last commit goes
-//! first. New facts are in the catalog before any row names their number; how often they came follows with the position.
+//! What was looked up stays in memory under 128 bits of a seeded hash, at most twice [`MAX_CACHED`] of them; what did not
+//! come for longest goes first. New facts are in the catalog before any row names their number; how often they came follows with the position.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher};
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _};
@@ -12,8 +13,8 @@ use super::key::Salt;
 use crate::moment::Moment;
 use crate::row::Kind;
 
-/// Facts in memory: about 10 MB.
-const MAX_CACHED: usize = 100_000;
+/// Facts of a generation in memory: about 5 MB.
+const MAX_CACHED: usize = 50_000;
 
 /// Bytes of a fact's text; what is longer is cut.
 pub(super) const MAX_TEXT: usize = 1_024;
@@ -30,6 +31,8 @@ pub(super) struct Appearance<'a> {
 struct Fact {
     kind: Kind,
     id: i64,
+    /// The first time that the catalog has.
+    known_us: i64,
     first_us: i64,
     last_us: i64,
     /// Connections since the last commit.
@@ -37,12 +40,37 @@ struct Fact {
     is_moved: bool,
 }
 
+type Generation = HashMap<u128, Fact, BuildHasherDefault<Halves>>;
+
+/// Takes a hash for what it is.
+#[derive(Default)]
+struct Halves(u64);
+
+impl Hasher for Halves {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u128(&mut self, name: u128) {
+        self.0 = name as u64;
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Facts {
     salt: Salt,
-    known: HashMap<i64, Fact>,
+    seeds: [foldhash::quality::RandomState; 2],
+    /// What came lately, and what came before that.
+    known: Generation,
+    older: Generation,
     next: HashMap<u8, i64>,
-    dirty: Vec<i64>,
+    dirty: Vec<u128>,
 }
 
 /// A value of a fact.
@@ -53,7 +81,14 @@ pub(super) enum FactValue<'a> {
 
 impl Facts {
     pub(super) fn new(salt: Salt) -> Self {
-        Self { salt, known: HashMap::new(), next: HashMap::new(), dirty: Vec::new() }
+        Self {
+            salt,
+            seeds: Default::default(),
+            known: Generation::default(),
+            older: Generation::default(),
+            next: HashMap::new(),
+            dirty: Vec::new(),
+        }
     }
 
     /// Returns the number of a fact, and counts it. `make` gives group and label of a new one.
@@ -70,19 +105,26 @@ impl Facts {
             FactValue::Text(text) => cut(text).as_bytes(),
             FactValue::Hash(hash) => hash.as_slice(),
         };
-        let hash = self.salt.hash(kind, bytes);
-        if !self.known.contains_key(&hash) {
-            let fact = match self.look_up(catalog, hash)? {
+        let [high, low] = self.seeds.each_ref().map(|seed| u128::from(seed.hash_one((kind as u8, bytes))));
+        let name = high << 64 | low;
+        if !self.known.contains_key(&name) {
+            let fact = match self.older.remove(&name) {
                 Some(fact) => fact,
-                None => self.insert(catalog, hash, kind, value, seen, make())?,
+                None => {
+                    let hash = self.salt.hash(kind, bytes);
+                    match self.look_up(catalog, hash)? {
+                        Some(fact) => fact,
+                        None => self.insert(catalog, hash, kind, value, seen, make())?,
+                    }
+                }
             };
-            self.known.insert(hash, fact);
+            self.known.insert(name, fact);
         }
-        let Some(fact) = self.known.get_mut(&hash) else {
+        let Some(fact) = self.known.get_mut(&name) else {
             return Ok(0);
         };
         if fact.n == 0 && !fact.is_moved {
-            self.dirty.push(hash);
+            self.dirty.push(name);
             fact.is_moved = true;
         }
         fact.n = fact.n.saturating_add(n);
@@ -98,7 +140,7 @@ impl Facts {
             .optional()?;
         Ok(found.and_then(|(kind, id, first_us, last_us)| {
             let kind = Kind::of_number(kind)?;
-            Some(Fact { kind, id, first_us, last_us, n: 0, is_moved: false })
+            Some(Fact { kind, id, known_us: first_us, first_us, last_us, n: 0, is_moved: false })
         }))
     }
 
@@ -142,14 +184,15 @@ impl Facts {
                 label,
             ))?;
         self.next.insert(kind as u8, next + 1);
-        Ok(Fact { kind, id: next, first_us: seen.time.0, last_us: seen.time.0, n: 0, is_moved: false })
+        let us = seen.time.0;
+        Ok(Fact { kind, id: next, known_us: us, first_us: us, last_us: us, n: 0, is_moved: false })
     }
 
     /// Writes what was counted, in the transaction of the position.
     pub(super) fn flush(&mut self, catalog: &Connection) -> rusqlite::Result<()> {
         {
             // In the order of the table, so that neighbours share pages.
-            let mut list: Vec<&Fact> = self.dirty.iter().filter_map(|hash| self.known.get(hash)).collect();
+            let mut list: Vec<&Fact> = self.dirty.iter().filter_map(|name| self.known.get(name)).collect();
             list.sort_unstable_by_key(|fact| (fact.kind, fact.id));
             let mut moved = catalog.prepare_cached(
                 "UPDATE facts SET n = n + ?3, last_us = max(last_us, ?4) WHERE kind = ?1 AND id = ?2",
@@ -159,16 +202,19 @@ impl Facts {
             for fact in list {
                 let n = i64::try_from(fact.n).unwrap_or(i64::MAX);
                 moved.execute((fact.kind as u8, fact.id, n, fact.last_us))?;
-                earlier.execute((fact.kind as u8, fact.id, fact.first_us))?;
+                // Rare: an older log that is read later. The time is in an index.
+                if fact.first_us < fact.known_us {
+                    earlier.execute((fact.kind as u8, fact.id, fact.first_us))?;
+                }
             }
         }
-        for hash in self.dirty.drain(..) {
-            if let Some(fact) = self.known.get_mut(&hash) {
-                (fact.n, fact.is_moved) = (0, false);
+        for name in self.dirty.drain(..) {
+            if let Some(fact) = self.known.get_mut(&name) {
+                (fact.n, fact.is_moved, fact.known_us) = (0, false, fact.first_us);
             }
         }
         if self.known.len() > MAX_CACHED {
-            self.known.clear();
+            self.older = std::mem::take(&mut self.known);
         }
         Ok(())
     }

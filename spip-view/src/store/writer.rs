@@ -82,6 +82,8 @@ pub struct Writer {
     pub(super) runs: Runs,
     sources: HashMap<RollValue, SourceCount>,
     keeps_records: bool,
+    /// The newest first time among sources that are in the catalog: a later one cannot be earlier.
+    newest_us: i64,
     /// Days before this one are not kept.
     pub(super) oldest: Option<Day>,
     /// There is no room: records are read and not kept.
@@ -108,6 +110,7 @@ impl Writer {
             runs: Runs::default(),
             sources: HashMap::new(),
             keeps_records,
+            newest_us: i64::MAX,
             oldest: None,
             is_full: false,
         };
@@ -437,8 +440,14 @@ impl Writer {
                 signed(counted.n),
                 signed(counted.half_open),
             ))?;
-            earlier.execute((&key, counted.first_us))?;
+            // Rare: an older log that is read later. The time is in an index.
+            if counted.first_us < self.newest_us {
+                earlier.execute((&key, counted.first_us))?;
+            }
         }
+        drop((statement, earlier));
+        let newest: Option<i64> = self.catalog.query_row("SELECT max(first_us) FROM sources", [], |row| row.get(0))?;
+        self.newest_us = newest.unwrap_or(i64::MIN);
         let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         for log in logs {
             self.catalog.execute(
