@@ -6,6 +6,7 @@
 use anyhow::{Result, bail};
 use clap::Args;
 
+use crate::bench_view;
 use crate::build;
 use crate::fleet_test;
 use crate::privilege::{self, Root};
@@ -15,8 +16,8 @@ use crate::setup::{self, Need};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// What to measure, and its options: `sessions`, `idle`, `tls`, `records`; `enrich` and `ship` need neither root nor an
-    /// agent
+    /// What to measure, and its options: `sessions`, `idle`, `tls`, `records`; `enrich`, `ship` and `view` need neither root
+    /// nor an agent
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }
@@ -31,6 +32,9 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
     if options.arguments.first().is_some_and(|what| what == "ship") {
         // No agent and no namespaces: the shipper beside a server.
         return fleet_test::delivery(project, &["bench_ship", "--ignored", "--nocapture"], &[]);
+    }
+    if let Some(("view", rest)) = options.arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return bench_view::run(project, rest);
     }
     let root = Root::detect();
     if root == Root::No {

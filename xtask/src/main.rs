@@ -6,6 +6,7 @@
 //! nothing was compiled before, this program is what a newcomer waits for first.
 
 mod bench;
+mod bench_view;
 mod build;
 mod build_ebpf;
 mod debian;
