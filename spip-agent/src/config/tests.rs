@@ -337,7 +337,8 @@ fn the_table_of_keys_has_the_keys_of_the_parser_and_their_defaults() {
     let known = refused.split_once("the keys are ").expect("a list of keys").1;
     let mut parsed: Vec<&str> = known.split(", ").map(str::trim).filter(|key| *key != "loom").collect();
     let mut listed: Vec<&str> = keys::all().map(|key| key.name).collect();
-    (parsed.sort_unstable(), listed.sort_unstable());
+    parsed.sort_unstable();
+    listed.sort_unstable();
     assert_eq!(listed, parsed);
     for line in loaded(LEAST).to_toml().lines() {
         if let Some((name, default)) = line.split_once(" = ") {
