@@ -172,7 +172,7 @@ fn mark(source: &[u8; 16], entry: &Entry) {
         // SAFETY: the entry is valid while the program runs; where the LRU has given it to another key meanwhile, a
         // stranger's entry is not believed.
         unsafe { (*known).ambiguous |= Entry::CUT };
-    } else if SYNS.insert(&key, &*entry, BPF_NOEXIST.into()).is_err() {
+    } else if SYNS.insert(&key, entry, BPF_NOEXIST.into()).is_err() {
         count(|counters| counters.failed += 1);
     }
 }
