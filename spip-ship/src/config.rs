@@ -166,6 +166,13 @@ fn default_warn_unshipped_files() -> u64 {
     3
 }
 
+/// Returns a mistake of TOML with its line number, without the picture of several lines that the parser draws.
+fn one_line(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    format!("line {line}: {}", error.message().replace('\n', " "))
+}
+
 fn yes() -> bool {
     true
 }
@@ -178,7 +185,7 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, Error> {
         let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
         let raw: Raw = toml::from_str(&text)
-            .map_err(|error| Error::Toml { path: path.to_owned(), message: error.to_string().trim_end().to_owned() })?;
+            .map_err(|error| Error::Toml { path: path.to_owned(), message: one_line(&text, &error) })?;
         Self::from_raw(raw).map_err(|mistake| Error::Key {
             path: path.to_owned(),
             key: mistake.key,

@@ -62,3 +62,14 @@ fn a_hub_reads_a_stream_and_does_not_write_one() {
     let error = parse(&format!("{hub}kind = \"nats\"\nurl = \"nats://a\"")).expect_err("a circle");
     assert!(error.contains("a stream is no sink for a stream"), "{error}");
 }
+
+#[test]
+fn a_mistake_of_toml_is_one_line_with_its_number() {
+    let text = "log = \"a\"\nstate_dir = \"b\"\n[[sink]]\nkind = \"files\"\ndirectory = \"c\"\n";
+    let error = toml::from_str::<Raw>(text).err().expect("an unknown key");
+    let said = one_line(text, &error);
+    assert!(
+        said.starts_with("line 5: unknown field `directory`, expected one of `kind`") && !said.contains('\n'),
+        "{said}"
+    );
+}
