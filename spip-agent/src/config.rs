@@ -147,6 +147,12 @@ impl Log {
         let current = if self.compress == Compress::None { 1 } else { 2 };
         Some(kept.saturating_add(self.rotate_bytes.saturating_mul(current)))
     }
+
+    /// Returns the bytes that records of scans may take in a day: a tenth of what the log may, 256 MiB where nothing bounds it.
+    #[must_use]
+    pub fn scan_bytes_a_day(&self) -> u64 {
+        self.most_bytes().map_or(256 << 20, |most| (most / 10).max(1 << 20))
+    }
 }
 
 /// When the log file is forced to the disk.

@@ -9,6 +9,7 @@
 //! kept. SYNs of this machine's own clients over loopback are not looked at.
 
 mod addresses;
+mod allowance;
 mod pending;
 pub mod record;
 mod sources;
@@ -27,6 +28,7 @@ use tokio::sync::watch;
 
 pub use crate::process::ports::Ports;
 pub use addresses::{Addresses, Store};
+use allowance::Allowance;
 pub use pending::{GivenUp, HalfOpen, Pending};
 pub use sources::{Clock, SOURCES_MAX, Sources};
 
@@ -118,6 +120,8 @@ pub struct Current {
     pub log: Log,
     /// Times.
     pub config: config::Scans,
+    /// Bytes of their records in a day.
+    pub day_bytes: u64,
 }
 
 /// The running thread. Dropped without [`Scans::finish`], it ends without the last records.
@@ -172,6 +176,8 @@ struct Watcher {
     interval_began: Instant,
     evicted_before: u64,
     contradicted_before: u64,
+    /// Made with the first interval that ends.
+    allowance: Option<Allowance>,
     published: Arc<Mutex<Counts>>,
 }
 
@@ -193,6 +199,7 @@ impl Watcher {
             interval_began: Instant::now(),
             evicted_before: 0,
             contradicted_before: 0,
+            allowance: None,
             published,
             setting,
         }
@@ -299,11 +306,15 @@ impl Watcher {
         }
         let clock = Clock::new(SystemTime::now(), steady_ns());
         let given_up = self.pending.take_given_up();
-        let Current { sensor, log, config: _ } = self.setting.current.borrow().clone();
+        let Current { sensor, log, config: _, day_bytes } = self.setting.current.borrow().clone();
         let mut line = Vec::new();
+        let now = Instant::now();
+        let allowance = self.allowance.get_or_insert_with(|| Allowance::new(day_bytes, now));
+        self.sources.keep(allowance.sources(day_bytes, now));
         for scan in self.sources.end(&clock, given_up) {
             line.clear();
             scan::encode(&scan, &sensor, &mut line);
+            allowance.spend(line.len());
             log.record_until(&line, until_deadline(stopped.clone())).await;
         }
     }

@@ -143,10 +143,31 @@ impl Sources {
         ]
     }
 
+    /// Keeps the accounts of the `most` sources that sent most; the others are counted with the rest.
+    pub fn keep(&mut self, most: usize) {
+        let excess = self.accounts.len().saturating_sub(most);
+        if excess == 0 {
+            return;
+        }
+        let mut by_count: Vec<_> =
+            self.accounts.iter().rev().map(|(source, account)| (account.count, *source)).collect();
+        // Stable: of those that sent as much, the ones that were quiet for longest go.
+        by_count.sort_by_key(|(count, _)| *count);
+        for (_, source) in by_count.into_iter().take(excess) {
+            self.give_to_rest(source);
+        }
+    }
+
     fn make_room(&mut self) {
         let oldest = self.accounts.iter().rev().take(CANDIDATES);
         let smallest = oldest.min_by_key(|(_, account)| account.count).map(|(source, _)| *source);
-        if let Some(account) = smallest.and_then(|source| self.accounts.pop(&source)) {
+        if let Some(source) = smallest {
+            self.give_to_rest(source);
+        }
+    }
+
+    fn give_to_rest(&mut self, source: [u8; 16]) {
+        if let Some(account) = self.accounts.pop(&source) {
             self.rest.add(account.count, account.first_ns, account.last_ns);
             self.store.give_back(&account.addresses);
         }
@@ -265,6 +286,23 @@ mod tests {
         let scanner = records.iter().find(|record| record.source == IpAddr::from([0, 0, 0, 1])).expect("its record");
         assert_eq!(scanner.count, 200);
         assert!(records.last().is_some_and(|rest| rest.shown.is_none() && rest.source.is_unspecified()));
+    }
+
+    #[test]
+    fn the_sources_that_sent_most_keep_their_records_and_the_others_are_counted() {
+        let mut sources = Sources::default();
+        for number in 0..100 {
+            for port in 0..=number % 10 {
+                sources.add(&half_open(number + 10, u16::try_from(port).expect("small"), 1, &Syn::ZERO));
+            }
+        }
+        sources.keep(100);
+        assert_eq!(sources.accounts.len(), 100);
+        sources.keep(20);
+        let records = ended(&mut sources);
+        let (rest, kept) = records.split_last().expect("the rest");
+        assert!(kept.len() == 20 && kept.iter().all(|record| record.count >= 9), "{kept:?}");
+        assert_eq!(rest.count + kept.iter().map(|record| record.count).sum::<u64>(), 550);
     }
 
     #[test]

@@ -367,7 +367,12 @@ impl Agent {
         });
         let engine = self.door.engine();
         let (sensor, log) = (engine.sensor.clone(), engine.log.clone());
-        let (current, for_scans) = watch::channel(scans::Current { sensor, log, config: config.scans });
+        let (current, for_scans) = watch::channel(scans::Current {
+            sensor,
+            log,
+            config: config.scans,
+            day_bytes: config.log.scan_bytes_a_day(),
+        });
         self.notifier.serves(format!("listens on {}", self.listeners.address));
         let pinned_link = self.pinned_link();
         let steering = self.watch_steering().context("cannot start the steering thread")?.map(Arc::new);

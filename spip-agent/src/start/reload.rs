@@ -157,7 +157,12 @@ impl Reload {
             (self.warn_of_shortage)(&new);
         }
         let (sensor, log) = (sensor(&new), engine.log.in_format(new.log.format));
-        self.scans.send_replace(scans::Current { sensor: sensor.clone(), log: log.clone(), config: new.scans });
+        self.scans.send_replace(scans::Current {
+            sensor: sensor.clone(),
+            log: log.clone(),
+            config: new.scans,
+            day_bytes: new.log.scan_bytes_a_day(),
+        });
         messages::start(levels(&new, self.kernel_level));
         messages::shape(&new.log, &new.name);
         if let Some(steering) = &self.steering {
