@@ -61,15 +61,23 @@ fn understand(bytes: &[u8], out: &mut Understanding) -> Result<(), End> {
     let length = reader.le24()?;
     reader.take(1)?;
     let length = usize::try_from(length).map_err(|_| End)?;
-    let (mut packet, whole) = reader.up_to(length);
-    let capabilities = packet.le32()?;
+    let (mut packet, mut whole) = reader.up_to(length);
+    let mut capabilities = packet.le32()?;
     out.details.text("capabilities", format!("{capabilities:08x}").as_bytes());
     out.details.flag("tls_requested", capabilities & capability::TLS != 0);
     packet.take(4)?;
     out.details.number("character_set", packet.u8()?);
     packet.take(23)?;
     if packet.rest().is_empty() {
-        return Ok(());
+        // A request for TLS. Where that was granted, the response stands inside, with the next number.
+        let mut ahead = reader;
+        let (Ok(length), Ok(2)) = (ahead.le24(), ahead.u8()) else { return Ok(()) };
+        if !(FIXED_BYTES..=RESPONSE_BYTES).contains(&length) {
+            return Ok(());
+        }
+        (packet, whole) = ahead.up_to(usize::try_from(length).map_err(|_| End)?);
+        capabilities = packet.le32()?;
+        packet.take(28)?;
     }
     let user = text(&mut packet)?;
     out.details.text("user", user);
@@ -142,6 +150,21 @@ fn lenenc<'a>(packet: &mut Reader<'a>) -> Result<&'a [u8], End> {
 mod tests {
     use super::super::understand;
     use super::*;
+
+    #[test]
+    fn the_response_inside_tls_follows_the_request_for_it() {
+        let mut response = PROTOCOL.samples[0].to_vec();
+        response[3] = 2;
+        let bytes = [PROTOCOL.samples[1], &response].concat();
+        let understanding = understand(&bytes, false);
+        let alone = understand(PROTOCOL.samples[0], false);
+        assert_eq!(understanding.credentials, alone.credentials);
+        assert_eq!(understanding.details.get("user"), alone.details.get("user"));
+        assert!(understanding.details.get("user").is_some());
+        // A ClientHello in clear, where TLS was not granted, is none.
+        let hello = [PROTOCOL.samples[1], b"\x16\x03\x01\x02\x00\x01"].concat();
+        assert!(understand(&hello, false).details.get("user").is_none());
+    }
 
     #[test]
     fn a_driver_shows_user_database_and_itself() {
