@@ -176,7 +176,7 @@ impl fmt::Display for Notice {
                 let path = path.display();
                 write!(out, "{path} is damaged after {lines} lines ({read_bytes} bytes uncompressed): {reason}")
             }
-            Self::Unreadable { path, reason } => write!(out, "{} cannot be read: {reason}", path.display()),
+            Self::Unreadable { path, reason } => write!(out, "{}: cannot be read: {reason}", path.display()),
         }
     }
 }
