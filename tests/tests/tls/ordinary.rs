@@ -94,15 +94,27 @@ fn a_tls_prelude_of_another_protocol_is_payload() {
     let Some(net) = Net::new() else { return };
     net.redirect();
     let agent = net.agent().start();
-    for (port, prelude) in [
-        (3128, &b"CONNECT www.example.com:443 HTTP/1.1\r\n\r\n"[..]),
-        (3129, b"PROXY TCP4 192.0.2.1 192.0.2.2 5 443\r\n"),
+    let prelude = b"CONNECT www.example.com:443 HTTP/1.1\r\n\r\n";
+    let bytes = [&prelude[..], &crate::hello::vectors()[0].stream].concat();
+    net.client.deliver((SENSOR_V4, 3128), &bytes);
+    let record = agent.expect_one(json!({"destination_port": 3128, "is_tls": false, "tls_ja4": null}));
+    assert_eq!(payload(&record), bytes);
+}
+
+#[test]
+fn a_hello_behind_a_proxy_header_is_tls_and_the_header_is_a_claim() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    let agent = net.agent().start();
+    let hello = &crate::hello::vectors()[0].stream;
+    for (port, header) in [
+        (3129, &b"PROXY TCP4 192.0.2.1 192.0.2.2 5 443\r\n"[..]),
         (3130, b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x01\xc0\x00\x02\x02\x00\x05\x01\xbb"),
     ] {
-        let bytes = [prelude, &crate::hello::vectors()[0].stream].concat();
-        net.client.deliver((SENSOR_V4, port), &bytes);
-        let record = agent.expect_one(json!({"destination_port": port, "is_tls": false, "tls_ja4": null}));
-        assert_eq!(payload(&record), bytes);
+        net.client.deliver((SENSOR_V4, port), &[header, &hello[..]].concat());
+        let record = agent.expect_one(json!({"destination_port": port, "is_tls": true}));
+        assert!(record["tls_ja4"].is_string(), "{record}");
+        assert_eq!((&record["proxy"]["source_ip"], &record["proxy"]["believed"]), (&json!("192.0.2.1"), &json!(false)));
     }
 }
 
