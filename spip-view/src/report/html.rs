@@ -4,7 +4,7 @@
 use maud::{DOCTYPE, Markup, html};
 
 use super::Report;
-use super::text::{change, named, shown};
+use super::text::{change, lists, named, shown};
 use crate::data::{Series, Top};
 
 /// Width and height of the chart.
@@ -20,17 +20,6 @@ background:#15181c}td,th{border-color:#2a2f36}p{color:#98a2ae}rect{fill:#6fa8dc}
 /// Returns the page.
 #[must_use]
 pub fn page(report: &Report) -> Markup {
-    let top = &report.top;
-    let lists = [
-        ("Sources", &top.sources),
-        ("Ports", &top.ports),
-        ("Protocols", &top.protocols),
-        ("Payloads", &top.payloads),
-        ("Credentials (protocol, user, secret)", &top.credentials),
-        ("User agents", &top.user_agents),
-        ("JA4", &top.ja4),
-        ("Half-open scans", &top.scanners),
-    ];
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -57,7 +46,7 @@ pub fn page(report: &Report) -> Markup {
                 }
                 h2 { "Connections" }
                 (chart(&report.series))
-                @for (title, list) in lists {
+                @for (title, list) in lists(report) {
                     @if !list.is_empty() {
                         h2 { (title) }
                         (table(list))

@@ -18,17 +18,7 @@ pub fn text(report: &Report) -> String {
         let change = before.map_or_else(String::new, |(_, before)| format!("  {}", change(number, before)));
         let _ = writeln!(out, "{name:<14}{number:>14}{change}");
     }
-    let top = &report.top;
-    for (title, list) in [
-        ("Sources", &top.sources),
-        ("Ports", &top.ports),
-        ("Protocols", &top.protocols),
-        ("Payloads", &top.payloads),
-        ("Credentials (protocol, user, secret)", &top.credentials),
-        ("User agents", &top.user_agents),
-        ("JA4", &top.ja4),
-        ("Half-open scans", &top.scanners),
-    ] {
+    for (title, list) in lists(report) {
         section(&mut out, title, list);
     }
     for section in &report.new {
@@ -39,6 +29,21 @@ pub fn text(report: &Report) -> String {
         }
     }
     out
+}
+
+/// Returns the lists of the most frequent with their titles.
+pub(super) fn lists(report: &Report) -> [(&'static str, &[Top]); 8] {
+    let top = &report.top;
+    [
+        ("Sources", &top.sources),
+        ("Ports", &top.ports),
+        ("Protocols", &top.protocols),
+        ("Payloads", &top.payloads),
+        ("Credentials (protocol, user, secret)", &top.credentials),
+        ("User agents", &top.user_agents),
+        ("JA4", &top.ja4),
+        ("Half-open scans", &top.scanners),
+    ]
 }
 
 /// Returns the numbers with their names.
