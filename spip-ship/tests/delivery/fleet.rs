@@ -180,6 +180,7 @@ fn fleet_under_faults_stores_what_was_logged_once() {
             }
             _ => continue,
         };
+        println!("{} {}: {fault}", jiff::Timestamp::now(), sensor.name);
         *faults.entry(fault).or_default() += 1;
     }
     let loaded = started.elapsed();
@@ -194,7 +195,7 @@ fn fleet_under_faults_stores_what_was_logged_once() {
         sensor.shipper = None;
         once_within(&sensor.config, 120);
         let (is_whole, text) = run(&sensor.config, &["verify"]);
-        assert!(is_whole, "seed {seed}: {}: {text}", sensor.name);
+        assert!(is_whole, "seed {seed}: {}: {text}\n{}", sensor.name, cluster.repeated(&sensor.name));
     }
     drop(hub_process);
     once_within(&hub, 120);

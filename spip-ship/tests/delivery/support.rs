@@ -1,4 +1,5 @@
-//! Servers, logs and shippers of a test. Everything is below one temporary directory and ends with the test.
+//! Servers, logs and shippers of a test. Everything is below one temporary directory and ends with the test; with
+//! `SPIP_KEEP` the directory of a failed test stays.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -50,6 +51,9 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        if std::env::var_os("SPIP_KEEP").is_some() && thread::panicking() {
+            return;
+        }
         let _ = fs::remove_dir_all(&self.0);
     }
 }
@@ -158,12 +162,7 @@ impl Nats {
 
     /// Returns every message of the stream `SPIP`: subject, headers and lines.
     pub(crate) fn messages(&self) -> Vec<Message> {
-        let runtime = runtime();
-        let mut connection = Connection::new(access(self.port), runtime.handle().clone(), None);
-        let info: serde_json::Value = connection.api("STREAM.INFO.SPIP", &serde_json::Value::Null).expect("a stream");
-        let last = info["state"]["last_seq"].as_u64().expect("a number");
-        let first = info["state"]["first_seq"].as_u64().expect("a number");
-        (first..=last).filter_map(|seq| message(&mut connection, seq)).collect()
+        messages(self.port)
     }
 
     /// Changes what is set of the stream `SPIP`.
@@ -260,7 +259,8 @@ impl Cluster {
         );
         let file = directory.join("nats.conf");
         fs::write(&file, text).expect("a writable directory");
-        let output = fs::File::create(directory.join("output")).expect("a writable directory");
+        let output = fs::OpenOptions::new().append(true).create(true).open(directory.join("output"));
+        let output = output.expect("a writable directory");
         let child = Command::new(&self.program).arg("-c").arg(&file).stdout(Stdio::null()).stderr(output).spawn();
         self.members[member] = Some(Process(child.expect("the server starts")));
         wait_for("the server listens", || TcpStream::connect(("127.0.0.1", port)).ok());
@@ -268,6 +268,32 @@ impl Cluster {
 
     pub(crate) fn kill(&mut self, member: usize) {
         self.members[member] = None;
+    }
+
+    /// Lists the messages of `sensor` that repeat a record, each with the one that had it before: sequence, time and headers.
+    pub(crate) fn repeated(&self, sensor: &str) -> String {
+        let mut first = BTreeMap::new();
+        let mut text = String::new();
+        let messages = messages(self.port(0));
+        for (at, message) in messages.iter().enumerate() {
+            if message.subject != format!("spip.records.{sensor}") {
+                continue;
+            }
+            let mut counts = BTreeMap::new();
+            count(&message.lines, &mut counts);
+            let earlier = counts.keys().filter_map(|key| first.get(key).copied()).min();
+            if let Some(earlier) = earlier {
+                let show = |at: usize| {
+                    let Message { seq, time, headers, .. } = &messages[at];
+                    format!("{seq} {time}\n    {}\n", headers.trim().replace("\r\n", "\n    "))
+                };
+                let _ = writeln!(text, "stored: {}repeated: {}", show(earlier), show(at));
+            }
+            counts.into_keys().for_each(|key| {
+                first.entry(key).or_insert(at);
+            });
+        }
+        text
     }
 }
 
@@ -296,9 +322,20 @@ pub(crate) fn access(port: u16) -> NatsAccess {
 }
 
 pub(crate) struct Message {
+    pub(crate) seq: u64,
+    pub(crate) time: String,
     pub(crate) subject: String,
     pub(crate) headers: String,
     pub(crate) lines: String,
+}
+
+fn messages(port: u16) -> Vec<Message> {
+    let runtime = runtime();
+    let mut connection = Connection::new(access(port), runtime.handle().clone(), None);
+    let info: serde_json::Value = connection.api("STREAM.INFO.SPIP", &serde_json::Value::Null).expect("a stream");
+    let last = info["state"]["last_seq"].as_u64().expect("a number");
+    let first = info["state"]["first_seq"].as_u64().expect("a number");
+    (first..=last).filter_map(|seq| message(&mut connection, seq)).collect()
 }
 
 fn message(connection: &mut Connection, seq: u64) -> Option<Message> {
@@ -321,6 +358,8 @@ fn message(connection: &mut Connection, seq: u64) -> Option<Message> {
         payload
     };
     Some(Message {
+        seq,
+        time: message["time"].as_str().unwrap_or_default().to_owned(),
         subject: message["subject"].as_str().expect("a subject").to_owned(),
         headers,
         lines: String::from_utf8(payload).expect("UTF-8"),
