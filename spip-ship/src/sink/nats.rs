@@ -49,12 +49,21 @@ pub struct Nats {
     config: NatsSink,
     connection: Connection,
     is_checked: bool,
-    /// The subject that was published to last, and the sequence of its last message.
-    expected: Option<(String, u64)>,
+    /// The last message of the subject that was looked at or published to last.
+    last: Option<Last>,
     packed: Option<Packed>,
     own: Own,
     /// How often a server remembered a message that it does not have: makes another id.
     again: u64,
+}
+
+/// The last message of a subject, as far as the next publication has to know it.
+struct Last {
+    subject: String,
+    /// Its sequence; 0 where there is none.
+    seq: u64,
+    /// Lines of the source up to its end.
+    total: u64,
 }
 
 /// What this sink stores beside the place.
@@ -79,9 +88,9 @@ struct Packed {
 enum Relation {
     /// The batch is the next one.
     Next,
-    /// The engine has all of it.
+    /// The engine has all of it, and nothing behind it.
     Stored,
-    /// The engine is elsewhere.
+    /// The engine is elsewhere: within the batch, beyond it, or before what it had acknowledged.
     Elsewhere(Place),
 }
 
@@ -90,7 +99,7 @@ impl Nats {
     #[must_use]
     pub fn new(config: NatsSink, handle: Handle, sensor: Option<&str>) -> Self {
         let connection = Connection::new(config.access.clone(), handle, sensor.map(token_of));
-        Self { config, connection, is_checked: false, expected: None, packed: None, own: Own::default(), again: 0 }
+        Self { config, connection, is_checked: false, last: None, packed: None, own: Own::default(), again: 0 }
     }
 
     fn subject(&self, sensor: &str) -> String {
@@ -105,12 +114,15 @@ impl Nats {
         Failure::new(error.to_string())
     }
 
-    /// Reads the last message of a subject, and keeps its sequence as the one to expect.
+    /// Reads the last message of a subject. Its sequence is the one to expect from then on.
     fn look_up(&mut self, subject: &str) -> Result<Option<Mark>, Failure> {
+        self.last = None;
         let last = self.connection.last_message(subject).map_err(|error| self.fail(&error))?;
-        let seq = last.as_ref().map_or(0, |last| last.seq);
-        self.expected = Some((subject.to_owned(), seq));
-        let Some(last) = last else { return Ok(None) };
+        let Some(last) = last else {
+            self.last = Some(Last { subject: subject.to_owned(), seq: 0, total: 0 });
+            return Ok(None);
+        };
+        let seq = last.seq;
         let Some(mark) = Mark::read(&last.headers) else {
             let message = format!(
                 "the last message of {subject} (sequence {seq}) is none of spip-ship's: remove it, or choose another \
@@ -118,7 +130,16 @@ impl Nats {
             );
             return Err(Failure { message, after: Some(Duration::from_secs(10)) });
         };
+        self.last = Some(Last { subject: subject.to_owned(), seq, total: mark.place.total });
         Ok(Some(mark))
+    }
+
+    /// Returns the sequence that `batch` may be published behind without another look at the subject.
+    ///
+    /// A message that ends behind the start of the batch is refused: expecting it would store its lines twice.
+    fn expected(&self, subject: &str, batch: &Batch) -> Option<u64> {
+        let last = self.last.as_ref()?;
+        (last.subject == subject && last.total <= batch.start.total).then_some(last.seq)
     }
 
     /// Compares the engine's last message of `subject` with what is to be sent.
@@ -126,9 +147,11 @@ impl Nats {
         let Some(mark) = self.look_up(subject)? else { return Ok(Relation::Next) };
         if self.is_own(&mark, state) {
             let is_same_sensor = state.sensor.as_deref() == batch.parts.first().map(|part| part.sensor.as_str());
-            return Ok(if mark.place.total >= batch.end.total {
+            return Ok(if mark.place.total == batch.end.total {
                 Relation::Stored
             } else if mark.place.total > batch.start.total {
+                // Also far beyond it, where the state is older than the last message by more than a batch.
+                self.own.acknowledged = mark.place.total;
                 Relation::Elsewhere(mark.place)
             } else if is_same_sensor && mark.place.total < self.own.acknowledged {
                 self.warn_of_loss(subject, &mark);
@@ -233,7 +256,7 @@ impl Sink for Nats {
         };
         let subject = self.subject(&part.sensor);
         let mark = self.look_up(&subject)?;
-        let expected = self.expected.as_ref().map_or(0, |(_, seq)| *seq);
+        let expected = self.last.as_ref().map_or(0, |last| last.seq);
         let payload = self.payload(batch, part)?;
         let (shipper, place) = match mark {
             Some(mark) => (mark.shipper, mark.place),
@@ -260,15 +283,15 @@ impl Sink for Nats {
         let subject = self.subject(&part.sensor);
         let payload = self.payload(batch, part)?;
         for _ in 0..CORRECTIONS {
-            let expected = match &self.expected {
-                Some((known, seq)) if *known == subject => *seq,
-                _ => match self.relation(&subject, batch, state)? {
+            let expected = match self.expected(&subject, batch) {
+                Some(seq) => seq,
+                None => match self.relation(&subject, batch, state)? {
                     Relation::Stored => {
                         self.own.acknowledged = batch.end.total;
                         return stored(part.count);
                     }
                     Relation::Elsewhere(place) => return Ok(Delivery::Elsewhere(place)),
-                    Relation::Next => self.expected.as_ref().map_or(0, |(_, seq)| *seq),
+                    Relation::Next => self.last.as_ref().map_or(0, |last| last.seq),
                 },
             };
             let limit = self.connection.client().map_err(|error| self.fail(&error))?.max_payload();
@@ -278,7 +301,7 @@ impl Sink for Nats {
             let headers = headers::of(batch, part, state, &self.config, expected, self.again);
             match self.publish(&subject, headers, payload.clone()) {
                 Ok(ack) if !ack.duplicate => {
-                    self.expected = Some((subject, ack.seq));
+                    self.last = Some(Last { subject, seq: ack.seq, total: batch.end.total });
                     self.own.acknowledged = batch.end.total;
                     return stored(0);
                 }

@@ -83,6 +83,28 @@ fn a_shipper_that_is_killed_at_any_moment_ships_each_line_once() {
 }
 
 #[test]
+fn a_state_that_is_many_batches_old_ships_nothing_again() {
+    let Some(program) = peer("SPIP_NATS_SERVER") else { return };
+    let place = Place::new();
+    let server = Nats::start(&program, &place, "");
+    let config = place.configure(&server.sink());
+    let mut shipper = follow(&config);
+    wait_for("the state of the start", || place.path("state/nats.state").exists().then_some(()));
+    // As on a full disk: the state stays as it is, and many messages are stored behind it.
+    let blocked = place.path("state/nats.state.new");
+    fs::create_dir(&blocked).expect("the state is there");
+    append(&place.log(), &records("s", "r", 1..401));
+    let has = |seq| server.stored_or_nothing().contains_key(&("s".to_owned(), "r".to_owned(), seq)).then_some(());
+    wait_for("everything is stored", || has(400));
+    shipper.kill();
+    fs::remove_dir(&blocked).expect("still there");
+    assert!(server.messages().len() > 3, "more than one batch is behind the state");
+    append(&place.log(), &records("s", "r", 401..501));
+    once(&config);
+    assert_each_once(&server.stored(), "r", 1..501);
+}
+
+#[test]
 fn an_acknowledgement_that_is_lost_behind_the_stored_message_makes_nothing_double() {
     let Some(program) = peer("SPIP_NATS_SERVER") else { return };
     let place = Place::new();
