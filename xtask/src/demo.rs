@@ -3,12 +3,13 @@
 //! Two namespaces stand for two hosts. The sensor's gets the agent's own rules and a debug agent, which builds in half the
 //! time; real clients visit from the other one and over loopback. Each record appears when it is written; a table at the
 //! end says how each destination was known. The demo fails when a visit left no record, so that it
-//! proves what it shows. All that it makes belongs to values whose drop removes it: the way out is the same
-//! at the end, after an error and after Ctrl-C.
+//! proves what it shows. `--view` serves the page of spip-view on these records afterwards. All that it makes belongs to
+//! values whose drop removes it: the way out is the same at the end, after an error and after Ctrl-C.
 
 mod clients;
 mod sensor;
 mod table;
+mod view;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -20,8 +21,9 @@ use clap::Args;
 use serde_json::Value;
 
 use self::clients::Visit;
-use self::sensor::Sensor;
+use self::sensor::{Files, Sensor};
 use self::table::Table;
+use self::view::View;
 use crate::build::Libraries;
 use crate::interrupt;
 use crate::network::{self, Link};
@@ -39,15 +41,21 @@ const RECORD_LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Args)]
 pub(crate) struct Options {
+    /// Serve the page of spip-view on the records of the demo, until Ctrl-C
+    #[arg(long)]
+    view: bool,
     /// The agent that was built already: the part of the demo that runs as root
     #[arg(long, hide = true)]
     agent: Option<PathBuf>,
+    /// The page's program that was built already
+    #[arg(long, hide = true, requires = "agent")]
+    page: Option<PathBuf>,
 }
 
 /// Sets up, builds and shows.
 pub(crate) fn run(options: &Options) -> Result<()> {
     if let Some(agent) = &options.agent {
-        return show(agent);
+        return show(agent, options.page.as_deref());
     }
     let root = Root::detect();
     if root == Root::No {
@@ -57,22 +65,27 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let libraries = Libraries::compile(&project)?;
     let toolchain = setup::toolchain(&project, Need::Demo)?;
     let agent = libraries.agent(&project, &toolchain)?;
+    let page = if options.view { Some(view::build(&project)?) } else { None };
     if root == Root::Already {
-        return show(&agent);
+        return show(&agent, page.as_deref());
     }
     let own = std::env::current_exe().context("cannot find this program")?;
     let mut command = root.command(own, &[("PATH", process::full_path())]).unwrap_or_else(|| Command::new("false"));
     command.arg("demo").arg("--agent").arg(agent);
+    if let Some(page) = page {
+        command.arg("--page").arg(page);
+    }
     process::run(&mut command)
 }
 
-fn show(agent: &Path) -> Result<()> {
+fn show(agent: &Path, page: Option<&Path>) -> Result<()> {
     interrupt::catch()?;
     network::remove_stale(PURPOSE)?;
     sensor::remove_stale();
     // Dropped last, after the agent in it has ended.
     let link = Link::create(PURPOSE)?;
-    let mut sensor = Sensor::start(agent, &link.sensor, link.has_ipv6)?;
+    let files = Files::create(link.has_ipv6)?;
+    let mut sensor = Sensor::start(agent, &link.sensor, &files)?;
     if !link.has_ipv6 {
         report::note("this kernel has no IPv6, so nobody visits by it");
     }
@@ -88,7 +101,10 @@ fn show(agent: &Path) -> Result<()> {
     let table = Table(&outcomes);
     println!("\n{table}");
     match table.unrecorded() {
-        0 => Ok(()),
+        0 => match page {
+            Some(program) => View::start(program, &files)?.show(),
+            None => Ok(()),
+        },
         missing => bail!("{missing} of {} visits left no record", outcomes.len()),
     }
 }

@@ -1,6 +1,6 @@
 //! The agent in the sensor's namespace: rules, start, its output, its end.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write, stdout};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
@@ -34,21 +34,21 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// Where pins are made, when a bpffs is mounted there.
 const BPFFS: &str = "/sys/fs/bpf";
 
-/// A running agent. Dropped, it is stopped, and its files and pins are removed.
+/// A running agent. Dropped, it is stopped.
 pub(super) struct Sensor {
     agent: Child,
     lines: Receiver<Value>,
-    _files: Files,
 }
 
-/// What the agent is given and leaves: a folder with its configuration, and its pins.
-struct Files {
-    folder: PathBuf,
+/// What the agent is given and leaves: a folder with its configuration and its log, and its pins. Dropped, they are
+/// removed.
+pub(super) struct Files {
+    pub(super) folder: PathBuf,
     pins: PathBuf,
 }
 
 impl Files {
-    fn create(has_ipv6: bool) -> Result<Self> {
+    pub(super) fn create(has_ipv6: bool) -> Result<Self> {
         let name = format!("{PURPOSE}-{}", std::process::id());
         let files = Self { folder: std::env::temp_dir().join(&name), pins: Path::new(BPFFS).join(&name) };
         // Fails when it exists: nobody else may have put a configuration there.
@@ -70,6 +70,11 @@ impl Files {
 
     fn configuration(&self) -> PathBuf {
         self.folder.join("spip.toml")
+    }
+
+    /// What the agent wrote, line by line.
+    pub(super) fn log(&self) -> PathBuf {
+        self.folder.join("spip.jsonl")
     }
 }
 
@@ -102,8 +107,7 @@ pub(super) fn remove_stale() {
 
 impl Sensor {
     /// Installs the rules, starts the agent and waits until it says that it is ready.
-    pub(super) fn start(agent: &Path, namespace: &Namespace, has_ipv6: bool) -> Result<Self> {
-        let files = Files::create(has_ipv6)?;
+    pub(super) fn start(agent: &Path, namespace: &Namespace, files: &Files) -> Result<Self> {
         let mut rules = namespace.command(agent);
         rules.args(["rules", "install", "--yes", "--local", "--config"]).arg(files.configuration());
         process::output(&mut rules).context("the rules were not installed")?;
@@ -118,9 +122,10 @@ impl Sensor {
         let mut agent = command.spawn().context("cannot start the agent by nsenter")?;
         let output = agent.stdout.take();
         let (sender, lines) = channel();
-        let mut sensor = Self { agent, lines, _files: files };
+        let mut sensor = Self { agent, lines };
         let output = output.context("the agent has no stdout")?;
-        thread::spawn(move || show(output, &sender));
+        let log = File::create(files.log()).with_context(|| format!("cannot create {}", files.log().display()))?;
+        thread::spawn(move || show(output, &log, &sender));
         sensor.wait_until_ready()?;
         Ok(sensor)
     }
@@ -192,10 +197,13 @@ impl Drop for Sensor {
     }
 }
 
-/// Puts session records on stdout as they come, says system messages, and passes both on.
-fn show(output: ChildStdout, lines: &Sender<Value>) {
+/// Puts session records on stdout as they come, says system messages, keeps both in the log and passes them on.
+fn show(output: ChildStdout, mut log: &File, lines: &Sender<Value>) {
     for line in BufReader::new(output).lines() {
         let Ok(line) = line else { return };
+        if let Err(error) = writeln!(log, "{line}") {
+            report::note(format!("cannot write the log of the demo: {error}"));
+        }
         let Ok(value) = serde_json::from_str::<Value>(&line) else {
             report::note(format!("the agent wrote no JSON: {}", line.escape_debug()));
             continue;
