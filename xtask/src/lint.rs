@@ -1,10 +1,11 @@
-//! `cargo xtask lint`: formatting, clippy for both sides, dependencies, and the order of crates and wings.
+//! `cargo xtask lint`: formatting, clippy for both sides, dependencies, the order of crates and wings, and links of the documentation.
 //!
 //! All checks run even when an early one fails: one round shows all that is to be done. The kernel side is
 //! checked for the host, by the userspace toolchain, so that linting needs no compiler for the kernel.
 //! Advisories are looked at where their database can be fetched; without network that is said and is no
 //! failure, since the result would depend on the day and the place.
 
+mod links;
 mod wings;
 
 use std::path::Path;
@@ -36,6 +37,10 @@ pub(crate) fn run(project: &Project) -> Result<()> {
         report::note(format!("{error:#}"));
         failed.push("order of crates and wings");
     }
+    if let Err(error) = check_links(project) {
+        report::note(format!("{error:#}"));
+        failed.push("links of the documentation");
+    }
     match advisories(project, &deny) {
         Ok(Advisories::Clear) => {}
         Ok(Advisories::Found) => failed.push("advisories"),
@@ -46,8 +51,13 @@ pub(crate) fn run(project: &Project) -> Result<()> {
     if !failed.is_empty() {
         bail!("lint: {}", failed.join(", "));
     }
-    report::step("Clean", "formatting, clippy, dependencies, order of crates and wings");
+    report::step("Clean", "formatting, clippy, dependencies, order of crates and wings, links of the documentation");
     Ok(())
+}
+
+/// Checks that every link of the documentation leads somewhere.
+pub(crate) fn check_links(project: &Project) -> Result<()> {
+    links::check(&project.root)
 }
 
 fn checks(project: &Project, deny: &Path) -> Vec<(&'static str, Command)> {

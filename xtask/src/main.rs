@@ -12,11 +12,13 @@ mod build_ebpf;
 mod debian;
 mod debug_info;
 mod demo;
+mod docs;
 mod fleet_test;
 mod fuzz;
 mod geo;
 mod interrupt;
 mod lint;
+mod markdown;
 mod network;
 mod newcomer;
 mod package;
@@ -76,6 +78,8 @@ enum Task {
     Package(package::Options),
     /// Fetch data about addresses and package it apart, with its attribution
     Geo(geo::Options),
+    /// Build the documentation as a book with search, and check its links
+    Docs,
     /// Formatting, clippy for both sides, licences and bans
     Lint,
 }
@@ -109,6 +113,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Newcomer(options) => newcomer::run(&project()?, options),
         Task::Geo(options) => geo::run(&project()?, options),
         Task::Package(options) => package::run(&project()?, options),
+        Task::Docs => docs::run(&project()?),
         Task::Lint => lint::run(&project()?),
     }
 }

@@ -60,6 +60,9 @@ pub(crate) struct Options {
 /// cargo-deny is pinned: another version may judge the same dependencies differently.
 const DENY: (&str, Version) = ("cargo-deny", Version(0, 20, 2));
 
+/// Builds the documentation as a book. A tool, so that its licence (MPL-2.0) concerns no program of this project.
+const BOOK: (&str, Version) = ("mdbook", Version(0, 5, 4));
+
 /// Something that is not there and could not be installed.
 #[derive(Debug)]
 struct Missing {
@@ -146,6 +149,11 @@ pub(crate) fn for_lint(project: &Project) -> Result<PathBuf> {
     look(project, Need::Lint, true, |machine, _| lint(machine, true)).map_err(incomplete)
 }
 
+/// Makes mdbook available, and returns its path.
+pub(crate) fn for_docs(project: &Project) -> Result<PathBuf> {
+    pinned_tool(&Machine::new(project), BOOK, true).map_err(|missing| incomplete(vec![missing]))
+}
+
 /// Makes available what fuzzing needs. Without a compiler for C++ it goes on, and a note names what is left out.
 pub(crate) fn for_fuzz(project: &Project) -> Result<()> {
     look(project, Need::Fuzz, true, |_, _| Ok(())).map_err(incomplete)
@@ -187,16 +195,20 @@ fn lint(system: &dyn System, install: bool) -> Result<PathBuf, Vec<Missing>> {
     let remedy = if why.starts_with('`') { update } else { add }.to_owned();
     let what = "rustfmt and clippy".to_owned();
     let components = (lacks("fmt") || lacks("clippy")).then_some(Missing { what, why, remedy });
-    let (tool, pinned) = DENY;
-    let found = cargo_tool::all(system, tool).into_iter().find(|(version, _)| *version == pinned);
-    let deny = match found {
-        Some((_, program)) => Ok(program),
-        None if install => cargo_tool::install(system, tool, pinned),
-        None => Err(cargo_tool::missing(system, tool, pinned)),
-    };
+    let deny = pinned_tool(system, DENY, install);
     match components {
         None => Ok(deny?),
         Some(components) => Err(std::iter::once(components).chain(deny.err()).collect()),
+    }
+}
+
+/// Returns a tool of exactly this version, after building it where that is asked for.
+fn pinned_tool(system: &dyn System, (tool, pinned): (&str, Version), install: bool) -> Result<PathBuf, Missing> {
+    let found = cargo_tool::all(system, tool).into_iter().find(|(version, _)| *version == pinned);
+    match found {
+        Some((_, program)) => Ok(program),
+        None if install => cargo_tool::install(system, tool, pinned),
+        None => Err(cargo_tool::missing(system, tool, pinned)),
     }
 }
 

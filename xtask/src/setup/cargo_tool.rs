@@ -1,6 +1,6 @@
-//! Tools that cargo builds into the target folder, in pinned versions: bpf-linker and cargo-deny.
+//! Tools that cargo builds into the target folder, in pinned versions: bpf-linker, cargo-deny and mdbook.
 //!
-//! They are built without optimisation: both wait for LLVM or for files, and a build that takes half the time is what a
+//! They are built without optimisation: they wait for LLVM or for files, and a build that takes half the time is what a
 //! newcomer notices.
 
 use std::path::PathBuf;
@@ -11,6 +11,9 @@ use super::system::System;
 
 /// The profile of these builds, as options of `cargo install`.
 const PROFILE: [&str; 3] = ["--debug", "--config", "profile.dev.debug=false"];
+
+/// Features of mdbook: without its web server, which half of its dependencies are for.
+const BOOK_FEATURES: [&str; 3] = ["--no-default-features", "--features", "search"];
 
 /// Returns where this checkout's own build of a tool is, or would be.
 pub(super) fn built(system: &dyn System, tool: &str) -> PathBuf {
@@ -23,10 +26,10 @@ pub(super) fn all(system: &dyn System, tool: &str) -> Vec<(Version, PathBuf)> {
     programs.filter_map(|program| Some((version(system, &program)?, program))).collect()
 }
 
-/// Returns the version that a tool states as `name 1.2.3`; `None` when it does not start.
+/// Returns the version that a tool states as `name 1.2.3` or `name v1.2.3`; `None` when it does not start.
 fn version(system: &dyn System, program: &std::path::Path) -> Option<Version> {
     let said = system.ask(&[&program.to_string_lossy(), "--version"]).ok()?;
-    Version::parse(said.split_whitespace().nth(1)?)
+    Version::parse(said.split_whitespace().nth(1)?.trim_start_matches('v'))
 }
 
 /// Builds a tool, with cargo's output on the terminal, or returns why it is missing.
@@ -53,5 +56,6 @@ pub(super) fn missing(system: &dyn System, tool: &str, pinned: Version) -> Missi
 fn command(system: &dyn System, tool: &str, version: Version) -> Vec<String> {
     let (version, root) = (version.to_string(), system.tools().display().to_string());
     let install = ["cargo", "install", tool, "--version", &version, "--locked", "--force", "--root", &root];
-    install.iter().chain(&PROFILE).map(|word| (*word).to_owned()).collect()
+    let features: &[&str] = if tool == "mdbook" { &BOOK_FEATURES } else { &[] };
+    install.iter().chain(&PROFILE).chain(features).map(|word| (*word).to_owned()).collect()
 }
