@@ -45,7 +45,7 @@ pub struct SynEvent {
 
 const _: () = assert!(size_of::<SynEvent>() == 128 && align_of::<SynEvent>() == 8);
 
-/// What became of a SYN, with the addresses and ports that were left after address translation.
+/// The fate of a SYN, with the addresses and ports that address translation left.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {

@@ -33,14 +33,14 @@ pub const SCANS: &str = "SCANS";
 /// Entries of SYNS and of ORIGINS unless the configuration says otherwise.
 pub const DEFAULT_ENTRIES: u32 = 65_536;
 
-/// How long a SYN may be a retransmission: Linux gives up a connection after 127 s (`tcp_syn_retries` = 6). What comes
-/// later is a scanner that asks again with the same numbers.
+/// Time within which a SYN may be a retransmission: Linux gives up a connection after 127 s (`tcp_syn_retries` = 6). A
+/// later one is a scanner that uses the same numbers again.
 pub const RETRANSMISSION_NS: u64 = 180 * 1_000_000_000;
 
 /// Index of the loopback interface, in every network namespace (`LOOPBACK_IFINDEX` in the kernel).
 pub const LOOPBACK_INTERFACE: u32 = 1;
 
-/// What a SYN and its connection have in common on both sides of address translation.
+/// Facts that a SYN and its connection share on both sides of address translation.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SynKey {
@@ -67,7 +67,7 @@ impl SynKey {
 pub struct Entry {
     /// The SYN. Where `observed` is 0, only destination, ports, sequence number and time are known.
     pub syn: Syn,
-    /// How often it was seen again: retransmissions.
+    /// Number of retransmissions seen.
     pub repeats: u16,
     /// 1 when the observer saw the packet.
     pub observed: u8,

@@ -43,7 +43,7 @@ const TCP_HEADER: u32 = 20;
 /// Longest TCP options: 4 bits of data offset in words, less the fixed part.
 const TCP_OPTIONS: usize = 40;
 
-/// Where the bytes of an IP packet come from; offset 0 is the first byte of the IP header.
+/// Source of the bytes of an IP packet; offset 0 is the first byte of the IP header.
 pub trait Packet {
     /// IPv6 extension headers that are followed.
     const FOLLOWED: usize = EXTENSION_HEADERS;
@@ -121,7 +121,7 @@ pub struct Parsed {
     pub source: [u8; 16],
     /// The SYN; time and interface are 0.
     pub syn: Syn,
-    /// Whether its TCP checksum is wrong, as far as that was computed. Such a SYN is dropped by the kernel, unless the
+    /// Set when its TCP checksum is wrong, as far as that was computed. The kernel drops such a SYN, unless the
     /// interface vouches for it.
     pub wrong_checksum: bool,
 }
@@ -135,7 +135,7 @@ impl Parsed {
     }
 }
 
-/// Why a packet is no initial SYN.
+/// Reasons why a packet is no initial SYN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// Neither IPv4 nor IPv6 by its first byte.
@@ -157,7 +157,7 @@ pub enum Refused {
 }
 
 impl Refused {
-    /// Whether this is counted as malformed, rather than ignored as somebody else's business.
+    /// Reports whether this counts as malformed; other refusals are other traffic.
     #[inline(always)]
     #[must_use]
     pub fn is_malformed(self) -> bool {

@@ -26,7 +26,7 @@ pub const STEER_COUNTERS: &str = "STEER_COUNTERS";
 /// [`Exclusion`] of each port as it was at the start of the agent, at the port's number. Filled before the program is attached,
 /// then frozen: nobody can write it any more, whatever privileges they have (`BPF_MAP_FREEZE`, Linux 5.2).
 pub const STEER_KEPT: &str = "STEER_KEPT";
-/// What [`STEER_ENDPOINTS`] had at the start, frozen likewise.
+/// Contents of [`STEER_ENDPOINTS`] at the start, frozen likewise.
 pub const STEER_KEPT_ENDS: &str = "STEER_KEPT_ENDS";
 
 /// All maps above that are pinned. A pinned socket map would keep nothing alive: a listener that closes leaves it.
@@ -68,7 +68,7 @@ pub const PREFIX_ENTRIES: u32 = MAX_PREFIXES * 2;
 /// Entries of [`STEER_LINKS`], likewise.
 pub const LINK_ENTRIES: u32 = MAX_LINKS * 2;
 
-/// What a port keeps for itself. All zero: it is steered.
+/// The addresses on which a port is left alone. All zero: the port is steered.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Exclusion {
@@ -78,7 +78,7 @@ pub struct Exclusion {
     pub loopback: u8,
     /// 1: left alone on the addresses that [`STEER_ENDPOINTS`] has with this port.
     pub endpoints: u8,
-    /// Why: one of the constants below, of the strongest of the three.
+    /// Reason: one of the constants below, of the strongest of the three.
     pub reason: u8,
 }
 
@@ -107,7 +107,7 @@ pub struct Endpoint {
 
 const _: () = assert!(size_of::<Endpoint>() == 20 && align_of::<Endpoint>() == 4);
 
-/// What is wanted. Changes while the program runs.
+/// Settings of the program. They change while it runs.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -121,8 +121,8 @@ pub struct Settings {
 
 const _: () = assert!(size_of::<Settings>() == 12 && align_of::<Settings>() == 4);
 
-/// What became of look-ups. One new connection is one look-up; so is a packet that belongs to no connection, such as
-/// those of scans without SYN, and the acknowledgement of a SYN cookie.
+/// Counters of look-ups by result. A new connection is one look-up; so is a packet that belongs to no connection, such
+/// as those of scans without SYN, and the acknowledgement of a SYN cookie.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SteerCounters {
@@ -158,7 +158,7 @@ impl SteerCounters {
     }
 }
 
-/// Which of `workers` sockets a connection goes to: the same for each of its packets.
+/// Chooses one of `workers` sockets for a connection: the same for each of its packets.
 ///
 /// Murmur3's finaliser over the words that distinguish connections: every bit of the input reaches every bit of the
 /// result, so that scans of consecutive ports or addresses are spread evenly.

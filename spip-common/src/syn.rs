@@ -10,9 +10,9 @@ use core::net::{IpAddr, Ipv6Addr};
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Syn {
-    /// Where it was sent to, before any address translation; IPv4 as `::ffff:a.b.c.d`.
+    /// Destination before any address translation; IPv4 as `::ffff:a.b.c.d`.
     pub destination: [u8; 16],
-    /// When it was seen: nanoseconds of `CLOCK_MONOTONIC`; 0 when nobody looked at a clock.
+    /// Time of the SYN in nanoseconds of `CLOCK_MONOTONIC`; 0 when no clock was read.
     pub seen_ns: u64,
     /// The sender's initial sequence number.
     pub sequence: u32,
@@ -113,7 +113,7 @@ impl Syn {
         padding: 0,
     };
 
-    /// Where it was sent to; an IPv4 address is [`IpAddr::V4`].
+    /// Returns the destination; an IPv4 address is [`IpAddr::V4`].
     #[must_use]
     pub fn destination_ip(&self) -> IpAddr {
         Ipv6Addr::from(self.destination).to_canonical()

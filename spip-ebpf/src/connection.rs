@@ -22,7 +22,7 @@ const AF_INET6: u32 = 10;
 pub struct Connection<'a>(pub &'a SockOpsContext);
 
 impl Connection<'_> {
-    /// Whether the socket is in the listener's network namespace, as far as this kernel can tell.
+    /// Reports whether the socket is in the listener's network namespace, as far as this kernel can tell.
     #[inline(always)]
     pub fn is_in_our_namespace(&self) -> bool {
         let ours = NETNS_COOKIE.load();

@@ -19,7 +19,7 @@ use crate::{
     maps::{EVENTS, SCANS, count},
 };
 
-/// Whether the agent wants to know of scans.
+/// Reports whether the agent records scans.
 #[inline(always)]
 pub fn wanted() -> bool {
     SCANS.load() != 0
@@ -32,7 +32,7 @@ fn waiting() -> u64 {
     unsafe { bpf_ringbuf_query((&raw const EVENTS).cast_mut().cast(), BPF_RB_AVAIL_DATA.into()) }
 }
 
-/// How the reader is to be told that there is something.
+/// Chooses how to wake the reader of the ring.
 #[inline(always)]
 fn wake(waiting: u64) -> u64 {
     if waiting >= RING_WAKE_BYTES.into() { BPF_RB_FORCE_WAKEUP.into() } else { BPF_RB_NO_WAKEUP.into() }

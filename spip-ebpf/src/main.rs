@@ -29,7 +29,7 @@ fn panic(_info: &core::panic::PanicInfo) -> ! {
     loop {}
 }
 
-/// What makes the helpers that are reserved for GPL programs available.
+/// Licence that the kernel asks for before it offers the helpers reserved for GPL programs.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

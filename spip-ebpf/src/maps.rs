@@ -25,7 +25,7 @@ pub static ORIGINS: LruHashMap<u64, Entry, ENTRIES> = LruHashMap::new();
 #[btf_map]
 pub static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
 
-/// What happens, for the agent's account of scans.
+/// Events for the agent's account of scans.
 #[btf_map]
 pub static EVENTS: RingBuf<SynEvent, { RING_BYTES as usize }> = RingBuf::new();
 

@@ -47,7 +47,7 @@ pub fn sock_ops(ctx: SockOpsContext) -> u32 {
     1
 }
 
-/// Whether the entry that was found under a key belongs to it.
+/// Reports whether the entry found under a key belongs to it.
 ///
 /// The LRU may give an entry's memory to another key while it is copied. The sequence number is in both key and entry,
 /// so that somebody else's entry is noticed. Entries are copied once, on the stack: a scratch map would be shared with
@@ -110,7 +110,7 @@ fn connected(ctx: &SockOpsContext) {
     );
 }
 
-/// Whether the listener has, or will have, this connection: it is to the listener's port, or to one that is steered.
+/// Reports whether the listener has, or will have, this connection: it is to the listener's port, or to a steered one.
 #[inline(always)]
 fn is_ours(connection: &Connection<'_>) -> bool {
     let port = connection.local_port();
@@ -188,7 +188,7 @@ fn changed(ctx: &SockOpsContext) {
     }
 }
 
-/// Whether this side had closed the connection when it was in `state`.
+/// Reports whether this side had closed the connection when it was in `state`.
 #[inline(always)]
 fn closed_by_us(state: u32) -> bool {
     matches!(state, BPF_TCP_LAST_ACK | BPF_TCP_FIN_WAIT1 | BPF_TCP_FIN_WAIT2 | BPF_TCP_CLOSING | BPF_TCP_TIME_WAIT)

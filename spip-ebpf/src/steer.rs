@@ -39,7 +39,7 @@ use crate::connection::address;
 #[btf_map]
 static STEER_SOCKETS: SockMap<{ MAX_SOCKETS as usize }> = SockMap::new();
 
-/// What each port keeps for itself.
+/// Addresses on which each port is left alone.
 #[btf_map]
 static STEER_PORTS: Array<Exclusion, { PORTS as usize }> = Array::new();
 
@@ -47,7 +47,7 @@ static STEER_PORTS: Array<Exclusion, { PORTS as usize }> = Array::new();
 #[btf_map]
 static STEER_ENDPOINTS: HashMap<Endpoint, u32, { MAX_ENDPOINTS as usize }> = HashMap::new();
 
-/// What each port keeps for itself for good.
+/// Addresses on which each port is left alone until the agent restarts.
 #[btf_map]
 static STEER_KEPT: Array<Exclusion, { PORTS as usize }> = Array::new();
 
@@ -63,19 +63,19 @@ static STEER_PREFIXES: LpmTrie<[u8; 16], u32, { PREFIX_ENTRIES as usize }> = Lpm
 #[btf_map]
 static STEER_LINKS: HashMap<u32, u32, { LINK_ENTRIES as usize }> = HashMap::new();
 
-/// What is wanted.
+/// Current settings.
 #[btf_map]
 static STEER_SETTINGS: Array<Settings, 1> = Array::new();
 
-/// What was done.
+/// Counters of look-ups.
 #[btf_map]
 static STEER_COUNTERS: PerCpuArray<SteerCounters, 1> = PerCpuArray::new();
 
-/// How many sockets there are; 0 when steering is off.
+/// Number of sockets; 0 when steering is off.
 #[unsafe(no_mangle)]
 pub static STEER_WORKERS: Global<u32> = Global::new(0);
 
-/// What connections are spread with.
+/// Secret seed of the hash that spreads connections.
 #[unsafe(no_mangle)]
 static STEER_SEED: Global<u32> = Global::new(0);
 
@@ -127,7 +127,7 @@ pub fn steer(ctx: SkLookupContext) -> u32 {
     PASS
 }
 
-/// What becomes of a look-up; each has its counter.
+/// Results of a look-up; each has its counter.
 #[derive(Clone, Copy)]
 enum Outcome {
     Steered,
@@ -139,7 +139,7 @@ enum Outcome {
     Missed,
 }
 
-/// Why the connection is none of the agent's; `None` when it is.
+/// Returns the reason why the agent does not take the connection; `None` when it does.
 #[inline(always)]
 fn left_alone(
     lookup: &Lookup,
@@ -178,8 +178,8 @@ fn left_alone(
     None
 }
 
-/// Whether a connection to this port of this address is one that the agent takes, for programs that look at it later.
-/// Clients on this machine count as strangers here, except where a service is bound to loopback.
+/// Reports whether the agent takes a connection to this port of this address, for programs that look at it later.
+/// Clients on this machine count as remote here, except where a service is bound to loopback.
 #[inline(always)]
 pub fn is_steered(local: &[u8; 16], local_port: u32) -> bool {
     let (Some(kept), Some(exclusion)) = (STEER_KEPT.get(local_port), STEER_PORTS.get(local_port)) else {
@@ -189,7 +189,8 @@ pub fn is_steered(local: &[u8; 16], local_port: u32) -> bool {
     kept.everywhere | exclusion.everywhere == 0 && !loopback && !has_service(kept, exclusion, local, local_port)
 }
 
-/// Whether a service has this port of this address, as a port's `exclusion`, or `kept`, says that some have.
+/// Reports whether a service has this port of this address, given that the port's `exclusion` or `kept` says that some
+/// have.
 #[inline(always)]
 fn has_service(kept: &Exclusion, exclusion: &Exclusion, local: &[u8; 16], local_port: u32) -> bool {
     if kept.endpoints | exclusion.endpoints == 0 {
@@ -233,7 +234,7 @@ fn is_loopback(address: &[u8; 16]) -> bool {
     mapped || u128::from_be_bytes(*address) == 1
 }
 
-/// What the kernel says of a packet that it has no connection for.
+/// The kernel's description of a packet that it has no connection for.
 ///
 /// Fields are read as whole words and volatile: the verifier knows them by offset and width, and the compiler would
 /// otherwise read parts, or several at once.

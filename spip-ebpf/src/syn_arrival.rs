@@ -26,11 +26,11 @@ const KEEP: i64 = u32::MAX as i64;
 const ETH_P_IP: u16 = 0x0800;
 /// `EtherType` of IPv6.
 const ETH_P_IPV6: u16 = 0x86dd;
-/// Where the time to live is in an IPv4 header, four bytes before the two addresses.
+/// Offset of the time to live in an IPv4 header, four bytes before the two addresses.
 const IPV4_TTL: u32 = 8;
-/// Where the hop limit is in an IPv6 header.
+/// Offset of the hop limit in an IPv6 header.
 const IPV6_HOP_LIMIT: u32 = 7;
-/// Where the two addresses are in an IPv6 header.
+/// Offset of the two addresses in an IPv6 header.
 const IPV6_ADDRESSES: u32 = 8;
 
 /// Entry of the program: looks, and lets pass.
@@ -92,7 +92,7 @@ fn arrived(ctx: &SkBuffContext) {
     });
 }
 
-/// Whether the socket that the packet was found to be for is a listening one.
+/// Reports whether the kernel assigned the packet to a listening socket.
 #[inline(always)]
 fn at_listener(ctx: &SkBuffContext) -> bool {
     // SAFETY: only the address of a field of the context, which is valid while the program runs.

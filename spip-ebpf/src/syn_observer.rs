@@ -155,8 +155,8 @@ fn store(ctx: &SkBuffContext, source: &[u8; 16], entry: &mut Entry) {
     }
 }
 
-/// Whether a SYN for the connection of a known entry may be more than a retransmission or a copy. Under a key of many, which
-/// of them has arrived is not known here.
+/// Reports whether a SYN for the connection of a known entry may be more than a retransmission or a copy. For a key
+/// with many SYNs this cannot tell which of them arrived.
 #[inline(always)]
 fn is_news(known: &Entry, syn: &Syn) -> bool {
     (known.reached == 0 || known.ambiguous != 0) && known.syn.interface == syn.interface
@@ -177,13 +177,13 @@ fn mark(source: &[u8; 16], entry: &Entry) {
     }
 }
 
-/// Whether two SYNs of a connection may be retransmissions of one by what they look like.
+/// Reports whether two SYNs of a connection look like retransmissions of one.
 #[inline(always)]
 fn looks_like(one: &Syn, other: &Syn) -> bool {
     one.ttl == other.ttl && one.window == other.window && one.options_len == other.options_len
 }
 
-/// Whether two SYNs ask for the same connection.
+/// Reports whether two SYNs ask for the same connection.
 #[inline(always)]
 fn same_connection(one: &Syn, other: &Syn) -> bool {
     one.source_port == other.source_port

@@ -38,7 +38,7 @@ pub(super) fn transport_of(transport: Transport, network: &mut Members<'_>) {
 /// The version whose definitions the fields follow.
 pub const VERSION: &str = version!();
 
-/// How the log ends a record.
+/// End of a record, with its number in the log.
 pub(super) const TAIL: Tail = Tail { key: "sequence", end: "}}" };
 
 /// Appends the record of `entry`, with `event` open.
@@ -287,7 +287,7 @@ fn encode_url(facts: &Url<'_>, mut url: Members<'_>) {
     url.close();
 }
 
-/// What was asked of a name server. The object under `spip` is whole all the same.
+/// Writes the facts of a DNS query. The object under `spip` stays whole all the same.
 fn dns(details: &Details, record: &mut Members<'_>) {
     let mut dns = record.nested("dns");
     dns.word("type", "query");

@@ -10,24 +10,24 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::object::Members;
 use crate::read::Capped;
 
-/// How many tags a record has at most.
+/// Upper bound of tags per record.
 pub const TAGS: usize = 32;
-/// How many indicators a record has at most.
+/// Upper bound of indicators per record.
 pub const INDICATORS: usize = 64;
-/// How many CVEs, techniques or references a tag has at most.
+/// Upper bound of CVEs, techniques or references per tag.
 pub const LISTED: usize = 16;
 
-/// What a record means.
+/// Meaning of a record, added by a reader.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Enrichment {
-    /// What is known of the source's address.
+    /// Facts about the source's address.
     #[serde(skip_serializing_if = "Source::is_empty")]
     pub source: Source,
     /// Rules that match, the worst first.
     #[serde(deserialize_with = "capped::<_, _, TAGS>", skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Tag>,
-    /// Whether the search for tags ended before every rule was decided.
+    /// Set when the search for tags ended before every rule was decided.
     #[serde(skip_serializing_if = "is_false")]
     pub tags_incomplete: bool,
     /// Addresses, hosts and hashes that the payload names.
@@ -49,7 +49,7 @@ impl Enrichment {
     }
 }
 
-/// What is known of an address.
+/// Facts about an address.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Source {
@@ -81,7 +81,7 @@ impl Source {
     }
 }
 
-/// What a scanner scans for.
+/// Purposes of a scanner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ScannerKind {
@@ -116,7 +116,7 @@ impl ScannerKind {
     }
 }
 
-/// How a scanner is known.
+/// Ways in which a scanner was identified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Evidence {
@@ -142,9 +142,9 @@ impl Evidence {
 pub struct Scanner {
     /// The project.
     pub name: Cow<'static, str>,
-    /// What it scans for.
+    /// Purpose of the scans.
     pub kind: ScannerKind,
-    /// How it is known.
+    /// How the scanner was identified.
     pub evidence: Evidence,
 }
 
@@ -175,7 +175,7 @@ pub struct Tag {
     pub reference: Vec<String>,
 }
 
-/// What an indicator is.
+/// Kinds of indicators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IndicatorKind {
@@ -202,7 +202,7 @@ impl IndicatorKind {
 /// Something that a payload names and that can be looked for elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Indicator {
-    /// What it is.
+    /// Kind of the value.
     #[serde(rename = "type")]
     pub kind: IndicatorKind,
     /// As it was sent.

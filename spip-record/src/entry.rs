@@ -32,7 +32,7 @@ use crate::flat;
 use crate::read::Value;
 use crate::turn::Turn;
 
-/// What is left of a long fact where a line is too long, in bytes of UTF-8.
+/// Bytes of UTF-8 that a long fact keeps when its line is too long.
 pub const FACT_BYTES: usize = 64;
 
 /// Objects and lists of facts that take more than this in JSON count as long, in bytes.
@@ -54,7 +54,7 @@ pub struct Entry<'a> {
     pub payload: Cow<'a, [u8]>,
     /// The client.
     pub source: SocketAddr,
-    /// What it asked for.
+    /// Destination that the client asked for.
     pub destination: SocketAddr,
     /// Names the connection.
     pub session_id: Uuid,
@@ -68,47 +68,47 @@ pub struct Entry<'a> {
     pub bytes_in: u64,
     /// Bytes that were sent.
     pub bytes_out: u64,
-    /// Whether bytes came that are not kept.
+    /// Set when bytes came that are not kept.
     pub payload_truncated: bool,
     /// SHA-256 of the kept bytes, where there are any.
     pub payload_sha256: Option<[u8; 32]>,
-    /// Whether the kept bytes are in a file of that name, and `payload` has only the first of them.
+    /// Set when the kept bytes are in a file of that name, and `payload` has only the first of them.
     pub payload_stored: bool,
-    /// What was left out so that the line stays within its bound.
+    /// Parts left out so that the line stays within its bound.
     pub shortened: Vec<Text<'a>>,
-    /// Why the connection ended.
+    /// Reason why the connection ended.
     pub close_reason: Text<'a>,
-    /// Which limit refused it, or cut its payload.
+    /// Limit that refused the connection, or cut its payload.
     pub limit: Option<Text<'a>>,
     /// Refused connections that the record stands for.
     pub repeated: Option<Repetition>,
-    /// What was said to the client, by name.
+    /// Names of the replies to the client.
     pub responses: Vec<Text<'a>>,
-    /// Who said how much when; nothing where the sensor said nothing.
+    /// Turns of both sides in order; empty when the sensor said nothing.
     pub turns: Cow<'a, [Turn]>,
-    /// How the destination is known.
+    /// Source of the destination.
     pub destination_source: Text<'a>,
-    /// Why the packet filter was not believed.
+    /// Reason why the packet filter was not believed.
     pub destination_conflict: Option<Text<'a>>,
     /// The address of this machine to which a translation in front of it led; absent where there is none.
     pub destination_local_ip: Option<IpAddr>,
-    /// What the PROXY protocol said in front of the payload.
+    /// Facts of the PROXY protocol header in front of the payload.
     pub proxy: Option<Details>,
-    /// What the client's answer to a challenge cannot be read without: the challenge.
+    /// Challenge that the client's answer cannot be read without.
     pub challenge: Option<Cow<'a, [u8]>>,
     /// Ports that refused connections asked for, as ranges such as `80-90`; only of a record that stands for several.
     pub destination_ports: Vec<Text<'a>>,
-    /// How many ports that were.
+    /// Number of different ports.
     pub destination_port_count: Option<u32>,
     /// Community ID v1.
     pub community_id: Text<'a>,
-    /// What the client spoke.
+    /// Protocol that the client spoke.
     pub protocol: Option<Text<'a>>,
-    /// What it said in HTTP.
+    /// Facts of HTTP.
     pub http: Option<Http<'a>>,
-    /// What it said in SSH.
+    /// Facts of SSH.
     pub ssh: Option<SshFacts>,
-    /// What it said in another protocol, to be written under the protocol's name.
+    /// Facts of another protocol, written under the protocol's name.
     pub details: Option<Details>,
     /// Names and secrets in clear.
     pub credentials: Vec<Credential>,
@@ -116,7 +116,7 @@ pub struct Entry<'a> {
     pub tls: Option<TlsFacts<'a>>,
     /// The SYN.
     pub syn: Option<SynFacts<'a>>,
-    /// What a reader of the log found out about it; the sensor leaves it out.
+    /// Findings that a reader of the log added; the sensor leaves it out.
     pub enrichment: Option<Box<Enrichment>>,
     /// Number of the record in its run; only in what was read. The log gives it to what is logged.
     pub seq: Option<u64>,
@@ -125,7 +125,7 @@ pub struct Entry<'a> {
 /// Refused connections that one record stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Repetition {
-    /// How many.
+    /// Number of connections.
     pub count: u64,
     /// The first, microseconds since 1970.
     pub first_us: i64,
@@ -133,7 +133,7 @@ pub struct Repetition {
     pub last_us: i64,
 }
 
-/// What a client of SSH says.
+/// Facts that an SSH client sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SshFacts {
     /// Its identification.
@@ -203,7 +203,7 @@ pub enum SynFacts<'a> {
     Seen {
         /// The packet.
         syn: &'a Syn,
-        /// Where its sender sent it, before any translation.
+        /// Destination of the SYN, before any translation.
         destination: SocketAddr,
     },
     /// Read from a line.
@@ -232,12 +232,12 @@ impl SynFacts<'_> {
     }
 }
 
-/// What is recorded of TLS.
+/// Facts of TLS.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TlsFacts<'a> {
     /// The hello as it came.
     pub client_hello: Cow<'a, [u8]>,
-    /// What it says, where it can be read.
+    /// Contents of the ClientHello, where it can be read.
     pub hello: Option<HelloText>,
     /// The first thing in it that is not as it should be, whatever became of the handshake.
     pub malformed: Option<Text<'a>>,
@@ -247,20 +247,20 @@ pub struct TlsFacts<'a> {
     pub cipher_suite: Option<Text<'a>>,
     /// Application protocol of a completed handshake.
     pub alpn: Option<Text<'a>>,
-    /// What the client's certificate says.
+    /// Contents of the client's certificate.
     pub client_certificate: Option<Cow<'a, PresentedCertificate>>,
-    /// Why the handshake or the session failed.
+    /// Reason why the handshake or the session failed.
     pub error: Option<String>,
 }
 
-/// What a hello says.
+/// Contents of a ClientHello.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HelloText {
     /// The server that it asks for.
     pub server_name: Option<String>,
     /// Application protocols, in its order.
     pub protocols: Vec<String>,
-    /// Whether it has more of them than are listed.
+    /// Set when the client offers more protocols than are listed.
     pub protocols_truncated: bool,
     /// JA3; only a line that was read may lack a fingerprint.
     pub ja3: Option<String>,
@@ -270,7 +270,7 @@ pub struct HelloText {
     pub ja4_r: Option<String>,
 }
 
-/// What a client's certificate says of itself; nobody vouches for it.
+/// Claims of a client's certificate, unverified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PresentedCertificate {
     /// The subject's name, such as `CN=client.example, O=Example`, at most 512 characters of it.
@@ -286,7 +286,7 @@ pub struct PresentedCertificate {
 }
 
 impl<'a> Entry<'a> {
-    /// Whether the client spoke TLS.
+    /// Reports whether the client spoke TLS.
     #[must_use]
     pub fn is_tls(&self) -> bool {
         self.tls.is_some()

@@ -18,7 +18,7 @@ use crate::entry::PresentedCertificate;
 use crate::json;
 use spip_protocol::http::Http;
 
-/// How the log ends a record.
+/// End of a record, with its number in the log.
 pub(super) const TAIL: Tail = Tail { key: "seq", end: "}}" };
 
 /// Bits of a `flow_id`: it is a number, and readers keep 53 bits of one exactly.

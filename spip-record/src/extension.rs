@@ -6,7 +6,7 @@ use super::entry::{Entry, TlsFacts};
 use super::object::Members;
 use spip_protocol::http::Http;
 
-/// What one of the two has a field for, and the other one has not.
+/// The schema, of ECS and EVE, that has no field for a fact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lacks {
     /// A list of all headers.
@@ -77,7 +77,7 @@ pub(super) fn common(entry: &Entry<'_>, lacks: Lacks, own: &mut Members<'_>) {
     }
 }
 
-/// What others have no field for of a TLS handshake.
+/// Writes the facts of a TLS handshake that the other schemas have no field for.
 pub(super) fn tls(tls: &TlsFacts<'_>, own: &mut Members<'_>) {
     if let Some(hello) = &tls.hello {
         if hello.protocols_truncated {

@@ -17,7 +17,7 @@ use crate::json;
 use spip_protocol::http::Http;
 use spip_protocol::syn::{Signature, SynOptions, Tool, Tools};
 
-/// How the log ends a record.
+/// End of a record, with its number in the log.
 pub(super) const TAIL: Tail = Tail { key: "seq", end: "}" };
 
 /// Appends the record of `entry`, without the closing brace.

@@ -40,7 +40,7 @@ impl Format {
         }
     }
 
-    /// How a record ends.
+    /// Returns the end of a record.
     #[must_use]
     pub fn tail(self) -> Tail {
         match self {
@@ -56,7 +56,7 @@ impl Format {
 pub struct Tail {
     /// The key of the number.
     pub key: &'static str,
-    /// What closes the object, without the line feed.
+    /// Text that closes the object, without the line feed.
     pub end: &'static str,
 }
 

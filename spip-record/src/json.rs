@@ -16,7 +16,7 @@ use serde_json::ser::Formatter;
 /// Hexadecimal digits of the escapes, as the record's other hexadecimal fields: lower case.
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
-/// What stands for bytes that are not UTF-8: U+FFFD.
+/// Replacement of bytes that are not UTF-8: U+FFFD.
 const REPLACEMENT: &[u8] = "\u{fffd}".as_bytes();
 
 /// Appends `text` as a JSON string, with its quotes.
@@ -227,7 +227,7 @@ fn escape(out: &mut Vec<u8>, code: u32) {
     out.extend_from_slice(&[b'\\', short]);
 }
 
-/// Where the run of plain ASCII that goes on at `from` ends.
+/// Returns the end of the run of plain ASCII that continues at `from`.
 fn end_of_plain(bytes: &[u8], from: usize) -> usize {
     let mut at = from;
     let (words, rest) = bytes.get(from..).unwrap_or_default().as_chunks::<8>();

@@ -98,7 +98,7 @@ pub use source::Compression;
 /// The longest line that is read unless another bound is given: 64 MiB, many times what the defaults of the agent write.
 pub const MAX_LINE_BYTES: usize = 64 << 20;
 
-/// What comes next of a log.
+/// Result of reading on in a log.
 #[derive(Debug)]
 pub enum Step {
     /// Lines, notices, or both. Neither, where a line is so long that it is still being passed over.
@@ -109,7 +109,7 @@ pub enum Step {
     End,
 }
 
-/// Why a log cannot be read for now. Nothing is lost: the next attempt goes on at the same place.
+/// Reasons why a log cannot be read for now. Nothing is lost: the next attempt goes on at the same place.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The directory of the log.
@@ -117,7 +117,7 @@ pub enum Error {
     List {
         /// The directory.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         cause: io::Error,
     },
     /// A file of the log.
@@ -125,7 +125,7 @@ pub enum Error {
     Open {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         cause: io::Error,
     },
     /// A file of the log, while it is read.
@@ -133,7 +133,7 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         cause: io::Error,
     },
 }

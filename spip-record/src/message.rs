@@ -18,7 +18,7 @@ use crate::{Format, system};
 /// Length at which the text of a message or a field is cut, in bytes before it is escaped.
 const TEXT_BYTES: usize = 4096;
 
-/// How many fields a message can have.
+/// Upper bound of fields per message.
 const FIELDS: usize = 128;
 
 /// Names that a field cannot have: readers tell records from messages by them.
@@ -28,10 +28,10 @@ const RESERVED: [&str; 9] =
 /// The largest integer that every JSON reader keeps exactly.
 const EXACT: u64 = 1 << 53;
 
-/// How messages look: as the records beside them.
+/// Shape of messages: that of the records beside them.
 #[derive(Clone, Debug)]
 pub struct Shape {
-    /// Whose envelope they have.
+    /// Format of the envelope.
     pub format: Format,
     /// The sensor, as in the records.
     pub name: Arc<str>,
@@ -127,7 +127,7 @@ struct Fields {
     out: Vec<u8>,
     /// Names in use: a second field of a name is left out, for a JSON object has each name once.
     names: Vec<String>,
-    /// Where the line must end.
+    /// Bound of the line, in bytes.
     end: usize,
 }
 

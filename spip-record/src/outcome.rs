@@ -24,7 +24,7 @@ impl Transport {
     }
 }
 
-/// How the destination became known.
+/// Ways in which the destination became known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DestinationSource {
     /// The packet filter saw the SYN before any translation.
@@ -50,7 +50,7 @@ impl DestinationSource {
     }
 }
 
-/// Why the SYN that the packet filter saw was not believed.
+/// Reasons why the SYN that the packet filter saw was not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Conflict {
     /// Another SYN has the same source and sequence number, or one that cannot be read may have.
@@ -76,7 +76,7 @@ impl Conflict {
     }
 }
 
-/// Why the connection ended.
+/// Reasons why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseReason {
     /// The client closed its side.

@@ -38,7 +38,7 @@ const PORT_RANGES: usize = 64;
 /// Application protocols that are read of a ClientHello: as many as one can name, of a byte each.
 const PROTOCOLS: usize = 32 * 1024;
 
-/// What a line is.
+/// Kinds of lines.
 #[derive(Debug)]
 pub enum Line<'a> {
     /// The record of a session.

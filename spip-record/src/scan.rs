@@ -38,38 +38,38 @@ pub struct ScanEntry<'a> {
     pub run: Option<Text<'a>>,
     /// The source; unspecified for the rest.
     pub source: IpAddr,
-    /// When the first SYN came, microseconds since 1970.
+    /// Time of the first SYN, microseconds since 1970.
     pub first_us: i64,
-    /// When the last SYN came, microseconds since 1970.
+    /// Time of the last SYN, microseconds since 1970.
     pub last_us: i64,
     /// Half-open SYNs; retransmissions are not counted.
     pub count: u64,
     /// SYNs of which the sensor could not tell whether a handshake followed.
     pub undecided: u64,
-    /// What the SYNs showed; absent in the rest.
+    /// Facts of the SYNs; absent in the record that counts the rest.
     pub shown: Option<ShownFacts<'a>>,
     /// Number of the record in its run; only in what was read.
     pub seq: Option<u64>,
 }
 
-/// What the SYNs of one source showed.
+/// Facts of the SYNs of one source.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ShownFacts<'a> {
     /// Ranges of ports that were asked for, the first [`PORT_RANGES`] of them.
     pub ports: Vec<(u16, u16)>,
-    /// How many ports were asked for.
+    /// Number of different ports.
     pub port_count: u64,
     /// Ranges of addresses that were asked for, the first [`ADDRESS_RANGES`] of them.
     pub addresses: Vec<(IpAddr, IpAddr)>,
-    /// How many addresses were asked for, at most [`EXACT`].
+    /// Number of different addresses, at most [`EXACT`].
     pub address_count: u64,
-    /// Whether not all ports and addresses are listed.
+    /// Set when not all ports and addresses are listed.
     pub is_truncated: bool,
     /// Lowest and highest source port.
     pub source_ports: (u16, u16),
-    /// How many SYNs showed each tool.
+    /// Number of SYNs that showed each tool.
     pub tools: Vec<(Text<'a>, u64)>,
-    /// How many different SYNs there were.
+    /// Number of different SYNs.
     pub variants: u64,
     /// The first SYN.
     pub syn: Option<SynFacts<'a>>,
@@ -207,7 +207,7 @@ impl<'a> ScanEntry<'a> {
         spip.time("last_time", self.last_us);
     }
 
-    /// What the envelope of others has no place for.
+    /// Writes the facts that the envelopes of ECS and EVE have no field for.
     fn own(&self, spip: &mut Members<'_>) {
         spip.word("record_type", "scan");
         spip.word("schema", SCHEMA);

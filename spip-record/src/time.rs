@@ -98,7 +98,7 @@ fn read(text: &str) -> Result<i64, String> {
     }
 }
 
-/// What [`instant`] and [`seconds`] with a `Z` have written.
+/// Parses times in the forms that [`instant`] and [`seconds`] with a `Z` write.
 fn own(text: &[u8]) -> Option<i64> {
     let number = |at: usize, width: usize| {
         let digits = text.get(at..at + width)?;
@@ -141,7 +141,7 @@ mod tests {
 
     const TIME: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
 
-    /// Where the library's calendar ends.
+    /// Last instant of the library's calendar.
     const LIBRARY_LAST: i64 = 253_402_207_200_000_000;
 
     fn shown(us: i64) -> String {

@@ -8,19 +8,19 @@ pub const LISTED: usize = 64;
 /// Something that one side said before the other did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Turn {
-    /// Whether it was the client; written as `client` or `server`.
+    /// Set for the client's turns; written as `client` or `server`.
     #[serde(rename = "from", with = "side")]
     pub is_client: bool,
-    /// Where it begins in all that this side said.
+    /// Offset in all that this side sent.
     pub offset: u64,
-    /// How many bytes it has.
+    /// Length in bytes.
     pub length: u64,
-    /// When its first byte came or went, in milliseconds from the accept.
+    /// Time of its first byte, in milliseconds from the accept.
     #[serde(rename = "ms")]
     pub at_ms: u64,
 }
 
-/// Who it was, as a word.
+/// The side as a word.
 mod side {
     use std::borrow::Cow;
 

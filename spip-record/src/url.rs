@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use spip_protocol::http::Http;
 
-/// What a request asks for.
+/// The target of a request, taken apart.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Url<'t> {
     pub(super) original: Option<&'t str>,
@@ -17,7 +17,7 @@ pub(super) struct Url<'t> {
     pub(super) path: Option<&'t str>,
     pub(super) query: Option<&'t str>,
     pub(super) fragment: Option<&'t str>,
-    /// What Host names where the target names a host of its own, which holds.
+    /// Value of Host when the target names a host of its own, which takes precedence.
     pub(super) other_host: Option<&'t str>,
 }
 
@@ -130,8 +130,9 @@ impl<'t> Host<'t> {
     }
 }
 
-/// Whether DNS could have this name: labels of letters, digits, hyphens and, as in use, underscores, within the lengths
-/// of RFC 1035, section 2.3.4, and the last one no number, because it would be part of an address (RFC 3696, section 2).
+/// Reports whether DNS could have this name: labels of letters, digits, hyphens and, as in use, underscores, within the
+/// lengths of RFC 1035, section 2.3.4, and the last label no number, because it would be part of an address (RFC 3696,
+/// section 2).
 fn is_name(text: &str) -> bool {
     let text = text.strip_suffix('.').unwrap_or(text);
     let is_label = |label: &str| {

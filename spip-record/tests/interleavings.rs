@@ -12,7 +12,7 @@ use spip_record::log::{Content, Notice, Options, Position, Reader, Start, Step};
 /// Short, so that some lines are too long.
 const MAX_LINE_BYTES: usize = 1500;
 
-/// How closed files come about.
+/// Ways of rotating a log.
 #[derive(Clone, Copy, Debug)]
 enum Rotation {
     /// By the agent: renamed, with the time.
@@ -64,7 +64,7 @@ struct World {
     written: Vec<String>,
     /// The beginning of a line that is not whole yet.
     begun: Option<String>,
-    /// How many lines were written when each closed file was closed, oldest first, and its name.
+    /// Number of lines written when each closed file was closed, oldest first, and its name.
     closed: Vec<(usize, PathBuf)>,
     /// The current file was removed once: a reader that was not there cannot know that it had read all of it.
     removed: bool,

@@ -18,7 +18,7 @@ pub struct Batch {
     pub(super) notices: Vec<Notice>,
 }
 
-/// Where a line is in the bytes of its batch.
+/// Place of a line in the bytes of its batch.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Span {
     pub(super) start: usize,
@@ -40,13 +40,13 @@ pub(super) enum Kind {
 pub struct Line<'a> {
     /// Number in its file, from 1; after [`super::Start::End`], counted from there.
     pub number: u64,
-    /// Where it begins, in bytes of the uncompressed file.
+    /// Offset of the line in the uncompressed file, in bytes.
     pub offset: u64,
-    /// What it holds.
+    /// Content of the line.
     pub content: Content<'a>,
 }
 
-/// What a line holds.
+/// Kinds of content of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content<'a> {
     /// The bytes without the line feed.
@@ -109,7 +109,7 @@ pub enum Notice {
     Lost {
         /// The last name that it was known by.
         path: PathBuf,
-        /// How much of it was read, in bytes of the uncompressed file.
+        /// Bytes read of the uncompressed file.
         read_bytes: u64,
         /// Its size in bytes as it was last seen, compressed or not; `None` when it went while no reader ran.
         size_bytes: Option<u64>,
@@ -118,32 +118,32 @@ pub enum Notice {
     Truncated {
         /// The file.
         path: PathBuf,
-        /// How much of it was read, in bytes.
+        /// Bytes read of the file.
         read_bytes: u64,
     },
     /// A file begins as it did, but what was read of it is not there any more. It is read again from its beginning.
     Rewritten {
         /// The file.
         path: PathBuf,
-        /// How much of it was read before, in bytes.
+        /// Bytes read of the file before.
         read_bytes: u64,
     },
     /// A compressed file breaks off or is damaged; what came before was delivered.
     Damaged {
         /// The file.
         path: PathBuf,
-        /// How far it can be read, in bytes of the uncompressed file.
+        /// Bytes of the uncompressed file that can be read.
         read_bytes: u64,
         /// Number of whole lines before the damage.
         lines: u64,
-        /// What the decompressor said.
+        /// Error of the decompressor.
         reason: String,
     },
     /// A named file cannot be read at all. Only [`super::Files`] goes on after that.
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         reason: String,
     },
 }

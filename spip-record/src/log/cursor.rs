@@ -15,10 +15,10 @@ use super::source::{Source, is_damage};
 /// Bytes that are asked for at once.
 const READ_BYTES: usize = 256 * 1024;
 
-/// How many times `max_bytes` is read without the end of a line before the caller gets a turn.
+/// Reads of `max_bytes` without the end of a line before the caller gets a turn.
 const TURNS: usize = 8;
 
-/// What reading has found.
+/// Result of filling the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Filled {
     /// Whole lines, or a part of one that is too long.
@@ -27,7 +27,7 @@ pub(super) enum Filled {
     End,
 }
 
-/// Why a file cannot be taken up at a place.
+/// Reasons why reading cannot resume in a file at a position.
 #[derive(Debug)]
 pub(super) enum Mismatch {
     /// It is another file.
@@ -43,7 +43,7 @@ pub(super) enum Mismatch {
 pub(super) struct Cursor {
     pub(super) path: Arc<Path>,
     pub(super) source: Source,
-    /// What was read behind `offset`: the beginning of a line, or lines that are not handed out yet.
+    /// Bytes read behind `offset`: the beginning of a line, or lines that are not handed out yet.
     buffer: Vec<u8>,
     /// Bytes at the start of `buffer` that are searched and hold no line feed.
     searched: usize,
@@ -51,7 +51,7 @@ pub(super) struct Cursor {
     skipped: u64,
     /// The last ones of them.
     skipped_tail: Vec<u8>,
-    /// Where the first line begins that is not handed out.
+    /// Offset of the first line that is not handed out.
     offset: u64,
     /// Lines before it.
     line: u64,
@@ -60,7 +60,7 @@ pub(super) struct Cursor {
     /// The last bytes before `offset`.
     tail: Vec<u8>,
     max_line_bytes: usize,
-    /// What ended the reading of a stream; told once the lines before it are handed out.
+    /// Error that ended the stream; returned once the lines before it are handed out.
     failed: Option<io::Error>,
     /// The hash of this many bytes of the head.
     hashed: Option<(usize, String)>,

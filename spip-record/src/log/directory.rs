@@ -15,7 +15,7 @@ use super::source::Compression;
 /// More closed files than any rotation keeps; whoever owns the directory must not fill the reader's memory.
 const MOST_FILES: usize = 100_000;
 
-/// How often the directory is listed until two lists are the same.
+/// Upper bound of listings until two in a row are the same.
 const ATTEMPTS: usize = 8;
 
 /// Digits from which on a number is a date and not a count: `spip.json.20250131`.
@@ -43,7 +43,7 @@ pub(super) struct Entry {
     pub(super) device: u64,
     pub(super) inode: u64,
     pub(super) size: u64,
-    /// When it was last changed, renamed included: seconds and nanoseconds.
+    /// Time of the last change, renames included: seconds and nanoseconds.
     pub(super) changed: (i64, i64),
 }
 

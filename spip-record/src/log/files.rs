@@ -12,7 +12,7 @@ use super::reader::damaged;
 use super::source::Source;
 use super::{Error, Step};
 
-/// How often an empty turn is passed over at once.
+/// Empty turns that are skipped at once before the caller gets one.
 const ATTEMPTS: usize = 16;
 
 /// Reads files one after the other: plain, `.zst` or `.gz`; `-` is standard input.
@@ -161,7 +161,7 @@ fn batch(
     Batch { path: cursor.path.clone(), bytes, spans, first, position, notices: std::mem::take(notices) }
 }
 
-/// What a name says about the log that a file is of, and its age: files sort by it.
+/// Derives from a name the log that a file belongs to, and its age: files sort by it.
 fn age(path: &Path) -> (PathBuf, String, Order) {
     let directory = path.parent().unwrap_or(Path::new("")).to_owned();
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -12,7 +12,7 @@ pub(super) const HEAD_BYTES: usize = 1024;
 /// Last bytes before a position by which it is verified.
 pub(super) const TAIL_BYTES: usize = 64;
 
-/// Where to go on in a log. Serializable; a few hundred bytes; holds no content of the log but hashes.
+/// Place to resume at in a log. Serializable; a few hundred bytes; holds no content of the log but hashes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     /// The file that is being read; `None` between two files.
@@ -45,7 +45,7 @@ pub(super) struct Mark {
     pub(super) name: String,
     pub(super) device: u64,
     pub(super) inode: u64,
-    /// How many of its first bytes are hashed; 0 when nothing was read of it.
+    /// Number of first bytes that are hashed; 0 when nothing was read of the file.
     pub(super) head_bytes: u32,
     pub(super) head: String,
 }

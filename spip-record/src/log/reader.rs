@@ -19,10 +19,10 @@ use super::{Error, MAX_LINE_BYTES, Step};
 
 pub use lag::Lag;
 
-/// How often another file is looked for at once, while files are renamed under the reader's hands.
+/// Upper bound of looks for another file at once, while files are renamed during the read.
 const ATTEMPTS: usize = 16;
 
-/// Where a reader without a position begins.
+/// Start of a reader without a position.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
     /// At the first line of the oldest file.
@@ -32,17 +32,17 @@ pub enum Start {
     End,
 }
 
-/// How a log is read.
+/// Options of a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Where to begin without a position.
+    /// Start without a position.
     pub start: Start,
-    /// Whether to wait for more at the end. If not, the end of the current file is [`Step::End`].
+    /// Waits for more at the end when set; otherwise the end of the current file is [`Step::End`].
     pub follow: bool,
     /// Length in bytes of the longest line that is handed out.
     pub max_line_bytes: usize,
-    /// How long a renamed file is still looked at: a program that has not noticed yet may still write to it. The agent looks
-    /// once a second.
+    /// Time for which a renamed file is still read: a writer that has not noticed the rename may still append to it.
+    /// The agent looks once a second.
     pub linger: Duration,
 }
 
@@ -99,7 +99,7 @@ impl State {
     }
 }
 
-/// What to do at the end of a file.
+/// Next action at the end of a file.
 enum AtEnd {
     /// There is more in it.
     Again,

@@ -23,7 +23,7 @@ const WINDOW_LOG: u32 = 27;
 /// Endings of other compressions, which must not be read as text.
 const FOREIGN: [&str; 9] = ["7z", "br", "bz2", "lz", "lz4", "lzma", "xz", "Z", "zip"];
 
-/// How a file is compressed.
+/// Compressions of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Compression {
     /// Not at all.
@@ -58,7 +58,7 @@ impl Compression {
 /// An open file, or standard input.
 pub(super) struct Source {
     content: Content,
-    /// What the decompressor said of damaged data: it cannot be asked again.
+    /// Error of the decompressor about damaged data, kept because it cannot be asked again.
     damage: Option<String>,
     /// Bytes read of the file as it is on the disk.
     raw_bytes: Arc<AtomicU64>,

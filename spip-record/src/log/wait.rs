@@ -13,7 +13,7 @@ const LONGEST: Duration = Duration::from_secs(1);
 /// Between two looks where inotify is not to be had: too many watches, or no directory yet.
 const POLL: Duration = Duration::from_millis(250);
 
-/// How many times events are taken at once; those that are left wake again.
+/// Upper bound of reads of events at once; those that are left wake the reader again.
 const DRAINS: usize = 64;
 
 /// A watch on one directory, made when it is first needed.

@@ -4,14 +4,14 @@ use super::super::Error;
 use super::super::directory;
 use super::{Reader, State};
 
-/// What a reader has still before it.
+/// Amount that a reader still has to read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lag {
     /// Bytes on the disk that are not read: of a compressed file, compressed.
     pub bytes: u64,
     /// Closed files that are not read to their end.
     pub closed_files: usize,
-    /// How many of them are compressed.
+    /// Number of compressed files among them.
     pub compressed_files: usize,
 }
 
