@@ -29,7 +29,7 @@ use crate::source::stream::StreamSource;
 use crate::source::{LogSource, Source};
 use crate::state::Store;
 
-/// Why the process ends without having done what it was asked for.
+/// Reason why the process failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Error(pub(crate) String);

@@ -11,11 +11,11 @@ use spip_record::log::Position;
 pub struct Place {
     /// Lines before it, refused ones included.
     pub total: u64,
-    /// Where it is.
+    /// Its place.
     pub at: At,
 }
 
-/// Where a place is.
+/// A place in a source.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum At {
@@ -59,13 +59,13 @@ pub struct Part {
 pub struct Reject {
     /// The sensor, if it is known.
     pub sensor: String,
-    /// Why.
+    /// Reason.
     pub reason: String,
     /// The line, or its beginning.
     pub line: Vec<u8>,
 }
 
-/// What is delivered at a time.
+/// A batch: the lines that are delivered at a time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     /// The lines, in the order of the source.

@@ -83,7 +83,7 @@ enum Command {
     Hub(hub::Command),
     /// Make this sensor a member of a hub.
     Join(join::Options),
-    /// What each sink has delivered, and what is left.
+    /// Print what each sink has delivered, and what is left.
     Status {
         /// One JSON document instead of a text.
         #[arg(long)]
@@ -91,7 +91,7 @@ enum Command {
     },
 }
 
-/// Where `join` and packages put the configuration.
+/// Path at which `join` and packages install the configuration.
 pub const INSTALLED: &str = "/etc/spip/ship.toml";
 
 fn installed() -> Option<PathBuf> {

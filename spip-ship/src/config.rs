@@ -20,7 +20,7 @@ pub use sinks::{
 /// The effective configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where records come from.
+    /// Source of the records.
     pub source: Source,
     /// Directory of positions, quarantine and the shipper's identity.
     pub state_dir: PathBuf,
@@ -28,17 +28,17 @@ pub struct Config {
     pub name: Option<String>,
     /// Address of `/metrics` and `/healthz`.
     pub metrics: Option<String>,
-    /// Whether to confine the process.
+    /// Confinement of the process.
     pub sandbox: Sandbox,
     /// Closed files that are not shipped yet from which on the shipper warns.
     pub warn_unshipped_files: u64,
-    /// Whether closed files of the log that are not shipped yet are marked for the agent to keep.
+    /// Marks closed files of the log that are not shipped yet, so that the agent keeps them.
     pub hold_files: bool,
-    /// Where records go.
+    /// Destinations of the records.
     pub sinks: Vec<Sink>,
 }
 
-/// Where records come from.
+/// Source of the records.
 #[derive(Clone, Debug)]
 pub enum Source {
     /// The log of an agent.
@@ -50,17 +50,17 @@ pub enum Source {
 /// The hub's side of JetStream.
 #[derive(Clone, Debug)]
 pub struct NatsSource {
-    /// How to reach the server.
+    /// Access to the server.
     pub access: NatsAccess,
     /// The stream, where it is made.
     pub wanted: WantedStream,
     /// Prefix of the names of the durable consumers, one per sink.
     pub consumer: String,
-    /// Whether records under another name than that of their subject go to quarantine.
+    /// Sends records under another name than that of their subject to quarantine.
     pub check_names: bool,
 }
 
-/// Whether to confine the process.
+/// Confinement of the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Sandbox {
@@ -81,7 +81,7 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Error of the system.
         source: std::io::Error,
     },
     /// The file is no TOML, or has a key or a value that is not accepted.
@@ -89,7 +89,7 @@ pub enum Error {
     Toml {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and where.
+        /// Message: what is wrong, and where.
         message: String,
     },
     /// A key has a value that is not accepted.
@@ -99,7 +99,7 @@ pub enum Error {
         path: PathBuf,
         /// The key.
         key: String,
-        /// What is wrong, and what is accepted.
+        /// Message: what is wrong, and what is accepted.
         message: String,
     },
 }
@@ -109,7 +109,7 @@ pub enum Error {
 pub struct Mistake {
     /// The key.
     pub key: String,
-    /// What is wrong, and what is accepted.
+    /// Message: what is wrong, and what is accepted.
     pub message: String,
 }
 

@@ -27,7 +27,7 @@ use crate::config::{Config, HttpAccess, Kind, NatsAccess, Sandbox, Source};
 /// The newest rights that this program knows of; TCP since Linux 6.7.
 const NEWEST: ABI = ABI::V6;
 
-/// What name resolution, certificates and the C library read.
+/// Paths that name resolution, certificates and the C library read.
 const SYSTEM: &[&str] =
     &["/etc", "/usr", "/lib", "/lib64", "/run", "/proc", "/dev/urandom", "/dev/null", "/sys/devices/system/cpu"];
 

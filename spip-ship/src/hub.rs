@@ -21,7 +21,7 @@ use self::authority::Authority;
 use self::registry::Registry;
 use crate::state::write_durably;
 
-/// What a hub command could not do.
+/// Result of a hub command; the error is a message.
 pub type Result<T> = std::result::Result<T, String>;
 
 /// Commands of the hub.
@@ -41,7 +41,7 @@ pub enum Command {
     },
 }
 
-/// Where the hub's files are.
+/// Default directory of the hub's files.
 const DIRECTORY: &str = "/etc/spip-hub";
 
 /// The users of the units.
@@ -63,11 +63,11 @@ pub struct Init {
     #[arg(long = "sensor", value_name = "NAME")]
     sensors: Vec<String>,
 
-    /// Where to write.
+    /// Directory to write to.
     #[arg(long, value_name = "DIR", default_value = DIRECTORY)]
     directory: PathBuf,
 
-    /// Where servers store messages, and the hub's shipper its state and logs.
+    /// Directory in which servers store messages, and the hub's shipper its state and logs.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/spip-hub")]
     data: PathBuf,
 
@@ -75,7 +75,7 @@ pub struct Init {
     #[arg(long, value_name = "GB", default_value_t = 50)]
     disk: u64,
 
-    /// How long messages are kept, for replay.
+    /// Hours for which messages are kept, for replay.
     #[arg(long, value_name = "HOURS", default_value_t = 168)]
     keep_hours: u64,
 }

@@ -21,7 +21,7 @@ pub struct Options {
     /// The join file, made by `spip-ship hub add` on the hub.
     file: PathBuf,
 
-    /// Where to write ship.toml, ship.nkey and ship-ca.pem.
+    /// Directory for ship.toml, ship.nkey and ship-ca.pem.
     #[arg(long, value_name = "DIR", default_value = "/etc/spip")]
     directory: PathBuf,
 
@@ -29,7 +29,7 @@ pub struct Options {
     #[arg(long, value_name = "FILE", default_value = "/var/log/spip/spip.jsonl")]
     log: PathBuf,
 
-    /// Where the shipper keeps its state.
+    /// Directory of the shipper's state.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/spip-ship")]
     state_dir: PathBuf,
 

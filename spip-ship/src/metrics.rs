@@ -31,13 +31,13 @@ pub struct Counters {
     pub lag_messages: AtomicU64,
     /// Closed files that are not delivered to their end.
     pub unshipped_files: AtomicU64,
-    /// Whether the last attempt failed.
+    /// Set while the last attempt has failed.
     pub is_failing: AtomicBool,
-    /// When the source was last found delivered to its end.
+    /// Time at which the source was last delivered to its end.
     caught_up: Mutex<Instant>,
-    /// What the last attempt failed with.
+    /// Error of the last attempt.
     trouble: Mutex<Option<String>>,
-    /// When the sink's thread last showed that it is alive.
+    /// Heartbeat of the sink's thread.
     beat: Mutex<Instant>,
 }
 

@@ -30,7 +30,7 @@ const ASK: Duration = Duration::from_secs(5);
 /// A server that does not answer a ping within twice this time counts as gone.
 const PING: Duration = Duration::from_secs(10);
 
-/// What the server said last beside its answers.
+/// Last error that the server sent outside of its answers.
 type Said = Arc<Mutex<Option<(Instant, String)>>>;
 
 /// A connection to a server or a cluster, made when it is first needed.
@@ -39,11 +39,11 @@ pub struct Connection {
     handle: Handle,
     client: Option<Client>,
     said: Said,
-    /// Who listens to answers: part of the subject, so that permissions can be given for it.
+    /// Prefix of the subjects of answers: a part of its own, so that permissions can be given for it.
     inbox: Option<String>,
 }
 
-/// Why a request has no answer.
+/// Reasons why a request has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No server can be reached, or none lets this client in.
@@ -51,7 +51,7 @@ pub enum Error {
     Connect {
         /// The servers.
         servers: String,
-        /// Why.
+        /// Reason.
         reason: String,
     },
     /// Nobody listens to the subject.
@@ -59,7 +59,7 @@ pub enum Error {
     NoResponders {
         /// The subject of the request.
         subject: String,
-        /// What it may mean.
+        /// Possible reason.
         reason: String,
     },
     /// No answer within the time.
@@ -69,7 +69,7 @@ pub enum Error {
         subject: String,
         /// The time.
         seconds: u64,
-        /// What the server said meanwhile.
+        /// Error that the server sent meanwhile.
         reason: String,
     },
     /// The answer is another one than JetStream gives.
@@ -77,7 +77,7 @@ pub enum Error {
     Answer {
         /// The subject of the request.
         subject: String,
-        /// Why.
+        /// Reason.
         reason: String,
     },
     /// JetStream refuses.

@@ -18,7 +18,7 @@ use crate::sink::{Delivery, Failure, Sink};
 use crate::source::{Next, Source};
 use crate::state::{Found, State, Store};
 
-/// How long the source is waited for at a time; a shutdown takes as long at most.
+/// Time of one wait for the source; an upper bound of the time that a shutdown takes.
 const WAIT: Duration = Duration::from_millis(500);
 
 /// Between two looks at how far the source is ahead.
@@ -31,19 +31,19 @@ const REMIND: Duration = Duration::from_secs(300);
 pub struct Pipeline {
     /// Name of the sink.
     pub name: String,
-    /// When a batch is complete.
+    /// Bounds of a batch.
     pub limits: Limits,
-    /// Where batches come from.
+    /// Source of the batches.
     pub source: Box<dyn Source>,
-    /// Where they go.
+    /// Destination of the batches.
     pub sink: Box<dyn Sink>,
-    /// Where the state is.
+    /// Store of the state.
     pub store: Store,
-    /// Where refused lines go.
+    /// Quarantine of refused lines.
     pub quarantine: Quarantine,
-    /// What is counted.
+    /// Counters of the sink.
     pub counters: Arc<Counters>,
-    /// When to end.
+    /// Flag that ends the pipeline.
     pub stop: Stop,
     /// End when everything is delivered; give up when nothing was for this long.
     pub once: Option<Duration>,
@@ -53,7 +53,7 @@ pub struct Pipeline {
     pub warn_files: u64,
 }
 
-/// How a pipeline ended.
+/// Ways in which a pipeline ends.
 #[derive(Debug)]
 pub enum End {
     /// Everything that was there is delivered: this many lines.

@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::batch::{Batch, Place, Reject};
 use crate::state::State;
 
-/// What became of a batch.
+/// Result of delivering a batch.
 #[derive(Debug)]
 pub enum Delivery {
     /// The engine has all of it, but for the rejects.
@@ -32,13 +32,13 @@ pub enum Delivery {
     TooLarge(String),
 }
 
-/// Why nothing can be delivered now.
+/// Reason why nothing can be delivered now.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
-    /// What happened, and what to do about it.
+    /// Message: what happened, and what to do about it.
     pub message: String,
-    /// When the engine wants to be asked again.
+    /// Pause that the engine asks for.
     pub after: Option<Duration>,
 }
 

@@ -9,7 +9,7 @@ pub use self::log::LogSource;
 use crate::batch::{Batch, Place};
 use crate::config::Limits;
 
-/// What a source has next.
+/// Result of asking a source for the next batch.
 #[derive(Debug)]
 pub enum Next {
     /// A batch.
@@ -20,7 +20,7 @@ pub enum Next {
     End,
 }
 
-/// How far the source is ahead of what was delivered.
+/// Amount that the source is ahead of what was delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Behind {
     /// Bytes, as far as they are known.
@@ -39,7 +39,7 @@ impl Behind {
     }
 }
 
-/// Where batches come from.
+/// A source of batches.
 pub trait Source: Send {
     /// Returns the next batch. Waits up to `wait` for one to begin, and up to `limits.time` for it to fill. With `exact`
     /// the batch has as many lines as that, however long that takes: it was cut before.

@@ -20,7 +20,7 @@ const VERSION: u32 = 1;
 /// A state is a few kilobytes.
 const MAX_BYTES: u64 = 1024 * 1024;
 
-/// What a sink remembers.
+/// State that a sink keeps across restarts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// Version of this file.
@@ -41,15 +41,15 @@ pub struct State {
     /// Lines that went to quarantine.
     #[serde(default)]
     pub quarantined: u64,
-    /// When it was written, Unix seconds.
+    /// Time of writing, Unix seconds.
     #[serde(default)]
     pub updated: i64,
-    /// What a sink adds of its own.
+    /// Additional state of the sink.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub own: serde_json::Value,
 }
 
-/// What was found in the state directory.
+/// Result of looking for a state in the directory.
 #[derive(Debug)]
 pub enum Found {
     /// A state.

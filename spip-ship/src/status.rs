@@ -22,10 +22,10 @@ struct Status {
     state: Option<String>,
     shipped: u64,
     quarantined: u64,
-    /// When the state was written.
+    /// Time at which the state was written.
     #[serde(skip_serializing_if = "Option::is_none")]
     updated: Option<String>,
-    /// Where delivery goes on.
+    /// Place at which delivery continues.
     #[serde(skip_serializing_if = "Option::is_none")]
     at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -21,7 +21,7 @@ use crate::sink::Failure;
 /// The records of each sensor and run.
 pub type Records = BTreeMap<(String, String), Ranges>;
 
-/// What was found of one sensor and run.
+/// Findings of one sensor and run.
 #[derive(Debug, Serialize)]
 pub struct Finding {
     /// The sensor.

@@ -69,7 +69,7 @@ struct Options {
     #[arg(long, value_name = "DIR", global = true)]
     state_dir: Option<PathBuf>,
 
-    /// Where the page is served: ADDRESS:PORT, or the path of a unix socket.
+    /// Address of the page: ADDRESS:PORT, or the path of a unix socket.
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
 
@@ -93,7 +93,7 @@ struct Options {
     #[arg(long = "host", value_name = "NAME")]
     hosts: Vec<String>,
 
-    /// Whether the process confines itself.
+    /// Confine the process with Landlock and seccomp.
     #[arg(long, value_parser = ["auto", "off"])]
     sandbox: Option<String>,
 }

@@ -36,7 +36,7 @@ pub struct Config {
     pub is_confined: bool,
 }
 
-/// Where the page is served.
+/// Address of the page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {
     /// An address and a port.
@@ -53,7 +53,7 @@ pub enum ConfigError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Error of the system.
         source: std::io::Error,
     },
     /// The file is not what it should be; the text names line, key and what is accepted.
@@ -61,7 +61,7 @@ pub enum ConfigError {
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Reason.
         reason: String,
     },
     /// A value is not accepted.
@@ -69,14 +69,14 @@ pub enum ConfigError {
     Value {
         /// The key.
         key: &'static str,
-        /// What it was.
+        /// The value.
         value: String,
-        /// What it takes.
+        /// Accepted values.
         accepted: &'static str,
     },
 }
 
-/// What a file or the command line says; what is absent has its default.
+/// Settings from a file or the command line; those that are absent have their default.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Given {
@@ -238,7 +238,7 @@ fn listen(text: &str) -> Result<Listen, ConfigError> {
     Err(wrong("listen", text, "ADDRESS:PORT such as 127.0.0.1:8765, or the path of a unix socket"))
 }
 
-/// Where the store is unless the operator says it: the unit's directory, the system's for root, the user's own.
+/// Returns the default directory of the store: the unit's directory, the system's for root, the user's own.
 #[must_use]
 pub fn default_state_dir() -> PathBuf {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);

@@ -38,16 +38,16 @@ use crate::row::Kind;
 pub struct Count {
     /// The number; a lower bound where it is not exact.
     pub value: u64,
-    /// Whether everything was counted.
+    /// Set when everything was counted.
     pub is_exact: bool,
 }
 
 /// One line of a list of the most frequent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Top {
-    /// What it is, as addresses of pages need it: an address, a port (`53/udp`), a hash, a text.
+    /// The value as addresses of pages need it: an address, a port (`53/udp`), a hash, a text.
     pub value: String,
-    /// What to show where that is another text: of a group its template.
+    /// Text to show when it differs from `value`: of a group its template.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
     /// Connections.
@@ -57,11 +57,11 @@ pub struct Top {
 /// A list of the most frequent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TopList {
-    /// What is counted.
+    /// Kind of the counted values.
     pub kind: Kind,
     /// The most frequent first.
     pub items: Vec<Top>,
-    /// How many different values there are.
+    /// Number of different values.
     pub distinct: Count,
 }
 
@@ -112,26 +112,26 @@ pub struct SessionLine {
     pub port: u16,
     /// `tcp` or `udp`.
     pub transport: &'static str,
-    /// Whether it spoke TLS.
+    /// Set when the client spoke TLS.
     pub is_tls: bool,
-    /// What it spoke.
+    /// Protocol that the client spoke.
     pub protocol: Option<String>,
     /// Payload bytes received.
     pub bytes_in: u64,
     /// From accept to end, microseconds.
     pub duration_us: u64,
-    /// Why it ended.
+    /// Reason why the session ended.
     pub close_reason: String,
     /// Connections that the record stands for.
     pub count: u64,
-    /// What to show of it in one line: the request of HTTP, the identification of SSH, the first printable bytes.
+    /// Summary in one line: the request of HTTP, the identification of SSH, the first printable bytes.
     pub summary: Option<String>,
 }
 
 /// A fact about a client, and how often it was seen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Fact {
-    /// What it is.
+    /// Kind of the value.
     pub kind: Kind,
     /// Its value.
     pub value: String,

@@ -22,7 +22,7 @@ pub const DEFAULT_LIMIT: usize = 50;
 /// Most rows that one page shows; export has a bound of its own.
 pub const MAX_LIMIT: usize = 1_000;
 
-/// What a page is asked for.
+/// Range, sensor and query that a page is asked for.
 #[derive(Clone, Debug)]
 pub struct Filter {
     /// The first moment of the range.
@@ -35,13 +35,13 @@ pub struct Filter {
     pub sensor: Option<String>,
     /// The query; everything when absent.
     pub query: Option<Query>,
-    /// Whether the browser shows times in its own zone.
+    /// Set when the browser shows times in its own zone.
     pub is_local: bool,
     /// Rows of a list.
     pub limit: usize,
     /// Ports that a map shows, first and last.
     pub ports: Option<(u16, u16)>,
-    /// Where a list goes on, as the page before said it.
+    /// Place where a list continues, as the previous page returned it.
     pub after: Option<String>,
 }
 
@@ -56,7 +56,7 @@ pub enum RangeText {
     Between,
 }
 
-/// Why an address is not understood.
+/// Reasons why an address is not understood.
 #[derive(Debug, thiserror::Error)]
 pub enum FilterError {
     /// A parameter has a value that it does not take.
@@ -64,9 +64,9 @@ pub enum FilterError {
     Parameter {
         /// The parameter.
         name: &'static str,
-        /// What it was.
+        /// The value.
         value: String,
-        /// What it takes.
+        /// Accepted values.
         accepted: &'static str,
     },
     /// The query cannot be read.

@@ -26,7 +26,7 @@ pub enum Arrived {
 /// One log on its way into the store.
 #[derive(Debug)]
 pub struct Log {
-    /// What the catalog knows of it.
+    /// State of the log in the catalog.
     pub state: LogState,
     /// Records in it that were taken.
     pub records: u64,
@@ -34,7 +34,7 @@ pub struct Log {
     pub duplicates: u64,
     /// Records that are older than what is kept.
     pub expired: u64,
-    /// Whether it was said that the log has another format.
+    /// Set once a message has reported that the log has another format.
     is_format_named: bool,
 }
 

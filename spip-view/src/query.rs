@@ -46,7 +46,7 @@ impl Query {
     }
 }
 
-/// What a query says.
+/// A parsed query.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Expr {
     /// All of them.
@@ -62,13 +62,13 @@ pub enum Expr {
 /// One comparison. A comparison with something that a record does not have is false.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Term {
-    /// What is compared.
+    /// Field that is compared.
     pub field: &'static Field,
-    /// How, and with what.
+    /// Comparison and its value.
     pub test: Test,
 }
 
-/// How a value is compared.
+/// Comparisons of a value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Test {
     /// The record has a value (`field:*`).
@@ -89,14 +89,14 @@ pub enum Test {
     Prefix(String),
 }
 
-/// Why a text is no query.
+/// A mistake in a query.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
 pub struct Error {
-    /// Where the mistake begins, in characters.
+    /// Start of the mistake, in characters.
     pub at: usize,
-    /// How many characters it covers.
+    /// Length of the mistake, in characters.
     pub length: usize,
-    /// What is wrong, and what is accepted.
+    /// Message: what is wrong, and what is accepted.
     pub message: String,
 }
 

@@ -30,12 +30,12 @@ use crate::store::{Reader, Result, key};
 /// Lines of each list.
 const TOP: usize = 10;
 
-/// What is reported.
+/// A report on a range.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// Version of these keys: `spip-report/1`.
     pub schema: &'static str,
-    /// When it was made.
+    /// Time at which the report was made.
     pub generated: Moment,
     /// The first moment of the range; of everything, that of the first day.
     pub from: Moment,
@@ -49,7 +49,7 @@ pub struct Report {
     pub before: Option<Numbers>,
     /// The most frequent values.
     pub top: Tops,
-    /// What appeared for the first time.
+    /// Values that appeared for the first time.
     pub new: Vec<NewSection>,
     /// Connections over time.
     pub series: Series,

@@ -20,7 +20,7 @@ pub struct Row {
     pub destination: IpAddr,
     /// The port that it asked for.
     pub port: u16,
-    /// Whether it spoke UDP.
+    /// Set when the client used UDP.
     pub is_udp: bool,
     /// The UUID of the session.
     pub session_id: [u8; 16],
@@ -30,21 +30,21 @@ pub struct Row {
     pub run: Option<String>,
     /// Number of the record in its run.
     pub seq: Option<u64>,
-    /// Whether a ClientHello was recognised.
+    /// Set when a ClientHello was recognised.
     pub is_tls: bool,
     /// Payload bytes that came, kept or not.
     pub bytes_in: u64,
     /// Bytes that were sent.
     pub bytes_out: u64,
-    /// Whether bytes came that are not kept.
+    /// Set when bytes came that are not kept.
     pub is_truncated: bool,
-    /// Why the connection ended.
+    /// Reason why the connection ended.
     pub close_reason: String,
     /// The limit that refused it, or cut its payload.
     pub limit: Option<String>,
     /// Connections that the record stands for.
     pub count: u64,
-    /// What the client spoke; absent where it sent nothing.
+    /// Protocol that the client spoke; absent when it sent nothing.
     pub protocol: Option<String>,
     /// The kept bytes, or the first of them where the payload has a file.
     pub payload: Vec<u8>,
@@ -66,7 +66,7 @@ impl Row {
     }
 }
 
-/// What a payload has in common with its variants.
+/// The group of a payload and its variants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
     /// 16 hexadecimal digits of the hash of the template.
@@ -87,9 +87,9 @@ pub struct Credential {
 /// Half-open SYNs of one source in one interval.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScanRow {
-    /// When the first SYN came.
+    /// Time of the first SYN.
     pub time: Moment,
-    /// When the last one came.
+    /// Time of the last SYN.
     pub last: Moment,
     /// The source; unspecified for the rest.
     pub source: IpAddr,
@@ -105,11 +105,11 @@ pub struct ScanRow {
     pub undecided: u64,
     /// Ports that were asked for, as inclusive ranges, ascending.
     pub ports: Vec<(u16, u16)>,
-    /// How many different ports, complete also where the list is not.
+    /// Number of different ports, complete also when the list is not.
     pub port_count: u64,
     /// Addresses that were asked for, as inclusive ranges, ascending.
     pub destinations: Vec<(IpAddr, IpAddr)>,
-    /// How many different addresses.
+    /// Number of different addresses.
     pub destination_count: u64,
     /// Tools that showed, separated by spaces.
     pub tools: Option<String>,
@@ -120,7 +120,7 @@ pub struct ScanRow {
 /// A message of the agent about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageRow {
-    /// When it was logged.
+    /// Time of the message.
     pub time: Moment,
     /// Its level: `error`, `warn`, `info`, `debug`, `trace`.
     pub level: String,
@@ -139,7 +139,7 @@ pub enum Kind {
     Connections = 0,
     /// Name of a sensor.
     Sensor = 1,
-    /// What the client spoke.
+    /// Protocol that the client spoke.
     Protocol = 2,
     /// SHA-256 of a payload.
     Payload = 3,
@@ -169,7 +169,7 @@ pub enum Kind {
     ServerName = 15,
     /// Protocol, user and secret.
     Credential = 16,
-    /// Why the connection ended.
+    /// Reason why the connection ended.
     CloseReason = 17,
     /// The limit that refused it.
     Limit = 18,

@@ -31,7 +31,7 @@ use key::Salt;
 /// Name of the catalog in the state directory.
 const CATALOG: &str = "catalog.sqlite";
 
-/// Why the store does not answer.
+/// Reasons why the store does not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// SQLite refuses something.
@@ -39,7 +39,7 @@ pub enum Error {
     Sqlite {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Error of SQLite.
         source: rusqlite::Error,
     },
     /// A file or directory cannot be used.
@@ -47,7 +47,7 @@ pub enum Error {
     Io {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Error of the system.
         source: std::io::Error,
     },
     /// The store is of another version of this program.
@@ -67,7 +67,7 @@ pub enum Error {
     /// A question has panicked.
     #[error("the question has failed: please report what was asked")]
     Panicked,
-    /// What is asked for is not in the store.
+    /// The store has no such value.
     #[error("{0} is not in the store")]
     NotFound(String),
 }
@@ -83,7 +83,7 @@ pub struct Store {
     keep: Keep,
 }
 
-/// What the store may take.
+/// Bounds of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keep {
     /// Days with records that it keeps.
@@ -99,7 +99,7 @@ impl Default for Keep {
     }
 }
 
-/// What the store takes.
+/// Size of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Usage {
     /// Bytes of all its files.
@@ -108,7 +108,7 @@ pub struct Usage {
     pub days: Vec<(Day, u64)>,
     /// Free bytes of the file system.
     pub free_bytes: u64,
-    /// What it may take.
+    /// Bounds of the store.
     pub keep: Keep,
 }
 

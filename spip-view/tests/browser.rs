@@ -15,10 +15,10 @@ use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
 
-/// How long a page may take on a busy machine.
+/// Time that a page may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What clients send who want to get at the operator's browser. Each would set `window.taken`, or tear the page apart.
+/// Payloads of clients that attack the operator's browser. Each would set `window.taken`, or tear the page apart.
 const HOSTILE: &[&str] = &[
     "<script>window.taken=1</script>",
     "\"><img src=x onerror=window.taken=1>",

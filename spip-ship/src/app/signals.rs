@@ -12,7 +12,7 @@ use crate::pause::Stop;
 /// Signals that wait for [`Signals::watch`].
 pub(super) struct Signals(SigSet);
 
-/// What the operator asked for.
+/// Requests of the operator by signals.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ask(Arc<Asked>);
 

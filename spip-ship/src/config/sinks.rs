@@ -12,13 +12,13 @@ use super::{Mistake, Secret};
 pub struct Sink {
     /// Its name in messages, metrics and the state directory.
     pub name: String,
-    /// When a batch is complete.
+    /// Bounds of a batch.
     pub limits: Limits,
-    /// What it is.
+    /// Kind of the sink, with its keys.
     pub kind: Kind,
 }
 
-/// When a batch is complete.
+/// Bounds of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of lines, before compression.
@@ -27,7 +27,7 @@ pub struct Limits {
     pub time: Duration,
 }
 
-/// What a sink is.
+/// Kinds of sinks.
 #[derive(Clone, Debug)]
 pub enum Kind {
     /// NATS JetStream.
@@ -42,14 +42,14 @@ pub enum Kind {
     Files(Files),
 }
 
-/// How to reach a NATS server and a stream.
+/// Access to a NATS server and a stream.
 #[derive(Clone, Debug)]
 pub struct NatsAccess {
     /// The servers of a cluster.
     pub urls: Vec<String>,
     /// The stream.
     pub stream: String,
-    /// What precedes the sensor in a subject.
+    /// Prefix before the sensor's name in a subject.
     pub subject_prefix: String,
     /// The JetStream domain, behind a leaf node.
     pub domain: Option<String>,
@@ -72,7 +72,7 @@ pub struct NatsAccess {
 /// A sink of the kind `nats`.
 #[derive(Clone, Debug)]
 pub struct NatsSink {
-    /// How to reach it.
+    /// Access to the server.
     pub access: NatsAccess,
     /// The stream, where it is made.
     pub wanted: WantedStream,
@@ -82,16 +82,16 @@ pub struct NatsSink {
     pub ack_timeout: Duration,
 }
 
-/// How a stream is made that is not there.
+/// Settings of a stream that has to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WantedStream {
-    /// Whether to make and check it. A sensor of a fleet may not.
+    /// Makes and checks the stream. A sensor of a fleet may not.
     pub create: bool,
     /// Copies of each message.
     pub replicas: u32,
     /// Bytes that it stores before it takes nothing more; `None` without a bound of its own.
     pub max_bytes: Option<u64>,
-    /// How long it keeps messages; `None` for ever.
+    /// Age up to which it keeps messages; `None` for ever.
     pub max_age: Option<Duration>,
 }
 
@@ -125,7 +125,7 @@ pub enum Compression {
     None,
 }
 
-/// How to reach an HTTP server.
+/// Access to an HTTP server.
 #[derive(Clone, Debug)]
 pub struct HttpAccess {
     /// Its URL, without a slash at its end.
@@ -149,20 +149,20 @@ pub struct HttpAccess {
 /// A sink of the kind `clickhouse`.
 #[derive(Clone, Debug)]
 pub struct Clickhouse {
-    /// How to reach it.
+    /// Access to the server.
     pub access: HttpAccess,
     /// The database.
     pub database: String,
     /// The table.
     pub table: String,
-    /// Whether a table that does not discard repeated blocks is refused.
+    /// Refuses a table that does not discard repeated blocks.
     pub require_deduplication: bool,
 }
 
 /// A sink of the kind `elasticsearch`.
 #[derive(Clone, Debug)]
 pub struct Elasticsearch {
-    /// How to reach it.
+    /// Access to the server.
     pub access: HttpAccess,
     /// The index or data stream.
     pub index: String,
@@ -171,7 +171,7 @@ pub struct Elasticsearch {
 /// A sink of the kind `http`.
 #[derive(Clone, Debug)]
 pub struct Http {
-    /// How to reach it.
+    /// Access to the server.
     pub access: HttpAccess,
     /// `Content-Encoding` of the body.
     pub compression: Compression,

@@ -29,7 +29,7 @@ pub(super) struct Registry {
 struct Entry {
     /// Its public key. The seed is in the join file only.
     public: String,
-    /// When it was added.
+    /// Time at which the sensor was added.
     added: String,
 }
 

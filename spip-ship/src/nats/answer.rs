@@ -16,7 +16,7 @@ pub struct ApiError {
     /// As in HTTP.
     #[serde(default)]
     pub code: u16,
-    /// Which refusal it is.
+    /// Number of the refusal.
     #[serde(default)]
     pub err_code: u16,
     /// For people.
@@ -37,18 +37,18 @@ pub struct PublishAck {
     pub stream: String,
     /// The sequence of the message.
     pub seq: u64,
-    /// Whether a message with the same id was stored before; `seq` is that one's.
+    /// Set when a message with the same id was stored before; `seq` is that one's.
     #[serde(default)]
     pub duplicate: bool,
 }
 
-/// What is set of a stream, as far as it matters here.
+/// Configuration of a stream, as far as it matters here.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StreamConfig {
     /// Its name.
     pub name: String,
-    /// What it stores.
+    /// Subjects that it stores.
     pub subjects: Vec<String>,
     /// `limits`, `interest` or `workqueue`.
     pub retention: String,
@@ -58,11 +58,11 @@ pub struct StreamConfig {
     pub storage: String,
     /// Copies.
     pub num_replicas: u32,
-    /// Whether the last message of a subject can be asked for directly.
+    /// Set when the last message of a subject can be asked for directly.
     pub allow_direct: bool,
-    /// Whether publications are acknowledged.
+    /// Set when publications are not acknowledged.
     pub no_ack: bool,
-    /// Whether it takes no publications.
+    /// Set when it takes no publications.
     pub sealed: bool,
     /// The largest message.
     pub max_msg_size: i64,
@@ -72,17 +72,17 @@ pub struct StreamConfig {
     pub max_age: i64,
 }
 
-/// What JetStream says of a stream.
+/// JetStream's description of a stream.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct StreamInfo {
-    /// What is set.
+    /// Configuration.
     pub config: StreamConfig,
-    /// What is in it.
+    /// Contents.
     pub state: StreamState,
 }
 
-/// What is in a stream.
+/// Contents of a stream.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct StreamState {

@@ -18,12 +18,12 @@ const DOUBTS: u32 = 5;
 /// Lines of a batch that may all be refused; more than that is never the records' fault.
 const ALL_REFUSED: usize = 16;
 
-/// What a server said to one request.
+/// Answer of a server to one request.
 #[derive(Debug)]
 pub(super) enum Said {
     /// It has all of it, but for these lines: their index within the request, and why.
     Accepted {
-        /// How many it had already.
+        /// Number of lines that it had already.
         duplicates: u64,
         /// Refused for good.
         refused: Vec<(usize, String)>,
@@ -52,7 +52,7 @@ pub(super) fn items(batch: &Batch) -> Vec<Item<'_>> {
     batch.parts.iter().flat_map(of_part).collect()
 }
 
-/// What is left of the batch that is under way.
+/// The rest of the batch that is being delivered.
 #[derive(Debug, Default)]
 pub(super) struct Work {
     /// Lines before and behind the batch, by which it is recognised.
@@ -63,7 +63,7 @@ pub(super) struct Work {
     rejects: Vec<Reject>,
     /// Attempts in a row in which nothing was accepted and something refused.
     doubts: u32,
-    /// Whether the server has ever accepted anything.
+    /// Set once the server has accepted anything.
     is_proven: bool,
 }
 

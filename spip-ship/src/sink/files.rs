@@ -32,7 +32,7 @@ pub struct Files {
 /// Lines to append, by directory.
 type ByDirectory = BTreeMap<String, Vec<u8>>;
 
-/// What is stored with a batch that is under way.
+/// State stored with a batch that is being written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Own {
     /// The batch: lines before and behind it.

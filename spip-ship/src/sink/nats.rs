@@ -53,7 +53,7 @@ pub struct Nats {
     last: Option<Last>,
     packed: Option<Packed>,
     own: Own,
-    /// How often a server remembered a message that it does not have: makes another id.
+    /// Number of times that a server remembered a message that it does not have: makes another id.
     again: u64,
 }
 
@@ -66,7 +66,7 @@ struct Last {
     total: u64,
 }
 
-/// What this sink stores beside the place.
+/// State that this sink stores beside the place.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Own {
     /// `total` of the last place that the engine acknowledged: less than the state's where lines were refused since.
@@ -84,7 +84,7 @@ struct Packed {
     payload: Bytes,
 }
 
-/// How the engine's last message relates to a batch.
+/// Relation of the engine's last message to a batch.
 enum Relation {
     /// The batch is the next one.
     Next,

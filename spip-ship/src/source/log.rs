@@ -50,7 +50,7 @@ pub struct LogSource {
 #[derive(Default)]
 struct Filling {
     part: Part,
-    /// Whether a line has named sensor and run.
+    /// Set once a line has named sensor and run.
     is_named: bool,
     rejects: Vec<Reject>,
     lines: u64,

@@ -33,7 +33,7 @@ pub struct StreamSource {
     connection: Connection,
     consumer: Consumer,
     subscriber: Option<Subscriber>,
-    /// When the request for messages that is under way ends.
+    /// End of the outstanding request for messages.
     asked: Option<Instant>,
     /// Messages that the request may still bring.
     wanted: usize,

@@ -16,7 +16,7 @@ use base64::Engine as _;
 use spip_ship::config::NatsAccess;
 use spip_ship::nats::Connection;
 
-/// How long a test waits for what has to happen.
+/// Time that a test waits for an event that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A directory that goes with the test.

@@ -20,7 +20,7 @@ impl Request {
     }
 }
 
-/// What to answer: a status and a body; status 0 ends the connection without an answer.
+/// The answer: a status and a body; status 0 ends the connection without an answer.
 pub(crate) type Answer = (u16, String);
 
 /// A server that asks `answer` what to say.

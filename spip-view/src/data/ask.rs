@@ -101,7 +101,7 @@ impl Tally {
     }
 }
 
-/// What of a day is meant.
+/// The part of a day that a range covers.
 #[derive(Clone, Copy, Debug)]
 struct Part {
     day: Day,
@@ -554,7 +554,7 @@ impl Columns {
     }
 }
 
-/// Where the rows of a kind are: key, number, tables, and a condition.
+/// Returns the table of a kind of values: key, number, tables, and a condition.
 fn rows_of(kind: Kind) -> (String, &'static str, &'static str, String) {
     let sessions = "sessions s";
     let all = || "1".to_owned();

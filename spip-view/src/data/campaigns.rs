@@ -20,7 +20,7 @@ use crate::store::{Reader, Result, key};
 /// The page.
 #[derive(Clone, Debug, Serialize)]
 pub struct CampaignsPage {
-    /// Whether all sessions of the range were looked at.
+    /// Set when all sessions of the range were examined.
     pub is_exact: bool,
     /// Largest and newest first.
     pub campaigns: Vec<Campaign>,
@@ -31,11 +31,11 @@ pub struct CampaignsPage {
 pub struct Campaign {
     /// Names it: a hash of what its sources share.
     pub id: String,
-    /// Why they were grouped: what all of them share.
+    /// Facts that all members share, and that they were grouped by.
     pub shared: Vec<Fact>,
-    /// What to show of the payload that they share.
+    /// Text to show for the payload that they share.
     pub label: Option<String>,
-    /// How many sources.
+    /// Number of sources.
     pub sources: u64,
     /// Some of them.
     pub examples: Vec<IpAddr>,
@@ -68,7 +68,7 @@ const MAX_KEYS: usize = 50_000;
 /// Sources of a campaign that are told apart; more are counted as a lower bound by their hashes.
 const MAX_SOURCES: usize = 5_000;
 
-/// What sources share: fingerprints and the group of the payload, as numbers of facts.
+/// Facts that sources share: fingerprints and the group of the payload, as numbers of facts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Shared {
     group: Option<i64>,

@@ -33,7 +33,7 @@ pub struct FingerprintPage {
     pub count: u64,
     /// Connections over time.
     pub connections: Series,
-    /// Whether all sessions in the range were looked at.
+    /// Set when all sessions in the range were examined.
     pub is_exact: bool,
     /// Sources that share it.
     pub sources: Vec<Top>,

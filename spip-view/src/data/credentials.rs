@@ -18,7 +18,7 @@ use crate::store::{Reader, Result, key};
 /// The page.
 #[derive(Clone, Debug, Serialize)]
 pub struct CredentialsPage {
-    /// How many different triples of protocol, user and secret.
+    /// Number of different triples of protocol, user and secret.
     pub total: Count,
     /// Pairs, most tries first.
     pub pairs: Vec<Pair>,
@@ -28,7 +28,7 @@ pub struct CredentialsPage {
     pub secrets: Vec<Top>,
     /// Protocols, most tries first.
     pub protocols: Vec<Top>,
-    /// What the most active sources tried, in order.
+    /// Attempts of the most active sources, in order.
     pub sequences: Vec<Sequence>,
 }
 
@@ -45,12 +45,12 @@ pub struct Pair {
     pub count: u64,
 }
 
-/// What one source tried.
+/// Attempts of one source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Sequence {
     /// The source.
     pub source: IpAddr,
-    /// How many tries in the range.
+    /// Number of attempts in the range.
     pub count: u64,
     /// The first of them, in order.
     pub attempts: Vec<Attempt>,
@@ -59,7 +59,7 @@ pub struct Sequence {
 /// One try.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Attempt {
-    /// When.
+    /// Time of the attempt.
     pub time: Moment,
     /// The session.
     pub session: String,
@@ -124,7 +124,7 @@ fn top(counted: HashMap<String, u64>, limit: usize) -> Vec<Top> {
     list
 }
 
-/// What the sources with most attempts tried, among the newest sessions with credentials.
+/// Returns the attempts of the sources with most of them, among the newest sessions with credentials.
 fn sequences(ask: &Ask<'_>) -> Result<Vec<Sequence>> {
     let mut tally = Tally::default();
     let mut left = EXAMINED;

@@ -31,9 +31,9 @@ const KINDS: &[Kind] = &[
 /// Values of a kind that are listed.
 const VALUES: usize = 10;
 
-/// What the examined sessions have.
+/// Facts of the examined sessions.
 pub(super) struct Examined {
-    /// Whether these are all sessions of the range.
+    /// Set when these are all sessions of the range.
     pub(super) is_exact: bool,
     tallies: HashMap<Kind, Tally>,
     /// Ports with the first time, connections and protocols.

@@ -21,7 +21,7 @@ pub struct HealthPage {
     pub store: StoreState,
     /// Messages of the agents, newest first.
     pub messages: Vec<Message>,
-    /// What this program had to do about its store: days dropped, damage, a new start.
+    /// Events of the store: days dropped, damage, a new start.
     pub events: Vec<Event>,
 }
 
@@ -68,15 +68,15 @@ pub struct Log {
     pub lines: u64,
     /// Lines that are no record of this format, and the newest reason.
     pub foreign: u64,
-    /// Why the newest of them was refused.
+    /// Reason why the newest of them was refused.
     pub foreign_reason: Option<String>,
     /// Lines that were too long.
     pub overlong: u64,
     /// Files that went before they were read.
     pub lost_files: u64,
-    /// Where it goes on.
+    /// Position at which reading continues.
     pub position: String,
-    /// When a line was last read.
+    /// Time at which a line was last read.
     pub last_read: Option<Moment>,
 }
 
@@ -111,9 +111,9 @@ pub struct DayState {
 /// Something that this program did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Event {
-    /// When.
+    /// Time of the event.
     pub time: Moment,
-    /// What.
+    /// Text of the event.
     pub text: String,
 }
 

@@ -26,12 +26,12 @@ pub struct NewPage {
     pub returned: Vec<Returned>,
 }
 
-/// What is new of one kind.
+/// New values of one kind.
 #[derive(Clone, Debug, Serialize)]
 pub struct NewSection {
     /// The kind.
     pub kind: Kind,
-    /// How many are new.
+    /// Number of new values.
     pub total: Count,
     /// Newest first.
     pub items: Vec<NewItem>,
@@ -42,14 +42,14 @@ pub struct NewSection {
 pub struct NewItem {
     /// Its value, as addresses of pages need it.
     pub value: String,
-    /// What to show where that is another text.
+    /// Text to show when it differs from the value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
-    /// When it first came.
+    /// Time of its first appearance.
     pub first: Moment,
-    /// When it last came.
+    /// Time of its last appearance.
     pub last: Moment,
-    /// Who brought it.
+    /// Source of its first appearance.
     pub source: IpAddr,
     /// The session that brought it.
     pub session: Option<String>,
@@ -64,15 +64,15 @@ pub struct NewItem {
 pub struct Returned {
     /// The source.
     pub source: IpAddr,
-    /// When it first came.
+    /// Time of its first appearance.
     pub first: Moment,
-    /// When it came back with it.
+    /// Time at which the source came back with it.
     pub time: Moment,
-    /// What kind of thing it brought.
+    /// Kind of the value.
     pub kind: Kind,
     /// Its value.
     pub value: String,
-    /// What to show where that is another text.
+    /// Text to show when it differs from the value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
     /// The session that brought it.

@@ -14,13 +14,13 @@ use crate::store::{Reader, Result};
 /// The page.
 #[derive(Clone, Debug, Serialize)]
 pub struct NowPage {
-    /// Whether records arrive.
+    /// State of the sensors.
     pub status: Status,
     /// Totals of the range.
     pub totals: Totals,
     /// Totals of the range before it, of the same length.
     pub before: Totals,
-    /// How many connections now, against the same hour yesterday and a week ago.
+    /// Rate of connections now, against the same hour yesterday and a week ago.
     pub rates: Rates,
     /// Connections over time.
     pub connections: Series,
@@ -32,10 +32,10 @@ pub struct NowPage {
     pub latest: Vec<SessionLine>,
 }
 
-/// Whether it is working.
+/// State of the sensors: records arrive, or since when they do not.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
-    /// When the newest record was logged (accept and duration); absent in an empty store.
+    /// Time of the newest record (accept and duration); absent in an empty store.
     pub last_record: Option<Moment>,
     /// Bytes of logs that are not read yet.
     pub behind_bytes: u64,
@@ -50,7 +50,7 @@ pub struct Status {
 /// A message of an agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Message {
-    /// When.
+    /// Time of the event.
     pub time: Moment,
     /// `error`, `warn`, `info`.
     pub level: String,
@@ -81,18 +81,18 @@ pub enum LiveEvent {
     Session(SessionLine),
     /// A scan.
     Scan {
-        /// When the first SYN came.
+        /// Time of the first SYN.
         time: Moment,
         /// The source.
         source: IpAddr,
         /// Half-open SYNs.
         count: u64,
-        /// How many ports.
+        /// Number of ports.
         ports: u64,
     },
     /// Records that were left out, because the browser is slower than they come.
     Skipped {
-        /// How many.
+        /// Number of events.
         count: u64,
     },
 }

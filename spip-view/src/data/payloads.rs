@@ -17,9 +17,9 @@ use crate::store::{Error, Reader, Result, key};
 /// The list of groups.
 #[derive(Clone, Debug, Serialize)]
 pub struct PayloadsPage {
-    /// How many groups.
+    /// Number of groups.
     pub total: Count,
-    /// How many different payloads.
+    /// Number of different payloads.
     pub distinct: Count,
     /// Most connections first.
     pub groups: Vec<GroupLine>,
@@ -30,7 +30,7 @@ pub struct PayloadsPage {
 pub struct GroupLine {
     /// Its hash: the address of its page is `/payloads/groups/HASH`.
     pub group: String,
-    /// What its members have in common: numbers, hosts and tokens are replaced by `<n>`, `<host>`, `<token>`.
+    /// Text that its members have in common: numbers, hosts and tokens are replaced by `<n>`, `<host>`, `<token>`.
     pub template: String,
     /// Connections in the range.
     pub connections: u64,
@@ -38,7 +38,7 @@ pub struct GroupLine {
     pub first: Moment,
     /// Last time, in all that is stored.
     pub last: Moment,
-    /// Who sent it first.
+    /// Source that sent it first.
     pub source: IpAddr,
 }
 
@@ -49,7 +49,7 @@ pub struct GroupPage {
     pub group: GroupLine,
     /// Connections over time.
     pub connections: Series,
-    /// Whether all sessions in the range were looked at.
+    /// Set when all sessions in the range were examined.
     pub is_exact: bool,
     /// Its members, most frequent first; the value is the SHA-256.
     pub variants: Vec<Top>,
@@ -68,13 +68,13 @@ pub struct PayloadPage {
     pub sha256: String,
     /// Its group.
     pub group: String,
-    /// How many bytes were kept in the session that sent it first.
+    /// Number of bytes that were kept in the session that sent it first.
     pub size: u64,
     /// The bytes: `/payloads/SHA256/download` has them as a file. As many as the record has.
     pub hex: String,
     /// As text, invalid UTF-8 as U+FFFD.
     pub text: String,
-    /// Whether the bytes here are fewer than were kept.
+    /// Set when the bytes here are fewer than were kept.
     pub is_shortened: bool,
     /// First time, in all that is stored.
     pub first: Moment,
@@ -146,7 +146,7 @@ pub fn group(reader: &Reader, filter: &Filter, group: &str) -> Result<GroupPage>
     })
 }
 
-/// What the catalog knows of a payload.
+/// Facts of a payload in the catalog.
 struct Known {
     id: i64,
     group: String,

@@ -19,7 +19,7 @@ use crate::store::{Reader, Result, key};
 pub struct PortsPage {
     /// The heat map.
     pub heat: Heat,
-    /// How many ports were asked for.
+    /// Number of different ports.
     pub total: Count,
     /// Most connections first.
     pub ports: Vec<PortLine>,
@@ -53,7 +53,7 @@ pub struct PortLine {
     pub transport: &'static str,
     /// Connections in the range.
     pub connections: u64,
-    /// When it was first asked for, in all that is stored.
+    /// Time of the first connection to it, in all that is stored.
     pub first: Option<Moment>,
     /// Connections over the range, for a small chart.
     pub series: Vec<u64>,
@@ -64,15 +64,15 @@ pub struct PortLine {
 pub struct PortPage {
     /// The port: `22`, `53/udp`.
     pub port: String,
-    /// When it was first asked for, in all that is stored.
+    /// Time of the first connection to it, in all that is stored.
     pub first: Option<Moment>,
     /// Totals of the range.
     pub totals: Totals,
-    /// Whether all of its sessions in the range were looked at.
+    /// Set when all of its sessions in the range were examined.
     pub is_exact: bool,
     /// Connections over time.
     pub connections: Series,
-    /// What was spoken.
+    /// Protocols that clients spoke on it.
     pub protocols: Vec<Top>,
     /// Groups of payloads.
     pub payloads: Vec<Top>,

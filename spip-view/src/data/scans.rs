@@ -23,7 +23,7 @@ pub struct ScansPage {
     pub half_open: Series,
     /// Connections over time.
     pub completed: Series,
-    /// How many sources scanned.
+    /// Number of sources that scanned.
     pub sources: Count,
     /// Sources, most SYNs first.
     pub top_sources: Vec<Top>,
@@ -40,9 +40,9 @@ pub struct ScansPage {
 /// Half-open SYNs of one source in one interval.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ScanLine {
-    /// When the first SYN came.
+    /// Time of the first SYN.
     pub time: Moment,
-    /// When the last one came.
+    /// Time of the last SYN.
     pub last: Moment,
     /// The sensor.
     pub sensor: String,
@@ -52,15 +52,15 @@ pub struct ScanLine {
     pub count: u64,
     /// Ports as ranges, ascending: `22-24,80`; shortened with `…` where they are many.
     pub ports: String,
-    /// How many different ports.
+    /// Number of different ports.
     pub port_count: u64,
     /// Addresses as ranges.
     pub destinations: String,
-    /// How many different addresses.
+    /// Number of different addresses.
     pub destination_count: u64,
     /// Tools that showed.
     pub tools: Option<String>,
-    /// Whether the same source also completed connections, in all that is stored.
+    /// Set when the same source also completed connections, in all that is stored.
     pub has_connected: bool,
 }
 

@@ -12,7 +12,7 @@ use crate::store::{Reader, Result};
 /// The page.
 #[derive(Clone, Debug, Serialize)]
 pub struct SearchPage {
-    /// How many sessions; a lower bound when there was no time to look at all.
+    /// Number of sessions; a lower bound when there was no time to examine all.
     pub total: Count,
     /// Newest first.
     pub sessions: Vec<SessionLine>,

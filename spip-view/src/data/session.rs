@@ -16,7 +16,7 @@ use crate::store::{Error, Reader, Result, key};
 /// The page.
 #[derive(Clone, Debug, Serialize)]
 pub struct SessionPage {
-    /// What the store knows.
+    /// Facts of the session in the store.
     pub session: SessionLine,
     /// The UUID.
     pub session_id: String,
@@ -26,7 +26,7 @@ pub struct SessionPage {
     pub first_byte_us: Option<u64>,
     /// Bytes sent to the client.
     pub bytes_out: u64,
-    /// How the destination is known.
+    /// Source of the destination.
     pub destination_source: String,
     /// Community ID.
     pub community_id: String,
@@ -42,26 +42,26 @@ pub struct SessionPage {
     pub payload_text: String,
     /// SHA-256 of the payload, where there is one.
     pub sha256: Option<String>,
-    /// Whether bytes came that are not here.
+    /// Set when bytes came that are not here.
     pub is_truncated: bool,
     /// The request as a command of curl, where it is HTTP.
     pub curl: Option<String>,
     /// The record as it was logged.
     pub record: Option<String>,
-    /// Why the record cannot be read any more.
+    /// Reason why the record cannot be read any more.
     pub missing: Option<String>,
     /// The sessions of the same source around it, oldest first.
     pub neighbours: Vec<SessionLine>,
 }
 
-/// What one side said without the other saying anything.
+/// Bytes that one side sent before the other answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TurnPart {
     /// `client` or `server`.
     pub from: String,
     /// Offset of its first byte among those of this side.
     pub offset: u64,
-    /// How many bytes.
+    /// Number of bytes.
     pub length: u64,
     /// From the accept, milliseconds.
     pub ms: u64,

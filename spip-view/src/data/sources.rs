@@ -17,7 +17,7 @@ use crate::store::{Error, Reader, Result, key};
 /// The list.
 #[derive(Clone, Debug, Serialize)]
 pub struct SourcesPage {
-    /// How many sources.
+    /// Number of sources.
     pub total: Count,
     /// Most connections first.
     pub sources: Vec<SourceLine>,
@@ -32,9 +32,9 @@ pub struct SourceLine {
     pub source: IpAddr,
     /// Connections in the range.
     pub connections: u64,
-    /// When it first came, in all that is stored.
+    /// Time of its first connection, in all that is stored.
     pub first: Option<Moment>,
-    /// When it last came, in all that is stored.
+    /// Time of its last connection, in all that is stored.
     pub last: Option<Moment>,
     /// Half-open SYNs, in all that is stored.
     pub half_open: u64,
@@ -45,13 +45,13 @@ pub struct SourceLine {
 pub struct SourcePage {
     /// The address.
     pub source: IpAddr,
-    /// When it first came, in all that is stored; absent when it is not known.
+    /// Time of its first connection, in all that is stored; absent when it is not known.
     pub first: Option<Moment>,
-    /// When it last came.
+    /// Time of its last connection.
     pub last: Option<Moment>,
     /// Totals of the range.
     pub totals: Totals,
-    /// Whether all of its sessions in the range were looked at.
+    /// Set when all of its sessions in the range were examined.
     pub is_exact: bool,
     /// Connections over time.
     pub connections: Series,
@@ -78,11 +78,11 @@ pub struct SourcePage {
 pub struct PortStep {
     /// The port: `22`, `53/udp`.
     pub port: String,
-    /// When it first asked for it in the range.
+    /// Time of its first connection to the port in the range.
     pub first: Moment,
     /// Connections.
     pub count: u64,
-    /// What it spoke there.
+    /// Protocols that it spoke there.
     pub protocols: Vec<String>,
 }
 
@@ -91,7 +91,7 @@ pub struct PortStep {
 pub struct Alike {
     /// The source.
     pub source: IpAddr,
-    /// What it shares.
+    /// Facts that both sources share.
     pub shared: Vec<Fact>,
 }
 
@@ -122,7 +122,7 @@ pub fn list(reader: &Reader, filter: &Filter) -> Result<SourcesPage> {
 /// Lines that a list can be scrolled down.
 const MAX_OFFSET: usize = 1_000_000;
 
-/// What the catalog knows of a source.
+/// Facts of a source in the catalog.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Known {
     pub(super) first: Moment,

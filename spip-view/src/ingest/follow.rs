@@ -37,7 +37,7 @@ const LAG: Duration = Duration::from_secs(2);
 /// Longest time between two attempts to write to a store that refuses.
 const MAX_DELAY: Duration = Duration::from_secs(30);
 
-/// What is read.
+/// Inputs of the reader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// Logs that are followed; `-` is standard input, a directory stands for the logs in it.
@@ -48,7 +48,7 @@ pub enum Input {
     All(Vec<PathBuf>),
 }
 
-/// What became of everything that was read.
+/// Result of reading everything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Lines.
@@ -75,7 +75,7 @@ struct Feed {
     source: Source,
 }
 
-/// What one turn of a log came to.
+/// Result of one turn of reading a log.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Turn {
     Lines,
@@ -137,7 +137,7 @@ struct Ingest {
     feeds: Vec<Feed>,
     /// Logs that could not be read, and were named.
     is_named: Vec<String>,
-    /// When it was last measured how far the readers are behind.
+    /// Time at which the lag of the readers was last measured.
     measured: Option<Instant>,
 }
 
@@ -335,7 +335,7 @@ impl Feed {
     }
 }
 
-/// Where a log goes on.
+/// Returns the position at which a log continues.
 fn position(state: &LogState) -> Option<Position> {
     serde_json::from_str(&state.position).ok()
 }

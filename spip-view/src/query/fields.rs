@@ -11,15 +11,15 @@ pub struct Field {
     pub name: &'static str,
     /// Another name, as the record has it, or shorter.
     pub alias: &'static str,
-    /// What it holds.
+    /// Kind of its values.
     pub values: Values,
     /// A value, for completion and documentation.
     pub example: &'static str,
-    /// What it means.
+    /// Meaning, as the page on the query language lists it.
     pub meaning: &'static str,
 }
 
-/// What a field holds, and how it is compared.
+/// Kinds of values, each with its comparisons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Values {

@@ -22,12 +22,12 @@ use crate::store::key::{self, Salt};
 pub struct Condition {
     /// The text.
     pub sql: String,
-    /// What is bound to its question marks, in order.
+    /// Values bound to its question marks, in order.
     pub parameters: Vec<Value>,
     tests: Arc<Vec<(Part, Test)>>,
 }
 
-/// What of a value a test looks at.
+/// The part of a value that a test examines.
 #[derive(Clone, Copy, Debug)]
 enum Part {
     Whole(Option<Kind>),

@@ -19,7 +19,7 @@ const MAX_CACHED: usize = 50_000;
 /// Bytes of a fact's text; what is longer is cut.
 pub(super) const MAX_TEXT: usize = 1_024;
 
-/// What came with the first appearance.
+/// The session of a first appearance.
 pub(super) struct Appearance<'a> {
     pub(super) time: Moment,
     pub(super) source: &'a Value,
@@ -66,7 +66,7 @@ impl Hasher for Halves {
 pub(super) struct Facts {
     salt: Salt,
     seeds: [foldhash::quality::RandomState; 2],
-    /// What came lately, and what came before that.
+    /// Values seen lately, and those of the generation before.
     known: Generation,
     older: Generation,
     next: HashMap<u8, i64>,

@@ -16,7 +16,7 @@ use crate::moment::{Day, Moment};
 /// Steps of SQLite's machine between two looks at the clock: about a millisecond.
 const STEPS: i32 = 20_000;
 
-/// When a question has to be answered, and whether somebody still waits.
+/// Deadline of a question, and the flag that the client has gone.
 #[derive(Clone, Debug)]
 pub struct Deadline {
     at: Instant,

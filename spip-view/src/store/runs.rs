@@ -35,7 +35,7 @@ struct Run {
     is_dirty: bool,
 }
 
-/// Whether a record is counted.
+/// Result of looking a record's number up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Seen {
     /// It is new.

@@ -38,13 +38,13 @@ const KEPT_RANGES: usize = 64;
 pub struct LogState {
     /// Its number.
     pub id: i64,
-    /// Where to go on, as JSON; empty before the first line.
+    /// Position at which to continue, as JSON; empty before the first line.
     pub position: String,
     /// Lines that were taken.
     pub lines: u64,
     /// Lines that are no record.
     pub foreign: u64,
-    /// Why the newest of them is none.
+    /// Reason why the newest of them is no record.
     pub foreign_reason: Option<String>,
     /// Lines that were too long.
     pub overlong: u64,
@@ -54,7 +54,7 @@ pub struct LogState {
     pub behind_bytes: u64,
 }
 
-/// What became of a record.
+/// Result of storing a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
     /// It is in the store; the day and key of a session.

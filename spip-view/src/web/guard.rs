@@ -31,7 +31,7 @@ const HEADERS: &[(&str, &str)] = &[
     ("permissions-policy", "camera=(), geolocation=(), microphone=()"),
 ];
 
-/// Who is let in.
+/// Access rules of the page.
 #[derive(Debug)]
 pub(super) struct Guard {
     /// Names with which `Host` may begin, in lower case; a port may follow.

@@ -259,7 +259,7 @@ async fn check(State(app): State<Arc<App>>, request: Request<Body>, next: Next) 
     answer
 }
 
-/// Why there is no page.
+/// Reasons why there is no page.
 pub(crate) enum Failure {
     /// The address is not understood.
     Filter(FilterError),

@@ -19,10 +19,10 @@ const LAST_SEQ: &str = "Spip-Last-Seq";
 const PLACE: &str = "Spip-Place";
 /// Identity of the shipper's state.
 const SHIPPER: &str = "Spip-Shipper";
-/// How the payload is compressed: `zstd`, or absent.
+/// Compression of the payload: `zstd`, or absent.
 pub(crate) const ENCODING: &str = "Content-Encoding";
 
-/// What a message says of how far the engine is.
+/// Progress of the engine, from the headers of a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mark {
     pub(super) shipper: String,

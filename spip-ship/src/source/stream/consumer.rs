@@ -24,7 +24,7 @@ const NOT_FOUND: u16 = 10014;
 
 /// A durable consumer.
 pub(super) struct Consumer {
-    /// What both names begin with.
+    /// Prefix of both names.
     base: String,
     /// The one that is used; empty before the first.
     name: String,
@@ -33,11 +33,11 @@ pub(super) struct Consumer {
     inbox: String,
     /// The consumer's own number of the next message.
     next: u64,
-    /// Where to acknowledge the messages that were taken, by their sequence.
+    /// Subjects that acknowledge the messages taken, by sequence.
     replies: VecDeque<(u64, String)>,
 }
 
-/// What a message is.
+/// Kinds of messages.
 #[derive(Debug)]
 pub(super) enum Taken {
     /// One of the stream.

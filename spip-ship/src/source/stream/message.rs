@@ -16,12 +16,12 @@ const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Bytes of a message or line that are kept of what is refused.
 const REJECT_BYTES: usize = 64 * 1024;
 
-/// What a message holds.
+/// Contents of a message.
 #[derive(Debug, Default)]
 pub(super) struct Opened {
     /// Its records.
     pub(super) part: Option<Part>,
-    /// What it holds beside records.
+    /// Lines that are no records.
     pub(super) rejects: Vec<Reject>,
     /// Lines of both; 1 for a message that cannot be read.
     pub(super) lines: u64,
