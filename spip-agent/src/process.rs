@@ -1,5 +1,6 @@
 //! What every wing may use of the process: counters, critical threads, heartbeat, sets of ports, shutdown. Imports no other wing.
 
+pub mod clock;
 pub mod counters;
 pub mod critical;
 pub mod heartbeat;

@@ -27,7 +27,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, recv};
 use sha2::{Digest, Sha256};
@@ -40,6 +40,7 @@ use crate::kernel::origin;
 use crate::log::payload_files::PayloadStore;
 use crate::log::sensor::Sensor;
 use crate::log::writer::Log;
+use crate::process::clock;
 use crate::process::counters::TALLY;
 use crate::respond::{Conversation, Responder};
 use crate::session::budget::Budget;
@@ -382,7 +383,7 @@ impl Guard {
     /// Counts the session in a summary where its source has taken its part of the log; reports whether it did.
     fn summarised(&mut self) -> bool {
         let source = self.permit.source();
-        if self.engine.ledger.share(source, Instant::now()) != Share::Summary {
+        if self.engine.ledger.share(source, clock::now()) != Share::Summary {
             return false;
         }
         let Session { origin, accepted, .. } = &self.session;
@@ -396,7 +397,7 @@ impl Guard {
     fn with_line<T>(&mut self, write: impl FnOnce(&Log, &[u8]) -> T) -> T {
         LINE.with_borrow_mut(|line| {
             line.clear();
-            let (source, now) = (self.permit.source(), Instant::now());
+            let (source, now) = (self.permit.source(), clock::now());
             let due = line_bytes_due(&self.session);
             let most = if self.engine.ledger.share(source, now) == Share::Whole { due } else { due.min(SHORT_BYTES) };
             let sensor = &self.engine.sensor;

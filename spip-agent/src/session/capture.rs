@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
+use crate::process::clock;
 use spip_record::CloseReason;
 
 /// One read: as much as the default payload limit.
@@ -55,7 +56,7 @@ impl Rest {
     /// What a client goes on to send in one go, after `received` bytes.
     #[must_use]
     pub fn after(received: u64) -> Self {
-        Self { until: Instant::now() + REST_TIME, most: received.saturating_add(REST_BYTES) }
+        Self { until: clock::now() + REST_TIME, most: received.saturating_add(REST_BYTES) }
     }
 
     /// When it ends.

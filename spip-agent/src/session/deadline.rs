@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::config::Timeouts;
+use crate::process::clock;
 use crate::session::limits::Source;
 use crate::session::open_sessions::{Registered, Registry};
 use spip_record::CloseReason;
@@ -51,7 +52,7 @@ impl Watch {
 
     /// Notes that the client did something.
     pub fn touch(&mut self) {
-        self.registered.touch(Instant::now());
+        self.registered.touch(clock::now());
     }
 
     /// Notes how much memory the session holds now, in bytes.
@@ -85,7 +86,7 @@ impl Watch {
             return Poll::Ready(Err(reason));
         }
         let (deadline, reason) = self.deadline(step);
-        if deadline <= self.registered.micros(Instant::now()) {
+        if deadline <= self.registered.micros(clock::now()) {
             return Poll::Ready(Err(reason));
         }
         self.registered.wake_at(alarm.map_or(deadline, |alarm| self.registered.micros(alarm).min(deadline)));

@@ -14,6 +14,7 @@ use nix::sys::socket::{MsgFlags, send};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Guard, Raw};
+use crate::process::clock;
 use crate::respond::{Conversation, Heard};
 use crate::session::capture::{self, End, Rest};
 use crate::session::deadline::{Step, Watch};
@@ -79,7 +80,7 @@ impl Guard {
                     let end = self.end_of(ended);
                     if end.reason == CloseReason::ClientClosed && self.session.payload.received() > 0 {
                         // It may have closed only its own half; what does not go out at once is not waited for.
-                        let _ = self.say(stream, Some(Instant::now()), context);
+                        let _ = self.say(stream, Some(clock::now()), context);
                     }
                     return Poll::Ready(Raw::Ended(end));
                 }
@@ -157,9 +158,9 @@ impl Guard {
         alarm: Option<Instant>,
         context: &mut Context<'_>,
     ) -> Said {
-        let mut changed = self.hear(alarm.is_some_and(|alarm| alarm <= Instant::now()));
+        let mut changed = self.hear(alarm.is_some_and(|alarm| alarm <= clock::now()));
         let Some(talk) = self.session.talk.as_deref_mut() else { return Said::Nothing };
-        let elapsed = self.session.accepted.steady.elapsed();
+        let elapsed = clock::since(self.session.accepted.steady);
         let mut stream = Pin::new(stream);
         while !talk.pending().is_empty() {
             match stream.as_mut().poll_write(context, talk.pending()) {
@@ -207,7 +208,7 @@ impl Guard {
         if !news && !silence {
             return false;
         }
-        let elapsed = session.accepted.steady.elapsed();
+        let elapsed = clock::since(session.accepted.steady);
         let offers_tls = self.engine.tls.is_some() && matches!(session.tls, Tls::NotTls);
         let heard = Heard { kept: session.payload.kept(), received, elapsed, now: SystemTime::now(), offers_tls };
         if news {
@@ -232,7 +233,7 @@ impl Guard {
             self.settle(verdict);
         }
         self.hear(true);
-        let elapsed = self.session.accepted.steady.elapsed();
+        let elapsed = clock::since(self.session.accepted.steady);
         if let Some(talk) = self.session.talk.as_deref_mut()
             && !talk.pending().is_empty()
         {

@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 
 use spip_record::{CloseReason, Limit};
 
+use crate::process::clock;
 use crate::session::limits::Source;
 use crate::session::payload::GUARANTEED_BYTES;
 
@@ -98,7 +99,7 @@ impl Registry {
 
     fn new(hasher: RandomState) -> Self {
         Self(Arc::new(Shared {
-            started: Instant::now(),
+            started: clock::now(),
             hasher,
             sessions: Mutex::default(),
             entered: Notify::new(),
@@ -115,7 +116,7 @@ impl Registry {
             // The upper half does as well: a number that two sources share lumps these two.
             source: (self.0.hasher.hash_one(source) >> 32) as u32,
             held: AtomicU32::new(0),
-            active: AtomicU64::new(self.micros(Instant::now())),
+            active: AtomicU64::new(self.micros(clock::now())),
             due: AtomicU64::new(due),
             waker: AtomicWaker::new(),
         });
@@ -134,7 +135,7 @@ impl Registry {
                 self.0.entered.notified().await;
             }
             tokio::time::sleep(TICK).await;
-            self.wake_due(Instant::now());
+            self.wake_due(clock::now());
         }
     }
 

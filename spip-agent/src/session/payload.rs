@@ -11,6 +11,7 @@
 
 use std::time::Instant;
 
+use crate::process::clock;
 use crate::session::budget::Budget;
 use spip_protocol::client_hello::MAX_RAW_BYTES;
 
@@ -61,7 +62,7 @@ impl Payload {
     /// nothing is kept any more, so that the kept bytes are one piece.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.first_byte.is_none() && !bytes.is_empty() {
-            self.first_byte = Some(Instant::now());
+            self.first_byte = Some(clock::now());
         }
         let already_cut = self.truncated();
         self.received += bytes.len() as u64;

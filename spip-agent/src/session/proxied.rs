@@ -5,7 +5,6 @@
 //! stood alone, and the header is no payload. A header that breaks a rule stays where it is, and moves nothing.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
 
 use spip_protocol::proxy::{Parsed, parse};
 use spip_protocol::value::Object;
@@ -13,6 +12,7 @@ use spip_record::DestinationSource;
 
 use super::Guard;
 use crate::kernel::addr::{ClientAddr, Destination};
+use crate::process::clock;
 
 /// What is known of a header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,7 +76,7 @@ impl Guard {
         origin.source = DestinationSource::Proxy;
         // Both are the balancer's.
         (origin.syn, origin.conflict) = (None, None);
-        self.refused = self.permit.move_to(origin.client.ip(), Instant::now()).err();
+        self.refused = self.permit.move_to(origin.client.ip(), clock::now()).err();
     }
 }
 

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::kernel::origin::Origin;
 use crate::log::sensor::Sensor;
+use crate::process::clock;
 use crate::process::counters::Counted;
 use crate::process::ports::Ports;
 use crate::respond::Conversation;
@@ -32,7 +33,7 @@ impl Moment {
     /// Now.
     #[must_use]
     pub fn now() -> Self {
-        Self { wall: SystemTime::now(), steady: Instant::now() }
+        Self { wall: SystemTime::now(), steady: clock::now() }
     }
 }
 
