@@ -1,5 +1,8 @@
 //! Sessions with a client and a log each, without the rest of the agent, that end as the test wants it.
 
+mod giving_back;
+mod talk;
+
 use std::fs;
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream as StdStream};
@@ -80,6 +83,25 @@ impl Bench {
             1,
         ));
         Self { directory, door, writer: Some(writer), thread: None }
+    }
+
+    /// Has sessions that begin from now on answered.
+    fn answer(&self, responder: Responder) {
+        let before = self.door.engine();
+        self.door.change(Engine {
+            sensor: before.sensor.clone(),
+            log: before.log.clone(),
+            tls: before.tls.clone(),
+            origins: None,
+            responder: Some(Arc::new(responder)),
+            payloads: None,
+            ledger: before.ledger.clone(),
+            rejections: before.rejections.clone(),
+            timeouts: before.timeouts,
+            network: Arc::clone(&before.network),
+            payload_limit: before.payload_limit,
+            memory: before.memory.clone(),
+        });
     }
 
     /// All records, once the log has ended.
