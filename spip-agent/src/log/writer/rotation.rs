@@ -306,7 +306,6 @@ impl Archive {
     fn compress_one(&self, plain: &Path, partial: &Path) -> io::Result<()> {
         let (place, name) = (Place::named(plain)?, |path: &Path| path.file_name().unwrap_or_default().to_owned());
         let mut from = place.open(OFlag::O_RDONLY, 0)?;
-        let bytes = from.metadata()?.len();
         let to = place.open_beside(&name(partial), OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC, 0o640)?;
         let mut encoder = zstd::Encoder::new(to, LEVEL)?;
         encoder.include_checksum(true)?;
@@ -326,13 +325,26 @@ impl Archive {
         }
         let to = encoder.finish()?;
         to.sync_all()?;
-        // Another agent that shares the log may have written to it until it noticed: nothing of that is thrown away.
-        if copied < bytes || from.metadata()?.len() != copied {
-            return Err(io::Error::other("a closed log file still changes"));
-        }
-        place.rename(&name(partial), &name(&with_ending(plain, COMPRESSED)))?;
-        place.remove(&name(plain))
+        put_in_place(&place, &from, copied, plain, partial)
     }
+}
+
+/// Puts a compressed file, of the `copied` bytes that `from` had, in the place of the plain one.
+///
+/// Another agent that shares the log may have written to it until it noticed: nothing of that is thrown away.
+pub(super) fn put_in_place(
+    place: &Place,
+    from: &fs::File,
+    copied: u64,
+    plain: &Path,
+    partial: &Path,
+) -> io::Result<()> {
+    if from.metadata()?.len() != copied {
+        return Err(io::Error::other("a closed log file still changes"));
+    }
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_owned();
+    place.rename(&name(partial), &name(&with_ending(plain, COMPRESSED)))?;
+    place.remove(&name(plain))
 }
 
 /// Removes a file from the directory of the log.

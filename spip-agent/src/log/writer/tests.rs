@@ -1,5 +1,6 @@
 //! The log as its callers see it, on real files, pipes and full disks.
 
+mod closing;
 mod disk;
 mod faults;
 mod order;

@@ -321,6 +321,30 @@ mod tests {
     }
 
     #[test]
+    fn a_restart_does_not_make_a_file_young_again() {
+        let directory = std::env::temp_dir().join(format!("spip-age-{}", std::process::id()));
+        fs::create_dir(&directory).expect("a directory for the test");
+        let (hour, pause) = (Duration::from_secs(3600), Duration::from_millis(30));
+        let path = directory.join("log");
+        fs::write(&path, "{}\n").expect("a file");
+        thread::sleep(pause);
+        let opened = Opened::path("log_file", &path, Some(hour)).expect("a file");
+        // Not every file system knows when a file was made.
+        let has_birth = fs::metadata(&path).expect("a file").created().is_ok();
+        let due = opened.aged.expect("it is rotated by age").saturating_duration_since(Instant::now());
+        assert!(due <= hour - pause || !has_birth, "its birth counts: {due:?}");
+        // The age of an empty file counts from its first line, that is from now at the earliest.
+        let asked = Instant::now() + hour;
+        let path = directory.join("empty");
+        fs::write(&path, "").expect("a file");
+        thread::sleep(pause);
+        let opened = Opened::path("log_file", &path, Some(hour)).expect("a file");
+        assert!(opened.aged.is_some_and(|aged| aged >= asked + pause));
+        assert!(Opened::path("log_file", &path, None).expect("a file").aged.is_none());
+        fs::remove_dir_all(&directory).expect("the directory goes");
+    }
+
+    #[test]
     fn a_chunk_ends_with_the_line_in_which_the_room_is_used_up() {
         let lines = b"aa\nbbb\nc\n";
         for (room, expected) in [(0, 3), (1, 3), (3, 3), (4, 7), (7, 7), (8, 9), (9, 9), (100, 9)] {
