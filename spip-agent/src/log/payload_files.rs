@@ -113,12 +113,12 @@ impl PayloadStore {
     /// The directory cannot be made, read or written.
     pub fn prepare(config: &config::PayloadStore) -> Result<Option<Prepared>, StoreError> {
         let Some(directory) = &config.directory else { return Ok(None) };
-        let files = Files::open(directory, config.max_bytes)
+        let mut files = Files::open(directory, config.max_bytes)
             .map_err(|source| StoreError { path: directory.clone(), source })?;
         let (sender, receiver) = sync_channel(QUEUED);
         let store = Self {
             sender,
-            shared: Arc::default(),
+            shared: Arc::new(Shared { evicted: std::mem::take(&mut files.evicted).into(), ..Shared::default() }),
             directory: directory.as_path().into(),
             min_bytes: config.min_bytes,
             max_bytes: config.max_bytes,

@@ -76,6 +76,27 @@ fn the_oldest_files_go_to_keep_the_budget() {
 }
 
 #[test]
+fn the_order_in_which_files_go_survives_a_restart() {
+    let directory = Directory::new("order");
+    let payloads: Vec<Vec<u8>> = (0..6_u8).map(|number| vec![number; 100]).collect();
+    let path = |number: usize| directory.0.join(hex::encode(hash(&payloads[number])));
+    assert_eq!(store_all(&directory, 600, &payloads[..5]).evicted, 0);
+    // Older and younger than their names would have them.
+    for (number, age) in [(0, 30), (1, 50), (2, 10), (3, 40), (4, 20)] {
+        let file = fs::File::options().write(true).open(path(number)).expect("a file");
+        file.set_modified(SystemTime::now() - Duration::from_secs(age)).expect("its time");
+    }
+    // A smaller budget evicts at the start, and a new payload evicts the next one.
+    let left = |evicted| {
+        let there = (0..6).filter(|number| path(*number).exists());
+        (evicted, there.collect::<Vec<_>>())
+    };
+    assert_eq!(left(store_all(&directory, 300, &[]).evicted), (2, vec![0, 2, 4]));
+    assert_eq!(left(store_all(&directory, 300, &payloads[5..]).evicted), (1, vec![2, 4, 5]));
+    assert_eq!(left(store_all(&directory, 100, &[]).evicted), (2, vec![5]));
+}
+
+#[test]
 fn a_payload_that_was_evicted_is_stored_again_when_it_comes_back() {
     let directory = Directory::new("again");
     let prepared = PayloadStore::prepare(&directory.config(150)).expect("directory").expect("on");
