@@ -1,5 +1,9 @@
 //! What holds for every record that the corpus has.
 
+use std::borrow::Cow;
+
+use spip_protocol::credentials::Credential;
+
 use crate::read::{self, Line};
 use crate::{Entry, Format, Tail};
 
@@ -38,4 +42,68 @@ fn a_line_that_is_read_is_written_in_every_format_as_it_was_logged() {
             assert_eq!(String::from_utf8_lossy(&written).trim_end(), expected);
         }
     }
+}
+
+#[test]
+fn a_duration_is_read_in_microseconds_and_where_they_are_missing_in_milliseconds() {
+    let line = |pairs: &[(&str, u64)]| {
+        let mut line: serde_json::Map<String, serde_json::Value> =
+            FLAT.lines().find_map(|line| serde_json::from_str(line).ok()).expect("a line of the corpus");
+        line.retain(|key, _| !key.starts_with("duration_"));
+        line.extend(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())));
+        match read::line(serde_json::to_string(&line).expect("JSON").as_bytes()) {
+            Ok(Line::Session(entry)) => Ok(entry.duration_us),
+            other => Err(format!("{other:?}")),
+        }
+    };
+    assert_eq!(line(&[("duration_us", 1_234_567), ("duration_ms", 1_234)]), Ok(1_234_567));
+    assert_eq!(line(&[("duration_us", 1_234_567)]), Ok(1_234_567));
+    // As earlier versions wrote it.
+    assert_eq!(line(&[("duration_ms", 1_234)]), Ok(1_234_000));
+    assert_eq!(line(&[("duration_ms", u64::MAX)]), Ok(u64::MAX), "no line makes it overflow");
+    assert!(line(&[]).is_err_and(|error| error.contains("duration_us")));
+}
+
+#[test]
+fn what_is_left_out_of_a_line_that_is_too_long_goes_in_the_documented_order() {
+    let long = "x".repeat(4_000);
+    let credential = Credential { user: Some("root".to_owned()), secret: Some(long.clone()) };
+    let entry = || {
+        let mut entry = sessions().next().expect("a session");
+        entry.payload = Cow::Owned(vec![b'x'; 4_000]);
+        entry.credentials = vec![credential.clone()];
+        entry.shortened.clear();
+        entry
+    };
+    let whole = {
+        let mut line = Vec::new();
+        Format::Flat.encode(&entry(), &mut line);
+        line.len() + Tail::BYTES
+    };
+    // Each bound is a little shorter than what was left before.
+    let mut seen = Vec::new();
+    for most in (600..=whole + 1).rev().step_by(50) {
+        let mut shortened = entry();
+        loop {
+            let mut line = Vec::new();
+            Format::Flat.encode(&shortened, &mut line);
+            let Some(excess @ 1..) = (line.len() + Tail::BYTES).checked_sub(most) else { break };
+            if !shortened.shorten(excess) {
+                break;
+            }
+        }
+        let names: Vec<_> = shortened.shortened.iter().map(ToString::to_string).collect();
+        assert!(names.starts_with(&seen), "{names:?} after {seen:?}: nothing that was left out comes back");
+        let secret = shortened.credentials.first().and_then(|credential| credential.secret.as_deref());
+        let user = shortened.credentials.first().and_then(|credential| credential.user.as_deref());
+        match names.last().map(String::as_str) {
+            None => assert_eq!((user, secret), (Some("root"), Some(long.as_str()))),
+            // The secret is cut first of all, and stays until nothing else can go.
+            Some("facts") => assert_eq!((user, secret), (None, None)),
+            Some(_) => assert_eq!((user, secret), (Some("root"), Some(&long[..64]))),
+        }
+        seen = names;
+    }
+    assert_eq!(seen.first().map(String::as_str), Some("long_facts"));
+    assert_eq!(seen.last().map(String::as_str), Some("facts"));
 }
