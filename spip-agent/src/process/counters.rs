@@ -191,6 +191,37 @@ mod tests {
     }
 
     #[test]
+    fn each_count_of_a_session_is_its_own() {
+        static TALLIES: Tallies = Tallies { places: [const { Tally::new() }; PLACES] };
+        let session = Counted {
+            close_reason: CloseReason::PayloadLimit,
+            protocol: None,
+            destination_source: spip_record::DestinationSource::Ebpf,
+            conflict: None,
+            tls: "none",
+            bytes_in: 5,
+            bytes_out: 3,
+            is_truncated: true,
+        };
+        TALLIES.session(&session);
+        TALLIES.session(&Counted {
+            close_reason: CloseReason::Rejected(Limit::Memory),
+            protocol: Some("ssh"),
+            bytes_out: 0,
+            is_truncated: false,
+            ..session
+        });
+        assert_eq!(TALLIES.totals(), [10, 3, 1], "bytes in and out, and one that was truncated");
+        let sum = |named| TALLIES.sum(named, &[]);
+        assert_eq!(sum(|tally| &tally.close_reasons), [("payload_limit", 1), ("rejected", 1)]);
+        assert_eq!(sum(|tally| &tally.rejected), [("payload_memory_bytes", 1)]);
+        assert_eq!(sum(|tally| &tally.protocols), [("none", 1), ("ssh", 1)]);
+        assert_eq!(sum(|tally| &tally.destination_sources), [("ebpf", 2)]);
+        assert_eq!(sum(|tally| &tally.conflicts), []);
+        assert_eq!(sum(|tally| &tally.tls), [("none", 2)]);
+    }
+
+    #[test]
     fn more_names_than_there_is_room_for_are_counted_together() {
         let named = Named::new();
         let names: Vec<&'static str> = (0..NAMES + 3).map(|n| &*n.to_string().leak()).collect();

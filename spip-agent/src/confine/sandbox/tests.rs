@@ -72,6 +72,7 @@ const STRANGE: &[(&str, libc::c_long)] = &[
     ("process_vm_writev", libc::SYS_process_vm_writev),
     ("ptrace", libc::SYS_ptrace),
     ("reboot", libc::SYS_reboot),
+    ("remap_file_pages", libc::SYS_remap_file_pages),
     ("recvmsg", libc::SYS_recvmsg),
     ("request_key", libc::SYS_request_key),
     ("rt_sigqueueinfo", libc::SYS_rt_sigqueueinfo),
@@ -222,8 +223,12 @@ fn prisoner() {
     for option in [libc::PR_SET_DUMPABLE, libc::PR_SET_MM] {
         assert_eq!(call(libc::SYS_prctl, [option.into(), 0, 0, 0, 0, 0]), Errno::EPERM);
     }
-    let memory = [0, 4096, libc::PROT_EXEC.into(), (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS).into(), -1, 0];
-    assert_eq!(call(libc::SYS_mmap, memory), Errno::EPERM);
+    for protection in [libc::PROT_EXEC, libc::PROT_READ | libc::PROT_EXEC, libc::PROT_WRITE | libc::PROT_EXEC] {
+        let memory = [0, 4096, protection.into(), (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS).into(), -1, 0];
+        assert_eq!(call(libc::SYS_mmap, memory), Errno::EPERM);
+        // The address is that of no page: allowed, it would fail in another way.
+        assert_eq!(call(libc::SYS_mprotect, [4096, 4096, protection.into(), 0, 0, 0]), Errno::EPERM);
+    }
     let limit = [0_u64; 2];
     let set_limit = [0, libc::RLIMIT_NOFILE.into(), limit.as_ptr() as libc::c_long, 0, 0, 0];
     assert_eq!(call(libc::SYS_prlimit64, set_limit), Errno::EPERM);

@@ -125,6 +125,17 @@ mod tests {
     }
 
     #[test]
+    fn services_on_loopback_open_their_port_nowhere_else_however_many_there_are() {
+        let single = (1..=2_100).map(|port| listening(port, "192.0.2.1"));
+        let loopback = (2_101..=5_000).map(|port| listening(port, if port % 2 == 0 { "127.0.0.1" } else { "::1" }));
+        let services: Vec<_> = single.chain(loopback).collect();
+        let table = Table::new(&[], &BTreeSet::new(), &services);
+        assert_eq!(table.endpoints.len(), MOST_ENDPOINTS, "the map of single addresses is full");
+        let expected = Exclusion { reason: Exclusion::SERVICE, loopback: 1, ..Exclusion::default() };
+        assert!((2_101..=5_000).all(|port| table.ports[&port] == expected));
+    }
+
+    #[test]
     fn ranges_and_ssh_are_excluded_with_their_own_reasons() {
         let ssh = ["192.0.2.1:22", "192.0.2.1:2222", "[::]:2022"].map(|end| end.parse().expect("address"));
         let table = Table::new(&[(65_534, 65_535)], &ssh.into(), &[listening(22, "0.0.0.0")]);
