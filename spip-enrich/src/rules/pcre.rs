@@ -5,7 +5,7 @@
 //! large the program will be, and a bounded cache ([`Cache`]) compiles what is needed.
 
 use std::num::NonZeroUsize;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use lru::LruCache;
 use regex::bytes::{Regex, RegexBuilder};
@@ -135,7 +135,7 @@ impl Pcre {
 
 /// The compiled expressions of one thread, the last used ones.
 #[derive(Debug)]
-pub(super) struct Cache(LruCache<u32, Option<Rc<Regex>>>);
+pub(super) struct Cache(LruCache<u32, Option<Arc<Regex>>>);
 
 impl Default for Cache {
     fn default() -> Self {
@@ -145,11 +145,11 @@ impl Default for Cache {
 
 impl Cache {
     /// Returns the compiled form of the expression with that number, and whether it had to be compiled.
-    pub(super) fn compiled(&mut self, number: u32, pcre: &Pcre) -> (Option<Rc<Regex>>, bool) {
+    pub(super) fn compiled(&mut self, number: u32, pcre: &Pcre) -> (Option<Arc<Regex>>, bool) {
         if let Some(found) = self.0.get(&number) {
             return (found.clone(), false);
         }
-        let compiled = pcre.compile().map(Rc::new);
+        let compiled = pcre.compile().map(Arc::new);
         self.0.put(number, compiled.clone());
         (compiled, true)
     }
