@@ -78,11 +78,18 @@
       const row = element("tr");
       cell(row, shownTime(line.time), "t", address(`/sessions/${encodeURIComponent(line.id)}`));
       cell(row, line.source, "x", address(`/sources/${encodeURIComponent(line.source)}`));
+      if (line.country) row.lastElementChild.append(" ", element("span", shown(line.country), "soft"));
       const port = line.transport === "udp" ? `${line.port}/udp` : String(line.port);
       cell(row, port, "n", address(`/ports/${encodeURIComponent(port)}`));
       cell(row, (line.protocol ?? "") + (line.is_tls ? " (TLS)" : ""));
       cell(row, String(line.bytes_in), "n");
-      cell(row, shown(line.summary ?? ""), "x");
+      cell(row, "", "x");
+      for (const tag of line.tags ?? []) {
+        const link = element("a", shown(tag.name), "tag");
+        link.href = address(`/clients/tag/${encodeURIComponent(tag.id)}`);
+        row.lastElementChild.append(link, " ");
+      }
+      row.lastElementChild.append(shown(line.summary ?? ""));
       add(row);
     });
     source.addEventListener("scan", (event) => {

@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+use spip_enrich::Enricher;
 
 use crate::config::{Config, Given, OneOrMany};
+use crate::data::indicators::Form;
 use crate::filter::{Filter, RangeText};
-use crate::ingest::follow::{self, Input};
+use crate::ingest::follow::{self, Input, Settings};
 use crate::moment::{Day, Moment, parse_span};
 use crate::report;
 use crate::store::{Deadline, Keep, Store};
@@ -23,6 +25,9 @@ const USAGE: u8 = 2;
 
 /// Time for a report over a large store.
 const REPORT_TIME: Duration = Duration::from_secs(600);
+
+/// Time for tagging a large store again.
+const RETAG_TIME: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The page of the sensor: what arrived, from whom, and what is new.
 #[derive(Debug, Parser)]
@@ -36,6 +41,8 @@ Examples:
   spip-view --read-once copied.jsonl old.jsonl.zst    look at copies
   spip-view report --log spip.jsonl --json            numbers of a log, without a page
   spip-view report --since 24h --html report.html     the last day in the store as a page to mail
+  spip-view indicators --format stix                  what payloads name, for other programs
+  spip-view retag --geo DIR                           apply new data or rules to what is stored
 
 Status: 0 done, 1 failed, 2 wrong usage or configuration."
 )]
@@ -96,6 +103,22 @@ struct Options {
     /// Confine the process with Landlock and seccomp.
     #[arg(long, value_parser = ["auto", "off"])]
     sandbox: Option<String>,
+
+    /// A directory with data on addresses: MaxMind DB files (*.mmdb) or tables of networks (*.csv).
+    #[arg(long, value_name = "DIR", global = true)]
+    geo: Option<PathBuf>,
+
+    /// A directory with lists of known scanners (`name, CIDR` or one CIDR a line, a file a project).
+    #[arg(long, value_name = "DIR", global = true)]
+    scanners: Option<PathBuf>,
+
+    /// A directory with rules in Suricata's language (*.rules), or a file; may be given several times.
+    #[arg(long, value_name = "DIR", global = true)]
+    rules: Vec<PathBuf>,
+
+    /// Leave out the rules that come with the program.
+    #[arg(long, global = true)]
+    no_starter_rules: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -107,6 +130,25 @@ enum Command {
         /// The files, compressed or not; - is standard input.
         #[arg(required = true)]
         files: Vec<PathBuf>,
+    },
+    /// Work out again what the stored records mean, after rules or data have become better.
+    ///
+    /// spip-view must not run meanwhile.
+    Retag,
+    /// Print what payloads name and where attacks came from, for other programs.
+    ///
+    /// Sources are in it only where a rule calls their session an attack and the client completed a handshake: never those of
+    /// half-open scans or of UDP, which anyone can forge.
+    Indicators {
+        /// The form: a STIX 2.1 bundle, or one value a line.
+        #[arg(long, default_value = "stix", value_parser = ["stix", "urls", "hosts", "hashes", "sources"])]
+        format: String,
+        /// The span up to now: 24h, 7d.
+        #[arg(long, value_name = "SPAN", conflicts_with = "day")]
+        since: Option<String>,
+        /// A day in UTC: 2026-01-31, today, yesterday.
+        #[arg(long, value_name = "DAY")]
+        day: Option<String>,
     },
     /// Print what a log or the store comes to.
     ///
@@ -149,6 +191,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Err(error) => return refuse(&error),
         },
         Some(Command::Load { files }) => load(&config, files),
+        Some(Command::Retag) => retag(&config),
+        Some(Command::Indicators { format, since, day }) => match range(since.as_deref(), day.as_deref()) {
+            Ok(filter) => indicators(&config, &filter, &format),
+            Err(error) => return refuse(&error),
+        },
         None if arguments.check => {
             println!("{config:#?}");
             Ok(())
@@ -170,13 +217,43 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn load(config: &Config, files: Vec<PathBuf>) -> anyhow::Result<()> {
     let store = Store::open_or_renew(&config.state_dir, config.keep)?;
     let stop = Arc::new(AtomicBool::new(false));
-    let outcome = follow::run(&store, &Input::Once(files), config.keeps_records, &stop, &mut |_| {})?;
+    let settings =
+        Settings { keeps_records: config.keeps_records, enricher: Some(Enricher::open(config.enrich.clone())?) };
+    let outcome = follow::run(&store, &Input::Once(files), &settings, &stop, &mut |_| {})?;
     println!(
         "spip-view: {} records of {} lines are in the store, {} were there already, {} are no record",
         outcome.records, outcome.lines, outcome.duplicates, outcome.foreign
     );
     anyhow::ensure!(outcome.lost_files == 0, "{} files could not be read, or not wholly", outcome.lost_files);
     Ok(())
+}
+
+fn existing(config: &Config) -> anyhow::Result<Store> {
+    anyhow::ensure!(
+        Store::exists(&config.state_dir),
+        "no store in {}: name it with --state-dir, or a log with --log",
+        config.state_dir.display()
+    );
+    Ok(Store::open(&config.state_dir, config.keep)?)
+}
+
+fn retag(config: &Config) -> anyhow::Result<()> {
+    let store = existing(config)?;
+    let enricher = Enricher::open(config.enrich.clone())?;
+    eprintln!("spip-view: with {}", enricher.summary());
+    let reader = store.reader(Deadline::within(RETAG_TIME))?;
+    let sum = crate::retag::run(&store, &reader, &enricher, &mut |day, done, number, days| {
+        eprintln!("spip-view: {day}: {} sessions, day {number} of {days}", done.sessions);
+    })?;
+    println!("spip-view: {} sessions are tagged again, the records of {} cannot be read", sum.sessions, sum.unread);
+    Ok(())
+}
+
+fn indicators(config: &Config, filter: &Filter, format: &str) -> anyhow::Result<()> {
+    let store = existing(config)?;
+    let form = Form::of(format).with_context(|| format!("--format {format}: {}", Form::NAMES))?;
+    let found = crate::data::indicators::collect(&store.reader(Deadline::within(REPORT_TIME))?, filter)?;
+    std::io::stdout().write_all(&found.written(form)).context("cannot write to standard output")
 }
 
 fn refuse(error: &str) -> ExitCode {
@@ -200,6 +277,10 @@ impl Options {
             records: self.records,
             hosts: self.hosts,
             sandbox: self.sandbox,
+            geo: self.geo,
+            scanners: self.scanners,
+            rules: OneOrMany::Many(self.rules),
+            starter_rules: self.no_starter_rules.then_some(false),
         };
         line.over(file).check()
     }
@@ -231,18 +312,14 @@ fn write_report(config: &Config, filter: &Filter, html: Option<&Path>, json: boo
     let has_store = Store::exists(&config.state_dir);
     let is_named = config.logs.is_empty() || has_store && std::env::args_os().any(|argument| is_state_dir(&argument));
     let (store, scratch) = if is_named {
-        anyhow::ensure!(
-            has_store,
-            "no store in {}: name it with --state-dir, or a log with --log",
-            config.state_dir.display()
-        );
-        (Store::open(&config.state_dir, config.keep)?, None)
+        (existing(config)?, None)
     } else {
         let scratch = Scratch::new()?;
         // Nothing is dropped while logs are read once.
         let store = Store::open(&scratch.0, Keep { days: u32::MAX, bytes: u64::MAX })?;
         let stop = Arc::new(AtomicBool::new(false));
-        let outcome = follow::run(&store, &Input::All(config.logs.clone()), false, &stop, &mut |_| {})?;
+        let settings = Settings { keeps_records: false, enricher: Some(Enricher::open(config.enrich.clone())?) };
+        let outcome = follow::run(&store, &Input::All(config.logs.clone()), &settings, &stop, &mut |_| {})?;
         if outcome.lost_files > 0 || outcome.foreign > 0 {
             eprintln!(
                 "spip-view: {} lines of {} are no record of this format, {} files could not be read",

@@ -34,6 +34,8 @@ pub struct Config {
     pub hosts: Vec<String>,
     /// `sandbox`: whether the process confines itself.
     pub is_confined: bool,
+    /// `geo`, `scanners`, `rules`, `starter_rules`: where the data is that says what records mean.
+    pub enrich: spip_enrich::Config,
 }
 
 /// Address of the page.
@@ -100,6 +102,15 @@ pub struct Given {
     pub hosts: Vec<String>,
     /// `sandbox`
     pub sandbox: Option<String>,
+    /// `geo`
+    pub geo: Option<PathBuf>,
+    /// `scanners`
+    pub scanners: Option<PathBuf>,
+    /// `rules`
+    #[serde(default)]
+    pub rules: OneOrMany,
+    /// `starter_rules`
+    pub starter_rules: Option<bool>,
 }
 
 /// A path, or a list of them.
@@ -151,6 +162,9 @@ impl Given {
         given.log = OneOrMany::Many(given.log.list().into_iter().map(absolute).collect());
         given.state_dir = given.state_dir.map(absolute);
         given.token_file = given.token_file.map(absolute);
+        given.geo = given.geo.map(absolute);
+        given.scanners = given.scanners.map(absolute);
+        given.rules = OneOrMany::Many(given.rules.list().into_iter().map(absolute).collect());
         Ok(given)
     }
 
@@ -167,6 +181,10 @@ impl Given {
             records: self.records.or(file.records),
             hosts: if self.hosts.is_empty() { file.hosts } else { self.hosts },
             sandbox: self.sandbox.or(file.sandbox),
+            geo: self.geo.or(file.geo),
+            scanners: self.scanners.or(file.scanners),
+            rules: if self.rules.is_empty() { file.rules } else { self.rules },
+            starter_rules: self.starter_rules.or(file.starter_rules),
         }
     }
 
@@ -213,6 +231,12 @@ impl Given {
             keeps_records,
             hosts: self.hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect(),
             is_confined,
+            enrich: spip_enrich::Config {
+                geo: self.geo,
+                scanners: self.scanners,
+                rules: self.rules.list(),
+                starter: self.starter_rules.unwrap_or(true),
+            },
         })
     }
 }

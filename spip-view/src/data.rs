@@ -13,18 +13,27 @@ pub mod credentials;
 mod examined;
 pub mod export;
 pub mod health;
+pub mod indicators;
 mod line;
 pub mod new;
 pub mod now;
 pub mod payloads;
+pub mod places;
 pub mod ports;
 mod record;
 pub mod scans;
 pub mod search;
 pub mod session;
 pub mod sources;
+pub mod tags;
 
-pub(crate) use line::{is_shown, newest, session_id, summary};
+pub(crate) use line::{newest, session_id, summary};
+pub(crate) use record::Records;
+
+/// Reports whether a character is shown as it is: no control, no mark that turns the direction, nothing without width.
+pub(crate) fn is_shown(c: char) -> bool {
+    !spip_record::json::is_hidden(c)
+}
 
 use std::net::IpAddr;
 
@@ -124,9 +133,27 @@ pub struct SessionLine {
     pub close_reason: String,
     /// Connections that the record stands for.
     pub count: u64,
+    /// Code of the source's country, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub country: Option<String>,
+    /// The first rules that matched.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<SessionTag>,
     /// Summary in one line: the request of HTTP, the identification of SSH, the first printable bytes.
     pub summary: Option<String>,
 }
+
+/// A rule that matched a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SessionTag {
+    /// Its number.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// Tags of a session in a list.
+pub(crate) const LINE_TAGS: usize = 3;
 
 /// A fact about a client, and how often it was seen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -135,6 +162,9 @@ pub struct Fact {
     pub kind: Kind,
     /// Its value.
     pub value: String,
+    /// What to show where that is another text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
     /// Connections.
     pub count: u64,
 }

@@ -8,11 +8,13 @@
 //! | `sensor` | name of a sensor |
 //! | `q` | a query |
 //! | `zone` | `utc` or `local`: how the browser shows times |
+//! | `without` | `listed`: leaves out sources that are in a list of known scanners; `claimed`: and clients that say they are one |
 //! | `ports` | the ports of the map: `0-1023` |
 //! | `limit`, `after` | rows of a list, and the place where it goes on |
 
 use std::fmt::Write as _;
 
+use crate::meaning::Class;
 use crate::moment::{DAY, HOUR, Moment, parse_span};
 use crate::query::{self, Query};
 
@@ -35,6 +37,8 @@ pub struct Filter {
     pub sensor: Option<String>,
     /// The query; everything when absent.
     pub query: Option<Query>,
+    /// Known scanners that are left out.
+    pub without: Without,
     /// Set when the browser shows times in its own zone.
     pub is_local: bool,
     /// Rows of a list.
@@ -43,6 +47,40 @@ pub struct Filter {
     pub ports: Option<(u16, u16)>,
     /// Place where a list continues, as the previous page returned it.
     pub after: Option<String>,
+}
+
+/// Which known scanners are left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Without {
+    /// None.
+    #[default]
+    Nothing,
+    /// Those whose address is in a list.
+    Listed,
+    /// Those, and clients that say that they are one. Anyone can: attackers may hide there.
+    Claimed,
+}
+
+impl Without {
+    /// All of them, with their names in addresses.
+    pub const ALL: [(Self, &'static str); 3] =
+        [(Self::Nothing, ""), (Self::Listed, "listed"), (Self::Claimed, "claimed")];
+
+    /// Returns the name in addresses.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(own, _)| *own == self).map_or("", |(_, name)| name)
+    }
+
+    /// Reports whether records of a class are left out.
+    #[must_use]
+    pub fn hides(self, class: Class) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Listed => class == Class::Listed,
+            Self::Claimed => class != Class::Unknown,
+        }
+    }
 }
 
 /// A range as it was asked for, so that a link keeps meaning "the last 24 hours".
@@ -84,6 +122,7 @@ impl Filter {
             range: RangeText::Span("24h".to_owned()),
             sensor: None,
             query: None,
+            without: Without::Nothing,
             is_local: false,
             limit: DEFAULT_LIMIT,
             ports: None,
@@ -127,6 +166,10 @@ impl Filter {
         }
         filter.sensor = value("sensor").map(str::to_owned);
         filter.query = value("q").map(Query::parse).transpose()?;
+        if let Some(text) = value("without") {
+            let found = Without::ALL.iter().find(|(_, name)| *name == text).map(|(without, _)| *without);
+            filter.without = found.ok_or_else(|| wrong("without", text, "listed or claimed"))?;
+        }
         filter.is_local = match value("zone") {
             None | Some("utc") => false,
             Some("local") => true,
@@ -186,6 +229,9 @@ impl Filter {
         }
         if let Some(query) = &self.query {
             pairs.push(("q", query.text().to_owned()));
+        }
+        if self.without != Without::Nothing {
+            pairs.push(("without", self.without.name().to_owned()));
         }
         if self.is_local {
             pairs.push(("zone", "local".to_owned()));
@@ -270,6 +316,7 @@ mod tests {
     fn a_link_holds_on_to_what_was_asked_for() {
         let filter = parse(&[("range", "7d"), ("sensor", "a b"), ("q", "port:22"), ("zone", "local")]).unwrap();
         assert_eq!(filter.link("/ports", &[]), "/ports?range=7d&sensor=a%20b&q=port%3A22&zone=local");
+        assert_eq!(parse(&[("without", "listed")]).unwrap().link("/new", &[]), "/new?without=listed");
         assert_eq!(filter.link("/ports", &[("range", "1h"), ("q", "")]), "/ports?sensor=a%20b&zone=local&range=1h");
         let between = parse(&[("from", "2026-01-01"), ("to", "2026-01-02")]).unwrap();
         assert!(between.link("/", &[]).starts_with("/?from=2026-01-01T00%3A00%3A00.000000Z&to="));
@@ -278,7 +325,9 @@ mod tests {
 
     #[test]
     fn a_mistake_names_the_parameter_and_what_it_takes() {
-        for (name, value) in [("range", "soon"), ("from", "x"), ("zone", "mars"), ("limit", "0"), ("limit", "1001")] {
+        for (name, value) in
+            [("range", "soon"), ("from", "x"), ("zone", "mars"), ("without", "x"), ("limit", "0"), ("limit", "1001")]
+        {
             let error = parse(&[(name, value)]).unwrap_err().to_string();
             assert!(error.starts_with(&format!("{name}={value}: ")), "{error}");
         }

@@ -8,8 +8,13 @@ mod entry;
 pub mod follow;
 pub mod normalise;
 
-use spip_record::log::{Batch, Content, Notice};
-use spip_record::read;
+use std::path::Path;
+use std::sync::Arc;
+
+use spip_enrich::Enricher;
+use spip_record::enrichment::{Enrichment, Source};
+use spip_record::log::{Batch, Content, Notice, Position};
+use spip_record::{Entry, read};
 
 use crate::row::{Row, ScanRow};
 use crate::store::{LogState, Result, Taken, Writer};
@@ -21,6 +26,58 @@ pub enum Arrived {
     Session(String, Box<Row>),
     /// A scan.
     Scan(Box<ScanRow>),
+}
+
+/// A place in a log from which the lines behind it are found again by their number.
+#[derive(Clone, Debug)]
+pub(crate) struct Anchor {
+    /// The log and the position in it, as JSON.
+    place: Arc<str>,
+    /// Lines since.
+    lines: i64,
+    bytes: usize,
+}
+
+impl Anchor {
+    /// Lines and bytes after which another place is noted: what is read again to find one record.
+    pub(crate) const MAX_LINES: i64 = 4_096;
+    const MAX_BYTES: usize = 4 << 20;
+
+    fn next(&mut self) -> (Arc<str>, i64) {
+        self.lines += 1;
+        (Arc::clone(&self.place), self.lines - 1)
+    }
+}
+
+fn length(content: &Content<'_>) -> usize {
+    match content {
+        Content::Whole(bytes) | Content::Torn(bytes) => bytes.len(),
+        Content::TooLong(_) => 0,
+    }
+}
+
+/// Makes the row of a session, and works out what it means.
+#[must_use]
+pub(crate) fn session(entry: &Entry<'_>, enricher: Option<&mut Enricher>) -> Row {
+    let own = entry.enrichment.as_deref();
+    let meaning = match enricher {
+        Some(enricher) => {
+            let mut meaning = enricher.record(entry);
+            // What the record says of its source stays where the data here does not know it: a hub may have better.
+            if let Some(Source { country, city, asn, network, scanner, .. }) = own.map(|own| &own.source) {
+                let source = &mut meaning.source;
+                source.country = source.country.take().or_else(|| country.clone());
+                source.city = source.city.take().or_else(|| city.clone());
+                source.scanner = source.scanner.take().or_else(|| scanner.clone());
+                if source.asn.is_none() {
+                    (source.asn, source.network) = (*asn, network.clone());
+                }
+            }
+            meaning
+        }
+        None => own.cloned().unwrap_or_default(),
+    };
+    entry::row(entry, meaning)
 }
 
 /// One log on its way into the store.
@@ -36,13 +93,17 @@ pub struct Log {
     pub expired: u64,
     /// Set once a message has reported that the log has another format.
     is_format_named: bool,
+    /// Where records are found again in the log, as far as they are not kept.
+    pub(crate) anchor: Option<Anchor>,
+    /// Works out what records mean; without it they mean what they say themselves.
+    enricher: Option<Enricher>,
 }
 
 impl Log {
     /// Creates a log of which the catalog knows this.
     #[must_use]
-    pub fn new(state: LogState) -> Self {
-        Self { state, records: 0, duplicates: 0, expired: 0, is_format_named: false }
+    pub fn new(state: LogState, enricher: Option<Enricher>) -> Self {
+        Self { state, records: 0, duplicates: 0, expired: 0, is_format_named: false, anchor: None, enricher }
     }
 
     /// Takes the lines of a batch. `arrived` hears of each record.
@@ -51,6 +112,21 @@ impl Log {
     /// The store cannot be written.
     pub fn take(&mut self, batch: &Batch, writer: &mut Writer, arrived: &mut dyn FnMut(Arrived)) -> Result<()> {
         self.skip(batch, 0, writer, arrived)
+    }
+
+    /// Notes that the lines of `batch` are found again behind `before`, the position of the batch before it.
+    pub(crate) fn anchor(&mut self, path: &Path, before: &str, batch: &Batch) {
+        let is_spent = self.anchor.as_ref().is_none_or(|anchor| {
+            anchor.lines >= Anchor::MAX_LINES || anchor.bytes >= Anchor::MAX_BYTES || !batch.notices().is_empty()
+        });
+        if is_spent {
+            let position: Position = serde_json::from_str(before).unwrap_or_default();
+            let place = serde_json::to_string(&(path, position)).unwrap_or_default();
+            self.anchor = Some(Anchor { place: place.into(), lines: 0, bytes: 0 });
+        }
+        if let Some(anchor) = &mut self.anchor {
+            anchor.bytes += batch.lines().map(|line| length(&line.content)).sum::<usize>();
+        }
     }
 
     /// Takes the lines of a batch behind the first `passed`.
@@ -84,6 +160,7 @@ impl Log {
         arrived: &mut dyn FnMut(Arrived),
     ) -> Result<()> {
         self.state.lines += 1;
+        writer.at(self.anchor.as_mut().map(Anchor::next));
         match content {
             Content::Whole(bytes) if bytes.iter().all(u8::is_ascii_whitespace) => {}
             Content::Whole(bytes) => self.line(bytes, writer, arrived)?,
@@ -98,7 +175,7 @@ impl Log {
         let (log, number) = (self.state.id, self.state.lines);
         let taken = match read::line(bytes) {
             Ok(read::Line::Session(entry)) => {
-                let row = entry::row(&entry);
+                let row = session(&entry, self.enricher.as_mut());
                 let taken = writer.session(log, number, &row, bytes)?;
                 if let Taken::Stored(day, id) = taken {
                     arrived(Arrived::Session(crate::data::session_id(day, id), Box::new(row)));
@@ -106,7 +183,9 @@ impl Log {
                 taken
             }
             Ok(read::Line::Scan(scan)) => {
-                let row = entry::scan(&scan);
+                let source = self.enricher.as_ref().map(|enricher| enricher.source(scan.source));
+                let meaning = Enrichment { source: source.unwrap_or_default(), ..Enrichment::default() };
+                let row = entry::scan(&scan, meaning);
                 let taken = writer.scan(log, number, &row)?;
                 if matches!(taken, Taken::Stored(..)) {
                     arrived(Arrived::Scan(Box::new(row)));

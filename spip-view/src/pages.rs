@@ -13,16 +13,19 @@ mod new;
 mod now;
 mod parts;
 mod payloads;
+mod places;
 mod ports;
 mod scans;
 mod search;
 mod session;
 mod sources;
+mod tags;
+mod world;
 
 use maud::{DOCTYPE, Markup, html};
 
 use crate::data::is_shown;
-use crate::filter::{Filter, RangeText};
+use crate::filter::{Filter, RangeText, Without};
 use crate::query::FIELDS;
 use crate::web::Failure;
 use crate::web::routes::{self, Page, Route};
@@ -38,7 +41,10 @@ pub const ASSETS: &[(&str, &str, &[u8])] = &[
 const MENU: &[(Route, &str, &str, &str)] = &[
     (Route::Now, "/", "Now", "n"),
     (Route::New, "/new", "New", "e"),
+    (Route::Tags, "/tags", "Tags", "t"),
     (Route::Sources, "/sources", "Sources", "s"),
+    (Route::Countries, "/countries", "Countries", "u"),
+    (Route::Networks, "/networks", "Networks", "w"),
     (Route::Ports, "/ports", "Ports", "o"),
     (Route::Payloads, "/payloads", "Payloads", "y"),
     (Route::Clients, "/clients", "Clients", "c"),
@@ -66,6 +72,9 @@ pub fn page(route: Route, page: &Page, filter: &Filter) -> Markup {
     let (title, main) = match page {
         Page::Now(data) => ("Now".to_owned(), now::draw(data, filter)),
         Page::New(data) => ("New".to_owned(), new::draw(data, filter)),
+        Page::Tags(data) => ("Tags".to_owned(), tags::draw(data, filter)),
+        Page::Countries(data) => ("Countries".to_owned(), places::countries(data, filter)),
+        Page::Networks(data) => ("Networks".to_owned(), places::networks(data, filter)),
         Page::Sources(data) => ("Sources".to_owned(), sources::list(data, filter)),
         Page::Source(data) => (format!("Source {}", data.source), sources::one(data, filter)),
         Page::Ports(data) => ("Ports".to_owned(), ports::list(data, filter)),
@@ -181,6 +190,17 @@ fn bar(route: Route, filter: &Filter, query: &str) -> Markup {
             }
             input name="sensor" placeholder="all sensors" aria-label="Sensor" size="12" value=(filter.sensor.as_deref().unwrap_or_default());
             input name="q" type="search" placeholder="port:22 and payload~\"wget\"" aria-label="Query" value=(query) spellcheck="false" autocomplete="off";
+            select name="without" aria-label="Known scanners" {
+                @for (without, name) in Without::ALL {
+                    option value=(name) selected[filter.without == without] {
+                        @match without {
+                            Without::Nothing => "with known scanners",
+                            Without::Listed => "without listed scanners",
+                            Without::Claimed => "without claimed ones either",
+                        }
+                    }
+                }
+            }
             select name="zone" aria-label="Zone" {
                 option value="utc" selected[!filter.is_local] { "UTC" }
                 option value="local" selected[filter.is_local] { "my zone" }

@@ -73,6 +73,10 @@ pub struct Numbers {
 /// The most frequent values of a range, by connections.
 #[derive(Clone, Debug, Serialize)]
 pub struct Tops {
+    /// Rules that matched.
+    pub tags: Vec<Top>,
+    /// Vulnerabilities that were tried.
+    pub cves: Vec<Top>,
     /// Sources.
     pub sources: Vec<Top>,
     /// Ports.
@@ -89,6 +93,12 @@ pub struct Tops {
     pub ja4: Vec<Top>,
     /// Sources of half-open SYNs.
     pub scanners: Vec<Top>,
+    /// Countries of sources.
+    pub countries: Vec<Top>,
+    /// Networks of sources.
+    pub networks: Vec<Top>,
+    /// Known scanners, listed or claimed.
+    pub known_scanners: Vec<Top>,
 }
 
 /// Makes the report of the filter's range.
@@ -110,6 +120,8 @@ pub fn report(reader: &Reader, filter: &Filter) -> Result<Report> {
         numbers: numbers(reader, &ask)?,
         before,
         top: Tops {
+            tags: top(Kind::Tag)?,
+            cves: top(Kind::Cve)?,
             sources: top(Kind::Source)?,
             ports: top(Kind::Port)?,
             protocols: top(Kind::Protocol)?,
@@ -118,6 +130,9 @@ pub fn report(reader: &Reader, filter: &Filter) -> Result<Report> {
             user_agents: top(Kind::UserAgent)?,
             ja4: top(Kind::Ja4)?,
             scanners: top(Kind::ScanSource)?,
+            countries: top(Kind::Country)?,
+            networks: top(Kind::Network)?,
+            known_scanners: top(Kind::Scanner)?,
         },
         new: if filter.range == RangeText::All { Vec::new() } else { new::sections(reader, filter, TOP)? },
         series: ask.series(Kind::Connections, None)?,

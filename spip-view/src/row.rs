@@ -3,6 +3,8 @@
 
 use std::net::IpAddr;
 
+use spip_record::enrichment::Enrichment;
+
 use crate::moment::Moment;
 
 /// One session.
@@ -56,6 +58,8 @@ pub struct Row {
     pub facts: Vec<(Kind, String)>,
     /// Names and secrets in clear.
     pub credentials: Vec<Credential>,
+    /// What it means: tags, indicators, where its source is and what that is known for.
+    pub meaning: Enrichment,
 }
 
 impl Row {
@@ -115,6 +119,8 @@ pub struct ScanRow {
     pub tools: Option<String>,
     /// MuonFP of the first SYN.
     pub syn: Option<String>,
+    /// Where its source is, and what that is known for.
+    pub meaning: Enrichment,
 }
 
 /// A message of the agent about itself.
@@ -175,6 +181,18 @@ pub enum Kind {
     Limit = 18,
     /// An address that was asked for.
     Destination = 19,
+    /// A rule that matched, by its number; the label is its name.
+    Tag = 20,
+    /// A vulnerability that was tried: `CVE-2021-44228`.
+    Cve = 21,
+    /// ISO 3166-1 code of the source's country.
+    Country = 22,
+    /// Number of the source's autonomous system, or the name of the special range of RFC 6890 that it is in.
+    Network = 23,
+    /// A known scanner.
+    Scanner = 24,
+    /// A URL, host or hash that a payload names; the label says which.
+    Indicator = 25,
     /// All session records; its only key is 0.
     Sessions = 31,
     /// A source of sessions.
@@ -219,7 +237,23 @@ impl Kind {
         (Self::CloseReason, "close_reason"),
         (Self::Limit, "limit"),
         (Self::Destination, "destination"),
+        (Self::Tag, "tag"),
+        (Self::Cve, "cve"),
+        (Self::Country, "country"),
+        (Self::Network, "network"),
+        (Self::Scanner, "scanner"),
+        (Self::Indicator, "indicator"),
     ];
+
+    /// Kinds of which a session has any number.
+    pub const MARKS: &'static [Self] = &[Self::Tag, Self::Cve, Self::Indicator];
+
+    /// Kinds that say where a source is and what it is known for.
+    pub const PLACES: &'static [Self] = &[Self::Country, Self::Network, Self::Scanner];
+
+    /// Kinds that are looked up in data and rules, and change with them.
+    pub const LOOKED_UP: &'static [Self] =
+        &[Self::Tag, Self::Cve, Self::Country, Self::Network, Self::Scanner, Self::Indicator];
 
     /// Kinds that say what kind of client it is.
     pub const FINGERPRINTS: &'static [Self] = &[
@@ -265,7 +299,7 @@ impl Kind {
     #[must_use]
     pub fn column(self) -> Option<&'static str> {
         match self {
-            Self::Group | Self::Credential => None,
+            Self::Group | Self::Credential | Self::Tag | Self::Cve | Self::Indicator => None,
             // `limit` is a word of SQL.
             Self::Limit => Some("refused_by"),
             Self::Port | Self::Source => Some(self.name()),

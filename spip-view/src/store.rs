@@ -12,7 +12,9 @@ mod dayfile;
 mod facts;
 pub mod key;
 mod reader;
+mod retag;
 mod retention;
+mod rules;
 mod runs;
 pub mod schema;
 mod writer;
@@ -23,6 +25,8 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 pub use facts::cut;
 pub use reader::{Deadline, Reader};
+pub use retag::{Meanings, Retagged};
+pub(crate) use rules::rule;
 pub use writer::{LogState, Taken, Writer};
 
 use crate::moment::Day;
@@ -64,6 +68,11 @@ pub enum Error {
     /// The question took too long, or nobody waits for the answer.
     #[error("the answer took too long: choose a shorter range or a narrower query")]
     Deadline,
+    /// Another process writes to the store.
+    #[error(
+        "another spip-view writes to this store: stop it first (systemctl stop spip-view), and start it again afterwards"
+    )]
+    Busy,
     /// A question has panicked.
     #[error("the question has failed: please report what was asked")]
     Panicked,

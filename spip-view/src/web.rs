@@ -2,6 +2,7 @@
 
 mod guard;
 pub mod live;
+mod notify;
 pub mod routes;
 mod server;
 

@@ -175,7 +175,7 @@ fn every_page_shows_hostile_records_as_text_and_follows_what_arrives() {
         while !open(&client, &format!("{address}/search")).await.contains("11 sessions") {
             assert!(std::time::Instant::now() < deadline, "the records do not arrive");
         }
-        let lists = ["/", "/new", "/sources", "/ports", "/payloads", "/clients", "/campaigns", "/credentials", "/scans", "/health"];
+        let lists = ["/", "/new", "/tags", "/countries", "/networks", "/sources", "/ports", "/payloads", "/clients", "/campaigns", "/credentials", "/scans", "/health"];
         for path in lists {
             let text = open(&client, &format!("{address}{path}")).await;
             assert!(!text.is_empty(), "{path}");
@@ -185,12 +185,13 @@ fn every_page_shows_hostile_records_as_text_and_follows_what_arrives() {
             assert!(!text.contains('\u{202e}') && !text.contains('\u{200b}'), "{path}");
         }
         // Every page of one thing that the lists lead to.
-        for (list, links) in [("/search", "main td a"), ("/clients", "main td a"), ("/payloads", "main td a")] {
+        let lists = [("/search", 6), ("/clients", 6), ("/payloads", 6), ("/networks", 1)];
+        for (list, least) in lists {
             open(&client, &format!("{address}{list}")).await;
-            let script = format!("return [...document.querySelectorAll('{links}')].slice(0, 40).map(a => a.href)");
-            let found = client.execute(&script, vec![]).await.expect("links");
+            let script = "return [...document.querySelectorAll('main td a')].slice(0, 40).map(a => a.href)";
+            let found = client.execute(script, vec![]).await.expect("links");
             let found: Vec<String> = serde_json::from_value(found).expect("addresses");
-            assert!(found.len() > 5, "{list}: {found:?}");
+            assert!(found.len() >= least, "{list}: {found:?}");
             for link in found {
                 assert!(link.starts_with(&address), "{link} leads away");
                 open(&client, &link).await;

@@ -12,7 +12,8 @@ use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 
 use super::{Count, Series, Top, TopList, Totals};
-use crate::filter::Filter;
+use crate::filter::{Filter, Without};
+use crate::meaning::Class;
 use crate::moment::{DAY, Day, HOUR, Moment};
 use crate::query::sql::Condition;
 use crate::row::Kind;
@@ -144,6 +145,13 @@ impl Scope {
                 }
                 _ => (format!("s.port = ? AND s.flags & {} = 0", key::UDP), vec![key.value()]),
             },
+            kind if Kind::MARKS.contains(&kind) => (
+                format!(
+                    "EXISTS (SELECT 1 FROM marks m WHERE m.session = s.id AND m.kind = {} AND m.fact = ?)",
+                    kind as u8
+                ),
+                vec![key.value()],
+            ),
             kind => (format!("s.{} = ?", kind.column().unwrap_or("NULL")), vec![key.value()]),
         };
         Self { sql, parameters, index: Some((kind, key.value())) }
@@ -159,6 +167,7 @@ pub(crate) struct Ask<'r> {
     condition: Condition,
     has_query: bool,
     sensor: Option<i64>,
+    without: Without,
     parts: Vec<Part>,
     started: Instant,
     is_patient: bool,
@@ -187,6 +196,7 @@ impl<'r> Ask<'r> {
             condition,
             has_query,
             sensor,
+            without: filter.without,
             parts,
             started: Instant::now(),
             is_patient: false,
@@ -205,8 +215,8 @@ impl<'r> Ask<'r> {
             condition,
             has_query: false,
             sensor: self.sensor,
+            without: self.without,
             parts,
-
             started: Instant::now(),
             is_patient: false,
         }
@@ -261,11 +271,28 @@ impl<'r> Ask<'r> {
             sql.push_str(" AND s.sensor = ?");
             parameters.push(Value::Integer(sensor));
         }
+        sql.push_str(&self.of_known_scanners());
         (sql, parameters)
     }
 
+    /// A condition on a roll-up: the sensor, and sources that are left out.
     fn on_sensor(&self) -> String {
-        self.sensor.map_or_else(String::new, |sensor| format!(" AND sensor = {sensor}"))
+        let mut sql = self.sensor.map_or_else(String::new, |sensor| format!(" AND sensor = {sensor}"));
+        match self.without {
+            Without::Nothing => {}
+            Without::Listed => sql.push_str(&format!(" AND class <> {}", Class::Listed as u8)),
+            Without::Claimed => sql.push_str(&format!(" AND class = {}", Class::Unknown as u8)),
+        }
+        sql
+    }
+
+    /// A condition on the flags of sessions or scans `s`: sources that are left out.
+    fn of_known_scanners(&self) -> String {
+        match self.without {
+            Without::Nothing => String::new(),
+            Without::Listed => format!(" AND s.flags & {} = 0", key::LISTED),
+            Without::Claimed => format!(" AND s.flags & {} = 0", key::LISTED | key::CLAIMED),
+        }
     }
 
     /// Calls `take` with (key, hour of the day or moment, number) of a roll-up, day by day.
@@ -308,7 +335,8 @@ impl<'r> Ask<'r> {
         mut take: impl FnMut(i64, Key, u64),
     ) -> Result<()> {
         let failed = |source| self.reader.failed(source);
-        let sensor = self.sensor.map_or_else(String::new, |sensor| format!(" AND s.sensor = {sensor}"));
+        let mut sensor = self.sensor.map_or_else(String::new, |sensor| format!(" AND s.sensor = {sensor}"));
+        sensor.push_str(&self.of_known_scanners());
         let (key, n, tables, narrowing) = rows_of(kind);
         let narrowed = if only.is_some() { format!(" AND {key} = ?3") } else { String::new() };
         let sql = format!(
@@ -558,6 +586,7 @@ impl Columns {
 fn rows_of(kind: Kind) -> (String, &'static str, &'static str, String) {
     let sessions = "sessions s";
     let all = || "1".to_owned();
+    let marked = |tables| ("m.fact".to_owned(), "s.n", tables, all());
     match kind {
         Kind::Connections => ("0".to_owned(), "s.n", sessions, all()),
         Kind::Sessions => ("0".to_owned(), "1", sessions, all()),
@@ -571,6 +600,9 @@ fn rows_of(kind: Kind) -> (String, &'static str, &'static str, String) {
         Kind::Credential => ("t.credential".to_owned(), "s.n", "sessions s JOIN tries t ON t.session = s.id", all()),
         // Ports of scans are in the roll-ups only: a part of an hour counts with its hour.
         Kind::ScanPort | Kind::ScanBlock => ("NULL".to_owned(), "s.n", "scans s", all()),
+        Kind::Tag => marked("sessions s JOIN marks m ON m.session = s.id AND m.kind = 20"),
+        Kind::Cve => marked("sessions s JOIN marks m ON m.session = s.id AND m.kind = 21"),
+        Kind::Indicator => marked("sessions s JOIN marks m ON m.session = s.id AND m.kind = 25"),
         kind => (format!("s.{}", kind.column().unwrap_or("NULL")), "s.n", sessions, all()),
     }
 }

@@ -154,8 +154,8 @@ fn campaign(ask: &Ask<'_>, shared: Shared, found: Found, step_us: i64) -> Result
     ] {
         let Some(id) = id else { continue };
         let (value, own) = name(ask.reader, kind, &Key::Number(id))?;
-        label = label.or(own);
-        facts.push(Fact { kind, value, count: found.connections });
+        label = label.or_else(|| own.clone());
+        facts.push(Fact { kind, value, label: own, count: found.connections });
     }
     let query: Vec<String> = facts.iter().map(|fact| format!("{}:{}", fact.kind.name(), quote(&fact.value))).collect();
     let query = query.join(" and ");

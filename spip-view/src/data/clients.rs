@@ -1,6 +1,7 @@
 //! *Clients*: what kind of programs came, and who shares one of their marks.
 
 use serde::Serialize;
+use spip_record::enrichment::Tag;
 
 use super::ask::{Ask, Key, Scope, fact_id, unsigned};
 use super::examined::Examined;
@@ -41,8 +42,18 @@ pub struct FingerprintPage {
     pub ports: Vec<Top>,
     /// Groups of payloads.
     pub payloads: Vec<Top>,
-    /// Other fingerprints of the same sessions.
+    /// Other fingerprints of the same sessions, and where their sources are.
     pub others: Vec<Fact>,
+    /// Rules that matched the same sessions.
+    pub tags: Vec<Top>,
+    /// What their payloads name.
+    pub indicators: Vec<Top>,
+    /// Of a tag, what is known of its rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<Tag>,
+    /// What to show of the value where that is another text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
     /// The newest sessions.
     pub sessions: Vec<SessionLine>,
 }
@@ -63,7 +74,8 @@ pub fn list(reader: &Reader, filter: &Filter) -> Result<ClientsPage> {
 /// There is no such fact, or the store does not answer.
 pub fn one(reader: &Reader, filter: &Filter, kind: &str, value: &str) -> Result<FingerprintPage> {
     let unknown = || Error::NotFound(format!("{kind} {value}"));
-    let kind = Kind::of_name(kind).filter(|kind| kind.column().is_some()).ok_or_else(unknown)?;
+    let kind =
+        Kind::of_name(kind).filter(|kind| kind.column().is_some() || Kind::MARKS.contains(kind)).ok_or_else(unknown)?;
     let id = fact_id(reader, kind, value.as_bytes())?.ok_or_else(unknown)?;
     let ask = Ask::new(reader, filter)?;
     let key = Key::Number(id);
@@ -71,13 +83,16 @@ pub fn one(reader: &Reader, filter: &Filter, kind: &str, value: &str) -> Result<
     let examined = Examined::of(&ask, &scope, EXAMINED)?;
     let connections =
         if ask.has_query() { ask.series_of(&scope, "s.n")?.0 } else { ask.series(kind, Some(&key.value()))? };
-    let (first, last, count) = reader
+    let sql = "SELECT first_us, last_us, n, label FROM facts WHERE kind = ? AND id = ?";
+    let (first, last, count, label) = reader
         .catalog()
-        .query_row("SELECT first_us, last_us, n FROM facts WHERE kind = ? AND id = ?", (kind as u8, id), |row| {
-            Ok((Moment(row.get(0)?), Moment(row.get(1)?), unsigned(row, 2)?))
+        .query_row(sql, (kind as u8, id), |row| {
+            Ok((Moment(row.get(0)?), Moment(row.get(1)?), unsigned(row, 2)?, row.get(3)?))
         })
         .map_err(|source| reader.failed(source))?;
-    let others: Vec<Kind> = Kind::FINGERPRINTS.iter().copied().filter(|other| *other != kind).collect();
+    let others = Kind::FINGERPRINTS.iter().chain(Kind::PLACES).copied().filter(|other| *other != kind);
+    let others: Vec<Kind> = others.collect();
+    let rule = if kind == Kind::Tag { super::tags::rule(reader, value)? } else { None };
     Ok(FingerprintPage {
         kind,
         value: value.to_owned(),
@@ -90,6 +105,10 @@ pub fn one(reader: &Reader, filter: &Filter, kind: &str, value: &str) -> Result<
         ports: ask.named(Kind::Port, examined.top(Kind::Port, LINES))?,
         payloads: ask.named(Kind::Group, examined.top(Kind::Group, LINES))?,
         others: examined.facts(reader, &others)?,
+        tags: super::tags::marks(&ask, &scope, Kind::Tag, LINES)?,
+        indicators: super::tags::marks(&ask, &scope, Kind::Indicator, LINES)?,
+        rule,
+        label,
         sessions: line::latest(&ask, &scope, filter.limit)?.0,
     })
 }

@@ -26,6 +26,9 @@ const KINDS: &[Kind] = &[
     Kind::Tool,
     Kind::Host,
     Kind::ServerName,
+    Kind::Country,
+    Kind::Network,
+    Kind::Scanner,
 ];
 
 /// Values of a kind that are listed.
@@ -108,8 +111,8 @@ impl Examined {
         let mut facts = Vec::new();
         for kind in kinds {
             for (key, count) in self.top(*kind, VALUES) {
-                let (value, _) = name(reader, *kind, &key)?;
-                facts.push(Fact { kind: *kind, value, count });
+                let (value, label) = name(reader, *kind, &key)?;
+                facts.push(Fact { kind: *kind, value, label, count });
             }
         }
         Ok(facts)

@@ -56,6 +56,7 @@ pub fn write(reader: &Reader, filter: &Filter, format: Format, write: &mut dyn F
     }
     let mut after: Option<String> = None;
     let mut left = MAX_SESSIONS;
+    let mut records = record::Records::new(reader);
     while left > 0 {
         let mut ask = Ask::patient(reader, filter)?;
         if let Some(after) = &after {
@@ -70,7 +71,7 @@ pub fn write(reader: &Reader, filter: &Filter, format: Format, write: &mut dyn F
                 Format::Csv => csv(session, &mut out),
                 Format::Jsonl => {
                     let (day, id) = line::read_session_id(&session.id)?;
-                    match record::read(reader, day, id)? {
+                    match records.line(day, id)? {
                         Ok(line) => out.extend_from_slice(&line),
                         // What the store knows of it, where the record is gone.
                         Err(_) => out.extend(serde_json::to_vec(session).unwrap_or_default()),

@@ -4,15 +4,16 @@ use std::collections::HashMap;
 
 use rusqlite::Row;
 
-use super::SessionLine;
 use super::ask::{Ask, Key, Scope, name, unsigned};
+use super::{LINE_TAGS, SessionLine, SessionTag, is_shown};
 use crate::moment::{Day, Moment};
 use crate::row::Kind;
 use crate::store::{Error, Reader, Result, key};
 
 /// Columns that a line is made of.
 const COLUMNS: &str = "s.id, s.source, s.source_port, s.destination, s.port, s.flags, s.protocol, s.bytes_in, s.duration_us, \
-     s.close_reason, s.n, s.sensor, s.path, s.ssh_client, (SELECT head FROM payloads WHERE id = s.payload)";
+     s.close_reason, s.n, s.sensor, s.path, s.ssh_client, (SELECT head FROM payloads WHERE id = s.payload), \
+     s.country, (SELECT group_concat(fact) FROM marks WHERE session = s.id AND kind = 20)";
 
 /// Characters of a summary.
 const SUMMARY: usize = 120;
@@ -97,7 +98,7 @@ pub(crate) fn newest(reader: &Reader) -> Option<Moment> {
 /// Names of facts that were looked up already.
 pub(super) struct Names<'r> {
     reader: &'r Reader,
-    known: HashMap<(Kind, i64), String>,
+    known: HashMap<(Kind, i64), (String, Option<String>)>,
 }
 
 impl<'r> Names<'r> {
@@ -106,12 +107,17 @@ impl<'r> Names<'r> {
     }
 
     pub(super) fn of(&mut self, kind: Kind, id: i64) -> Result<String> {
+        self.both(kind, id).map(|(value, _)| value)
+    }
+
+    /// Returns the value of a fact, and what to show where that is another text.
+    fn both(&mut self, kind: Kind, id: i64) -> Result<(String, Option<String>)> {
         if let Some(known) = self.known.get(&(kind, id)) {
             return Ok(known.clone());
         }
-        let (text, _) = name(self.reader, kind, &Key::Number(id))?;
-        self.known.insert((kind, id), text.clone());
-        Ok(text)
+        let named = name(self.reader, kind, &Key::Number(id))?;
+        self.known.insert((kind, id), named.clone());
+        Ok(named)
     }
 
     fn optional(&mut self, kind: Kind, id: Option<i64>) -> Result<Option<String>> {
@@ -123,13 +129,21 @@ impl<'r> Names<'r> {
         let columns = (|| {
             let flags: i64 = row.get(5)?;
             let facts: [i64; 3] = [row.get(3)?, row.get(9)?, row.get(11)?];
-            let optional: [Option<i64>; 3] = [row.get(6)?, row.get(12)?, row.get(13)?];
-            Ok((row.get::<_, i64>(0)?, flags, facts, optional, row.get::<_, Option<Vec<u8>>>(14)?))
+            let optional: [Option<i64>; 4] = [row.get(6)?, row.get(12)?, row.get(13)?, row.get(15)?];
+            let tags: Option<String> = row.get(16)?;
+            Ok((row.get::<_, i64>(0)?, flags, facts, optional, row.get::<_, Option<Vec<u8>>>(14)?, tags))
         })();
-        let (id, flags, [destination, close_reason, sensor], [protocol, path, ssh_client], head) = match columns {
+        let (id, flags, [destination, close_reason, sensor], optional, head, marked) = match columns {
             Ok(columns) => columns,
             Err(error) => return Ok(Err(error)),
         };
+        let [protocol, path, ssh_client, country] = optional;
+        let mut tags = Vec::new();
+        for tag in marked.iter().flat_map(|list| list.split(',')).filter_map(|id| id.parse().ok()).take(LINE_TAGS) {
+            let (id, name) = self.both(Kind::Tag, tag)?;
+            tags.push(SessionTag { id, name: name.unwrap_or_default() });
+        }
+        let country = self.optional(Kind::Country, country)?;
         let destination = self.of(Kind::Destination, destination)?.parse().unwrap_or([0; 4].into());
         let summary = match (self.optional(Kind::Path, path)?, self.optional(Kind::SshClient, ssh_client)?) {
             (Some(path), _) => Some(path),
@@ -154,6 +168,8 @@ impl<'r> Names<'r> {
                 duration_us: unsigned(row, 8)?,
                 close_reason,
                 count: unsigned(row, 10)?,
+                country,
+                tags,
                 summary,
             })
         })())
@@ -169,10 +185,4 @@ pub(crate) fn summary(payload: &[u8]) -> String {
         _ => '.',
     });
     shown.collect::<String>().trim().to_owned()
-}
-
-/// Reports whether a character is shown as it is: not a control, no mark that turns the direction, nothing without width.
-pub(crate) fn is_shown(c: char) -> bool {
-    !(c.is_control()
-        || matches!(u32::from(c), 0x00ad | 0x061c | 0x180e | 0x200b..=0x200f | 0x2028..=0x202e | 0x2060..=0x206f | 0xfeff | 0xfff0..=0xfffd | 0xe0000..=0xe0fff))
 }

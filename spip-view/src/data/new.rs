@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use super::ask::{fact_text, unsigned};
 use super::{Count, session_id};
-use crate::filter::Filter;
+use crate::filter::{Filter, Without};
+use crate::meaning::Class;
 use crate::moment::Moment;
 use crate::row::Kind;
 use crate::store::{Reader, Result, key};
@@ -19,7 +20,7 @@ use crate::store::{Reader, Result, key};
 pub struct NewPage {
     /// Since when the store has records: what came before that cannot be known.
     pub since: Option<Moment>,
-    /// One section a kind: groups of payloads, paths, ports, JA4, HASSH, user agents, credentials, … Sections
+    /// One section a kind: tags, vulnerabilities, groups of payloads, paths, ports, JA4, HASSH, user agents, credentials, … Sections
     /// without anything are left out.
     pub sections: Vec<NewSection>,
     /// Sources that were here before the range and came back with something that nobody had sent.
@@ -81,6 +82,8 @@ pub struct Returned {
 
 /// Kinds that are worth a look when they are new, the most telling first.
 const KINDS: &[Kind] = &[
+    Kind::Tag,
+    Kind::Cve,
     Kind::Group,
     Kind::Path,
     Kind::Port,
@@ -92,13 +95,14 @@ const KINDS: &[Kind] = &[
     Kind::Credential,
     Kind::ServerName,
     Kind::Host,
+    Kind::Indicator,
     Kind::Protocol,
     Kind::Tool,
     Kind::Syn,
 ];
 
 /// Kinds that say that a source did something that nobody had done.
-const RETURNED: &[Kind] = &[Kind::Group, Kind::Path, Kind::Hassh, Kind::Ja4, Kind::UserAgent];
+const RETURNED: &[Kind] = &[Kind::Tag, Kind::Group, Kind::Path, Kind::Hassh, Kind::Ja4, Kind::UserAgent];
 
 /// Lines of a section on the page with all of them.
 const ITEMS: usize = 15;
@@ -117,7 +121,7 @@ pub(crate) fn sections(reader: &Reader, filter: &Filter, limit: usize) -> Result
     let (from, to) = reader.clamp(filter.from, filter.to);
     let mut sections = Vec::new();
     for kind in KINDS {
-        let (items, total) = items(reader, *kind, from, to, limit)?;
+        let (items, total) = items(reader, filter, *kind, from, to, limit)?;
         if total > 0 {
             sections.push(NewSection { kind: *kind, total: Count { value: total, is_exact: true }, items });
         }
@@ -125,16 +129,28 @@ pub(crate) fn sections(reader: &Reader, filter: &Filter, limit: usize) -> Result
     Ok(sections)
 }
 
-fn items(reader: &Reader, kind: Kind, from: Moment, to: Moment, limit: usize) -> Result<(Vec<NewItem>, u64)> {
+fn items(
+    reader: &Reader,
+    filter: &Filter,
+    kind: Kind,
+    from: Moment,
+    to: Moment,
+    limit: usize,
+) -> Result<(Vec<NewItem>, u64)> {
     let failed = |source| reader.failed(source);
     let bounds = (kind as u8, from.0, to.0);
+    let shown = brought_by("", filter.without);
     let total = reader
         .catalog()
-        .prepare_cached("SELECT count(*) FROM facts WHERE kind = ? AND first_us >= ? AND first_us < ? AND n > 0")
+        .prepare_cached(&format!(
+            "SELECT count(*) FROM facts WHERE kind = ? AND first_us >= ? AND first_us < ? AND n > 0{shown}"
+        ))
         .and_then(|mut statement| statement.query_row(bounds, |row| unsigned(row, 0)))
         .map_err(failed)?;
-    let sql = "SELECT value, label, first_us, last_us, source, session, port, n FROM facts
-               WHERE kind = ? AND first_us >= ? AND first_us < ? AND n > 0 ORDER BY first_us DESC LIMIT ?";
+    let sql = format!(
+        "SELECT value, label, first_us, last_us, source, session, port, n FROM facts
+         WHERE kind = ? AND first_us >= ? AND first_us < ? AND n > 0{shown} ORDER BY first_us DESC LIMIT ?"
+    );
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let read = |row: &Row<'_>| {
         let first = Moment(row.get(2)?);
@@ -151,7 +167,7 @@ fn items(reader: &Reader, kind: Kind, from: Moment, to: Moment, limit: usize) ->
     };
     let items = reader
         .catalog()
-        .prepare_cached(sql)
+        .prepare_cached(&sql)
         .and_then(|mut statement| statement.query_map((kind as u8, from.0, to.0, limit), read)?.collect())
         .map_err(failed)?;
     Ok((items, total))
@@ -163,15 +179,25 @@ fn session_of(first: Moment, id: Option<i64>) -> Option<String> {
     Some(session_id(first.day(), id))
 }
 
+/// A condition on facts: what a known scanner brought first is left out with it.
+fn brought_by(table: &str, without: Without) -> String {
+    match without {
+        Without::Nothing => String::new(),
+        Without::Listed => format!(" AND {table}class <> {}", Class::Listed as u8),
+        Without::Claimed => format!(" AND {table}class = {}", Class::Unknown as u8),
+    }
+}
+
 fn returned(reader: &Reader, filter: &Filter) -> Result<Vec<Returned>> {
     let (from, to) = reader.clamp(filter.from, filter.to);
     let kinds: Vec<String> = RETURNED.iter().map(|kind| (*kind as u8).to_string()).collect();
     let sql = format!(
         "SELECT f.kind, f.value, f.label, f.first_us, f.source, f.session, s.first_us FROM facts f
          JOIN sources s ON s.source = f.source AND s.first_us < ?1
-         WHERE f.kind IN ({}) AND f.first_us >= ?1 AND f.first_us < ?2 AND f.n > 0
+         WHERE f.kind IN ({}) AND f.first_us >= ?1 AND f.first_us < ?2 AND f.n > 0{}
          ORDER BY f.first_us DESC LIMIT ?3",
-        kinds.join(", ")
+        kinds.join(", "),
+        brought_by("f.", filter.without)
     );
     let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
     let read = |row: &Row<'_>| {

@@ -78,7 +78,7 @@ pub struct Rates {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum LiveEvent {
     /// A session.
-    Session(SessionLine),
+    Session(Box<SessionLine>),
     /// A scan.
     Scan {
         /// Time of the first SYN.
@@ -114,8 +114,12 @@ pub fn page(reader: &Reader, filter: &Filter) -> Result<NowPage> {
         if ask.has_query() { ask.series_of(&everything, "s.n")?.0 } else { ask.series(Kind::Connections, None)? };
     let before = filter.before();
     let mut tops = Vec::new();
-    for kind in [Kind::Source, Kind::Port, Kind::Protocol, Kind::Group] {
+    for kind in [Kind::Tag, Kind::Source, Kind::Port, Kind::Protocol, Kind::Group] {
         tops.push(ask.top(kind, TOP)?);
+    }
+    // Only where there is data on addresses or a list of scanners.
+    for kind in Kind::PLACES {
+        tops.extend(Some(ask.top(*kind, TOP)?).filter(|list| !list.items.is_empty()));
     }
     Ok(NowPage {
         status: status(&ask, filter)?,

@@ -1,13 +1,16 @@
 //! *Session*: one conversation as it went, and the record of it.
 
+use std::fmt::Write as _;
+
 use rusqlite::types::{Value, ValueRef};
 use serde::Serialize;
+use spip_record::enrichment::Tag;
 use spip_record::turn::Turn;
 use spip_record::{Entry, read};
 
 use super::ask::{Ask, Key, Scope, unsigned};
 use super::examined::Examined;
-use super::{Fact, SessionLine, line, record};
+use super::{Fact, SessionLine, Top, line, record};
 use crate::filter::Filter;
 use crate::moment::{DAY, Moment};
 use crate::row::Kind;
@@ -30,8 +33,12 @@ pub struct SessionPage {
     pub destination_source: String,
     /// Community ID.
     pub community_id: String,
-    /// Fingerprints and what it asked for.
+    /// Fingerprints, what it asked for, and where its source is.
     pub facts: Vec<Fact>,
+    /// Rules that matched.
+    pub tags: Vec<Tag>,
+    /// URLs, hosts and hashes that the payload names.
+    pub indicators: Vec<Top>,
     /// Names and secrets in clear.
     pub credentials: Vec<super::credentials::Attempt>,
     /// The conversation: who said what when. One turn of the client where the sensor said nothing.
@@ -46,6 +53,8 @@ pub struct SessionPage {
     pub is_truncated: bool,
     /// The request as a command of curl, where it is HTTP.
     pub curl: Option<String>,
+    /// The conversation as a dump that text2pcap of Wireshark takes, with direction and time: bytes of the client only.
+    pub dump: Option<String>,
     /// The record as it was logged.
     pub record: Option<String>,
     /// Reason why the record cannot be read any more.
@@ -73,6 +82,12 @@ pub struct TurnPart {
 
 /// Sessions of the same source before and behind it.
 const NEIGHBOURS: i64 = 5;
+
+/// Bytes of a packet in a dump.
+const SEGMENT: usize = 1_460;
+
+/// Tags and indicators that are shown.
+const MARKS: usize = 64;
 
 /// Bytes that are shown.
 const SHOWN: usize = 65_536;
@@ -106,11 +121,22 @@ pub fn page(reader: &Reader, session: &str) -> Result<SessionPage> {
         &Scope { sql: "s.id = ?".to_owned(), parameters: vec![Value::Integer(id)], index: None },
         1,
     )?;
-    let kinds: Vec<Kind> =
-        [Kind::Path, Kind::Host, Kind::ServerName].into_iter().chain(Kind::FINGERPRINTS.iter().copied()).collect();
+    let kinds: Vec<Kind> = [Kind::Path, Kind::Host, Kind::ServerName]
+        .iter()
+        .chain(Kind::FINGERPRINTS)
+        .chain(Kind::PLACES)
+        .copied()
+        .collect();
     let payload = parsed.as_ref().map_or(&[][..], |entry| &entry.payload);
     let shown = payload.get(..SHOWN).unwrap_or(payload);
+    let only = Scope { sql: "s.id = ?".to_owned(), parameters: vec![Value::Integer(id)], index: None };
+    let mut tags = Vec::new();
+    for tag in super::tags::marks(&ask, &only, Kind::Tag, MARKS)? {
+        tags.extend(super::tags::rule(reader, &tag.value)?);
+    }
     Ok(SessionPage {
+        tags,
+        indicators: super::tags::marks(&ask, &only, Kind::Indicator, MARKS)?,
         session_id: parsed.as_ref().map_or_else(|| format!("{uuid:012x}…"), |entry| entry.session_id.to_string()),
         ended: Moment(own.time.0.saturating_add(i64::try_from(own.duration_us).unwrap_or(i64::MAX))),
         first_byte_us: parsed.as_ref().and_then(|entry| entry.first_byte_us),
@@ -128,6 +154,7 @@ pub fn page(reader: &Reader, session: &str) -> Result<SessionPage> {
         payload_text: String::from_utf8_lossy(shown).into_owned(),
         sha256: parsed.as_ref().and_then(|entry| entry.payload_sha256).map(hex::encode),
         is_truncated: parsed.as_ref().is_some_and(|entry| entry.payload_truncated) || shown.len() < payload.len(),
+        dump: parsed.as_ref().and_then(|entry| dump(entry, own.time)),
         curl: parsed.as_ref().and_then(|entry| curl(entry)),
         missing: record.as_ref().err().cloned(),
         record: record.ok().map(|line| String::from_utf8_lossy(&line).into_owned()),
@@ -161,6 +188,25 @@ fn turns(entry: &Entry<'_>) -> Vec<TurnPart> {
     }
     let side = |turn: &Turn| if turn.is_client { "client" } else { "server" };
     entry.turns.iter().map(|turn| part(side(turn), turn.offset, turn.length, turn.at_ms)).collect()
+}
+
+/// The client's turns in the form of text2pcap: direction and time, then lines of sixteen bytes behind their offset.
+fn dump(entry: &Entry<'_>, accepted: Moment) -> Option<String> {
+    let mut out = String::new();
+    for turn in turns(entry) {
+        let bytes = turn.hex.as_deref().and_then(|hex| hex::decode(hex).ok()).unwrap_or_default();
+        let at = Moment(accepted.0.saturating_add(i64::try_from(turn.ms).unwrap_or(0).saturating_mul(1_000)));
+        // A segment is no longer than this.
+        for part in bytes.chunks(SEGMENT) {
+            let _ = writeln!(out, "I {at}");
+            for (index, line) in part.chunks(16).enumerate() {
+                let digits: Vec<_> = line.iter().map(|byte| format!("{byte:02x}")).collect();
+                let _ = writeln!(out, "{:06x} {}", index * 16, digits.join(" "));
+            }
+            out.push('\n');
+        }
+    }
+    (!out.is_empty()).then_some(out)
 }
 
 /// The request as a command line, every word quoted for a shell. The target is the sensor's address: whoever runs it asks

@@ -59,6 +59,10 @@ pub struct SourcePage {
     pub ports: Vec<PortStep>,
     /// Groups of payloads that it sent.
     pub payloads: Vec<Top>,
+    /// Where it is and what it is known for: country, network, scanner.
+    pub places: Vec<Fact>,
+    /// Rules that matched what it sent.
+    pub tags: Vec<Top>,
     /// Its fingerprints.
     pub fingerprints: Vec<Fact>,
     /// Paths, hosts, server names that it asked for.
@@ -186,6 +190,8 @@ pub fn one(reader: &Reader, filter: &Filter, source: &str) -> Result<SourcePage>
         connections,
         ports: examined.port_steps(reader, PORTS)?,
         payloads: ask.named(Kind::Group, examined.top(Kind::Group, LINES))?,
+        places: examined.facts(reader, Kind::PLACES)?,
+        tags: super::tags::marks(&ask, &scope, Kind::Tag, LINES)?,
         fingerprints: examined.facts(reader, Kind::FINGERPRINTS)?,
         asked: examined.facts(reader, &[Kind::Path, Kind::Host, Kind::ServerName])?,
         credentials: super::credentials::attempts(&ask, &scope, ATTEMPTS)?,
@@ -199,14 +205,14 @@ pub fn one(reader: &Reader, filter: &Filter, source: &str) -> Result<SourcePage>
 fn alike(ask: &Ask<'_>, examined: &Examined, own: &Key) -> Result<Vec<Alike>> {
     let mut shared: std::collections::BTreeMap<Key, Vec<Fact>> = std::collections::BTreeMap::new();
     for (kind, key) in examined.rarest(ask.reader, 3)? {
-        let (value, _) = super::ask::name(ask.reader, kind, &key)?;
+        let (value, label) = super::ask::name(ask.reader, kind, &key)?;
         let mut tally = Tally::default();
         ask.each(&Scope::of(kind, &key), "s.source, sum(s.n)", "GROUP BY 1 LIMIT 5000", |_, row| {
             tally.add(Key::read(row.get_ref(0)?), unsigned(row, 1)?);
             Ok(true)
         })?;
         for (source, count) in tally.top(ALIKE * 2, 0).into_iter().filter(|(source, _)| source != own) {
-            shared.entry(source).or_default().push(Fact { kind, value: value.clone(), count });
+            shared.entry(source).or_default().push(Fact { kind, value: value.clone(), label: label.clone(), count });
         }
     }
     let mut list: Vec<(Key, Vec<Fact>)> = shared.into_iter().collect();

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proptest::prelude::*;
+use spip_record::enrichment::{Enrichment, Evidence, Indicator, IndicatorKind, Scanner, ScannerKind, Source, Tag};
 
 use super::ask::{Ask, Scope};
 use super::line;
-use crate::filter::{Filter, RangeText};
+use crate::filter::{Filter, RangeText, Without};
+use crate::meaning::Class;
 use crate::moment::{DAY, HOUR, Moment};
 use crate::query::{Query, eval};
 use crate::row::{Credential, Group, Kind, Row};
@@ -82,15 +84,41 @@ pub(crate) fn rows() -> impl Strategy<Value = Row> {
         prop::sample::select(vec!["one", "two"]),
     );
     let credentials = prop::collection::vec((prop::option::of(text()), prop::option::of(text())), 0..3);
+    let tag =
+        |id: u64| Tag { id, name: format!("Rule Ab*{id}"), cve: vec![format!("CVE-{}", id % 2)], ..Tag::default() };
+    let evidence = prop::option::of(prop::sample::select(vec![Evidence::Listed, Evidence::Claimed]));
+    let meaning = (
+        prop::option::of(prop::sample::select(vec!["SE", "DE"])),
+        prop::option::of(64_500_u32..64_503),
+        evidence,
+        prop::collection::btree_set(1_u64..4, 0..3),
+        prop::option::of("[ab]{1,2}"),
+    );
+    let meaning = meaning.prop_map(move |(country, asn, evidence, tags, indicator)| Enrichment {
+        source: Source {
+            country: country.map(str::to_owned),
+            asn,
+            // A number has one name.
+            network: asn.map(|asn| format!("Net {asn}")),
+            scanner: evidence.map(|evidence| Scanner { name: "wget".into(), kind: ScannerKind::Search, evidence }),
+            ..Source::default()
+        },
+        tags: tags.into_iter().map(tag).collect(),
+        indicators: indicator.into_iter().map(|value| Indicator { kind: IndicatorKind::Host, value }).collect(),
+        ..Enrichment::default()
+    });
     let payload = prop::option::of(prop_oneof![Just(b"\x00\xffGET /".to_vec()), text().prop_map(String::into_bytes)]);
-    (address, ends, ports, numbers, words, credentials, payload).prop_map(
-        |(source, (time, duration_us, session_id), (port, source_port), numbers, words, credentials, payload)| {
+    (address, ends, ports, numbers, words, credentials, (payload, meaning)).prop_map(
+        |(source, (time, duration_us, session_id), (port, source_port), numbers, words, credentials, last)| {
+            let (payload, meaning) = last;
             let (bytes_in, bytes_out, count, (is_tls, is_udp, is_truncated)) = numbers;
             let (protocol, close_reason, path, agent, tool, sensor) = words;
             let mut facts = Vec::new();
             facts.extend(path.map(|path| (Kind::Path, path)));
             facts.extend(agent.map(|agent| (Kind::UserAgent, agent)));
             facts.extend(tool.map(|tool| (Kind::Tool, tool.to_owned())));
+            let places = crate::meaning::places(&meaning);
+            facts.extend(places.into_iter().filter_map(|(kind, text)| Some((kind, text?))));
             let sha256 = payload.as_ref().map(|payload| <sha2::Sha256 as sha2::Digest>::digest(payload).into());
             let group = payload
                 .as_ref()
@@ -126,6 +154,7 @@ pub(crate) fn rows() -> impl Strategy<Value = Row> {
                 group,
                 facts,
                 credentials,
+                meaning,
             }
         },
     )
@@ -144,6 +173,11 @@ fn queries() -> impl Strategy<Value = String> {
         "limit",
         "host",
         "sensor",
+        "tag",
+        "cve",
+        "indicator",
+        "network",
+        "scanner",
     ];
     let term = prop_oneof![
         Just("port:22".to_owned()),
@@ -163,6 +197,11 @@ fn queries() -> impl Strategy<Value = String> {
         Just("duration_ms<=1000000".to_owned()),
         Just("sensor:one".to_owned()),
         Just("wget".to_owned()),
+        Just("country:se".to_owned()),
+        Just("asn:AS64501".to_owned()),
+        Just("tag:2".to_owned()),
+        Just("tag:*".to_owned()),
+        Just("cve:cve-1".to_owned()),
         Just("group:0000000000000004".to_owned()),
         "session:[0-9a-f]{1,2}",
         "sha256:[0-9a-f]{1}",
@@ -189,10 +228,12 @@ fn filters() -> impl Strategy<Value = Filter> {
         (0..70_i64).prop_map(|hour| (START + hour * HOUR, START + (hour + 2) * HOUR)),
     ];
     let sensor = prop::option::of(prop::sample::select(vec!["one", "two", "three"]));
-    (range, sensor, prop::option::of(queries())).prop_map(|((from, to), sensor, query)| Filter {
+    let without = prop::sample::select(Without::ALL.map(|(without, _)| without).to_vec());
+    (range, sensor, prop::option::of(queries()), without).prop_map(|((from, to), sensor, query, without)| Filter {
         from: Moment(from),
         to: Moment(to),
         range: RangeText::Between,
+        without,
         sensor: sensor.map(str::to_owned),
         query: query.map(|text| Query::parse(&text).unwrap_or_else(|error| panic!("{text}: {error}"))),
         ..Filter::last_day(Moment(START))
@@ -203,6 +244,7 @@ fn is_meant(filter: &Filter, row: &Row) -> bool {
     row.time >= filter.from
         && row.time < filter.to
         && filter.sensor.as_ref().is_none_or(|sensor| *sensor == row.sensor)
+        && !filter.without.hides(Class::of(&row.meaning))
         && filter.query.as_ref().is_none_or(|query| eval::matches(query.expr(), row))
 }
 
@@ -248,7 +290,8 @@ proptest! {
             }
             prop_assert_eq!(&series.points, &points);
 
-            for kind in [Kind::Source, Kind::Port, Kind::Path, Kind::Tool, Kind::Credential, Kind::Destination, Kind::Group] {
+            for kind in [Kind::Source, Kind::Port, Kind::Path, Kind::Tool, Kind::Credential, Kind::Destination, Kind::Group,
+                Kind::Tag, Kind::Cve, Kind::Indicator, Kind::Country, Kind::Network, Kind::Scanner] {
                 let list = ask.top(kind, 1_000).unwrap();
                 let found: BTreeMap<String, u64> = list.items.into_iter().map(|top| (top.value, top.count)).collect();
                 let mut counted: BTreeMap<String, u64> = BTreeMap::new();
@@ -305,6 +348,10 @@ fn values(kind: Kind, row: &Row) -> Vec<String> {
             row.credentials.iter().map(|credential| crate::store::key::credential(protocol, credential)).collect()
         }
         Kind::Group => row.group.iter().map(|group| group.hash.clone()).collect(),
+        kind if Kind::MARKS.contains(&kind) => {
+            let marks = crate::meaning::marks(&row.meaning);
+            marks.into_iter().filter(|mark| mark.kind == kind).map(|mark| mark.value).collect()
+        }
         kind => row.fact(kind).map(str::to_owned).into_iter().collect(),
     }
 }

@@ -1,10 +1,12 @@
 //! From what `spip-record` read to what the store takes.
 
+use spip_record::enrichment::Enrichment;
 use spip_record::entry::SynFacts;
 use spip_record::read::Value;
 use spip_record::{Entry, ScanEntry, Transport};
 
 use super::normalise;
+use crate::meaning;
 use crate::moment::{Moment, SECOND};
 use crate::row::{Credential, Kind, MessageRow, Row, ScanRow};
 
@@ -13,7 +15,7 @@ const HEADERS: usize = 32;
 
 /// Makes the row of a session.
 #[must_use]
-pub(super) fn row(entry: &Entry<'_>) -> Row {
+pub(super) fn row(entry: &Entry<'_>, meaning: Enrichment) -> Row {
     let mut facts = Vec::new();
     let mut add = |kind, text: Option<&str>| {
         facts.extend(text.filter(|text| !text.is_empty()).map(|text| (kind, text.to_owned())))
@@ -47,6 +49,7 @@ pub(super) fn row(entry: &Entry<'_>) -> Row {
         add(Kind::Syn, syn.get("muonfp").and_then(Value::as_text));
         add(Kind::Tool, texts(syn.get("tools")).as_deref());
     }
+    facts.extend(meaning::places(&meaning).into_iter().filter_map(|(kind, text)| Some((kind, text?))));
     let text = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().map(str::to_owned);
     let payload = entry.payload.to_vec();
     Row {
@@ -78,12 +81,13 @@ pub(super) fn row(entry: &Entry<'_>) -> Row {
             .iter()
             .map(|credential| Credential { user: credential.user.clone(), secret: credential.secret.clone() })
             .collect(),
+        meaning,
     }
 }
 
 /// Makes the row of a scan.
 #[must_use]
-pub(super) fn scan(entry: &ScanEntry<'_>) -> ScanRow {
+pub(super) fn scan(entry: &ScanEntry<'_>, meaning: Enrichment) -> ScanRow {
     let shown = entry.shown.as_ref();
     let tools: Vec<&str> =
         shown.map_or(Vec::new(), |shown| shown.tools.iter().map(|(tool, _)| tool.as_ref()).collect());
@@ -106,6 +110,7 @@ pub(super) fn scan(entry: &ScanEntry<'_>) -> ScanRow {
         destination_count: shown.map_or(0, |shown| shown.address_count),
         tools: (!tools.is_empty()).then(|| tools.join(" ")),
         syn,
+        meaning,
     }
 }
 

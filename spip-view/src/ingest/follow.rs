@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
+use spip_enrich::{Change, Enricher};
 use spip_record::log::{Content, Files, Options, Position, Reader, Step};
 
 use super::{Arrived, Log};
@@ -46,6 +47,15 @@ pub enum Input {
     Once(Vec<PathBuf>),
     /// Logs with everything that is there already, not followed.
     All(Vec<PathBuf>),
+}
+
+/// How records are taken.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Whether records are kept in the store.
+    pub keeps_records: bool,
+    /// Works out what records mean.
+    pub enricher: Option<Enricher>,
 }
 
 /// Result of reading everything.
@@ -90,12 +100,18 @@ enum Turn {
 pub fn run(
     store: &Store,
     input: &Input,
-    keeps_records: bool,
+    settings: &Settings,
     stop: &Arc<AtomicBool>,
     arrived: &mut dyn FnMut(Arrived),
 ) -> Result<Outcome> {
-    let mut ingest =
-        Ingest { writer: Writer::open(store, keeps_records)?, feeds: Vec::new(), is_named: Vec::new(), measured: None };
+    let mut ingest = Ingest {
+        writer: Writer::open(store, settings.keeps_records)?,
+        keeps_records: settings.keeps_records,
+        enricher: settings.enricher.clone(),
+        feeds: Vec::new(),
+        is_named: Vec::new(),
+        measured: None,
+    };
     ingest.writer.retain()?;
     ingest.open(input)?;
     let (mut pending, mut committed, mut kept) = (0, Instant::now(), Instant::now());
@@ -134,6 +150,8 @@ pub fn run(
 
 struct Ingest {
     writer: Writer,
+    keeps_records: bool,
+    enricher: Option<Enricher>,
     feeds: Vec<Feed>,
     /// Logs that could not be read, and were named.
     is_named: Vec<String>,
@@ -159,7 +177,7 @@ impl Ingest {
                         let options = Options { follow, max_line_bytes: MAX_LINE_BYTES, ..Options::default() };
                         Source::Log(Box::new(Reader::open(&path, options, position(&state).as_ref())))
                     };
-                    self.feeds.push(Feed { name, log: Log::new(state), source });
+                    self.feeds.push(Feed { name, log: Log::new(state, self.enricher.clone()), source });
                 }
             }
             Input::Once(paths) => {
@@ -171,7 +189,7 @@ impl Ingest {
                     let passed = state.lines;
                     self.feeds.push(Feed {
                         name,
-                        log: Log::new(state),
+                        log: Log::new(state, self.enricher.clone()),
                         source: Source::File { files, passed, is_over: false },
                     });
                 }
@@ -185,7 +203,7 @@ impl Ingest {
         let mut turns = Vec::new();
         for feed in &mut self.feeds {
             let before = feed.log.state.lines;
-            let turn = feed.turn(&mut self.writer, &mut self.is_named, arrived)?;
+            let turn = feed.turn(&mut self.writer, &mut self.is_named, self.keeps_records, arrived)?;
             *pending += (feed.log.state.lines - before).max(u64::from(turn == Turn::Lines));
             turns.push(turn);
             // Copied files are read one after the other, in their order.
@@ -219,6 +237,16 @@ impl Ingest {
     fn upkeep(&mut self, input: &Input) -> Result<()> {
         self.commit()?;
         self.writer.retain()?;
+        for change in self.enricher.as_ref().map(Enricher::refresh).unwrap_or_default() {
+            match change {
+                Change::Updated { part, summary } => self.writer.event(&format!(
+                    "{part}: new files are in use ({summary}); `spip-view retag` applies them to what is stored"
+                ))?,
+                Change::Refused(error) => {
+                    self.writer.event(&format!("new files are refused, the former stay in use: {error}"))?;
+                }
+            }
+        }
         if matches!(input, Input::Follow(_)) {
             self.open(input)?;
         }
@@ -277,11 +305,16 @@ impl Feed {
         &mut self,
         writer: &mut Writer,
         is_named: &mut Vec<String>,
+        keeps_records: bool,
         arrived: &mut dyn FnMut(Arrived),
     ) -> Result<Turn> {
         match &mut self.source {
             Source::Log(reader) => match reader.next_batch(BATCH_BYTES) {
                 Ok(Step::Batch(batch)) => {
+                    if !keeps_records {
+                        let before = self.log.state.position.clone();
+                        self.log.anchor(Path::new(&self.name), &before, &batch);
+                    }
                     self.log.take(&batch, writer, arrived)?;
                     self.log.state.position = serde_json::to_string(batch.position()).unwrap_or_default();
                     is_named.retain(|name| *name != self.name);

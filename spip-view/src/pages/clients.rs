@@ -8,6 +8,9 @@ use crate::data::clients::{ClientsPage, FingerprintPage};
 use crate::filter::Filter;
 use crate::row::Kind;
 
+use super::shown;
+use super::tags::rule;
+
 pub(super) fn list(page: &ClientsPage, filter: &Filter) -> Markup {
     html! {
         h1 { "Clients" }
@@ -19,7 +22,11 @@ pub(super) fn list(page: &ClientsPage, filter: &Filter) -> Markup {
 pub(super) fn one(page: &FingerprintPage, filter: &Filter) -> Markup {
     html! {
         h1 { (kind(page.kind)) }
-        p { (text(&page.value)) }
+        @match page.kind {
+            Kind::Country => p { (super::world::name(&page.value).map_or_else(|| shown(&page.value), |name| format!("{} {name}", page.value))) },
+            _ => p { (text(page.label.as_deref().unwrap_or(&page.value))) },
+        }
+        @if let Some(tag) = &page.rule { (rule(tag, filter)) }
         p { (number(page.count)) " connections · first " (time(page.first)) " · last " (time(page.last)) }
         (inexact(page.is_exact))
         h2 { "Connections" }
@@ -28,6 +35,8 @@ pub(super) fn one(page: &FingerprintPage, filter: &Filter) -> Markup {
             section { h2 { "Sources that share it" } (top(Kind::Source, &page.sources, filter)) }
             section { h2 { "Ports" } (top(Kind::Port, &page.ports, filter)) }
             section { h2 { "Payloads" } (top(Kind::Group, &page.payloads, filter)) }
+            @if !page.tags.is_empty() && page.kind != Kind::Tag { section { h2 { "Tags" } (top(Kind::Tag, &page.tags, filter)) } }
+            @if !page.indicators.is_empty() && page.kind != Kind::Indicator { section { h2 { "Indicators" } (top(Kind::Indicator, &page.indicators, filter)) } }
             section { h2 { "Seen with it" } (facts(&page.others, filter)) }
         }
         h2 { "Newest sessions" }

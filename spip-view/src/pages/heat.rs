@@ -52,7 +52,7 @@ pub(super) fn map(heat: &Heat, filter: &Filter) -> Markup {
 }
 
 /// A number's shade, from 1 to 5.
-fn shade(cell: u64, most: u64) -> u8 {
+pub(super) fn shade(cell: u64, most: u64) -> u8 {
     let part = (cell as f64).ln_1p() / (most.max(1) as f64).ln_1p();
     (part * SHADES).ceil().clamp(1.0, SHADES) as u8
 }

@@ -97,6 +97,7 @@ pub(super) fn kind(kind: Kind) -> String {
         Kind::SshClient => "SSH client".to_owned(),
         Kind::HttpFingerprint => "HTTP fingerprint".to_owned(),
         Kind::Path => "Request".to_owned(),
+        Kind::Cve => "Vulnerability".to_owned(),
         other => {
             let name = other.name().replace('_', " ");
             let mut letters = name.chars();
@@ -120,6 +121,10 @@ fn address(kind: Kind, value: &str) -> String {
 pub(super) fn fact(kind: Kind, value: &str, label: Option<&str>, filter: &Filter) -> Markup {
     if kind == Kind::Credential {
         return html! { (text(label.unwrap_or(value))) };
+    }
+    if kind == Kind::Country {
+        let name = super::world::name(value).map_or_else(|| value.to_owned(), |name| format!("{value} {name}"));
+        return html! { a href=(filter.link(&address(kind, value), &[])) { (shown(&name)) } };
     }
     html! { a href=(filter.link(&address(kind, value), &[])) { (text(label.unwrap_or(value))) } }
 }
@@ -153,7 +158,7 @@ pub(super) fn facts(facts: &[Fact], filter: &Filter) -> Markup {
             table {
                 tbody {
                     @for one in facts {
-                        tr { td.n { (number(one.count)) } td.t.soft { (kind(one.kind)) } td { (fact(one.kind, &one.value, None, filter)) } }
+                        tr { td.n { (number(one.count)) } td.t.soft { (kind(one.kind)) } td { (fact(one.kind, &one.value, one.label.as_deref(), filter)) } }
                     }
                 }
             }
@@ -190,12 +195,13 @@ pub(super) fn session_rows(sessions: &[SessionLine], filter: &Filter) -> Markup 
             @let port_text = if line.transport == "udp" { format!("{}/udp", line.port) } else { line.port.to_string() };
             tr {
                 td.t { (session(&line.id, line.time, filter)) }
-                td { (source(line.source, filter)) }
+                td.t { (source(line.source, filter)) @if let Some(country) = &line.country { " " span.soft title=[super::world::name(country)] { (shown(country)) } } }
                 td.n { (port(&port_text, filter)) }
                 td { (line.protocol.as_deref().map(shown).unwrap_or_default()) @if line.is_tls { " (TLS)" } }
                 td.n { (number(line.bytes_in)) }
                 td {
                     @if line.count > 1 { span.soft { (number(line.count)) " connections, " (shown(&line.close_reason)) " " } }
+                    @for tag in &line.tags { a.tag href=(filter.link(&address(Kind::Tag, &tag.id), &[])) { (shown(&tag.name)) } " " }
                     @if let Some(summary) = &line.summary { (text(summary)) }
                 }
             }

@@ -3,9 +3,10 @@
 use maud::{Markup, html};
 
 use super::credentials::attempts;
-use super::parts::{fact, facts, number, port, sessions, source, time};
+use super::parts::{fact, facts, number, port, sessions, source, time, top};
 use super::payloads::{both, dump, named};
 use super::shown_lines;
+use super::tags::of_session;
 use crate::data::session::{SessionPage, TurnPart};
 use crate::filter::Filter;
 use crate::row::Kind;
@@ -33,6 +34,8 @@ pub(super) fn draw(page: &SessionPage, filter: &Filter) -> Markup {
                 (named("Community ID", &page.community_id))
             }
         }
+        @if !page.tags.is_empty() { h2 { "Tags" } (of_session(&page.tags, filter)) }
+        @if !page.indicators.is_empty() { h2 { "Indicators" } (top(Kind::Indicator, &page.indicators, filter)) }
         h2 { "Conversation" }
         @if page.turns.is_empty() { p.empty { "Neither side said anything." } }
         @for turn in &page.turns { (one_turn(turn)) }
@@ -44,6 +47,14 @@ pub(super) fn draw(page: &SessionPage, filter: &Filter) -> Markup {
         @if let Some(curl) = &page.curl {
             h2.row { "The request as a command " button type="button" data-copy="curl" { "Copy" } }
             pre #curl { (shown_lines(curl)) }
+        }
+        @if let Some(dump) = &page.dump {
+            h2.row { "For Wireshark " button type="button" data-copy="dump" { "Copy" } }
+            details {
+                summary { "what the client sent, packet by packet" }
+                p.note { code { "text2pcap -D -t ISO " @if line.transport == "udp" { "-u " } @else { "-T " } (line.source_port) "," (line.port) " dump.txt session.pcap" } }
+                pre #dump { (dump) }
+            }
         }
         h2.row { "The record " @if page.record.is_some() { button type="button" data-copy="record" { "Copy" } } }
         @match (&page.record, &page.missing) {

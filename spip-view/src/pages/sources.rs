@@ -4,7 +4,9 @@ use maud::{Markup, html};
 
 use super::chart::chart;
 use super::credentials::attempts;
-use super::parts::{count, facts, inexact, maybe_time, next, number, port, sessions, source, time, top, totals};
+use super::parts::{
+    count, fact, facts, inexact, kind, maybe_time, next, number, port, sessions, source, time, top, totals,
+};
 use super::scans::scans;
 use super::shown;
 use crate::data::sources::{SourcePage, SourcesPage};
@@ -43,6 +45,7 @@ pub(super) fn one(page: &SourcePage, filter: &Filter) -> Markup {
         h1 { "Source " span.x { (page.source) } }
         p { "First here " (maybe_time(page.first)) " · last here " (maybe_time(page.last)) " · "
             a href=(filter.link("/search", &[("q", &query)])) { "search its sessions" } }
+        @if !page.places.is_empty() { p { @for place in &page.places { span.soft { (kind(place.kind)) } " " (fact(place.kind, &place.value, place.label.as_deref(), filter)) " " } } }
         (totals(&page.totals, None))
         (inexact(page.is_exact))
         h2 { "Connections" }
@@ -59,6 +62,7 @@ pub(super) fn one(page: &SourcePage, filter: &Filter) -> Markup {
             }
         }
         div.grid {
+            @if !page.tags.is_empty() { section { h2 { "Tags" } (top(Kind::Tag, &page.tags, filter)) } }
             section { h2 { "Payloads" } (top(Kind::Group, &page.payloads, filter)) }
             section { h2 { "Asked for" } (facts(&page.asked, filter)) }
             section { h2 { "Fingerprints" } (facts(&page.fingerprints, filter)) }

@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::fields::{ANY_TEXTS, Values};
+use super::fields::{ANY_MARKS, ANY_TEXTS, Values};
 use super::{Expr, Term, Test};
+use crate::meaning;
 use crate::row::{Kind, Row};
 
 /// Bytes of a payload that are kept for search in the store.
@@ -30,6 +31,10 @@ fn fits(term: &Term, row: &Row) -> bool {
         Values::Boolean => boolean(test, row.is_truncated),
         Values::Transport => boolean(test, row.is_udp),
         Values::Text(kind) => fact(kind, row).is_some_and(|value| tool_or_text(kind, test, value)),
+        Values::Label(kind) => meaning::label(kind, &row.meaning)
+            .or_else(|| fact(kind, row).map(str::to_owned))
+            .is_some_and(|label| text(test, label.as_bytes())),
+        Values::Mark(kind) => marked(kind, test, row),
         Values::Payload => payload(row).is_some_and(|payload| text(test, payload)),
         Values::User => {
             row.credentials.iter().filter_map(|c| c.user.as_deref()).any(|user| text(test, user.as_bytes()))
@@ -42,6 +47,7 @@ fn fits(term: &Term, row: &Row) -> bool {
         Values::Any => {
             payload(row).is_some_and(|payload| text(test, payload))
                 || ANY_TEXTS.iter().filter_map(|kind| fact(*kind, row)).any(|value| text(test, value.as_bytes()))
+                || ANY_MARKS.iter().any(|kind| marked(*kind, test, row))
                 || row
                     .credentials
                     .iter()
@@ -50,6 +56,13 @@ fn fits(term: &Term, row: &Row) -> bool {
                     .any(|value| text(test, value.as_bytes()))
         }
     }
+}
+
+fn marked(kind: Kind, test: &Test, row: &Row) -> bool {
+    let marks = meaning::marks(&row.meaning);
+    marks.iter().filter(|mark| mark.kind == kind).any(|mark| {
+        text(test, mark.value.as_bytes()) || mark.label.as_ref().is_some_and(|label| text(test, label.as_bytes()))
+    })
 }
 
 fn numeric(field: &str, row: &Row) -> u64 {

@@ -31,6 +31,10 @@ pub enum Values {
     Address,
     /// A text; the kind of fact that it is.
     Text(Kind),
+    /// What to show of a fact; the kind of it.
+    Label(Kind),
+    /// Something of which a session has any number, by its value or its label.
+    Mark(Kind),
     /// `tcp` or `udp`.
     Transport,
     /// Bytes of the payload, the first 1,024 of them.
@@ -101,6 +105,19 @@ pub static FIELDS: &[Field] = &[
     ),
     field("syn", "muonfp", Values::Text(Kind::Syn), "64240:2-4-8-1-3:1460:7", "MuonFP of the SYN"),
     field("tool", "tools", Values::Text(Kind::Tool), "zmap", "a tool that gives itself away in the SYN"),
+    field("tag", "", Values::Mark(Kind::Tag), "*log4j*", "a rule that matched, by its number or its name"),
+    field("cve", "", Values::Mark(Kind::Cve), "CVE-2021-44228", "a vulnerability that the client tried"),
+    field(
+        "indicator",
+        "",
+        Values::Mark(Kind::Indicator),
+        "\"http://*\"",
+        "a URL, host or SHA-256 that the payload names",
+    ),
+    field("country", "", Values::Text(Kind::Country), "SE", "ISO 3166-1 code of the source's country"),
+    field("asn", "", Values::Text(Kind::Network), "64500", "number of the source's autonomous system"),
+    field("network", "", Values::Label(Kind::Network), "*example*", "number and name of the source's network"),
+    field("scanner", "", Values::Text(Kind::Scanner), "Censys", "the known scanner that the source is or claims to be"),
     field("tls", "is_tls", Values::Boolean, "true", "whether the client spoke TLS"),
     field("transport", "", Values::Transport, "udp", "tcp or udp"),
     field("bytes_in", "", Values::Number, ">1000", "payload bytes received"),
@@ -140,3 +157,6 @@ pub const ANY_TEXTS: &[Kind] = &[
     Kind::Hassh,
     Kind::Tool,
 ];
+
+/// Kinds of marks that a word without a field is looked for in.
+pub const ANY_MARKS: &[Kind] = &[Kind::Tag, Kind::Cve];

@@ -221,12 +221,18 @@ fn test(field: &'static Field, operator: Operator, token: &Token) -> Result<Test
             let fits = !digits.is_empty() && digits.len() <= 64 && digits.bytes().all(|b| b.is_ascii_hexdigit());
             if fits { Ok(Test::Prefix(digits)) } else { refuse("takes hexadecimal digits") }
         }
-        Values::Text(_) | Values::Payload | Values::User | Values::Secret | Values::Any => {
+        Values::Text(_)
+        | Values::Label(_)
+        | Values::Mark(_)
+        | Values::Payload
+        | Values::User
+        | Values::Secret
+        | Values::Any => {
             if operator == Operator::Contains {
                 return Ok(Test::Contains(bytes.to_ascii_lowercase()));
             }
             if stars.is_empty() {
-                return Ok(Test::Equals(bytes.clone()));
+                return Ok(Test::Equals(written(field, bytes)));
             }
             let mut parts = Vec::new();
             let mut from = 0;
@@ -237,6 +243,20 @@ fn test(field: &'static Field, operator: Operator, token: &Token) -> Result<Test
             parts.push(bytes.get(from..).unwrap_or_default().to_ascii_lowercase());
             Ok(Test::Like(parts))
         }
+    }
+}
+
+/// Returns a value as the store writes it: codes in upper case, numbers of networks without `AS`.
+fn written(field: &Field, value: &[u8]) -> Vec<u8> {
+    match field.name {
+        "country" | "cve" => value.to_ascii_uppercase(),
+        "asn" => match value.split_at_checked(2) {
+            Some((prefix, number)) if prefix.eq_ignore_ascii_case(b"AS") && number.iter().all(u8::is_ascii_digit) => {
+                number.to_vec()
+            }
+            _ => value.to_vec(),
+        },
+        _ => value.to_vec(),
     }
 }
 

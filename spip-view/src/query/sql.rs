@@ -12,7 +12,7 @@ use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::types::{Value, ValueRef};
 
 use super::eval;
-use super::fields::{ANY_TEXTS, Values};
+use super::fields::{ANY_MARKS, ANY_TEXTS, Values};
 use super::{Expr, Term, Test};
 use crate::row::Kind;
 use crate::store::key::{self, Salt};
@@ -154,6 +154,8 @@ impl Compiler {
             Values::Boolean => self.flag(key::TRUNCATED, test),
             Values::Transport => self.flag(key::UDP, test),
             Values::Text(kind) => self.text(kind, test),
+            Values::Label(kind) => self.label(kind, test),
+            Values::Mark(kind) => self.mark(kind, test),
             Values::Payload => self.payload(test),
             Values::User => self.credential(Part::User, test),
             Values::Secret => self.credential(Part::Secret, test),
@@ -170,6 +172,10 @@ impl Compiler {
                 for kind in ANY_TEXTS {
                     self.sql.push_str(" OR ");
                     self.text(*kind, test);
+                }
+                for kind in ANY_MARKS {
+                    self.sql.push_str(" OR ");
+                    self.mark(*kind, test);
                 }
                 for part in [Part::User, Part::Secret] {
                     self.sql.push_str(" OR ");
@@ -226,6 +232,33 @@ impl Compiler {
         self.sql.push_str(&format!(
             "(s.{column} IS NOT NULL AND s.{column} IN (SELECT id FROM facts WHERE kind = {kind} AND fits({number}, value)))"
         ));
+    }
+
+    /// A column whose fact is shown as a text that passes the test.
+    fn label(&mut self, kind: Kind, test: &Test) {
+        let column = kind.column().unwrap_or("NULL");
+        if *test == Test::Exists {
+            self.sql.push_str(&format!("s.{column} IS NOT NULL"));
+            return;
+        }
+        let (kind, number) = (kind as u8, self.number(Part::Whole(None), test));
+        self.sql.push_str(&format!(
+            "(s.{column} IS NOT NULL AND s.{column} IN \
+             (SELECT id FROM facts WHERE kind = {kind} AND fits({number}, coalesce(label, value))))"
+        ));
+    }
+
+    /// Any of the marks of a kind, by value or by label.
+    fn mark(&mut self, kind: Kind, test: &Test) {
+        let kind = kind as u8;
+        self.sql.push_str(&format!("EXISTS (SELECT 1 FROM marks m WHERE m.session = s.id AND m.kind = {kind}"));
+        if *test != Test::Exists {
+            let number = self.number(Part::Whole(None), test);
+            self.sql.push_str(&format!(
+                " AND m.fact IN (SELECT id FROM facts WHERE kind = {kind} AND (fits({number}, value) OR fits({number}, label)))"
+            ));
+        }
+        self.sql.push(')');
     }
 
     /// A group belongs to the payload, not to the session.

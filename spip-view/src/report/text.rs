@@ -32,9 +32,11 @@ pub fn text(report: &Report) -> String {
 }
 
 /// Returns the lists of the most frequent with their titles.
-pub(super) fn lists(report: &Report) -> [(&'static str, &[Top]); 8] {
+pub(super) fn lists(report: &Report) -> [(&'static str, &[Top]); 13] {
     let top = &report.top;
     [
+        ("Tags", &top.tags),
+        ("Vulnerabilities", &top.cves),
         ("Sources", &top.sources),
         ("Ports", &top.ports),
         ("Protocols", &top.protocols),
@@ -43,6 +45,9 @@ pub(super) fn lists(report: &Report) -> [(&'static str, &[Top]); 8] {
         ("User agents", &top.user_agents),
         ("JA4", &top.ja4),
         ("Half-open scans", &top.scanners),
+        ("Countries", &top.countries),
+        ("Networks", &top.networks),
+        ("Known scanners", &top.known_scanners),
     ]
 }
 

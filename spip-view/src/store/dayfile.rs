@@ -3,11 +3,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
 
 use super::{prepare, schema};
+use crate::meaning::Class;
 use crate::row::Kind;
 
 /// Bytes of a block of records before it is compressed: a session is opened by decompressing one.
@@ -62,12 +64,25 @@ pub(super) const COLUMNS: &[&str] = &[
     "tool",
     "host",
     "server_name",
+    "country",
+    "network",
+    "scanner",
     "block",
     "line",
 ];
 
-/// A key of the roll-up: kind, key, hour, sensor.
-type RollKey = (u8, RollValue, u8, i64);
+/// A key of the roll-up: kind, key, and where it is counted.
+type RollKey = (u8, RollValue, Cell);
+
+/// Where in the roll-up a record is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Cell {
+    /// Hour of the day.
+    pub(super) hour: u8,
+    pub(super) sensor: i64,
+    /// What the source is known for.
+    pub(super) class: Class,
+}
 
 /// The value of a roll-up's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -102,6 +117,8 @@ pub(super) struct DayFile {
     block: i64,
     lines: Vec<u8>,
     count: i64,
+    /// The newest place in a log that has a block.
+    noted: Option<(i64, Arc<str>)>,
     is_open: bool,
     insert: String,
     compressor: Option<zstd::bulk::Compressor<'static>>,
@@ -139,6 +156,7 @@ impl DayFile {
             block,
             lines: Vec::new(),
             count: 0,
+            noted: None,
             is_open: false,
             insert: format!("INSERT OR IGNORE INTO sessions (id, {}) VALUES ({marks})", COLUMNS.join(", ")),
             compressor: zstd::bulk::Compressor::new(LEVEL).ok(),
@@ -189,10 +207,18 @@ impl DayFile {
         Ok(())
     }
 
+    /// Adds a tag, a vulnerability or an indicator to a session.
+    pub(super) fn mark(&self, session: i64, kind: Kind, fact: i64) -> rusqlite::Result<()> {
+        self.connection
+            .prepare_cached("INSERT OR IGNORE INTO marks (session, kind, fact) VALUES (?, ?, ?)")?
+            .execute((session, kind as u8, fact))?;
+        Ok(())
+    }
+
     pub(super) fn scan(&self, mut id: i64, values: &[Value]) -> rusqlite::Result<()> {
         let mut statement = self.connection.prepare_cached(
-            "INSERT OR IGNORE INTO scans (id, n, undecided, source, sensor, duration_us, ports, port_count, destinations,
-             destination_count, tool, syn) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO scans (id, n, undecided, flags, source, sensor, duration_us, ports, port_count, destinations,
+             destination_count, tool, syn, country, network, scanner) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )?;
         loop {
             let all = std::iter::once(Value::Integer(id)).chain(values.iter().cloned());
@@ -216,8 +242,8 @@ impl DayFile {
         Ok(())
     }
 
-    pub(super) fn count(&mut self, kind: Kind, key: RollValue, hour: u8, sensor: i64, n: u64) {
-        let counted = self.hourly.entry((kind as u8, key, hour, sensor)).or_default();
+    pub(super) fn count(&mut self, kind: Kind, key: RollValue, cell: Cell, n: u64) {
+        let counted = self.hourly.entry((kind as u8, key, cell)).or_default();
         *counted = counted.saturating_add(n);
     }
 
@@ -234,6 +260,22 @@ impl DayFile {
             self.lines.clear();
         }
         Ok(place)
+    }
+
+    /// Notes a place in a log. Returns its block.
+    pub(super) fn place(&mut self, place: &Arc<str>) -> rusqlite::Result<i64> {
+        if let Some((block, known)) = &self.noted
+            && Arc::ptr_eq(known, place)
+        {
+            return Ok(*block);
+        }
+        let block = self.block;
+        self.connection
+            .prepare_cached("INSERT INTO blocks (id, lines) VALUES (?, ?)")?
+            .execute((block, place.as_ref()))?;
+        self.block += 1;
+        self.noted = Some((block, Arc::clone(place)));
+        Ok(block)
     }
 
     /// A block that is not full is written again, with more lines, until it is.
@@ -260,11 +302,12 @@ impl DayFile {
             let mut counted: Vec<(RollKey, u64)> = self.hourly.drain().collect();
             counted.sort_unstable();
             let mut statement = self.connection.prepare_cached(
-                "INSERT INTO hourly (kind, key, hour, sensor, n) VALUES (?, ?, ?, ?, ?)
+                "INSERT INTO hourly (kind, key, hour, sensor, class, n) VALUES (?, ?, ?, ?, ?, ?)
                  ON CONFLICT DO UPDATE SET n = n + excluded.n",
             )?;
-            for ((kind, key, hour, sensor), n) in counted {
-                statement.execute((kind, key.value(), hour, sensor, i64::try_from(n).unwrap_or(i64::MAX)))?;
+            for ((kind, key, cell), n) in counted {
+                let n = i64::try_from(n).unwrap_or(i64::MAX);
+                statement.execute((kind, key.value(), cell.hour, cell.sensor, cell.class as u8, n))?;
             }
             let mut statement =
                 self.connection.prepare_cached("INSERT OR REPLACE INTO absorbed (log, lines) VALUES (?, ?)")?;

@@ -10,6 +10,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::key::Salt;
+use crate::meaning::Class;
 use crate::moment::Moment;
 use crate::row::Kind;
 
@@ -25,6 +26,7 @@ pub(super) struct Appearance<'a> {
     pub(super) source: &'a Value,
     pub(super) session: i64,
     pub(super) port: u16,
+    pub(super) class: Class,
 }
 
 #[derive(Debug)]
@@ -167,8 +169,8 @@ impl Facts {
         };
         catalog
             .prepare_cached(
-                "INSERT INTO facts (kind, id, hash, value, first_us, last_us, n, source, session, port, grp, label)
-                 VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?)",
+                "INSERT INTO facts (kind, id, hash, value, first_us, last_us, n, source, session, port, grp, label, class)
+                 VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?)",
             )?
             .execute((
                 kind as u8,
@@ -182,6 +184,7 @@ impl Facts {
                 seen.port,
                 group,
                 label,
+                seen.class as u8,
             ))?;
         self.next.insert(kind as u8, next + 1);
         let us = seen.time.0;

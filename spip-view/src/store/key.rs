@@ -24,6 +24,12 @@ pub const TRUNCATED: i64 = 4;
 /// Flag of a session: a limit refused it.
 pub const REJECTED: i64 = 8;
 
+/// Flag of a session or a scan: its source is in a list of known scanners.
+pub const LISTED: i64 = 16;
+
+/// Flag of a session: its client says of itself that it is a known scanner.
+pub const CLAIMED: i64 = 32;
+
 /// Ports of UDP stand behind those of TCP in roll-ups.
 pub const UDP_PORTS: i64 = 65_536;
 

@@ -2,11 +2,12 @@
 //!
 //! The catalog has what outlives a day: facts and sources with their first appearance, runs of the sensors, and how far
 //! logs are read. A day has its sessions and scans, roll-ups by hour, and the records themselves. Roll-ups are the index,
-//! too: they say in which hours a value occurs, and sessions lie in the order of time.
+//! too: they say in which hours a value occurs, and sessions lie in the order of time. `class` in them is what the source is
+//! known for (see [`crate::meaning::Class`]), so that known scanners can be left out of every number.
 
 /// Version of both kinds of files, in `PRAGMA user_version`. A store of another version is moved aside and built anew
 /// from the logs.
-pub const VERSION: i32 = 1;
+pub const VERSION: i32 = 2;
 
 /// The catalog.
 pub const CATALOG: &str = "
@@ -24,10 +25,12 @@ CREATE TABLE facts (
     port INTEGER,
     grp INTEGER,
     label TEXT,
+    class INTEGER NOT NULL,
     PRIMARY KEY (kind, id)
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX facts_hash ON facts (hash);
 CREATE INDEX facts_first ON facts (kind, first_us);
+CREATE TABLE rules (sid INTEGER PRIMARY KEY, tag TEXT NOT NULL);
 CREATE TABLE sources (
     source PRIMARY KEY,
     first_us INTEGER NOT NULL,
@@ -104,6 +107,9 @@ CREATE TABLE sessions (
     tool INTEGER,
     host INTEGER,
     server_name INTEGER,
+    country INTEGER,
+    network INTEGER,
+    scanner INTEGER,
     block INTEGER,
     line INTEGER
 );
@@ -113,10 +119,17 @@ CREATE TABLE tries (
     credential INTEGER NOT NULL,
     PRIMARY KEY (session, ordinal)
 ) WITHOUT ROWID;
+CREATE TABLE marks (
+    session INTEGER NOT NULL,
+    kind INTEGER NOT NULL,
+    fact INTEGER NOT NULL,
+    PRIMARY KEY (session, kind, fact)
+) WITHOUT ROWID;
 CREATE TABLE scans (
     id INTEGER PRIMARY KEY,
     n INTEGER NOT NULL,
     undecided INTEGER NOT NULL,
+    flags INTEGER NOT NULL,
     source NOT NULL,
     sensor INTEGER NOT NULL,
     duration_us INTEGER NOT NULL,
@@ -125,7 +138,10 @@ CREATE TABLE scans (
     destinations TEXT NOT NULL,
     destination_count INTEGER NOT NULL,
     tool INTEGER,
-    syn INTEGER
+    syn INTEGER,
+    country INTEGER,
+    network INTEGER,
+    scanner INTEGER
 );
 CREATE TABLE payloads (id INTEGER PRIMARY KEY, head BLOB NOT NULL);
 CREATE TABLE hourly (
@@ -133,8 +149,10 @@ CREATE TABLE hourly (
     key NOT NULL,
     hour INTEGER NOT NULL,
     sensor INTEGER NOT NULL,
+    class INTEGER NOT NULL,
     n INTEGER NOT NULL,
-    PRIMARY KEY (kind, key, hour, sensor)
+    PRIMARY KEY (kind, key, hour, sensor, class)
 ) WITHOUT ROWID;
-CREATE TABLE blocks (id INTEGER PRIMARY KEY, lines BLOB NOT NULL);
+-- Compressed records, or as text the place of a log from which they are found again.
+CREATE TABLE blocks (id INTEGER PRIMARY KEY, lines NOT NULL);
 ";

@@ -6,14 +6,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _};
+use spip_record::enrichment::Enrichment;
 
-use super::dayfile::{DayFile, RollValue};
+use super::dayfile::{Cell, DayFile, RollValue};
 use super::facts::{Appearance, FactValue, Facts};
+use super::rules::Rules;
 use super::runs::{Runs, Seen};
 use super::{Error, Result, Store, key, prepare, schema};
+use crate::meaning::{self, Class};
 use crate::moment::{DAY, Day, HOUR, Moment};
 use crate::query::eval::SEARCHED_BYTES;
 use crate::row::{Kind, MessageRow, Row, ScanRow};
@@ -65,6 +69,15 @@ pub enum Taken {
     Expired,
 }
 
+/// Where a record is kept.
+enum Kept<'a> {
+    /// In the store.
+    Here(&'a [u8]),
+    /// In the log: a place, and lines from there.
+    In(Arc<str>, i64),
+    Nowhere,
+}
+
 #[derive(Debug, Default)]
 struct SourceCount {
     first_us: i64,
@@ -80,8 +93,11 @@ pub struct Writer {
     pub(super) days: BTreeMap<Day, DayFile>,
     pub(super) facts: Facts,
     pub(super) runs: Runs,
+    rules: Rules,
     sources: HashMap<RollValue, SourceCount>,
     keeps_records: bool,
+    /// Where the next record is in its log: the place from which it is found again, and its line from there.
+    place: Option<(Arc<str>, i64)>,
     /// The newest first time among sources that are in the catalog: a later one cannot be earlier.
     newest_us: i64,
     /// Days before this one are not kept.
@@ -108,8 +124,10 @@ impl Writer {
             days: BTreeMap::new(),
             facts: Facts::new(store.salt),
             runs: Runs::default(),
+            rules: Rules::default(),
             sources: HashMap::new(),
             keeps_records,
+            place: None,
             newest_us: i64::MAX,
             oldest: None,
             is_full: false,
@@ -229,7 +247,8 @@ impl Writer {
     pub fn session(&mut self, log: i64, line: u64, row: &Row, record: &[u8]) -> Result<Taken> {
         let source = key::address(row.source);
         let id = key::session(row.time) | i64::try_from(line & ((1 << key::ORDINAL_BITS) - 1)).unwrap_or(0);
-        let seen = Appearance { time: row.time, source: &source, session: id, port: row.port };
+        let class = Class::of(&row.meaning);
+        let seen = Appearance { time: row.time, source: &source, session: id, port: row.port, class };
         let sensor = self.fact(Kind::Sensor, &row.sensor, 0, &seen)?;
         let ended = Moment(row.time.0.saturating_add(i64::try_from(row.duration_us).unwrap_or(i64::MAX)));
         let run = self.runs.take(&self.catalog, sensor, row.run.as_deref(), row.seq, ended);
@@ -249,19 +268,50 @@ impl Writer {
         }
         let facts = self.count_facts(row, &seen)?;
         self.count_source(&source, row.source, row.time, row.count, 0);
-        let keeps_records = self.keeps_records;
+        let kept = match (&self.place, self.keeps_records) {
+            (Some((place, line)), false) => Kept::In(Arc::clone(place), *line),
+            (None, false) => Kept::Nowhere,
+            (_, true) => Kept::Here(record),
+        };
         let path = self.store.day(day);
         let Some(file) = self.days.get_mut(&day) else {
             return Ok(Taken::Expired);
         };
-        let stored = insert(file, id, row, sensor, &source, &facts, keeps_records.then_some(record));
+        let stored = insert(file, id, row, sensor, &source, &facts, kept);
         let id = stored.map_err(|source| Error::Sqlite { path, source })?;
         Ok(Taken::Stored(day, id))
+    }
+
+    /// Says where the next record is in its log. Without a place, and with `keeps_records`, it is not noted.
+    pub fn at(&mut self, place: Option<(Arc<str>, i64)>) {
+        self.place = place;
     }
 
     fn fact(&mut self, kind: Kind, text: &str, n: u64, seen: &Appearance<'_>) -> Result<i64> {
         self.facts
             .number(&self.catalog, kind, &FactValue::Text(text), n, seen, || (None, None))
+            .map_err(|source| Error::Sqlite { path: self.store.catalog(), source })
+    }
+
+    pub(super) fn keep_rules(&mut self, meaning: &Enrichment) -> Result<()> {
+        for tag in &meaning.tags {
+            let kept = self.rules.keep(&self.catalog, self.store.salt, tag);
+            kept.map_err(|source| self.failed(source))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn labelled(
+        &mut self,
+        kind: Kind,
+        text: &str,
+        label: Option<String>,
+        n: u64,
+        seen: &Appearance<'_>,
+    ) -> Result<i64> {
+        let label = || (None, label.map(|label| super::facts::cut(&label).to_owned()));
+        self.facts
+            .number(&self.catalog, kind, &FactValue::Text(text), n, seen, label)
             .map_err(|source| Error::Sqlite { path: self.store.catalog(), source })
     }
 
@@ -285,8 +335,12 @@ impl Writer {
             facts.extend(group.map(|group| (Kind::Group, group)));
         }
         for (kind, text) in &row.facts {
-            facts.push((*kind, self.fact(*kind, text, n, seen)?));
+            facts.push((*kind, self.labelled(*kind, text, meaning::label(*kind, &row.meaning), n, seen)?));
         }
+        for mark in meaning::marks(&row.meaning) {
+            facts.push((mark.kind, self.labelled(mark.kind, &mark.value, mark.label, n, seen)?));
+        }
+        self.keep_rules(&row.meaning)?;
         if let Some(sha256) = &row.sha256 {
             let value = FactValue::Hash(sha256);
             let number = self.facts.number(&self.catalog, Kind::Payload, &value, n, seen, || (group, None));
@@ -333,6 +387,7 @@ impl Writer {
             source: &source,
             session: id,
             port: row.ports.first().map_or(0, |ports| ports.0),
+            class: Class::of(&row.meaning),
         };
         let sensor = self.fact(Kind::Sensor, &row.sensor, 0, &seen)?;
         let run = self.runs.take(&self.catalog, sensor, row.run.as_deref(), row.seq, row.last);
@@ -350,6 +405,13 @@ impl Writer {
             None => Ok(None),
         };
         let (tool, syn) = (optional(Kind::Tool, &row.tools)?, optional(Kind::Syn, &row.syn)?);
+        let mut facts = [tool, syn, None, None, None];
+        for (place, (kind, text)) in facts.iter_mut().skip(2).zip(meaning::places(&row.meaning)) {
+            // Facts count connections, and this is none.
+            if let Some(text) = text {
+                *place = Some(self.labelled(kind, &text, meaning::label(kind, &row.meaning), 0, &seen)?);
+            }
+        }
         if is_known {
             return Ok(Taken::Stored(day, id));
         }
@@ -357,7 +419,7 @@ impl Writer {
         let Some(file) = self.days.get_mut(&day) else {
             return Ok(Taken::Expired);
         };
-        insert_scan(file, id, row, sensor, source, tool, syn).map_err(|source| Error::Sqlite { path, source })?;
+        insert_scan(file, id, row, sensor, source, facts).map_err(|source| Error::Sqlite { path, source })?;
         Ok(Taken::Stored(day, id))
     }
 
@@ -479,6 +541,7 @@ impl Writer {
         self.days.clear();
         self.facts.reset();
         self.runs.reset();
+        self.rules = Rules::default();
         self.sources.clear();
         if !self.catalog.is_autocommit() {
             self.catalog.execute_batch("ROLLBACK").map_err(|source| self.failed(source))?;
@@ -507,23 +570,27 @@ fn insert(
     sensor: i64,
     source: &Value,
     facts: &[(Kind, i64)],
-    record: Option<&[u8]>,
+    record: Kept<'_>,
 ) -> rusqlite::Result<i64> {
     let of = |kind| facts.iter().find(|(own, _)| *own == kind).map_or(Value::Null, |(_, id)| Value::Integer(*id));
     let is_rejected = row.close_reason == "rejected";
+    let class = Class::of(&row.meaning);
     let flags = [
         (row.is_tls, key::TLS),
         (row.is_udp, key::UDP),
         (row.is_truncated, key::TRUNCATED),
         (is_rejected, key::REJECTED),
+        (class == Class::Listed, key::LISTED),
+        (class == Class::Claimed, key::CLAIMED),
     ];
     let flags: i64 = flags.iter().filter(|(is, _)| *is).map(|(_, flag)| flag).sum();
     let (block, line) = match record {
-        Some(record) => {
+        Kept::Here(record) => {
             let (block, line) = file.record(record)?;
             (Value::Integer(block), Value::Integer(line))
         }
-        None => (Value::Null, Value::Null),
+        Kept::In(place, line) => (Value::Integer(file.place(&place)?), Value::Integer(line)),
+        Kept::Nowhere => (Value::Null, Value::Null),
     };
     let columns = [
         signed(row.count),
@@ -552,6 +619,9 @@ fn insert(
         of(Kind::Tool),
         of(Kind::Host),
         of(Kind::ServerName),
+        of(Kind::Country),
+        of(Kind::Network),
+        of(Kind::Scanner),
         block,
         line,
     ];
@@ -563,20 +633,23 @@ fn insert(
     if let Some((_, payload)) = facts.iter().find(|(kind, _)| *kind == Kind::Payload) {
         file.payload(*payload, row.payload.get(..SEARCHED_BYTES).unwrap_or(&row.payload))?;
     }
-    let hour = hour(row.time);
-    let zero = RollValue::Number(0);
-    file.count(Kind::Connections, zero, hour, sensor, row.count);
-    file.count(Kind::Sessions, zero, hour, sensor, 1);
-    file.count(Kind::BytesIn, zero, hour, sensor, row.bytes_in);
-    if is_rejected {
-        file.count(Kind::Rejected, zero, hour, sensor, row.count);
+    for (kind, fact) in facts.iter().filter(|(kind, _)| Kind::MARKS.contains(kind)) {
+        file.mark(id, *kind, *fact)?;
     }
-    file.count(Kind::Sensor, RollValue::Number(sensor), hour, sensor, row.count);
+    let cell = Cell { hour: hour(row.time), sensor, class };
+    let zero = RollValue::Number(0);
+    file.count(Kind::Connections, zero, cell, row.count);
+    file.count(Kind::Sessions, zero, cell, 1);
+    file.count(Kind::BytesIn, zero, cell, row.bytes_in);
+    if is_rejected {
+        file.count(Kind::Rejected, zero, cell, row.count);
+    }
+    file.count(Kind::Sensor, RollValue::Number(sensor), cell, row.count);
     if !row.source.is_unspecified() {
-        file.count(Kind::Source, RollValue::of(source), hour, sensor, row.count);
+        file.count(Kind::Source, RollValue::of(source), cell, row.count);
     }
     for (kind, id) in facts {
-        file.count(*kind, RollValue::Number(*id), hour, sensor, row.count);
+        file.count(*kind, RollValue::Number(*id), cell, row.count);
     }
     Ok(id)
 }
@@ -587,34 +660,35 @@ fn insert_scan(
     row: &ScanRow,
     sensor: i64,
     source: Value,
-    tool: Option<i64>,
-    syn: Option<i64>,
+    facts: [Option<i64>; 5],
 ) -> rusqlite::Result<()> {
-    let optional = |id: Option<i64>| id.map_or(Value::Null, Value::Integer);
-    let hour = hour(row.time);
+    let [tool, syn, country, network, scanner] = facts.map(|id| id.map_or(Value::Null, Value::Integer));
+    let class = Class::of(&row.meaning);
+    let cell = Cell { hour: hour(row.time), sensor, class };
     let zero = RollValue::Number(0);
-    file.count(Kind::Scans, zero, hour, sensor, 1);
-    file.count(Kind::HalfOpen, zero, hour, sensor, row.count);
+    file.count(Kind::Scans, zero, cell, 1);
+    file.count(Kind::HalfOpen, zero, cell, row.count);
     if !row.source.is_unspecified() {
-        file.count(Kind::ScanSource, RollValue::of(&source), hour, sensor, row.count);
+        file.count(Kind::ScanSource, RollValue::of(&source), cell, row.count);
     }
     let mut last_block = -1;
     for (first, last) in &row.ports {
         for block in i64::from(first >> 8)..=i64::from(last >> 8) {
             if block > last_block {
-                file.count(Kind::ScanBlock, RollValue::Number(block), hour, sensor, 1);
+                file.count(Kind::ScanBlock, RollValue::Number(block), cell, 1);
                 last_block = block;
             }
         }
         if row.port_count <= COUNTED_PORTS {
             for port in *first..=*last {
-                file.count(Kind::ScanPort, RollValue::Number(port.into()), hour, sensor, 1);
+                file.count(Kind::ScanPort, RollValue::Number(port.into()), cell, 1);
             }
         }
     }
     let values = [
         signed(row.count),
         signed(row.undecided),
+        Value::Integer(if class == Class::Listed { key::LISTED } else { 0 }),
         source,
         Value::Integer(sensor),
         Value::Integer(row.last.0.saturating_sub(row.time.0)),
@@ -622,8 +696,11 @@ fn insert_scan(
         signed(row.port_count),
         Value::Text(ranges(&row.destinations)),
         signed(row.destination_count),
-        optional(tool),
-        optional(syn),
+        tool,
+        syn,
+        country,
+        network,
+        scanner,
     ];
     file.scan(id, &values)
 }

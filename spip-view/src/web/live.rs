@@ -13,9 +13,10 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::broadcast::{Receiver, Sender, channel};
 
 use crate::data::now::LiveEvent;
-use crate::data::{SessionLine, summary};
+use crate::data::{LINE_TAGS, SessionLine, SessionTag, summary};
 use crate::filter::Filter;
 use crate::ingest::Arrived;
+use crate::meaning::{self, Class};
 use crate::query::eval;
 use crate::row::{Kind, Row};
 
@@ -118,15 +119,14 @@ fn event(arrived: &Arrived, filter: &Filter) -> Option<LiveEvent> {
     match arrived {
         Arrived::Session(id, row) => {
             let fits = filter.query.as_ref().is_none_or(|query| eval::matches(query.expr(), row));
-            (fits && is_meant(&row.sensor)).then(|| LiveEvent::Session(line(id, row)))
+            let fits = fits && !filter.without.hides(Class::of(&row.meaning));
+            (fits && is_meant(&row.sensor)).then(|| LiveEvent::Session(Box::new(line(id, row))))
         }
         // A query is about sessions.
-        Arrived::Scan(row) => (filter.query.is_none() && is_meant(&row.sensor)).then_some(LiveEvent::Scan {
-            time: row.time,
-            source: row.source,
-            count: row.count,
-            ports: row.port_count,
-        }),
+        Arrived::Scan(row) => (filter.query.is_none()
+            && is_meant(&row.sensor)
+            && !filter.without.hides(Class::of(&row.meaning)))
+        .then_some(LiveEvent::Scan { time: row.time, source: row.source, count: row.count, ports: row.port_count }),
     }
 }
 
@@ -148,6 +148,13 @@ fn line(id: &str, row: &Row) -> SessionLine {
         duration_us: row.duration_us,
         close_reason: row.close_reason.clone(),
         count: row.count,
+        country: row.fact(Kind::Country).map(str::to_owned),
+        tags: meaning::marks(&row.meaning)
+            .into_iter()
+            .filter(|mark| mark.kind == Kind::Tag)
+            .map(|mark| SessionTag { id: mark.value, name: mark.label.unwrap_or_default() })
+            .take(LINE_TAGS)
+            .collect(),
         summary: row.fact(Kind::Path).or_else(|| row.fact(Kind::SshClient)).map(str::to_owned).or_else(printable),
     }
 }

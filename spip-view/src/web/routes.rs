@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::data::{
-    campaigns, clients, credentials, health, new, now, payloads, ports, scans, search, session, sources,
+    campaigns, clients, credentials, health, new, now, payloads, places, ports, scans, search, session, sources, tags,
 };
 use crate::filter::Filter;
 use crate::store::{Reader, Result};
@@ -15,6 +15,12 @@ pub enum Route {
     Now,
     /// `/new`
     New,
+    /// `/tags`
+    Tags,
+    /// `/countries`
+    Countries,
+    /// `/networks`
+    Networks,
     /// `/sources`
     Sources,
     /// `/sources/{source}`
@@ -51,6 +57,9 @@ pub enum Route {
 pub const ROUTES: &[(Route, &str)] = &[
     (Route::Now, "/"),
     (Route::New, "/new"),
+    (Route::Tags, "/tags"),
+    (Route::Countries, "/countries"),
+    (Route::Networks, "/networks"),
     (Route::Sources, "/sources"),
     (Route::Source, "/sources/{source}"),
     (Route::Ports, "/ports"),
@@ -75,6 +84,9 @@ pub const ROUTES: &[(Route, &str)] = &[
 pub enum Page {
     Now(Box<now::NowPage>),
     New(new::NewPage),
+    Tags(tags::TagsPage),
+    Countries(places::CountriesPage),
+    Networks(places::NetworksPage),
     Sources(sources::SourcesPage),
     Source(Box<sources::SourcePage>),
     Ports(ports::PortsPage),
@@ -118,6 +130,9 @@ pub fn data(route: Route, parts: &[String], reader: &Reader, filter: &Filter) ->
     Ok(match route {
         Route::Now => Page::Now(Box::new(now::page(reader, filter)?)),
         Route::New => Page::New(new::page(reader, filter)?),
+        Route::Tags => Page::Tags(tags::page(reader, filter)?),
+        Route::Countries => Page::Countries(places::countries(reader, filter)?),
+        Route::Networks => Page::Networks(places::networks(reader, filter)?),
         Route::Sources => Page::Sources(sources::list(reader, filter)?),
         Route::Source => Page::Source(Box::new(sources::one(reader, filter, part(0))?)),
         Route::Ports => Page::Ports(ports::list(reader, filter)?),

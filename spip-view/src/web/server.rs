@@ -16,17 +16,20 @@ use axum::http::{Request, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use spip_enrich::Enricher;
 use tokio::sync::Semaphore;
 
 use super::guard::{self, Guard};
 use super::live::Live;
+use super::notify::Notifier;
 use super::routes::{self, ROUTES, Route};
 use crate::cli::Scratch;
 use crate::config::{Config, Listen};
 use crate::confine;
 use crate::data::export;
+use crate::data::indicators::Form;
 use crate::filter::{Filter, FilterError};
-use crate::ingest::follow::{self, Input};
+use crate::ingest::follow::{self, Input, Settings};
 use crate::moment::Moment;
 use crate::pages;
 use crate::store::{self, Deadline, Keep, Store};
@@ -72,11 +75,18 @@ pub fn run(config: &Config, read_once: &[PathBuf]) -> anyhow::Result<()> {
     let token = config.token_file.as_deref().map(read_token).transpose()?;
     let input = if is_past { Input::Once(read_once.to_vec()) } else { Input::Follow(config.logs.clone()) };
 
+    let enricher = Enricher::open(config.enrich.clone())?;
+    let settings = Settings { keeps_records: config.keeps_records, enricher: Some(enricher) };
+
+    let notifier = Notifier::from_environment();
     let bound = Bound::new(&config.listen)?;
     if config.is_confined {
-        let logs = if is_past { read_once } else { &config.logs };
+        let mut reads = if is_past { read_once.to_vec() } else { config.logs.clone() };
+        // New files of these are taken up while the program runs.
+        reads.extend([&config.enrich.geo, &config.enrich.scanners].into_iter().flatten().cloned());
+        reads.extend(config.enrich.rules.iter().cloned());
         let writes = [directory.to_owned()];
-        for missing in confine::confine(&confine::readable(logs), &writes) {
+        for missing in confine::confine(&confine::readable(&reads), &writes) {
             eprintln!("spip-view: not wholly confined: {missing}");
         }
     }
@@ -91,11 +101,10 @@ pub fn run(config: &Config, read_once: &[PathBuf]) -> anyhow::Result<()> {
         let listener = bound.listen()?;
         let stop = Arc::new(AtomicBool::new(false));
         let reading = {
-            let (store, live, stop, keeps_records) =
-                (store.clone(), live.clone(), Arc::clone(&stop), config.keeps_records);
+            let (store, live, stop) = (store.clone(), live.clone(), Arc::clone(&stop));
             std::thread::Builder::new()
                 .name("ingest".to_owned())
-                .spawn(move || follow::run(&store, &input, keeps_records, &stop, &mut |arrived| live.arrived(arrived)))
+                .spawn(move || follow::run(&store, &input, &settings, &stop, &mut |arrived| live.arrived(arrived)))
         }
         .context("cannot start the thread that reads logs")?;
         println!("spip-view: the page is at {}", listener.address());
@@ -107,7 +116,10 @@ pub fn run(config: &Config, read_once: &[PathBuf]) -> anyhow::Result<()> {
             guard: Guard::new(&listener.listen(), &config.hosts, token.as_deref()),
             is_past,
         };
-        listener.serve(router(Arc::new(app))).await?;
+        notifier.tell("READY=1");
+        let served = listener.serve(router(Arc::new(app))).await;
+        notifier.tell("STOPPING=1");
+        served?;
         stop.store(true, Ordering::Relaxed);
         let outcome = tokio::task::spawn_blocking(move || reading.join()).await?;
         match outcome {
@@ -227,6 +239,7 @@ fn router(app: Arc<App>) -> Router {
     let mut router = Router::new()
         .route("/api/v1/live", get(live))
         .route("/api/v1/export", get(exported))
+        .route("/api/v1/indicators", get(indicators))
         .route("/api/v1/payloads/{sha256}/download", get(download));
     for (route, path) in ROUTES {
         let route = *route;
@@ -427,6 +440,23 @@ async fn exported(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Res
         receiver.recv().await.map(|bytes| (bytes, receiver))
     });
     attachment(format.content_type(), format.file_name(), Body::from_stream(stream))
+}
+
+/// Sends what payloads name and where attacks came from, for other programs.
+async fn indicators(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Response {
+    let parameters = routes::parameters(query.as_deref().unwrap_or_default());
+    let name = parameters.iter().find(|(key, _)| key == "format").map_or("stix", |(_, value)| value);
+    let Some(form) = Form::of(name) else {
+        return json(StatusCode::BAD_REQUEST, &serde_json::json!({ "error": format!("format: {}", Form::NAMES) }));
+    };
+    let answer = ask(&app, EXPORT_TIME, parameters, move |reader, filter| {
+        let found = crate::data::indicators::collect(reader, filter)?;
+        Ok(found.written(form))
+    });
+    match answer.await {
+        Ok((bytes, _)) => attachment(form.content_type(), form.file_name(), Body::from(bytes)),
+        Err(failure) => json(failure.status(), &failure.json()),
+    }
 }
 
 /// Sends the bytes of a payload as a file that nothing opens by itself.

@@ -1,0 +1,241 @@
+//! Works out again what stored sessions mean, with the data and rules of now.
+//!
+//! A day is one transaction: its sessions and scans get their places and marks, and its roll-ups are made again from the
+//! rows. Ports of scans stay as they are in the roll-ups, because rows keep the first of their ranges only; these are
+//! counted with the class that the source had when they were written.
+
+use std::collections::BTreeMap;
+
+use rusqlite::types::{Value, ValueRef};
+use rusqlite::{Connection, params_from_iter};
+use spip_record::enrichment::Enrichment;
+
+use super::facts::Appearance;
+use super::{Error, Result, Writer, key, prepare, schema};
+use crate::meaning::{self, Class};
+use crate::moment::{Day, HOUR};
+use crate::row::Kind;
+
+/// Sessions that are read at once.
+const CHUNK: i64 = 2_000;
+
+/// What became of the sessions of a day.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retagged {
+    /// Sessions whose record was looked at.
+    pub sessions: u64,
+    /// Sessions whose record cannot be read any more: they stay as they are.
+    pub unread: u64,
+}
+
+/// What a day is asked for its meaning.
+pub trait Meanings {
+    /// Returns what a session means; nothing when its record cannot be read.
+    fn session(&mut self, day: Day, id: i64) -> Option<Enrichment>;
+    /// Returns what is known of the source of a scan.
+    fn scan(&mut self, source: std::net::IpAddr) -> Enrichment;
+}
+
+struct Session {
+    id: i64,
+    source: Value,
+    port: u16,
+    n: u64,
+}
+
+impl Writer {
+    /// Begins to tag everything again: what is counted by the facts of tags and places begins at nothing.
+    ///
+    /// # Errors
+    /// The catalog cannot be written.
+    pub fn begin_retag(&mut self) -> Result<()> {
+        self.days.clear();
+        self.facts.reset();
+        let kinds: Vec<String> = Kind::LOOKED_UP.iter().map(|kind| (*kind as u8).to_string()).collect();
+        let sql = format!("UPDATE facts SET n = 0 WHERE kind IN ({})", kinds.join(", "));
+        self.catalog.execute(&sql, []).map_err(|source| self.failed(source))?;
+        self.commit(&[])
+    }
+
+    /// Tags the sessions and scans of a day again.
+    ///
+    /// # Errors
+    /// The day or the catalog cannot be written.
+    pub fn retag(&mut self, day: Day, meanings: &mut dyn Meanings) -> Result<Retagged> {
+        let path = self.store.day(day);
+        let failed = |source| Error::Sqlite { path: path.clone(), source };
+        let connection = Connection::open(&path).map_err(failed)?;
+        let version = prepare(&connection, schema::DAY).map_err(failed)?;
+        if version != schema::VERSION {
+            return Err(Error::Version { path: path.clone(), found: version });
+        }
+        // Not IMMEDIATE: that would lock the catalog, which only the writer writes.
+        connection
+            .execute("ATTACH ? AS catalog", [self.store.catalog().to_string_lossy()])
+            .and_then(|_| connection.execute_batch("BEGIN"))
+            .map_err(failed)?;
+        let mut done = Retagged::default();
+        let mut after = i64::MIN;
+        loop {
+            let chunk = sessions(&connection, after).map_err(failed)?;
+            let Some(last) = chunk.last() else { break };
+            after = last.id;
+            for session in &chunk {
+                let Some(meaning) = meanings.session(day, session.id) else {
+                    done.unread += 1;
+                    continue;
+                };
+                done.sessions += 1;
+                let facts = self.meant(day, session, &meaning)?;
+                write(&connection, session.id, &meaning, &facts).map_err(failed)?;
+            }
+        }
+        self.retag_scans(&connection, day, meanings)?;
+        // Facts first: no row names a number that is not on the disk.
+        self.commit(&[])?;
+        roll_up(&connection).and_then(|()| connection.execute_batch("COMMIT")).map_err(failed)?;
+        Ok(done)
+    }
+
+    /// Counts what a session means. Returns the numbers of the facts.
+    fn meant(&mut self, day: Day, session: &Session, meaning: &Enrichment) -> Result<Vec<(Kind, i64)>> {
+        let seen = Appearance {
+            time: key::accepted(day, session.id),
+            source: &session.source,
+            session: session.id,
+            port: session.port,
+            class: Class::of(meaning),
+        };
+        let mut facts = Vec::new();
+        for (kind, text) in meaning::places(meaning) {
+            if let Some(text) = text {
+                let label = meaning::label(kind, meaning);
+                facts.push((kind, self.labelled(kind, &text, label, session.n, &seen)?));
+            }
+        }
+        for mark in meaning::marks(meaning) {
+            facts.push((mark.kind, self.labelled(mark.kind, &mark.value, mark.label, session.n, &seen)?));
+        }
+        self.keep_rules(meaning)?;
+        Ok(facts)
+    }
+
+    fn retag_scans(&mut self, connection: &Connection, day: Day, meanings: &mut dyn Meanings) -> Result<()> {
+        let path = self.store.day(day);
+        let failed = |source| Error::Sqlite { path: path.clone(), source };
+        // By source: a scanner has many records, and is looked up once.
+        let mut scans: BTreeMap<Vec<u8>, Vec<i64>> = BTreeMap::new();
+        let mut sources: BTreeMap<Vec<u8>, Value> = BTreeMap::new();
+        {
+            let mut statement = connection.prepare("SELECT id, source FROM scans").map_err(failed)?;
+            let mut rows = statement.query([]).map_err(failed)?;
+            while let Some(row) = rows.next().map_err(failed)? {
+                let source: Value = row.get(1).map_err(failed)?;
+                let name = key::read_address(ValueRef::from(&source)).to_string().into_bytes();
+                sources.entry(name.clone()).or_insert(source);
+                scans.entry(name).or_default().push(row.get(0).map_err(failed)?);
+            }
+        }
+        for (name, ids) in scans {
+            let Some(source) = sources.get(&name) else { continue };
+            let meaning = meanings.scan(key::read_address(ValueRef::from(source)));
+            let Some(first) = ids.first() else { continue };
+            let session = Session { id: *first, source: source.clone(), port: 0, n: 0 };
+            let facts = self.meant(day, &session, &Enrichment { tags: Vec::new(), ..meaning.clone() })?;
+            let sql = "UPDATE scans SET country = ?, network = ?, scanner = ?, flags = ? WHERE id = ?";
+            let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+            for id in ids {
+                let values = places(&facts).into_iter().chain([flags(&meaning), Value::Integer(id)]);
+                statement.execute(params_from_iter(values)).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn sessions(connection: &Connection, after: i64) -> rusqlite::Result<Vec<Session>> {
+    connection
+        .prepare_cached("SELECT id, source, port, n FROM sessions WHERE id > ? ORDER BY id LIMIT ?")?
+        .query_map((after, CHUNK), |row| {
+            let n: i64 = row.get(3)?;
+            let n = u64::try_from(n).unwrap_or(0);
+            Ok(Session { id: row.get(0)?, source: row.get(1)?, port: row.get(2)?, n })
+        })?
+        .collect()
+}
+
+fn flags(meaning: &Enrichment) -> Value {
+    Value::Integer(match Class::of(meaning) {
+        Class::Unknown => 0,
+        Class::Listed => key::LISTED,
+        Class::Claimed => key::CLAIMED,
+    })
+}
+
+fn places(facts: &[(Kind, i64)]) -> Vec<Value> {
+    let of = |kind: &Kind| facts.iter().find(|(own, _)| own == kind).map_or(Value::Null, |(_, id)| Value::Integer(*id));
+    Kind::PLACES.iter().map(of).collect()
+}
+
+fn write(connection: &Connection, id: i64, meaning: &Enrichment, facts: &[(Kind, i64)]) -> rusqlite::Result<()> {
+    let class = key::LISTED | key::CLAIMED;
+    let values = places(facts).into_iter().chain([flags(meaning), Value::Integer(id)]);
+    connection
+        .prepare_cached(&format!(
+            "UPDATE sessions SET country = ?, network = ?, scanner = ?, flags = (flags & ~{class}) | ? WHERE id = ?"
+        ))?
+        .execute(params_from_iter(values))?;
+    connection.prepare_cached("DELETE FROM marks WHERE session = ?")?.execute([id])?;
+    for (kind, fact) in facts.iter().filter(|(kind, _)| Kind::MARKS.contains(kind)) {
+        connection.prepare_cached("INSERT OR IGNORE INTO marks (session, kind, fact) VALUES (?, ?, ?)")?.execute((
+            id,
+            *kind as u8,
+            fact,
+        ))?;
+    }
+    Ok(())
+}
+
+/// Makes the roll-ups of a day again from its rows, as [`super::writer`] counts them one by one.
+fn roll_up(connection: &Connection) -> rusqlite::Result<()> {
+    let kept = format!("{}, {}", Kind::ScanPort as u8, Kind::ScanBlock as u8);
+    connection.execute(&format!("DELETE FROM hourly WHERE kind NOT IN ({kept})"), [])?;
+    let count = |kind: Kind, key: &str, n: &str, from: &str, condition: &str| -> rusqlite::Result<()> {
+        let sql = format!(
+            "INSERT INTO hourly (kind, key, hour, sensor, class, n)
+             SELECT {}, {key}, (s.id >> {}) / {HOUR}, s.sensor,
+                    CASE WHEN s.flags & {} <> 0 THEN 1 WHEN s.flags & {} <> 0 THEN 2 ELSE 0 END, sum({n})
+             FROM {from} WHERE {key} IS NOT NULL AND {condition} GROUP BY 2, 3, 4, 5",
+            kind as u8,
+            key::ORDINAL_BITS,
+            key::LISTED,
+            key::CLAIMED,
+        );
+        connection.execute(&sql, []).map(|_| ())
+    };
+    // What stands for many has no source.
+    let known = "s.source NOT IN (-2147483648, zeroblob(16))";
+    let port = format!("s.port + (s.flags & {} <> 0) * {}", key::UDP, key::UDP_PORTS);
+    count(Kind::Connections, "0", "s.n", "sessions s", "1")?;
+    count(Kind::Sessions, "0", "1", "sessions s", "1")?;
+    count(Kind::BytesIn, "0", "s.bytes_in", "sessions s", "1")?;
+    count(Kind::Rejected, "0", "s.n", "sessions s", &format!("s.flags & {} <> 0", key::REJECTED))?;
+    count(Kind::Source, "s.source", "s.n", "sessions s", known)?;
+    count(Kind::Port, &port, "s.n", "sessions s", "1")?;
+    for (kind, _) in Kind::NAMED {
+        if let Some(column) = kind.column() {
+            count(*kind, &format!("s.{column}"), "s.n", "sessions s", "1")?;
+        }
+    }
+    let payload = Kind::Payload as u8;
+    let group = format!("sessions s JOIN catalog.facts f ON f.kind = {payload} AND f.id = s.payload");
+    count(Kind::Group, "f.grp", "s.n", &group, "1")?;
+    count(Kind::Credential, "t.credential", "s.n", "sessions s JOIN tries t ON t.session = s.id", "1")?;
+    for kind in Kind::MARKS {
+        let from = format!("sessions s JOIN marks m ON m.session = s.id AND m.kind = {}", *kind as u8);
+        count(*kind, "m.fact", "s.n", &from, "1")?;
+    }
+    count(Kind::Scans, "0", "1", "scans s", "1")?;
+    count(Kind::HalfOpen, "0", "s.n", "scans s", "1")?;
+    count(Kind::ScanSource, "s.source", "s.n", "scans s", known)
+}
