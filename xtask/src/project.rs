@@ -1,7 +1,7 @@
 //! Where things are: the checkout, the target folder, what the build leaves there.
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -46,6 +46,11 @@ impl Project {
         cargo.env_remove("CARGO_MANIFEST_DIR");
         cargo.current_dir(&self.root).arg(command);
         cargo
+    }
+
+    /// The cargo itself, for programs that call it.
+    pub(crate) fn cargo_program(&self) -> &OsStr {
+        &self.cargo
     }
 
     /// The manifest of the kernel side, a workspace of its own.

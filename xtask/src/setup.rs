@@ -12,8 +12,10 @@ mod fake;
 mod linker;
 mod packages;
 mod peers;
+mod python;
 mod system;
 mod toolchain;
+mod zig;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -27,6 +29,7 @@ use self::packages::Packages;
 pub(crate) use self::peers::Peer;
 use self::system::{Machine, System};
 pub(crate) use self::toolchain::Toolchain;
+pub(crate) use self::zig::Zig;
 use crate::project::Project;
 use crate::report;
 
@@ -45,6 +48,8 @@ pub(crate) enum Need {
     Lint,
     /// The build without the kernel object, and a compiler for C++
     Fuzz,
+    /// The build, and a linker for older C libraries and other architectures
+    Package,
 }
 
 #[derive(Args)]
@@ -102,7 +107,7 @@ impl fmt::Display for Missing {
 pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
     let install = !options.check;
     // The tests need all that the build and the demo need.
-    let needs = options.need.map_or(vec![Need::Test, Need::Lint, Need::Fuzz], |need| vec![need]);
+    let needs = options.need.map_or(vec![Need::Test, Need::Lint, Need::Fuzz, Need::Package], |need| vec![need]);
     let mut missing = Vec::new();
     for need in needs {
         let outcome = match need {
@@ -127,6 +132,12 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
             Err(reason) => report::note(format!("tests that need {variable} will be skipped: {reason}")),
         }
     }
+    if matches!(options.need, None | Some(Need::Package)) {
+        match zig::ready(project, install) {
+            Ok(_) => report::step("Found", "Zig, for packages"),
+            Err(reason) => report::note(format!("packages will be for machines with this one's C library: {reason}")),
+        }
+    }
     if !missing.is_empty() {
         return Err(incomplete(missing));
     }
@@ -137,6 +148,16 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
 /// Returns the compiler for the kernel, once all that a command needs is there.
 pub(crate) fn toolchain(project: &Project, need: Need) -> Result<Toolchain> {
     look(project, need, true, |machine, packages| Ok(toolchain::ready(machine, packages, true)?)).map_err(incomplete)
+}
+
+/// Finds or installs what builds packages, or returns the reason why there is none.
+pub(crate) fn zig(project: &Project) -> Result<Zig, String> {
+    zig::ready(project, true)
+}
+
+/// Makes sure that the toolchain can compile for a target.
+pub(crate) fn target(project: &Project, triple: &str) -> Result<()> {
+    zig::standard_library(project, triple, true).map_err(|missing| incomplete(missing.into()))
 }
 
 /// Finds what tests start beside the agent, and with `install` installs what PyPI offers.

@@ -67,12 +67,14 @@ fn tools() -> impl Iterator<Item = Tool> {
 fn needs(word: &str) -> &'static [Need] {
     match word {
         // Crates with C inside are compiled by the userspace build and by its clippy alike.
-        "all" => &[Need::Build, Need::Demo, Need::Test, Need::Soak, Need::Lint, Need::Fuzz],
+        "all" => &[Need::Build, Need::Demo, Need::Test, Need::Soak, Need::Lint, Need::Fuzz, Need::Package],
         "namespaces" => &[Need::Demo, Need::Test, Need::Soak],
         "maps" => &[Need::Test, Need::Soak],
         // Both compile the agent with the feature `legacy-tls` too.
         "legacy" => &[Need::Test, Need::Lint],
         "fuzz" => &[Need::Fuzz],
+        // What PyPI offers comes into virtual environments.
+        "python" => &[Need::Test, Need::Package],
         _ => &[Need::Test],
     }
 }
