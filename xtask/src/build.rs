@@ -3,11 +3,14 @@
 //! The demo gets a debug agent: the release build's optimisation takes minutes, which a newcomer would wait for, and
 //! makes no difference to eight visits. What is deployed and what is tested is the release agent.
 
+pub(crate) mod portable;
+
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
 
+use crate::architecture::Architecture;
 use crate::build_ebpf;
 use crate::debug_info;
 use crate::process;
@@ -33,7 +36,7 @@ pub(crate) fn build(project: &Project, toolchain: &Toolchain) -> Result<()> {
             .args(["--release", "--locked", "--package", "spip-agent"])
             .env_remove("CARGO_BUILD_TARGET"),
     )?;
-    debug_info::split(&project.agent())
+    debug_info::split(&project.agent(), Architecture::own()?)
 }
 
 /// The libraries of the debug agent, which compile while setup and the kernel side go on.

@@ -1,4 +1,4 @@
-//! A minimal Debian in a folder, made by debootstrap once, and commands that run inside.
+//! A minimal Debian or Ubuntu in a folder, made by debootstrap once, and commands that run inside.
 //!
 //! `complete` beside what Debian has is written last: a folder without it is what an interrupted call left, and is made
 //! anew. A folder whose packages are no longer those that are wanted is made anew too.
@@ -17,6 +17,17 @@ use crate::setup;
 
 /// Up to half a gigabyte is downloaded and unpacked.
 const LIMIT: Duration = Duration::from_secs(1_800);
+
+/// Releases of Ubuntu, which debootstrap knows too. Their packages are signed by keys of their own.
+const UBUNTU: [&str; 3] = ["focal", "jammy", "noble"];
+const UBUNTU_KEYS: &str = "/usr/share/keyrings/ubuntu-archive-keyring.gpg";
+
+/// Returns why a suite cannot be had on this machine, as far as that is known before its packages are fetched.
+pub(crate) fn suite_obstacle(suite: &str) -> Option<String> {
+    let lacks_keys = UBUNTU.contains(&suite) && !Path::new(UBUNTU_KEYS).exists();
+    lacks_keys
+        .then(|| format!("{UBUNTU_KEYS} is not there, with which Ubuntu's packages are verified (ubuntu-keyring)"))
+}
 
 /// Makes debootstrap available where setup can, or returns why there is none.
 pub(crate) fn obstacle(project: &Project) -> Option<String> {
@@ -47,6 +58,9 @@ pub(crate) fn root(
     }
     fs::create_dir_all(folder)?;
     let mut command = Command::new("debootstrap");
+    if UBUNTU.contains(&suite) {
+        command.args(["--components=main,universe", &format!("--keyring={UBUNTU_KEYS}")]);
+    }
     command
         .args(["--variant=minbase", &format!("--include={packages}"), suite])
         .arg(folder)

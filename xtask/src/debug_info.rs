@@ -9,7 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use object::Endianness;
+use object::elf::FileHeader64;
+use object::read::elf::FileHeader as _;
 
+use crate::architecture::Architecture;
 use crate::process;
 use crate::report;
 
@@ -19,18 +23,17 @@ pub(crate) fn beside(program: &Path) -> PathBuf {
 }
 
 /// Splits a program in place, unless cargo has not replaced it since it was split.
-pub(crate) fn split(program: &Path) -> Result<()> {
-    let Some(objcopy) = process::find("objcopy") else {
+pub(crate) fn split(program: &Path, architecture: Architecture) -> Result<()> {
+    let Some(objcopy) = objcopy(architecture) else {
         report::note("objcopy is not installed (binutils): the program keeps its debug information");
         return Ok(());
     };
-    let sections = process::output(Command::new("objdump").arg("--section-headers").arg(program))?;
-    if !sections.contains(" .debug_line") {
+    if !has_debug_information(program)? {
         return Ok(());
     }
     let (debug, stripped) = (beside(program), program.with_extension("stripped"));
     process::output(
-        Command::new(&objcopy).args(["--only-keep-debug", "--compress-debug-sections"]).args([program, &debug]),
+        Command::new(&objcopy).args(["--only-keep-debug", "--compress-debug-sections=zlib"]).args([program, &debug]),
     )?;
     // A folder has its own copy of the information: the link holds the name of the file and a checksum.
     let mut link = std::ffi::OsString::from("--add-gnu-debuglink=");
@@ -44,6 +47,28 @@ pub(crate) fn split(program: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Returns an objcopy that knows an architecture: that of binutils knows its own, that of the Rust toolchain all.
+fn objcopy(architecture: Architecture) -> Option<PathBuf> {
+    if architecture.is_own() {
+        return process::find("objcopy");
+    }
+    let cross = process::find(&format!("{}-linux-gnu-objcopy", architecture.name()));
+    cross.or_else(|| {
+        let own = Architecture::own().ok()?;
+        let sysroot = process::output(Command::new("rustc").args(["--print", "sysroot"])).ok()?;
+        let tool = Path::new(sysroot.trim()).join("lib/rustlib").join(own.triple()).join("bin/rust-objcopy");
+        tool.exists().then_some(tool)
+    })
+}
+
+fn has_debug_information(program: &Path) -> Result<bool> {
+    let bytes = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
+    let header = FileHeader64::<Endianness>::parse(bytes.as_slice())?;
+    let endian = header.endian()?;
+    let sections = header.sections(endian, bytes.as_slice())?;
+    Ok(sections.section_by_name(endian, b".debug_line").is_some())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,7 +80,8 @@ mod tests {
         let own = std::env::current_exe().expect("this program has a name");
         fs::copy(own, &program).expect("copy");
         let before = fs::metadata(&program).expect("there").len();
-        split(&program).expect("split");
+        let architecture = Architecture::own().expect("packages are made here");
+        split(&program, architecture).expect("split");
         let debug = beside(&program);
         assert!(fs::metadata(&program).expect("there").len() < before);
         assert!(process::succeeds(Command::new(&program).arg("--list")));
@@ -63,7 +89,7 @@ mod tests {
         assert!(sections(&program).contains(".gnu_debuglink") && !sections(&program).contains(" .debug_line"));
         assert!(sections(&debug).contains(" .debug_line"));
         let first = fs::read(&debug).expect("there");
-        split(&program).expect("nothing to split");
+        split(&program, architecture).expect("nothing to split");
         assert_eq!(fs::read(&debug).expect("there"), first);
         fs::remove_file(program).and_then(|()| fs::remove_file(debug)).expect("remove");
     }

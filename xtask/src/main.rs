@@ -5,6 +5,7 @@
 //! calls the same commands as people do. Built with few dependencies on purpose: on a machine where
 //! nothing was compiled before, this program is what a newcomer waits for first.
 
+mod architecture;
 mod bench;
 mod bench_view;
 mod build;

@@ -20,6 +20,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use crate::architecture::Architecture;
 use crate::build;
 use crate::package;
 use crate::privilege::Root;
@@ -110,7 +111,8 @@ fn staged(project: &Project) -> Result<PathBuf> {
 /// The package, a later version of it, and the walk. The machine is slow: it is waited for longer than elsewhere.
 fn walk_disk(project: &Project) -> Result<PathBuf> {
     let staged = staged(project)?;
-    let Some(deb) = package::make(project)?.deb else {
+    let programs = package::build(project, Architecture::own()?)?;
+    let Some(deb) = package::make(project, &programs)?.deb else {
         bail!("dpkg-deb is not installed, so there is no package to walk with");
     };
     let later = package::later(&deb, &project.target.join("vm"))?;

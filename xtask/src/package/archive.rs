@@ -9,11 +9,18 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result};
 
 use super::Release;
+use crate::architecture::Architecture;
 use crate::process;
 
 /// Builds `PROGRAM-VERSION-ARCHITECTURE.tar.gz` in `folder`.
-pub(super) fn build(release: &Release, program: &str, root: &Path, folder: &Path) -> Result<PathBuf> {
-    let name = format!("{program}-{}-{}", release.version, std::env::consts::ARCH);
+pub(super) fn build(
+    release: &Release,
+    architecture: Architecture,
+    program: &str,
+    root: &Path,
+    folder: &Path,
+) -> Result<PathBuf> {
+    let name = format!("{program}-{}-{}", release.version, architecture.name());
     let archive = folder.join(format!("{name}.tar"));
     process::output(
         Command::new("tar")

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 
 use crate::debian::{self, Overlay};
@@ -25,6 +25,11 @@ use super::Made;
 
 /// The Debian in which it is tried.
 const SUITE: &str = "stable";
+/// The distributions in which it is tried with `--roots`: the oldest that packages are for, and those since.
+const ROOTS: [(&str, &str); 4] =
+    [("Debian 11", "bullseye"), ("Ubuntu 20.04", "focal"), ("Debian 12", "bookworm"), ("Debian 13", "trixie")];
+/// What the steps by hand call.
+const HAND_PACKAGES: &str = "iproute2,iptables,curl,jq,procps";
 /// All steps by hand take seconds.
 const CHECK_LIMIT: Duration = Duration::from_secs(300);
 
@@ -51,6 +56,33 @@ pub(super) fn run(project: &Project, made: &Made) -> Result<()> {
     eprint!("\n{verdict}");
     verdict.check()?;
     report::step("Checked", "with systemd: the operator's walk, from the installation to the purge");
+    Ok(())
+}
+
+/// Takes the steps by hand in a root of each distribution that can be had.
+pub(super) fn roots(project: &Project, made: &Made) -> Result<()> {
+    if !geteuid().is_root() {
+        bail!("the check makes roots of its own and has to be root");
+    }
+    let Some(deb) = &made.deb else {
+        bail!("dpkg-deb is not installed, so there is no package to check");
+    };
+    let folder = project.target.join("package");
+    let later = later(deb, &folder)?;
+    for (name, suite) in ROOTS {
+        if let Some(reason) = debian::suite_obstacle(suite) {
+            report::note(format!("{name} was not tried: {reason}"));
+            continue;
+        }
+        let base = folder.join(format!("root-{suite}"));
+        debian::root(project, &base, suite, HAND_PACKAGES, |_| Ok(())).with_context(|| format!("no root of {name}"))?;
+        by_hand(&Overlay::make(&base, &folder, suite)?, deb, &later, &made.archive)
+            .with_context(|| format!("in a root of {name}"))?;
+        report::step(
+            "Checked",
+            format!("{name}: installed, started, a connection recorded, upgraded, removed, purged"),
+        );
+    }
     Ok(())
 }
 

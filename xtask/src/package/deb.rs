@@ -6,17 +6,26 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
+use super::needs::Needs;
 use super::tree::CONFIGURATION;
 use super::{Release, archive};
+use crate::architecture::Architecture;
 use crate::process;
 use crate::project::Project;
 
 const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 
 /// Builds `spip-agent_VERSION_ARCHITECTURE.deb` in `folder`.
-pub(super) fn build(project: &Project, release: &Release, root: &Path, folder: &Path) -> Result<PathBuf> {
+pub(super) fn build(
+    project: &Project,
+    release: &Release,
+    architecture: Architecture,
+    needs: &Needs,
+    root: &Path,
+    folder: &Path,
+) -> Result<PathBuf> {
     let staged = stage(root, &folder.join("deb"))?;
     let debian = staged.join("DEBIAN");
     let sources = project.root.join("dist/debian");
@@ -26,14 +35,19 @@ pub(super) fn build(project: &Project, release: &Release, root: &Path, folder: &
         fs::set_permissions(&to, fs::Permissions::from_mode(0o755))?;
     }
     write(&debian.join("conffiles"), &format!("/{CONFIGURATION}\n"))?;
-    let libraries = libraries(&root.join("usr/bin/spip-agent"))?;
-    finish(project, release, root, folder, "control", &[("@LIBRARIES@", &libraries)])
+    finish(project, release, architecture, root, folder, "control", &[("@LIBRARIES@", &needs.packages()?)])
 }
 
 /// Builds `spip-agent-dbgsym_VERSION_ARCHITECTURE.deb` in `folder`.
-pub(super) fn build_debug(project: &Project, release: &Release, root: &Path, folder: &Path) -> Result<PathBuf> {
+pub(super) fn build_debug(
+    project: &Project,
+    release: &Release,
+    architecture: Architecture,
+    root: &Path,
+    folder: &Path,
+) -> Result<PathBuf> {
     stage(root, &folder.join("deb"))?;
-    finish(project, release, root, folder, "control.dbgsym", &[])
+    finish(project, release, architecture, root, folder, "control.dbgsym", &[])
 }
 
 /// Copies what a package installs, with a folder for what describes it.
@@ -50,18 +64,19 @@ fn stage(root: &Path, staged: &Path) -> Result<PathBuf> {
 fn finish(
     project: &Project,
     release: &Release,
+    architecture: Architecture,
     root: &Path,
     folder: &Path,
     template: &str,
     values: &[(&str, &str)],
 ) -> Result<PathBuf> {
     let staged = folder.join("deb");
-    let architecture = process::output(Command::new("dpkg").arg("--print-architecture"))?.trim().to_owned();
+    let architecture = architecture.debian();
     let version = format!("{}-1", release.version);
     let size = (bytes_below(root)? / 1024).to_string();
     let file = project.root.join("dist/debian").join(template);
     let mut control = fs::read_to_string(&file).with_context(|| format!("dist/debian/{template}"))?;
-    let own = [("@VERSION@", version.as_str()), ("@ARCHITECTURE@", &architecture), ("@SIZE@", &size)];
+    let own = [("@VERSION@", version.as_str()), ("@ARCHITECTURE@", architecture), ("@SIZE@", &size)];
     for (name, value) in own.iter().chain(values) {
         control = control.replace(name, value);
     }
@@ -85,26 +100,6 @@ fn write(path: &Path, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// The C library in the oldest version that the program's symbols allow, and the one that unwinds.
-fn libraries(program: &Path) -> Result<String> {
-    let symbols = process::output(Command::new("objdump").arg("-T").arg(program))
-        .context("objdump says which C library is needed (binutils)")?;
-    match newest_glibc(&symbols) {
-        Some((major, minor)) => Ok(format!("libc6 (>= {major}.{minor}), libgcc-s1")),
-        None => bail!("{} needs no glibc: a package of it is not known here", program.display()),
-    }
-}
-
-/// The highest `GLIBC_2.x` among symbols.
-fn newest_glibc(symbols: &str) -> Option<(u32, u32)> {
-    let versions = symbols.split("GLIBC_").skip(1).filter_map(|rest| {
-        let version: String = rest.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
-        let (major, rest) = version.split_once('.')?;
-        Some((major.parse().ok()?, rest.split('.').next()?.parse().ok()?))
-    });
-    versions.max()
-}
-
 fn sums(root: &Path) -> Result<String> {
     let mut text = String::new();
     for file in archive::all_files(root)? {
@@ -121,17 +116,4 @@ fn sums(root: &Path) -> Result<String> {
 
 fn bytes_below(root: &Path) -> Result<u64> {
     archive::all_files(root)?.iter().map(|file| Ok(fs::metadata(file)?.len())).sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_newest_symbol_decides_and_numbers_are_no_texts() {
-        let symbols =
-            "DF *UND* (GLIBC_2.4) a\nDF *UND* (GLIBC_2.17) b\nDF *UND* (GLIBC_2.2.5) c\nDF *UND* (GCC_3.0) d\n";
-        assert_eq!(newest_glibc(symbols), Some((2, 17)));
-        assert_eq!(newest_glibc("(GCC_3.0)"), None);
-    }
 }

@@ -7,6 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use super::PROGRAMS;
+use crate::architecture::Programs;
 use crate::debug_info;
 use crate::process;
 use crate::project::Project;
@@ -20,49 +22,54 @@ const DEBUG_DOCUMENTATION: &str = "usr/share/doc/spip-agent-dbgsym";
 pub(super) const CONFIGURATION: &str = "etc/spip/spip.toml";
 
 /// Endings of the files in `dist/systemd`, where they go, and under which ending.
-const SYSTEMD: [(&str, &str, &str); 4] = [
+const SYSTEMD: [(&str, &str, &str); 5] = [
     (".service", "usr/lib/systemd/system", ".service"),
     (".socket", "usr/lib/systemd/system", ".socket"),
+    (".timer", "usr/lib/systemd/system", ".timer"),
     (".sysusers.conf", "usr/lib/sysusers.d", ".conf"),
     (".tmpfiles.conf", "usr/lib/tmpfiles.d", ".conf"),
 ];
 
 /// Makes the folder anew.
-pub(super) fn make(project: &Project, root: &Path) -> Result<()> {
+pub(super) fn make(project: &Project, programs: &Programs, root: &Path) -> Result<()> {
     if root.exists() {
         fs::remove_dir_all(root).with_context(|| format!("cannot remove {}", root.display()))?;
     }
-    program(project, root)?;
+    binaries(project, programs, root)?;
     systemd(project, root)?;
     pages(project, root)?;
     documentation(project, root)?;
     make_modes(root)
 }
 
-/// Copies the agent, whose debug information has a package of its own.
-fn program(project: &Project, root: &Path) -> Result<()> {
+/// Copies the programs, whose debug information has a package of its own.
+fn binaries(project: &Project, programs: &Programs, root: &Path) -> Result<()> {
     let object = fs::metadata(project.ebpf_object()).map_or(0, |object| object.len());
     if object == 0 {
         bail!("there is no kernel object, so the agent was built without eBPF: cargo xtask build");
     }
-    let program = root.join("usr/bin/spip-agent");
-    debug_info::split(&project.agent())?;
-    copy(&project.agent(), &program)?;
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+    for name in PROGRAMS {
+        let program = root.join("usr/bin").join(name);
+        debug_info::split(&programs.path(name), programs.architecture)?;
+        copy(&programs.path(name), &program)?;
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+    }
     Ok(())
 }
 
 /// Makes the folder of the debug information anew, and returns whether there is any.
-pub(super) fn debug(project: &Project, root: &Path) -> Result<bool> {
+pub(super) fn debug(project: &Project, programs: &Programs, root: &Path) -> Result<bool> {
     if root.exists() {
         fs::remove_dir_all(root).with_context(|| format!("cannot remove {}", root.display()))?;
     }
-    let debug = debug_info::beside(&project.agent());
-    if !debug.exists() {
-        return Ok(false);
+    for name in PROGRAMS {
+        let debug = debug_info::beside(&programs.path(name));
+        if !debug.exists() {
+            return Ok(false);
+        }
+        // Where debuggers look for what belongs to /usr/bin/NAME.
+        copy(&debug, &root.join("usr/lib/debug/usr/bin").join(format!("{name}.debug")))?;
     }
-    // Where debuggers look for what belongs to /usr/bin/spip-agent.
-    copy(&debug, &root.join("usr/lib/debug/usr/bin/spip-agent.debug"))?;
     copy(&project.root.join("dist/debian/copyright"), &root.join(DEBUG_DOCUMENTATION).join("copyright"))?;
     make_modes(root)?;
     Ok(true)
@@ -87,7 +94,8 @@ fn systemd(project: &Project, root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What the program's own definitions become.
+/// What the program's own definitions become, by a debug build for this machine: the pages are the same, and it is there
+/// where anything was tested.
 fn pages(project: &Project, root: &Path) -> Result<()> {
     let folder = project.target.join("package/pages");
     if folder.exists() {
@@ -96,7 +104,7 @@ fn pages(project: &Project, root: &Path) -> Result<()> {
     process::run(
         project
             .cargo("run")
-            .args(["--quiet", "--release", "--locked", "--package", "spip-pages", "--"])
+            .args(["--quiet", "--locked", "--package", "spip-pages", "--"])
             .arg(&folder)
             .env_remove("CARGO_BUILD_TARGET"),
     )?;
@@ -194,7 +202,7 @@ fn compressed(from: &Path, to: &Path) -> Result<()> {
     write(to, &output.stdout)
 }
 
-/// Modes that do not depend on the umask of whoever packages.
+/// Sets modes that do not depend on the umask.
 fn make_modes(path: &Path) -> Result<()> {
     let metadata = fs::symlink_metadata(path)?;
     let is_program = metadata.is_file() && metadata.permissions().mode() & 0o100 != 0;
@@ -226,6 +234,7 @@ mod tests {
             |name: &str| SYSTEMD.iter().find(|(ending, _, _)| name.ends_with(ending)).map(|(_, place, _)| *place);
         assert_eq!(place("spip-agent.service"), Some("usr/lib/systemd/system"));
         assert_eq!(place("spip.sysusers.conf"), Some("usr/lib/sysusers.d"));
-        assert_eq!(place("spip.timer"), None);
+        assert_eq!(place("spip-report.timer"), Some("usr/lib/systemd/system"));
+        assert_eq!(place("spip.mount"), None);
     }
 }
