@@ -118,11 +118,17 @@ impl Made {
     }
 }
 
+/// Returns where packages are. Those for another machine have a folder of their own, so that `spip-agent_*.deb` is one file.
+fn folder(project: &Project, architecture: Architecture) -> PathBuf {
+    let folder = project.target.join("package");
+    if architecture.is_own() { folder } else { folder.join(architecture.triple()) }
+}
+
 /// Packages the programs that were built.
 pub(crate) fn make(project: &Project, programs: &Programs) -> Result<Made> {
     let release = Release::of(project)?;
     let architecture = programs.architecture;
-    let folder = project.target.join("package");
+    let folder = folder(project, architecture);
     let root = folder.join("root");
     tree::make(project, programs, &root)?;
     let needs = Needs::of(&root, architecture)?;
