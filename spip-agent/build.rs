@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-/// Where `cargo xtask build-ebpf` puts the object, below the target directory.
+/// Path of the object that `cargo xtask build-ebpf` makes, below the target directory.
 const OBJECT: &str = "ebpf/spip";
 /// The variable that names another object.
 const VARIABLE: &str = "SPIP_EBPF_OBJECT";

@@ -42,25 +42,25 @@ use spip_record::Format;
 pub struct Config {
     /// Name of the sensor in its records (`name`; the host name unless given).
     pub name: String,
-    /// Where the agent listens (`ip`, `port`).
+    /// Address and port of the listener (`ip`, `port`).
     pub listen: SocketAddr,
-    /// Where records go, and how (`log_file`, `fsync`, `log_rotate_*`, …).
+    /// The log of records (`log_file`, `fsync`, `log_rotate_*`, …).
     pub log: Log,
     /// TLS (`tls`, `cert_path`, `key_path`, …).
     pub tls: Tls,
     /// eBPF (`ebpf`, `cgroup_path`, `bpf_pin_path`, …).
     pub ebpf: Ebpf,
-    /// How connections to other ports reach the agent (`steering`, `steer_*`, `pin_links`).
+    /// Steering of connections to other ports (`steering`, `steer_*`, `pin_links`).
     pub steering: Steering,
-    /// Where `spip-agent status` asks (`status_socket`, /run/spip/status.sock); nowhere when it is "off".
+    /// Socket for `spip-agent status` (`status_socket`, /run/spip/status.sock); `None` when it is "off".
     pub status_socket: Option<PathBuf>,
-    /// What stands in front of the machine (`proxy_protocol_from`, `public_addresses`).
+    /// Load balancers and address translation in front of the machine (`proxy_protocol_from`, `public_addresses`).
     pub network: Network,
-    /// What bounds a connection in time.
+    /// Bounds of a connection in time.
     pub timeouts: Timeouts,
-    /// What bounds connections in number and memory.
+    /// Bounds of connections in number and memory.
     pub limits: Limits,
-    /// What the sensor says (`respond`, `banner_after_ms`, `greetings`, `persona`, `state_dir`).
+    /// Replies to clients (`respond`, `banner_after_ms`, `greetings`, `persona`, `state_dir`).
     pub respond: Respond,
     /// Payloads beside the log (`payload_dir`, `payload_store_*`, `payload_preview_bytes`).
     pub payload_store: PayloadStore,
@@ -71,7 +71,7 @@ pub struct Config {
     pub exclude_ports: Vec<(u16, u16)>,
     /// Seed of the Community ID (`community_id_seed`, 0).
     pub community_id_seed: u16,
-    /// What the process gives up after its start (`sandbox`, `user`, `group`).
+    /// Sandbox and user after the start (`sandbox`, `user`, `group`).
     pub sandbox: Sandbox,
     /// The agent's own messages (`log_level`, `system_log`).
     pub messages: Messages,
@@ -79,7 +79,7 @@ pub struct Config {
     pub metrics: Option<MetricsAddress>,
 }
 
-/// What the process gives up after its start.
+/// Rights that the process gives up after its start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sandbox {
     /// `sandbox`: auto | required | off (auto).
@@ -90,7 +90,7 @@ pub struct Sandbox {
     pub group: Option<String>,
 }
 
-/// How much of the sandbox has to be there.
+/// Requirements on the sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SandboxMode {
     /// Every step that the kernel offers.
@@ -101,7 +101,7 @@ pub enum SandboxMode {
     Off,
 }
 
-/// Where records go.
+/// The log of records.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Log {
     /// `log_file`; standard output when absent.
@@ -155,7 +155,7 @@ impl Log {
     }
 }
 
-/// When the log file is forced to the disk.
+/// Times at which the log file is forced to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fsync {
     /// Left to the kernel.
@@ -166,7 +166,7 @@ pub enum Fsync {
     Always,
 }
 
-/// What happens to closed log files.
+/// Treatment of closed log files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compress {
     /// They stay as they are.
@@ -221,10 +221,10 @@ pub struct Scans {
     pub interval: Duration,
 }
 
-/// Whether eBPF is used.
+/// Use of eBPF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EbpfMode {
-    /// Where the machine offers it; the reason is logged where it does not.
+    /// Uses eBPF where the machine offers it; logs the reason where it does not.
     Auto,
     /// Not at all.
     Off,
@@ -232,7 +232,7 @@ pub enum EbpfMode {
     Required,
 }
 
-/// How connections to other ports reach the agent.
+/// Steering of connections to other ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Steering {
     /// `steering`: redirect | sk_lookup (redirect).
@@ -247,7 +247,7 @@ pub struct Steering {
     pub pin_links: bool,
 }
 
-/// What leads connections to the agent.
+/// Ways of steering connections to the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SteeringMode {
     /// Firewall rules: the operator's, or those of `rules install`.
@@ -256,7 +256,7 @@ pub enum SteeringMode {
     SkLookup,
 }
 
-/// What the sensor says.
+/// Replies to clients.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Respond {
     /// `respond`: banners | off (banners).
@@ -340,7 +340,7 @@ pub struct PayloadStore {
     pub preview_bytes: usize,
 }
 
-/// What bounds a connection in time; all run from the accept on.
+/// Bounds of a connection in time; all run from the accept.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Timeouts {
     /// `first_byte_timeout_seconds`: first byte, and TLS handshake (10).
@@ -355,7 +355,7 @@ pub struct Timeouts {
     pub drain: Duration,
 }
 
-/// What bounds connections in number and memory.
+/// Bounds of connections in number and memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
     /// `payload_limit_bytes`: bytes kept of one connection (65,536).

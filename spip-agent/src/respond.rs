@@ -48,7 +48,7 @@ use crate::config::Dialogue as Name;
 use crate::respond::persona::{Face, Persona};
 use spip_protocol::{self as protocol, Protocol, Verdict};
 
-/// How many bytes more than it received the sensor sends at most.
+/// Upper bound of bytes that the sensor sends beyond those that it received.
 pub const ALLOWANCE_BYTES: u64 = 2 * 1024;
 /// Refused commands after which a server hangs up.
 const REFUSALS: u32 = 16;
@@ -57,7 +57,7 @@ const REFUSALS: u32 = 16;
 struct Service {
     /// Names in [`spip_protocol`] whose clients it answers; the first is its own.
     protocols: &'static [&'static str],
-    /// Whether servers of this protocol speak first.
+    /// Set when servers of this protocol speak first.
     speaks_first: bool,
     begin: fn() -> Box<dyn Dialogue>,
 }
@@ -93,7 +93,7 @@ fn service_for(protocol: &str) -> Option<&'static Service> {
 
 /// The server's side of one protocol.
 trait Dialogue: Send {
-    /// What a server says before it has heard anything.
+    /// Writes what a server sends before it has received anything.
     fn greet(&mut self, _: &Scene<'_>, _: &mut Reply<'_>) {}
 
     /// Takes what the client said and nobody has answered yet, as far as it is whole; how many bytes that was. Called
@@ -103,20 +103,21 @@ trait Dialogue: Send {
     /// The client has completed a handshake that was agreed on; what it says from now on came inside TLS.
     fn is_in_tls(&mut self) {}
 
-    /// Whether [`Dialogue::hear`] could take more than 0 of `heard` now, where it took 0 of the first `looked` bytes. So that a
-    /// client that sends single bytes is not read from the beginning at each of them, this looks at the new bytes only.
+    /// Reports whether [`Dialogue::hear`] could take more than 0 of `heard` now, after it took 0 of the first `looked`
+    /// bytes. Looks at the new bytes only, so that a client that sends single bytes does not cause a read from the
+    /// beginning at each of them.
     fn is_worth_hearing(&mut self, _heard: &[u8], _looked: usize) -> bool {
         true
     }
 }
 
-/// What the sensor knows about the connection when it speaks.
+/// Facts about the connection at the moment of a reply.
 struct Scene<'a> {
     face: &'a Face,
     port: u16,
     now: SystemTime,
     seed: [u8; 16],
-    /// Whether the sensor could complete a handshake, and has not yet.
+    /// Set while the sensor could complete a handshake and has not yet.
     offers_tls: bool,
 }
 
@@ -132,19 +133,19 @@ impl Scene<'_> {
     }
 }
 
-/// What all conversations of the sensor share.
+/// State that all conversations of the sensor share.
 #[derive(Debug)]
 pub struct Responder {
-    /// Who the sensor pretends to be.
+    /// Persona that the sensor plays.
     pub persona: Persona,
-    /// Which dialogue a port has where the client's bytes do not decide.
+    /// Dialogue of each port where the client's bytes do not decide.
     pub ports: BTreeMap<u16, Name>,
-    /// How long a client is silent before it is greeted.
+    /// Silence of a client before it is greeted.
     pub banner_after: Duration,
 }
 
 impl Responder {
-    /// Whether a client that asked for `port` and says nothing will be greeted.
+    /// Reports whether a silent client that asked for `port` will be greeted.
     #[must_use]
     pub fn greets(&self, port: u16) -> bool {
         self.service_of_port(port).is_some_and(|service| service.speaks_first)
@@ -155,18 +156,18 @@ impl Responder {
     }
 }
 
-/// What the sensor hears at one moment.
+/// State of the client's stream at one moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Heard<'a> {
     /// All that the client said so far, as far as it was kept.
     pub kept: &'a [u8],
-    /// How many bytes it said so far.
+    /// Bytes received so far.
     pub received: u64,
     /// Since the accept.
     pub elapsed: Duration,
     /// On the wall clock.
     pub now: SystemTime,
-    /// Whether the sensor could complete a handshake of TLS, and has not yet.
+    /// Set while the sensor could complete a TLS handshake and has not yet.
     pub offers_tls: bool,
 }
 
@@ -175,21 +176,21 @@ pub struct Conversation {
     port: u16,
     seed: [u8; 16],
     state: State,
-    /// What the client's bytes are, where they decided.
+    /// Protocol of the client's bytes, once they decided.
     decided: Option<&'static Protocol>,
-    /// How many of the client's bytes were answered.
+    /// Number of the client's bytes that were answered.
     answered: usize,
-    /// How many bytes behind those the dialogue has looked at without taking any.
+    /// Number of bytes behind those that the dialogue examined without taking any.
     looked: usize,
-    /// What the client was challenged with last.
+    /// Last challenge sent to the client.
     challenge: Option<Box<[u8]>>,
-    /// Whether the dialogue agreed on TLS, and the client's ClientHello is next.
+    /// Set while the dialogue has agreed on TLS and the client's ClientHello is next.
     agreed_on_tls: bool,
-    /// How many bytes all calls of the dialogue were given.
+    /// Number of bytes given to all calls of the dialogue.
     #[cfg(test)]
     given: usize,
     client_bytes: u64,
-    /// To be sent.
+    /// Bytes to send.
     pending: Vec<u8>,
     said: u64,
     sent: u64,
@@ -200,11 +201,11 @@ pub struct Conversation {
     turns: Vec<Turn>,
     /// Since when the client does not take what is pending.
     blocked_since: Option<Duration>,
-    /// Whether it speaks a protocol in which clients go first.
+    /// Set when it speaks a protocol in which clients go first.
     goes_first: bool,
-    /// How many bytes it had said when it fell silent last.
+    /// Number of bytes received when the client last fell silent.
     silent_at: Option<u64>,
-    /// Whether what was sent may still be in a layer above the socket.
+    /// Set while sent bytes may still be in a layer above the socket.
     unflushed: bool,
     hung_up_at: Option<Duration>,
 }
@@ -286,7 +287,7 @@ impl Conversation {
         2 * self.pending.capacity()
     }
 
-    /// Whether it makes a difference that the client says no more than the `received` bytes that it said so far.
+    /// Reports whether a reply depends on the client sending no more than the `received` bytes that it sent so far.
     #[must_use]
     pub fn awaits_silence(&self, received: u64) -> bool {
         self.is_listening() && self.silent_at != Some(received) && !(self.goes_first && received == 0)
@@ -296,7 +297,7 @@ impl Conversation {
         matches!(self.state, State::Listening)
     }
 
-    /// Whether the client has said something since this was told.
+    /// Reports whether the client has sent something since the last call.
     #[must_use]
     pub fn has_news(&self, received: u64) -> bool {
         received > self.client_bytes
@@ -398,13 +399,13 @@ impl Conversation {
         }
     }
 
-    /// What the client was challenged with, without which its answer cannot be read.
+    /// Returns the challenge, without which the client's answer cannot be read.
     #[must_use]
     pub fn challenge(&self) -> Option<&[u8]> {
         self.challenge.as_deref()
     }
 
-    /// What is to be sent; empty when nothing is.
+    /// Returns the bytes to send; empty when there are none.
     #[must_use]
     pub fn pending(&self) -> &[u8] {
         &self.pending
@@ -427,7 +428,7 @@ impl Conversation {
         }
     }
 
-    /// Whether what was sent may still be in a layer above the socket.
+    /// Reports whether sent bytes may still be in a layer above the socket.
     #[must_use]
     pub fn is_unflushed(&self) -> bool {
         self.unflushed
@@ -441,7 +442,7 @@ impl Conversation {
         }
     }
 
-    /// Whether something waits for the client to read.
+    /// Reports whether bytes wait for the client to read.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
         self.unflushed || !self.pending.is_empty()
@@ -471,13 +472,13 @@ impl Conversation {
         self.hung_up_at = Some(elapsed);
     }
 
-    /// When the server's side was closed, from the accept on.
+    /// Returns the time from the accept at which the server's side was closed.
     #[must_use]
     pub fn hung_up_at(&self) -> Option<Duration> {
         self.hung_up_at
     }
 
-    /// Whether all was said, and the server's side of the connection ends once it was sent.
+    /// Reports whether the dialogue is over: the server's side of the connection ends once everything is sent.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.closing && self.pending.is_empty()
@@ -489,19 +490,19 @@ impl Conversation {
         self.sent
     }
 
-    /// What was said, by name, in order; what is repeated at once is named once.
+    /// Returns the names of the replies in order; immediate repeats are named once.
     #[must_use]
     pub fn responses(&self) -> &[&'static str] {
         &self.names
     }
 
-    /// Who said how much and when, the first [`LISTED`].
+    /// Returns the first [`LISTED`] turns of both sides.
     #[must_use]
     pub fn turns(&self) -> &[Turn] {
         &self.turns
     }
 
-    /// What the client's bytes are, where they decided before anything was said; no later byte changes that.
+    /// Returns the protocol of the client's bytes, if they decided before the first reply; no later byte changes that.
     #[must_use]
     pub fn decided(&self) -> Option<&'static Protocol> {
         self.decided
@@ -542,7 +543,7 @@ impl Conversation {
     }
 }
 
-/// What a dialogue says at one moment.
+/// The reply of a dialogue at one moment.
 struct Reply<'a> {
     pending: &'a mut Vec<u8>,
     said: &'a mut u64,
@@ -593,12 +594,12 @@ impl Reply<'_> {
         *self.challenge = Some(challenge.into());
     }
 
-    /// How many bytes may still be said.
+    /// Returns the number of bytes that may still be sent.
     fn room(&self) -> usize {
         usize::try_from(self.limit.saturating_sub(*self.said)).unwrap_or(usize::MAX)
     }
 
-    /// What the client said makes sense in this dialogue.
+    /// Records that the client's bytes make sense in this dialogue.
     fn understood(&mut self) {
         *self.understood = true;
     }

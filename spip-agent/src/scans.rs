@@ -39,12 +39,12 @@ use crate::log::writer::Log;
 use crate::process::critical;
 use crate::scans::record as scan;
 
-/// How long events wait for their reader when they are few.
+/// Time that events wait for their reader when they are few.
 const PACE: Duration = Duration::from_millis(200);
 /// Events that are read before anything else gets its turn.
 const BATCH: usize = 65_536;
 
-/// What has become of the SYNs that the kernel side saw coming in from other machines, since the start of the agent;
+/// Counts of the SYNs that the kernel side saw from other machines since the start of the agent, by their fate;
 /// retransmissions and copies are left out.
 ///
 /// `seen = joined + half_open + evicted + ignored + contradicted + pending`, always.
@@ -90,33 +90,33 @@ impl Counts {
     }
 }
 
-/// How full a table is, for those who check that memory is bounded.
+/// Fill level of a table, for tests of the memory bounds.
 #[derive(Clone, Copy, Debug)]
 pub struct Fill {
-    /// What is in it.
+    /// Contents of the table.
     pub table: &'static str,
-    /// How many.
+    /// Number of entries.
     pub entries: usize,
-    /// How many there may be.
+    /// Upper bound of entries.
     pub most: usize,
 }
 
-/// What the thread needs.
+/// Settings of the thread.
 pub struct Setting {
-    /// What the kernel side tells.
+    /// Events of the kernel side.
     pub events: Events,
-    /// What can change while the thread runs.
+    /// Settings that can change while the thread runs.
     pub current: watch::Receiver<Current>,
     /// SYNs that may wait for their decision at once.
     pub capacity: NonZeroUsize,
 }
 
-/// What can change while the thread runs.
+/// Settings that can change while the thread runs.
 #[derive(Clone, Debug)]
 pub struct Current {
     /// Names the sensor.
     pub sensor: Sensor,
-    /// Where records go, in the format of the sensor.
+    /// Log of the records, in the format of the sensor.
     pub log: Log,
     /// Times.
     pub config: config::Scans,
@@ -149,7 +149,7 @@ impl Scans {
         Ok(Self { counts, stop, thread })
     }
 
-    /// Where it is written what has become of SYNs until a moment ago.
+    /// Returns the counts of SYNs, as of a moment ago.
     #[must_use]
     pub fn counts(&self) -> Arc<Mutex<Counts>> {
         Arc::clone(&self.counts)
@@ -181,7 +181,7 @@ struct Watcher {
     published: Arc<Mutex<Counts>>,
 }
 
-/// How far the events were read.
+/// Result of reading the events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Read {
     /// All of them.

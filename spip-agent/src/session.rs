@@ -58,7 +58,7 @@ use spip_record::{CloseReason, Limit};
 /// A line buffer that grew beyond this for one large payload is not kept.
 const LINE_KEPT_BYTES: usize = 64 * 1024;
 
-/// What a line may always have: the keys, and facts that repeat little.
+/// Size that a line may always have: the keys, and facts that repeat little.
 const LINE_BYTES: usize = 2560;
 /// The first bytes of a client may cost eight times as many in the log, which is what control characters take as text and
 /// digits; later ones four times, which is printable text, its digits, and some facts.
@@ -68,27 +68,27 @@ thread_local! {
     static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What all sessions share.
+/// State that all sessions share.
 pub struct Engine {
     /// Names the sensor in its records.
     pub sensor: Sensor,
-    /// Where records go.
+    /// Log of the records.
     pub log: Log,
     /// Answers TLS, unless it is turned off.
     pub tls: Option<Arc<TlsServer>>,
-    /// What the kernel side saw, where it is attached.
+    /// Observations of the kernel side, where it is attached.
     pub origins: Option<Origins>,
-    /// What is said to clients, unless that is turned off.
+    /// Replies to clients, unless they are turned off.
     pub responder: Option<Arc<Responder>>,
-    /// Where payloads have files of their own, if they have.
+    /// Store of payloads in files of their own, if configured.
     pub payloads: Option<PayloadStore>,
-    /// How much of the log each source may take.
+    /// Accounts of the log that each source may take.
     pub ledger: Ledger,
     /// Connections that summaries stand for.
     pub rejections: Rejections,
     /// Bounds in time.
     pub timeouts: Timeouts,
-    /// What stands in front of the machine.
+    /// Load balancers and address translation in front of the machine.
     pub network: Arc<Network>,
     /// Bytes kept of one connection.
     pub payload_limit: usize,
@@ -103,9 +103,9 @@ pub struct Guard {
     detector: Detector,
     /// Looks at what follows an agreement on TLS.
     later: Option<Box<Detector>>,
-    /// Whether the PROXY protocol may still stand in front of everything.
+    /// State of the PROXY header that may precede everything else.
     proxy: proxied::State,
-    /// Which limit the client exceeds that a load balancer names.
+    /// Limit that the client named by a load balancer exceeds.
     refused: Option<Limit>,
     cookie: Option<NonZeroU64>,
     /// Held until the record is written: sessions that wait for the log count as open.
@@ -120,7 +120,7 @@ pub struct Guard {
 
 /// A record that found no room in the log.
 pub struct Unwritten {
-    /// How long its line is.
+    /// Length of its line in bytes.
     bytes: usize,
 }
 
@@ -211,14 +211,14 @@ impl Guard {
         None
     }
 
-    /// Whether there is a hello to be answered: its sender waits, and more bytes seldom come before.
+    /// Reports whether a ClientHello can be answered: its sender waits, and more bytes seldom come before.
     fn has_hello(&mut self) -> bool {
         self.engine.tls.is_some()
             && self.session.payload.is_opening()
             && matches!(self.detect(), Detection::ClientHello { .. })
     }
 
-    /// What the first bytes are, as far as they came.
+    /// Classifies the first bytes received so far.
     fn detect(&mut self) -> Detection {
         if self.awaits_proxy() {
             return Detection::Undecided;
@@ -349,7 +349,7 @@ impl Guard {
         self.finish(reason, watch)
     }
 
-    /// What only the end of the session can tell.
+    /// Completes the outcome with the facts known only at the end.
     fn end(&mut self, reason: CloseReason) {
         if self.session.payload.is_opening() {
             let verdict = self.detect();
@@ -475,7 +475,7 @@ pub async fn run(mut guard: Box<Guard>, stream: OwnedFd, mut watch: Watch) {
     }
 }
 
-/// What reading without TLS came to.
+/// Result of reading without TLS.
 enum Raw {
     /// The end of the session.
     Ended(End),
@@ -484,8 +484,8 @@ enum Raw {
 }
 
 impl Raw {
-    /// Why a connection ended whose handshake failed with `failed`, and which went on in clear until this: a client
-    /// that leaves then leaves because of that; what ends it otherwise says so.
+    /// Chooses the close reason of a connection that went on in clear after its handshake failed with `failed`: a
+    /// client that leaves then leaves because of the failure; any other end has its own reason.
     fn reason_after(&self, failed: CloseReason) -> CloseReason {
         match self {
             Self::Ended(End { reason: CloseReason::ClientClosed | CloseReason::ClientReset, .. }) | Self::Hello(_) => {
@@ -571,7 +571,7 @@ async fn decrypt(mut guard: Box<Guard>, hello: Hello, stream: TcpStream, mut wat
     guard.finish(end.reason, watch).await;
 }
 
-/// Why a handshake failed that was still on its way when the session had to end for `reason`.
+/// Returns the failure of a handshake that was under way when the session had to end for `reason`.
 fn unfinished(reason: CloseReason) -> Failure {
     match reason {
         CloseReason::FirstByteTimeout | CloseReason::SessionTimeout => Failure::TimedOut,

@@ -43,7 +43,7 @@ use identity::Identity;
 use mint::{CertificateName, KeyKind, Mint};
 use spip_protocol::client_hello::{ClientHello, Version, handshake_message};
 
-/// Why there is no TLS server.
+/// Reasons why there is no TLS server.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The operator's certificate cannot be used.
@@ -68,7 +68,7 @@ pub struct TlsServer {
     asks_client_certificate: bool,
 }
 
-/// Where certificates come from.
+/// Sources of certificates.
 #[derive(Debug)]
 enum Certificates {
     /// The operator's files; what they held when they were last read well.
@@ -82,14 +82,14 @@ enum Certificates {
 pub struct Accepted<S> {
     /// The decrypted stream. Boxed, because the library's state is large beside all else that a session holds.
     pub stream: Box<Stream<S>>,
-    /// What was agreed.
+    /// Agreed parameters.
     pub session: Session,
 }
 
 /// A handshake that did not complete.
 #[derive(Debug)]
 pub struct Rejected<S> {
-    /// Why.
+    /// Reason.
     pub failure: Failure,
     /// The stream beneath; the alert that says so to the client, if any, was written already. What the client sent
     /// in clear behind its hello can be had from it.
@@ -121,7 +121,7 @@ impl From<TlsServer> for Renewal {
     }
 }
 
-/// Whether the operator's certificate can be used.
+/// Checks that the operator's certificate can be used.
 ///
 /// # Errors
 /// It cannot.
@@ -306,7 +306,7 @@ impl TlsServer {
     }
 }
 
-/// What does not depend on the client, and what does.
+/// Builds the configuration of one client from the shared one.
 fn config_for(base: &ServerConfig, identity: &Identity, protocol: Option<Vec<u8>>) -> Arc<ServerConfig> {
     let mut config = base.clone();
     config.cert_resolver = Arc::new(Fixed(Some(identity.certified())));
@@ -328,7 +328,7 @@ fn base(provider: &Arc<CryptoProvider>, config: &config::Tls) -> Result<ServerCo
     Ok(base)
 }
 
-/// Why a handshake failed that went on as something else.
+/// Reason of a handshake that went on as something else.
 const IN_CLEAR: &str = "bytes in clear instead of a record";
 
 /// The version that the library speaks with this client, if any.
@@ -341,8 +341,8 @@ fn chosen_version(hello: &ClientHello<'_>) -> Option<Version> {
     }
 }
 
-/// What a server answers to a client without any version in common. The library would complain of extensions first
-/// that such a client cannot know.
+/// Builds the answer of a server to a client without any version in common. The library would first complain of
+/// extensions that such a client cannot know.
 fn protocol_version_alert(version: Version) -> [u8; 7] {
     const ALERT: u8 = 21;
     const FATAL: u8 = 2;
@@ -351,7 +351,7 @@ fn protocol_version_alert(version: Version) -> [u8; 7] {
     [ALERT, major, minor, 0, 2, FATAL, PROTOCOL_VERSION]
 }
 
-/// What the client would rather speak than anything else. Names that RFC 8701 reserves are there to be passed over.
+/// Returns the protocol that the client prefers, without the names that RFC 8701 reserves, which servers ignore.
 fn favourite_protocol<'a>(hello: &ClientHello<'a>) -> Option<&'a [u8]> {
     hello.protocols.iter_without_grease().find(|name| !name.is_empty())
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// Why there is no configuration. The process ends with status 2 before anything is bound.
+/// Reason why there is no configuration. The process ends with status 2 before anything is bound.
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// The file could not be read at all.
@@ -15,7 +15,7 @@ pub enum ConfigError {
     Unreadable {
         /// The file as it was named.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         cause: io::Error,
     },
     /// The file was read, and these are all the problems that were found in it, at least one.

@@ -15,15 +15,15 @@ pub struct Key {
     pub default: &'static str,
     /// The values that it takes.
     pub accepted: &'static str,
-    /// What it decides.
+    /// Meaning of the key.
     pub meaning: &'static str,
     /// A value of it, as TOML.
     pub example: &'static str,
-    /// When a change takes effect.
+    /// Time at which a change takes effect.
     pub effect: Effect,
 }
 
-/// When a change of a key takes effect.
+/// Times at which a change of a key takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// At a reload.

@@ -15,7 +15,7 @@ const WORDS: [(&str, LevelFilter); 6] = [
     ("trace", LevelFilter::Trace),
 ];
 
-/// What `log_level` takes, for messages.
+/// Accepted values of `log_level`, for messages.
 pub(super) const ACCEPTED: &str = "must be off, error, warn, info, debug or trace, and can go on with levels for single \
                                    targets: \"warn, agent=info, steering=off\"";
 
@@ -66,7 +66,7 @@ impl Levels {
 }
 
 impl FromStr for Levels {
-    /// What is accepted.
+    /// Message: what is accepted.
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {

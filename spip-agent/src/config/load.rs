@@ -37,7 +37,7 @@ const MAX_AGE_SECONDS: u64 = 315_360_000;
 const RATE_PER_SECOND: f64 = 20_000.0;
 /// Connections of one source before the rate counts: a scan of all 65,535 ports in one breath, and some retries.
 const RATE_BURST: f64 = 70_000.0;
-/// Where the agent answers `spip-agent status`, in a directory that is gone after a reboot.
+/// Default of `status_socket`, in a directory that is gone after a reboot.
 const STATUS_SOCKET: &str = "/run/spip/status.sock";
 /// More than any machine accepts in a second; only keeps arithmetic finite.
 const MAX_RATE: f64 = 1e9;
@@ -47,9 +47,9 @@ const MAX_RATE: f64 = 1e9;
 pub struct Loaded {
     /// The configuration, complete with defaults.
     pub config: Config,
-    /// What the file asks for and does not get, one message each, with file and line.
+    /// Keys of the file that have no effect, one message each, with file and line.
     pub warnings: Vec<String>,
-    /// Where its keys stand.
+    /// Lines of its keys.
     pub places: Places,
 }
 

@@ -11,7 +11,7 @@ use super::steering::Prefix;
 /// Most prefixes of balancers, and most public addresses: more than any network has.
 const MOST: usize = 1024;
 
-/// What stands in front of the machine.
+/// Load balancers and address translation in front of the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Network {
     /// `proxy_protocol_from`: peers whose PROXY protocol is believed; nobody when empty.

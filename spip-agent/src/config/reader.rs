@@ -181,7 +181,7 @@ impl<'i> Reader<'i> {
         }
     }
 
-    /// Whether a key was asked for.
+    /// Reports whether a key was asked for.
     pub(super) fn knows(&self, key: &str) -> bool {
         self.known.contains(&key)
     }
@@ -203,7 +203,7 @@ impl<'i> Reader<'i> {
     }
 }
 
-/// What to say of a number's bounds.
+/// Returns the text on a number's bounds.
 pub(super) fn accepted_integer(bounds: (u64, u64)) -> String {
     format!("must be a whole number from {} to {}", bounds.0, bounds.1)
 }

@@ -9,7 +9,7 @@ use toml::de::DeValue;
 use super::load::{Loading, MAX_BYTES};
 use super::{Dialogue, PayloadStore, Respond};
 
-/// Where the persona is kept unless the operator says otherwise.
+/// Default directory of the persona.
 pub(crate) const STATE_DIRECTORY: &str = "/var/lib/spip";
 
 /// Ports whose servers are known to everyone, and those beside them that people move them to.

@@ -16,7 +16,7 @@ pub struct Messages {
     pub target: SystemLog,
 }
 
-/// Where the agent's own messages go.
+/// Destination of the agent's own messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SystemLog {
     /// Among the records.
@@ -28,7 +28,8 @@ pub enum SystemLog {
 }
 
 impl SystemLog {
-    /// Whether it is the file that `path` leads to: two that write and rotate one file lose lines of each other.
+    /// Reports whether it is the file that `path` leads to: two that write and rotate one file lose lines of each
+    /// other.
     #[must_use]
     pub fn is_file(&self, path: &Path) -> bool {
         let Self::File(own) = self else { return false };
@@ -41,7 +42,7 @@ impl SystemLog {
     }
 }
 
-/// Where metrics are read.
+/// Address of the metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MetricsAddress {
     /// An address of the loopback interface.
@@ -90,7 +91,7 @@ impl Loading<'_> {
         }
     }
 
-    /// Where metrics are read: neither where connections are taken nor where the status is asked.
+    /// Reads the address of the metrics, which must be neither the listener's nor the status socket's.
     pub(super) fn metrics(&mut self, listen: SocketAddr, status_socket: Option<&Path>) -> Option<MetricsAddress> {
         const ACCEPTED: &str = "must be an address of the loopback interface with a port, such as \"127.0.0.1:9464\" or \
                                 \"[::1]:9464\", or the absolute path of a unix socket, or \"off\"";

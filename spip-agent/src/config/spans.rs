@@ -17,7 +17,7 @@ impl Places {
         Self { path: path.to_owned(), lines }
     }
 
-    /// Whether there are no mistakes; each is a key and what is wrong with it.
+    /// Fails when there are mistakes; each is a key and its problem.
     ///
     /// # Errors
     /// All of them, each in its place where the file has the key.

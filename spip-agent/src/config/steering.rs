@@ -54,7 +54,7 @@ impl Prefix {
         self.address
     }
 
-    /// How many bits count.
+    /// Returns the number of bits that count.
     #[must_use]
     pub fn length(self) -> u8 {
         self.length
@@ -74,7 +74,7 @@ impl Prefix {
         }
     }
 
-    /// Whether an address begins as this does.
+    /// Reports whether an address begins as this does.
     #[must_use]
     pub fn contains(self, address: IpAddr) -> bool {
         address.is_ipv4() == self.address.is_ipv4() && masked(address, self.length) == self.address

@@ -9,7 +9,7 @@ mod any_text;
 mod refusals;
 
 const FILE: &str = "/etc/spip/spip.toml";
-/// What every file needs.
+/// Keys that every file needs.
 const LEAST: &str = "ip = \"0.0.0.0\"\nport = 8080\n";
 
 fn load(text: &str) -> Result<Loaded, ConfigError> {

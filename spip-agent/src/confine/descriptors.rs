@@ -2,8 +2,8 @@
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// What sessions may not have: listeners, maps, logs, runtimes, and the certificates of a reload. Half of it is used
-/// at rest.
+/// Descriptors reserved for listeners, maps, logs, runtimes, and the certificates of a reload. Half of them are used at
+/// rest.
 pub const RESERVED: u64 = 100;
 
 /// There are too few to serve anybody.
@@ -18,7 +18,8 @@ pub fn raise_limit() -> u64 {
     if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft }
 }
 
-/// Why there cannot be as many sessions as `max_sessions` allows, if so: then the oldest idle ones make room before.
+/// Returns the reason why there cannot be as many sessions as `max_sessions` allows, if so: the oldest idle ones then
+/// make room before.
 #[must_use]
 pub fn shortage(max_sessions: usize, descriptors: u64, workers: usize) -> Option<String> {
     let allowed = sessions(descriptors, workers).unwrap_or_default();
@@ -31,7 +32,7 @@ pub fn shortage(max_sessions: usize, descriptors: u64, workers: usize) -> Option
     })
 }
 
-/// How many sessions there may be with a limit of `descriptors`, beside the runtimes of `workers`.
+/// Returns the number of sessions under a limit of `descriptors`, beside the runtimes of `workers`.
 ///
 /// # Errors
 /// There is nothing left for any.

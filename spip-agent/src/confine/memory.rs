@@ -9,9 +9,9 @@ use std::path::Path;
 
 use crate::kernel::ebpf;
 
-/// What a session is reckoned with. One that is idle costs about 5.3 kB, 1.4 kB of it here and the rest in the kernel, one of TLS
-/// [`GUARANTEED_BYTES`](crate::session::payload::GUARANTEED_BYTES) more may come from its client. All else, TLS among it, has a
-/// bound of its own (`payload_memory_bytes`).
+/// Memory that a session is counted with. An idle one costs about 5.3 kB, 1.4 kB of it here and the rest in the kernel;
+/// [`GUARANTEED_BYTES`](crate::session::payload::GUARANTEED_BYTES) more may come from its client. Everything else, TLS
+/// among it, has a bound of its own (`payload_memory_bytes`).
 pub const SESSION_BYTES: u64 = 8 * 1024;
 
 /// Sessions may have one half; payloads, the log, the tables and all others on the machine have the other.
@@ -27,7 +27,8 @@ pub fn of(process: &str) -> Option<u64> {
     machine.into_iter().chain(limit).min()
 }
 
-/// What sessions may hold together beyond the least, unless the machine is small: 128 MiB.
+/// Upper bound of the memory that sessions hold together beyond the guaranteed part, unless the machine is small: 128
+/// MiB.
 const HELD_BYTES: u64 = 128 << 20;
 /// The part of a small machine's memory that they may hold.
 const HELD_SHARE: u64 = 8;
@@ -40,7 +41,7 @@ pub fn held(memory: Option<u64>, payload_bytes: usize) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX).max(payload_bytes)
 }
 
-/// How many sessions so many bytes hold.
+/// Returns the number of sessions that so many bytes hold.
 #[must_use]
 pub fn sessions(bytes: u64) -> usize {
     usize::try_from(bytes / SHARE / SESSION_BYTES).unwrap_or(usize::MAX).max(1)

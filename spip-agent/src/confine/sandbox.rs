@@ -30,22 +30,22 @@ pub use paths::complaint;
 pub(crate) use paths::{is_shared, is_written_to};
 pub use rehearsal::rehearse;
 
-/// What the process goes on to need.
+/// Needs of the process after the start.
 pub struct Needs<'a> {
     /// `sandbox`, `user`, `group`.
     pub config: &'a config::Sandbox,
-    /// What is read and written.
+    /// Files that are read and written.
     pub files: Files,
     /// Directories that are written to where nothing depends on it: left out where other things live, too, and where the
     /// user may not write.
     pub tidied: Vec<PathBuf>,
-    /// What was made before the user is changed, and belongs to the new one.
+    /// Files made before the user is changed, which the new user gets.
     pub owned: Vec<PathBuf>,
-    /// Whether the maps of the kernel side can be read now.
+    /// Reports whether the maps of the kernel side can be read now.
     pub reads_maps: &'a dyn Fn() -> bool,
 }
 
-/// What became of one step.
+/// Result of one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// Its name: `user`, `capabilities`, `files`, `no_new_privs`, `landlock`, `seccomp`.
@@ -75,7 +75,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// Why the agent must not go on.
+/// Reasons why the agent must not continue.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// `sandbox = "required"`, and a step could not be taken.
@@ -84,7 +84,7 @@ pub enum Error {
     /// A user was asked for and cannot be had: going on as another one would be the opposite of what was wanted.
     #[error(transparent)]
     User(#[from] identity::Error),
-    /// What a rehearsal came to.
+    /// Failure of a rehearsal.
     #[error("{0}")]
     Rehearsal(String),
 }

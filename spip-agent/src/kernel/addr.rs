@@ -55,7 +55,7 @@ address! {
     ClientAddr
 }
 address! {
-    /// What the client asked for, before any address translation on this machine.
+    /// Destination that the client asked for, before any address translation on this machine.
     Destination
 }
 

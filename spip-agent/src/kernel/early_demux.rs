@@ -9,10 +9,10 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-/// What mends it, until the next boot.
+/// Command that fixes it until the next boot.
 pub const REMEDY: &str = "sysctl -w net.ipv4.tcp_early_demux=0";
 
-/// What is lost, for messages.
+/// Consequence, for messages.
 pub const LOSS: &str =
     "behind REDIRECT this kernel opens one connection at a time from one source port: the others are half-open scans";
 
@@ -21,7 +21,7 @@ const MENDED: &str = "nf_nat_ipv6_local_in";
 /// Hook of NAT that is there with it and without.
 const PRESENT: &str = "nf_nat_ipv4_local_in";
 
-/// Whether connections are lost; `None` where the kernel does not tell, as before the first rule has loaded NAT.
+/// Reports whether connections are lost; `None` when the kernel does not tell, as before the first rule has loaded NAT.
 #[must_use]
 pub fn loses_connections() -> Option<bool> {
     let off = |key| fs::read_to_string(Path::new("/proc/sys/net/ipv4").join(key)).is_ok_and(|text| text.trim() == "0");
@@ -31,13 +31,13 @@ pub fn loses_connections() -> Option<bool> {
     kernel_confuses_connections()
 }
 
-/// Whether the kernel would lose connections with early demux on; `None` as above.
+/// Reports whether the kernel would lose connections with early demux on; `None` as above.
 #[must_use]
 pub fn kernel_confuses_connections() -> Option<bool> {
     lacks_mend(BufReader::new(File::open("/proc/kallsyms").ok()?))
 }
 
-/// Whether NAT is among the kernel's symbols without the mend.
+/// Reports whether NAT is among the kernel's symbols without the fix.
 fn lacks_mend(symbols: impl BufRead) -> Option<bool> {
     let mut present = None;
     for line in symbols.lines().map_while(Result::ok) {

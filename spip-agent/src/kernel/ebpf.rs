@@ -50,33 +50,33 @@ pub use steer::{PinState, PinnedSteering, SteerMaps};
 /// Read at each look into a map that has a value for each CPU: it says how many values there are.
 pub const CPUS: &str = "/sys/devices/system/cpu/possible";
 
-/// What the agent asks for.
+/// Request of the agent to the kernel side.
 #[derive(Debug)]
 pub struct Request<'a> {
     /// Entries, paths, and whether eBPF is required.
     pub config: &'a crate::config::Ebpf,
-    /// Where the agent listens, with its final port.
+    /// Address of the listener, with its final port.
     pub listener: SocketAddr,
     /// The listening sockets.
     pub sockets: &'a [OwnedFd],
-    /// Whether the agent wants to know of scans.
+    /// Records scans.
     pub scans: bool,
-    /// What the programs say of themselves; nothing by default.
+    /// Level of the programs' own messages; none by default.
     pub log_level: Option<log::Level>,
     /// Steering, where it is asked for.
     pub steering: Option<SteerRequest>,
 }
 
-/// What the agent asks for when connections are to be steered to it.
+/// Request for steering.
 #[derive(Debug)]
 pub struct SteerRequest {
-    /// How many sockets there are to choose from.
+    /// Number of sockets to choose from.
     pub sockets: u32,
     /// A number that strangers do not know.
     pub seed: u32,
-    /// Whether clients on this machine may ever be steered.
+    /// Allows steering of clients on this machine.
     pub loopback: bool,
-    /// Whether another agent is to be relieved that may still run.
+    /// Set when another agent may still run and is to be replaced.
     pub takes_over: bool,
 }
 
@@ -89,7 +89,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Why the kernel side cannot be used. Each says what is missing, and what it takes.
+/// Reasons why the kernel side cannot be used: what is missing, and what it takes.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no object in this binary.
@@ -101,9 +101,9 @@ pub enum Error {
     /// Neither program could be attached.
     #[error("{observer}; {sock_ops}")]
     Nothing {
-        /// What the observer lacks.
+        /// Reason why there is no observer.
         observer: String,
-        /// What `sock_ops` lacks.
+        /// Reason why there is no `sock_ops`.
         sock_ops: String,
     },
     /// One program could not be attached, and eBPF is required.
@@ -137,20 +137,20 @@ impl<T> Part<T> {
     }
 }
 
-/// What was attached, and what was not.
+/// Attached programs, and the reasons for those that are not.
 #[derive(Clone, Debug)]
 pub struct Description {
     /// The observer of SYNs.
     pub observer: Part<()>,
     /// The program that watches connections, and the cgroup that it is attached to.
     pub sock_ops: Part<PathBuf>,
-    /// Whether [`Events`] come: what scans are made of.
+    /// Source of [`Events`], which scans are made of.
     pub events: Part<()>,
     /// The directory in which the maps are pinned.
     pub pins: Part<PathBuf>,
-    /// Whether connections of other network namespaces are told apart.
+    /// Set when connections of other network namespaces are told apart.
     pub namespace_filter: bool,
-    /// What was done with pins that were found.
+    /// Notes on pins that were found.
     pub notes: Vec<String>,
 }
 
@@ -162,7 +162,7 @@ pub struct Attached {
     events: Mutex<Option<Events>>,
     kernel_log: Mutex<Option<KernelLog>>,
     forwarder: Mutex<Option<Forwarder>>,
-    /// Whether `steer` knows by which interface a packet came.
+    /// Set when `steer` knows by which interface a packet came.
     knows_link: bool,
     /// Present where connections are to be steered.
     steer: Option<Steer>,
@@ -197,13 +197,13 @@ pub fn cgroup_directory(configured: Option<&std::path::Path>) -> Result<PathBuf,
     cgroup::find(configured).map_err(|error| loader::chain(&error))
 }
 
-/// What there is of steering.
+/// The attached parts of steering.
 struct Steer {
     /// Until they are taken.
     maps: Option<SteerMaps>,
 }
 
-/// Where cgroup v2 is mounted.
+/// Returns the mount point of cgroup v2.
 #[must_use]
 pub fn cgroup_root() -> Option<PathBuf> {
     cgroup::find(None).ok()
@@ -215,8 +215,7 @@ pub fn pinned_link(directory: &Path) -> Option<PathBuf> {
     steer::pin_path(directory).ok().filter(|path| path.exists())
 }
 
-/// How many `sk_lookup` programs are attached to this network namespace, that of the link that is pinned in `directory` left
-/// out.
+/// Counts the `sk_lookup` programs attached to this network namespace, without that of the link pinned in `directory`.
 ///
 /// # Errors
 /// In words for the operator: the kernel does not tell.
@@ -286,13 +285,13 @@ impl Attached {
         KernelCounters(Arc::clone(&self.counters))
     }
 
-    /// What the programs tell of SYNs, where the agent asked for it and it can be had; once.
+    /// Takes the events about SYNs, if the agent asked for them and they are available; once.
     #[must_use]
     pub fn take_events(&self) -> Option<Events> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// What was attached, and what was not.
+    /// Returns the attached programs, and the reasons for those that are not.
     #[must_use]
     pub fn description(&self) -> &Description {
         &self.description
@@ -304,7 +303,7 @@ impl Attached {
         self.steer.as_mut().and_then(|steer| steer.maps.take())
     }
 
-    /// Whether `steer` knows by which interface a packet came (Linux 5.17).
+    /// Reports whether `steer` knows by which interface a packet came (Linux 5.17).
     #[must_use]
     pub fn knows_link(&self) -> bool {
         self.knows_link
@@ -335,7 +334,7 @@ impl Attached {
         Ok(pinned)
     }
 
-    /// Where the maps are pinned, or will be when this agent takes over.
+    /// Returns the directory of the pins, now or once this agent takes over.
     #[must_use]
     pub fn pins(&self) -> Option<&Path> {
         match &self.description.pins {

@@ -21,7 +21,7 @@ use crate::kernel::origin;
 /// Connections that may wait for accept; the kernel cuts it to net.core.somaxconn.
 const BACKLOG: libc::c_int = 65_535;
 
-/// Why there is no listening socket.
+/// Reasons why there is no listening socket.
 #[derive(Debug, Error)]
 pub enum Error {
     /// The address cannot be bound.
@@ -29,7 +29,7 @@ pub enum Error {
     Bind {
         /// `ip` and `port`.
         address: SocketAddr,
-        /// What to do about it.
+        /// Remedy.
         remedy: &'static str,
         /// The kernel's answer.
         #[source]
@@ -41,9 +41,9 @@ pub enum Error {
          ListenStream= of spip-agent.socket (systemctl edit --full spip-agent.socket) and port in the configuration the same"
     )]
     OtherPort {
-        /// That of the socket.
+        /// Port of the socket.
         passed: u16,
-        /// That of the configuration.
+        /// Port of the configuration.
         port: u16,
     },
     /// The service manager handed over several. Each worker accepts from one socket, and steering chooses among the workers'
@@ -53,9 +53,9 @@ pub enum Error {
          (systemctl edit --full spip-agent.socket); ListenStream=[::]:{port} with BindIPv6Only=both takes IPv4 and IPv6"
     )]
     Several {
-        /// How many.
+        /// Number of sockets.
         count: usize,
-        /// That of the configuration.
+        /// Port of the configuration.
         port: u16,
     },
     /// The service manager handed over something else.
@@ -67,16 +67,16 @@ pub enum Error {
 pub struct Listeners {
     /// One for each worker.
     pub sockets: Vec<OwnedFd>,
-    /// Where they listen.
+    /// Address that they listen on.
     pub address: SocketAddr,
-    /// Whether the service manager opened them and holds the queue while the agent restarts.
+    /// Set when the service manager opened them and holds the queue while the agent restarts.
     pub passed: bool,
-    /// Whether they can take IPv4 connections, and IPv6 connections, that are steered to them.
+    /// Families of steered connections that they can take: IPv4, IPv6.
     pub families: (bool, bool),
 }
 
 impl Listeners {
-    /// What a passed socket does differently from what the configuration says; rules and doctor go by that.
+    /// Describes how a passed socket differs from the configuration, which rules and doctor go by.
     #[must_use]
     pub fn differs(&self, configured: IpAddr) -> Option<String> {
         if !self.passed {
@@ -98,7 +98,7 @@ impl Listeners {
     }
 }
 
-/// How the sockets come to their connections.
+/// Distribution of connections over the sockets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sharing {
     /// They are steered there, of both families.
@@ -129,7 +129,7 @@ pub fn open(address: SocketAddr, workers: usize, sharing: Sharing) -> Result<Lis
     Ok(listeners)
 }
 
-/// Whether an address is one of this machine, on which a socket can be bound; none stays, and no port is taken.
+/// Checks that an address is one of this machine, on which a socket can be bound; keeps no socket and takes no port.
 ///
 /// # Errors
 /// The kernel's answer.
@@ -216,7 +216,7 @@ fn listen(socket: Socket, address: SocketAddr, reuse_port: bool, only_v6: bool) 
     Ok(socket)
 }
 
-/// Which families a socket takes when connections are steered to it, whatever it is bound to.
+/// Returns the families that a socket takes when connections are steered to it, whatever it is bound to.
 fn families(socket: &Socket) -> io::Result<(bool, bool)> {
     Ok(match socket.domain()? {
         Domain::IPV6 => (!socket.only_v6()?, true),

@@ -29,16 +29,16 @@ use saved::Saved;
 pub use saved::save_syns;
 use spip_record::{Conflict, DestinationSource};
 
-/// Who came, and what for: known at accept.
+/// Source and destination of a connection, known at accept.
 #[derive(Clone, Debug)]
 pub struct Origin {
     /// The client, with the port that it used itself.
     pub client: ClientAddr,
-    /// What it asked for.
+    /// Destination that the client asked for.
     pub destination: Destination,
-    /// How that became known.
+    /// Source of the destination.
     pub source: DestinationSource,
-    /// Why the packet filter was not believed, where it saw a SYN.
+    /// Reason why the packet filter was not believed, where it saw a SYN.
     pub conflict: Option<Conflict>,
     /// The SYN that opened the connection, where it was seen.
     pub syn: Option<Syn>,
@@ -46,7 +46,7 @@ pub struct Origin {
 
 /// The origin of an accepted socket, and whether looking again may find more.
 pub struct Found {
-    /// What is known now.
+    /// Origin as known now.
     pub origin: Origin,
     /// The cookie under which the kernel side has, or may yet have, an entry.
     pub cookie: Option<u64>,
@@ -77,7 +77,7 @@ pub fn destination_port(socket: &impl AsFd, peer: SocketAddr, origins: Option<&O
 }
 
 impl Origin {
-    /// Where both ends are those of the socket, nothing was translated, and the socket itself is the source.
+    /// Takes the socket as the source when both ends are those of the socket, so that nothing was translated.
     fn is_of_socket(&mut self, client: ClientAddr, local: Destination) {
         if (self.client, self.destination) == (client, local) {
             self.source = DestinationSource::Socket;
@@ -123,7 +123,7 @@ fn find_translated(socket: &impl AsFd, peer: SocketAddr, origins: Option<&Origin
     Found { origin, cookie }
 }
 
-/// What the kernel knows of a connection, whatever the packet filter saw.
+/// Returns the origin as the kernel knows it, whatever the packet filter saw.
 fn of_kernel(peer: SocketAddr, destination: SocketAddr, source: DestinationSource, saved: &Saved) -> Origin {
     Origin {
         client: ClientAddr::new(peer),

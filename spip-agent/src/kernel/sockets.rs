@@ -30,7 +30,7 @@ pub(crate) struct Sockets {
     pub(crate) listeners: Vec<Listener>,
     /// Local ends of the connections that some `sshd` holds open.
     pub(crate) ssh_sessions: Vec<SocketAddr>,
-    /// Whether the processes of other users could be looked at.
+    /// Set when the processes of other users could be read.
     pub(crate) complete: bool,
 }
 
@@ -138,7 +138,7 @@ impl Table {
     }
 }
 
-/// Whether a process of this name serves SSH: OpenSSH in all its parts, or Dropbear.
+/// Reports whether a process of this name serves SSH: OpenSSH in all its parts, or Dropbear.
 pub(crate) fn is_ssh(name: &str) -> bool {
     name.starts_with("sshd") || name == "dropbear"
 }

@@ -43,7 +43,7 @@ pub use watch::{Description, Standing, Watch};
 /// The ports that the kernel gives to outgoing connections (ip-sysctl.rst).
 const LOCAL_PORT_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
-/// Why steering cannot be set up.
+/// Reasons why steering cannot be set up.
 #[derive(Debug, Error)]
 pub enum Error {
     /// Without it services would be cut off.
@@ -54,7 +54,7 @@ pub enum Error {
     Maps(&'static str, #[source] ebpf::Error),
 }
 
-/// Where connections have to come from and go to; everywhere where a list is empty.
+/// Sources and destinations of steered connections; everywhere where a list is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Confinement {
@@ -76,7 +76,7 @@ pub struct Steering {
     settings: config::Steering,
     configured: Vec<(u16, u16)>,
     ssh: BTreeSet<SocketAddr>,
-    /// What was to be left alone at the start.
+    /// Exclusions of the start.
     kept: Kept,
     /// Services as they are in the maps.
     services: Vec<Listening>,
@@ -86,7 +86,7 @@ pub struct Steering {
     links: Entries<u32>,
     /// Interfaces that are asked for and not there.
     missing: Vec<String>,
-    /// Whether the maps say what they should.
+    /// Set when the maps have the wanted contents.
     current: bool,
     /// Asked who listens, and which number an interface has; opened before the sandbox closes the way.
     listening: listening::Source,
@@ -160,7 +160,8 @@ impl Steering {
         self.refresh().map(drop)
     }
 
-    /// What `config` asks for that takes a start of the agent: ports that were excluded then, and loopback.
+    /// Returns the changes in `config` that take a restart of the agent: ports that were excluded at the start, and
+    /// loopback.
     #[must_use]
     pub fn takes_restart(&self, config: &Config) -> Option<String> {
         let steered = |range: &&(u16, u16)| {
@@ -194,7 +195,7 @@ impl Steering {
         Ok(changed)
     }
 
-    /// What steering is confined to.
+    /// Returns the confinement of steering.
     #[must_use]
     pub fn confinement(&self) -> Confinement {
         Confinement {
@@ -242,7 +243,7 @@ impl Steering {
         }
     }
 
-    /// What the program has done.
+    /// Returns the counters of the program.
     ///
     /// # Errors
     /// The kernel refuses to read the map.
@@ -326,13 +327,13 @@ impl Steering {
     }
 }
 
-/// What was to be left alone at the start, and is so until the next one.
+/// Exclusions of the start, which hold until the next one.
 #[derive(Debug, Default)]
 struct Kept {
     configured: Vec<(u16, u16)>,
     ssh: BTreeSet<SocketAddr>,
     services: Vec<Listening>,
-    /// Whether clients on this machine were to be steered.
+    /// Set when clients on this machine were to be steered.
     loopback: bool,
 }
 
@@ -341,7 +342,7 @@ fn shown((from, to): (u16, u16)) -> String {
     if from == to { from.to_string() } else { format!("{from}-{to}") }
 }
 
-/// What is not there any more.
+/// Returns the entries that are no longer wanted.
 fn gone<K: Copy + Ord, V>(standing: &BTreeMap<K, V>, wanted: &BTreeMap<K, V>) -> Vec<K> {
     standing.keys().filter(|key| !wanted.contains_key(key)).copied().collect()
 }

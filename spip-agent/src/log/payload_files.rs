@@ -34,10 +34,10 @@ const QUEUED: usize = 4_096;
 /// … and how many bytes they may have together.
 const QUEUED_BYTES: usize = 32 * 1024 * 1024;
 
-/// How often the end looks whether the thread is done.
+/// Interval at which the shutdown checks whether the thread is done.
 const END_PAUSE: Duration = Duration::from_millis(2);
 
-/// Why payloads cannot be stored at all.
+/// Reason why payloads cannot be stored at all.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot use payload_dir {}: set it to a directory that the agent can make and write to", path.display())]
 pub struct StoreError {
@@ -45,7 +45,7 @@ pub struct StoreError {
     source: io::Error,
 }
 
-/// What became of the payloads that were handed over.
+/// Counts of the payloads by their fate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Files that were written.
@@ -74,8 +74,8 @@ struct Shared {
     evicted: AtomicU64,
     carried: AtomicU64,
     lost: AtomicU64,
-    /// How many bytes the disk has to take before it is believed again: as many as it refused at once. A disk that is
-    /// nearly full still takes small payloads.
+    /// Number of bytes that the disk has to take before it is trusted again: as many as it refused at once. A disk that
+    /// is nearly full still takes small payloads.
     doubted_bytes: AtomicUsize,
     /// The payloads that are on their way, and how many records rely on each.
     queued: Mutex<HashMap<Hash, u64>>,
@@ -127,7 +127,7 @@ impl PayloadStore {
         Ok(Some(Prepared { store, receiver, files }))
     }
 
-    /// Whether a payload of `bytes` bytes has a file of its own.
+    /// Reports whether a payload of `bytes` bytes gets a file of its own.
     #[must_use]
     pub fn keeps(&self, bytes: usize) -> bool {
         bytes >= self.min_bytes && bytes as u64 <= self.max_bytes
@@ -171,7 +171,7 @@ impl PayloadStore {
         shared.rely(&mut queued, &hash).unwrap_or_default()
     }
 
-    /// What became of all payloads so far.
+    /// Returns the counts so far.
     #[must_use]
     pub fn counts(&self) -> Counts {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -214,7 +214,7 @@ impl Shared {
         self.queued.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether one more record may rely on a payload; nothing where it is not on its way.
+    /// Reports whether one more record may rely on a payload; `None` when it is not on its way.
     fn rely(&self, queued: &mut HashMap<Hash, u64>, hash: &Hash) -> Option<bool> {
         let relying = queued.get_mut(hash)?;
         let believed = self.doubted_bytes.load(Ordering::Relaxed) == 0;
@@ -278,7 +278,7 @@ impl Running {
     }
 }
 
-/// What the budget is kept by: the files of the directory as they were found or written.
+/// Files of the directory, as found or written; the budget counts them.
 #[derive(Debug)]
 struct Files {
     directory: PathBuf,
@@ -401,7 +401,7 @@ fn path_of(directory: &Path, hash: &Hash) -> PathBuf {
     directory.join(hex::encode(hash))
 }
 
-/// How long the file of this name is; nothing where there is none.
+/// Returns the length of the file of this name; `None` when there is none.
 fn length(path: &Path) -> Option<u64> {
     fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file).map(|metadata| metadata.len())
 }

@@ -4,7 +4,7 @@ use spip_record::Format;
 
 use crate::config::PublicAddresses;
 
-/// What is the same in every record of this sensor.
+/// Facts that are the same in every record of this sensor.
 #[derive(Clone, Debug)]
 pub struct Sensor {
     /// `name`.

@@ -47,29 +47,29 @@ const STACK_BYTES: usize = 512 * 1024;
 /// No error will come of it, and sessions wait as they do for a full disk.
 pub const STALLED: Duration = Duration::from_secs(10);
 
-/// Why the log cannot be opened or its thread not be started.
+/// Reasons why the log cannot be opened or its thread not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be opened for appending.
     #[error("cannot open {key} {}: {cause}; {remedy}", path.display())]
     Open {
-        /// What names it in the configuration.
+        /// Key of the configuration that names it.
         key: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         cause: io::Error,
-        /// What the operator can do.
+        /// Remedy for the operator.
         remedy: &'static str,
     },
     /// The name belongs to something that cannot be appended to.
     #[error("cannot append to {key} {}: it is {kind}; name a file", path.display())]
     NotAFile {
-        /// What names it in the configuration.
+        /// Key of the configuration that names it.
         key: &'static str,
         /// The file.
         path: PathBuf,
-        /// What it is.
+        /// Kind of file.
         kind: &'static str,
     },
     /// Standard output cannot be used.
@@ -80,7 +80,7 @@ pub enum Error {
     Thread(io::Error),
 }
 
-/// What the log has done since the start of the process.
+/// Statistics of the log since the start of the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Bytes that wait in memory, those of a batch that cannot be written included.
@@ -91,23 +91,23 @@ pub struct Stats {
     pub bytes: u64,
     /// Files that were closed by rotation.
     pub rotations: u64,
-    /// How often writing stopped because of an error; retries are not counted.
+    /// Number of times that an error stopped writing; retries are not counted.
     pub write_failures: u64,
     /// Records that were given up: the queue was full and its caller could not wait, or the log had ended.
     pub abandoned: u64,
     /// System messages that found the queue full.
     pub messages_dropped: u64,
-    /// How often what was written was forced to the disk.
+    /// Number of times that the file was forced to the disk.
     pub syncs: u64,
-    /// Whether nothing can be written at present: because of an error, or for so long that it counts as one ([`STALLED`]).
+    /// Set while nothing can be written: because of an error, or for so long that it counts as one ([`STALLED`]).
     pub faulty: bool,
-    /// Whether that is because of an error.
+    /// Set while an error is the reason.
     pub failing: bool,
-    /// How long nothing has been written though lines wait.
+    /// Time since the last write while lines wait.
     pub waiting: Duration,
 }
 
-/// How the log ended.
+/// Summary at the end of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// Lines written since the start of the process.
@@ -116,17 +116,17 @@ pub struct Summary {
     pub bytes: u64,
     /// Records given up since the start, those included that could not be written before the deadline.
     pub abandoned: u64,
-    /// Whether everything that waited at the end is written.
+    /// Set when every line that waited at the end is written.
     pub complete: bool,
 }
 
-/// Where lines are handed over. A clone is another handle of the same log.
+/// Handle at which lines are handed over. A clone is another handle of the same log.
 #[derive(Clone, Debug)]
 pub struct Log {
     shared: Arc<Shared>,
-    /// What names the file in the configuration.
+    /// Key of the configuration that names the file.
     key: &'static str,
-    /// How records end that come by this handle.
+    /// End of the records of this handle.
     tail: Tail,
 }
 
@@ -192,7 +192,7 @@ impl Log {
         Ok(())
     }
 
-    /// Whether the log could go on as `config` says, for who has to know before anything else changes.
+    /// Checks that the log could continue as `config` says, before anything else changes.
     ///
     /// # Errors
     /// The file cannot be opened.
@@ -200,7 +200,7 @@ impl Log {
         config.file.as_deref().map_or(Ok(()), |path| sink::try_path(self.key, path))
     }
 
-    /// Whether a log that `key` names could be opened under this name, as far as can be seen without making it.
+    /// Checks that a log named by `key` could be opened under this name, as far as possible without making it.
     ///
     /// # Errors
     /// It cannot be opened.
@@ -220,13 +220,13 @@ impl Log {
         self.shared.file()
     }
 
-    /// What the log has done so far.
+    /// Returns the statistics so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.shared.stats()
     }
 
-    /// Why nothing can be written at present, where that is so ([`Stats::faulty`]).
+    /// Returns the reason why nothing can be written at present, if so ([`Stats::faulty`]).
     #[must_use]
     pub fn fault(&self) -> Option<String> {
         let stats = self.stats();
@@ -234,7 +234,7 @@ impl Log {
         self.shared.fault().or_else(|| stats.faulty.then(stalled))
     }
 
-    /// Whether nothing can be written any more: the reader of standard output is gone.
+    /// Reports whether nothing can be written any more: the reader of standard output is gone.
     #[must_use]
     pub fn failed(&self) -> bool {
         self.shared.counters.failed.load(Relaxed)
@@ -246,10 +246,10 @@ impl Log {
     }
 }
 
-/// Whether the file was opened anew, or why not.
+/// Result of reopening the file, with the reason of a failure.
 type Reopened = Result<(), String>;
 
-/// What comes of [`Log::reopen`].
+/// The pending result of [`Log::reopen`].
 #[derive(Debug)]
 pub struct Reopening(mpsc::Receiver<Reopened>);
 
@@ -316,11 +316,11 @@ pub fn open_on(config: &config::Log, output: OwnedFd) -> Result<(Log, Writer), E
     open_with("log_file", config, Target::Output(output), &Pace::default())
 }
 
-/// How often things are done. Only tests change it.
+/// Intervals of the writer. Only tests change them.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
-    /// How long lines are collected before they are written, at most. Half of the 200 ms that are promised: the rest is for
-    /// a machine that is slow to wake the writer, and for the write.
+    /// Upper bound of the time that lines are collected before they are written. Half of the 200 ms that are promised:
+    /// the rest is for a machine that is slow to wake the writer, and for the write.
     gather: Duration,
     /// Between two attempts to write what could not be written, and between two looks at whether the name of the file
     /// still leads to it.

@@ -36,7 +36,7 @@ use spip_record::{CloseReason, Conflict};
 /// A worker that has not beaten for so long is stuck.
 const STUCK: Duration = Duration::from_secs(10);
 
-/// Where the numbers are.
+/// Sources of the numbers.
 pub struct Sources {
     /// Sessions.
     pub door: Arc<Door>,
@@ -46,7 +46,7 @@ pub struct Sources {
     pub messages: Option<Log>,
     /// The kernel side, where it is attached.
     pub kernel: Option<KernelCounters>,
-    /// What keeps steering current, where connections are steered.
+    /// Thread that keeps steering current, where connections are steered.
     pub steering: Option<Arc<Watch>>,
     /// Half-open scans, where they are recorded.
     pub scans: Option<Arc<Mutex<scans::Counts>>>,
@@ -82,7 +82,7 @@ impl Sources {
         Ok(text)
     }
 
-    /// Why the agent is not well; `None` when it is.
+    /// Returns the reason why the agent is not healthy; `None` when it is.
     fn complaint(&self) -> Option<String> {
         let oldest = self.pulse.oldest();
         let log = &self.door.engine().log;
@@ -97,7 +97,7 @@ impl Sources {
     }
 }
 
-/// Why a log is not well.
+/// Returns the reason why a log is not healthy.
 fn unwritten(name: &str, log: &Log) -> Option<String> {
     let stats = log.stats();
     let since = if stats.waiting >= STALLED {

@@ -17,7 +17,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::process::walk::Place;
 
-/// Why there is no socket.
+/// Reasons why there is no socket.
 #[derive(Debug)]
 pub enum Error {
     /// Another agent answers there.
@@ -81,7 +81,7 @@ impl SocketFile {
         self.place.rename(&name(&self.temporary), &name(&self.path))
     }
 
-    /// Where the socket is, or will be.
+    /// Returns the path of the socket.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -113,7 +113,7 @@ impl Drop for SocketFile {
     }
 }
 
-/// Whether a socket may have this name, as far as that depends on who has it.
+/// Checks that a socket may have this name, as far as that depends on its present owner.
 ///
 /// # Errors
 /// Somebody else has it.

@@ -27,13 +27,13 @@ use crate::kernel::steering::{Confinement, Reason};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Report {
-    /// What the agent says of itself.
+    /// State of the agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent: Option<Agent>,
-    /// Why it was not asked, where it was not.
+    /// Reason why the agent did not answer, if so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unreachable: Option<String>,
-    /// Where `kernel` and `steered` come from: `agent` or `pins`.
+    /// Source of `kernel` and `steered`: `agent` or `pins`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub counters_from: Option<String>,
     /// The kernel side's counters, by name.
@@ -56,24 +56,24 @@ pub struct Agent {
     pub pid: u32,
     /// User number.
     pub uid: u32,
-    /// When it was ready, RFC 3339.
+    /// Time at which the agent was ready, RFC 3339.
     pub started: String,
     /// Whole seconds since then.
     pub uptime_seconds: u64,
     /// The configuration file.
     pub config: String,
-    /// Where it listens.
+    /// Listener.
     pub listener: Listener,
     /// Programs in the kernel.
     pub programs: Programs,
-    /// How connections to other ports come to it.
+    /// Steering of connections to other ports.
     pub steering: Steering,
-    /// What it has given up, step by step.
+    /// Rights that it has given up, step by step.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sandbox: Vec<Step>,
     /// Connections.
     pub sessions: Sessions,
-    /// What has become of SYNs, by name; absent where scans are not recorded (`programs.syn_arrival` says why).
+    /// Counts of SYNs by their fate; absent when scans are not recorded (`programs.syn_arrival` has the reason).
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub scans: BTreeMap<String, u64>,
     /// The log.
@@ -83,15 +83,15 @@ pub struct Agent {
     pub system_log: Option<Log>,
 }
 
-/// Where an agent listens.
+/// Listener of an agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Listener {
     /// Address and port.
     pub address: String,
-    /// How many threads serve.
+    /// Number of worker threads.
     pub workers: usize,
-    /// Whether a service manager opened the socket.
+    /// Set when a service manager opened the socket.
     pub passed_socket: bool,
 }
 
@@ -115,7 +115,7 @@ pub struct Programs {
     pub pins: Option<String>,
 }
 
-/// How connections to other ports come to an agent.
+/// Steering of connections to other ports.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Steering {
@@ -127,10 +127,10 @@ pub struct Steering {
     /// The pinned link.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pinned_link: Option<String>,
-    /// What it is confined to.
+    /// Confinement of steering.
     #[serde(flatten)]
     pub confinement: Confinement,
-    /// What is left alone, and why.
+    /// Exclusions, each with its reason.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclusions: Vec<Reason>,
 }
@@ -143,7 +143,7 @@ pub struct Step {
     pub name: String,
     /// `done`, `skipped` or `missing`.
     pub result: String,
-    /// What it comes to, or why it was not taken, or not wholly.
+    /// Result, or the reason why the step was not taken, or not wholly.
     pub detail: String,
 }
 
@@ -199,10 +199,10 @@ pub struct Log {
     pub queued_bytes: u64,
     /// Files closed by rotation.
     pub rotations: u64,
-    /// Why nothing can be written now; absent where it can.
+    /// Reason why nothing can be written now; absent when the log can be written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
-    /// How often writing stopped because of an error.
+    /// Number of times that an error stopped writing.
     pub write_failures: u64,
     /// Records that were given up.
     pub abandoned: u64,

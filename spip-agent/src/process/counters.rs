@@ -17,7 +17,7 @@ const PLACES: usize = 16;
 /// More than any kind of name has: there are some fifty protocols.
 const NAMES: usize = 96;
 
-/// What all sessions of this process came to.
+/// Counts of all sessions of this process.
 pub static TALLY: Tallies = Tallies { places: [const { Tally::new() }; PLACES] };
 
 /// The tallies of all threads.
@@ -45,24 +45,24 @@ pub struct Tally {
     truncated: AtomicU64,
 }
 
-/// What is counted of a recorded session.
+/// The counted facts of a recorded session.
 #[derive(Clone, Copy, Debug)]
 pub struct Counted {
-    /// Why it ended.
+    /// Reason why it ended.
     pub close_reason: CloseReason,
-    /// What the client spoke, where it sent anything.
+    /// Protocol that the client spoke, if it sent anything.
     pub protocol: Option<&'static str>,
-    /// How the destination became known.
+    /// Source of the destination.
     pub destination_source: DestinationSource,
-    /// Why the packet filter was not believed.
+    /// Reason why the packet filter was not believed.
     pub conflict: Option<Conflict>,
-    /// What became of TLS.
+    /// Result of TLS.
     pub tls: &'static str,
     /// Bytes received.
     pub bytes_in: u64,
     /// Bytes sent.
     pub bytes_out: u64,
-    /// Whether bytes came that were not kept.
+    /// Set when bytes came that were not kept.
     pub is_truncated: bool,
 }
 

@@ -20,7 +20,7 @@ use crate::process::stderr;
 /// Panics that are described within one second; strangers may have found out how to cause them.
 const DESCRIBED_A_SECOND: u64 = 10;
 
-/// What is known of the threads of this process.
+/// State of the critical threads of this process.
 struct State {
     /// The first one that was lost.
     lost: Option<String>,
@@ -119,7 +119,7 @@ fn describes_another() -> bool {
 /// Goes off when the thread that owns it is lost.
 struct Alarm {
     name: String,
-    /// Why it ended, where it should not have.
+    /// Error of an end that should not have been.
     ended: Option<io::Error>,
 }
 
@@ -160,7 +160,7 @@ pub(crate) mod tests {
     const END: &str = "SPIP_TEST_END";
     /// The directory of that process.
     const DIRECTORY: &str = "SPIP_TEST_PANIC_DIRECTORY";
-    /// What it configures beside what all need.
+    /// Additional configuration of this test.
     const CONFIG: &str = "SPIP_TEST_PANIC_CONFIG";
 
     fn is_asked(variable: &str, name: &str) -> bool {

@@ -52,7 +52,7 @@ impl Pulse {
         }
     }
 
-    /// How long ago the beat was that is the longest ago of all workers' last ones.
+    /// Returns the age of the oldest of all workers' last beats.
     #[must_use]
     pub fn oldest(&self) -> Duration {
         self.oldest_at(self.now())

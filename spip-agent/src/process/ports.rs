@@ -40,7 +40,7 @@ impl Ports {
         }
     }
 
-    /// How many there are.
+    /// Returns the number of ports.
     #[must_use]
     pub fn count(&self) -> u32 {
         match self {

@@ -6,10 +6,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// What to do about a file that the sandbox keeps from the process.
+/// Remedy for a file that the sandbox keeps from the process.
 pub const OUTSIDE: &str = "it is outside of what the sandbox opened at the start: restart the agent for it";
 
-/// What stayed open, once Landlock is in force.
+/// Paths that stayed open, once Landlock is in force.
 static IN_FORCE: OnceLock<Reach> = OnceLock::new();
 
 /// Files and directories that stay open, with device and inode of each: what has taken the name of one since is not open.
@@ -33,19 +33,19 @@ pub fn confine(reach: Reach) {
     let _ = IN_FORCE.set(reach);
 }
 
-/// Whether Landlock keeps the process from reading this file.
+/// Reports whether Landlock keeps the process from reading this file.
 #[must_use]
 pub fn cannot_read(path: &Path) -> bool {
     IN_FORCE.get().is_some_and(|open| !is_below(path, open.written.iter().chain(&open.read)))
 }
 
-/// Whether Landlock keeps the process from writing this file, there or not.
+/// Reports whether Landlock keeps the process from writing this file, there or not.
 #[must_use]
 pub fn cannot_write(path: &Path) -> bool {
     IN_FORCE.get().is_some_and(|open| !is_below(path, &open.written))
 }
 
-/// Whether a path, or as much of it as is there, leads to or below one of these.
+/// Reports whether a path, or as much of it as is there, leads to or below one of these.
 fn is_below<'a>(path: &Path, opened: impl IntoIterator<Item = &'a (PathBuf, Option<(u64, u64)>)>) -> bool {
     let there = path.ancestors().find_map(|path| path.canonicalize().ok());
     there

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-/// How long a client that did something a moment ago may go on: connections are complete before their first byte, and
-/// one that was just accepted is owed the time in which its payload arrives.
+/// Grace of a client that was active a moment ago: connections are complete before their first byte, and one that was
+/// just accepted needs the time in which its payload arrives.
 const GRACE: Duration = Duration::from_millis(250);
 
-/// When what has to be over.
+/// Deadlines of a shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline {
     asked: Instant,
@@ -26,7 +26,7 @@ impl Deadline {
         Self { asked, drain }
     }
 
-    /// Who did nothing since then is not waited for.
+    /// Returns the time since which a session must have been active to be waited for.
     #[must_use]
     pub fn idle_since(self) -> Option<Instant> {
         self.asked.checked_sub(self.grace_time())
@@ -61,7 +61,7 @@ impl Deadline {
     }
 }
 
-/// Where the stop is asked for.
+/// Handle that starts the shutdown.
 #[derive(Debug, Default)]
 pub struct Stop(watch::Sender<Option<Deadline>>);
 
@@ -77,14 +77,14 @@ impl Stop {
         holds
     }
 
-    /// Where it is waited for.
+    /// Returns a handle that waits for the shutdown.
     #[must_use]
     pub fn stopped(&self) -> Stopped {
         Stopped(self.0.subscribe())
     }
 }
 
-/// Where the stop is waited for.
+/// Handle that waits for the shutdown.
 #[derive(Clone, Debug)]
 pub struct Stopped(watch::Receiver<Option<Deadline>>);
 

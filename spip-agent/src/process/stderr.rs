@@ -7,7 +7,7 @@ use log::{Level, Record};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use spip_record::message::Shape;
 
-/// How long standard error is waited for, in milliseconds: whoever does not read it does not stop the agent.
+/// Time to wait for standard error, in milliseconds: a reader that stalls does not stop the agent.
 const STDERR_WAIT_MS: u8 = 50;
 
 /// Reports on standard error, at level error, what cannot go to the log.

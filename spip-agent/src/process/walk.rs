@@ -126,7 +126,7 @@ impl Place {
 
 /// A path on its way.
 struct Walk {
-    /// What is still to be walked, the next part last.
+    /// Parts of the path still to be walked, the next one last.
     rest: Vec<OsString>,
     directory: OwnedFd,
     /// The path of the directory, without links.

@@ -9,7 +9,7 @@ pub(super) static SERVICE: Service = Service { protocols: &["adb"], speaks_first
 const HEAD_BYTES: usize = 24;
 /// The longest data that is waited for: what old clients offer.
 const DATA_BYTES: usize = 64 * 1024;
-/// What a phone says of itself.
+/// Banner of a phone.
 const IDENTITY: &[u8] =
     b"device::ro.product.name=sdk_phone_arm64;ro.product.model=Phone;ro.product.device=generic_arm64;\0";
 /// Version 1.0.0, and the most data that is taken.

@@ -11,7 +11,7 @@ pub(super) static SERVICE: Service =
 struct Ftp {
     has_user: bool,
     is_in: bool,
-    /// Whether the control connection is inside TLS (RFC 4217).
+    /// Set when the control connection is inside TLS (RFC 4217).
     is_protected: bool,
 }
 

@@ -19,7 +19,7 @@ const HEAD_BYTES: usize = 32 * 1024;
 /// Headers that are read.
 const HEADERS: usize = 100;
 
-/// What the next bytes are.
+/// Meaning of the next bytes.
 enum Http {
     /// A head, and whether its first line has come.
     Head { has_line: bool },
@@ -33,13 +33,13 @@ enum Http {
     Trailer(Answer),
 }
 
-/// What a request will be answered with.
+/// Answer to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Answer {
     pub(super) status: Status,
-    /// Whether the body is left out, as for HEAD.
+    /// Leaves out the body, as for HEAD.
     pub(super) head_only: bool,
-    /// Whether further requests are expected.
+    /// Expects further requests.
     pub(super) keep_alive: bool,
     /// HTTP/0.9: the body is all.
     bare: bool,
@@ -93,7 +93,7 @@ impl Status {
     }
 }
 
-/// What a request for this method and target gets, in any version of HTTP.
+/// Chooses the status for a method and a target, in any version of HTTP.
 pub(super) fn decide(method: &[u8], target: &[u8]) -> Status {
     // A proxy request names a server; its path is looked for here, as servers do that are no proxy.
     let path = match target.strip_prefix(b"http://") {
@@ -272,7 +272,7 @@ impl Http {
     }
 }
 
-/// How many bytes the head has, with its empty line.
+/// Returns the length of the head in bytes, with its empty line.
 fn head_length(heard: &[u8]) -> Option<usize> {
     let ends = heard.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
     for (at, _) in ends {

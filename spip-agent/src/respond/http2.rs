@@ -9,7 +9,7 @@ use spip_protocol::hpack::Decoder;
 pub(super) static SERVICE: Service =
     Service { protocols: &["http2"], speaks_first: false, begin: || Box::new(Http2::default()) };
 
-/// What every client sends first (RFC 9113, section 3.4).
+/// Bytes that every client sends first (RFC 9113, section 3.4).
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The longest frame that a server takes that asks for nothing else (RFC 9113, section 4.2).
 const FRAME_BYTES: usize = 16 * 1024;

@@ -73,7 +73,7 @@ impl Dialogue for Imap {
 }
 
 impl Imap {
-    /// Whether the line ends with a literal, which is then waited for.
+    /// Reports whether the line ends with a literal, and then waits for it.
     fn literal(&mut self, tag: &str, text: &[u8], reply: &mut Reply<'_>) -> bool {
         let Some((length, synchronising)) = literal_length(text) else { return false };
         self.waiting = Some((tag.to_owned(), Waiting::Literal(length)));

@@ -17,7 +17,7 @@ pub(super) fn line(heard: &[u8]) -> Option<(&[u8], usize)> {
     }
 }
 
-/// Whether [`line`] may give a line now, where it gave none in the first `looked` bytes.
+/// Reports whether [`line`] may return a line now, after it returned none for the first `looked` bytes.
 pub(super) fn may_end(heard: &[u8], looked: usize) -> bool {
     heard.len() >= LINE_BYTES || heard.get(looked..).is_some_and(|new| new.contains(&b'\n'))
 }

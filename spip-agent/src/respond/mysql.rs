@@ -15,7 +15,7 @@ const PACKET_BYTES: usize = 64 * 1024;
 const CAPABILITIES_LOW: u16 = 0xa7de;
 /// TLS, where the sensor has it.
 const CLIENT_SSL: u16 = 0x0800;
-/// What a client sends that wants it: the fixed part of its handshake response.
+/// Length of a client's request for TLS: the fixed part of its handshake response.
 const SSL_REQUEST_BYTES: usize = 32;
 /// Plugins for authentication, connection attributes.
 const CAPABILITIES_HIGH: u16 = 0x0018;
@@ -31,9 +31,9 @@ mod command {
 
 struct Mysql {
     is_in: bool,
-    /// Whether the greeting offered TLS.
+    /// Set when the greeting offered TLS.
     offers_tls: bool,
-    /// What number the client's handshake response has: 1, and 2 behind a request for TLS.
+    /// Sequence number of the client's handshake response: 1, and 2 behind a request for TLS.
     sequence: u8,
 }
 
@@ -92,7 +92,7 @@ impl Dialogue for Mysql {
     }
 }
 
-/// Whether the capabilities of a handshake response have the bit for TLS.
+/// Reports whether the capabilities of a handshake response have the bit for TLS.
 fn asks_tls(packet: &[u8]) -> bool {
     packet.first_chunk().is_some_and(|[low, high]| u16::from_le_bytes([*low, *high]) & CLIENT_SSL != 0)
 }

@@ -29,7 +29,7 @@ const PAGE_BYTES: usize = 1_500;
 /// The file in the state directory.
 const FILE: &str = "persona.toml";
 
-/// What servers say of themselves.
+/// Banners of the servers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Face {
@@ -37,25 +37,25 @@ pub struct Face {
     pub host: String,
     /// System and kernel, as `uname` names them.
     pub kernel: String,
-    /// What FTP says behind `220`.
+    /// Text of FTP behind `220`.
     pub ftp: String,
     /// The `Server` of HTTP.
     pub http: String,
-    /// What IMAP says behind its capabilities.
+    /// Text of IMAP behind its capabilities.
     pub imap: String,
     /// The version of MySQL.
     pub mysql: String,
-    /// What POP3 says behind `+OK`.
+    /// Text of POP3 behind `+OK`.
     pub pop3: String,
     /// The version of PostgreSQL.
     pub postgresql: String,
     /// The version of Redis.
     pub redis: String,
-    /// What SMTP says behind the host's name.
+    /// Text of SMTP behind the host's name.
     pub smtp: String,
     /// The identification of SSH.
     pub ssh: String,
-    /// What Telnet asks for the name with.
+    /// Prompt of Telnet for the name.
     pub telnet: String,
     /// The version of RFB.
     pub vnc: String,
@@ -72,25 +72,25 @@ pub struct Persona {
     ports: BTreeMap<u16, Face>,
 }
 
-/// Why there is no persona.
+/// Reasons why there is no persona.
 #[derive(Debug, thiserror::Error)]
 pub enum PersonaError {
     /// The file cannot be read.
     #[error("cannot read the persona {}", path.display())]
     Unreadable {
-        /// Which.
+        /// File.
         path: PathBuf,
-        /// Why.
+        /// Error of the system.
         source: io::Error,
     },
     /// The file says something that cannot be shown.
     #[error("the persona {}{}: {problem}", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
     Invalid {
-        /// Which.
+        /// File.
         path: PathBuf,
         /// The line of the file, counted from 1, where it can be told.
         line: Option<usize>,
-        /// What, and what is accepted.
+        /// The problem, and what is accepted.
         problem: String,
     },
 }
@@ -132,13 +132,13 @@ impl Persona {
         Ok((persona, not_kept))
     }
 
-    /// Where a persona that was drawn is kept.
+    /// Returns the path of a drawn persona.
     #[must_use]
     pub fn kept_in(state_directory: &Path) -> PathBuf {
         state_directory.join(FILE)
     }
 
-    /// Whether the operator's file can be used. Nothing is drawn or kept.
+    /// Checks that the operator's file can be used. Draws and keeps nothing.
     ///
     /// # Errors
     /// It cannot be read, or what is in it cannot be used.
@@ -146,7 +146,7 @@ impl Persona {
         Self::from_text(&read(file)?, file).map(drop)
     }
 
-    /// Whether the persona that is kept in `state_directory` can be used; one that is missing or out of reach is drawn.
+    /// Checks that the persona kept in `state_directory` can be used; one that is missing or out of reach is drawn.
     ///
     /// # Errors
     /// What is in it cannot be used.
@@ -191,7 +191,7 @@ impl Persona {
         Ok(Self { drawn: drawn.clone(), face, ports: others })
     }
 
-    /// Who the sensor is on this port.
+    /// Returns the banners on this port.
     #[must_use]
     pub fn face(&self, port: u16) -> &Face {
         self.ports.get(&port).unwrap_or(&self.face)
@@ -239,7 +239,7 @@ fn replaced(base: &Table, texts: Table) -> Result<(Table, Face), (String, String
     Ok((all, face))
 }
 
-/// Why a text cannot be shown, if so.
+/// Returns the reason why a text cannot be sent, if any.
 fn problem(key: &str, value: &toml::Value) -> Option<String> {
     let Some(text) = value.as_str() else { return Some("must be a text".to_owned()) };
     let is_page = key == "page";

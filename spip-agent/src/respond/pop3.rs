@@ -13,7 +13,7 @@ struct Pop3 {
     challenge: Option<Challenge>,
 }
 
-/// What the client's next line answers.
+/// Challenge that the client's next line answers.
 enum Challenge {
     User,
     Last,

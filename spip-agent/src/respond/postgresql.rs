@@ -108,7 +108,8 @@ impl Postgresql {
     }
 }
 
-/// What follows a length that counts `counted` bytes of the head; `None` when it is too short or too long.
+/// Returns the bytes that follow a length that counts `counted` bytes of the head; `None` when it is too short or too
+/// long.
 fn body_length(length: [u8; 4], counted: usize) -> Option<usize> {
     let length = usize::try_from(u32::from_be_bytes(length)).ok()?;
     length.checked_sub(counted).filter(|length| *length <= MESSAGE_BYTES)

@@ -7,7 +7,7 @@ use super::{Dialogue, Reply, Scene, Service};
 pub(super) static SERVICE: Service =
     Service { protocols: &["smtp"], speaks_first: true, begin: || Box::new(Smtp::Commands) };
 
-/// What the next line is.
+/// Meaning of the next line.
 enum Smtp {
     Commands,
     /// The message of SASL PLAIN.

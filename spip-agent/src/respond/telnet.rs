@@ -18,18 +18,18 @@ const LINE_BYTES: usize = 4 * 1024;
 
 struct Telnet {
     next: Next,
-    /// Where in the line the bytes that were looked at end.
+    /// Position in the line after the examined bytes.
     seen: Seen,
 }
 
-/// What the next line is.
+/// Meaning of the next line.
 enum Next {
     User,
     Secret,
     Command,
 }
 
-/// What the byte before the next one was.
+/// Kind of the byte before the next one.
 #[derive(Clone, Copy)]
 enum Seen {
     Text,

@@ -96,7 +96,7 @@ const CLIENTS: &[(u16, &[u8])] = &[
     (80, include_bytes!("../../../spip-protocol/fixtures/protocol/curl.http")),
 ];
 
-/// Whether the sensor waits for these clients before it says anything.
+/// Reports whether the sensor waits for these clients before it speaks.
 fn waits(port: u16) -> bool {
     !responder().greets(port)
 }

@@ -7,14 +7,14 @@
 use super::{Conversation, Reply, State};
 
 impl Conversation {
-    /// Where in the client's bytes a ClientHello begins, if the client and the sensor agreed on TLS and the sensor has said
-    /// so.
+    /// Returns the offset in the client's bytes at which a ClientHello begins, if the client and the sensor agreed on
+    /// TLS and the sensor has answered so.
     #[must_use]
     pub fn awaits_hello(&self) -> Option<usize> {
         (self.agreed_on_tls && self.pending.is_empty() && !self.closing).then_some(self.answered)
     }
 
-    /// Whether client and sensor agreed on TLS, and no ClientHello has come yet.
+    /// Reports whether client and sensor agreed on TLS, and no ClientHello has come yet.
     #[must_use]
     pub fn agreed_on_tls(&self) -> bool {
         self.agreed_on_tls

@@ -112,7 +112,7 @@ impl Addresses {
         }
     }
 
-    /// How many are in the set.
+    /// Returns the number of addresses in the set.
     #[must_use]
     pub fn count(&self) -> u128 {
         match &self.kept {
@@ -121,7 +121,7 @@ impl Addresses {
         }
     }
 
-    /// Whether some found no room.
+    /// Reports whether the set had no room for some.
     #[must_use]
     pub fn is_incomplete(&self) -> bool {
         self.incomplete

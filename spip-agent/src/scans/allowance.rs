@@ -11,7 +11,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Sources of an interval that have a record of their own whatever was written before: 65 MB a day at one interval a minute.
 const LEAST_SOURCES: usize = 64;
 
-/// What a record of one source takes: 591 bytes in the flat format for one port, more in the others.
+/// Size of a record of one source: 591 bytes in the flat format for one port, more in the others.
 const RECORD_BYTES: f64 = 700.0;
 
 /// Bytes that are left of a day's allowance.

@@ -37,7 +37,7 @@ const DECIDED_MAX: usize = 65_536;
 pub struct HalfOpen<'a> {
     /// The sender's address; IPv4 as `::ffff:a.b.c.d`.
     pub source: [u8; 16],
-    /// Where it went; IPv4 likewise.
+    /// Destination; IPv4 likewise.
     pub destination: [u8; 16],
     /// The port where it went.
     pub destination_port: u16,
@@ -45,18 +45,18 @@ pub struct HalfOpen<'a> {
     pub source_port: u16,
     /// Nanoseconds of `CLOCK_MONOTONIC`.
     pub seen_ns: u64,
-    /// What it shows of its sender's tool.
+    /// Tools that it shows.
     pub tools: Tools,
     /// The first SYN with its source and sequence number: itself, but for tools that use one number for many.
     pub syn: &'a Syn,
 }
 
-/// What the record needs of SYNs that were given up.
+/// SYNs that were given up, for the record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GivenUp {
-    /// How many.
+    /// Number of SYNs.
     pub count: u64,
-    /// When the last of them was seen.
+    /// Time of the last of them.
     pub last_ns: u64,
 }
 
@@ -72,9 +72,9 @@ impl GivenUp {
 pub struct Pending {
     waiting: Waiting,
     capacity: usize,
-    /// What was seen until then may have been completed in secret.
+    /// Time up to which observed SYNs may have been completed unseen.
     doubt_until_ns: u64,
-    /// Where decided SYNs under shared keys went, and when they were seen.
+    /// Destinations and times of decided SYNs under shared keys.
     decided: LruCache<SynKey, HashMap<Ends, u64>>,
     decided_len: usize,
     counts: Counts,
@@ -235,13 +235,13 @@ impl Pending {
         self.waiting.shrink();
     }
 
-    /// What has become of SYNs so far.
+    /// Returns the counts of SYNs so far.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.counts
     }
 
-    /// How full each table is: nothing that strangers send may take one beyond its bound.
+    /// Returns the fill level of each table: no traffic may take one beyond its bound.
     #[must_use]
     pub fn fill(&self) -> [Fill; 6] {
         let most = self.capacity;
@@ -257,7 +257,7 @@ impl Pending {
         ]
     }
 
-    /// What was given up since the last time.
+    /// Takes the SYNs that were given up since the last call.
     pub fn take_given_up(&mut self) -> GivenUp {
         std::mem::take(&mut self.given_up)
     }

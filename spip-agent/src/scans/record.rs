@@ -19,24 +19,24 @@ use crate::log::sensor::Sensor;
 use crate::scans::{Addresses, Ports};
 use spip_protocol::syn::Tool;
 
-/// What one source did in one interval, or all that have no record of their own.
+/// The SYNs of one source in one interval, or of all sources without a record of their own.
 #[derive(Clone, Debug)]
 pub struct Scan {
     /// The source; unspecified for the rest.
     pub source: IpAddr,
-    /// When the first SYN came.
+    /// Time of the first SYN.
     pub first: SystemTime,
-    /// When the last one came.
+    /// Time of the last SYN.
     pub last: SystemTime,
     /// SYNs that nobody completed; retransmissions are not counted.
     pub count: u64,
     /// SYNs that may have been completed or not: there was no room to wait for that.
     pub undecided: u64,
-    /// What the SYNs showed, except for the rest.
+    /// Facts of the SYNs, except for the rest.
     pub shown: Option<Box<Shown>>,
 }
 
-/// What the SYNs of one source showed.
+/// Facts of the SYNs of one source.
 #[derive(Clone, Debug)]
 pub struct Shown {
     /// Ports that were asked for.
@@ -45,9 +45,9 @@ pub struct Shown {
     pub addresses: Addresses,
     /// Lowest and highest port that they came from.
     pub source_ports: (u16, u16),
-    /// How many SYNs showed each tool.
+    /// Number of SYNs that showed each tool.
     pub tools: [u64; Tool::ALL.len()],
-    /// How many different SYNs there were, at most eight.
+    /// Number of different SYNs, at most eight.
     pub variants: usize,
     /// The first SYN.
     pub syn: Syn,

@@ -26,7 +26,7 @@ const CANDIDATES: usize = 4;
 /// Variants of the SYN of one source that are counted.
 const VARIANTS_MAX: usize = 8;
 
-/// What one source did.
+/// Account of one source.
 #[derive(Debug)]
 struct Account {
     first_ns: u64,
@@ -74,7 +74,7 @@ impl Account {
     }
 }
 
-/// What is alike in all SYNs of one stack with one setting: what the fingerprint `muonfp` is made of.
+/// Hashes the fields that are alike in all SYNs of one stack with one setting: those of the fingerprint `muonfp`.
 fn variant(syn: &Syn) -> u64 {
     let options = SynOptions::parse(syn.options());
     let mut hasher = DefaultHasher::new();
@@ -102,7 +102,7 @@ impl Rest {
 #[derive(Debug)]
 pub struct Sources {
     accounts: LruCache<[u8; 16], Box<Account>>,
-    /// What the accounts keep many addresses in.
+    /// Store of the accounts' addresses beyond a few.
     store: Store,
     rest: Rest,
 }
@@ -128,7 +128,7 @@ impl Sources {
         self.accounts.put(one.source, account);
     }
 
-    /// How full each table is: nothing that strangers send may take one beyond its bound.
+    /// Returns the fill level of each table: no traffic may take one beyond its bound.
     #[must_use]
     pub fn fill(&self) -> [Fill; 3] {
         let addresses = || self.accounts.iter().map(|(_, account)| &account.addresses);

@@ -36,24 +36,24 @@ const BATCH: usize = 64;
 const BUSY_BATCH: usize = 4;
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
 
-/// How long the loop waits in a shortage before it tries again.
+/// Pause of the loop in a shortage before it tries again.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
 
-/// What the accept loops of all workers share.
+/// State that the accept loops of all workers share.
 pub struct Door {
-    /// What sessions that are admitted now share.
+    /// Settings of sessions admitted from now on.
     engine: watch::Sender<Arc<Engine>>,
     /// The open sessions of each worker.
     pub registries: Vec<Registry>,
-    /// Who is admitted.
+    /// Limits of admission.
     pub limits: Limits,
-    /// Who was not.
+    /// Refused connections.
     pub rejections: Rejections,
     /// Accepts that failed because of the connection itself.
     accept_errors: AtomicU64,
     /// Accepts that failed because something had run out.
     shortages: AtomicU64,
-    /// When all of it has to end.
+    /// Handle that starts the shutdown.
     stop: Stop,
 }
 
@@ -81,7 +81,7 @@ impl Door {
         }
     }
 
-    /// What sessions that are admitted now share.
+    /// Returns the settings of sessions admitted now.
     #[must_use]
     pub fn engine(&self) -> Arc<Engine> {
         Arc::clone(&self.engine.borrow())
@@ -98,7 +98,7 @@ impl Door {
         self.stop.ask(drain)
     }
 
-    /// Where the stop is waited for.
+    /// Returns a handle that waits for the shutdown.
     #[must_use]
     pub fn stopped(&self) -> Stopped {
         self.stop.stopped()
@@ -184,7 +184,7 @@ impl Current {
     }
 }
 
-/// What came of accepting in one go.
+/// Result of accepting in one go.
 #[derive(Debug, PartialEq, Eq)]
 struct Batch {
     /// Connections that were taken.
@@ -192,7 +192,7 @@ struct Batch {
     then: Then,
 }
 
-/// What to do after a batch.
+/// Next action after a batch.
 #[derive(Debug, PartialEq, Eq)]
 enum Then {
     /// Nothing waits any more.

@@ -30,10 +30,10 @@ pub fn with_scratch<T>(read: impl FnOnce(&mut [u8]) -> T) -> T {
     SCRATCH.with_borrow_mut(|scratch| read(scratch))
 }
 
-/// How the reading ended.
+/// End of the reading.
 #[derive(Debug)]
 pub struct End {
-    /// What that means for the session.
+    /// Close reason of the session.
     pub reason: CloseReason,
     /// The error of the stream that was behind it.
     pub error: Option<io::Error>,
@@ -53,19 +53,19 @@ pub struct Rest {
 }
 
 impl Rest {
-    /// What a client goes on to send in one go, after `received` bytes.
+    /// Starts the count of the bytes that a client goes on to send in one go, after `received` bytes.
     #[must_use]
     pub fn after(received: u64) -> Self {
         Self { until: clock::now() + REST_TIME, most: received.saturating_add(REST_BYTES) }
     }
 
-    /// When it ends.
+    /// Returns the end of the count.
     #[must_use]
     pub fn until(&self) -> Instant {
         self.until
     }
 
-    /// Whether `received` bytes are as many as are counted.
+    /// Reports whether `received` bytes are as many as are counted.
     #[must_use]
     pub fn is_over(&self, received: u64) -> bool {
         received >= self.most
@@ -86,7 +86,7 @@ pub fn poll_read<S: AsyncRead + Unpin>(
     })
 }
 
-/// What an error of the wire says of the client.
+/// Derives the close reason from an error of the wire.
 #[must_use]
 pub fn reason_of(error: &io::Error) -> CloseReason {
     match error.kind() {

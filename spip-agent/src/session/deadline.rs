@@ -12,7 +12,7 @@ use crate::session::limits::Source;
 use crate::session::open_sessions::{Registered, Registry};
 use spip_record::CloseReason;
 
-/// What a session waits for.
+/// Events that a session waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Its first bytes, until it is clear what they are, and the TLS handshake.
@@ -93,7 +93,7 @@ impl Watch {
         Poll::Pending
     }
 
-    /// When the client did something last.
+    /// Returns the time of the client's last activity.
     #[must_use]
     pub fn active(&self) -> Instant {
         self.registered.instant(self.registered.active())
@@ -153,7 +153,7 @@ mod tests {
         runtime.block_on(future)
     }
 
-    /// What `session` comes to under a watch, with time going on beside it.
+    /// Runs `session` under a watch, with time going on beside it.
     fn watched<T>(session: impl AsyncFnOnce(Watch) -> T) -> T {
         watched_with(&timeouts(), session)
     }

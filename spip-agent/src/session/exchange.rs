@@ -21,10 +21,10 @@ use crate::session::deadline::{Step, Watch};
 use crate::tls::{Facts, Tls};
 use spip_record::CloseReason;
 
-/// How long a client may take to close its side after the server has closed its own.
+/// Time for a client to close its side after the server has closed its own.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// What saying something came to.
+/// Result of sending a reply.
 enum Said {
     /// Something was said, heard or closed: the deadlines are others now.
     Something,
@@ -111,7 +111,7 @@ impl Guard {
         }
     }
 
-    /// What the session waits for.
+    /// Returns the event that the session waits for.
     fn step(&self, rest: &mut Option<Rest>) -> Step {
         let talk = self.session.talk.as_deref();
         if let Some(at) = talk.and_then(Conversation::hung_up_at) {
@@ -126,7 +126,7 @@ impl Guard {
         if payload.is_opening() && talk.is_none_or(|talk| talk.bytes_out() == 0) { Step::Opening } else { Step::Idle }
     }
 
-    /// When something is due that the client does not cause.
+    /// Returns the time of the next event that the client does not cause.
     fn alarm(&self, watch: &Watch) -> Option<Instant> {
         let responder = self.engine.responder.as_ref()?;
         let payload = &self.session.payload;
@@ -140,7 +140,7 @@ impl Guard {
         }
     }
 
-    /// How long this client is silent before it is greeted: up to a quarter longer than configured, another time in each
+    /// Draws the silence before this client is greeted: up to a quarter longer than configured, another time in each
     /// session. Servers answer after times of their own, and one time on all ports would tell a sensor.
     fn greets_after(&self, least: Duration) -> Duration {
         let [a, b, ..] = *self.session.id.as_bytes();

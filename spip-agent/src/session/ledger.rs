@@ -29,7 +29,7 @@ use crate::session::limits::Source;
 /// The longest line of a source that took its part: addresses, times, fingerprints, and the beginning of the payload.
 pub const SHORT_BYTES: usize = 4 * 1024;
 
-/// What every source may write whatever the others did, as long as the disk takes anything.
+/// Bytes that every source may write whatever the others did, as long as the disk takes anything.
 const FIRST_BYTES: f64 = 64.0 * 1024.0;
 
 /// The part of the room that one source may take in full …
@@ -53,7 +53,7 @@ const DISK_BYTES: u64 = 1 << 30;
 /// Sources that are remembered: about 5 MB.
 const SOURCES_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
 
-/// What a source may have of the log now.
+/// Share of the log that a source may have now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
     /// Whole records.
@@ -76,7 +76,7 @@ pub enum Disk {
     AlmostFull,
 }
 
-/// What is looked at to know how much room the disk has.
+/// Look-up of the free room on the disk.
 #[derive(Clone, Debug)]
 struct Floor {
     directory: PathBuf,

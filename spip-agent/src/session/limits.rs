@@ -43,13 +43,13 @@ impl From<IpAddr> for Source {
 /// The bound on all sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bound {
-    /// How many there may be.
+    /// Upper bound of sessions.
     pub sessions: usize,
-    /// What decided that.
+    /// Origin of the bound.
     pub from: BoundFrom,
 }
 
-/// What decides on the bound on all sessions.
+/// Origins of the bound on all sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BoundFrom {
     /// `max_sessions`.
@@ -71,7 +71,8 @@ impl BoundFrom {
         }
     }
 
-    /// What a session that makes room for another was ended by. An operator who sets the number wants newcomers refused.
+    /// Returns the limit recorded for a session that was ended to make room. An operator who sets the number wants new
+    /// connections refused.
     fn makes_room(self) -> Option<Limit> {
         match self {
             Self::Configuration => None,
@@ -90,7 +91,7 @@ struct Shared {
 }
 
 struct State {
-    /// What is configured.
+    /// Configured limits.
     config: config::Limits,
     bound: Bound,
     open: usize,
@@ -125,7 +126,7 @@ impl Tally {
 pub struct Permit {
     limits: Limits,
     source: Source,
-    /// Whether it counts at its source: not at a load balancer's.
+    /// Set when it counts at its source: not at a load balancer's.
     counts: bool,
 }
 
@@ -154,7 +155,7 @@ impl Limits {
         state.bound = bound;
     }
 
-    /// What is configured now.
+    /// Returns the configured limits.
     #[must_use]
     pub fn config(&self) -> config::Limits {
         self.state().config

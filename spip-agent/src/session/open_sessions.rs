@@ -22,7 +22,7 @@ use crate::process::clock;
 use crate::session::limits::Source;
 use crate::session::payload::GUARANTEED_BYTES;
 
-/// How often deadlines are looked at: none is noticed later than this.
+/// Interval at which deadlines are checked: none is noticed later than this.
 pub const TICK: Duration = Duration::from_millis(50);
 
 /// A look at all sessions tells this part of them to make room at least, so that a newcomer costs a look at as many
@@ -51,16 +51,16 @@ struct Entry {
     due: u64,
 }
 
-/// What a session and those who may end it share. Times are microseconds from the registry's start.
+/// State that a session shares with the code that may end it. Times are microseconds from the registry's start.
 struct Handle {
     order: AtomicU8,
-    /// Whose session it is: a number that stands for the source.
+    /// Number that stands for the source of the session.
     source: u32,
     /// The memory that the session holds, in bytes; a session never holds 4 GiB.
     held: AtomicU32,
     /// The session's last activity.
     active: AtomicU64,
-    /// When the session is to be woken.
+    /// Time at which the session is to be woken.
     due: AtomicU64,
     waker: AtomicWaker,
 }
@@ -155,13 +155,13 @@ impl Registry {
         u64::try_from(at.saturating_duration_since(self.0.started).as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// How many sessions are open.
+    /// Returns the number of open sessions.
     #[must_use]
     pub fn len(&self) -> usize {
         self.sessions().len()
     }
 
-    /// Whether no session is open.
+    /// Reports whether no session is open.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -324,7 +324,7 @@ impl Registered {
         self.handle.held.store(u32::try_from(bytes).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 
-    /// When the client did something last, in microseconds from the registry's start.
+    /// Returns the time of the client's last activity, in microseconds from the registry's start.
     #[must_use]
     pub fn active(&self) -> u64 {
         self.handle.active.load(Ordering::Relaxed)

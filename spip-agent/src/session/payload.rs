@@ -144,7 +144,7 @@ impl Payload {
         if self.is_opening { self.limit.max(MAX_RAW_BYTES) } else { self.limit }
     }
 
-    /// Whether the first bytes may still turn out to be anything.
+    /// Reports whether the first bytes may still turn out to be anything.
     #[must_use]
     pub fn is_opening(&self) -> bool {
         self.is_opening
@@ -199,19 +199,19 @@ impl Payload {
         self.received
     }
 
-    /// When the first byte was read, of an envelope too.
+    /// Returns the time of the first byte, that of an envelope too.
     #[must_use]
     pub fn first_byte(&self) -> Option<Instant> {
         self.first_byte
     }
 
-    /// Whether bytes were received that are not kept.
+    /// Reports whether bytes were received that are not kept.
     #[must_use]
     pub fn truncated(&self) -> bool {
         self.received > self.kept.len() as u64
     }
 
-    /// Whether no further byte will be kept.
+    /// Reports whether no further byte will be kept.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.kept.len() >= self.limit_now() || self.starved

@@ -14,7 +14,7 @@ use super::Guard;
 use crate::kernel::addr::{ClientAddr, Destination};
 use crate::process::clock;
 
-/// What is known of a header.
+/// State of a header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum State {
     /// One may still come.
@@ -81,7 +81,7 @@ impl Guard {
 }
 
 impl crate::config::Network {
-    /// Whether the PROXY protocol of a peer is believed.
+    /// Reports whether the PROXY protocol of a peer is believed.
     #[must_use]
     pub fn believes(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();

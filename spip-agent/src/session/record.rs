@@ -40,13 +40,13 @@ impl Moment {
 /// Refused connections of one source that one record stands for.
 #[derive(Clone, Debug)]
 pub struct Repeated {
-    /// How many, at least two.
+    /// Number of connections, at least two.
     pub count: u64,
     /// The first, on the wall clock.
     pub first: SystemTime,
     /// The last, on the wall clock.
     pub last: SystemTime,
-    /// Which ports they asked for.
+    /// Ports that they asked for.
     pub ports: Ports,
 }
 
@@ -55,7 +55,7 @@ pub struct Repeated {
 pub struct Stored {
     /// The file's name.
     pub sha256: [u8; 32],
-    /// How many bytes of it the record shows.
+    /// Number of its bytes that the record shows.
     pub preview: usize,
 }
 
@@ -64,27 +64,27 @@ pub struct Stored {
 pub struct Session {
     /// Names the connection everywhere.
     pub id: Uuid,
-    /// When it was accepted.
+    /// Time of the accept.
     pub accepted: Moment,
     /// From accept to end.
     pub duration: Duration,
-    /// Who, and what for.
+    /// Source and destination.
     pub origin: Origin,
-    /// What the client sent; inside TLS, what was decrypted.
+    /// Bytes of the client; inside TLS, those decrypted.
     pub payload: Payload,
-    /// Whether the client spoke TLS, and what became of it.
+    /// Result of TLS.
     pub tls: Tls,
     /// Bytes sent to the client.
     pub bytes_out: u64,
     /// Set where the payload has a file of its own.
     pub stored: Option<Box<Stored>>,
-    /// What was said to the client, where there was a talk.
+    /// Conversation with the client, if there was one.
     pub talk: Option<Box<Conversation>>,
-    /// Why it ended.
+    /// Reason why it ended.
     pub close_reason: CloseReason,
     /// Set where the record stands for several refused connections.
     pub repeated: Option<Box<Repeated>>,
-    /// What the PROXY protocol said in front of everything.
+    /// Facts of the PROXY protocol header.
     pub proxy: Option<Box<Object>>,
 }
 

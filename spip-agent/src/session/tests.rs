@@ -20,14 +20,14 @@ use crate::session::record::tests::UNREADABLE;
 use spip_protocol::client_hello::sample::vectors;
 use spip_record::Limit;
 
-/// What a client sends to make the session's task panic, once it waits for more.
+/// Bytes of a client that make the session's task panic, once it waits for more.
 const TRIGGER: &[u8] = b"test: panic";
 
 pub(super) fn panic_if_asked(payload: &Payload) {
     assert_ne!(payload.kept(), TRIGGER, "asked for by the test");
 }
 
-/// What sessions need, with a log that is written when the test asks for its records.
+/// Parts of a session, with a log that is written when the test asks for its records.
 pub(crate) struct Bench {
     directory: PathBuf,
     pub(crate) door: Arc<Door>,
@@ -139,7 +139,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime").block_on(future)
 }
 
-/// How a session is made to end.
+/// Ends of a session.
 #[derive(Debug)]
 enum Fate {
     /// It panics by itself.

@@ -49,7 +49,7 @@ use crate::start::signals::Signals;
 use crate::start::worker::Worker;
 use crate::tls::TlsServer;
 
-/// What the command line adds to the configuration.
+/// Settings that the command line adds to the configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Level of the kernel side's own messages.
@@ -122,7 +122,7 @@ fn open_messages(config: &Config) -> Result<Option<(writer::Log, writer::Writer)
     Ok(Some(writer::open_as("system_log", &config)?))
 }
 
-/// What sessions are made of. Looked at once: the sandbox closes the way.
+/// Resources of the sessions. Opened once: the sandbox closes the way.
 #[derive(Clone, Copy, Debug)]
 struct Resources {
     descriptors: u64,
@@ -136,22 +136,22 @@ struct Agent {
     listeners: Listeners,
     /// The kernel side works until this is dropped.
     attached: Option<Arc<Attached>>,
-    /// Why there is no kernel side, where there is none.
+    /// Reason why there is no kernel side, if so.
     unattached: Option<String>,
     /// Present where connections are steered.
     steering: Option<Steering>,
     /// Present where the link outlives the process.
     pinned: Option<PinnedSteering>,
-    /// Whether another agent is to be relieved that may still run.
+    /// Set when another agent may still run and is to be replaced.
     takes_over: bool,
-    /// Where the agent is asked what it does.
+    /// Server of `spip-agent status`.
     status: Option<status::Server>,
     signals: Option<Signals>,
     notifier: Notifier,
     pulse: Pulse,
-    /// Where metrics are read.
+    /// Server of the metrics.
     metrics: Option<metrics::Server>,
-    /// Where they come from, until the thread that answers has it.
+    /// Sources of the metrics, until the thread that answers has them.
     sources: Option<metrics::Sources>,
     /// The log of the agent's own messages, where they have a file of their own.
     messages: Option<writer::Log>,
@@ -160,7 +160,7 @@ struct Agent {
     payloads: Option<Prepared>,
     /// Directories that were made to keep the persona in.
     made_state: Vec<PathBuf>,
-    /// What was given up, step by step.
+    /// Rights that were given up, step by step.
     sandbox: Vec<sandbox::Step>,
 }
 
@@ -328,7 +328,7 @@ impl Agent {
         Ok(())
     }
 
-    /// What the agent goes on to need, for the sandbox.
+    /// Collects the needs of the agent after the start, for the sandbox.
     fn with_needs<T>(&self, config: &Config, use_them: impl FnOnce(&sandbox::Needs<'_>) -> T) -> T {
         let engine = self.door.engine();
         let origins = engine.origins.as_ref();

@@ -28,7 +28,7 @@ pub fn check_files(config: &Config, places: &Places) -> Result<(), ConfigError> 
     places.refuse(files(config))
 }
 
-/// What is wrong with the files, each by its key.
+/// Returns the mistakes in the files, each by its key.
 fn files(config: &Config) -> impl Iterator<Item = (&'static str, String)> {
     let certificate = config.tls.certificate.as_ref().filter(|_| config.tls.enabled);
     let certificate = certificate.and_then(|files| tls::check_files(files).err());
@@ -46,7 +46,7 @@ fn said(error: impl Into<Error>) -> String {
     format!("{:#}", error.into())
 }
 
-/// Whether a failure is one that [`check`] has found.
+/// Reports whether a failure is one that [`check`] has found.
 #[must_use]
 pub fn is_mistake(error: &Error) -> bool {
     error.chain().any(|cause| cause.is::<ConfigError>())

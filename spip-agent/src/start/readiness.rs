@@ -24,7 +24,7 @@ pub struct Notifier {
     words: Arc<Mutex<Words>>,
 }
 
-/// How the agent is while it serves, for people.
+/// State of the agent while it serves, for people.
 #[derive(Debug, Default)]
 struct Words {
     serves: String,
@@ -39,7 +39,7 @@ impl fmt::Display for Words {
     }
 }
 
-/// What the service manager set in the environment cannot be used.
+/// A setting of the service manager in the environment that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot tell the service manager that the agent is ready, by NOTIFY_SOCKET={}", address.display())]
 pub struct Error {
@@ -63,13 +63,13 @@ impl Notifier {
         Ok(Self { socket: Some(Arc::new(socket)), watchdog, words: Arc::default() })
     }
 
-    /// How often [`Notifier::alive`] has to be said at least, where it has to.
+    /// Returns the upper bound of the interval between two [`Notifier::alive`], where the watchdog is on.
     #[must_use]
     pub fn watchdog(&self) -> Option<Duration> {
         self.watchdog
     }
 
-    /// What the agent serves, for people: said with whatever is said next of how it is.
+    /// Sets the description of the service, for people; sent with the next state.
     pub fn serves(&self, what: String) {
         self.words().serves = what;
     }
@@ -79,12 +79,12 @@ impl Notifier {
         self.tell(&format!("READY=1\nSTATUS={}", self.words()));
     }
 
-    /// What is wrong with the configuration since it was last read; said with [`Notifier::ready`].
+    /// Sets the problem of the configuration since it was last read; sent with [`Notifier::ready`].
     pub fn configuration(&self, trouble: Option<&'static str>) {
         self.words().configuration = trouble;
     }
 
-    /// What is wrong with the log; said at once.
+    /// Reports the problem of the log; sent at once.
     pub fn log(&self, trouble: Option<&'static str>) {
         self.words().log = trouble;
         self.tell(&format!("STATUS={}", self.words()));

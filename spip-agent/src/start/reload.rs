@@ -36,37 +36,37 @@ use crate::tls::{Renewal, TlsServer};
 /// Room for the agent's own messages where they have a file of their own: thousands of them.
 const MESSAGES_QUEUE_BYTES: usize = 1 << 20;
 
-/// How long the log has to be opened again: signals wait for it.
+/// Time for the log to be opened again: signals wait for it.
 const REOPENING: Duration = Duration::from_secs(1);
 
-/// How many sessions there may be by a configuration.
+/// Computes the number of sessions for a configuration.
 pub type SessionLimit = Box<dyn Fn(&Config) -> Result<Bound> + Send>;
 
-/// What the thread of the signals needs for it.
+/// Parts of the thread of the signals.
 pub struct Reload {
     /// The configuration file.
     pub path: PathBuf,
-    /// What holds since the start, as far as it cannot change.
+    /// Configuration of the start, for the keys that cannot change.
     pub started: Config,
-    /// What was read last.
+    /// Configuration as last read.
     pub config: Config,
-    /// Where sessions begin.
+    /// The place where sessions begin.
     pub door: Arc<Door>,
-    /// What scans are recorded with.
+    /// Settings of the scan records.
     pub scans: watch::Sender<scans::Current>,
-    /// What keeps steering current, where connections are steered.
+    /// Thread that keeps steering current, where connections are steered.
     pub steering: Option<Arc<Watch>>,
     /// The log of the agent's own messages, where that has a file of its own.
     pub messages: Option<Log>,
-    /// What the kernel side's own messages are let out with.
+    /// Level of the kernel side's own messages.
     pub kernel_level: LevelFilter,
-    /// How many sessions `max_sessions` comes to.
+    /// Computes the number of sessions from `max_sessions`.
     pub session_limit: SessionLimit,
-    /// What sessions may hold together under a configuration, in bytes.
+    /// Computes the memory that sessions may hold together, in bytes.
     pub payload_memory: Box<dyn Fn(&Config) -> usize + Send>,
     /// Says it where descriptors end before `max_sessions` does.
     pub warn_of_shortage: Box<dyn Fn(&Config) + Send>,
-    /// Who wants to know.
+    /// Notifier of the service manager.
     pub notifier: Notifier,
 }
 
@@ -232,7 +232,7 @@ pub fn messages_log(messages: &config::Messages, log: &config::Log) -> Option<co
     Some(config::Log { file: Some(path.clone()), queue_bytes, ..log.clone() })
 }
 
-/// What is the same in every record.
+/// Builds the facts that are the same in every record.
 #[must_use]
 pub fn sensor(config: &Config) -> Sensor {
     Sensor {
@@ -245,8 +245,8 @@ pub fn sensor(config: &Config) -> Sensor {
     }
 }
 
-/// What is said to clients, as the configuration wants it, and as whom; in place of `before`, whose face stays, with the
-/// operator's texts of now, where the state directory cannot be used.
+/// Builds the replies of a configuration, in place of `before`, whose banners stay, with the operator's present texts,
+/// when the state directory cannot be used.
 ///
 /// # Errors
 /// The persona cannot be read, or says what cannot be shown.
@@ -266,7 +266,7 @@ pub fn responder(config: &Config, before: Option<&Responder>) -> Result<Option<A
     Ok(Some(Arc::new(Responder { persona, ports, banner_after: respond.banner_after })))
 }
 
-/// What is said at `config`, and of the kernel side at `kernel`, where that was asked for.
+/// Builds the levels: `config` for the agent, `kernel` for the kernel side, where that was asked for.
 #[must_use]
 pub fn levels(config: &Config, kernel: LevelFilter) -> Levels {
     let levels = config.messages.levels.clone();

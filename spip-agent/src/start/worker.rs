@@ -15,26 +15,26 @@ use crate::process::shutdown::Deadline;
 use crate::session::accept::{self, Door};
 use crate::session::open_sessions::Registry;
 
-/// How often the end looks whether the sessions have ended.
+/// Interval at which the end checks whether the sessions have ended.
 const END_PAUSE: Duration = Duration::from_millis(5);
 
-/// What a worker is started with.
+/// Settings of a worker.
 pub struct Worker {
     /// Its number, from 0.
     pub number: usize,
     /// Its own listening socket.
     pub listener: OwnedFd,
-    /// Whether connections that wait at the stop are left for the next agent, which has the same socket.
+    /// Leaves connections that wait at the shutdown to the next agent, which has the same socket.
     pub leaves_queue: bool,
     /// Its own sessions.
     pub registry: Registry,
-    /// What all workers share.
+    /// State that all workers share.
     pub door: Arc<Door>,
     /// Shows that it is alive.
     pub pulse: Pulse,
-    /// How often.
+    /// Interval of the heartbeat.
     pub beat: Duration,
-    /// Where it tells its end.
+    /// Channel for its end.
     pub ended: mpsc::Sender<io::Result<()>>,
 }
 

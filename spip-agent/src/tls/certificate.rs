@@ -18,7 +18,7 @@ use crate::config::CertificateFiles;
 /// More than any chain or key needs; `cert_path = "/dev/zero"` is a mistake that must end.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// Why the operator's certificate cannot be used.
+/// Reasons why the operator's certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// A file cannot be read.
@@ -28,7 +28,7 @@ pub enum CertificateError {
         key: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// Error of the system.
         source: io::Error,
     },
     /// A file is too large to be what it should be.
@@ -46,7 +46,7 @@ pub enum CertificateError {
         key: &'static str,
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The mistake in it.
         reason: String,
     },
     /// No certificate in the file.
@@ -80,7 +80,7 @@ pub enum CertificateError {
     UnsupportedKey {
         /// The file.
         path: PathBuf,
-        /// What the library says.
+        /// Error of the library.
         reason: String,
     },
     /// Key and certificate are not a pair.

@@ -21,7 +21,7 @@ pub enum Tls {
 }
 
 impl Tls {
-    /// Whether a ClientHello was recognised (`is_tls`).
+    /// Reports whether a ClientHello was recognised (`is_tls`).
     #[must_use]
     pub fn is_tls(&self) -> bool {
         matches!(self, Self::Recognised(_))
@@ -52,9 +52,9 @@ pub struct Facts {
     /// The hello as it was sent, record headers included; as far as it came, when it is not whole
     /// (`tls_client_hello_hex`).
     pub client_hello: Box<[u8]>,
-    /// What became of the handshake.
+    /// Result of the handshake.
     pub handshake: Handshake,
-    /// What ended the session after a completed handshake, other than its ordinary end (`tls_error`).
+    /// Reason why the session ended after a completed handshake, other than its ordinary end (`tls_error`).
     pub broken: Option<Failure>,
 }
 
@@ -65,13 +65,13 @@ impl Facts {
         Self { client_hello: raw.into(), handshake, broken: None }
     }
 
-    /// Whether no handshake was completed although the sensor answers TLS.
+    /// Reports whether no handshake was completed although the sensor answers TLS.
     #[must_use]
     pub fn has_failed(&self) -> bool {
         matches!(self.handshake, Handshake::Failed(_))
     }
 
-    /// Why the handshake, or the session after it, failed.
+    /// Returns the reason why the handshake, or the session after it, failed.
     #[must_use]
     pub fn failure(&self) -> Option<&Failure> {
         match &self.handshake {
@@ -90,7 +90,7 @@ impl Facts {
     }
 }
 
-/// What became of a handshake.
+/// Result of a handshake.
 #[derive(Debug)]
 pub enum Handshake {
     /// TLS is turned off: the hello was recorded, nothing was answered.
@@ -101,7 +101,7 @@ pub enum Handshake {
     Completed(Session),
 }
 
-/// What a hello says, as it is recorded.
+/// Facts of a hello, as they are recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HelloFacts {
     /// `tls_server_name`: as sent, invalid UTF-8 as U+FFFD, control characters untouched.
@@ -143,7 +143,7 @@ impl HelloFacts {
     }
 }
 
-/// What a completed handshake agreed on.
+/// Parameters that a completed handshake agreed on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
     /// `tls_version`: `TLSv1.2` or `TLSv1.3`.

@@ -7,7 +7,7 @@ use rustls::PeerIncompatible;
 
 use spip_protocol::client_hello::{Detection, ParseError, Version};
 
-/// Why a handshake, or the TLS session after it, ended early. Displays as `tls_error`.
+/// Reasons why a handshake, or the TLS session after it, ended early. Displays as `tls_error`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// The connection ended inside the ClientHello.

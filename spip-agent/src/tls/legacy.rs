@@ -29,10 +29,10 @@ use spip_protocol::client_hello::{ClientHello, Version, extension, is_grease};
 /// A stream inside TLS.
 pub(super) type Stream<S> = SslStream<Slot<S>>;
 
-/// What an old session agreed on, and its stream; or why there is none, and the stream beneath.
+/// Stream and agreed parameters of an old session; or the failure, and the stream beneath.
 pub(super) type Outcome<S> = Result<(Box<Stream<S>>, Session), (Failure, Prefixed<S>)>;
 
-/// Whether this library may have something in common with a client that the other one cannot serve.
+/// Reports whether this library may have something in common with a client that the other one cannot serve.
 pub(super) fn may_serve(hello: &ClientHello<'_>) -> bool {
     if hello.extensions.contains(extension::SUPPORTED_VERSIONS) {
         let served = [Version::TLS_1_0, Version::TLS_1_1, Version::TLS_1_2];
@@ -42,7 +42,8 @@ pub(super) fn may_serve(hello: &ClientHello<'_>) -> bool {
     }
 }
 
-/// Whether a client takes nothing but ECDSA certificates: its suites name no other (IANA registry of cipher suites).
+/// Reports whether a client takes nothing but ECDSA certificates: its suites name no other (IANA registry of cipher
+/// suites).
 pub(super) fn wants_ecdsa(hello: &ClientHello<'_>) -> bool {
     let is_ecdsa = |suite: u16| {
         matches!(suite, 0xc006..=0xc00a | 0xc023..=0xc024 | 0xc02b..=0xc02c | 0xc048..=0xc049 | 0xc05c..=0xc05d

@@ -20,11 +20,11 @@ use rustls::{SupportedCipherSuite, Tls12CipherSuite, Tls13CipherSuite};
 
 use spip_protocol::client_hello::{ClientHello, ServerName, extension, extension_offsets};
 
-/// What the library sees in place of `server_name`, each at most once: numbers that are reserved for private use, and
-/// thus have no meaning between strangers (RFC 8446, section 11).
+/// Numbers that the library sees in place of `server_name`, each at most once: they are reserved for private use (RFC
+/// 8446, section 11), so they have no meaning between a client and a server that do not know each other.
 const STAND_INS: Range<u16> = 0xff5a..0xff62;
 
-/// Whether the library would refuse this client for the name that it asks for.
+/// Reports whether the library would refuse this client for the name that it asks for.
 pub(super) fn is_needed(hello: &ClientHello<'_>, message: &[u8]) -> bool {
     /// List length, type and name length in front of a name.
     const NAME_HEADER_BYTES: usize = 5;
@@ -76,7 +76,7 @@ pub(super) fn shown(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(shown)
 }
 
-/// Where the extensions with such numbers stand in a hello.
+/// Returns the places in a hello of the extensions with such numbers.
 fn places(message: &[u8], is_one: impl Fn(u16) -> bool) -> impl Iterator<Item = usize> {
     extension_offsets(message).filter(move |(_, number)| is_one(*number)).map(|(at, _)| at)
 }

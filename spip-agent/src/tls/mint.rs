@@ -41,11 +41,11 @@ const CACHED: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 const RATE_PER_SECOND: u32 = 30;
 /// Certificates minted at once after a quiet time.
 const BURST: u32 = 60;
-/// How long a certificate lasts; the default of many instructions on the web.
+/// Lifetime of a certificate; the default of many instructions on the web.
 const LIFETIME: Duration = Duration::from_secs(365 * DAY);
 const DAY: u64 = 24 * 60 * 60;
 
-/// Why no certificate could be made.
+/// Reasons why no certificate could be made.
 #[derive(Debug, thiserror::Error)]
 pub enum MintError {
     /// The machine gives no random numbers.
@@ -91,7 +91,7 @@ impl KeyKind {
 pub(super) struct Mint {
     provider: Arc<CryptoProvider>,
     secret: [u8; 32],
-    /// What all validities count from.
+    /// Start of all validities.
     started: Duration,
     ecdsa: Key,
     rsa: OnceLock<Key>,

@@ -29,8 +29,8 @@ use spip_protocol::client_hello::{Detection, Detector, handshake_message};
 const READ_BYTES: usize = 4096;
 /// Type, version and length in front of a record.
 const HEADER_BYTES: usize = 5;
-/// What an idle session costs beside its socket: 11,266 bytes measured by `cargo xtask bench idle`, 1,372 of them those of a
-/// session without TLS.
+/// Memory of an idle session beside its socket: 11,266 bytes measured by `cargo xtask bench idle`, 1,372 of them those
+/// of a session without TLS.
 const IDLE_BYTES: usize = 10 * 1024;
 /// The longest handshake message that the library puts together (65,535 bytes), as its buffer grows.
 const MAX_BUFFER_BYTES: usize = 72 * 1024;
@@ -76,30 +76,30 @@ impl Meter {
 /// Says a hello, given as a handshake message, in other words, in a single record; `None` where it cannot.
 pub(super) type Rewrite = fn(&[u8]) -> Option<Vec<u8>>;
 
-/// Where the portions end.
+/// Ends of the portions.
 #[derive(Debug)]
 struct Opening {
-    /// What becomes of a second hello, as long as one may come; few sessions have this.
+    /// Rewrite of a second hello, as long as one may come; few sessions have this.
     second: Option<Box<(Rewrite, Detector)>>,
-    /// What is left of the current portion.
+    /// Bytes left of the current portion.
     left: usize,
-    /// Whether the record in which the hello ends goes on after it, with what nobody may send there.
+    /// Set when the record in which the hello ends goes on after it, with bytes that no client may send there.
     runs_on: bool,
     course: Course,
 }
 
-/// What becomes of what is read.
+/// Treatment of the bytes read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Course {
     /// Records are handed on.
     Handshake,
-    /// What comes next is no record, and was handed on: the stream seems to end.
+    /// Passed on something that is no record: the stream seems to end.
     Refused,
     /// The handshake is over without success: records are passed over.
     Skips,
 }
 
-/// What stands where a record should begin.
+/// Kinds of bytes at the place of a record.
 enum Next {
     Record { length: usize },
     Unclear,
@@ -144,7 +144,7 @@ impl<S> Prefixed<S> {
         self.give_memory_back();
     }
 
-    /// Whether something in clear stands where a record should begin.
+    /// Reports whether bytes in clear stand at the place of a record.
     #[must_use]
     pub fn is_in_clear(&self) -> bool {
         self.opening.as_ref().is_some_and(|opening| opening.course == Course::Refused)
@@ -190,7 +190,7 @@ impl<S> Prefixed<S> {
     }
 }
 
-/// What a record has of a second hello.
+/// Part of a second hello in a record.
 enum Second {
     None,
     /// Its end is yet to come.
@@ -242,13 +242,13 @@ impl Opening {
     }
 }
 
-/// Whether `bytes` are what a record of TLS begins with, as far as they go: from change_cipher_spec to heartbeat; the
+/// Reports whether `bytes` are the start of a TLS record, as far as they go: from change_cipher_spec to heartbeat; the
 /// version is 3.x since SSL 3.0.
 fn begins_a_record(bytes: &[u8]) -> bool {
     bytes.first().is_some_and(|kind| (20..=24).contains(kind)) && bytes.get(1).is_none_or(|major| *major == 3)
 }
 
-/// Whether the records in `bytes` have one that ends after `length` bytes.
+/// Reports whether one of the records in `bytes` ends after `length` bytes.
 fn ends_a_record(bytes: &[u8], length: usize) -> bool {
     let mut at = 0;
     while at < length {

@@ -18,11 +18,11 @@ use super::legacy;
 #[derive(Debug)]
 pub struct Stream<S> {
     inner: Inner<S>,
-    /// To be reported when all that was decrypted before has been read.
+    /// Error to report when all that was decrypted before has been read.
     error: Option<io::Error>,
 }
 
-/// Who decrypts.
+/// The library that decrypts.
 #[derive(Debug)]
 #[cfg_attr(feature = "legacy-tls", expect(clippy::large_enum_variant, reason = "boxed as a whole, and the rule"))]
 enum Inner<S> {

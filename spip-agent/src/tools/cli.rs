@@ -25,14 +25,14 @@ use crate::tools::rules;
 /// Status of the process for a mistake on the command line or in the configuration.
 pub const USAGE: u8 = 2;
 
-/// What the operator asked for.
+/// The operator's request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
     /// Run the agent.
     Run {
         /// The configuration file.
         config: PathBuf,
-        /// Which messages of the eBPF programs become system messages.
+        /// Level of the eBPF programs' messages that become system messages.
         ebpf_log: LevelFilter,
     },
     /// Print the effective configuration and exit.
@@ -44,23 +44,23 @@ pub enum Command {
     Convert(convert::Request),
     /// Show, install or remove firewall rules and exit.
     Rules {
-        /// Which of it.
+        /// Action.
         action: rules::Action,
         /// The configuration file; [`rules::Action::Remove`] does without.
         config: Option<PathBuf>,
-        /// How.
+        /// Options of the action.
         options: rules::Options,
     },
     /// Write a configuration and exit.
     Init {
-        /// Where, and what is to stand in it.
+        /// Answers and place of the file.
         options: init::Options,
     },
     /// Examine the machine, the configuration and the agent, and exit.
     Doctor {
         /// The configuration file; without it only the machine.
         config: Option<PathBuf>,
-        /// What to examine and how to say it.
+        /// Options of the examination.
         options: doctor::Options,
     },
     /// Ask the running agent what it is doing, print it and exit.
@@ -125,11 +125,11 @@ enum Sub {
         #[arg(long, value_parser = ["flat"], default_value = "flat")]
         from: String,
 
-        /// What to write: a log in another format, or the indicators of all records.
+        /// Target: a log in another format, or the indicators of all records.
         #[arg(long, value_name = "FORMAT", value_enum)]
         to: convert::Target,
 
-        /// Where to write; - is standard output, as without it. Compressed where it ends in .gz or .zst. Must not exist.
+        /// File to write; - is standard output, the default. Compressed when it ends in .gz or .zst. Must not exist.
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
 
@@ -165,7 +165,7 @@ enum Sub {
     /// means and what mends it. Changes nothing. Without --config, /etc/spip/spip.toml is examined where it is there.
     /// Status: 0 all is well, 1 warnings, 2 failures.
     Doctor(doctor::Options),
-    /// What the running agent does: programs, listener, steering and exclusions, counters, log.
+    /// Print the state of the running agent: programs, listener, steering and exclusions, counters, log.
     ///
     /// Asks the agent at its status_socket, as its user or as root. Where that fails, the counters in the pinned maps are
     /// read, and the status is 1. Without a configuration the default socket and directory are used.

@@ -30,13 +30,13 @@ pub use spip_record::log::MAX_LINE_BYTES;
 /// About how many bytes of lines are taken at once.
 const BATCH_BYTES: usize = 256 * 1024;
 
-/// How many lines of a file are named that are no records.
+/// Upper bound of lines that are named per file because they are no records.
 pub const NAMED_LINES: u64 = 100;
 
 /// The longest reason that is shown of one.
 const REASON_BYTES: usize = 200;
 
-/// What a log becomes.
+/// Targets of a conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Target {
     /// The project's own format again, with what was added.
@@ -98,7 +98,7 @@ impl Target {
     }
 }
 
-/// Why a line cannot be read: of another format, or of none.
+/// Describes why a line cannot be read: of another format, or of none.
 fn reason(line: &[u8], error: &serde_json::Error) -> String {
     #[derive(serde::Deserialize)]
     struct Other {
@@ -115,22 +115,22 @@ fn reason(line: &[u8], error: &serde_json::Error) -> String {
     format!("is in the format {format}, and only flat can be converted")
 }
 
-/// What is to be done.
+/// A request to convert.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// The format to write.
     pub to: Target,
-    /// Where to; standard output when absent or `-`.
+    /// Target file; standard output when absent or `-`.
     pub output: Option<PathBuf>,
-    /// What is added to records.
+    /// Enrichment of the records.
     pub enrich: enrich::Options,
     /// Longest line that is read.
     pub max_line_bytes: usize,
-    /// What to read; standard input when there are none.
+    /// Files to read; standard input when there are none.
     pub files: Vec<PathBuf>,
 }
 
-/// What was done.
+/// Result of a conversion.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Records written.
@@ -141,19 +141,19 @@ pub struct Outcome {
     pub bad_lines: u64,
     /// Files that could not be read to their end.
     pub bad_files: u64,
-    /// Whether the reader of the output went away.
+    /// Set when the reader of the output went away.
     pub cut: bool,
 }
 
 impl Outcome {
-    /// Whether every record of every file was written.
+    /// Reports whether every record of every file was written.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.bad_lines == 0 && self.bad_files == 0 && !self.cut
     }
 }
 
-/// Why nothing more can be written.
+/// Reasons why nothing more can be written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The output cannot be made.
@@ -161,7 +161,7 @@ pub enum Error {
     Create {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         cause: io::Error,
     },
     /// The data that is to be added cannot be used.
@@ -172,7 +172,7 @@ pub enum Error {
     Write {
         /// The file, or standard output.
         name: String,
-        /// What the system said.
+        /// Error of the system.
         cause: io::Error,
     },
 }

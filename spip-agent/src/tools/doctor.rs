@@ -34,10 +34,10 @@ use crate::observe::status;
 use crate::start::config_check;
 use process::Running;
 
-/// Where a package puts the configuration: looked at when none is named.
+/// Path of a package's configuration: examined when none is named.
 pub const USUAL_CONFIG: &str = "/etc/spip/spip.toml";
 
-/// What the operator asked for.
+/// Options of the examination.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args)]
 pub struct Options {
     /// One JSON document instead of a page.
@@ -49,7 +49,7 @@ pub struct Options {
     pub probe: bool,
 }
 
-/// How a check ended.
+/// Results of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
@@ -68,11 +68,11 @@ pub enum State {
 pub struct Finding {
     /// Name of the check, `area.thing`; stays the same.
     pub check: &'static str,
-    /// How it ended.
+    /// Result.
     pub state: State,
-    /// What was found.
+    /// What the check found.
     pub found: String,
-    /// What it means for the sensor.
+    /// Consequence for the sensor.
     pub meaning: String,
     /// The command that mends it, or what to change in the configuration.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -149,17 +149,17 @@ impl Report {
     }
 }
 
-/// What the checks are about.
+/// The subject of the checks.
 struct Subject<'a> {
     /// The configuration, where there is one.
     config: Option<&'a Config>,
     /// Its file.
     path: Option<&'a Path>,
-    /// Where its keys stand.
+    /// Lines of its keys.
     places: Places,
     /// The agent that runs in this network namespace, where one does.
     running: Option<Running>,
-    /// What that agent says of itself, or why it says nothing.
+    /// Status of that agent, or the reason why it does not answer.
     answer: Result<status::Agent, String>,
 }
 
@@ -227,7 +227,8 @@ fn file(path: &Path, loaded: &Loaded, topic: Topic) -> Finding {
     }
 }
 
-/// Whether the files that the configuration names can be used. Others than root may not read all of them.
+/// Checks that the files named by the configuration can be used. Users other than root may not be able to read all of
+/// them.
 fn files(subject: &Subject<'_>) -> Finding {
     let topic =
         Topic::new("config.files", "the agent does not start with a certificate or persona that cannot be used");
@@ -263,7 +264,7 @@ fn sysctl_number(key: &str) -> Option<u64> {
     sysctl(key)?.parse().ok()
 }
 
-/// Whether this process is root.
+/// Reports whether this process is root.
 fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }

@@ -29,10 +29,10 @@ pub use page::packaged;
 use answers::Answers;
 use detect::Found;
 
-/// What the operator asked for. What is not given is asked, or taken as it was found.
+/// Answers of the operator. Those that are absent are asked for, or taken as found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 pub struct Options {
-    /// Where to write; - is standard output [default: /etc/spip/spip.toml as root, else spip.toml here]
+    /// File to write; - is standard output [default: /etc/spip/spip.toml as root, else spip.toml here]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 
@@ -60,7 +60,7 @@ pub struct Options {
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
 
-    /// Where records go; - is standard output.
+    /// File of the records; - is standard output.
     #[arg(long, value_name = "FILE")]
     pub log_file: Option<PathBuf>,
 
@@ -68,7 +68,7 @@ pub struct Options {
     #[arg(long)]
     pub user: Option<String>,
 
-    /// How connections to other ports are to reach the agent: by rules, or by a program in the kernel.
+    /// Way in which connections to other ports reach the agent: rules, or a program in the kernel.
     #[arg(long, value_parser = ["redirect", "sk_lookup"])]
     pub steering: Option<String>,
 
@@ -77,7 +77,7 @@ pub struct Options {
     pub exclude_ports: Vec<String>,
 }
 
-/// Why no file was written.
+/// Reasons why no file was written.
 #[derive(Debug, Error)]
 pub enum Error {
     /// There is one.
@@ -144,13 +144,13 @@ fn write(output: &Path, options: &Options) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether a file is the one that a package brings, to the byte.
+/// Reports whether a file is the one that a package brings, to the byte.
 fn is_packaged(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file())
         && fs::read(path).is_ok_and(|text| text == page::packaged().as_bytes())
 }
 
-/// What was written.
+/// The written file.
 struct Made<'a> {
     file: &'a Path,
     /// Directories that were not there before, the innermost first.

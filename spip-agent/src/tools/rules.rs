@@ -30,7 +30,7 @@ use iptables::{Family, Iptables};
 use plan::{Chain, Reach};
 use saved::Saved;
 
-/// What to do with the rules.
+/// Actions on the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Print the commands that `Install` would run.
@@ -41,7 +41,7 @@ pub enum Action {
     Remove,
 }
 
-/// How to do it.
+/// Options of an action.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// Steer clients on this machine, too, whatever of its addresses they connect to.
@@ -52,7 +52,7 @@ pub struct Options {
     pub yes: bool,
 }
 
-/// How it ended, when nothing went wrong.
+/// Results of an action that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The rules are as they were asked for, or were shown.
@@ -61,7 +61,7 @@ pub enum Outcome {
     Declined,
 }
 
-/// Why it did not work.
+/// Reasons of a failure.
 #[derive(Debug, Error)]
 pub enum Error {
     /// There is no program to change rules with.
@@ -82,7 +82,7 @@ pub enum Error {
     /// No rule could reach the agent.
     #[error("no rule would reach the agent at {listen}: {reasons}")]
     Unreachable {
-        /// Where the agent listens.
+        /// Address of the listener.
         listen: std::net::SocketAddr,
         /// One for each direction.
         reasons: String,
@@ -175,7 +175,7 @@ fn carry_out(
     Ok(Outcome::Done)
 }
 
-/// What has to be run, family by family, and on the page what the operator is to see of it.
+/// Returns the commands to run, family by family, and writes on the page what the operator sees of them.
 fn steps(
     action: Action,
     wanted: &Wanted,
@@ -226,7 +226,7 @@ struct Wanted {
     v6: Vec<Chain>,
 }
 
-/// What the configuration asks for, and what is to be said about it.
+/// Returns the rules that the configuration asks for, and the notes on them.
 fn wanted(
     config: &Config,
     options: Options,

@@ -56,8 +56,8 @@ fn drop_bounding(permitted: &CapsHashSet) -> Result<bool, CapsError> {
     Ok(true)
 }
 
-/// What has to stay. Tried with all that is permitted in effect, which a change of the user has taken out of it, and then
-/// with nothing.
+/// Returns the capabilities that have to stay. Tries with every permitted one in effect, which a change of the user has
+/// turned off, and then with none.
 fn kept(permitted: &CapsHashSet, reads_maps: &dyn Fn() -> bool) -> Result<CapsHashSet, CapsError> {
     let mut kept = CapsHashSet::new();
     if permitted.contains(&Capability::CAP_BPF) {

@@ -127,7 +127,7 @@ const SIOCGIFINDEX: u64 = 0x8933;
 /// interface has.
 const QUESTIONS: &[u64] = &[libc::FIONBIO, libc::FIONREAD, libc::TCGETS, SIOCGIFINDEX];
 
-/// What may be done to a descriptor: another one of the same, and its flags.
+/// Allowed commands of fcntl(2): duplicate a descriptor, and its flags.
 const DESCRIPTOR_COMMANDS: &[libc::c_int] =
     &[libc::F_DUPFD_CLOEXEC, libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_SETFL];
 

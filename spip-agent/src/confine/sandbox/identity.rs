@@ -16,7 +16,7 @@ use super::{Needs, StepResult};
 use crate::config;
 use crate::process::walk;
 
-/// Why the user cannot be changed.
+/// Reasons why the user cannot be changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no such user.
@@ -30,7 +30,7 @@ pub enum Error {
     Refused {
         /// The name that was asked for.
         user: String,
-        /// What the system said.
+        /// Error of the system.
         cause: Errno,
     },
 }

@@ -103,7 +103,8 @@ pub(super) fn restrict(needs: &Needs<'_>) -> StepResult {
     }
 }
 
-/// What is open for writing and should not be: what other programs use, and what decides how the next agent starts.
+/// Returns what is open for writing and should not be: directories of other programs, and files that decide how the
+/// next agent starts.
 #[must_use]
 pub fn complaint(files: &Files) -> Option<String> {
     let list = |paths: BTreeSet<PathBuf>| {
@@ -119,8 +120,8 @@ pub fn complaint(files: &Files) -> Option<String> {
     (!complaints.is_empty()).then(|| format!("{}; have files in a directory of its own", complaints.join("; ")))
 }
 
-/// Whether a file is below one of these directories, under its name or behind a symbolic link: each link on the way can be
-/// replaced.
+/// Reports whether a file is below one of these directories, under its name or behind a symbolic link: each link on the
+/// way can be replaced.
 pub(crate) fn is_written_to(file: &Path, directories: &[PathBuf]) -> bool {
     let named = std::path::absolute(file).ok();
     // The directories of its name may be symbolic links themselves.
@@ -131,7 +132,7 @@ pub(crate) fn is_written_to(file: &Path, directories: &[PathBuf]) -> bool {
     directories.into_iter().any(|directory| names.iter().any(|name| name.starts_with(&directory)))
 }
 
-/// What stays open.
+/// Paths that stay open.
 #[derive(Debug, PartialEq, Eq)]
 struct Opened {
     written: BTreeSet<PathBuf>,
@@ -212,7 +213,7 @@ fn own_directory(file: &Path) -> Option<&Path> {
     file.parent().filter(|directory| !is_shared(directory))
 }
 
-/// Whether a directory belongs to more than one thing, under the name that is given or its true one.
+/// Reports whether several programs share a directory, under the given name or its true one.
 pub(crate) fn is_shared(directory: &Path) -> bool {
     let shared = |path: &Path| {
         let above = |list: &[&str]| list.iter().any(|shared| Path::new(shared).starts_with(path));

@@ -240,7 +240,7 @@ fn prisoner() {
     assert_eq!(listener.accept().expect_err("nobody came").kind(), io::ErrorKind::WouldBlock);
 }
 
-/// Why the kernel refuses a call; it must.
+/// Makes a system call that the kernel must refuse, and returns the error.
 #[track_caller]
 fn call(number: libc::c_long, arguments: [libc::c_long; 6]) -> Errno {
     let [a, b, c, d, e, f] = arguments;

@@ -14,7 +14,7 @@ use super::steer::{OWN_NAMESPACE, pin_path};
 const PROG_QUERY: libc::c_long = 16;
 /// `BPF_SK_LOOKUP` of linux/bpf.h.
 const SK_LOOKUP: u32 = 36;
-/// What the kernel attaches at most (Linux kernel/bpf/net_namespace.c, `netns_bpf_max_progs`).
+/// Upper bound of the programs that the kernel attaches (Linux kernel/bpf/net_namespace.c, `netns_bpf_max_progs`).
 const MOST: usize = 64;
 
 /// The part of `union bpf_attr` that asks what is attached.

@@ -14,7 +14,7 @@ use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 /// The mounts that this process sees (proc_pid_mountinfo(5)).
 const MOUNTINFO: &str = "/proc/self/mountinfo";
 
-/// Why there is no cgroup v2 directory.
+/// Reasons why there is no cgroup v2 directory.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     /// The mounts cannot be listed.

@@ -31,12 +31,12 @@ impl Event {
     }
 }
 
-/// What could not be told since the programs were loaded, for want of room.
+/// Events lost since the programs were loaded, for lack of room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lost {
     /// SYNs.
     pub syns: u64,
-    /// What became of SYNs.
+    /// Lost events about the fate of SYNs.
     pub steps: u64,
 }
 
@@ -44,7 +44,7 @@ pub struct Lost {
 pub struct Events {
     ring: RingBuf<MapData>,
     counters: Arc<PerCpuArray<MapData, Counters>>,
-    /// What an earlier agent lost, whose counters are pinned.
+    /// Losses of an earlier agent, whose counters are pinned.
     before: Lost,
 }
 
@@ -66,7 +66,7 @@ impl Events {
         true
     }
 
-    /// What was lost so far. A map that cannot be read, which the kernel has no reason for, is as if nothing was.
+    /// Returns the losses so far. A map that cannot be read, which the kernel has no reason for, counts as no loss.
     #[must_use]
     pub fn lost(&self) -> Lost {
         let counters = super::sum(&self.counters).unwrap_or_default();

@@ -14,20 +14,20 @@ use super::{Error, Request, loader};
 pub struct Feature {
     /// Short, for scripts.
     pub name: &'static str,
-    /// What is lost without it.
+    /// Purpose, which is lost without it.
     pub purpose: &'static str,
     /// From which kernel on it is usually there.
     pub since: &'static str,
-    /// Whether it is there, or why that cannot be said.
+    /// State, or the reason why it cannot be determined.
     pub state: Result<bool, String>,
 }
 
-/// What the verifier made of one program.
+/// Verdict of the verifier about one program.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Verdict {
     /// Name of the program.
     pub program: String,
-    /// Why it was refused, where it was.
+    /// Reason of a refusal.
     pub refused: Option<String>,
 }
 

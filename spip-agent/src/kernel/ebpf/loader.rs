@@ -37,7 +37,7 @@ use crate::config::EbpfMode;
 /// The object that the build embedded; empty where there was none.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/spip"));
 
-/// Whether there is one.
+/// Reports whether an object is built in.
 #[cfg(test)]
 pub(crate) fn is_built_in() -> bool {
     !OBJECT.is_empty()
@@ -46,9 +46,9 @@ pub(crate) fn is_built_in() -> bool {
 /// The maps that are pinned while they are loaded, or used again.
 const PINNED: [&str; 3] = [SYNS, ORIGINS, COUNTERS];
 
-/// How many lines of the verifier's answer are worth reading: the last ones say what it refused.
+/// Number of the verifier's last lines that are shown: they say what it refused.
 const VERIFIER_LINES: usize = 2;
-/// How the lines begin that it adds to every answer.
+/// Prefixes of the lines that it adds to every answer.
 const STATISTICS: [&str; 3] = ["verification time", "stack depth", "processed"];
 /// `CAP_SYS_ADMIN` of linux/capability.h.
 const CAP_SYS_ADMIN: u32 = 21;
@@ -57,7 +57,7 @@ const CAP_BPF: u32 = 39;
 /// `CAP_PERFMON` of linux/capability.h (Linux 5.8).
 const CAP_PERFMON: u32 = 38;
 
-/// What the constants of the programs are set to.
+/// Values of the programs' constants.
 #[derive(Clone, Copy)]
 struct Constants {
     port: u32,
@@ -65,7 +65,7 @@ struct Constants {
     observer: u32,
     scans: u32,
     log_level: u8,
-    /// How many sockets connections are steered to; 0 for none.
+    /// Number of sockets that connections are steered to; 0 for none.
     workers: u32,
     seed: u32,
     knows_link: u32,
@@ -323,7 +323,8 @@ fn load_with(request: &Request<'_>, constants: &Constants, pins: Option<&Pins>) 
     loader.load(OBJECT)
 }
 
-/// Whether the kernel tells `steer` by which interface a packet came: it loads the program that asks, or does not.
+/// Tries whether the kernel tells `steer` by which interface a packet came: it loads the program that asks, or does
+/// not.
 fn knows_link(request: &Request<'_>, constants: &Constants) -> bool {
     let probe = Constants { knows_link: 1, ..*constants };
     load_with(request, &probe, None).is_ok_and(|mut ebpf| steer::load(&mut ebpf).is_ok())
@@ -396,8 +397,8 @@ fn take_maps(ebpf: &mut Ebpf, steered: Option<u16>) -> Result<(Origins, PerCpuAr
     Ok((Origins::new(origins, removals, syns, steered)?, counters))
 }
 
-/// What an error comes to: the privilege that is missing where the kernel refused for want of one, the last words of
-/// the verifier where it refused a program, or the whole chain of causes.
+/// Describes an error: the privilege that is missing where the kernel refused for lack of one, the last words of the
+/// verifier where it refused a program, or the whole chain of causes.
 pub(super) fn reason(error: &(dyn StdError + 'static), privilege: &str) -> String {
     let mut cause = Some(error);
     while let Some(current) = cause {
@@ -428,8 +429,8 @@ pub(super) fn reason(error: &(dyn StdError + 'static), privilege: &str) -> Strin
     chain(error)
 }
 
-/// Why a program was not loaded. The verifier refuses with the same numbers as for a missing capability, but never
-/// without a word; and it refuses loops over bytes for whoever has no `CAP_PERFMON`.
+/// Describes why a program was not loaded. The verifier refuses with the same numbers as for a missing capability, but
+/// always with a text; and it refuses loops over bytes without `CAP_PERFMON`.
 fn load_reason(error: &io::Error, log: &str, privilege: &str) -> String {
     let words: Vec<&str> = log
         .lines()
@@ -446,7 +447,8 @@ fn load_reason(error: &io::Error, log: &str, privilege: &str) -> String {
     format!("{error}; the verifier says: {}", last.join("; "))
 }
 
-/// Whether this thread has a capability, or `CAP_SYS_ADMIN`, which implies those of eBPF; true where that is not known.
+/// Reports whether this thread has a capability, or `CAP_SYS_ADMIN`, which implies those of eBPF; true when that is not
+/// known.
 fn has_either(capability: u32) -> bool {
     let effective = fs::read_to_string("/proc/thread-self/status").ok().and_then(|status| {
         let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;

@@ -9,20 +9,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use aya::maps::{HashMap, Map, MapData, MapError};
 use spip_common::{Entry, Syn, SynKey};
 
-/// Where a connection came from and was going, as its SYN said.
+/// Source and destination of a connection, from its SYN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// The SYN. Without `observed`, only destination, ports, sequence number and time are known.
     pub syn: Syn,
-    /// Whether the packet itself was seen, so that all of `syn` is known.
+    /// Set when the packet itself was seen, so that all of `syn` is known.
     pub observed: bool,
     /// A client on this machine: destination and source port are what it used, before address translation.
     pub local: bool,
     /// Destination and source port may be those of another SYN, or translated ones: ask another source.
     pub ambiguous: bool,
-    /// How often the SYN was sent again.
+    /// Number of retransmissions of the SYN.
     pub repeats: u16,
-    /// Whether SYNs of the connection were seen that look different.
+    /// Set when SYNs of the connection were seen that look different.
     pub varied: bool,
 }
 
@@ -105,13 +105,14 @@ impl Origins {
         Some(origin)
     }
 
-    /// Whether this process may look into the maps: of a key that is not there, the kernel says just that.
+    /// Reports whether this process may read the maps: about a key that is not there, the kernel says just that.
     #[must_use]
     pub fn can_look_up(&self) -> bool {
         matches!(self.0.origins.get(&0, 0), Ok(_) | Err(MapError::KeyNotFound))
     }
 
-    /// How many SYNs wait for their connection now. Walks the whole map: for a status page, not for each session.
+    /// Counts the SYNs that wait for their connection now. Walks the whole map: for a status page, not for each
+    /// session.
     #[must_use]
     pub fn waiting(&self) -> u64 {
         self.0.syns.keys().filter(Result::is_ok).count() as u64

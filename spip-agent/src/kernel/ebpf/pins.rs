@@ -23,7 +23,7 @@ use nix::unistd::geteuid;
 
 use super::loader::chain;
 
-/// Why nothing is pinned.
+/// Reasons why nothing is pinned.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     /// There is no bpffs to pin on.
@@ -38,11 +38,11 @@ pub(super) enum Error {
     /// The directory cannot be made, opened or locked.
     #[error("cannot {action} {path}: check its owner and mode, or set bpf_pin_path")]
     Directory {
-        /// What was tried.
+        /// Attempted action.
         action: &'static str,
         /// With which path.
         path: PathBuf,
-        /// What the kernel answered.
+        /// Error of the kernel.
         #[source]
         source: io::Error,
     },
@@ -54,12 +54,12 @@ pub(super) enum Error {
     Refused {
         /// The directory.
         path: PathBuf,
-        /// What was refused, and what it takes.
+        /// Refused step, and what it takes.
         reason: String,
     },
 }
 
-/// What a map is made of, as far as the kernel tells.
+/// Definition of a map, as far as the kernel shows it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Shape {
     pub(super) map_type: MapType,
@@ -86,7 +86,7 @@ pub(super) struct Pins {
     hold: Mutex<Hold>,
 }
 
-/// What this agent has of the directory.
+/// Hold of this agent on the directory.
 #[derive(Debug)]
 enum Hold {
     /// The lock, held for as long as this agent runs.
@@ -123,7 +123,7 @@ impl Pins {
         Ok(Self { path: path.to_path_buf(), hold: Mutex::new(hold) })
     }
 
-    /// Whether the maps that are pinned are this agent's to use: nobody else does.
+    /// Reports whether the pinned maps are this agent's to use: no other agent uses them.
     pub(super) fn are_owned(&self) -> bool {
         matches!(*self.hold.lock().unwrap_or_else(PoisonError::into_inner), Hold::Owned { .. })
     }
@@ -145,7 +145,7 @@ impl Pins {
         &self.path
     }
 
-    /// Where a map is pinned.
+    /// Returns the path of a map's pin.
     pub(super) fn pin(&self, map: &str) -> PathBuf {
         self.path.join(map)
     }

@@ -84,7 +84,7 @@ impl SteerMaps {
         Ok(())
     }
 
-    /// What a port keeps for itself.
+    /// Sets the addresses on which a port is left alone.
     ///
     /// # Errors
     /// The kernel refuses to change the map.
@@ -150,7 +150,7 @@ impl SteerMaps {
         Ok(self.settings.set(0, settings, 0)?)
     }
 
-    /// What was done, summed over all CPUs.
+    /// Returns the counters, summed over all CPUs.
     ///
     /// # Errors
     /// The kernel refuses to read the map.
@@ -199,7 +199,7 @@ fn missing(name: &str) -> MapError {
     MapError::InvalidName { name: name.to_owned() }
 }
 
-/// Whether the kernel says that there was nothing to remove.
+/// Reports whether the kernel's error means that there was nothing to remove.
 fn is_absent(error: &MapError) -> bool {
     match error {
         MapError::KeyNotFound | MapError::ElementNotFound => true,
@@ -260,7 +260,7 @@ pub struct PinnedSteering {
     pins: Arc<Pins>,
 }
 
-/// What is under the name of a pin.
+/// State of a pin's path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PinState {
     /// This agent's link, as far as anybody can tell.
@@ -272,13 +272,13 @@ pub enum PinState {
 }
 
 impl PinnedSteering {
-    /// Where it is pinned.
+    /// Returns the path of the pin.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What is under the name now.
+    /// Returns the present state of the path.
     #[must_use]
     pub fn state(&self) -> PinState {
         let name = self.path.file_name().unwrap_or_default();
@@ -295,7 +295,8 @@ impl PinnedSteering {
     }
 }
 
-/// Where the link of this network namespace is pinned in `directory`: agents of several namespaces may share it.
+/// Returns the path at which the link of this network namespace is pinned in `directory`: agents of several namespaces
+/// may share it.
 pub(super) fn pin_path(directory: &Path) -> io::Result<PathBuf> {
     Ok(directory.join(format!("{STEER}_{}", fs::metadata(OWN_NAMESPACE)?.ino())))
 }

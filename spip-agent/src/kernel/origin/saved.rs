@@ -14,7 +14,7 @@ const USUAL_BYTES: usize = 512;
 /// The longest headers that a packet can have: the length of an IP packet is a number of 16 bits.
 const LONGEST_BYTES: usize = 65_535 + 40;
 
-/// What the kernel kept of a connection's SYN.
+/// The kernel's copy of a connection's SYN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Saved {
     /// Nothing: a SYN cookie was used, or the listener does not save SYNs.

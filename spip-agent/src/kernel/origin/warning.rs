@@ -13,7 +13,7 @@ const INTERVAL: Duration = Duration::from_secs(60);
 /// The process's own.
 static WARNINGS: Warnings = Warnings(Mutex::new((None, 0)));
 
-/// When the last warning was, and how many connections there have been since.
+/// Time of the last warning, and number of connections since.
 struct Warnings(Mutex<(Option<Instant>, u64)>);
 
 /// Warns, unless there was a warning within the interval. `claimed` is what the packet filter saw.

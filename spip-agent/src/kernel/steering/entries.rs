@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-/// What is in the map.
+/// Contents of the map.
 #[derive(Clone, Debug)]
 pub(super) struct Entries<T>(BTreeSet<T>);
 
@@ -14,7 +14,7 @@ impl<T> Default for Entries<T> {
 }
 
 impl<T: Copy + Ord> Entries<T> {
-    /// Whether these are in the map, and no others.
+    /// Reports whether exactly these are in the map.
     pub(super) fn are(&self, wanted: &BTreeSet<T>) -> bool {
         self.0 == *wanted
     }

@@ -35,7 +35,7 @@ const HEADER: usize = 16;
 const SEQUENCE: usize = 8;
 /// Bytes of `struct inet_diag_req_v2` of linux/inet_diag.h.
 const REQUEST: usize = 56;
-/// Where `struct inet_diag_msg` has the local port, the local address and the inode, and how long it is.
+/// Offsets in `struct inet_diag_msg` of the local port, the local address and the inode, and its length.
 const PORT: usize = 4;
 const ADDRESS: usize = 8;
 const INODE: usize = 68;
@@ -57,7 +57,7 @@ pub(super) struct Listening {
     pub(super) inode: u32,
 }
 
-/// Who is asked.
+/// Source of the list.
 #[derive(Debug)]
 pub(super) enum Source {
     /// The kernel, by netlink.

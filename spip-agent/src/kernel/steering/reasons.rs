@@ -16,7 +16,7 @@ pub struct Reason {
     /// The address on which it is left alone; absent when it is all of them.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub address: Option<IpAddr>,
-    /// Why.
+    /// Reason.
     pub reason: String,
 }
 

@@ -21,11 +21,11 @@ const MOST_ENDPOINTS: usize = MAX_ENDPOINTS as usize / 2;
 pub(super) struct Table {
     /// Ports that are not as all others.
     pub(super) ports: BTreeMap<u16, Exclusion>,
-    /// What is left alone on single addresses, and why.
+    /// Exclusions of single addresses, each with its reason.
     pub(super) endpoints: BTreeMap<Endpoint, u8>,
 }
 
-/// What the agent itself listens on: no service of somebody else's.
+/// The agent's own listeners, which are no other service.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Own {
     /// Its sockets.

@@ -15,7 +15,7 @@ use crate::config::{Config, SteeringMode};
 use crate::kernel::ebpf::{PinState, PinnedSteering};
 use crate::process::critical;
 
-/// How often the machine is looked at.
+/// Interval at which listeners of the machine are looked up.
 const INTERVAL: Duration = Duration::from_millis(250);
 // A service has its port within a second: a look that just misses it, the next one, and time for both.
 const _: () = assert!(INTERVAL.as_millis() * 3 < 1_000);
@@ -23,7 +23,7 @@ const _: () = assert!(INTERVAL.as_millis() * 3 < 1_000);
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// For how long an agent that was relieved still takes connections: those that had begun come to their handshake's end.
 const RELIEVED: Duration = Duration::from_secs(3);
-/// How long an answer of the thread is waited for.
+/// Time to wait for an answer of the thread.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The running thread; dropping this ends it.
@@ -32,7 +32,7 @@ pub struct Watch {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What has become of the program.
+/// State of the program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Standing {
     /// It is attached.
@@ -47,13 +47,13 @@ pub enum Standing {
 /// Steering as it is now.
 #[derive(Clone, Debug)]
 pub struct Description {
-    /// What has become of the program.
+    /// State of the program.
     pub standing: Standing,
-    /// What it is confined to.
+    /// Confinement of the program.
     pub confinement: Confinement,
-    /// What is left alone.
+    /// Exclusions, each with its reason.
     pub reasons: Vec<Reason>,
-    /// What the program has done; absent where the kernel does not say.
+    /// Counters of the program; absent when the kernel does not give them.
     pub counters: Option<SteerCounters>,
 }
 
@@ -62,7 +62,7 @@ enum Request {
     Describe(SyncSender<Description>),
 }
 
-/// What the thread has beside the maps.
+/// State of the thread beside the maps.
 struct Watcher {
     steering: Steering,
     pinned: Option<PinnedSteering>,
@@ -116,7 +116,7 @@ impl Watch {
         self.send(Request::Reload(Box::new(config)));
     }
 
-    /// What is left alone and what was done; nothing where the thread does not answer.
+    /// Returns exclusions and counters; `None` when the thread does not answer.
     #[must_use]
     pub fn describe(&self) -> Option<Description> {
         let (answer, answered) = mpsc::sync_channel(1);

@@ -19,7 +19,7 @@ const SLOTS: usize = 64;
 /// Length of the example in a summary, in bytes.
 const EXAMPLE_BYTES: usize = 200;
 
-/// What was said how often lately.
+/// Recent messages, with their counts.
 #[derive(Debug)]
 pub(super) struct Repeats {
     slots: Vec<Slot>,
@@ -57,7 +57,7 @@ impl Repeats {
         }
     }
 
-    /// Whether this message is to be written.
+    /// Reports whether this message is to be written.
     pub(super) fn admits(&mut self, record: &Record<'_>, now_ms: u64) -> bool {
         let place =
             self.hasher.hash_one((record.level(), record.target(), record.module_path(), record.file(), record.line()));

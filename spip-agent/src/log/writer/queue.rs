@@ -32,7 +32,7 @@ const LARGE_BATCH_BYTES: usize = 256 * 1024;
 /// The reserve of those who cannot wait is at least this large, in bytes.
 const MINIMUM_RESERVE_BYTES: usize = 1024 * 1024;
 
-/// What readers of the statistics look at without the lock.
+/// Counters that readers of the statistics load without the lock.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub(super) lines: AtomicU64,
@@ -80,9 +80,9 @@ impl Room<'_> {
 
 #[derive(Debug)]
 struct Queue {
-    /// What waits for the writer.
+    /// Lines that wait for the writer.
     next: Batch,
-    /// When the first line of `next` came.
+    /// Time at which the first line of `next` came.
     since: Option<Instant>,
     /// The last number that was given to a record.
     seq: u64,
@@ -94,19 +94,19 @@ struct Queue {
     reserved: usize,
     writer: WriterState,
     reopen: bool,
-    /// Who wants to know what came of it.
+    /// Callers that wait for the result.
     reopeners: Vec<SyncSender<Reopened>>,
-    /// What the file is to be opened as then, where that is different.
+    /// Settings to open the file with, when they are different.
     change: Option<Box<config::Log>>,
-    /// What is being written to, or will be with the next batch; nothing where it is standard output.
+    /// File that is written to, now or with the next batch; `None` for standard output.
     file: Option<PathBuf>,
-    /// Why nothing can be written.
+    /// Reason why nothing can be written.
     fault: Option<String>,
     finish: Option<Instant>,
     ended: bool,
 }
 
-/// What the writer waits for, and so, who wakes it.
+/// State of the writer, which determines how to wake it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WriterState {
     /// The first line.
@@ -122,7 +122,7 @@ enum WriterState {
 pub(super) struct Batch {
     /// Whole lines.
     pub(super) bytes: Vec<u8>,
-    /// How many of the bytes are written.
+    /// Number of bytes that are written.
     pub(super) written: usize,
     /// Permits that are given back when it is written.
     charged: usize,
@@ -131,7 +131,7 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Whether what is written ends with a line.
+    /// Reports whether the written bytes end with a line.
     pub(super) fn at_line_start(&self) -> bool {
         self.written == 0 || self.bytes.get(self.written - 1) == Some(&b'\n')
     }
@@ -270,7 +270,7 @@ impl Shared {
         self.lock().file.clone()
     }
 
-    /// What the writer has to change, once.
+    /// Takes the pending change, once.
     pub(super) fn take_change(&self) -> Option<Box<config::Log>> {
         self.lock().change.take()
     }
@@ -316,7 +316,7 @@ impl Shared {
         }
     }
 
-    /// What a line costs of the room. A line that is larger than the whole queue takes all of it.
+    /// Returns the room that a line takes. A line larger than the whole queue takes all of it.
     fn charge(&self, bytes: usize) -> u32 {
         u32::try_from(bytes + Tail::BYTES).unwrap_or(u32::MAX).min(self.capacity)
     }

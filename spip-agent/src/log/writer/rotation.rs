@@ -77,7 +77,7 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// Whether `text` is a time as [`closed_name`] writes it: `20250131T235959.000001Z`.
+/// Reports whether `text` is a time as [`closed_name`] writes it: `20250131T235959.000001Z`.
 fn is_time(text: &str) -> bool {
     const FORM: &[u8] = b"00000000T000000.000000Z";
     text.len() == FORM.len()
@@ -91,7 +91,7 @@ fn is_time(text: &str) -> bool {
 #[derive(Debug)]
 pub(super) struct Archive {
     path: PathBuf,
-    /// When the agent does not rotate, closed files are somebody else's.
+    /// Set when the agent rotates; otherwise closed files belong to another program.
     rotates: bool,
     keep_files: usize,
     keep_bytes: u64,

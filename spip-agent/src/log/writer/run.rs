@@ -28,7 +28,7 @@ pub(super) struct Run {
     pace: Pace,
 }
 
-/// Whether the thread goes on.
+/// Continues or ends the thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     GoOn,
@@ -132,7 +132,7 @@ impl Run {
         );
     }
 
-    /// When there is something to do besides lines.
+    /// Returns the time of the next work besides lines.
     fn next_tick(&self) -> Option<Instant> {
         let sync = (self.fsync == Fsync::Interval && self.sink.dirty()).then_some(self.synced + self.pace.sync);
         [sync, self.sink.aged()].into_iter().flatten().min()

@@ -36,7 +36,7 @@ use crate::config::{self, Fsync};
 use crate::process::walk::Place;
 use opened::Opened;
 
-/// Whether the file of this name could be written to: it is opened, and made where it is not there.
+/// Checks that the file of this name could be written to: opens it, and makes it when it is not there.
 pub(super) fn try_path(key: &'static str, path: &Path) -> Result<(), Error> {
     Opened::path(key, path, None).map(drop)
 }
@@ -46,7 +46,7 @@ pub(super) fn look(key: &'static str, path: &Path) -> Result<(), Error> {
     opened::look(key, path)
 }
 
-/// What is written to.
+/// Target of the writes.
 #[derive(Debug)]
 pub(super) enum Target {
     /// A file, by an absolute name.
@@ -67,7 +67,7 @@ impl Target {
     }
 }
 
-/// Why a batch is not written, or not wholly.
+/// Reasons why a batch is not written, or not wholly.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// It may work later; the text says what is wrong with what.
@@ -79,13 +79,13 @@ pub(super) enum Failure {
 /// The open log.
 #[derive(Debug)]
 pub(super) struct Sink {
-    /// What names the file in the configuration.
+    /// Key of the configuration that names the file.
     key: &'static str,
     target: Target,
     opened: Option<Opened>,
     /// A descriptor that is given up when none is left for the file: sessions, which wait for the log, may have them all.
     spare: Option<OwnedFd>,
-    /// When the name was last compared with the open file.
+    /// Time at which the name was last compared with the open file.
     looked: Instant,
     lock_again: Instant,
     rotate_bytes: u64,
@@ -203,12 +203,12 @@ impl Sink {
         }
     }
 
-    /// Whether something was written since it was last forced to the disk.
+    /// Reports whether bytes were written since the file was last forced to the disk.
     pub(super) fn dirty(&self) -> bool {
         self.opened.as_ref().is_some_and(|opened| opened.dirty)
     }
 
-    /// When the file is to be rotated for its age.
+    /// Returns the time at which the file is to be rotated for its age.
     pub(super) fn aged(&self) -> Option<Instant> {
         let aged = self.opened.as_ref()?.aged?;
         Some(aged.max(self.rotate_again))
@@ -340,7 +340,7 @@ impl Sink {
         result.map_err(|error| self.failure(&error))
     }
 
-    /// What an error means for the next attempt.
+    /// Classifies an error for the next attempt.
     fn failure(&mut self, error: &io::Error) -> Failure {
         let regular = self.opened.as_ref().is_some_and(|opened| opened.regular);
         match &self.target {

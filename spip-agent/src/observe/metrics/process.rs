@@ -20,7 +20,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
-/// Where the numbers of this process are. What cannot be had is left out of the page.
+/// Sources of the numbers of this process. Numbers that cannot be read are left out of the page.
 pub(super) struct Process {
     statm: Option<File>,
     descriptors: Option<Mutex<Dir>>,

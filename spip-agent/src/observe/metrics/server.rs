@@ -30,9 +30,9 @@ const REQUEST_BYTES: usize = 8 * 1024;
 const HEADERS: usize = 64;
 /// Connections that are served at once.
 const AT_ONCE: usize = 8;
-/// How long one may take, from its connection to the end of the answer.
+/// Upper bound of the time of a request, from its connection to the end of the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long the server waits when a connection cannot be accepted.
+/// Pause of the server when a connection cannot be accepted.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Connections that may wait to be accepted.
@@ -43,7 +43,7 @@ const UNIX_MODE: u32 = 0o660;
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PLAIN: &str = "text/plain; charset=utf-8";
 
-/// Why metrics cannot be served.
+/// Reason why metrics cannot be served.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot serve metrics on {address}: {remedy}")]
 pub struct Error {
@@ -57,7 +57,7 @@ impl Error {
         Self { remedy: remedy(&source, address), address: address.clone(), source }
     }
 
-    /// What to do about it.
+    /// Returns the remedy.
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         self.remedy
@@ -74,7 +74,7 @@ enum Listener {
     Unix(SocketFile),
 }
 
-/// Whether agents follow each other on one address without a gap.
+/// Settings of agents that follow each other on one address without a gap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Succession {
     /// Another agent may relieve this one while it still listens.
@@ -97,7 +97,8 @@ impl Server {
         listener.map(Self).map_err(|source| Error::new(address, source))
     }
 
-    /// Whether somebody else has the address, or the machine has it not. Nothing listens meanwhile, and nothing stays.
+    /// Checks that no other process has the address, and that the machine has it. Listens for no time, and leaves
+    /// nothing.
     ///
     /// # Errors
     /// What [`Server::bind`] would say, but for the directory of a socket.
@@ -218,7 +219,7 @@ fn remedy(error: &io::Error, address: &MetricsAddress) -> &'static str {
 /// A connection that is being served.
 struct Open {
     task: AbortHandle,
-    /// Whether its request is whole: then it only takes the answer.
+    /// Set when its request is whole: then it only takes the answer.
     asked: Arc<AtomicBool>,
 }
 

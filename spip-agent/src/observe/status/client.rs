@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest answer: thousands of exclusions fit.
 const MOST_BYTES: u64 = 16 << 20;
 
-/// What the agent behind `socket` says.
+/// Asks the agent behind `socket` for its report.
 ///
 /// # Errors
 /// In words for the operator: why it could not be asked.
@@ -48,7 +48,7 @@ pub fn ask_process(socket: &Path) -> Result<(Report, u32), String> {
     Ok((report, u32::try_from(peer.pid()).unwrap_or_default()))
 }
 
-/// What the maps pinned in `directory` say, and why the agent could not be asked.
+/// Builds a report from the maps pinned in `directory`, with the reason why the agent could not be asked.
 #[must_use]
 pub fn from_pins(directory: &Path, unreachable: String) -> Report {
     let mut report = Report { unreachable: Some(unreachable), ..Report::default() };

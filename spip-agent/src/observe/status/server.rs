@@ -36,7 +36,7 @@ const BACKLOG: libc::c_int = 8;
 /// After an error of accept, such as a want of descriptors.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Why there is no status socket.
+/// Reasons why there is no status socket.
 #[derive(Debug, Error)]
 pub enum Error {
     /// Another agent answers there.
@@ -50,7 +50,7 @@ pub enum Error {
     Refused {
         /// The socket.
         path: PathBuf,
-        /// What the kernel answered.
+        /// Error of the kernel.
         #[source]
         source: io::Error,
     },
@@ -62,21 +62,21 @@ pub struct Server {
     socket: SocketFile,
 }
 
-/// What an answer is made of.
+/// Sources of an answer.
 pub struct Sources {
     /// The configuration, and the file it came from.
     pub config: Config,
     /// See `config`.
     pub path: PathBuf,
-    /// Where the agent listens.
+    /// Address of the listener.
     pub listen: SocketAddr,
-    /// How many threads serve.
+    /// Number of worker threads.
     pub workers: usize,
-    /// Whether a service manager opened the socket.
+    /// Set when a service manager opened the socket.
     pub passed_socket: bool,
-    /// Which families can be steered: IPv4, IPv6.
+    /// Families that can be steered: IPv4, IPv6.
     pub families: (bool, bool),
-    /// Where the link is pinned.
+    /// Path of the pinned link.
     pub pinned_link: Option<PathBuf>,
     /// Connections, limits, the log.
     pub door: Arc<Door>,
@@ -84,15 +84,15 @@ pub struct Sources {
     pub messages: Option<writer::Log>,
     /// The kernel side, as long as it is there.
     pub attached: Weak<Attached>,
-    /// Why there is none since the start, where there is none.
+    /// Reason why there has been no kernel side since the start, if so.
     pub unattached: Option<String>,
-    /// What keeps steering current.
+    /// Thread that keeps steering current.
     pub steering: Option<Arc<Watch>>,
-    /// What the agent has given up.
+    /// Rights that the agent has given up.
     pub sandbox: Vec<sandbox::Step>,
     /// Half-open scans, where they are recorded.
     pub scans: Option<Arc<Mutex<scans::Counts>>>,
-    /// When the agent was ready.
+    /// Time at which the agent was ready.
     pub started: (Timestamp, Instant),
 }
 
@@ -119,7 +119,7 @@ impl Server {
         self.socket.publish().map_err(|source| Error::Refused { path: self.path().to_path_buf(), source })
     }
 
-    /// Where the socket is, or will be.
+    /// Returns the path of the socket.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.socket.path()

@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 
 use super::Face;
 
-/// What belongs together.
+/// Versions that belong to one release.
 struct Release {
     kernels: &'static [&'static str],
     ftp: &'static str,
@@ -70,7 +70,7 @@ const RELEASES: &[Release] = &[
 /// Dovecot's own greeting, which few change.
 const MAIL: &str = "Dovecot ready.";
 
-/// What the page calls itself, and its button.
+/// Titles of the page, each with its button.
 const PAGES: &[(&str, &str)] = &[
     ("Sign in", "Sign in"),
     ("Webmail", "Log in"),

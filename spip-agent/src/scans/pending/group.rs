@@ -56,10 +56,10 @@ impl Attempt {
 pub(super) struct Group {
     /// The first one, whole.
     pub(super) syn: Syn,
-    /// When the first one was seen of those that are left.
+    /// Time of the first one of those that are left.
     pub(super) oldest_ns: u64,
     pub(super) attempts: Attempts,
-    /// Whether retransmissions have to be known after the decision.
+    /// Set when retransmissions have to be known after the decision.
     pub(super) shared: bool,
 }
 
@@ -82,12 +82,12 @@ impl Group {
         }
     }
 
-    /// Whether there is one SYN only, and it has arrived nowhere yet.
+    /// Reports whether there is one SYN only, and it has arrived nowhere yet.
     pub(super) fn is_one_on_its_way(&self) -> bool {
         matches!(&self.attempts, Attempts::One(attempt, _) if attempt.state == State::Seen)
     }
 
-    /// How many that were decided before it knows.
+    /// Returns the number of earlier decided SYNs that it remembers.
     pub(super) fn settled(&self) -> usize {
         match &self.attempts {
             Attempts::One(..) => 0,
@@ -135,7 +135,7 @@ pub(super) struct Many {
     by_view: HashMap<Ends, usize>,
     /// Those that have not, oldest first, and some that have.
     unreached: Vec<usize>,
-    /// What was left of those that were decided before: what is sent again of them is none of the others.
+    /// Ends of earlier decided SYNs: their retransmissions are none of the others.
     settled: HashSet<Ends>,
 }
 

@@ -120,7 +120,7 @@ impl Waiting {
         }
     }
 
-    /// How much there is of everything.
+    /// Returns the sizes of all tables.
     pub(super) fn sizes(&self) -> Sizes {
         let kept = self.kept.groups.values().map(|(_, group)| group);
         Sizes {
@@ -141,7 +141,7 @@ impl Waiting {
         self.kept.next().into_iter().min_by_key(|key| self.sent(key))
     }
 
-    /// How many SYNs of the same source are waiting.
+    /// Returns the number of waiting SYNs of the same source.
     fn sent(&self, key: &SynKey) -> usize {
         self.by_source.get(&key.source).copied().unwrap_or_default()
     }
@@ -162,7 +162,7 @@ impl Waiting {
     }
 }
 
-/// How much there is of everything.
+/// Sizes of all tables.
 #[derive(Debug)]
 pub(super) struct Sizes {
     /// SYNs in all groups.
@@ -180,13 +180,13 @@ struct Kept {
     order: BTreeMap<Place, SynKey>,
     /// SYNs in all of them.
     attempts: usize,
-    /// Where the next look begins.
+    /// Place at which the next look begins.
     cursor: Place,
     /// Groups that were spared so far.
     number: u64,
 }
 
-/// When a group was first seen, and a number that tells it from others of that time.
+/// Time at which a group was first seen, and a number that tells it from others of that time.
 type Place = (u64, u64);
 
 impl Kept {

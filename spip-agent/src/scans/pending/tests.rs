@@ -22,7 +22,7 @@ fn syn(port: u16, source_port: u16, sequence: u32, seen_ns: u64) -> SynEvent {
     SynEvent { kind: KIND_SYN, shared: 0, source: mapped(SOURCE), syn }
 }
 
-/// What the listener sees after a REDIRECT that gave the connection another source port.
+/// Builds the event of the listener after a REDIRECT that gave the connection another source port.
 fn step(kind: u32, sequence: u32, source_port: u16) -> Step {
     Step {
         kind,

@@ -141,7 +141,7 @@ impl From<HelloFacts> for HelloText {
     }
 }
 
-/// What is known of TLS without a look into the hello.
+/// Returns the facts of TLS that need no look into the hello.
 fn tls_of(tls: &Tls) -> Option<TlsFacts<'_>> {
     let facts = tls.facts()?;
     let session = match &facts.handshake {
@@ -163,8 +163,8 @@ fn tls_of(tls: &Tls) -> Option<TlsFacts<'_>> {
     })
 }
 
-/// What is wrong with a hello. One that is not whole, too long to be kept, or of another protocol has its own reason in
-/// `tls_error`.
+/// Returns the mistake in a hello. One that is not whole, too long to be kept, or of another protocol has its own
+/// reason in `tls_error`.
 fn malformed<'a>(handshake: &'a Handshake, hello: &Result<HelloFacts, ParseError>) -> Option<Text<'a>> {
     match (handshake, hello) {
         // Its records are broken; what can be read of it past that means nothing.

@@ -15,7 +15,7 @@ use crate::scans::record as scan;
 use sample::{Sample, samples, sensor};
 use spip_record::message::Shape;
 
-/// What a client sends to make reading it panic.
+/// Bytes of a client that make reading them panic.
 pub(crate) const UNREADABLE: &[u8] = b"test: unreadable";
 
 pub(super) fn panic_if_asked(payload: &[u8]) {
@@ -73,7 +73,7 @@ fn a_record_that_is_read_is_written_in_every_format_as_the_session_was() {
     }
 }
 
-/// What a line of the log is.
+/// Kinds of lines of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Session,
@@ -221,7 +221,7 @@ fn scan_samples() -> [scan::Scan; 3] {
     [one, many, rest]
 }
 
-/// Where a line has what only this project says.
+/// Returns the place of the facts that only this project has.
 fn own(format: Format) -> &'static str {
     if format == Format::Flat { "" } else { "/spip" }
 }
@@ -468,7 +468,7 @@ fn ecs_uses_only_fields_that_are_defined_with_their_types() {
     assert!(unused.is_empty(), "no sample has {unused:?}");
 }
 
-/// Whether a text is a date for Elasticsearch, whose years have four digits.
+/// Reports whether a text is a date for Elasticsearch, whose years have four digits.
 fn is_date(text: &str) -> bool {
     // The library's own calendar ends a day before that.
     text.len() == 27 && (text.parse::<jiff::Timestamp>().is_ok() || text.starts_with("9999-12-31T"))

@@ -9,9 +9,9 @@ use crate::kernel::ebpf::{self, Attached, Part, PinnedSteering};
 use crate::kernel::listen::Listeners;
 use crate::kernel::steering::Steering;
 
-/// Why there is no kernel side where none is wanted.
+/// Reason why there is no kernel side when it is turned off.
 const OFF: &str = "ebpf = \"off\"";
-/// What to do where steering cannot be had: without it nothing would arrive.
+/// Remedy when steering is not available: without it nothing would arrive.
 const NO_STEERING: &str =
     "steering = \"sk_lookup\" cannot be had; mend that, or set steering = \"redirect\" and use rules";
 

@@ -10,19 +10,19 @@ use crate::process::stderr;
 use crate::session::accept::{Door, Faults};
 use crate::start::readiness::Notifier;
 
-/// How often errors of accept are reported, when there were any.
+/// Interval at which errors of accept are reported, if there were any.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How often it is looked at whether the log is written.
+/// Interval of checks that the log is written.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often it is looked at whether a load is over.
+/// Interval of checks that a load is over.
 const EBB_INTERVAL: Duration = Duration::from_secs(1);
 
 /// So much less payload than there was is worth a walk through all of the heap.
 const EBB_BYTES: usize = 16 << 20;
 
-/// How much longer than the drain the end of the process may take.
+/// Time that the end of the process may take beyond the drain.
 const LAST_STEPS: Duration = Duration::from_secs(5);
 
 /// Says once an interval how many accepts failed, if any did.
@@ -105,7 +105,7 @@ struct Ebb {
 }
 
 impl Ebb {
-    /// Whether so much is gone that memory is given back now.
+    /// Reports whether so much is gone that memory is given back now.
     fn is_reached(&mut self, bytes: usize) -> bool {
         self.most = self.most.max(bytes);
         let reached = self.most - bytes >= EBB_BYTES.max(bytes);

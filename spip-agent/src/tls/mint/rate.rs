@@ -9,7 +9,7 @@ pub(super) struct Rate {
     interval: Duration,
     /// The time that an empty bucket takes to fill.
     capacity: Duration,
-    /// When the bucket would be empty if it were never filled again; at most `capacity` ago.
+    /// Time at which the bucket would be empty if it were never filled again; at most `capacity` ago.
     empty_at: Instant,
 }
 

@@ -93,7 +93,7 @@ impl ResolvesClientCert for Shown {
     }
 }
 
-/// What a client of the library is like.
+/// Settings of a client of the library.
 pub(super) struct Client {
     pub(super) versions: Versions,
     pub(super) provider: CryptoProvider,

@@ -11,7 +11,7 @@ use spip_record::Entry;
 use super::output::Output;
 use super::{Error, Target};
 
-/// Where the data for `--enrich` is.
+/// Directories of the data for `--enrich`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct Options {
     /// Add to each record what it means: its source's network, the scanner, exploits by name, indicators.
@@ -36,7 +36,7 @@ pub struct Options {
     pub no_starter_rules: bool,
 }
 
-/// What is added to records, and what is collected from them.
+/// Additions to records, and indicators collected from them.
 #[derive(Debug)]
 pub(super) struct Enrichment {
     enricher: Option<Enricher>,

@@ -29,7 +29,7 @@ impl Progress {
         }
     }
 
-    /// Whether there is a terminal.
+    /// Reports whether there is a terminal.
     pub(super) fn is_shown(&self) -> bool {
         self.is_shown
     }

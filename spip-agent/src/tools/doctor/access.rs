@@ -12,7 +12,7 @@ use crate::config::{Config, SandboxMode};
 use crate::confine::sandbox::{self, Files};
 use crate::respond::persona::Persona;
 
-/// Where systemd has its units; what the administrator wrote comes first.
+/// Directories of systemd's units; the administrator's come first.
 const UNITS: [&str; 3] = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
 
 /// Bits of a mode.
@@ -95,12 +95,12 @@ fn judge(topic: Topic, who: &Who, config: &Config, files: &Files) -> Finding {
     }
 }
 
-/// What is in a directory is opened by its name.
+/// Returns the mode bits for opening a file by its name in a directory.
 fn reading(path: &Path) -> u32 {
     if path.is_dir() { PASS } else { READ }
 }
 
-/// Whoever starts the agent here: the one that runs it, else the user of its unit, else root, where root asks.
+/// Determines who starts the agent here: the user that runs it, else the user of its unit, else root, when root asks.
 fn starter(subject: &Subject<'_>) -> Option<Who> {
     if let Some(running) = &subject.running {
         let number = |key: &str| running.status(key)?.split_ascii_whitespace().nth(1)?.parse().ok();
@@ -122,7 +122,7 @@ fn user_of(unit: &str) -> Option<&str> {
     unit.lines().rev().find_map(|line| line.strip_prefix("User=")).map(str::trim).filter(|user| !user.is_empty())
 }
 
-/// Who opens files.
+/// The user that opens files.
 #[derive(Clone, Debug)]
 struct Who {
     name: String,
@@ -130,7 +130,7 @@ struct Who {
     gid: Gid,
     /// Beside `gid`.
     groups: Vec<u32>,
-    /// Whether the start, as root, gives to this user what root has made.
+    /// Set when the start, as root, gives to this user what root has made.
     gives: bool,
 }
 
@@ -141,8 +141,8 @@ impl From<User> for Who {
 }
 
 impl Who {
-    /// Whether this user may do that with a file; nothing is held against what is not there. One that is `given` may be
-    /// root's.
+    /// Reports whether this user may access a file in this way; missing files count as accessible. One that is `given`
+    /// may be root's.
     fn may(&self, path: &Path, bits: u32, given: bool) -> bool {
         let Ok(path) = path.canonicalize() else { return true };
         let Ok(metadata) = path.metadata() else { return true };
@@ -162,7 +162,7 @@ impl Who {
     }
 }
 
-/// What can be written to inside the sandbox, beside what has to be.
+/// Checks which paths can be written to inside the sandbox beyond those that have to be.
 pub(super) fn directories(config: &Config, path: &Path) -> Finding {
     let topic = Topic::new(
         "sandbox.directories",

@@ -40,7 +40,7 @@ struct Kernel {
     error: Duration,
 }
 
-/// What adjtimex(2) says, which anybody may ask.
+/// Asks adjtimex(2), which needs no privilege.
 #[allow(unsafe_code)]
 fn kernel() -> Result<Kernel, std::io::Error> {
     // SAFETY: a structure of integers; all of it zero is a question that changes nothing.

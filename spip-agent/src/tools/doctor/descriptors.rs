@@ -11,7 +11,7 @@ use crate::confine::memory;
 /// Below this, a single source may take all of them (`max_sessions_per_source` is 4,096 by default).
 const ENOUGH: u64 = 8_192;
 
-/// What services are given by default where they are given many (systemd's own limit for them).
+/// Usual limit of services with many descriptors (systemd's own limit for them).
 const USUAL: u64 = 524_288;
 
 pub(super) fn findings(subject: &Subject<'_>) -> Vec<Finding> {
@@ -46,8 +46,8 @@ fn limit(subject: &Subject<'_>) -> Finding {
     }
 }
 
-/// What gives a process as many descriptors as are wanted, or the usual number of a server where that is more. The kernel
-/// takes no limit above `most`.
+/// Returns the command that gives a process as many descriptors as are wanted, or the usual number of a server when
+/// that is more. The kernel takes no limit above `most`.
 fn remedy(wanted: u64, most: Option<u64>) -> String {
     let limit = wanted.max(USUAL);
     let raised = match most {
@@ -66,7 +66,8 @@ fn hard_limit(limits: &str) -> Option<u64> {
     }
 }
 
-/// Whether memory holds the sessions that the configuration asks for; how many it holds where it asks for none.
+/// Checks that memory holds the sessions that the configuration asks for; reports how many it holds when it asks for
+/// none.
 fn memory(subject: &Subject<'_>) -> Finding {
     let topic = Topic::new(
         "limits.memory",

@@ -13,7 +13,8 @@ use crate::start::reload;
 
 /// Free room below which a log without bounds is about to stop.
 const LITTLE: u64 = 1 << 30;
-/// What a scan of all ports of one address leaves: 65,535 records of some 700 bytes. A log that keeps less is of little use.
+/// Size of a scan of all ports of one address: 65,535 records of some 700 bytes. A log that keeps less is of little
+/// use.
 const USEFUL: u64 = 50_000_000;
 /// A log that keeps less is of none.
 const LEAST: u64 = 1_000_000;
@@ -21,19 +22,19 @@ const LEAST: u64 = 1_000_000;
 /// The key of the log of the agent's own messages, which has the bounds of the log of the records once more.
 const MESSAGES: &str = "system_log";
 
-/// What the agent writes beside the log of its records.
+/// Files that the agent writes beside the log of its records.
 struct Beside {
     check: &'static str,
     /// The key of its configuration.
     key: &'static str,
     directory: PathBuf,
-    /// What it may take altogether; none where nothing bounds it.
+    /// Upper bound of their size; `None` when nothing bounds it.
     most: Option<u64>,
     written: u64,
 }
 
 impl Beside {
-    /// What it may still take.
+    /// Returns the size that they may still take.
     fn to_come(&self) -> u64 {
         self.most.unwrap_or(0).saturating_sub(self.written)
     }
@@ -95,7 +96,7 @@ fn device(directory: &Path) -> Option<u64> {
     directory.ancestors().find_map(|ancestor| fs::metadata(ancestor).ok()).map(|metadata| metadata.dev())
 }
 
-/// Whether a file has no room to grow.
+/// Reports whether a file has no room to grow.
 pub(super) fn is_full(file: &Path) -> bool {
     statvfs(file).is_ok_and(|room| free(&room) == 0)
 }
@@ -105,7 +106,7 @@ fn free(room: &Statvfs) -> u64 {
     (room.blocks_available() as u64).saturating_mul(room.fragment_size() as u64)
 }
 
-/// What has a file system of its own, or no log of records beside it.
+/// Checks files on a file system of their own, or without a log of records beside them.
 fn elsewhere(store: &Beside) -> Finding {
     let topic = Topic::new(store.check, "what is written beside the log of the records needs room of its own");
     let existing = store.directory.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
@@ -160,7 +161,7 @@ fn judge(topic: Topic, log: &Log, directory: &Path, free: u64, written: u64, bes
     }
 }
 
-/// What makes the log fit, as far as settings can: a disk that is too small or full needs more than them.
+/// Returns the settings that make the log fit, as far as settings can: a disk that is too small or full needs more.
 fn remedy(log: &Log, directory: &Path, free: u64, written: u64, beside: &[Beside]) -> String {
     let directory = directory.display();
     // Each of the logs has what the settings say.
@@ -199,7 +200,7 @@ fn settings(log: &Log, room: u64) -> Option<String> {
     })
 }
 
-/// What the log and its closed files have now: everything beside it that is named after it.
+/// Returns the size of the log and its closed files: all files beside it that are named after it.
 fn written(file: &Path) -> u64 {
     let Some((directory, name)) = file.parent().zip(file.file_name()) else { return 0 };
     // Closed files are named as the log, with a dot and a time behind.

@@ -72,7 +72,7 @@ fn feature(feature: Feature, config: Option<&Config>) -> Finding {
     }
 }
 
-/// Whether the agent would not start, or not steer, without a feature.
+/// Reports whether the agent would not start, or not steer, without a feature.
 fn is_required(name: &str, config: Option<&Config>) -> bool {
     let Some(config) = config else { return false };
     match name {
@@ -120,7 +120,7 @@ fn trial(config: Option<&Config>, mode: EbpfMode) -> Finding {
     if required { topic.failure(found, remedy) } else { topic.warning(found, remedy) }
 }
 
-/// What the sandbox can be made of.
+/// Checks which parts of the sandbox this kernel has.
 fn sandbox(config: Option<&Config>) -> Vec<Finding> {
     let mode = config.map_or(SandboxMode::Auto, |config| config.sandbox.mode);
     let landlock = Topic::new(

@@ -48,7 +48,7 @@ fn conntrack(config: Option<&Config>) -> Finding {
     }
 }
 
-/// Whether the table of connection tracking takes what is to come.
+/// Checks that the table of connection tracking is large enough.
 fn table(topic: Topic, used: u64, most: u64) -> Finding {
     let found = format!("{used} of {most} entries used");
     let larger = format!("sysctl -w net.netfilter.nf_conntrack_max={}", most.saturating_mul(4).max(4 * SMALL_TABLE));
@@ -89,7 +89,7 @@ fn port_range(config: Option<&Config>) -> Finding {
     topic.ok(found)
 }
 
-/// Whether a list as the kernel writes it, `8080,9000-9100`, has a port.
+/// Reports whether a list as the kernel writes it, `8080,9000-9100`, has a port.
 fn lists(list: &str, port: u16) -> bool {
     list.split(',').any(|range| {
         let (from, to) = range.split_once('-').unwrap_or((range, range));

@@ -8,7 +8,7 @@ use super::{Finding, Subject, Topic};
 use crate::config::EbpfMode;
 use crate::kernel::ebpf;
 
-/// Where systemd and others mount it.
+/// Usual mount point of a bpffs.
 const USUAL_BPFFS: &str = "/sys/fs/bpf";
 
 pub(super) fn findings(subject: &Subject<'_>) -> Vec<Finding> {

@@ -48,12 +48,12 @@ fn mask(status: &str, key: &str) -> Option<u64> {
     u64::from_str_radix(line.trim(), 16).ok()
 }
 
-/// What is in effect, and what could be put in effect by one call.
+/// Returns the capabilities in effect, and those that one call could put in effect.
 fn held(status: &str) -> Option<u64> {
     Some(mask(status, "CapEff:")? | mask(status, "CapPrm:")?)
 }
 
-/// What an agent that runs still has.
+/// Checks the rights that a running agent still has.
 fn given_up(subject: &Subject<'_>) -> Option<Finding> {
     let running = subject.running.as_ref()?;
     let topic = Topic::new("privileges.kept", "what a running agent keeps is what somebody gets who takes it over");
@@ -80,7 +80,7 @@ fn given_up(subject: &Subject<'_>) -> Option<Finding> {
     })
 }
 
-/// What the agent itself says that it has given up.
+/// Reports the rights that the agent itself says it has given up.
 fn by_steps(topic: Topic, pid: u32, answer: &Result<status::Agent, String>) -> Finding {
     let agent = match answer {
         Ok(agent) => agent,

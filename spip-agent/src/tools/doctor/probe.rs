@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const RECORD: Duration = Duration::from_secs(10);
 /// The longest record that is looked at; the probe's own is far shorter.
 const LINE_BYTES: usize = 1 << 20;
-/// What the sensor may answer before it is no answer any more.
+/// Upper bound of the sensor's answer, in bytes.
 const ANSWER_BYTES: u64 = 64 * 1024;
 
 pub(super) fn findings(subject: &Subject<'_>) -> Vec<Finding> {

@@ -39,7 +39,7 @@ fn log(config: &Config) -> Option<Finding> {
     })
 }
 
-/// Why a log could not be opened, if so, and what mends it.
+/// Returns the reason why a log could not be opened, if so, with the remedy.
 fn unopenable(key: &'static str, file: &Path) -> Option<(String, String)> {
     let remedy = format!("set {key} to a file that the agent can make and append to");
     if let Err(error) = Log::look(key, file) {
@@ -121,8 +121,8 @@ fn metrics(subject: &Subject<'_>, config: &Config) -> Option<Finding> {
     })
 }
 
-/// Whether files can be made in a directory, or in the one in which it would be made. What is tried is a file without
-/// a name, which is gone when it is closed.
+/// Checks that files can be made in a directory, or in the one in which it would be made. Tries a file without a name,
+/// which is gone when it is closed.
 fn takes_files(directory: &Path) -> io::Result<()> {
     let existing = directory.ancestors().find(|ancestor| fs::symlink_metadata(ancestor).is_ok());
     let existing = existing.unwrap_or(Path::new("/"));

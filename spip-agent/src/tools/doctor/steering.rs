@@ -13,24 +13,24 @@ use crate::kernel::ebpf;
 use crate::observe::status;
 use crate::tools::rules::{self, Standing};
 
-/// Whether the configuration asks for steering without rules.
+/// Reports whether the configuration asks for steering without rules.
 pub(super) fn by_sk_lookup(config: &Config) -> bool {
     config.steering.mode == SteeringMode::SkLookup
 }
 
-/// Why a connection from a new interface would not be steered at all.
+/// Returns the reason why a connection from a new interface would not be steered at all.
 pub(super) fn keeps_out(config: &Config) -> Option<String> {
     let confined = by_sk_lookup(config) && !config.steering.interfaces.is_empty();
     confined.then(|| "steer_interfaces confines steering to other interfaces than the probe's".to_owned())
 }
 
-/// Whether connections by IPv4 are steered.
+/// Reports whether connections by IPv4 are steered.
 pub(super) fn takes_ipv4(config: &Config) -> bool {
     let ip = config.listen.ip();
     (ip.is_ipv4() || ip.is_unspecified()) && in_prefixes(config, IpAddr::is_ipv4)
 }
 
-/// Whether connections by IPv6 are steered.
+/// Reports whether connections by IPv6 are steered.
 pub(super) fn takes_ipv6(config: &Config) -> bool {
     config.listen.is_ipv6() && in_prefixes(config, IpAddr::is_ipv6)
 }
@@ -97,7 +97,7 @@ pub(super) fn findings(subject: &Subject<'_>) -> Vec<Finding> {
     }
 }
 
-/// What the running agent says of its program.
+/// Checks the running agent's description of its program.
 fn by_program(subject: &Subject<'_>) -> Finding {
     let topic = Topic::new("steering.sk_lookup", "a port that is not steered to the agent is not recorded");
     if subject.running.is_none() {
@@ -118,7 +118,7 @@ fn by_program(subject: &Subject<'_>) -> Finding {
     ))
 }
 
-/// Whether what steering is confined to is there.
+/// Checks that the interfaces and addresses of the confinement are there.
 fn confined(config: &Config) -> Finding {
     let topic = Topic::new(
         "steering.confined",
@@ -148,7 +148,7 @@ fn confined(config: &Config) -> Finding {
     }
 }
 
-/// Whether somebody else's programs are asked, too. Of several, the first that was attached chooses.
+/// Checks for other `sk_lookup` programs. Of several, the first that was attached chooses.
 fn others(subject: &Subject<'_>, config: &Config) -> Finding {
     let topic = Topic::new(
         "steering.other_programs",
@@ -188,7 +188,7 @@ fn left_over() -> Finding {
     }
 }
 
-/// Whether the kernel keeps connections apart that come from one source port.
+/// Checks that the kernel keeps connections apart that come from one source port.
 fn one_port() -> Finding {
     let topic = Topic::new(
         "steering.early_demux",

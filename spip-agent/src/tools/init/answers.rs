@@ -26,7 +26,7 @@ pub(super) struct Answers {
     pub(super) user: Option<String>,
     /// `redirect` or `sk_lookup`.
     pub(super) steering: String,
-    /// Why that is proposed.
+    /// Reason of the proposal.
     pub(super) steering_reason: String,
     /// Ports for connections of this machine, where strangers could take all of them.
     pub(super) outgoing: Option<String>,
@@ -91,7 +91,7 @@ impl Answers {
         self
     }
 
-    /// What is wrong with a flag is said before anybody is asked for the rest.
+    /// Refuses a wrong flag before any question is asked.
     fn judged_alone(&self) -> Result<(), Error> {
         if let Some(name) = &self.name {
             validate::key("name", name)?;

@@ -7,7 +7,7 @@ use super::answers::{Answers, port_or_range};
 use super::detect::Found;
 use super::{Error, Options, validate};
 
-/// How often an answer that is none is asked for again.
+/// Number of times that a refused answer is asked for again.
 const TRIES: usize = 3;
 
 /// Asks for everything that no flag has said.

@@ -10,7 +10,7 @@ use crate::confine::sandbox;
 use crate::kernel::ebpf;
 use crate::kernel::sockets::Sockets;
 
-/// Where records go unless the operator says otherwise.
+/// Default directory of the records.
 pub(super) const LOG_DIRECTORY: &str = "/var/log/spip";
 /// The user that a package makes.
 pub(super) const USER: &str = "spip";
@@ -24,10 +24,10 @@ pub(super) struct Found {
     pub(super) ssh: Ports,
     /// Other services: port, address, owner.
     pub(super) services: Vec<(u16, IpAddr, String)>,
-    /// Whether the processes of other users could be looked at.
+    /// Set when the processes of other users could be read.
     pub(super) complete: bool,
     pub(super) ipv6: bool,
-    /// Whether the kernel can steer without rules, or why that is not known.
+    /// Reports whether the kernel can steer without rules, or why that is not known.
     pub(super) sk_lookup: Result<bool, String>,
     /// Ports from which this machine connects out.
     pub(super) outgoing: Option<(u16, u16)>,

@@ -11,7 +11,7 @@ use crate::confine::sandbox;
 use crate::respond::persona::Persona;
 use crate::tools::shell;
 
-/// Where systemd has the unit of a package.
+/// Directories of a package's unit.
 const UNITS: [&str; 3] = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
 /// Its name.
 const UNIT: &str = "spip-agent";
@@ -84,7 +84,7 @@ impl Left {
         self.file.parent().unwrap_or(Path::new("/"))
     }
 
-    /// Whether they are in directories that were made, and go with them.
+    /// Reports whether they are in directories that were made, and go with them.
     fn is_below(&self, made: &[PathBuf]) -> bool {
         made.iter().any(|directory| self.directory().starts_with(absolute(directory)))
     }
@@ -102,7 +102,7 @@ impl Left {
     }
 }
 
-/// What is there when the agent has run.
+/// Returns the files that remain after the agent has run.
 fn left_behind(answers: &Answers) -> Vec<Left> {
     // A device or a pipe keeps nothing.
     let file = answers.log_file.as_deref().filter(|file| file.is_file() || !file.exists());
@@ -171,7 +171,7 @@ fn stop(by_program: bool, has_unit: bool) -> Steps {
     steps
 }
 
-/// What was written, and what there is to know before the first step.
+/// Describes the written file, and what to know before the first step.
 fn seen(page: &mut String, found: &Found, answers: &Answers, made: Option<&Made<'_>>) -> std::fmt::Result {
     if let Some(Made { file, directories }) = made {
         writeln!(page, "\nWrote {}.", file.display())?;

@@ -81,7 +81,7 @@ fn set(answers: &Answers) -> BTreeMap<&'static str, String> {
     set
 }
 
-/// What else is to be said of a key on this machine.
+/// Returns further comments on keys for this machine.
 fn why(answers: &Answers) -> BTreeMap<&'static str, String> {
     let ports: Vec<_> = answers.ssh.iter().map(|(port, reasons)| format!("{port} ({})", reasons.join(", "))).collect();
     let mut why = BTreeMap::from([("steering", format!("Chosen, because {}.", answers.steering_reason))]);

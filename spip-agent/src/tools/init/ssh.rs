@@ -10,7 +10,7 @@ use crate::kernel::sockets::{Sockets, is_ssh};
 /// Ports, each with the reasons for which it is one of them.
 pub(super) type Ports = BTreeMap<u16, Vec<String>>;
 
-/// Where files of sshd and of its socket units are.
+/// Directory of the files of sshd.
 const SSHD: &str = "etc/ssh";
 const UNITS: [&str; 4] = ["etc/systemd/system", "run/systemd/system", "usr/lib/systemd/system", "lib/systemd/system"];
 

@@ -18,7 +18,7 @@ use crate::log::writer::{self, Log};
 /// Longest name that useradd makes.
 const LONGEST_USER: usize = 32;
 
-/// Whether a key of the file takes a value.
+/// Checks that a key of the file takes a value.
 pub(super) fn key(key: &str, value: &str) -> Result<(), Error> {
     let line = |name: &str, other: &str| match name == key {
         true => String::new(),
@@ -56,7 +56,7 @@ pub(super) fn log_file(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Whether the directory of a log holds the configuration, or is above it.
+/// Reports whether the directory of a log holds the configuration, or is above it.
 pub(super) fn holds(log: &Path, output: &Path) -> bool {
     let directories: Vec<_> = sandbox::directories_of(log).collect();
     sandbox::is_written_to(output, &directories)
@@ -102,7 +102,7 @@ pub(super) fn exclude(ranges: &[String], port: u16) -> Result<(), Error> {
     }
 }
 
-/// Whether connections from outside come to an address that way.
+/// Checks that connections from outside reach an address that way.
 pub(super) fn steering(steering: &str, ip: IpAddr) -> Result<(), Error> {
     if steering == "redirect" && ip.to_canonical().is_loopback() {
         return Err(Error::Answer(format!(
@@ -120,7 +120,7 @@ pub(super) fn all(answers: &Answers, found: &Found) -> Result<(), Error> {
     steering(&answers.steering, answers.ip)
 }
 
-/// What can be done and is unwise, each in a line.
+/// Returns notes on answers that work and are unwise, a line each.
 pub(super) fn notes(answers: &Answers, found: &Found, output: Option<&Path>) -> Vec<String> {
     let mut notes = Vec::new();
     if let (Some(log), Some(output)) = (&answers.log_file, output)

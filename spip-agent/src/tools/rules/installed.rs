@@ -24,25 +24,25 @@ pub enum Standing {
     Unwanted,
     /// Ours, though the configuration asks for none.
     LeftOver,
-    /// Why that cannot be said.
+    /// Rules that cannot be read.
     Unknown {
-        /// Why they cannot be read.
+        /// Reason.
         reason: String,
-        /// Whether rules are needed on this family.
+        /// Set when rules are needed on this family.
         wanted: bool,
     },
 }
 
-/// How the rules stand.
+/// State of the rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// Each family by its name.
     pub families: Vec<(&'static str, Standing)>,
-    /// Whether they take the connections of this machine, too: installed with `--local`.
+    /// Set when they take the connections of this machine, too: installed with `--local`.
     pub local: bool,
 }
 
-/// How the rules of both families stand.
+/// Determines the state of the rules of both families.
 ///
 /// # Errors
 /// When nobody can say who listens, or no rule could reach the listener.
@@ -73,7 +73,8 @@ pub fn standing(config: &Config) -> Result<Found, Error> {
     Ok(Found { families: judged.collect(), local: has_local })
 }
 
-/// Whether there are rules of ours at all, whatever the configuration says; those that cannot be read count as none.
+/// Reports whether there are rules of ours at all, whatever the configuration says; those that cannot be read count as
+/// none.
 #[must_use]
 pub fn any_installed() -> bool {
     let iptables = Iptables::from_environment();

@@ -56,7 +56,7 @@ impl fmt::Display for Family {
     }
 }
 
-/// Where the tools are.
+/// Paths of the tools.
 pub(super) struct Iptables {
     directories: Vec<PathBuf>,
 }

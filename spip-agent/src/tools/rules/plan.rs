@@ -15,7 +15,7 @@ use super::saved::{LOCAL, OUTSIDE, Saved};
 /// `include/uapi/linux/netfilter/xt_multiport.h`).
 const MULTIPORT_SLOTS: usize = 15;
 
-/// Which connections can be led to the listener: from outside, and from this machine.
+/// Connections that can be redirected to the listener: from outside, and from this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reach {
     pub(super) v4: (bool, bool),
@@ -23,7 +23,7 @@ pub(super) struct Reach {
 }
 
 impl Reach {
-    /// What REDIRECT can do for a listener, and what the operator should know about what it cannot.
+    /// Determines what REDIRECT can do for a listener, with notes for the operator on what it cannot.
     pub(super) fn of(listen: SocketAddr, local: bool) -> (Self, Vec<String>) {
         let ip = listen.ip();
         let mut notes = Vec::new();
@@ -66,7 +66,7 @@ impl Reach {
         (reach, notes)
     }
 
-    /// Whether there is anything to set up.
+    /// Reports whether there is anything to set up.
     pub(super) fn any(self) -> bool {
         [self.v4, self.v6].iter().any(|(outside, local)| *outside || *local)
     }
@@ -151,7 +151,7 @@ fn port_lists(exclusions: &[Exclusion]) -> Vec<String> {
     lists
 }
 
-/// Whether what is there is what is wanted, to the letter.
+/// Reports whether the installed rules are the wanted ones, to the letter.
 pub(super) fn is_in_place(wanted: &[Chain], saved: &Saved) -> bool {
     let rules = wanted.iter().flat_map(|chain| &chain.rules);
     stale(wanted, saved).is_empty()
@@ -198,7 +198,7 @@ fn stale(wanted: &[Chain], saved: &Saved) -> Vec<&'static str> {
     saved.chains.iter().copied().filter(unwanted).collect()
 }
 
-/// Whether the one rule that leads to a chain is there, and no other.
+/// Reports whether exactly one rule jumps to a chain.
 fn has_its_jump(chain: &Chain, saved: &Saved) -> bool {
     let mut jumps = saved.jumps.iter().filter(|(target, _)| *target == chain.name);
     jumps.next().is_some_and(|(_, rule)| rule == chain.jump) && jumps.next().is_none()

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use super::{Batch, Queue, Shared, WriterState};
 
-/// What an empty buffer may keep, in bytes.
+/// Upper bound of an empty buffer's capacity, in bytes.
 const KEPT_BYTES: usize = 256 * 1024;
 
-/// How often the end of the log looks for those who were let in and have not appended yet.
+/// Interval at which the end of the log checks for callers that were let in and have not appended yet.
 const STRAGGLER_PAUSE: Duration = Duration::from_millis(2);
 
-/// Why the writer was woken.
+/// Reasons for which the writer was woken.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::log::writer) struct Wake {
     /// The file is to be opened anew.
@@ -24,7 +24,7 @@ pub(in crate::log::writer) struct Wake {
     pub(in crate::log::writer) last: bool,
 }
 
-/// What ended a pause between two attempts.
+/// Reasons for which a pause between two attempts ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::log::writer) enum Pause {
     /// Try again.
@@ -157,7 +157,7 @@ impl Shared {
         }
     }
 
-    /// What both buffers have taken from the allocator, in bytes.
+    /// Returns the bytes that both buffers have taken from the allocator.
     #[cfg(test)]
     pub(in crate::log::writer) fn capacity_of_next(&self) -> usize {
         self.lock().next.bytes.capacity()

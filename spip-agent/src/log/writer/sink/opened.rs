@@ -16,14 +16,13 @@ use super::super::queue::Batch;
 use crate::process::reach;
 use crate::process::walk::Place;
 
-/// What is written to a stream at once, in bytes, if lines are shorter: the usual size of a pipe.
+/// Bytes that are written to a stream at once, if lines are shorter: the usual size of a pipe.
 const STREAM_BYTES: usize = 64 * 1024;
 
-/// How long a stream that another process has made non-blocking is waited for in one step, in milliseconds.
+/// Time to wait in one step for a stream that another process has made non-blocking, in milliseconds.
 const STREAM_WAIT_MS: u8 = 100;
 
-/// How often, once a millisecond, the lock of another agent is asked for, and how long it is left alone after that was
-/// in vain.
+/// Attempts, one a millisecond, to get the lock that another agent holds, and the time until the next series.
 const LOCK_ATTEMPTS: u32 = 100;
 const LOCK_RESPITE: Duration = Duration::from_secs(10);
 
@@ -37,11 +36,11 @@ pub(super) struct Opened {
     named: bool,
     device: u64,
     inode: u64,
-    /// Where our last write ended. `None`: nothing was written since it was opened.
+    /// Offset at which our last write ended. `None`: nothing was written since the file was opened.
     pub(super) end: Option<u64>,
     /// Standard output was left in the middle of a line by an earlier process.
     broken: bool,
-    /// When the file reaches the age at which it is rotated.
+    /// Time at which the file reaches the age of its rotation.
     pub(super) aged: Option<Instant>,
     /// Written since it was last forced to the disk.
     pub(super) dirty: bool,
@@ -97,7 +96,7 @@ impl Opened {
         })
     }
 
-    /// Whether `path` leads to this file. When that cannot be found out, it is believed.
+    /// Reports whether `path` leads to this file. Returns true when that cannot be determined.
     pub(super) fn is_named(&self, path: &Path) -> bool {
         match fs::metadata(path) {
             Ok(metadata) => metadata.dev() == self.device && metadata.ino() == self.inode,
@@ -105,7 +104,7 @@ impl Opened {
         }
     }
 
-    /// Whether the file has lost its last name.
+    /// Reports whether the file has lost its last name.
     pub(super) fn is_removed(&self) -> bool {
         self.named && self.regular && self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
     }
@@ -176,7 +175,8 @@ impl Opened {
     }
 }
 
-/// How much of `rest` is written at once: all of it, or up to the end of the line in which `room` is used up.
+/// Returns the number of bytes of `rest` to write at once: all of it, or up to the end of the line in which `room` is
+/// used up.
 fn whole_lines(rest: &[u8], room: usize) -> usize {
     if rest.len() <= room {
         return rest.len();
@@ -185,7 +185,7 @@ fn whole_lines(rest: &[u8], room: usize) -> usize {
     rest[from..].iter().position(|&byte| byte == b'\n').map_or(rest.len(), |at| from + at + 1)
 }
 
-/// Whether what is written to standard output next would continue a line: `spip-agent >> file` after a kill.
+/// Reports whether the next bytes on standard output would continue a line: `spip-agent >> file` after a kill.
 fn ends_inside_line(file: &File, length: u64) -> io::Result<bool> {
     let appends = OFlag::from_bits_truncate(fcntl(file, FcntlArg::F_GETFL)?).contains(OFlag::O_APPEND);
     if length == 0 || (!appends && (&*file).stream_position()? != length) {
@@ -198,12 +198,12 @@ fn ends_inside_line(file: &File, length: u64) -> io::Result<bool> {
     Ok(last != [b'\n'])
 }
 
-/// How old a file is, by its birth where the file system knows it: a restart does not make it young again.
+/// Returns the age of a file, by its birth where the file system knows it: a restart does not make it young again.
 fn age_of(metadata: &fs::Metadata) -> Duration {
     metadata.created().ok().and_then(|born| SystemTime::now().duration_since(born).ok()).unwrap_or_default()
 }
 
-/// Whether a file of this name could be opened. Neither is one made, nor a pipe opened, whose reader would see its end.
+/// Checks that a file of this name could be opened. Makes none, and opens no pipe, whose reader would see its end.
 pub(super) fn look(key: &'static str, path: &Path) -> Result<(), Error> {
     let special = is_special(key, path)?;
     if !special && fs::metadata(path).is_ok() {
@@ -217,7 +217,7 @@ pub(super) fn look(key: &'static str, path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Whether the name leads to a device or a pipe, and not to a file, or to nothing yet.
+/// Reports whether the name leads to a device or a pipe, and not to a file or to nothing yet.
 fn is_special(key: &'static str, path: &Path) -> Result<bool, Error> {
     match fs::metadata(path).map(|metadata| metadata.file_type()) {
         Ok(kind) if kind.is_dir() => Err(not_a_file(key, path, "a directory")),

@@ -142,7 +142,7 @@ fn talk() -> Session {
     session
 }
 
-/// What stands in front of the machine, and a challenge.
+/// Returns samples with load balancers and translation in front of the machine, and with a challenge.
 fn in_front() -> [Sample; 3] {
     let mut translated = of_payload(b"");
     translated.origin.destination = Destination::new("10.0.0.9:8080".parse().expect("an address"));

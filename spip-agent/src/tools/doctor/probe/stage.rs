@@ -136,7 +136,7 @@ fn free_pair() -> Option<(Ipv4Addr, Ipv4Addr)> {
     pairs.into_iter().find(|(ours, theirs)| [ours, theirs].iter().all(|address| !is_known(**address, &routes)))
 }
 
-/// Whether an address is local here, or behind a route other than the default one.
+/// Reports whether an address is local here, or behind a route other than the default one.
 fn is_known(address: Ipv4Addr, routes: &str) -> bool {
     let is_local = UdpSocket::bind((address, 0)).is_ok() && UdpSocket::bind((Ipv4Addr::new(192, 0, 0, 9), 0)).is_err();
     let number = |text: &str| u32::from_str_radix(text, 16).ok().map(|word| u32::from_be_bytes(word.to_ne_bytes()));

@@ -19,7 +19,7 @@ fn exclusions() -> Exclusions {
     Exclusions { outside, local }
 }
 
-/// What `iptables-save` would say after `input` was applied to nothing.
+/// Returns the output of `iptables-save` after `input` was applied to nothing.
 fn applied(input: &str) -> Saved {
     Saved::parse(
         &input.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect::<String>(),
