@@ -28,7 +28,7 @@ fn home(name: &str) -> PathBuf {
     directory().join(name)
 }
 
-/// Where an input that was found is kept: every later run of the target begins with it.
+/// Returns the directory of inputs that were found: every later run of the target begins with them.
 #[must_use]
 pub fn found(target: &Target) -> PathBuf {
     home(target.seeds.first().map_or("found", AsRef::as_ref))

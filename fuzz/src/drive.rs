@@ -15,10 +15,10 @@ const MEMORY_PER_BYTE: usize = 128;
 /// A machine that is busy must not make a finding.
 const SLOW: Duration = Duration::from_secs(5);
 
-/// How long to go on.
+/// End of a run.
 #[derive(Clone, Copy, Debug)]
 pub enum Until {
-    /// That many inputs, besides the corpus.
+    /// Number of inputs, besides the corpus.
     Inputs(u64),
     /// Until then.
     Time(Instant),
@@ -31,7 +31,7 @@ pub struct Finding {
     pub target: String,
     /// The input.
     pub input: Vec<u8>,
-    /// What it did.
+    /// Account of the run.
     pub what: String,
 }
 

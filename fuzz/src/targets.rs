@@ -97,7 +97,7 @@ pub fn targets() -> Vec<Target> {
 /// The most that is kept of what one client said, beside its payload.
 const MAX_FACTS_BYTES: usize = 256 * 1024;
 
-/// What one protocol makes of bytes, its own or not: a greeting may have told the sensor what to expect.
+/// Understands bytes as one protocol, its own or not: a greeting may have told the sensor what to expect.
 fn one_protocol(protocol: &'static Protocol, bytes: &[u8]) {
     for truncated in [false, true] {
         let understood = protocol::understand_as(protocol, bytes, truncated);

@@ -6,7 +6,7 @@ use spip_fuzz::{corpus, memory, targets};
 #[global_allocator]
 static ALLOCATOR: memory::Counting = memory::Counting;
 
-/// What all inputs of one target may take, about, in a build without optimisation.
+/// Time for all inputs of one target, about, in a build without optimisation.
 const MICROS_PER_TARGET: u64 = 150_000;
 
 #[test]

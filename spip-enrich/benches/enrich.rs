@@ -18,7 +18,7 @@ use spip_enrich::{indicators, scanners, starter};
 
 /// As many as the rules that are published for all.
 const RULES: u64 = 40_000;
-/// How long each measurement takes.
+/// Time of each measurement.
 const TIME: Duration = Duration::from_secs(3);
 
 /// Numbers that are the same in each run (splitmix64).

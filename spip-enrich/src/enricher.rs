@@ -22,7 +22,7 @@ use crate::special::special;
 use crate::{indicators, starter};
 use files::Stamp;
 
-/// Which files to use.
+/// Files to use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// A directory with MaxMind DB files (`*.mmdb`).
@@ -31,7 +31,7 @@ pub struct Config {
     pub scanners: Option<PathBuf>,
     /// Directories with rules (`*.rules`), or files.
     pub rules: Vec<PathBuf>,
-    /// Whether the rules that come with the program are used.
+    /// Uses the rules that come with the program.
     pub starter: bool,
 }
 
@@ -41,7 +41,7 @@ impl Default for Config {
     }
 }
 
-/// Why data cannot be used.
+/// Reasons why data cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A directory cannot be listed.
@@ -51,7 +51,7 @@ pub enum Error {
         option: &'static str,
         /// The directory.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         cause: std::io::Error,
     },
     /// A directory has none of the files that it is for.
@@ -61,7 +61,7 @@ pub enum Error {
         option: &'static str,
         /// The directory.
         path: PathBuf,
-        /// What it should have.
+        /// Expected contents.
         wanted: &'static str,
     },
     /// A database.
@@ -75,21 +75,21 @@ pub enum Error {
     Rules(#[from] rules::Error),
 }
 
-/// What a refresh changed.
+/// Result of a refresh.
 #[derive(Debug)]
 pub enum Change {
     /// New files are in use.
     Updated {
         /// `geo`, `scanners` or `rules`.
         part: &'static str,
-        /// What is in use now, for a log.
+        /// Summary of the data in use, for a log.
         summary: String,
     },
     /// New files cannot be used; the old ones stay.
     Refused(Error),
 }
 
-/// What one moment's files say.
+/// Contents of the files at one moment.
 #[derive(Debug)]
 struct Data {
     geo: Arc<Geo>,

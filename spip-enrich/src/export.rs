@@ -13,16 +13,16 @@ use sha1::{Digest, Sha1};
 use spip_record::enrichment::{Enrichment, Indicator, IndicatorKind};
 use uuid::Uuid;
 
-/// How many different indicators are collected: about 100 MB.
+/// Upper bound of different indicators: about 100 MB.
 pub const COLLECTED: usize = 250_000;
 
 /// The name space of the identifiers, so that the same indicator has the same one in every export.
 const NAMESPACE: Uuid = Uuid::from_u128(0x7c5a_3f0e_2d4b_4c1a_9e67_51d0_8b2f_a913);
 
-/// How many CVEs are kept of one indicator.
+/// Upper bound of CVEs per indicator.
 const CVES: usize = 16;
 
-/// What is known of one indicator.
+/// Facts of one indicator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Seen {
     first_us: i64,
@@ -48,7 +48,7 @@ pub struct Export {
     dropped: u64,
 }
 
-/// What a plain list has.
+/// Contents of a plain list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum List {
     /// Addresses of downloads.
@@ -171,7 +171,7 @@ impl Export {
     }
 }
 
-/// Whether a class of rules means an attack, and not a scan or something merely of note.
+/// Reports whether a class of rules means an attack, and not a scan or something merely notable.
 #[must_use]
 pub fn is_attack(class: &str) -> bool {
     !class.is_empty()

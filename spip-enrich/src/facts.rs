@@ -7,7 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use spip_record::Entry;
 
-/// How much of a payload is searched. Exploits stand at the start of a session; the default bound on a payload is 64 KiB.
+/// Bytes of a payload that are searched. Exploits stand at the start of a session; the default bound on a payload is 64
+/// KiB.
 pub const SEARCHED_BYTES: usize = 256 * 1024;
 
 /// The transport protocol.
@@ -25,11 +26,11 @@ pub enum Transport {
 pub struct Facts<'a> {
     /// The client.
     pub source: SocketAddr,
-    /// What it asked for.
+    /// Destination that the client asked for.
     pub destination: SocketAddr,
     /// The transport protocol.
     pub transport: Transport,
-    /// Whether the client proved that the source address is its own: it completed a TCP handshake. False for half-open
+    /// Set when the client proved that the source address is its own: it completed a TCP handshake. False for half-open
     /// scans and for UDP.
     pub verified: bool,
     /// The bytes that it sent.
@@ -38,9 +39,9 @@ pub struct Facts<'a> {
     pub protocol: Option<&'a str>,
     /// Its first request as the record has it: what HTTP/2 compresses stands here only.
     pub http: Option<Http<'a>>,
-    /// What its ClientHello says; `None` where it spoke no TLS.
+    /// Facts of its ClientHello; `None` when it spoke no TLS.
     pub tls: Option<Tls<'a>>,
-    /// What an SSH client says.
+    /// Facts that an SSH client sends.
     pub ssh: Option<Ssh<'a>>,
     /// Names that it asked a DNS server for.
     pub dns: Vec<&'a str>,

@@ -24,7 +24,7 @@ use table::Table;
 /// The largest file that is read: twice the size of the largest in use, MaxMind's Enterprise.
 pub const FILE_BYTES: u64 = 1 << 30;
 
-/// Why a file cannot be used.
+/// Reasons why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It cannot be read.
@@ -32,7 +32,7 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         cause: std::io::Error,
     },
     /// It is too large to be kept in memory.
@@ -46,9 +46,9 @@ pub enum Error {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What it should be.
+        /// Expected kind of file.
         kind: &'static str,
-        /// What is wrong with it.
+        /// Mistake in the file.
         cause: String,
     },
 }
@@ -60,7 +60,7 @@ pub struct Database {
     path: PathBuf,
 }
 
-/// What a file holds.
+/// Contents of a file.
 #[derive(Debug)]
 enum Contents {
     Tree(Box<Reader<Vec<u8>>>),

@@ -13,10 +13,10 @@ use spip_record::enrichment::{INDICATORS, Indicator, IndicatorKind};
 use crate::rules::url_decode;
 use crate::special::special;
 
-/// How much of a payload is searched.
+/// Bytes of a payload that are searched.
 const SEARCHED_BYTES: usize = 64 * 1024;
 
-/// How far before an address the command may stand.
+/// Greatest distance of the command before an address, in bytes.
 const COMMAND_BYTES: usize = 200;
 
 /// The longest address that is kept.
@@ -162,7 +162,7 @@ fn bare(text: &[u8], collector: &mut Collector) {
     }
 }
 
-/// Whether a line is one of the headers that clients always send, or a first line with an absolute target.
+/// Reports whether a line is one of the headers that clients always send, or a first line with an absolute target.
 fn is_header(line: &[u8]) -> bool {
     HEADERS.iter().any(|name| line.get(..name.len()).is_some_and(|head| head.eq_ignore_ascii_case(name)))
 }
@@ -190,7 +190,7 @@ pub fn host_of(url: &str) -> Option<&str> {
     host.split(':').next()
 }
 
-/// Whether a host is a place elsewhere: a name with a dot, or an address that is not the machine itself.
+/// Reports whether a host is another machine: a name with a dot, or an address that is not the machine itself.
 fn is_foreign(host: &str) -> bool {
     let host = host.trim_matches(['[', ']']);
     match host.parse::<IpAddr>() {

@@ -8,10 +8,10 @@ use std::borrow::Cow;
 
 use memchr::memchr;
 
-/// How many requests of one connection are looked at.
+/// Upper bound of requests of one connection that are examined.
 pub const REQUESTS: usize = 16;
 
-/// How many headers of a request are looked at.
+/// Upper bound of headers of a request that are examined.
 pub const HEADERS: usize = 128;
 
 /// The longest method.
@@ -33,7 +33,7 @@ pub struct Request<'a> {
     pub line: Cow<'a, [u8]>,
     /// First line and headers as sent, with the empty line.
     pub head: Cow<'a, [u8]>,
-    /// Where the headers begin in `head`.
+    /// Start of the headers in `head`.
     pub headers_at: usize,
     /// Names and values without the white space around them.
     pub headers: Vec<Header<'a>>,

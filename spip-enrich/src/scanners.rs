@@ -24,10 +24,10 @@ pub use claims::claimed;
 /// The largest list that is read: a million lines of the longest kind.
 pub const FILE_BYTES: u64 = 64 << 20;
 
-/// How many ranges all lists may have together: 80 MB of memory at most.
+/// Upper bound of ranges of all lists together: 80 MB of memory at most.
 pub const RANGES: usize = 1_000_000;
 
-/// How many bad lines of a file are named.
+/// Upper bound of bad lines that are named per file.
 const NAMED_LINES: usize = 5;
 
 /// The longest name of a project.
@@ -66,7 +66,7 @@ impl Scanners {
     }
 }
 
-/// Why a list cannot be used.
+/// Reasons why a list cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It cannot be read.
@@ -74,7 +74,7 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         cause: std::io::Error,
     },
     /// It is larger than a list is.
@@ -88,7 +88,7 @@ pub enum Error {
     Lines {
         /// The file.
         path: PathBuf,
-        /// How many.
+        /// Number of lines.
         lines: usize,
         /// The first ones, with their numbers and reasons.
         first: String,

@@ -39,7 +39,7 @@ pub mod extension {
     pub const SUPPORTED_VERSIONS: u16 = 0x002b;
 }
 
-/// Whether a value is one of the sixteen that RFC 8701 reserves to keep servers tolerant: both bytes alike and
+/// Reports whether a value is one of the sixteen that RFC 8701 reserves to keep servers tolerant: both bytes alike and
 /// ending in `a`.
 #[must_use]
 pub const fn is_grease(value: u16) -> bool {
@@ -114,7 +114,7 @@ impl<'a> ServerName<'a> {
     }
 }
 
-/// Why a message is no ClientHello at all.
+/// Reasons why a message is no ClientHello at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
     /// It is another handshake message.
@@ -195,8 +195,8 @@ impl<'a> ClientHello<'a> {
         Ok(hello)
     }
 
-    /// Whether the client lists the versions that it offers: then the version in the message does not count (RFC 8446,
-    /// section 4.2.1).
+    /// Reports whether the client lists the versions that it offers: then the version in the message does not count
+    /// (RFC 8446, section 4.2.1).
     #[must_use]
     pub fn lists_versions(&self) -> bool {
         self.extensions.contains(extension::SUPPORTED_VERSIONS)
@@ -320,13 +320,13 @@ fn server_name(body: &[u8]) -> (ServerName<'_>, bool) {
     (ServerName::Name(name), exact_list && exact_name)
 }
 
-/// Which extensions were read already: a client may send thousands with the same number.
+/// The extensions read so far: a client may send thousands with the same number.
 #[derive(Default)]
 struct Seen(u64);
 
 impl Seen {
-    /// Whether this is the first extension of its number; only asked about those below 64, which cover all that
-    /// are looked into.
+    /// Reports whether this is the first extension of its number, and remembers it. Asked only about those below 64,
+    /// which cover all that are read.
     fn first(&mut self, number: u16) -> bool {
         let Some(bit) = 1u64.checked_shl(u32::from(number)) else {
             return true;
@@ -348,7 +348,7 @@ impl<'a> Extensions<'a> {
         std::iter::from_fn(move || reader.extension().map(|(number, _)| number))
     }
 
-    /// Whether one with this number is among them.
+    /// Reports whether one with this number is among them.
     #[must_use]
     pub fn contains(self, number: u16) -> bool {
         self.numbers().any(|other| other == number)

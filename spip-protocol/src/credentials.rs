@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::value::clip;
 
-/// How many a record keeps.
+/// Upper bound of credentials per record.
 pub const CREDENTIALS: usize = 16;
 /// The longest name or secret, in bytes of UTF-8.
 pub const CREDENTIAL_BYTES: usize = 256;
@@ -15,7 +15,7 @@ pub const CREDENTIAL_BYTES: usize = 256;
 /// A name, a secret, or both.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credential {
-    /// Who the client says it is.
+    /// Name of the user, as the client sent it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// The password or token that it sent in clear.
@@ -28,7 +28,7 @@ pub struct Credential {
 pub struct Credentials {
     /// At most [`CREDENTIALS`], all different.
     pub list: Vec<Credential>,
-    /// Whether there were more, or a longer name or secret than [`CREDENTIAL_BYTES`].
+    /// Set when there were more, or a longer name or secret than [`CREDENTIAL_BYTES`].
     pub truncated: bool,
 }
 

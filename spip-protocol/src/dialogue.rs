@@ -14,7 +14,7 @@ const LINE_BYTES: usize = 1024;
 /// Lines that are read before the protocol stays unknown.
 const LINES: usize = 16;
 
-/// What one line says about the protocol.
+/// Verdict of one line about the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Only this protocol has it.

@@ -44,7 +44,7 @@ fn type_name(number: u16) -> Option<&'static str> {
     })
 }
 
-/// What a request asks.
+/// A request to a name server.
 struct Request<'a> {
     operation: &'static str,
     question: Option<Question<'a>>,

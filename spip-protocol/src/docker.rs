@@ -54,7 +54,7 @@ fn operation(target: &[u8]) -> &[u8] {
     path(target).rsplit(|byte| *byte == b'/').next().unwrap_or_default()
 }
 
-/// Whether a request asks for nothing but what every client asks first.
+/// Reports whether a request is merely the one with which every client begins.
 fn is_greeting(target: &[u8]) -> bool {
     matches!(resource(target), Some(b"_ping" | b"version" | b"info"))
 }

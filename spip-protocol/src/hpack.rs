@@ -14,10 +14,10 @@ use super::reader::{End, Reader};
 
 /// The dynamic table's limit that applies until a server says otherwise (RFC 9113, section 6.5.2).
 const TABLE_BYTES: usize = 4096;
-/// What an entry costs beside its bytes (RFC 7541, section 4.1).
+/// Size of an entry beside its bytes (RFC 7541, section 4.1).
 const ENTRY_BYTES: usize = 32;
 
-/// Why a block was not decoded to its end.
+/// Reasons why a block was not decoded to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HpackError {
     /// The block is not whole, or one of its lengths points beyond it.

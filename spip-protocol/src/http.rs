@@ -13,9 +13,9 @@ use super::credentials::Credentials;
 use super::value::{TEXT_BYTES, clip};
 use super::{docker, kubernetes, request_line};
 
-/// How many headers a record keeps.
+/// Upper bound of headers per record.
 pub const HEADERS: usize = 100;
-/// How many bytes of header names and values a record keeps.
+/// Upper bound of bytes of header names and values per record.
 pub const HEADERS_BYTES: usize = 16 * 1024;
 /// The longest header name.
 pub const NAME_BYTES: usize = 128;
@@ -23,7 +23,7 @@ pub const NAME_BYTES: usize = 128;
 pub const VALUE_BYTES: usize = 2048;
 /// The longest target.
 pub const TARGET_BYTES: usize = 4096;
-/// How many of the requests that follow the first on the same connection are named …
+/// Upper bound of the later requests on the same connection that are named …
 pub const PIPELINED: usize = 128;
 /// … as long as their methods and targets have no more than so many bytes together.
 pub const PIPELINED_BYTES: usize = 4 * 1024;
@@ -54,23 +54,23 @@ pub struct Http<'a> {
     /// The length of the body: what Content-Length announces, or what the chunks of a whole chunked body add up to.
     /// Absent where the client never says.
     pub body_bytes: Option<u64>,
-    /// How much of that body is in the kept payload, without the framing of chunks.
+    /// Bytes of that body in the kept payload, without the framing of chunks.
     pub body_kept: u64,
-    /// How many requests the kept payload begins.
+    /// Number of requests that begin in the kept payload.
     pub requests: u64,
     /// Method and target of those that follow the first, at most [`PIPELINED`].
     pub pipelined: Vec<(Cow<'a, str>, Cow<'a, str>)>,
-    /// What follows the requests and is none: a tunnel, an upgraded protocol, garbage.
+    /// Bytes behind the requests that are none: a tunnel, an upgraded protocol, garbage.
     pub trailing_bytes: u64,
     /// `docker` or `kubernetes`, where the path belongs to that API.
     pub api: Option<Cow<'static, str>>,
-    /// Whether something was too long or too many to keep.
+    /// Set when something was too long or too many to keep.
     pub truncated: bool,
-    /// Why the request is not wholly understood.
+    /// Reason why the request is not wholly understood.
     pub error: Option<Cow<'static, str>>,
-    /// How many bytes of headers were kept, to stop at the limit.
+    /// Bytes of headers that were kept, to stop at the limit.
     headers_bytes: usize,
-    /// How many bytes of methods and targets were kept of further requests.
+    /// Bytes of methods and targets that were kept of later requests.
     pipelined_bytes: usize,
 }
 

@@ -82,7 +82,7 @@ pub(super) fn understand<'a>(bytes: &'a [u8], out: &mut Understanding<'a>) -> Re
     Ok(())
 }
 
-/// Whether a request line starts here, whole or cut off.
+/// Reports whether a request line starts here, whole or cut off.
 fn begins_request(bytes: &[u8]) -> bool {
     let mut reader = Reader::new(bytes);
     request_line::skip_empty_lines(&mut reader);
@@ -95,7 +95,7 @@ struct Head<'a> {
     target: &'a [u8],
     version: &'a [u8],
     headers: Vec<(&'a [u8], &'a [u8])>,
-    /// How many bytes the head has, with its empty line; `None` when the bytes end before it.
+    /// Length of the head in bytes, with its empty line; `None` when the bytes end before it.
     length: Option<usize>,
     error: Option<&'static str>,
 }

@@ -10,7 +10,7 @@ use super::reader::{End, Reader};
 use super::value::{LIST_ITEMS, Value};
 use super::{Protocol, Understanding};
 
-/// What every client sends first (RFC 9113, section 3.4).
+/// Bytes that every client sends first (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Bytes of headers that one block may unfold to, counted as HPACK counts them.
 const BLOCK_BUDGET: usize = 2 * http::HEADERS_BYTES;
@@ -41,7 +41,7 @@ mod frame {
     pub(super) const PRIORITY_FLAG: u8 = 0x20;
 }
 
-/// What is gathered while the frames go by.
+/// Facts gathered from the frames.
 #[derive(Default)]
 struct Frames {
     http: Http<'static>,

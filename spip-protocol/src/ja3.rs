@@ -8,7 +8,7 @@ use md5::{Digest, Md5};
 
 use super::client_hello::{ClientHello, is_grease};
 
-/// What JA3 is made of.
+/// The text that JA3 is the MD5 of.
 #[derive(Clone, Copy, Debug)]
 pub struct Ja3<'a>(pub &'a ClientHello<'a>);
 

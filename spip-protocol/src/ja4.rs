@@ -21,7 +21,7 @@ const START_LENGTH: usize = 10;
 const DIGITS: usize = 4;
 /// Digits of a hash that are kept.
 const HASH_DIGITS: usize = 12;
-/// What stands in place of the hash of an empty list.
+/// Text in place of the hash of an empty list.
 const NOTHING: &str = "000000000000";
 
 /// A JA4: its raw form, and where the parts begin that are hashed.

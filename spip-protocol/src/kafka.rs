@@ -66,7 +66,7 @@ fn request<'a>(reader: &mut Reader<'a>) -> Result<Option<Request<'a>>, End> {
     Ok(Some(Request { api, version, client: Some(reader.take(usize::from(name))?) }))
 }
 
-/// What requests ask for, as far as clients and scanners begin with them.
+/// Returns the name of a request, for those with which clients and scanners begin.
 fn api_name(api: u16) -> Option<&'static str> {
     Some(match api {
         0 => "produce",

@@ -39,7 +39,7 @@ fn understand<'a>(bytes: &'a [u8], out: &mut Understanding<'a>) -> Result<(), En
     Ok(())
 }
 
-/// What a path of Kubernetes names.
+/// The parts of a path of Kubernetes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Resource<'a> {
     /// API group: `core` for `/api/v1`, `kubelet` for the kubelet's own.
@@ -48,7 +48,7 @@ pub(super) struct Resource<'a> {
     kind: &'a [u8],
 }
 
-/// What the path names, where it is one of Kubernetes.
+/// Parses a path, where it is one of Kubernetes.
 pub(super) fn resource(target: &[u8]) -> Option<Resource<'_>> {
     let mut parts = path(target).strip_prefix(b"/")?.split(|byte| *byte == b'/').filter(|part| !part.is_empty());
     let (group, first) = match parts.next()? {

@@ -33,7 +33,7 @@ pub(super) fn length(bytes: &[u8]) -> Option<usize> {
     Some(end.min(bytes.len()))
 }
 
-/// Where the record ends in which a hello of `length` bytes ends: more messages may stand in it.
+/// Returns the end of the record in which a hello of `length` bytes ends: it may hold more messages.
 fn record_end(bytes: &[u8], length: usize) -> usize {
     let mut end = 0;
     while end < length {

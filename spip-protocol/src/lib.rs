@@ -83,7 +83,7 @@ use reader::{End, Reader};
 use ssh::Ssh;
 use value::Object;
 
-/// How many bytes decide at most; a client that has sent them without being recognised stays unknown.
+/// Upper bound of the bytes that decide; a client that has sent them without being recognised stays unknown.
 pub const CLASSIFY_BYTES: usize = 8 * 1024;
 
 /// The name that a record gives to bytes that no protocol claims.
@@ -204,7 +204,7 @@ static PROTOCOLS: &[&Protocol] = &[
 pub struct Protocol {
     /// The value of `protocol` in the record, and the key of its facts: lower case, no spaces.
     name: &'static str,
-    /// Whether these bytes are its own. Must decide only from what it reads, see [`reader`].
+    /// Reports whether these bytes are of this protocol. Must decide only from the bytes that it reads, see [`reader`].
     recognise: fn(&mut Reader<'_>) -> Result<bool, End>,
     /// Extracts facts from bytes that it has recognised. `End`: the client began something that is not whole.
     understand: for<'a> fn(&'a [u8], &mut Understanding<'a>) -> Result<(), End>,
@@ -235,18 +235,18 @@ impl PartialEq for Protocol {
 
 impl Eq for Protocol {}
 
-/// What a prefix of a client's bytes says.
+/// Verdict about a prefix of a client's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// More bytes may decide.
     NeedMore,
-    /// Whatever follows, it is this one.
+    /// This protocol, whatever follows.
     Is(&'static Protocol),
-    /// Whatever follows, it is none that is known here.
+    /// No known protocol, whatever follows.
     Unknown,
 }
 
-/// What a client's bytes say, much of it in place. Absent facts are facts that the client did not show.
+/// Facts of a client's bytes, many of them borrowed. Absent facts are facts that the client did not show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Understanding<'a> {
     /// The protocol's name; `None` when no rule decides, which a record writes as [`UNKNOWN`].
@@ -260,7 +260,7 @@ pub struct Understanding<'a> {
     pub details: Object,
     /// Names and secrets in clear.
     pub credentials: Credentials,
-    /// Whether the payload limit cut what the client sent.
+    /// Set when the payload limit cut the client's bytes.
     pub truncated: bool,
 }
 
@@ -322,7 +322,7 @@ pub fn by_name(name: &str) -> Option<&'static Protocol> {
     PROTOCOLS.iter().copied().find(|protocol| protocol.name == name)
 }
 
-/// What real clients of all protocols send, for tests elsewhere.
+/// Returns bytes of real clients of all protocols, for tests elsewhere.
 #[cfg(any(test, feature = "samples"))]
 pub fn samples() -> impl Iterator<Item = (&'static str, &'static [u8])> {
     PROTOCOLS.iter().flat_map(|protocol| protocol.samples.iter().map(|bytes| (protocol.name, *bytes)))

@@ -29,7 +29,7 @@ pub(super) static PROTOCOL: Protocol = Protocol {
 const REQUEST: u8 = 0x80;
 /// Operation that begins a SASL exchange.
 const SASL_AUTH: u8 = 0x21;
-/// What `stats` takes.
+/// Arguments of `stats`.
 const STATISTICS: [&[u8]; 9] =
     [b"items", b"slabs", b"sizes", b"settings", b"detail", b"reset", b"cachedump", b"conns", b"malloc"];
 /// The longest key.
@@ -90,8 +90,8 @@ fn header(reader: &mut Reader<'_>) -> Result<Option<Header>, End> {
     Ok(fits.then_some(Header { operation, key, extras, body }))
 }
 
-/// Whether a request of this operation has such a key, extras and value. A header of other bytes that begins with 0x80
-/// mostly has not. <https://docs.memcached.org/protocols/binary/>
+/// Reports whether a request of this operation has such a key, extras and value. A header of other bytes that begins
+/// with 0x80 mostly has not. <https://docs.memcached.org/protocols/binary/>
 fn shape_fits(operation: u8, key: u16, extras: u8, value: u32) -> bool {
     let (has_key, has_value) = (key > 0, value > 0);
     match operation {

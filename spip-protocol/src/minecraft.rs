@@ -26,7 +26,7 @@ const NUMBER_BYTES: u32 = 5;
 /// The longest host name, with what proxies append to it.
 const HOST_BYTES: usize = 1024;
 
-/// What a handshake says.
+/// Contents of a handshake.
 struct Handshake<'a> {
     version: u32,
     host: &'a [u8],
@@ -79,7 +79,7 @@ fn recognise(reader: &mut Reader<'_>) -> Result<bool, End> {
     Ok(handshake(reader)?.is_some())
 }
 
-/// Whether the ping of versions 1.4 to 1.6 comes next: its sender may wait for the answer.
+/// Reports whether the ping of versions 1.4 to 1.6 comes next: its sender may wait for the answer.
 pub(super) fn pings(reader: &mut Reader<'_>) -> Result<bool, End> {
     reader.literal(&[0xfe, 0x01])
 }

@@ -64,7 +64,7 @@ fn recognise(reader: &mut Reader<'_>) -> Result<bool, End> {
     Ok(asks(reader)? && request(reader)?.is_some())
 }
 
-/// Whether a whole request comes next: its sender waits for the answer.
+/// Reports whether a whole request comes next: its sender waits for the answer.
 pub(super) fn asks(reader: &mut Reader<'_>) -> Result<bool, End> {
     let mut header = *reader;
     let Some((_, code)) = request(reader)? else { return Ok(false) };
@@ -76,9 +76,9 @@ pub(super) fn asks(reader: &mut Reader<'_>) -> Result<bool, End> {
     Ok(values_fit(code, length, body).unwrap_or(false))
 }
 
-/// Whether a request of this function may hold these values (Modbus application protocol 1.1b3, section 6). Scanners ask
-/// for more than a device has, so quantities are bounded by what an answer can carry only where they say how long the
-/// request is.
+/// Reports whether a request of this function may hold these values (Modbus application protocol 1.1b3, section 6).
+/// Scanners ask for more than a device has, so quantities are bounded by the size of an answer only where they
+/// determine the length of the request.
 fn values_fit(code: u8, length: usize, mut body: Reader<'_>) -> Result<bool, End> {
     Ok(match code {
         1..=4 => {

@@ -32,7 +32,7 @@ fn recognise(reader: &mut Reader<'_>) -> Result<bool, End> {
     Ok(reader.be16()? >= 8)
 }
 
-/// Whether a whole Hello comes next: its sender may wait for the controller's.
+/// Reports whether a whole Hello comes next: its sender may wait for the controller's.
 pub(super) fn greets(reader: &mut Reader<'_>) -> Result<bool, End> {
     let version = reader.u8()?;
     if !(1..=6).contains(&version) || reader.u8()? != 0 {

@@ -26,7 +26,7 @@ const STARTUP_BYTES: u32 = 10_000;
 /// The longest name of a parameter: NAMEDATALEN of the server.
 const PARAMETER_NAME_BYTES: usize = 64;
 
-/// What the first message may be.
+/// Kinds of first messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Request {
     Startup(u16),
@@ -143,7 +143,7 @@ fn startup<'a>(
     if whole { Ok(()) } else { Err(End) }
 }
 
-/// What an impatient or a trusted client sends next: a password, a query.
+/// Reads the messages that an impatient or a trusted client sends next: a password, a query.
 fn messages(reader: &mut Reader<'_>, user: Option<&[u8]>, out: &mut Understanding) -> Result<(), End> {
     while !reader.rest().is_empty() {
         let kind = reader.u8()?;

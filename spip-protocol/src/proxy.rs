@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use super::reader::{End, Reader};
 use super::value::{Object, clip};
 
-/// What a prefix of a stream says.
+/// Result of parsing a prefix of a stream.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Parsed {
     /// More bytes decide.
@@ -25,7 +25,7 @@ pub enum Parsed {
 /// A whole header.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Header {
-    /// How many bytes it takes.
+    /// Length of the header in bytes.
     pub length: usize,
     /// Client and the address that it asked for; absent for connections of the balancer itself, and for other families.
     pub addresses: Option<(SocketAddr, SocketAddr)>,
@@ -242,7 +242,7 @@ fn further(reader: &mut Reader<'_>, header: &[u8], facts: &mut Object) -> Result
     Ok(None)
 }
 
-/// What the balancer knows of the client's TLS.
+/// Reads the balancer's facts about the client's TLS.
 fn ssl(reader: &mut Reader<'_>, facts: &mut Object) -> Result<(), End> {
     let client = reader.u8()?;
     let verify = reader.be32()?;

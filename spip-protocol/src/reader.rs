@@ -21,7 +21,7 @@ impl<'a> Reader<'a> {
         Self { rest: bytes }
     }
 
-    /// What has not been read. Not for recognisers: its length is no fact of the protocol.
+    /// Returns the unread bytes. Not for recognisers: their number is no fact of the protocol.
     pub(super) fn rest(&self) -> &'a [u8] {
         self.rest
     }
@@ -85,7 +85,7 @@ impl<'a> Reader<'a> {
         self.array().map(u32::from_le_bytes)
     }
 
-    /// Whether exactly these bytes come next. "No" is known at the first byte that differs; "yes" consumes them.
+    /// Consumes exactly these bytes and reports whether they came. "No" is known at the first byte that differs.
     pub(super) fn literal(&mut self, expected: &[u8]) -> Result<bool, End> {
         match self.rest.strip_prefix(expected) {
             Some(rest) => {
@@ -97,7 +97,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Whether one of these comes next, and consumes it. "No" is known once the bytes differ from all of them.
+    /// Consumes one of these and reports whether one came. "No" is known once the bytes differ from all of them.
     pub(super) fn one_of(&mut self, expected: &[&[u8]]) -> Result<bool, End> {
         let mut undecided = Ok(false);
         for literal in expected {

@@ -58,7 +58,7 @@ fn number(reader: &mut Reader<'_>) -> Result<Option<usize>, End> {
     Ok(None)
 }
 
-/// Whether an inline line is one of Redis and of nobody else.
+/// Reports whether an inline line can only be one of Redis.
 fn decides(line: &[u8]) -> bool {
     let upper = line.to_ascii_uppercase();
     let words: Vec<_> = upper.split(|byte| *byte == b' ').filter(|word| !word.is_empty()).take(5).collect();

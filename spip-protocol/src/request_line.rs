@@ -14,7 +14,7 @@ pub(super) const LINE_BYTES: usize = 4096;
 /// Empty lines before the request that are skipped (RFC 9112, section 2.2).
 const EMPTY_LINES_BYTES: usize = 8;
 
-/// Which protocol's version the line names.
+/// Protocols whose version a request line can name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Family {
     /// ` HTTP/`, or `GET /path` without a version (HTTP/0.9), or a request of HTTP whose line is too long to see its end.
@@ -34,7 +34,7 @@ pub(super) struct RequestLine<'a> {
     pub(super) family: Family,
     /// A token.
     pub(super) method: &'a [u8],
-    /// What stands between method and version, without the spaces around it.
+    /// Text between method and version, without the spaces around it.
     pub(super) target: &'a [u8],
 }
 

@@ -46,7 +46,7 @@ fn understand(bytes: &[u8], out: &mut Understanding) -> Result<(), End> {
     Ok(())
 }
 
-/// What stands before the `@` of the authority.
+/// Returns the part before the `@` of the authority.
 fn userinfo(uri: &[u8]) -> Option<&[u8]> {
     let at = uri.windows(3).position(|window| window == b"://")?;
     let authority = uri.get(at + 3..)?.split(|byte| *byte == b'/').next()?;

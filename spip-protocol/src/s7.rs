@@ -44,8 +44,8 @@ fn recognise(reader: &mut Reader<'_>) -> Result<bool, End> {
     Ok(reader.literal(&[0x02, 0xf0])? && matches!(reader.u8()?, 0x00 | 0x80) && matches!(reader.u8()?, 0x32 | 0x72))
 }
 
-/// Whether a whole connection request of S7 comes next: Siemens' selector, and the size of a TPDU, which programming
-/// devices and scanners always ask for.
+/// Reports whether a whole connection request of S7 comes next: Siemens' selector, and the size of a TPDU, which
+/// programming devices and scanners always ask for.
 pub(super) fn connects(reader: &mut Reader<'_>) -> Result<bool, End> {
     let Some(rest) = tpkt::connection_request(reader)? else {
         return Ok(false);

@@ -27,7 +27,7 @@ pub(super) fn decode(line: &[u8]) -> Option<Vec<u8>> {
     if line.is_empty() { None } else { BASE64.decode(line).ok() }
 }
 
-/// What a client sends after `AUTH` or `AUTHENTICATE`: the mechanism, perhaps an initial response, then lines.
+/// The lines after `AUTH` or `AUTHENTICATE`: the mechanism, perhaps an initial response, then responses.
 #[derive(Debug)]
 pub(super) enum Exchange {
     /// The next line is a message of PLAIN.

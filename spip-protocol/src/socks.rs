@@ -113,7 +113,7 @@ fn host_name(reader: &mut Reader<'_>) -> Result<bool, End> {
     Ok(false)
 }
 
-/// Whether a greeting of version 5 is whole: its sender waits for the choice of a method.
+/// Reports whether a greeting of version 5 is whole: its sender waits for the choice of a method.
 pub(super) fn greets(reader: &mut Reader<'_>) -> Result<bool, End> {
     Ok(reader.literal(&[5])? && methods(reader)?.is_some())
 }

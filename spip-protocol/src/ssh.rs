@@ -39,7 +39,7 @@ pub(super) static PROTOCOL: Protocol = Protocol {
     ],
 };
 
-/// What a client of SSH says before encryption: the record's `ssh_client`, `ssh_hassh`, `ssh_hassh_algorithms`.
+/// Facts that an SSH client sends before encryption: the record's `ssh_client`, `ssh_hassh`, `ssh_hassh_algorithms`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Ssh {
     /// The identification without its line end.
@@ -50,10 +50,10 @@ pub struct Ssh {
     /// Key exchange, encryption, MAC and compression, each a comma-separated list, joined by semicolons.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hassh_algorithms: Option<String>,
-    /// Whether identification or algorithms were too long to keep.
+    /// Set when identification or algorithms were too long to keep.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,
-    /// Why there is no HASSH.
+    /// Reason why there is no HASSH.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<&'static str>,
 }

@@ -19,7 +19,7 @@ const NO_OPERATION: u8 = 1;
 const MAXIMUM_SEGMENT_SIZE: u8 = 2;
 const WINDOW_SCALE: u8 = 3;
 
-/// What the options of a SYN say.
+/// Values of the options of a SYN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SynOptions {
     kinds: [u8; MAX_OPTIONS_BYTES],

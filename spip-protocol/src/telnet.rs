@@ -54,7 +54,7 @@ fn recognise(reader: &mut Reader<'_>) -> Result<bool, End> {
     })
 }
 
-/// Whether a whole command of negotiation comes next: its sender waits for the answer.
+/// Reports whether a whole command of negotiation comes next: its sender waits for the answer.
 pub(super) fn negotiates(reader: &mut Reader<'_>) -> Result<bool, End> {
     if !reader.literal(&[byte::IAC])? {
         return Ok(false);
@@ -80,7 +80,7 @@ fn understand(bytes: &[u8], out: &mut Understanding) -> Result<(), End> {
     end
 }
 
-/// What was typed, line by line. Lines end with CR LF, CR NUL, CR or LF.
+/// Returns the typed text line by line. Lines end with CR LF, CR NUL, CR or LF.
 fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = text;
     std::iter::from_fn(move || {

@@ -80,7 +80,7 @@ pub struct Object {
 }
 
 impl Object {
-    /// Whether there is nothing to write.
+    /// Reports whether there is nothing to write.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.facts.is_empty() && !self.truncated

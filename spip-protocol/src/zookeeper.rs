@@ -31,7 +31,7 @@ fn recognise(reader: &mut Reader<'_>) -> Result<bool, End> {
     connects(reader)
 }
 
-/// Whether a whole command comes next: its sender waits for the answer.
+/// Reports whether a whole command comes next: its sender waits for the answer.
 pub(super) fn asks(reader: &mut Reader<'_>) -> Result<bool, End> {
     reader.one_of(&COMMANDS)
 }

@@ -260,11 +260,11 @@ pub struct Agent {
 /// An agent that has ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// How it ended.
+    /// Exit status.
     pub status: ExitStatus,
     /// All that it logged.
     pub log: Log,
-    /// What it wrote to stderr.
+    /// Output on stderr.
     pub stderr: String,
 }
 
@@ -360,19 +360,19 @@ impl Agent {
         kilobytes * 1024
     }
 
-    /// What it wrote to stderr so far.
+    /// Returns the output on stderr so far.
     #[must_use]
     pub fn stderr(&self) -> String {
         self.stderr.as_ref().map(|stderr| stderr.followed.log().text()).unwrap_or_default()
     }
 
-    /// What it has logged so far.
+    /// Returns the log so far.
     #[must_use]
     pub fn log(&self) -> Log {
         self.followed().log()
     }
 
-    /// Whether the process is still there.
+    /// Reports whether the process is still running.
     #[must_use]
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().is_ok_and(|status| status.is_none())
@@ -459,7 +459,7 @@ impl Agent {
         &self.file.as_ref().unwrap_or(&self.stdout).followed
     }
 
-    /// What a failure should show beside the records.
+    /// Returns the context that a failure shows beside the records.
     fn trace(&self) -> String {
         format!("\nstderr: {}", self.stderr())
     }

@@ -27,7 +27,7 @@ pub(crate) struct Followed {
 #[derive(Debug, Default)]
 struct State {
     log: Log,
-    /// What came last without the end of a line.
+    /// Last bytes without the end of a line.
     partial: Vec<u8>,
     ended: bool,
     /// Nothing will be written any more: what is there now is all.
@@ -53,7 +53,7 @@ impl Followed {
         }
     }
 
-    /// What has come so far.
+    /// Returns the log so far.
     pub(crate) fn log(&self) -> Log {
         self.lock().log.clone()
     }

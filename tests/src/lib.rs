@@ -37,7 +37,7 @@ pub use records::{Line, Log, field_order, payload, read_log};
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// How long a test waits for something that must happen. Long, because machines that build are slow, and emulated ones
+/// Time that a test waits for an event that must happen. Long, because build machines are slow, and emulated ones
 /// slower; a passing test never waits for it.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -53,7 +53,7 @@ pub fn every_step() -> &'static str {
     if has_all { "required" } else { "auto" }
 }
 
-/// Whether the tests may make namespaces and load eBPF: that is, whether they run as root.
+/// Reports whether the tests may make namespaces and load eBPF: that is, whether they run as root.
 ///
 /// Without root a line says that the calling test was skipped and why.
 ///
@@ -73,7 +73,7 @@ pub fn require_root() -> bool {
     false
 }
 
-/// Whether a program that only some tests need can be started: that is, whether it answers to `--version`.
+/// Reports whether a program that only some tests need can be started: that is, whether it answers to `--version`.
 ///
 /// Without it a line says that the calling test was skipped and why.
 ///

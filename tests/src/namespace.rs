@@ -18,7 +18,7 @@ const NAMES: &str = "/run/netns";
 pub struct Namespace {
     name: String,
     file: File,
-    /// Whether the name goes with this value, or belongs to another.
+    /// Removes the name with this value; otherwise another value owns it.
     owner: bool,
 }
 
@@ -145,7 +145,7 @@ fn entries(directory: &Path) -> Vec<String> {
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
-/// Whether `pid` is the number of a process that is gone.
+/// Reports whether `pid` is the number of a process that is gone.
 fn left_behind(pid: &str) -> bool {
     pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists()
 }

@@ -38,9 +38,9 @@ pub const CLIENT_MAC: &str = "02:00:00:00:00:02";
 /// Two namespaces, joined.
 #[derive(Debug)]
 pub struct Net {
-    /// Where the agent runs.
+    /// Namespace of the agent.
     pub sensor: Namespace,
-    /// Where the strangers are.
+    /// Namespace of the clients.
     pub client: Namespace,
     directory: PathBuf,
     bpffs: bool,
@@ -111,7 +111,7 @@ impl Net {
         self.directory.join("bpf/spip")
     }
 
-    /// Whether [`Net::pins`] lies on a BPF file system.
+    /// Reports whether [`Net::pins`] lies on a BPF file system.
     #[must_use]
     pub fn has_bpffs(&self) -> bool {
         self.bpffs
@@ -196,8 +196,8 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// Whether this kernel may need what `spip-agent doctor` advises for connections from one source port: its NAT is not
-/// known to do without. Looked up once: the kernel has a hundred thousand symbols.
+/// Reports whether this kernel may need the sysctl that `spip-agent doctor` advises for connections from one source
+/// port: its NAT is not known to do without. Looked up once: the kernel has a hundred thousand symbols.
 fn confuses_connections() -> bool {
     static CONFUSES: LazyLock<bool> = LazyLock::new(|| early_demux::kernel_confuses_connections() != Some(false));
     *CONFUSES

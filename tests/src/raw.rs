@@ -24,11 +24,11 @@ const SYN: u8 = 0x02;
 /// A packet that begins a connection, or pretends to.
 #[derive(Clone, Debug)]
 pub struct RawSyn {
-    /// Where it says that it comes from.
+    /// Source address in the packet.
     pub source: IpAddr,
     /// The port that it says it comes from.
     pub source_port: u16,
-    /// Where it goes, of the same family.
+    /// Destination, of the same family.
     pub destination: IpAddr,
     /// The port that it asks for.
     pub port: u16,
@@ -52,7 +52,7 @@ pub struct RawSyn {
     pub options: Vec<u8>,
     /// Data.
     pub data: Vec<u8>,
-    /// Whether the checksum is wrong, so that the kernel throws it away once it looks.
+    /// Makes the checksum wrong, so that the kernel drops the packet once it checks.
     pub broken: bool,
 }
 
@@ -181,9 +181,9 @@ impl RawSyn {
 
 /// Packets between two looks at the queue of the receiver's side.
 const BURST: usize = 128;
-/// What may wait there: net.core.netdev_max_backlog is 1,000, and drops what is more without a word.
+/// Upper bound of packets in flight: net.core.netdev_max_backlog is 1,000, and the kernel drops more without a message.
 const BACKLOG: u32 = 600;
-/// Where /proc/net/softnet_stat has how many packets wait for a processor (Linux 5.10 and later).
+/// Column of /proc/net/softnet_stat with the number of packets that wait for a processor (Linux 5.10 and later).
 const BACKLOG_COLUMN: usize = 11;
 
 /// Waits until the processors have taken nearly all packets that were sent.

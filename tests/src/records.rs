@@ -17,12 +17,12 @@ pub struct Line {
     pub text: String,
     /// Its meaning.
     pub value: Value,
-    /// When the test saw it.
+    /// Time at which the test saw it.
     pub seen: Instant,
 }
 
 impl Line {
-    /// What it is other than the record of a session: `log` for a system message, `scan`.
+    /// Returns the type of a record that is not a session: `log` for a system message, `scan`.
     #[must_use]
     pub fn record_type(&self) -> Option<&str> {
         Self::type_of(&self.value)
@@ -33,19 +33,19 @@ impl Line {
         [&value["record_type"], &value["spip"]["record_type"]].into_iter().find_map(Value::as_str)
     }
 
-    /// Whether this is a system message.
+    /// Reports whether this is a system message.
     #[must_use]
     pub fn is_message(&self) -> bool {
         self.record_type() == Some("log")
     }
 
-    /// Whether an expectation is of such a record: of a session, unless it asks for a `record_type`.
+    /// Reports whether an expectation is about such a record: about a session, unless it asks for a `record_type`.
     pub(crate) fn is_asked_for(&self, expected: &Value) -> bool {
         !self.is_message() && (self.record_type().is_none() || expected.get("record_type").is_some())
     }
 }
 
-/// What has been read of a log.
+/// The lines read of a log.
 #[derive(Clone, Debug, Default)]
 pub struct Log {
     /// Every line that is a JSON object, in order.
@@ -121,7 +121,8 @@ impl Log {
         assert!(found == count, "{}", self.explain(&expected, count, found));
     }
 
-    /// How many connections the records that contain `expected` stand for: a summary counts for all that it names.
+    /// Returns the number of connections that the records with `expected` stand for: a summary counts for all of its
+    /// connections.
     #[must_use]
     #[expect(clippy::needless_pass_by_value, reason = "reads better with json! at the call")]
     pub fn connections(&self, expected: Value) -> u64 {
@@ -149,7 +150,7 @@ impl Log {
         assert!(numbers.first().is_none_or(|first| *first <= 1), "seq starts at {:?}", numbers.first());
     }
 
-    /// Why an expectation failed: how many were found, and the records that come closest.
+    /// Explains why an expectation failed: the number found, and the records that come closest.
     pub(crate) fn explain(&self, expected: &Value, wanted: usize, found: usize) -> String {
         let mut text =
             format!("wanted {wanted} of {} records to contain {expected}, found {found}\n", self.records().count());
@@ -234,7 +235,7 @@ pub fn field_order(line: &str) -> Vec<String> {
     serde_json::from_str::<Keys>(line).expect("a line is a JSON object").0
 }
 
-/// Whether `value` has everything that `expected` has.
+/// Reports whether `value` has everything that `expected` has.
 pub(crate) fn contains(value: &Value, expected: &Value) -> bool {
     let mut differences = Vec::new();
     compare(value, expected, "", &mut differences);

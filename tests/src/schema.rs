@@ -34,7 +34,7 @@ static SCHEMAS: LazyLock<[[Validator; 3]; 3]> = LazyLock::new(|| {
     })
 });
 
-/// What is wrong with a line, be it the record of a session, of a scan, or a system message.
+/// Returns the mistakes of a line, be it the record of a session, of a scan, or a system message.
 #[must_use]
 pub fn violations(record: &Value) -> Vec<String> {
     let [flat, ecs, eve] = &*SCHEMAS;

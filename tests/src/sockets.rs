@@ -20,9 +20,9 @@ const CLOSE_WAIT: u8 = 8;
 const LISTEN: u8 = 10;
 
 impl Row {
-    /// Whether a process of this side has it, or will accept it: to its client a connection is open while the last packet
-    /// of the handshake is on its way. What is closed here and still waits for the other
-    /// side belongs to the kernel alone.
+    /// Reports whether a process of this side has it, or will accept it: to its client a connection is open while the
+    /// last packet of the handshake is on its way. A socket that is closed here and still waits for the other side
+    /// belongs to the kernel alone.
     fn is_held(&self) -> bool {
         matches!(self.state, ESTABLISHED | SYN_RECV | CLOSE_WAIT)
     }
@@ -44,7 +44,7 @@ fn row(line: &str) -> Option<Row> {
     Some(Row { port: u16::from_str_radix(port, 16).ok()?, state, waiting: u64::from_str_radix(waiting, 16).ok()? })
 }
 
-/// Whether every connection to `port` has been accepted and every byte that came has been read.
+/// Reports whether every connection to `port` has been accepted and every byte that came has been read.
 pub(crate) fn all_read(namespace: &Namespace, port: u16) -> bool {
     let rows = rows(namespace);
     let mut rows = rows.iter().filter(|row| row.port == port && (row.is_held() || row.state == LISTEN));

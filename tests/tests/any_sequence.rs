@@ -13,7 +13,7 @@ use spip_tests::{Agent, Net, SENSOR_V4, SENSOR_V6, half_close, payload, reset};
 /// Small, so that clients often reach it.
 const LIMIT: usize = 2048;
 
-/// How a client leaves.
+/// Ways in which a client ends.
 #[derive(Clone, Copy, Debug)]
 enum End {
     Close,
@@ -21,7 +21,7 @@ enum End {
     Reset,
 }
 
-/// What a client does while it is there.
+/// Actions of a client.
 #[derive(Clone, Debug)]
 enum Step {
     Write(Vec<u8>),
@@ -80,7 +80,7 @@ impl Client {
         }
     }
 
-    /// What is wrong with the record, if anything.
+    /// Returns the mistake in the record, if any.
     fn fault(&self, record: &Value) -> Option<&'static str> {
         let sent = self.sent();
         let kept = payload(record);

@@ -359,7 +359,7 @@ type Hold = fn(&mut std::net::TcpStream) -> std::io::Result<()>;
 fn every_kind_of_holder_stays_within_the_memory_for_sessions() {
     const BUDGET: u64 = 4 * 1024 * 1024;
     const HOLDERS: u32 = 1_000;
-    /// What the process takes beside sessions: threads, lines that are made and wait, what the allocator keeps for a while.
+    /// Memory of the process beside sessions: threads, lines that are made and wait, the allocator's reserve.
     const BESIDE: u64 = 40 * 1024 * 1024;
     let kinds: [(&str, Hold); 5] = [
         ("payload", |stream| stream.write_all(&vec![b'A'; 60_000])),

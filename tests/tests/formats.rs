@@ -362,7 +362,7 @@ fn the_examples_for_jq_work_on_a_real_log() {
     assert_eq!(answer(is_complete, &torn), of(2 * RECORDS - 3, 3));
 }
 
-/// What a client sends to whoever looks at it: a formula, and characters that a terminal obeys or nobody sees.
+/// Payload that attacks the reader: a formula, and characters that a terminal obeys or that are invisible.
 const HOSTILE: &str =
     "=cmd|'/C calc'!A0\t\u{1b}]0;x\u{7}\u{7f}\u{9b}31m\u{202e}\u{200b}\u{feff}\u{e0041}\u{3164}\u{fe0f}é";
 

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use spip_tests::{LISTENER, Log, Net, PATIENCE, SENSOR_V4, eventually, half_close, read_log, read_to_end};
 
-/// What a kill may cost: records wait this long at most before they are written.
+/// Time of records that a kill may lose: they wait this long at most before they are written.
 const FLUSHED_WITHIN: Duration = Duration::from_millis(200);
 
 /// Opens `count` connections that say `bytes` and end; they stay until they are dropped.

@@ -8,7 +8,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 use spip_tests::{CROWD_V4, LISTENER, Net, SENSOR_V4, eventually, half_close, read_to_end};
 
-/// What is asked of a stop; a test process whose descriptors are fewer opens fewer, and says so.
+/// Connections of a stop; a test process with fewer descriptors opens fewer, and reports it.
 const MANY: usize = 10_000;
 
 #[test]
@@ -44,7 +44,7 @@ fn a_stop_with_ten_thousand_open_sessions_records_them_all_within_the_drain_limi
     ended.log.expect_sequence();
 }
 
-/// What is asked for where the limit of descriptors allows it.
+/// Connections where the limit of descriptors allows them.
 const VERY_MANY: usize = 100_000;
 
 #[test]

@@ -73,7 +73,7 @@ fn lie(net: &Net, agent: &Agent, lies: &[RawSyn], real: &RawSyn, form: Form) -> 
     record
 }
 
-/// What the wire had, whatever else was sent. Half a SYN that nobody can name has no `syn`.
+/// Expects the facts of the wire, whatever else was sent. Half a SYN that cannot be identified has no `syn`.
 fn expect_truth(record: &Value, real: &RawSyn) {
     assert_eq!(record["source_ip"], json!(real.source), "{record}");
     assert_eq!(record["source_port"], json!(real.source_port), "{record}");

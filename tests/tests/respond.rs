@@ -36,7 +36,7 @@ fn content(net: &Net, line: &str) -> String {
     text(&output.stdout)
 }
 
-/// Whether the client's program is there. Without it a line says what was skipped; under CI that is a failure.
+/// Reports whether the client's program is there. Without it a line names the skipped test; under CI that is a failure.
 fn has(program: &str) -> bool {
     let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().expect("sh starts");
     if !found.status.success() {

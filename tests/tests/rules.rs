@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde_json::json;
 use spip_tests::{Ended, LISTENER, Net, SENSOR_V4, SENSOR_V6};
 
-/// What the operator has already; none of it may change.
+/// Rules that the operator has already; none of them may change.
 const FOREIGN: &str = "
     iptables -w -A INPUT -p tcp --dport 22 -j ACCEPT &&
     iptables -w -t nat -N THEIRS && iptables -w -t nat -A THEIRS -p tcp --dport 9999 -j RETURN &&

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use spip_tests::{Agent, Net, SENSOR_V4, eventually, every_step};
 
-/// What the README tells operators to give to an agent that is not root.
+/// Capabilities that the documentation asks operators to give to an agent that is not root.
 const CAPABILITIES: [&str; 4] = ["bpf", "net_admin", "perfmon", "net_raw"];
 
 /// `nobody` of every distribution.
@@ -161,7 +161,7 @@ fn root_becomes_the_user_who_then_owns_the_log() {
     assert!(!socket.exists(), "the user takes it away");
 }
 
-/// What a silent client is greeted with.
+/// Returns the greeting of a silent client.
 fn greeting(net: &Net, port: u16) -> String {
     let mut text = String::new();
     BufReader::new(net.connect(port)).read_line(&mut text).expect("the sensor speaks");

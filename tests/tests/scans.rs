@@ -27,7 +27,7 @@ fn syn(port: u16) -> RawSyn {
     RawSyn::new((CLIENT_V4, ONE_PORT), (SENSOR_V4, port))
 }
 
-/// What the running agent says of itself.
+/// Returns the status of the running agent.
 fn status(net: &Net) -> Value {
     let mut report = String::new();
     let status = UnixStream::connect(net.path().join("run/status.sock"));
@@ -40,7 +40,7 @@ fn wait_decided(net: &Net, became: &str, count: u64) {
     eventually(became, || (status(net)["agent"]["scans"][became] == count).then_some(()));
 }
 
-/// What the agent says at its end of the SYNs that it saw; they add up.
+/// Returns the agent's final counts of the SYNs that it saw; they add up.
 fn counts(log: &Log) -> Value {
     let message = log.messages().find(|line| line.value["message"] == "what has become of SYNs");
     let counts = message.expect("the agent says what has become of SYNs").value.clone();

@@ -59,7 +59,7 @@ impl Drop for Service {
     }
 }
 
-/// Who answers at an address.
+/// Returns the name of the program that answers at an address.
 fn who(from: &Namespace, to: (IpAddr, u16)) -> &'static str {
     let stream = from.enter(|| TcpStream::connect_timeout(&to.into(), PATIENCE));
     let Ok(mut stream) = stream else { return "nobody" };

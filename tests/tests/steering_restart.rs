@@ -25,7 +25,7 @@ struct Clients {
     threads: Vec<JoinHandle<Visits>>,
 }
 
-/// What clients have sent, and what went wrong.
+/// Records of the clients, and their errors.
 #[derive(Default)]
 struct Visits {
     sent: Vec<String>,
@@ -82,7 +82,7 @@ fn visit(name: &str, port: u16) -> std::io::Result<()> {
     std::io::copy(&mut stream, &mut std::io::sink()).map(drop)
 }
 
-/// How a connection attempt ends.
+/// Attempts a connection and returns its end.
 fn attempt(net: &Net) -> Result<TcpStream, ErrorKind> {
     net.client.enter(|| TcpStream::connect_timeout(&(SENSOR_V4, 81).into(), PATIENCE)).map_err(|error| error.kind())
 }
@@ -103,7 +103,7 @@ fn wait_pins_taken(net: &Net) {
     });
 }
 
-/// What `spip-agent status --json` says.
+/// Returns the output of `spip-agent status --json`.
 fn report(launch: &Launch<'_>) -> Value {
     let ended = launch.clone().arguments(&["status", "--config", "{config}", "--json"]).run();
     serde_json::from_str(&ended.log.torn.join("\n")).expect("JSON")

@@ -16,7 +16,7 @@ use crate::setup::{self, Need};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// What to measure, and its options: `sessions`, `idle`, `tls`, `records`; `enrich`, `ship` and `view` need neither root
+    /// Measurement and its options: `sessions`, `idle`, `tls`, `records`; `enrich`, `ship` and `view` need neither root
     /// nor an agent
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,

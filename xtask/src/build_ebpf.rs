@@ -76,8 +76,8 @@ fn cargo(project: &Project, toolchain: &Toolchain) -> Result<Command> {
     Ok(cargo)
 }
 
-/// Whether a variable speaks of the userspace compiler or of the package that `cargo run` started. What says
-/// how crates are fetched stays.
+/// Reports whether a variable concerns the userspace compiler or the package that `cargo run` started. Those on how
+/// crates are fetched stay.
 fn is_for_userspace(variable: &str) -> bool {
     let prefixes = ["RUSTC", "CARGO_BUILD_", "CARGO_PKG_", "CARGO_PROFILE_"];
     prefixes.iter().any(|prefix| variable.starts_with(prefix))
@@ -93,7 +93,8 @@ fn is_for_userspace(variable: &str) -> bool {
         .contains(&variable)
 }
 
-/// What a wrong linker or flag would have left out: the machine of the ELF header and the BTF section.
+/// Checks for the parts that a wrong linker or flag would have left out: the machine of the ELF header and the BTF
+/// section.
 fn check(object: &[u8]) -> Result<()> {
     let machine = object.get(18..20).map(|bytes| u16::from_le_bytes([bytes[0], bytes[1]]));
     if !object.starts_with(b"\x7fELF") || machine != Some(EM_BPF) {

@@ -84,7 +84,7 @@ pub(crate) fn within(root: &Path, command: &[&str]) -> Result<()> {
     process::run_within(&mut inside, LIMIT)
 }
 
-/// What a program in such a root finds in its environment.
+/// Sets the environment of a program in such a root.
 pub(crate) fn environment(command: &mut Command) {
     command
         .env_clear()

@@ -18,7 +18,7 @@ use crate::project::Project;
 use crate::report;
 use crate::setup;
 
-/// What libFuzzer needs to see of a program; see "SanitizerCoverage" in the documentation of LLVM.
+/// Flags that instrument a program for libFuzzer; see "SanitizerCoverage" in the documentation of LLVM.
 const INSTRUMENTED: &str = "-Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
@@ -42,7 +42,7 @@ pub(crate) struct Options {
     /// Use the project's own engine, which looks at no coverage and repeats exactly
     #[arg(long)]
     no_coverage: bool,
-    /// Where that engine begins; equal seeds give equal inputs
+    /// Seed of that engine; equal seeds give equal inputs
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// The handshakes of TLS 1.0 and 1.1, too; needs OpenSSL's headers

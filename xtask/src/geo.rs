@@ -43,7 +43,7 @@ const SOURCES: [Source; 2] = [
     },
 ];
 
-/// Where the data is on a machine that the package is installed on.
+/// Directory of the data on a machine with the package.
 const DATA: &str = "usr/share/spip/geo";
 const DOCUMENTATION: &str = "usr/share/doc/spip-geo";
 

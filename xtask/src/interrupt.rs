@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
-/// How often a wait looks at the flag.
+/// Interval at which a wait looks at the flag.
 pub(crate) const TICK: Duration = Duration::from_millis(50);
 
 static CAUGHT: AtomicBool = AtomicBool::new(false);

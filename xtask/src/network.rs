@@ -15,7 +15,7 @@ use nix::sched::{CloneFlags, setns};
 
 use crate::process;
 
-/// Where `ip netns` keeps the namespaces that it names.
+/// Directory in which `ip netns` keeps the namespaces that it names.
 const NAMED: &str = "/run/netns";
 
 /// The sensor's address on the link, and the client's.
@@ -82,7 +82,7 @@ impl Drop for Namespace {
 pub(crate) struct Link {
     pub(crate) sensor: Namespace,
     pub(crate) client: Namespace,
-    /// Whether the kernel has IPv6.
+    /// Set when the kernel has IPv6.
     pub(crate) has_ipv6: bool,
 }
 
@@ -129,7 +129,7 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
     fs::read_dir(folder).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
 }
 
-/// Whether something is named `purpose-PID` or `purpose-PID-…` and no process has this id.
+/// Reports whether a name is `purpose-PID` or `purpose-PID-…` and no process has this id.
 pub(crate) fn is_stale(name: &str, purpose: &str) -> bool {
     name.strip_prefix(purpose)
         .and_then(|rest| rest.strip_prefix('-')?.split('-').next())

@@ -42,7 +42,7 @@ apt-get --quiet install --yes --no-install-recommends rustc-web cargo-web
 rm -rf /var/lib/apt/lists
 mv /var/lib/apt/lists.old /var/lib/apt/lists
 apt-get clean";
-/// What `rustup toolchain install --profile minimal` leaves out.
+/// Components that `rustup toolchain install --profile minimal` leaves out.
 const NOT_MINIMAL: [&str; 4] = ["rust-src", "clippy", "rustfmt", "rust-docs"];
 /// The proxies that rustup makes for every profile.
 const PROXIES: [&str; 7] = ["cargo", "cargo-clippy", "cargo-fmt", "clippy-driver", "rustc", "rustdoc", "rustfmt"];

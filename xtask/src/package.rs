@@ -56,7 +56,7 @@ pub(crate) struct Options {
     no_build: bool,
 }
 
-/// What packages are called and when they were made.
+/// Name and date of the packages.
 pub(crate) struct Release {
     pub(crate) version: String,
     /// Seconds since 1970: the last commit.
@@ -167,7 +167,7 @@ impl Release {
     }
 }
 
-/// When the last commit was made; 2026-01-01 outside of a repository, as of an archive of the sources.
+/// Returns the time of the last commit; 2026-01-01 outside of a repository, as of an archive of the sources.
 fn last_commit(root: &Path) -> u64 {
     let named = std::env::var("SOURCE_DATE_EPOCH").ok();
     let time = named

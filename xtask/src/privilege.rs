@@ -10,7 +10,7 @@ use nix::unistd::geteuid;
 
 use crate::process;
 
-/// How this process can run something as root.
+/// Ways in which this process can run something as root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Root {
     /// It is root.
@@ -39,7 +39,7 @@ impl Root {
         }
     }
 
-    /// Whether commands can be run as root without a person at the keyboard.
+    /// Reports whether commands can be run as root without a person at the keyboard.
     pub(crate) fn is_unattended(self) -> bool {
         matches!(self, Self::Already | Self::Sudo)
     }
@@ -82,7 +82,7 @@ pub(crate) fn as_typed(command: &str) -> String {
     if geteuid().is_root() { command.to_owned() } else { format!("sudo {command}") }
 }
 
-/// What a caller without rights is told.
+/// Remedy for a caller without rights.
 pub(crate) const REMEDY: &str = "run it as root, or install sudo and allow it for this user";
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::report;
 
-/// Where administration tools are, which the PATH of an ordinary user often leaves out.
+/// Directories of administration tools, which the PATH of an ordinary user often leaves out.
 const SYSTEM_FOLDERS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
 /// Shows and runs a command, its output on the terminal.
@@ -110,7 +110,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("{} wrote no text", name(command)))
 }
 
-/// Whether a command can be started and succeeds; nothing is shown.
+/// Reports whether a command can be started and succeeds; shows nothing.
 pub(crate) fn succeeds(command: &mut Command) -> bool {
     command
         .stdin(Stdio::null())

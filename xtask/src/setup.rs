@@ -33,7 +33,7 @@ pub(crate) use self::zig::Zig;
 use crate::project::Project;
 use crate::report;
 
-/// What something is needed for.
+/// Purposes of a setup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Need {
     /// The kernel object and the agent
@@ -77,7 +77,7 @@ struct Missing {
     remedy: String,
 }
 
-/// Why setup cannot install something by one route.
+/// Reason why setup cannot install something by one route.
 #[derive(Clone, Debug)]
 struct Obstacle {
     reason: String,

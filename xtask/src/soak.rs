@@ -14,7 +14,7 @@ use crate::setup::{self, Need};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// How long the load goes on; fractions are minutes too
+    /// Duration of the load; fractions are minutes too
     #[arg(value_parser = minutes)]
     minutes: f64,
     /// Connections a second, beside sixty slow ones at a time

@@ -29,7 +29,7 @@ use crate::setup::{self, Need, Peer};
 /// The package of the end-to-end tests.
 const END_TO_END: &str = "spip-tests";
 
-/// How many failed tests of one program are run again: more have a cause in common, which is no coincidence.
+/// Upper bound of failed tests of one program that are run again: more have a cause in common, which is no coincidence.
 const AGAIN_MAX: usize = 3;
 
 /// The feature that is built and tested beside the ordinary agent, for both packages that have it.
@@ -218,7 +218,7 @@ fn counted(command: &mut Command) -> Result<Counts> {
     Ok(counts)
 }
 
-/// How many tests did what.
+/// Numbers of tests by result.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) passed: u64,
@@ -259,7 +259,7 @@ impl Counts {
         &self.names
     }
 
-    /// What came of running the failed test `name` by itself.
+    /// Records the result of running the failed test `name` by itself.
     fn again(&mut self, name: String, alone: &Self) {
         if (alone.passed, alone.failed, alone.broken) == (1, 0, 0) {
             self.failed -= 1;
@@ -286,7 +286,7 @@ enum Outcome {
     Skipped(String),
 }
 
-/// What is said at the end.
+/// Summary at the end.
 #[derive(Default)]
 struct Summary {
     parts: Vec<(&'static str, Outcome)>,

@@ -34,11 +34,11 @@ use crate::walk;
 
 use machine::{Machine, Task};
 
-/// What is run inside without a filter: what touches the kernel, and one walk through everything else.
+/// Tests that run inside without a filter: those that touch the kernel, and one walk through everything else.
 const CORE: [&str; 9] =
     ["start_and_stop", "capture", "origin", "rules", "steering", "scans", "sandbox", "doctor", "init"];
 
-/// What the machine does when it is up.
+/// Program of the machine after its start.
 const GUEST: &str = include_str!("vmtest/guest.sh");
 
 #[derive(Args)]

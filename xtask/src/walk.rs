@@ -20,7 +20,7 @@ use crate::report;
 const STEPS: &str = include_str!("walk/walk.sh");
 /// The unit that takes them.
 const UNIT: &str = include_str!("walk/walk.service");
-/// What boots a root.
+/// Script that boots a root.
 const CONTAINER: &str = include_str!("walk/container.sh");
 /// Beyond a minimal Debian: systemd, what the package recommends, clients, and what reads records.
 pub(crate) const PACKAGES: &str = "systemd-sysv,iproute2,iptables,curl,nmap,netcat-openbsd,jq,procps";

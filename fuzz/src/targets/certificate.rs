@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 
 use super::engine;
 
-/// What is said of a certificate is bounded, whatever it says of itself.
+/// Checks that the facts of a certificate are bounded, whatever it claims.
 pub(super) fn client_certificate(bytes: &[u8]) {
     is_bounded(&ClientCertificate::of_chain(&[CertificateDer::from(bytes)]));
 }
@@ -83,7 +83,7 @@ pub(super) fn tls_client_certificate(bytes: &[u8]) {
     }
 }
 
-/// What comes of a handshake with a client that shows these bytes.
+/// Returns the result of a handshake with a client that shows these bytes.
 fn handshake(certificate: &[u8], tls13: bool) -> Result<ClientCertificate, Failure> {
     WORLD.with(|world| {
         let world = world.get_or_init(World::new);

@@ -8,7 +8,7 @@ use spip_enrich::requests::split;
 use spip_enrich::rules::{Builder, Rules, Scratch};
 use spip_enrich::{indicators, scanners, starter};
 
-/// How much of an input is taken for a rule.
+/// Bytes of an input that are taken for a rule.
 const RULE_BYTES: usize = 160;
 
 static STARTER: LazyLock<Rules> = LazyLock::new(|| {

@@ -9,15 +9,15 @@ use spip_record::log::{Content, Notice, Options, Position, Reader, Start, Step};
 /// The longest line that is handed out here.
 const LINE_BYTES: usize = 1024;
 
-/// How many batches are read: small files can be without end inside.
+/// Upper bound of batches that are read: small files can decompress without end.
 const STEPS: usize = 64;
 
-/// What is read of a log: lines as they are, `None` for those that are too long, and where that ended.
+/// Lines read of a log, `None` for those that are too long, and the end of the reading.
 #[derive(Debug, PartialEq)]
 struct Read {
     lines: Vec<Option<Vec<u8>>>,
     position: Position,
-    /// Where the first line begins.
+    /// Start of the first line.
     first: Option<u64>,
     is_damaged: bool,
     is_whole: bool,

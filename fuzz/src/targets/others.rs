@@ -9,7 +9,7 @@ use spip_record::json;
 
 use super::engine;
 
-/// Whatever the bytes, a string of JSON comes out that reads back as the same text and moves no terminal.
+/// Checks that any bytes become a string of JSON that reads back as the same text and controls no terminal.
 pub(super) fn text(bytes: &[u8]) {
     let mut line = Vec::new();
     json::lossy_string(&mut line, bytes);
@@ -61,7 +61,7 @@ pub(super) fn convert(bytes: &[u8]) {
     converted(bytes);
 }
 
-/// How many lines of this log become records of other formats.
+/// Returns the number of lines of this log that become records of other formats.
 fn converted(log: &[u8]) -> usize {
     let mut out = Vec::new();
     let mut records = 0;

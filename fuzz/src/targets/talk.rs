@@ -98,7 +98,7 @@ fn talk(port: u16, bytes: &[u8], size: usize, client: Client) -> Talk {
     talk
 }
 
-/// What the sensor knows when it has heard this much.
+/// Returns the sensor's view of a conversation after these bytes.
 fn heard(kept: &[u8]) -> Heard<'_> {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
     Heard { kept, received: kept.len() as u64, elapsed: Duration::from_millis(5), now, offers_tls: true }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::Error;
 
-/// How many files of a directory are used.
+/// Upper bound of files that are used of a directory.
 const FILES: usize = 1000;
 
 /// A file and its state: another state means other contents.

@@ -8,7 +8,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 /// The longest name that is taken of a network or a city: a file that an operator got somewhere is not trusted either.
 const NAME_BYTES: usize = 128;
 
-/// Where an address is, as far as it is known.
+/// Country, city and network of an address, as far as they are known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
     /// ISO 3166-1 code of the country, two upper-case letters.

@@ -9,16 +9,16 @@ use std::net::IpAddr;
 
 use super::Place;
 
-/// How many lines a table may have: several times those of all networks.
+/// Upper bound of lines of a table: several times those of all networks.
 const LINES: usize = 4_000_000;
 
 /// The longest name of a network.
 const NAME_BYTES: usize = 128;
 
-/// How many ranges are looked at before the nearest one, to find one that reaches further.
+/// Number of ranges before the nearest one that are tried, to find one that reaches further.
 const NESTED: usize = 16;
 
-/// What one line says; an index into the table's names.
+/// Contents of one line; an index into the table's names.
 #[derive(Clone, Copy, Debug)]
 struct Row<A> {
     first: A,

@@ -6,7 +6,7 @@ use super::uri;
 use crate::facts::Facts;
 use crate::requests::Request;
 
-/// How many transforms of one buffer are applied.
+/// Upper bound of transforms of one buffer.
 const TRANSFORMS: usize = 4;
 
 /// A part of what a client sent.
@@ -137,7 +137,7 @@ impl Buffer {
         MODIFIERS.iter().find(|(name, _)| *name == keyword).map(|(_, buffer)| *buffer)
     }
 
-    /// Whether each request has its own.
+    /// Reports whether each request has a buffer of its own.
     pub(super) fn is_of_request(self) -> bool {
         !matches!(
             self,
@@ -153,7 +153,7 @@ impl Buffer {
         )
     }
 
-    /// Whether its values hardly tell one request from another, so that a search should not begin there.
+    /// Reports whether its values are alike in most requests, so that a search should not begin there.
     pub(super) fn is_common(self) -> bool {
         matches!(
             self,
@@ -240,7 +240,7 @@ fn names(request: &Request<'_>) -> Vec<u8> {
     out
 }
 
-/// What is done with a buffer before it is searched.
+/// Transforms of a buffer before it is searched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Transform {
     UrlDecode,

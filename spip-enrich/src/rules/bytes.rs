@@ -77,7 +77,7 @@ impl DataAt {
     }
 }
 
-/// How a number is written in a buffer.
+/// Notation of a number in a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Read {
     count: usize,

@@ -12,15 +12,15 @@ pub(super) struct Content {
     pub(super) nocase: bool,
     /// From the start of the buffer.
     pub(super) offset: Option<usize>,
-    /// How many bytes from `offset` on the match has to lie in.
+    /// Number of bytes from `offset` on in which the match must lie.
     pub(super) depth: Option<usize>,
     /// From the end of the match before.
     pub(super) distance: Option<i64>,
-    /// How many bytes from there on the match has to lie in.
+    /// Number of bytes from there on in which the match must lie.
     pub(super) within: Option<usize>,
     pub(super) starts: bool,
     pub(super) ends: bool,
-    /// Whether the rule names it as the one to search first.
+    /// Set when the rule names it as the one to search first.
     pub(super) fast: bool,
 }
 
@@ -42,7 +42,7 @@ impl Content {
         Ok(Self { pattern, negated, ..Self::default() })
     }
 
-    /// Whether its place depends on the match before.
+    /// Reports whether its place depends on the match before.
     pub(super) fn is_relative(&self) -> bool {
         self.distance.is_some() || self.within.is_some()
     }
@@ -75,7 +75,7 @@ impl Content {
     }
 }
 
-/// Why a number cannot be used: it is none, or the name of a variable.
+/// Returns the reason why a number cannot be used: it is none, or the name of a variable.
 pub(super) fn variable(name: &str, value: &str) -> String {
     if value.starts_with(|first: char| first.is_ascii_alphabetic()) {
         format!("{name} with a variable")

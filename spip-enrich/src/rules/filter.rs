@@ -6,7 +6,7 @@ use aho_corasick::{AhoCorasick, AhoCorasickBuilder};
 
 use super::options::{Part, Rule};
 
-/// How much of a text the automaton searches: more tells rules hardly better apart and costs memory.
+/// Bytes of a text that the automaton searches: more hardly narrows the rules further and costs memory.
 const PATTERN_BYTES: usize = 24;
 
 /// Texts that most requests have. A search that begins with one finds nothing rare.
@@ -90,7 +90,7 @@ pub(super) fn choose(rule: &Rule) -> Option<(usize, Vec<u8>)> {
     Some((group, pattern.to_ascii_lowercase()))
 }
 
-/// How rare a text is likely to be: the more different bytes the rarer, letters less so than others.
+/// Estimates how rare a text is: the more different bytes the rarer, letters less so than others.
 fn strength(pattern: &[u8]) -> u32 {
     let mut seen = [false; 256];
     let mut score = 0;

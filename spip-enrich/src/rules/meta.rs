@@ -12,7 +12,7 @@ const REFERENCE_BYTES: usize = 256;
 /// Takes the options that describe a rule.
 #[derive(Debug, Default)]
 pub(super) struct Meta {
-    /// What is known so far.
+    /// Tag as read so far.
     pub(super) tag: Tag,
 }
 

@@ -9,7 +9,7 @@ use super::pcre::Pcre;
 use super::scope::Scope;
 use spip_record::enrichment::Tag;
 
-/// How many conditions a rule may have. The largest of the community rules have about 40.
+/// Upper bound of conditions of a rule. The largest of the community rules have about 40.
 const PARTS: usize = 128;
 
 /// A condition on a buffer.
@@ -24,7 +24,7 @@ pub(super) enum Part {
 }
 
 impl Part {
-    /// Whether it depends on where the part before it matched.
+    /// Reports whether it depends on where the part before it matched.
     pub(super) fn is_relative(&self) -> bool {
         match self {
             Self::Content(content) => content.is_relative(),

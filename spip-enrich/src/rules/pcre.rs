@@ -16,14 +16,14 @@ use super::buffer::{Buffer, PCRE_FLAGS};
 
 /// The longest expression.
 const PATTERN_BYTES: usize = 4096;
-/// How large an expression may become when its repetitions are written out.
+/// Upper bound of the size of an expression when its repetitions are written out.
 const SIZE: u64 = 20_000;
 /// The memory that one compiled expression may take: enough for [`SIZE`].
 const COMPILED_BYTES: usize = 8 << 20;
 /// The memory of its lazily built automaton while it matches.
 const AUTOMATON_BYTES: usize = 256 << 10;
-/// How many compiled expressions are kept: about a megabyte each while they match, so 64 MB a thread at worst. A client that
-/// makes many rules compile pays for it with the steps of its record.
+/// Upper bound of compiled expressions that are kept: about a megabyte each while they match, so 64 MB a thread at
+/// worst. A client that makes many rules compile pays for it with the steps of its record.
 const CACHED: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
 
 /// A regular expression of a rule.
@@ -281,7 +281,7 @@ fn translate(expression: &str) -> Result<String, String> {
     Ok(out)
 }
 
-/// Whether `n}`, `n,}` or `n,m}` follows.
+/// Reports whether `n}`, `n,}` or `n,m}` follows.
 fn is_repetition(rest: impl Iterator<Item = char>) -> bool {
     let (mut digits, mut commas) = (0, 0);
     for character in rest.take(12) {
@@ -302,7 +302,7 @@ fn ends_repetition(out: &str) -> bool {
     })
 }
 
-/// How large an expression is when its repetitions are written out.
+/// Returns the size of an expression when its repetitions are written out.
 fn size(hir: &Hir) -> u64 {
     match hir.kind() {
         HirKind::Empty | HirKind::Look(_) => 1,

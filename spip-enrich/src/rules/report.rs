@@ -3,21 +3,21 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// How many different reasons are kept.
+/// Upper bound of different reasons.
 const REASONS: usize = 200;
-/// How many examples of a reason are kept.
+/// Upper bound of examples of a reason.
 const EXAMPLES: usize = 3;
 
 /// The rules that were skipped for one reason.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Skipped {
-    /// How many.
+    /// Number of rules.
     pub count: u64,
     /// The first of them: file, line and, where it has one, number.
     pub examples: Vec<String>,
 }
 
-/// What became of the rules of all files.
+/// Account of the rules of all files: taken, and skipped with the reason.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Rules that can match.

@@ -10,10 +10,10 @@ use ipnetwork::IpNetwork;
 use super::file::Header;
 use crate::facts::{Facts, Transport};
 
-/// How many networks or ports a list may have.
+/// Upper bound of networks or ports of a list.
 const LISTED: usize = 20_000;
 
-/// Which connections a rule is for.
+/// Connections that a rule is for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Scope {
     /// `None` for both.
@@ -65,7 +65,7 @@ impl Scope {
         })
     }
 
-    /// Whether a connection is one of these.
+    /// Reports whether a connection is one of these.
     pub(super) fn holds(&self, facts: &Facts<'_>, has_requests: bool) -> bool {
         self.transport.is_none_or(|transport| transport == facts.transport)
             && self.destination_ports.hold(facts.destination.port())
@@ -115,7 +115,7 @@ const APPLICATIONS: &[&str] = &[
     "rtsp",
 ];
 
-/// Whether a client spoke a protocol, by Suricata's name of it.
+/// Reports whether a client spoke a protocol, by Suricata's name of it.
 pub(super) fn speaks(facts: &Facts<'_>, has_requests: bool, protocol: &str) -> bool {
     let recorded = facts.protocol.unwrap_or("unknown");
     match protocol {

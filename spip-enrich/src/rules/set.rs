@@ -20,10 +20,10 @@ use super::verify::{Budget, Run};
 use crate::facts::Facts;
 use crate::requests::Request;
 
-/// How many rules a set may have. The community rules are about 45,000.
+/// Upper bound of rules of a set. The community rules are about 45,000.
 const RULES: usize = 250_000;
 
-/// How many different buffers, with their transforms, the rules of a set may search.
+/// Upper bound of different buffers, with their transforms, that the rules of a set may search.
 const VIEWS: usize = 64;
 
 /// Steps that one rule may take on one record. Rules that match take about ten.
@@ -32,7 +32,7 @@ pub const RULE_STEPS: u32 = 50_000;
 /// Steps that all rules together may take on one record: about a millisecond.
 pub const RECORD_STEPS: u32 = 400_000;
 
-/// Why a file of rules cannot be used.
+/// Reasons why a file of rules cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It cannot be read.
@@ -40,7 +40,7 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         cause: std::io::Error,
     },
     /// It is larger than rules are.
@@ -215,7 +215,7 @@ struct Compiled {
     applications: Box<[(bool, String)]>,
     sizes: Box<[super::bytes::Bound]>,
     groups: Box<[Group]>,
-    /// Whether a condition is on a part of a request, so that each request is tried.
+    /// Set when a condition is on a part of a request, so that each request is tried.
     of_request: bool,
 }
 
@@ -266,7 +266,7 @@ pub struct Rules {
     sources: Sources,
 }
 
-/// What a thread keeps between records: nothing that changes an answer.
+/// Memory that a thread reuses between records; it never changes an answer.
 #[derive(Debug, Default)]
 pub struct Scratch {
     identity: u64,
@@ -281,7 +281,7 @@ pub struct Scratch {
 pub struct Found {
     /// The worst first, at most [`TAGS`].
     pub tags: Vec<Arc<Tag>>,
-    /// Whether the budget ended before every rule was decided.
+    /// Set when the budget ended before every rule was decided.
     pub incomplete: bool,
 }
 
@@ -433,7 +433,7 @@ impl Search<'_, '_> {
         }
     }
 
-    /// Whether a rule matches, its conditions on requests on one of them.
+    /// Reports whether a rule matches, with its conditions on requests met by one request.
     fn holds(&mut self, rule: &Compiled, request: usize) -> bool {
         let facts = self.values.facts;
         let has_requests = !self.values.requests.is_empty();

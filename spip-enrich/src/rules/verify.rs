@@ -21,7 +21,7 @@ pub(super) struct Budget {
     pub(super) record: u32,
     /// For the rule at hand.
     pub(super) rule: u32,
-    /// Whether any rule was given up.
+    /// Set when any rule was given up.
     pub(super) exhausted: bool,
 }
 
@@ -58,12 +58,12 @@ pub(super) struct Run<'r> {
 }
 
 impl Run<'_> {
-    /// Whether all conditions hold.
+    /// Reports whether all conditions hold.
     pub(super) fn holds(&mut self) -> bool {
         self.from(0, 0)
     }
 
-    /// Whether the conditions from `index` on hold, when the one before matched up to `position`.
+    /// Reports whether the conditions from `index` on hold, when the one before matched up to `position`.
     fn from(&mut self, index: usize, position: usize) -> bool {
         let parts = self.parts;
         let Some(part) = parts.get(index) else { return true };
@@ -81,7 +81,7 @@ impl Run<'_> {
         }
     }
 
-    /// Whether a failure behind `index` may be none at another place of its match.
+    /// Reports whether conditions behind `index` may hold at another place of its match.
     fn depends(&self, index: usize) -> bool {
         self.parts.get(index + 1).is_some_and(Part::is_relative)
     }
@@ -150,7 +150,7 @@ impl Run<'_> {
     }
 }
 
-/// Where a content may lie; `None` where it cannot.
+/// Returns the range in which a content may lie; `None` when there is none.
 fn window(content: &Content, length: usize, position: usize) -> Option<std::ops::Range<usize>> {
     let pattern = content.pattern.len();
     let mut start = content.offset.unwrap_or(0);

@@ -11,7 +11,7 @@ use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind};
 use crate::facts::Facts;
 use spip_record::enrichment::{Evidence, Scanner, ScannerKind as Kind};
 
-/// How much of a payload is searched: markers stand in the first request.
+/// Bytes of a payload that are searched: markers stand in the first request.
 const SEARCHED_BYTES: usize = 4096;
 
 /// Marker, project and kind. Case does not matter; the text is part of what the project sends.

@@ -27,7 +27,7 @@ pub const MAX_MESSAGE_BYTES: usize = MAX_RECORD_BYTES;
 /// records need more than its length; one byte a record, which is 6 for 1, is possible up to 5 kB.
 pub const MAX_RAW_BYTES: usize = 32 * 1024;
 
-/// What is known after some bytes.
+/// State of the detection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detection {
     /// Too few bytes; it may be TLS or not.
@@ -38,12 +38,12 @@ pub enum Detection {
     Partial,
     /// A whole ClientHello in the first `length` bytes, record headers included.
     ClientHello {
-        /// Where it ends. Later bytes of the same record are not counted.
+        /// End of the message. Later bytes of the same record are not counted.
         length: usize,
     },
     /// A whole SSL 2.0 ClientHello (RFC 5246, appendix E.2) in the first `length` bytes.
     Sslv2 {
-        /// Where it ends.
+        /// End of the message.
         length: usize,
         /// The version that it asks for: SSL 2.0, or a later one by a client that is ready for both.
         version: super::Version,
@@ -58,13 +58,13 @@ pub enum Detection {
 }
 
 impl Detection {
-    /// Whether more bytes are needed for a verdict.
+    /// Reports whether a verdict needs more bytes.
     #[must_use]
     pub fn needs_more(self) -> bool {
         matches!(self, Self::Undecided | Self::Partial)
     }
 
-    /// Whether a ClientHello was recognised, whole or not.
+    /// Reports whether a ClientHello was recognised, whole or not.
     #[must_use]
     pub fn is_tls(self) -> bool {
         !matches!(self, Self::Undecided | Self::NotTls)
@@ -81,7 +81,7 @@ pub fn detect(bytes: &[u8]) -> Detection {
 /// no more than a small multiple of a whole one.
 #[derive(Clone, Debug, Default)]
 pub struct Detector {
-    /// Where the first record starts that has not arrived whole.
+    /// Start of the first record that has not arrived whole.
     record: usize,
     /// Message bytes in the records before it.
     collected: usize,

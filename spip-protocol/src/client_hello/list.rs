@@ -20,13 +20,13 @@ impl<'a> U16List<'a> {
         pairs.iter().map(|pair| u16::from_be_bytes(*pair))
     }
 
-    /// Whether a number is in the list.
+    /// Reports whether a number is in the list.
     #[must_use]
     pub fn contains(self, number: u16) -> bool {
         self.iter().any(|other| other == number)
     }
 
-    /// Whether there is no number in the list.
+    /// Reports whether the list is empty.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.0.len() < 2
@@ -59,7 +59,7 @@ impl<'a> Protocols<'a> {
         self.iter().filter(|name| <[u8; 2]>::try_from(*name).map_or(true, |pair| !is_grease(u16::from_be_bytes(pair))))
     }
 
-    /// Whether every name is whole and none is empty.
+    /// Reports whether every name is whole and none is empty.
     pub(super) fn is_exact(self) -> bool {
         let mut reader = Reader::new(self.0);
         while let Some(name) = reader.list8() {

@@ -1,6 +1,6 @@
 //! A cursor over bytes that never reads past their end.
 
-/// What is left to read.
+/// The unread bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reader<'a>(&'a [u8]);
 

@@ -4,12 +4,12 @@ use super::super::dialogue::next_line;
 use super::super::reader::Reader;
 use super::Head;
 
-/// How long a body is said to be, and how much of it is here.
+/// Announced length of a body, and the part of it that is here.
 #[derive(Default)]
 pub(super) struct Body {
     pub(super) length: Option<u64>,
     pub(super) kept: u64,
-    /// How many bytes it takes here, with its framing.
+    /// Bytes of it that are here, with its framing.
     pub(super) consumed: usize,
     pub(super) error: Option<&'static str>,
 }
@@ -84,7 +84,7 @@ impl Body {
     }
 }
 
-/// How many bytes the trailer of a chunked body takes: lines up to an empty one.
+/// Returns the length of the trailer of a chunked body: lines up to an empty one.
 fn trailer_bytes(bytes: &[u8]) -> usize {
     let mut reader = Reader::new(bytes);
     while let Some(line) = next_line(&mut reader) {

@@ -39,7 +39,7 @@ const ETHERNET: u32 = 1500;
 const IPV4_HEADER: u32 = 20;
 const IPV6_HEADER: u32 = 40;
 const TCP_HEADER: u32 = 20;
-/// What the timestamps take of each segment: ten bytes, filled up to twelve.
+/// Bytes that timestamps take of each segment: ten, padded to twelve.
 const TIMESTAMP_BYTES: u32 = 12;
 /// Options that are listed; more are `bad`.
 const OPTIONS_MAX: usize = 24;
@@ -48,7 +48,7 @@ const OPTIONS_MAX: usize = 24;
 #[derive(Clone, Copy, Debug)]
 pub struct Signature<'a>(pub &'a Syn);
 
-/// What one option is.
+/// Kinds of options.
 enum Item {
     End { padding: usize },
     NoOperation,
@@ -56,7 +56,7 @@ enum Item {
     Unknown(u8),
 }
 
-/// What the values of the options say: of several of one kind the last, and what any of them was odd in.
+/// Values of the options: of several of one kind the last, and every quirk.
 #[derive(Default)]
 struct Values {
     mss: Option<u16>,

@@ -81,7 +81,7 @@ impl Tools {
         Self(Tool::ALL.iter().map(bit).fold(0, |all, bit| all | bit))
     }
 
-    /// Whether none shows.
+    /// Reports whether there is no tool.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.0 == 0

@@ -22,7 +22,7 @@ fn streams() -> Vec<Stream> {
     lines.map(stream).collect()
 }
 
-/// What a record calls these bytes: TLS is told from everything else before protocols are asked.
+/// Returns the protocol that a record names for these bytes: TLS is detected before protocols are tried.
 fn name(bytes: &[u8]) -> &'static str {
     match detect(bytes) {
         Detection::ClientHello { .. } | Detection::Partial | Detection::Sslv2 { .. } => "tls",
@@ -75,7 +75,7 @@ fn a_stream_that_is_joined_at_a_message_or_a_line_is_named_right_or_not_at_all()
     assert!(joined > 1500, "only {joined} boundaries");
 }
 
-/// Where lines end, and where messages begin in protocols that say how long they are.
+/// Returns the ends of lines, and the starts of messages in protocols that state their length.
 fn boundaries(protocol: &str, bytes: &[u8]) -> Vec<usize> {
     // Text of others hardly ever stands in binary protocols, but a line feed may.
     let is_binary = bytes.iter().take(64).any(|byte| !byte.is_ascii() || matches!(byte, 0..=8));
@@ -92,7 +92,7 @@ fn boundaries(protocol: &str, bytes: &[u8]) -> Vec<usize> {
     starts
 }
 
-/// How long the message is that begins here.
+/// Returns the length of the message that begins here.
 fn message(protocol: &str, bytes: &[u8]) -> Option<usize> {
     let be = |at: usize, count: usize| {
         let field = bytes.get(at..at + count)?;

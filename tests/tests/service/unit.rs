@@ -118,7 +118,7 @@ fn shipped(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist/systemd").join(file)
 }
 
-/// What a program of systemd's says; it has to find no fault.
+/// Runs a program of systemd's, which must find no fault, and returns its output.
 fn runs_well(command: &mut Command) -> String {
     let output = command.output().expect("it runs");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -9,7 +9,7 @@ use spip_tests::{Net, SENSOR_V4, eventually};
 /// Longer than any client here takes; `timeout` ends one that hangs, so that the test fails with its output.
 const LIMIT_SECONDS: &str = "25";
 
-/// What a client wrote, and whether it was content.
+/// Bytes that a client wrote, and its result.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) success: bool,

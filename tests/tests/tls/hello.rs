@@ -4,7 +4,7 @@ use serde_json::Value;
 
 /// A captured hello.
 pub(crate) struct Vector {
-    /// Where it was captured.
+    /// Origin of the capture.
     pub(crate) source: String,
     /// The client's stream from the hello on.
     pub(crate) stream: Vec<u8>,

@@ -5,7 +5,7 @@ use spip_tests::{Agent, Net, payload};
 
 use crate::client::{openssl, python, run};
 
-/// What OpenSSL needs to speak what is no longer safe.
+/// Ciphers with which OpenSSL speaks versions that are no longer safe.
 const OLD_CIPHERS: &str = "ALL:@SECLEVEL=0";
 
 #[test]

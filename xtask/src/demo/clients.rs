@@ -18,7 +18,7 @@ use crate::report;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 
-/// How long the silent client stays.
+/// Time that the silent client stays.
 const SILENCE: Duration = Duration::from_millis(500);
 
 /// curl's `--max-time`, in seconds: enough for a handshake and a request.

@@ -31,7 +31,7 @@ const READY_LIMIT: Duration = Duration::from_secs(30);
 /// From SIGTERM to the end; the agent's own drain limit is 5 s.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// Where pins are made, when a bpffs is mounted there.
+/// Directory of the pins, when a bpffs is mounted there.
 const BPFFS: &str = "/sys/fs/bpf";
 
 /// A running agent. Dropped, it is stopped.

@@ -14,9 +14,9 @@ use crate::process;
 use crate::project::Project;
 use crate::report;
 
-/// Where documentation and licences go.
+/// Directory of documentation and licences.
 pub(super) const DOCUMENTATION: &str = "usr/share/doc/spip-agent";
-/// What Debian wants of every package: its licences.
+/// Directory of the licences, which Debian wants of every package.
 const DEBUG_DOCUMENTATION: &str = "usr/share/doc/spip-agent-dbgsym";
 /// The configuration, which belongs to the operator once it is installed.
 pub(super) const CONFIGURATION: &str = "etc/spip/spip.toml";
@@ -75,7 +75,7 @@ pub(super) fn debug(project: &Project, programs: &Programs, root: &Path) -> Resu
     Ok(true)
 }
 
-/// Whatever `dist/systemd` holds.
+/// Copies the files of `dist/systemd`.
 fn systemd(project: &Project, root: &Path) -> Result<()> {
     let folder = project.root.join("dist/systemd");
     let mut count = 0;

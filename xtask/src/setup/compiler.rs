@@ -13,7 +13,7 @@ use std::process::Command;
 
 use crate::process;
 
-/// What core's source looks like inside a sysroot.
+/// Path of core's source inside a sysroot.
 const CORE_SOURCE: &str = "lib/rustlib/src/rust/library/core/Cargo.toml";
 
 /// The oldest rustc that the kernel side's dependencies compile with (`rust-version` of aya-ebpf 0.2.1).
@@ -50,11 +50,11 @@ impl fmt::Display for Version {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Candidate {
     pub(crate) rustc: PathBuf,
-    /// Where it came from, for people: `SPIP_EBPF_RUSTC`, `rustup toolchain nightly`, `PATH`.
+    /// Origin, for people: `SPIP_EBPF_RUSTC`, `rustup toolchain nightly`, `PATH`.
     pub(crate) origin: String,
     /// The rustup toolchain's name, where it is one.
     pub(crate) toolchain: Option<String>,
-    /// Whether it is the toolchain that rustup uses by default.
+    /// Set when it is the toolchain that rustup uses by default.
     pub(crate) is_default: bool,
 }
 
@@ -64,7 +64,7 @@ impl fmt::Display for Candidate {
     }
 }
 
-/// What a rustc says about itself, before the question whether it will do.
+/// A rustc's description of itself, before the question whether it is usable.
 #[derive(Clone, Debug)]
 pub(crate) struct Compiler {
     pub(crate) candidate: Candidate,
@@ -73,20 +73,20 @@ pub(crate) struct Compiler {
     pub(crate) nightly: bool,
     /// The LLVM inside, whose bitcode the linker must be able to read.
     pub(crate) llvm: Version,
-    /// That LLVM as a shared library, unless it is linked statically.
+    /// LLVM of that version as a shared library, unless it is linked statically.
     pub(crate) llvm_library: Option<PathBuf>,
     pub(crate) sysroot: PathBuf,
-    /// Whether the sources of core are there.
+    /// Set when the sources of core are there.
     pub(crate) has_sources: bool,
 }
 
 /// Every compiler of a machine.
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
-    /// Whether `SPIP_EBPF_RUSTC` names the only one that is wanted.
+    /// Set when `SPIP_EBPF_RUSTC` names the only compiler to use.
     pub(crate) is_named: bool,
     pub(crate) compilers: Vec<Compiler>,
-    /// What is no usable compiler, and why.
+    /// Candidates that are not usable, each with the reason.
     pub(crate) refusals: Vec<(Candidate, String)>,
 }
 
@@ -139,7 +139,7 @@ impl Compiler {
         })
     }
 
-    /// Whether it can compile core for the kernel; the error is the reason why not.
+    /// Checks that it can compile core for the kernel; the error is the reason why not.
     pub(crate) fn can_build_core(&self) -> Result<(), String> {
         if self.version < OLDEST {
             return Err(format!("rustc {} is older than {OLDEST}, which the kernel side needs", self.version));

@@ -16,7 +16,7 @@ pub(super) const STALE: Option<Duration> = Some(Duration::from_secs(90 * 24 * 60
 pub(super) struct Fake {
     pub(super) rights: Root,
     pub(super) has_network: bool,
-    /// Whether rustup's server can be reached; package registries are another matter.
+    /// Set when rustup's server can be reached; package registries are another matter.
     pub(super) reaches_rustup: bool,
     pub(super) programs: RefCell<Vec<&'static str>>,
     pub(super) compilers: RefCell<Vec<Compiler>>,
@@ -25,7 +25,7 @@ pub(super) struct Fake {
     /// Packages with their candidate versions, as the lists have them and as they are after an update.
     pub(super) offered: RefCell<BTreeMap<&'static str, &'static str>>,
     pub(super) after_update: BTreeMap<&'static str, &'static str>,
-    /// What apt says when it simulates an installation.
+    /// Output of apt when it simulates an installation.
     pub(super) refusal: Option<&'static str>,
     pub(super) linker: Cell<Option<&'static str>>,
     /// Commands that changed the machine or tried to.

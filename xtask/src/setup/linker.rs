@@ -45,7 +45,7 @@ pub(crate) struct Linker {
     pub(crate) library: Option<PathBuf>,
 }
 
-/// What can be done about a compiler's linker.
+/// Options for a compiler's linker.
 #[derive(Debug)]
 pub(super) enum Found {
     Ready(Linker),

@@ -38,7 +38,7 @@ struct Tool {
     packages: [&'static str; 5],
     /// Arguments with which the program succeeds if all that its packages bring is there.
     check: Vec<String>,
-    /// What is left out without it; `None` where it is required.
+    /// Part that is left out without it; `None` when it is required.
     without: Option<&'static str>,
 }
 

@@ -19,7 +19,7 @@ pub(super) const DOWNLOAD_LIMIT: Duration = Duration::from_secs(300);
 /// Seconds without a byte after which a download is given up.
 const STALLED_SECONDS: &str = "15";
 
-/// Where apt keeps its package lists. Both change with every update, the second also with one that brings nothing.
+/// Directories of apt's package lists. Both change with every update, the second also with one that brings nothing.
 const LISTS: [&str; 2] = ["/var/lib/apt/lists", "/var/lib/apt/lists/partial"];
 
 /// A machine, as far as setup is concerned.

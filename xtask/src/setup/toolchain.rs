@@ -15,10 +15,11 @@ use crate::report;
 /// The toolchain that rustup fetches: pinned, because the LLVM of a moving `nightly` outgrows the pinned linker.
 const RUSTUP_TOOLCHAIN: &str = "1.95.0";
 
-/// What Debian calls a current rustc with its sources. It builds browsers and follows their needs; the sources come last.
+/// Debian's packages of a current rustc with its sources. It builds browsers and follows their needs; the sources come
+/// last.
 const DEBIAN: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 
-/// What the other package managers call one, in their order.
+/// Names of these packages for the other package managers, in their order.
 const ELSEWHERE: [&str; 4] = ["rust cargo rust-src", "rust rust-src", "rust cargo rust-src", "rust cargo rust-src"];
 
 /// A compiler and a linker that fit each other.
@@ -36,7 +37,7 @@ enum Route {
     Packages,
 }
 
-/// What the routes look at.
+/// Parameters of the routes.
 struct Look<'a> {
     system: &'a dyn System,
     packages: &'a Packages<'a>,

@@ -30,10 +30,10 @@ const KERNEL: &str = "linux-image-cloud-amd64";
 const IMAGE: &str = "4G";
 /// All that is emulated, but for `cmpxchg16b`: under this emulator (7.2) Linux 6.12 dies of it while it boots.
 const CPU: &str = "max,cx16=off";
-/// Where the root has the images while the machine runs.
+/// Directory of the images in the root while the machine runs.
 const INSIDE: &str = "machine";
 
-/// What the machine does when it is up.
+/// Work of the machine after its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Task {
     /// The script of the second disk is the first process.
@@ -42,7 +42,7 @@ pub(super) enum Task {
     Walk,
 }
 
-/// Why there can be no machine here, known before anything is built.
+/// Returns the reason why there can be no machine here, before anything is built.
 pub(super) fn obstacle(project: &Project) -> Option<String> {
     if std::env::consts::ARCH != "x86_64" {
         return Some(format!("the test programs are for {}, and the machine is an x86_64", std::env::consts::ARCH));
@@ -171,7 +171,7 @@ fn listen(mut running: Running, limit: Duration) -> Result<Vec<String>> {
     Ok(said)
 }
 
-/// Where this machine itself has Debian's packages from.
+/// Returns the archive that this machine itself gets Debian's packages from.
 fn archive() -> Result<String> {
     let format = "$(REPO_URI) $(COMPONENT)";
     let list =

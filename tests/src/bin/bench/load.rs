@@ -12,7 +12,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use socket2::{Domain, Protocol, Socket, Type};
 use spip_tests::{CROWD_V4, SENSOR_V4};
 
-/// What to send.
+/// The load to send.
 pub(crate) struct Load {
     /// Sessions of this network before them, so that addresses and ports do not come back soon.
     pub(crate) first: usize,
@@ -22,11 +22,11 @@ pub(crate) struct Load {
     pub(crate) concurrent: usize,
     /// Bytes that each sends.
     pub(crate) payload: Vec<u8>,
-    /// Whether sessions ask for many ports, or for the one that is given.
+    /// The port of all sessions; `None` when they ask for many.
     pub(crate) port: Option<u16>,
 }
 
-/// What came of it.
+/// Result of a load.
 pub(crate) struct Outcome {
     /// Sessions that the server closed in order.
     pub(crate) completed: usize,

@@ -27,7 +27,7 @@ const SOURCE_PORTS: u32 = 60_000;
 const BATCH: usize = 64;
 /// The longest packet that the sensor sends here fits.
 const FRAME_BYTES: usize = 2_048;
-/// What has not been answered by then is sent again.
+/// Time after which an unanswered packet is sent again.
 const RESEND: Duration = Duration::from_millis(300);
 
 const ETHERNET_IPV4: [u8; 2] = [0x08, 0x00];
@@ -50,14 +50,14 @@ pub(crate) fn add_sources(net: &Net) {
 /// One session.
 struct Session {
     started: Instant,
-    /// When it last sent something.
+    /// Time of its last packet.
     sent: Instant,
     port: u16,
-    /// What the sensor sends next; nothing before it has answered.
+    /// Sequence number that the sensor sends next; `None` before it has answered.
     expected: Option<u32>,
 }
 
-/// What a packet of the sensor says.
+/// Contents of a packet of the sensor.
 struct Answer {
     number: u32,
     sequence: u32,
@@ -142,7 +142,7 @@ impl Wire {
         Self { out, into, frames: Vec::new(), payload: payload.to_vec(), ip_id: 0 }
     }
 
-    /// What a session has to say now: its SYN; or, to a sensor that has answered, its payload and its end.
+    /// Sends a session's next packets: its SYN; or, to a sensor that has answered, its payload and its FIN.
     fn say(&mut self, number: u32, session: &Session) {
         let first = first_sequence(number);
         match session.expected {
@@ -213,7 +213,7 @@ impl Wire {
         self.frames.clear();
     }
 
-    /// What has come; waits a little where nothing has.
+    /// Returns the packets that came; waits a little when there are none.
     fn receive(&mut self) -> Vec<Answer> {
         let mut headers = MultiHeaders::<()>::preallocate(BATCH, None);
         let mut buffers = vec![[0_u8; FRAME_BYTES]; BATCH];
@@ -247,7 +247,7 @@ fn interface(index: u32) -> SockAddr {
     unsafe { SockAddr::new(storage, length) }
 }
 
-/// Where a session comes from.
+/// Returns the source of a session.
 fn source(number: u32) -> (Ipv4Addr, u16) {
     let port = (number / SOURCES) % SOURCE_PORTS;
     (Ipv4Addr::from(u32::from(CROWD_V4) + 1 + number % SOURCES), FIRST_SOURCE_PORT + port as u16)
@@ -258,7 +258,7 @@ fn first_sequence(number: u32) -> u32 {
     number.wrapping_mul(0x9e37_79b9)
 }
 
-/// What a packet says, when it belongs to a session.
+/// Parses a packet, when it belongs to a session.
 fn read(packet: &[u8]) -> Option<Answer> {
     let header = usize::from(packet.first()? & 15) * 4;
     let total = usize::from(u16::from_be_bytes([*packet.get(2)?, *packet.get(3)?]));

@@ -18,7 +18,7 @@ impl Cpu {
         self.user + self.system
     }
 
-    /// What was used since `earlier`.
+    /// Returns the use since `earlier`.
     pub(crate) fn since(self, earlier: Self) -> Self {
         Self { user: self.user - earlier.user, system: self.system - earlier.system }
     }

@@ -85,7 +85,7 @@ fn print(name: &str, round: Round) -> Round {
     round
 }
 
-/// Whether the agent answers.
+/// Replies of the agent: on or off.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Talk {
     /// `respond = "off"`: it reads and records, as the floor reads and logs.
@@ -94,7 +94,7 @@ enum Talk {
     Answers,
 }
 
-/// Who makes the sessions.
+/// Programs that make the sessions.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Client {
     /// Sockets, as any client has.
@@ -103,7 +103,7 @@ enum Client {
     Packets { warm: usize },
 }
 
-/// How connections reach the process that is measured.
+/// Ways in which connections reach the process that is measured.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     /// Many ports behind REDIRECT.

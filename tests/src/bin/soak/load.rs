@@ -37,7 +37,7 @@ pub(crate) struct Load {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What all threads share.
+/// State that all threads share.
 struct Shared {
     tally: Arc<Tally>,
     stop: Arc<AtomicBool>,

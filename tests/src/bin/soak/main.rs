@@ -32,7 +32,7 @@ const FIRST_BYTE_SECONDS: u64 = 3;
 /// After the load has ended, the last records come within the longest timeout and the interval of scans.
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// Whether something held, and what it came to.
+/// Verdict: whether something held, and its numbers.
 type Verdict = (bool, String);
 
 fn main() -> ExitCode {
@@ -107,7 +107,7 @@ fn soak(net: &Net, duration: Duration, rate: u32) -> Result<Vec<Verdict>, String
     Ok(verdicts)
 }
 
-/// What runs, and who watches it.
+/// The parts that run, and those that watch them.
 struct Soak<'net> {
     net: &'net Net,
     agent: Agent,

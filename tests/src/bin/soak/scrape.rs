@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use spip_tests::Net;
 
-/// Where the agent serves its metrics.
+/// Address at which the agent serves its metrics.
 pub(crate) const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 const INTERVAL: Duration = Duration::from_secs(2);
 /// Longer than the server gives a request.
@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Connections that were made for it: their SYNs are seen on the loopback interface, and wait there for nobody.
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
 
-/// How many there were.
+/// Returns the number of requests so far.
 pub(crate) fn requests() -> u64 {
     REQUESTS.load(Ordering::Relaxed)
 }
@@ -89,7 +89,7 @@ impl Page {
         net.sensor.enter(page)
     }
 
-    /// How many series it has.
+    /// Returns the number of series.
     pub(crate) fn series(&self) -> usize {
         self.0.len()
     }
@@ -100,7 +100,7 @@ impl Page {
         whole(self.0.iter().filter(|(series, _)| of(series)).map(|(_, value)| value).sum())
     }
 
-    /// What the programs in the kernel counted.
+    /// Returns a counter of the programs in the kernel.
     pub(crate) fn kernel(&self, event: &str) -> Option<u64> {
         self.0.get(&format!("spip_kernel_events_total{{event=\"{event}\"}}")).copied().map(whole)
     }

@@ -109,7 +109,7 @@ impl Tally {
         self.counts().pending.len()
     }
 
-    /// Whether everything that was sent is in records.
+    /// Reports whether everything that was sent is in records.
     pub(crate) fn is_settled(&self) -> bool {
         let counts = self.counts();
         counts.pending.is_empty() && counts.syns == counts.scanned
@@ -130,7 +130,7 @@ impl Tally {
         (counts.sent, counts.recorded, counts.bytes)
     }
 
-    /// What is to be said at the end, when at least `wanted` connections were to be made.
+    /// Returns the verdicts at the end, when at least `wanted` connections were to be made.
     pub(crate) fn verdicts(&self, wanted: u64) -> Vec<Verdict> {
         let counts = self.counts();
         let example = counts.example.as_deref().map(|line| format!(", such as {line}")).unwrap_or_default();

@@ -53,7 +53,7 @@ impl Watch {
         Self { pid, pins: net.pins(), began: Instant::now() }
     }
 
-    /// How it is now; an error where something cannot be looked at.
+    /// Takes a sample; an error when something cannot be measured.
     pub(crate) fn sample(&self, tally: &Tally) -> Result<Sample, String> {
         let status = self.proc("status")?;
         let number = |key: &str| {
@@ -125,7 +125,7 @@ impl Samples {
         self.0.push(sample);
     }
 
-    /// Whether something grew for as long as the load went on.
+    /// Reports whether something grew for as long as the load lasted.
     pub(crate) fn verdicts(&self) -> Vec<Verdict> {
         let times: Vec<f64> = self.0.iter().map(|sample| sample.seconds).collect();
         let hours = times.last().zip(times.first()).map_or(0.0, |(last, first)| (last - first) / 3_600.0);
@@ -149,8 +149,8 @@ impl Samples {
     }
 }
 
-/// What is left when nobody is connected: before the load, when it had warmed the agent up, and at the end. Half-open
-/// SYNs, and those of connections to others, are the only ones that stay in SYNS.
+/// Compares the agent at rest: before the load, after its warm-up, and at the end. Half-open SYNs, and those of
+/// connections to others, are the only ones that stay in SYNS.
 pub(crate) fn rests(fresh: &Sample, warm: &Sample, last: &Sample, others: u64) -> Vec<Verdict> {
     let kept = |name: &str, of: fn(&Sample) -> u64| {
         let (warm, last) = (of(warm), of(last));

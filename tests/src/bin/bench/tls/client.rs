@@ -12,7 +12,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use spip_tests::tls;
 
-/// What a client says after its handshake.
+/// Bytes that a client sends after its handshake.
 pub(crate) const PAYLOAD: &[u8] = b"GET / HTTP/1.1\r\nHost: www.example.com\r\nUser-Agent: bench\r\n\r\n";
 
 /// Ports asked for, from the first on, so that no connection's quadruple comes back soon.
