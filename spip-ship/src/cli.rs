@@ -78,7 +78,7 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         sink: Option<String>,
     },
-    /// Set a hub up, and manage the credentials of its sensors.
+    /// Set up a hub and manage the credentials of its sensors.
     #[command(subcommand)]
     Hub(hub::Command),
     /// Make this sensor a member of a hub.

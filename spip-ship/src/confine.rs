@@ -108,7 +108,9 @@ pub fn enter(config: &Config, file: &Path) -> Result<Vec<String>, String> {
             Ok(what) if what.is_empty() => lines.push(name.to_owned()),
             Ok(what) => lines.push(format!("{name}: {what}")),
             Err(why) if config.sandbox == Sandbox::Required => {
-                return Err(format!("sandbox = \"required\": {name}: {why}; set sandbox = \"auto\" to go on without"));
+                return Err(format!(
+                    "sandbox = \"required\": {name}: {why}; set sandbox = \"auto\" to start without it"
+                ));
             }
             Err(why) => lines.push(format!("{name}: missing, {why}")),
         }

@@ -55,7 +55,7 @@ pub enum Error {
         reason: String,
     },
     /// Nobody listens to the subject.
-    #[error("nobody answers on {subject}: {reason}")]
+    #[error("no server answers on {subject}: {reason}")]
     NoResponders {
         /// The subject of the request.
         subject: String,

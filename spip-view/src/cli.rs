@@ -64,7 +64,7 @@ struct Arguments {
 
 #[derive(Debug, Args)]
 struct Options {
-    /// A log to follow, with everything that is there already; a directory stands for the logs in it, - for standard input.
+    /// Log to follow, from its beginning; a directory stands for the logs in it, - for standard input.
     #[arg(long, value_name = "PATH", global = true, num_args = 1..)]
     log: Vec<PathBuf>,
 
@@ -80,7 +80,7 @@ struct Options {
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
 
-    /// File with the secret that browsers have to send; needed where others reach the address.
+    /// File with the secret that browsers must send; required unless the address is loopback or a socket.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 
@@ -125,7 +125,7 @@ struct Options {
 enum Command {
     /// Read copied logs into the store and exit.
     ///
-    /// What an earlier start has read of a file of the same path is passed over.
+    /// Skips what an earlier start has read of a file of the same path.
     Load {
         /// The files, compressed or not; - is standard input.
         #[arg(required = true)]

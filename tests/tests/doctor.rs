@@ -424,7 +424,7 @@ fn a_page_for_people_explains_what_is_amiss() {
     // A warning at least: no agent runs.
     assert!(matches!(ended.status.code(), Some(1 | 2)), "{}", ended.stderr);
     let page = fs::read_to_string(&output).expect("the page");
-    for text in ["WARN  listener", "means  ", "mend   systemctl start", "kernel.release"] {
+    for text in ["WARN  listener", "means  ", "fix    systemctl start", "kernel.release"] {
         assert!(page.contains(text), "{text} is missing in\n{page}");
     }
 }

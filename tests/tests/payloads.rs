@@ -109,9 +109,7 @@ fn a_full_disk_costs_the_files_and_no_record() {
     let log = agent.stop().log;
     assert_eq!(
         log.messages()
-            .filter(|line| line.value["message"]
-                .as_str()
-                .is_some_and(|text| text.starts_with("payloads cannot be stored")))
+            .filter(|line| line.value["message"].as_str().is_some_and(|text| text.starts_with("cannot store payloads")))
             .count(),
         1
     );

@@ -305,9 +305,7 @@ fn root_without_its_capabilities_is_not_believed_to_write_where_it_may_not() {
     fs::rename(&log, directory.join("moved")).expect("logrotate may");
     agent.signal(Signal::SIGHUP);
     let moved = || fs::read_to_string(directory.join("moved")).unwrap_or_default();
-    eventually("the reason is in the file that goes on", || {
-        moved().contains("the log is not opened again").then_some(())
-    });
+    eventually("the reason is in the file that goes on", || moved().contains("cannot reopen the log").then_some(()));
     eventually("the rest is read", || {
         moved().contains("\"message\":\"read configuration and certificate again\"").then_some(())
     });

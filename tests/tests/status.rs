@@ -144,7 +144,7 @@ fn when_the_agent_is_gone_the_kernels_counters_are_read_from_the_pinned_maps() {
     assert_eq!((code, &report["agent"]), (Some(1), &Value::Null));
     assert_eq!((&report["counters_from"], &report["steered"]["steered"]), (&json!("pins"), &json!(1)), "{report}");
     assert_eq!(report["kernel"]["passive"], 1, "{report}");
-    assert!(report["unreachable"].as_str().is_some_and(|reason| reason.contains("has gone without tidying up")));
+    assert!(report["unreachable"].as_str().is_some_and(|reason| reason.contains("ended without removing its socket")));
     let (_, table) = status(&launch, false);
     assert!(table.contains("(from the pinned maps)"), "{table}");
 }
@@ -259,7 +259,7 @@ fn a_second_agent_leaves_the_socket_to_the_first_one() {
     let Some(net) = Net::new() else { return };
     let first = net.agent().start();
     let second = net.agent().set("port", 20_001).start();
-    second.wait_message(json!({"message": "spip-agent status cannot ask this agent"}));
+    second.wait_message(json!({"message": "status socket unavailable"}));
     let (_, report) = status_json(&net.agent());
     assert_eq!(report["agent"]["pid"], first.pid());
     let _ended = second.stop();

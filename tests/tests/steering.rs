@@ -268,7 +268,7 @@ fn what_confines_steering_to_nowhere_is_said_by_start_status_and_doctor() {
     assert_eq!(confined(&launch)["state"], "warning");
     net.sensor.shell("ip link add later type veth peer name its-peer");
     assert_eq!(confined(&launch)["state"], "ok");
-    agent.wait_message(json!({"message": "every interface of steer_interfaces is there"}));
+    agent.wait_message(json!({"message": "all interfaces of steer_interfaces exist"}));
     let _ = agent.stop();
 
     for (key, value) in [("steer_interfaces", "none"), ("steer_prefixes", "192.0.2.0/24")] {

@@ -148,7 +148,7 @@ fn a_new_agent_takes_over_from_one_that_runs_and_no_connection_is_refused() {
     thread::sleep(Duration::from_millis(300));
     let new = pinned(&net).start();
     // The old one sees it, records what it has, and ends in order by itself.
-    old.wait_message(json!({"message": "another agent has taken over: this one records what it has and stops"}));
+    old.wait_message(json!({"message": "another agent has taken over: this one records its open sessions and stops"}));
     let old = old.wait();
     assert!(old.status.success(), "{}", old.stderr);
     thread::sleep(Duration::from_millis(300));
@@ -206,7 +206,7 @@ fn a_new_agent_that_cannot_go_on_takes_nothing_from_the_one_that_runs() {
     fs::create_dir(&log).expect("the test's directory is its own");
     let unknown = launch.clone().set("user", "no-such-user");
     let out_of_reach = launch.clone().set("user", "nobody").set("sandbox", "required").log_to(&log.join("log"));
-    let not_taken = "does not take over from the one that runs";
+    let not_taken = "cannot take over from the running agent";
     for (new, status, why) in [(unknown, 2, ["no such user"; 2]), (out_of_reach, 1, ["cannot write to", not_taken])] {
         let ended = new.run();
         assert_eq!(ended.status.code(), Some(status));
@@ -314,7 +314,7 @@ fn an_operator_who_removes_the_pin_ends_steering_and_is_told() {
     assert_eq!(report(&launch)["agent"]["programs"]["steer"], "attached");
     std::fs::remove_file(link_pins(&net).remove(0)).expect("root may");
     agent.wait_message(json!({
-        "message": "the pinned link was removed: nothing is steered any more; restart the agent to steer again",
+        "message": "the pinned link was removed: steering has ended; restart the agent to steer again",
     }));
     // The kernel detaches the program a little later, when nobody uses the link any more.
     eventually("nothing is steered", || (attempt(&net).err() == Some(ErrorKind::ConnectionRefused)).then_some(()));

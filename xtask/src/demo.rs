@@ -87,7 +87,7 @@ fn show(agent: &Path, page: Option<&Path>) -> Result<()> {
     let files = Files::create(link.has_ipv6)?;
     let mut sensor = Sensor::start(agent, &link.sensor, &files)?;
     if !link.has_ipv6 {
-        report::note("this kernel has no IPv6, so nobody visits by it");
+        report::note("this kernel has no IPv6: the demo makes no IPv6 connections");
     }
     let mut outcomes: Vec<(Visit, Option<Value>)> = Vec::new();
     for visit in clients::visits(link.has_ipv6) {

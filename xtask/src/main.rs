@@ -59,29 +59,29 @@ enum Task {
     Build,
     /// Build, then run the agent with the arguments after `--`
     Run(run::Options),
-    /// Show the sensor at work in two network namespaces that vanish afterwards
+    /// Show the sensor at work, in two network namespaces that are removed afterwards
     Demo(demo::Options),
-    /// Unit tests, then end-to-end tests in network namespaces
+    /// Run the unit tests, then the end-to-end tests in network namespaces
     Test(test::Options),
-    /// Measure the agent beside a bare loop
+    /// Measure the agent against a bare accept loop
     Bench(bench::Options),
-    /// Mutate strangers' bytes against everything that reads them
+    /// Fuzz every reader of hostile bytes
     Fuzz(fuzz::Options),
-    /// Mixed load for MINUTES, and what has grown by then
+    /// Run mixed load for MINUTES and check that nothing grew
     Soak(soak::Options),
-    /// Sensors, a cluster and a hub while everything fails at random, and what was stored
+    /// Run sensors, a cluster and a hub under random failures, and check what was stored
     FleetTest(fleet_test::Options),
-    /// The agent and a core of the tests under another kernel, in an emulated machine
+    /// Run the agent and a core of the tests under another kernel, in an emulated machine
     Vmtest(vmtest::Options),
-    /// The README's two commands on a fresh machine in a folder
+    /// Try the README's two commands on a fresh machine in a folder
     Newcomer(newcomer::Options),
     /// Make a Debian package and an archive
     Package(package::Options),
-    /// Fetch data about addresses and package it apart, with its attribution
+    /// Fetch data about addresses and package it with its attribution
     Geo(geo::Options),
     /// Build the documentation as a book with search, and check its links
     Docs,
-    /// Formatting, clippy for both sides, licences and bans
+    /// Check formatting, clippy, licences, dependencies and links
     Lint,
 }
 

@@ -196,7 +196,7 @@ impl Page {
         self.key("max_sources", limits.sources)?;
         self.key("rejected_interval_seconds", seconds(limits.rejected_interval))?;
 
-        self.heading("drawing out")?;
+        self.heading("responses")?;
         self.key("respond", text(if respond.enabled { "banners" } else { "off" }))?;
         self.key("banner_after_ms", respond.banner_after.as_millis())?;
         let ports = respond.ports.iter().map(|(port, dialogue)| format!("{port} = \"{}\"", dialogue.name()));

@@ -8,7 +8,7 @@ pub const RESERVED: u64 = 100;
 
 /// There are too few to serve anybody.
 #[derive(Debug, thiserror::Error)]
-#[error("{0} descriptors are too few to serve anybody: raise the limit (ulimit -n)")]
+#[error("{0} descriptors are too few to serve a connection: raise the limit (ulimit -n)")]
 pub struct TooFew(u64);
 
 /// Raises the soft limit of this process to the hard one; what it is then.

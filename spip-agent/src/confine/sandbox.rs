@@ -79,7 +79,7 @@ impl fmt::Display for Step {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// `sandbox = "required"`, and a step could not be taken.
-    #[error("sandbox = \"required\": {0}; set sandbox = \"auto\" to go on without")]
+    #[error("sandbox = \"required\": {0}; set sandbox = \"auto\" to start without it")]
     Missing(Step),
     /// A user was asked for and cannot be had: going on as another one would be the opposite of what was wanted.
     #[error(transparent)]

@@ -16,7 +16,7 @@ pub const REMEDY: &str = "sysctl -w net.ipv4.tcp_early_demux=0";
 pub const LOSS: &str =
     "behind REDIRECT this kernel opens one connection at a time from one source port: the others are half-open scans";
 
-/// Hook of NAT that came with the mend.
+/// Hook of NAT that came with the fix.
 const MENDED: &str = "nf_nat_ipv6_local_in";
 /// Hook of NAT that is there with it and without.
 const PRESENT: &str = "nf_nat_ipv4_local_in";
@@ -34,11 +34,11 @@ pub fn loses_connections() -> Option<bool> {
 /// Reports whether the kernel would lose connections with early demux on; `None` as above.
 #[must_use]
 pub fn kernel_confuses_connections() -> Option<bool> {
-    lacks_mend(BufReader::new(File::open("/proc/kallsyms").ok()?))
+    lacks_fix(BufReader::new(File::open("/proc/kallsyms").ok()?))
 }
 
 /// Reports whether NAT is among the kernel's symbols without the fix.
-fn lacks_mend(symbols: impl BufRead) -> Option<bool> {
+fn lacks_fix(symbols: impl BufRead) -> Option<bool> {
     let mut present = None;
     for line in symbols.lines().map_while(Result::ok) {
         match line.split_ascii_whitespace().nth(2) {
@@ -52,7 +52,7 @@ fn lacks_mend(symbols: impl BufRead) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::lacks_mend;
+    use super::lacks_fix;
 
     const BEFORE: &str =
         "0000000000000000 t nf_nat_ipv6_in\t[nf_nat]\n0000000000000000 t nf_nat_ipv4_local_in\t[nf_nat]\n";
@@ -60,9 +60,9 @@ mod tests {
     #[test]
     fn the_mend_is_known_by_its_hook_and_nothing_is_said_without_nat() {
         let after = format!("{BEFORE}0000000000000000 t nf_nat_ipv6_local_in\n");
-        assert_eq!(lacks_mend(BEFORE.as_bytes()), Some(true));
-        assert_eq!(lacks_mend(after.as_bytes()), Some(false));
-        assert_eq!(lacks_mend(&b"0000000000000000 T __pfx_nf_nat_ipv4_local_in\n"[..]), None);
-        assert_eq!(lacks_mend(&b""[..]), None);
+        assert_eq!(lacks_fix(BEFORE.as_bytes()), Some(true));
+        assert_eq!(lacks_fix(after.as_bytes()), Some(false));
+        assert_eq!(lacks_fix(&b"0000000000000000 T __pfx_nf_nat_ipv4_local_in\n"[..]), None);
+        assert_eq!(lacks_fix(&b""[..]), None);
     }
 }

@@ -47,10 +47,10 @@ const LOCAL_PORT_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 #[derive(Debug, Error)]
 pub enum Error {
     /// Without it services would be cut off.
-    #[error("cannot find out who listens on this machine: {0}")]
+    #[error("cannot list the listeners of this machine: {0}")]
     Listening(#[source] std::io::Error),
     /// A map of the kernel side.
-    #[error("cannot tell the kernel {0}")]
+    #[error("cannot update the kernel's {0}")]
     Maps(&'static str, #[source] ebpf::Error),
 }
 
@@ -106,7 +106,7 @@ impl Steering {
         listeners: &[OwnedFd],
         address: SocketAddr,
     ) -> Result<Self, Error> {
-        maps.set_sockets(listeners).map_err(|error| Error::Maps("of the listening sockets", error))?;
+        maps.set_sockets(listeners).map_err(|error| Error::Maps("map of listening sockets", error))?;
         let own = Own { inodes: listeners.iter().filter_map(inode).collect(), address: Some(address) };
         let mut steering = Self {
             maps,
@@ -142,7 +142,7 @@ impl Steering {
         };
         let ports = table.ports.iter().map(|(port, exclusion)| (*port, *exclusion));
         let endpoints = table.endpoints.iter().map(|(endpoint, reason)| (*endpoint, *reason));
-        self.maps.keep(ports, endpoints).map_err(|error| Error::Maps("what is to be left alone for good", error))
+        self.maps.keep(ports, endpoints).map_err(|error| Error::Maps("map of fixed exclusions", error))
     }
 
     /// Takes over what a configuration says; also looks for the operator's SSH connections anew.
@@ -189,7 +189,7 @@ impl Steering {
         }
         self.current = false;
         // Before anything more is steered.
-        self.exclude(services).map_err(|error| Error::Maps("who is to be left alone", error))?;
+        self.exclude(services).map_err(|error| Error::Maps("map of exclusions", error))?;
         self.steer_where_wanted(&links)?;
         self.current = true;
         Ok(changed)

@@ -243,7 +243,7 @@ impl Shared {
                 if doubted == 0 {
                     let reason = error.to_string();
                     log::warn!(target: "payloads", reason = reason.as_str();
-                        "payloads cannot be stored; the records carry them until they can");
+                        "cannot store payloads: records carry them until it works again");
                 }
             }
         }

@@ -190,7 +190,7 @@ pub(crate) mod tests {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(7), "{name}: {said}{}", String::from_utf8_lossy(&output.stdout));
         let last = said.lines().rfind(|line| line.starts_with('{')).unwrap_or_default();
-        assert!(last.contains(&format!("it lost its thread {name}")), "{name}: {said}");
+        assert!(last.contains(&format!("the thread {name} ended unexpectedly")), "{name}: {said}");
         assert!(said.contains("asked for by the test"), "{name}: {said}");
         said
     }

@@ -114,7 +114,7 @@ impl Door {
 /// `leaves_queue`: another agent has the same queue, and serves better who comes now.
 ///
 /// # Errors
-/// The listener itself is broken, which no later attempt can mend.
+/// The listener itself is broken, which no later attempt can fix.
 pub async fn run(listener: OwnedFd, door: &Arc<Door>, registry: &Registry, leaves_queue: bool) -> io::Result<()> {
     // SAFETY: an owned descriptor stays open and the same until the AsyncFd, which nobody takes it from, is dropped.
     let listener = unsafe { AsyncFd::register(listener) }?;

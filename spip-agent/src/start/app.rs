@@ -108,7 +108,7 @@ pub fn run(loaded: &Loaded, options: Options) -> Result<()> {
     }
     let _ = messages.map(|messages| messages.finish(deadline));
     if let Some(name) = critical::lost() {
-        bail!("it lost its thread {name}, and cannot go on without");
+        bail!("the thread {name} ended unexpectedly");
     }
     if log.failed() {
         bail!("the reader of standard output is gone");
@@ -191,7 +191,7 @@ impl Agent {
         }
         warn_of_shortage(config, resources, workers);
         if !steered && early_demux::loses_connections() == Some(true) {
-            log::warn!(target: "steering", "{}; mend it with: {}", early_demux::LOSS, early_demux::REMEDY);
+            log::warn!(target: "steering", "{}; fix: {}", early_demux::LOSS, early_demux::REMEDY);
         }
         let tls = config.tls.enabled.then(|| TlsServer::new(&config.tls)).transpose()?;
         let payloads = PayloadStore::prepare(&config.payload_store)?;
@@ -258,14 +258,13 @@ impl Agent {
     /// is tried before.
     fn take_place(&mut self, config: &Config) -> Result<()> {
         if self.takes_over {
-            self.with_needs(config, sandbox::rehearse)
-                .context("this agent does not take over from the one that runs")?;
+            self.with_needs(config, sandbox::rehearse).context("cannot take over from the running agent")?;
         }
         if let (Some(steering), Some(attached)) = (&self.steering, &self.attached) {
             self.pinned = kernel_side::steer(config, &self.listeners, attached, steering)?;
         }
         if let Some(server) = &self.metrics {
-            server.publish().context("the socket of the metrics cannot have its name")?;
+            server.publish().context("metrics: cannot give the socket its name")?;
         }
         if let Some(Err(error)) = self.status.as_ref().map(status::Server::publish) {
             no_status(error);
@@ -322,9 +321,8 @@ impl Agent {
         self.sandbox = entered?;
         let steps: Vec<_> = self.sandbox.iter().map(ToString::to_string).collect();
         let missing = self.sandbox.iter().any(|step| matches!(step.result, sandbox::StepResult::Missing(_)));
-        let (level, but) =
-            if missing { (log::Level::Warn, ", but for steps that are missing") } else { (log::Level::Info, "") };
-        log::log!(target: "sandbox", level, steps = steps.join("; ").as_str(); "gave up what is not needed any more{but}");
+        let (level, but) = if missing { (log::Level::Warn, ", some are missing") } else { (log::Level::Info, "") };
+        log::log!(target: "sandbox", level, steps = steps.join("; ").as_str(); "sandbox steps taken{but}");
         Ok(())
     }
 
@@ -356,7 +354,7 @@ impl Agent {
         use_them(&needs)
     }
 
-    /// Serves until a signal, or until something breaks that cannot be mended.
+    /// Serves until a signal, or until something breaks that cannot be fixed.
     fn serve(&mut self, config: &Config) -> Result<()> {
         if let Some(attached) = &self.attached {
             attached.forward_messages().context("cannot start the reader of the kernel side's messages")?;
@@ -373,7 +371,7 @@ impl Agent {
             config: config.scans,
             day_bytes: config.log.scan_bytes_a_day(),
         });
-        self.notifier.serves(format!("listens on {}", self.listeners.address));
+        self.notifier.serves(format!("listening on {}", self.listeners.address));
         let pinned_link = self.pinned_link();
         let steering = self.watch_steering().context("cannot start the steering thread")?.map(Arc::new);
         let scans = self.watch_scans(config, for_scans).context("cannot start the thread of the scans")?;
@@ -409,7 +407,7 @@ impl Agent {
         if let Some(payloads) = payloads {
             let counts = payloads.finish(deadline.summaries());
             log::info!(target: "payloads", stored = counts.stored, evicted = counts.evicted,
-                carried = counts.carried, lost = counts.lost; "payloads are on the disk");
+                carried = counts.carried, lost = counts.lost; "payloads are stored");
         }
         // It shares the deadline; if it panicked, the end names it.
         let _ = service.join();
@@ -532,7 +530,7 @@ fn open_status(path: &Path, takes_over: bool) -> Option<status::Server> {
 
 fn no_status(error: status::Error) {
     let reason = format!("{:#}", anyhow::Error::from(error));
-    log::info!(target: "status", reason = reason.as_str(); "spip-agent status cannot ask this agent");
+    log::info!(target: "status", reason = reason.as_str(); "status socket unavailable");
 }
 
 /// Says it where descriptors end before `max_sessions` does.

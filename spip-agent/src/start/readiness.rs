@@ -41,7 +41,7 @@ impl fmt::Display for Words {
 
 /// A setting of the service manager in the environment that cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot tell the service manager that the agent is ready, by NOTIFY_SOCKET={}", address.display())]
+#[error("cannot notify the service manager at NOTIFY_SOCKET={}", address.display())]
 pub struct Error {
     address: OsString,
     source: io::Error,

@@ -73,9 +73,9 @@ pub struct Reload {
 impl Reload {
     /// Does it.
     pub fn run(&mut self) {
-        const REFUSED: &str = "the last reload was refused, for a reason in the log";
+        const REFUSED: &str = "the last reload was rejected; the log has the reason";
         self.notifier.reloading();
-        // First, so that nobody who has renamed the file waits for a configuration to be mended.
+        // First, so that a rotation by renaming does not wait for the configuration to be fixed.
         let reopened = self.reopen();
         let taken_up = self.take_up();
         self.notifier.configuration(taken_up.is_err().then_some(REFUSED));
@@ -83,22 +83,22 @@ impl Reload {
             Ok((changed, refused)) => {
                 let reopened = if reopened { "reopened the log and " } else { "" };
                 log::info!(target: "agent", changed = list(&changed).as_str();
-                    "{reopened}read configuration and certificate again");
+                    "{reopened}reloaded configuration and certificate");
                 if changed.iter().any(|key| key == "exclude_ports")
                     && self.config.steering.mode == SteeringMode::Redirect
                 {
                     log::warn!(target: "config", keys = "exclude_ports";
-                        "rules that are installed stay as they are: exclude_ports holds with `spip-agent rules install`");
+                        "exclude_ports changed: the installed rules keep the old list until `spip-agent rules install`");
                 }
                 if !refused.is_empty() {
                     log::warn!(target: "config", keys = list(&refused).as_str();
-                        "restart the agent for what changed of {}: until then the old values hold", list(&refused));
+                        "changes of {} take effect when the agent restarts", list(&refused));
                 }
             }
             Err(error) => {
                 let reason = format!("{error:#}");
                 log::error!(target: "config", reason = reason.as_str();
-                    "the configuration was not taken up, everything stays as it was: {reason}");
+                    "configuration rejected, the previous one stays in effect: {reason}");
             }
         }
         self.notifier.ready();
@@ -112,7 +112,7 @@ impl Reload {
         for opening in [log].into_iter().chain(messages) {
             if let Err(reason) = opening.wait(REOPENING) {
                 reopened = false;
-                log::error!(target: "log", reason = reason.as_str(); "the log is not opened again: {reason}");
+                log::error!(target: "log", reason = reason.as_str(); "cannot reopen the log: {reason}");
             }
         }
         reopened
@@ -260,7 +260,7 @@ pub fn responder(config: &Config, before: Option<&Responder>) -> Result<Option<A
     if let (Some(error), None) = (not_kept, before) {
         let (reason, directory) = (error.to_string(), respond.state_dir.display().to_string());
         log::warn!(target: "respond", reason = reason.as_str(), state_dir = directory.as_str();
-            "the persona is drawn anew at each start: state_dir cannot be used");
+            "state_dir cannot be used: each start draws a new persona");
     }
     let ports = respond.ports.clone();
     Ok(Some(Arc::new(Responder { persona, ports, banner_after: respond.banner_after })))

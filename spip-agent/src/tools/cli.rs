@@ -88,12 +88,12 @@ pub enum Command {
 )]
 #[command(after_help = "\
 Examples:
-  spip-agent init                               a configuration for this machine, and what to do next
+  spip-agent init                               write a configuration for this machine, and print the next steps
   spip-agent --config spip.toml                 run; Ctrl-C or SIGTERM stops it, and every open session is recorded
-  spip-agent --config spip.toml --check         is the file right, and what holds where it says nothing?
-  spip-agent rules show --config spip.toml      firewall rules that lead every port to the agent
-  spip-agent doctor --config spip.toml --probe  is this machine ready, and does the sensor work?
-  spip-agent status                             what the running agent does, sees and leaves alone
+  spip-agent --config spip.toml --check         check the file and print the effective configuration
+  spip-agent rules show --config spip.toml      print firewall rules that redirect every port to the agent
+  spip-agent doctor --config spip.toml --probe  check the machine, and record one test connection
+  spip-agent status                             print the state of the running agent
 
 -config FILE and -config=FILE mean the same as --config FILE.
 Status: 0 done, 1 failed, 2 wrong usage or configuration.")]
@@ -102,7 +102,7 @@ struct Arguments {
     #[arg(short, long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
 
-    /// Check the configuration, print it with every default filled in, and exit.
+    /// Check the configuration, print the effective one, and exit.
     #[arg(long)]
     check: bool,
 
@@ -147,7 +147,7 @@ enum Sub {
         unused: Unused,
     },
 
-    /// Firewall rules that lead every port to the agent.
+    /// Manage the firewall rules that redirect every port to the agent.
     ///
     /// They live in chains of their own, SPIP and SPIP_LOCAL in the table nat; nothing else is touched. Left alone are
     /// the agent's own port, exclude_ports, the port of sshd and every port on which something listens now.
@@ -159,10 +159,10 @@ enum Sub {
     /// is a terminal, and takes what it found where there is none. Then shows the commands that start the sensor, and the
     /// way back. A file that exists stays as it is unless --force is given.
     Init(init::Options),
-    /// Is this machine ready for the sensor, and does the sensor work?
+    /// Check whether this machine is ready and the sensor works; name the fix for each problem.
     ///
-    /// Looks at kernel, privileges, limits, rules, listener, clock and disk, and says for each thing that is amiss what it
-    /// means and what mends it. Changes nothing. Without --config, /etc/spip/spip.toml is examined where it is there.
+    /// Examines kernel, privileges, limits, rules, listener, clock and disk. For each problem it prints the consequence and
+    /// the fix. Changes nothing. Without --config it examines /etc/spip/spip.toml, if that exists.
     /// Status: 0 all is well, 1 warnings, 2 failures.
     Doctor(doctor::Options),
     /// Print the state of the running agent: programs, listener, steering and exclusions, counters, log.
@@ -178,9 +178,9 @@ enum Sub {
 
 #[derive(Debug, Subcommand)]
 enum RulesSub {
-    /// Print the commands that install would run, with the ports that are left alone and why.
+    /// Print the commands that install would run, and the excluded ports with their reasons.
     Show(Steered),
-    /// Set the rules up, or bring them up to date; asks before.
+    /// Install or update the rules, after asking.
     Install {
         #[command(flatten)]
         steered: Steered,
@@ -188,7 +188,7 @@ enum RulesSub {
         #[arg(short, long)]
         yes: bool,
     },
-    /// Take away what install set up, and nothing else; asks before. Needs no configuration.
+    /// Remove exactly the rules that install made, after asking. Needs no configuration.
     Remove {
         /// Do not ask.
         #[arg(short, long)]
@@ -212,11 +212,11 @@ struct Unused {
 
 #[derive(Clone, Copy, Debug, clap::Args)]
 struct Steered {
-    /// Also take the connections that this machine makes to itself.
+    /// Also redirect connections that this machine makes to itself.
     #[arg(long)]
     local: bool,
 
-    /// Also take ports on which something listens; it is then out of reach. sshd keeps its port.
+    /// Also redirect ports on which services listen, which become unreachable. sshd keeps its port.
     #[arg(long)]
     include_listening: bool,
 }
@@ -539,7 +539,7 @@ mod tests {
             ("x init --help", "-c, --config <FILE> The same as --output"),
             ("x rules show --help", "-c, --config <FILE> The configuration, a TOML file"),
             ("x convert --help", "Write a log in another format"),
-            ("x rules remove --help", "Take away what install set up"),
+            ("x rules remove --help", "Remove exactly the rules that install made"),
         ] {
             let help = refused(line).1.split_whitespace().collect::<Vec<_>>().join(" ");
             assert!(help.contains(text), "{text} is missing in the help of {line}: {help}");

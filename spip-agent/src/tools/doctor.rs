@@ -1,6 +1,6 @@
 //! `spip-agent doctor`: does this machine offer what the configuration asks for, and does the sensor work?
 //!
-//! Each check says what it found, what that means for the records, and the command that mends it. Checks look and try;
+//! Each check says what it found, what that means for the records, and the command that fixes it. Checks look and try;
 //! they change nothing, and a check that cannot be made says why instead of guessing. What the configuration does not
 //! ask for is never held against the machine. `--probe` alone goes further: it sends a connection through the steering
 //! and waits for its record ([`probe`] says what that can prove, and what not).
@@ -74,7 +74,7 @@ pub struct Finding {
     pub found: String,
     /// Consequence for the sensor.
     pub meaning: String,
-    /// The command that mends it, or what to change in the configuration.
+    /// Command that fixes it, or the change in the configuration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
 }
@@ -166,7 +166,7 @@ struct Subject<'a> {
 impl<'a> Subject<'a> {
     /// The configuration, or the end of a check that needs it.
     fn config(&self, topic: &Topic) -> Result<&'a Config, Box<Finding>> {
-        self.config.ok_or_else(|| Box::new(topic.clone().skipped("needs a configuration that is right: --config FILE")))
+        self.config.ok_or_else(|| Box::new(topic.clone().skipped("needs a valid configuration: --config FILE")))
     }
 }
 
@@ -175,7 +175,7 @@ impl<'a> Subject<'a> {
 pub fn examine(path: Option<&Path>, options: Options) -> Report {
     let usual = Path::new(USUAL_CONFIG);
     let path = path.or_else(|| usual.exists().then_some(usual));
-    let topic = Topic::new("config.file", "everything else is judged by what the configuration asks for");
+    let topic = Topic::new("config.file", "all other checks depend on the configuration");
     let (loaded, first) = match path.map(|path| (path, Config::load(path))) {
         None => {
             (None, topic.skipped(format!("no --config, and nothing at {USUAL_CONFIG}: only the machine is examined")))
@@ -223,7 +223,7 @@ fn file(path: &Path, loaded: &Loaded, topic: Topic) -> Finding {
     if loaded.warnings.is_empty() {
         topic.ok(path.display().to_string())
     } else {
-        topic.warning(loaded.warnings.join("; "), "remove from the file what has no effect")
+        topic.warning(loaded.warnings.join("; "), "remove these keys from the file")
     }
 }
 

@@ -99,7 +99,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Status of the process: 2 for what the operator can mend on the command line or in the configuration, else 1.
+    /// Status of the process: 2 for mistakes that the operator can fix on the command line or in the configuration, else 1.
     #[must_use]
     pub fn exit_status(&self) -> u8 {
         match self {
@@ -170,7 +170,7 @@ fn carry_out(
     )?;
     // By now NAT is there to be asked.
     if action == Action::Install && early_demux::loses_connections() == Some(true) {
-        print(output, &format!("note: {}; mend it with: {}\n", early_demux::LOSS, early_demux::REMEDY))?;
+        print(output, &format!("note: {}; fix: {}\n", early_demux::LOSS, early_demux::REMEDY))?;
     }
     Ok(Outcome::Done)
 }

@@ -33,7 +33,7 @@ pub(super) fn draw(page: &NewPage, filter: &Filter) -> Markup {
         }
         @if !page.returned.is_empty() {
             h2 { "Came back with something else" }
-            p.note { "Sources that were here before this range and sent something that nobody had sent." }
+            p.note { "Known sources that sent something new in this range." }
             div.wide {
                 table {
                     thead { tr { th { "when" } th { "source" } th { "first here" } th { "brought" } th { "what" } } }

@@ -12,7 +12,7 @@ use crate::row::Kind;
 pub(super) fn draw(page: &ScansPage, filter: &Filter) -> Markup {
     html! {
         h1 { "Scans" }
-        p.note { "Half-open SYNs, which nobody completes. Their sources are not verified: anyone can write any address on a SYN." }
+        p.note { "Half-open SYNs: the client never completed the connection. Their sources are not verified, because a SYN can carry any address." }
         (totals(&page.totals, None))
         h2 { "Half-open SYNs" }
         (chart("half-open SYNs", &page.half_open))

@@ -82,7 +82,7 @@ fn the_manager_hears_of_start_watchdog_reload_and_stop() {
     let manager = Manager::new(&net);
     let agent = manager.around(net.agent().set("sandbox", "required"), "WATCHDOG_USEC=8000000").start();
     let ready = manager.wait("READY=1");
-    assert!(ready.contains("\nSTATUS=listens on "), "{ready}");
+    assert!(ready.contains("\nSTATUS=listening on "), "{ready}");
     // Said four times in the time in which the manager must have heard it once: a busy machine does not make it late.
     let mut last = Instant::now();
     for _ in 0..3 {
@@ -100,7 +100,7 @@ fn the_manager_hears_of_start_watchdog_reload_and_stop() {
         reload::change(&net, &[("port", &port)]);
         agent.signal(Signal::SIGHUP);
         manager.wait("RELOADING=1");
-        let ready = manager.wait("READY=1\nSTATUS=listens on ");
+        let ready = manager.wait("READY=1\nSTATUS=listening on ");
         assert_eq!(ready.contains("; the last reload was refused"), refused, "{ready}");
     }
     agent.signal(Signal::SIGTERM);

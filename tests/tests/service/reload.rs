@@ -109,7 +109,7 @@ fn a_bad_file_changes_nothing_and_is_named_with_its_line() {
     let reason = format!("{}:{line}: port = 0: must be a whole number from 1 to 65535", file.display());
     eventually("the log is reopened all the same, and holds the reason", || {
         let text = fs::read_to_string(&log).ok()?;
-        let message = text.lines().find(|line| line.contains("everything stays as it was"))?;
+        let message = text.lines().find(|line| line.contains("configuration rejected"))?;
         let message: Value = serde_json::from_str(message).ok()?;
         assert_eq!((&message["level"], &message["reason"]), (&json!("error"), &json!(reason)));
         Some(())
@@ -221,7 +221,7 @@ fn the_log_goes_on_in_another_file_of_its_directory_and_not_in_one_that_is_out_o
         let reason = format!("cannot open log_file {}: ", path.display());
         eventually("the reason", || {
             let text = fs::read_to_string(&second).ok()?;
-            let told = text.lines().find(|line| line.contains("everything stays") && line.contains(&reason))?;
+            let told = text.lines().find(|line| line.contains("previous one stays in effect") && line.contains(&reason))?;
             assert!(told.contains(remedy) && !told.contains("allow the agent"), "{told}");
             Some(())
         });
@@ -256,7 +256,7 @@ fn a_certificate_is_not_taken_up_when_something_else_in_the_file_is_wrong() {
     change(&net, &[("log_file", "\"/nonexistent/spip.json\"")]);
     agent.signal(Signal::SIGHUP);
     agent.wait_message(json!({"level": "error", "target": "config"}));
-    assert_eq!(shown(), first, "everything stays as it was");
+    assert_eq!(shown(), first, "the previous configuration stays in effect");
     change(&net, &[("log_file", &format!("{log:?}"))]);
     reload(&agent, "");
     assert_ne!(shown(), first);

@@ -28,7 +28,7 @@ pub(super) fn judge(needs: &Needs<'_>) -> StepResult {
     ];
     let missing: Vec<_> = missing.into_iter().flatten().collect();
     if missing.is_empty() {
-        StepResult::Done("what is read and written from now on can be".to_owned())
+        StepResult::Done("every file needed later is accessible".to_owned())
     } else {
         StepResult::Missing(format!("the user {name} ({uid}) {}", missing.join(", and ")))
     }

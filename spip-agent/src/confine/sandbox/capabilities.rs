@@ -34,7 +34,7 @@ pub(super) fn drop_all(reads_maps: &dyn Fn() -> bool) -> StepResult {
     let missing: Vec<_> = unknown.into_iter().chain(bounding.as_ref().err().cloned()).chain(failed).collect();
     let what = match kept.is_empty() {
         true => "none".to_owned(),
-        false => "CAP_BPF alone: this kernel lets nobody look into a map without it".to_owned(),
+        false => "CAP_BPF alone: this kernel requires it to read a map".to_owned(),
     };
     if !missing.is_empty() {
         StepResult::Missing(format!("{}; all others are dropped", missing.join("; ")))

@@ -46,7 +46,7 @@ pub(super) fn change(needs: &Needs<'_>) -> Result<StepResult, Error> {
             match give(path, uid, gid) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => missing.push(format!("{} stays whose it is: {error}", path.display())),
+                Err(error) => missing.push(format!("{} keeps its owner: {error}", path.display())),
             }
         }
         become_user(uid, gid).map_err(|cause| Error::Refused { user: name.clone(), cause })?;
@@ -76,7 +76,7 @@ fn give(path: &Path, uid: Uid, gid: Gid) -> io::Result<()> {
         return Err(io::Error::other("it is a file with another name, too"));
     }
     if found.uid() != geteuid().as_raw() && found.uid() != uid.as_raw() {
-        return Err(io::Error::other("it belongs to somebody else"));
+        return Err(io::Error::other("it belongs to another user"));
     }
     fchownat(opened.as_fd(), "", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH)?;
     Ok(())

@@ -87,7 +87,7 @@ pub(super) fn restrict(needs: &Needs<'_>) -> StepResult {
     let missing = match status {
         Ok(RulesetStatus::FullyEnforced) => None,
         Ok(RulesetStatus::PartiallyEnforced) => {
-            Some("this kernel enforces only a part of it; Linux 6.12 knows all".to_owned())
+            Some("this kernel enforces only a part of it; Linux 6.12 enforces all".to_owned())
         }
         Ok(RulesetStatus::NotEnforced) => {
             let reason = "this kernel has no Landlock, or it is not enabled (lsm= on the command line)";

@@ -60,7 +60,7 @@ fn of_service(service: &Listening, sockets: Option<&Sockets>) -> Reason {
     let Listening { port, ip, .. } = service;
     let listeners = sockets.map(|sockets| sockets.listeners.as_slice()).unwrap_or_default();
     let owner = listeners.iter().find(|found| (found.port, found.ip) == (*port, *ip));
-    let owner = owner.and_then(|found| found.owner.as_deref()).unwrap_or("something out of sight");
+    let owner = owner.and_then(|found| found.owner.as_deref()).unwrap_or("a hidden process");
     let (address, reason) = match ip {
         ip if ip.is_unspecified() => (None, format!("{owner} listens on {ip}")),
         ip if ip.is_loopback() => (Some(*ip), format!("{owner} listens, for clients on this machine")),
@@ -95,8 +95,8 @@ mod tests {
         assert_eq!(
             line(&reasons),
             "25: exclude_ports; 8000-8100: exclude_ports; 2222 on 192.0.2.1: the operator's SSH connection; \
-             22: sshd listens on 0.0.0.0; 80 on 192.0.2.1: something out of sight listens; \
-             81 on ::1: something out of sight listens, for clients on this machine"
+             22: sshd listens on 0.0.0.0; 80 on 192.0.2.1: a hidden process listens; \
+             81 on ::1: a hidden process listens, for clients on this machine"
         );
     }
 

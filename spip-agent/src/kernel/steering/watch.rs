@@ -156,11 +156,11 @@ impl Watcher {
         match request {
             Request::Reload(config) => {
                 if config.steering.mode != SteeringMode::SkLookup || config.steering.pin_links != self.pin_links {
-                    log::warn!(target: "steering", "a change of steering or pin_links takes a restart of the agent");
+                    log::warn!(target: "steering", "changes of steering and pin_links take effect when the agent restarts");
                 }
                 if let Some(what) = self.steering.takes_restart(&config) {
                     log::warn!(target: "steering",
-                        "{what} takes a restart of the agent: what is left alone at the start cannot be taken until then");
+                        "{what} takes effect when the agent restarts: ports excluded at the start stay excluded until then");
                 }
                 let reloaded = self.steering.reload(&config);
                 if self.succeeded(reloaded).is_some() {
@@ -199,7 +199,7 @@ impl Watcher {
     /// Somebody removed the pin, and with it the link.
     fn ended(&mut self) {
         log::error!(target: "steering",
-            "the pinned link was removed: nothing is steered any more; restart the agent to steer again");
+            "the pinned link was removed: steering has ended; restart the agent to steer again");
         self.pinned = None;
         self.standing = Standing::Removed;
     }
@@ -208,7 +208,7 @@ impl Watcher {
     fn replaced(&mut self) {
         self.standing = Standing::Relieved;
         let since = *self.relieved_at.get_or_insert_with(|| {
-            log::info!(target: "steering", "another agent has taken over: this one records what it has and stops");
+            log::info!(target: "steering", "another agent has taken over: this one records its open sessions and stops");
             Instant::now()
         });
         if since.elapsed() >= RELIEVED
@@ -247,10 +247,10 @@ impl Watcher {
             return;
         }
         if missing.is_empty() {
-            log::info!(target: "steering", "every interface of steer_interfaces is there");
+            log::info!(target: "steering", "all interfaces of steer_interfaces exist");
         } else {
             log::warn!(target: "steering", interfaces = missing.join(", ").as_str();
-                "steer_interfaces names interfaces that are not there: nothing is steered that would come by them; correct the \
+                "steer_interfaces names missing interfaces: nothing is steered from them; correct the \
                  names, or leave it at that until they come");
         }
         self.told_missing = missing.to_vec();
@@ -270,7 +270,7 @@ impl Watcher {
                 if !std::mem::replace(&mut self.failed, true) {
                     let reason = format!("{:#}", anyhow::Error::from(error));
                     log::error!(target: "steering", reason = reason.as_str();
-                        "steering is not as it should be: what the kernel took holds, and the rest is tried again");
+                        "steering is incomplete: the kernel refused a part, which is tried again; the rest is in effect");
                 }
                 None
             }

@@ -32,7 +32,9 @@ pub fn ask_process(socket: &Path) -> Result<(Report, u32), String> {
     let shown = socket.display();
     let client = UnixStream::connect(socket).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => format!("no agent answers at {shown}: none runs with this status_socket"),
-        io::ErrorKind::ConnectionRefused => format!("no agent answers at {shown}: it has gone without tidying up"),
+        io::ErrorKind::ConnectionRefused => {
+            format!("no agent answers at {shown}: it ended without removing its socket")
+        }
         io::ErrorKind::PermissionDenied => {
             format!("{shown} belongs to another user: ask as that user, or as root")
         }
@@ -44,7 +46,7 @@ pub fn ask_process(socket: &Path) -> Result<(Report, u32), String> {
         client.set_read_timeout(Some(PATIENCE)).and_then(|()| client.take(MOST_BYTES).read_to_end(&mut document));
     read.map_err(|error| format!("the agent at {shown} does not answer: {error}"))?;
     let report = serde_json::from_slice(&document);
-    let report = report.map_err(|error| format!("what answers at {shown} is no agent: {error}"))?;
+    let report = report.map_err(|error| format!("{shown} is answered by another program: {error}"))?;
     Ok((report, u32::try_from(peer.pid()).unwrap_or_default()))
 }
 
@@ -83,9 +85,9 @@ mod tests {
             let (mut client, _) = listener.accept().expect("client");
             client.write_all(b"220 smtp").expect("written");
         });
-        assert!(ask(&path).expect_err("no agent").contains("is no agent"));
+        assert!(ask(&path).expect_err("no agent").contains("answered by another program"));
         stranger.join().expect("thread");
-        assert!(ask(&path).expect_err("gone").contains("has gone without tidying up"));
+        assert!(ask(&path).expect_err("gone").contains("ended without removing its socket"));
         std::fs::remove_file(&path).expect("ours");
     }
 

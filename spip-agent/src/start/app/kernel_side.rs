@@ -13,7 +13,7 @@ use crate::kernel::steering::Steering;
 const OFF: &str = "ebpf = \"off\"";
 /// Remedy when steering is not available: without it nothing would arrive.
 const NO_STEERING: &str =
-    "steering = \"sk_lookup\" cannot be had; mend that, or set steering = \"redirect\" and use rules";
+    "steering = \"sk_lookup\" is not available; fix that, or set steering = \"redirect\" and install rules";
 
 /// Fills the maps of steering.
 pub(super) fn prepare_steering(config: &Config, listeners: &Listeners, attached: &mut Attached) -> Result<Steering> {
@@ -37,7 +37,7 @@ pub(super) fn steer(
 ) -> Result<Option<PinnedSteering>> {
     // What is attached later is asked later. A link that is pinned here is replaced.
     let others = ebpf::other_steering(&config.ebpf.pin_path).unwrap_or_else(|reason| {
-        log::info!(target: "steering", reason = reason.as_str(); "nobody knows whether other programs steer here");
+        log::info!(target: "steering", reason = reason.as_str(); "cannot determine whether other programs steer here");
         0
     });
     let pinned = attached.steer(config.steering.pin_links).context(NO_STEERING)?;
@@ -49,7 +49,7 @@ pub(super) fn steer(
     }
     if let Some(other) = ebpf::pinned_link(&config.ebpf.pin_path).filter(|_| attached.pins().is_none()) {
         log::warn!(target: "steering",
-            "another agent has {}: while that one steers, its connections are not this agent's", other.display());
+            "another agent has {}: while it steers, its connections do not reach this agent", other.display());
     }
     let link = pinned.as_ref().map(|pinned| pinned.path().display().to_string()).unwrap_or_default();
     let (ipv4, ipv6) = listeners.families;
@@ -71,7 +71,7 @@ pub(super) fn steer(
     }
     if let Some((from, to)) = steering.all_outgoing_ports() {
         log::warn!(target: "steering",
-            "strangers can hold every port from which this machine connects out ({from}-{to}): if it has to, keep some \
+            "clients can occupy every port from which this machine connects out ({from}-{to}): if it must, reserve some \
              with exclude_ports, for example \"{}-{to}\"", to.saturating_sub(999).max(from));
     }
     Ok(pinned)
@@ -112,8 +112,8 @@ pub(super) fn attach(
             Err(error).context("ebpf = \"required\", and eBPF cannot be used")
         }
         Err(error) if steered => Err(error).context(
-            "steering = \"sk_lookup\" cannot be had, and nothing would arrive; mend that, or set steering = \"redirect\" \
-             and use rules",
+            "steering = \"sk_lookup\" is not available, so no connection would arrive; fix that, or set steering = \"redirect\" \
+             and install rules",
         ),
         Err(error) => {
             let reason = format!("{:#}", anyhow::Error::from(error));

@@ -77,7 +77,7 @@ pub(super) async fn watch_log(log: &Log, notifier: &Notifier, mut stopped: Stopp
         if hangs && !stalled {
             let (seconds, bytes) = (stats.waiting.as_secs(), stats.queued_bytes);
             stderr::emergency(&format!(
-                "a write to the log has not returned for {seconds} s, {bytes} bytes wait in memory, then connections wait: \
+                "a write to the log has not returned for {seconds} s; {bytes} bytes wait in memory, then connections wait: \
                  look whether its disk or file server answers, or its reader reads"
             ));
         } else if stalled && stats.waiting < writer::STALLED {

@@ -45,7 +45,7 @@ pub(super) fn finding(subject: &Subject<'_>, config: &Config, path: &Path) -> Fi
             None => return topic.ok("user is not set"),
         },
         (None, None) => {
-            return topic.ok("user is not set: the agent stays who starts it, without privileges");
+            return topic.ok("user is not set: the agent keeps its user and gives up its privileges");
         }
     };
     judge(topic, &who, config, &Files::of(config, path))
@@ -166,10 +166,10 @@ impl Who {
 pub(super) fn directories(config: &Config, path: &Path) -> Finding {
     let topic = Topic::new(
         "sandbox.directories",
-        "the agent can write to all that is in the directories of its logs and payloads; so can somebody who takes it over",
+        "the agent can write to everything in the directories of its logs and payloads; so can an attacker who takes it over",
     );
     match sandbox::complaint(&Files::of(config, path)) {
-        None => topic.ok("nothing is in them that is not the agent's"),
+        None => topic.ok("they hold files of the agent only"),
         Some(found) => {
             let remedy = "set log_file, system_log and payload_dir to directories of their own";
             if config.sandbox.mode == SandboxMode::Required {

@@ -31,7 +31,7 @@ fn limit(subject: &Subject<'_>) -> Finding {
         None => ("this shell".to_owned(), getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(_, hard)| hard), None),
     };
     let Some(hard) = hard else {
-        return topic.skipped(format!("{whose} cannot be looked into: run as root"));
+        return topic.skipped(format!("{whose} cannot be read: run as root"));
     };
     let workers = std::thread::available_parallelism().map_or(1, NonZeroUsize::get) as u64;
     let sessions = subject.config.and_then(|config| config.limits.sessions);
@@ -69,20 +69,18 @@ fn hard_limit(limits: &str) -> Option<u64> {
 /// Checks that memory holds the sessions that the configuration asks for; reports how many it holds when it asks for
 /// none.
 fn memory(subject: &Subject<'_>) -> Finding {
-    let topic = Topic::new(
-        "limits.memory",
-        "where sessions outgrow the memory, the kernel ends the agent with all of them, instead of the idlest",
-    );
+    let topic =
+        Topic::new("limits.memory", "when sessions outgrow the memory, the kernel kills the agent with all of them");
     let process = subject.running.as_ref().map_or("self".to_owned(), |running| running.pid.to_string());
     let Some(bytes) = memory::of(&process) else {
-        return topic.skipped("/proc/meminfo does not say how much there is");
+        return topic.skipped("/proc/meminfo has no total");
     };
     judged(topic, bytes, subject.config.and_then(|config| config.limits.sessions))
 }
 
 fn judged(topic: Topic, bytes: u64, asked: Option<usize>) -> Finding {
     let (megabytes, holds) = (bytes / 1_000_000, memory::sessions(bytes));
-    let found = format!("{megabytes} MB, with half of which {holds} sessions are reckoned");
+    let found = format!("{megabytes} MB; half of it holds {holds} sessions");
     let Some(asked) = asked.filter(|asked| *asked > holds) else { return topic.ok(found) };
     let needed = (asked as u64).saturating_mul(memory::SESSION_BYTES);
     let found = format!("{found}; max_sessions = {asked} may take {} MB", needed / 1_000_000);
@@ -91,11 +89,12 @@ fn judged(topic: Topic, bytes: u64, asked: Option<usize>) -> Finding {
 }
 
 fn system() -> Finding {
-    let topic = Topic::new("limits.files", "descriptors of all processes together; beyond it nobody opens anything");
+    let topic =
+        Topic::new("limits.files", "descriptors of all processes together; beyond the limit no process opens a file");
     let numbers = super::sysctl("fs/file-nr");
     let mut numbers = numbers.iter().flat_map(|text| text.split_ascii_whitespace()).map(str::parse::<u64>);
     let (Some(Ok(used)), Some(Ok(most))) = (numbers.next(), numbers.nth(1)) else {
-        return topic.skipped("/proc/sys/fs/file-nr does not say");
+        return topic.skipped("/proc/sys/fs/file-nr cannot be read");
     };
     let found = format!("{used} of {most} used");
     if used > most / 10 * 8 {

@@ -41,15 +41,14 @@ impl Beside {
 }
 
 pub(super) fn findings(subject: &Subject<'_>) -> Vec<Finding> {
-    let topic =
-        Topic::new("log.disk", "a full disk loses no connection but its record: the log must fit, and go on fitting");
+    let topic = Topic::new("log.disk", "on a full disk records are lost: the log must fit, and keep fitting");
     let config = match subject.config(&topic) {
         Ok(config) => config,
         Err(finding) => return vec![*finding],
     };
     let beside = beside(config);
     let Some(file) = &config.log.file else {
-        let skipped = topic.skipped("records go to standard output: whoever reads them keeps them");
+        let skipped = topic.skipped("records go to standard output");
         return std::iter::once(skipped).chain(beside.iter().map(elsewhere)).collect();
     };
     let directory = file.parent().unwrap_or(Path::new("/"));
@@ -108,7 +107,7 @@ fn free(room: &Statvfs) -> u64 {
 
 /// Checks files on a file system of their own, or without a log of records beside them.
 fn elsewhere(store: &Beside) -> Finding {
-    let topic = Topic::new(store.check, "what is written beside the log of the records needs room of its own");
+    let topic = Topic::new(store.check, "system messages and payloads need room of their own");
     let existing = store.directory.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
     match statvfs(existing) {
         Ok(room) => judge_beside(topic, store, free(&room)),
@@ -121,7 +120,7 @@ fn judge_beside(topic: Topic, store: &Beside, free: u64) -> Finding {
     match store.most {
         None => topic.warning(
             format!("nothing bounds {key} ({free_text} free)"),
-            "log_rotate_bytes and log_keep_files in the configuration, which hold for it too",
+            "log_rotate_bytes and log_keep_files in the configuration, which bound it too",
         ),
         Some(most) => {
             let found = format!("{free_text} free; {key} may grow to {}", size(most));
@@ -222,7 +221,7 @@ fn held(directory: &Path, ours: impl Fn(&std::ffi::OsStr) -> bool) -> u64 {
 }
 
 fn inodes(room: &Statvfs) -> Finding {
-    let topic = Topic::new("log.inodes", "a file system without inodes takes no new file, however much room it has");
+    let topic = Topic::new("log.inodes", "a file system without inodes takes no new file, however much space is free");
     match (room.files(), room.files_available()) {
         (0, _) => topic.ok("not limited"),
         (_, free) if free < 1_000 => topic.warning(format!("{free} free"), "remove small files, or move the log"),

@@ -20,7 +20,7 @@ pub(super) fn findings(subject: &Subject<'_>) -> Vec<Finding> {
 
 fn release() -> Finding {
     let topic =
-        Topic::new("kernel.release", "features are tried, not looked up by version; Linux 5.10 and later is meant");
+        Topic::new("kernel.release", "needs Linux 5.10 or later; features are tried, not derived from the version");
     match nix::sys::utsname::uname() {
         Ok(name) => topic.ok(format!("{} {}", name.release().display(), name.machine().display())),
         Err(error) => topic.skipped(error.to_string()),
@@ -30,9 +30,9 @@ fn release() -> Finding {
 fn btf() -> Finding {
     let topic = Topic::new(
         "kernel.btf",
-        "the kernel's own types: the agent does without, bpftool shows kernel structures by name with it",
+        "the kernel's types: bpftool shows structures by name with them; the agent does without",
     );
-    topic.ok(if Path::new(BTF).exists() { BTF.to_owned() } else { format!("{BTF} is not there, nor needed") })
+    topic.ok(if Path::new(BTF).exists() { BTF.to_owned() } else { format!("{BTF} is missing and not needed") })
 }
 
 /// The checks of eBPF, as far as the configuration wants it.
@@ -64,10 +64,10 @@ fn feature(feature: Feature, config: Option<&Config>) -> Finding {
     match state {
         Ok(true) => topic.ok("supported"),
         Ok(false) if is_required(name, config) => {
-            topic.failure(format!("this kernel has it not; Linux {since} has"), NEWER)
+            topic.failure(format!("missing in this kernel; Linux {since} has it"), NEWER)
         }
-        Ok(false) if !is_used(name, config) => topic.ok("this kernel has it not, and it is not used"),
-        Ok(false) => topic.warning(format!("this kernel has it not; Linux {since} has"), NEWER),
+        Ok(false) if !is_used(name, config) => topic.ok("missing in this kernel, and not used"),
+        Ok(false) => topic.warning(format!("missing in this kernel; Linux {since} has it"), NEWER),
         Err(reason) => topic.skipped(format!("cannot be tried: {reason}; run as root")),
     }
 }
@@ -92,10 +92,10 @@ fn is_used(name: &str, config: Option<&Config>) -> bool {
 fn trial(config: Option<&Config>, mode: EbpfMode) -> Finding {
     let topic = Topic::new(
         "ebpf.programs",
-        "what is refused here is missing in the records: true source ports, scans, or steering by sk_lookup",
+        "without these programs records lack true source ports and scans, and sk_lookup does not steer",
     );
     let Some(config) = config else {
-        return topic.skipped("needs a configuration that is right: --config FILE");
+        return topic.skipped("needs a valid configuration: --config FILE");
     };
     let required = mode == EbpfMode::Required || super::steering::by_sk_lookup(config);
     let (found, remedy) = match ebpf::trial(&config.ebpf, super::steering::by_sk_lookup(config)) {
@@ -123,11 +123,9 @@ fn trial(config: Option<&Config>, mode: EbpfMode) -> Finding {
 /// Checks which parts of the sandbox this kernel has.
 fn sandbox(config: Option<&Config>) -> Vec<Finding> {
     let mode = config.map_or(SandboxMode::Auto, |config| config.sandbox.mode);
-    let landlock = Topic::new(
-        "sandbox.landlock",
-        "after the start, an agent that was taken over reaches its log and nothing else, and opens no connection",
-    );
-    let seccomp = Topic::new("sandbox.seccomp", "after the start, most system calls are closed to the agent");
+    let landlock =
+        Topic::new("sandbox.landlock", "confines an agent that was taken over to its log, without connections");
+    let seccomp = Topic::new("sandbox.seccomp", "refuses most system calls to the agent after its start");
     if mode == SandboxMode::Off {
         return vec![landlock.skipped("sandbox = \"off\""), seccomp.skipped("sandbox = \"off\"")];
     }

@@ -18,12 +18,13 @@ pub(super) fn findings(subject: &Subject<'_>) -> Vec<Finding> {
 }
 
 fn ipv6(config: Option<&Config>) -> Finding {
-    let topic = Topic::new("network.ipv6", "whether strangers can come by IPv6, and whether \"::\" can be listened on");
+    let topic =
+        Topic::new("network.ipv6", "whether clients can connect by IPv6, and whether the agent can listen on \"::\"");
     let present = Path::new("/proc/thread-self/net/if_inet6").exists();
     let wanted = config.is_some_and(|config| config.listen.is_ipv6());
     match (present, wanted) {
         (true, true) => topic.ok("present"),
-        (true, false) if config.is_some() => topic.ok("present, and not listened on (ip is an IPv4 address)"),
+        (true, false) if config.is_some() => topic.ok("present, but not used (ip is an IPv4 address)"),
         (true, false) => topic.ok("present"),
         (false, true) => {
             let remedy = "ip = \"0.0.0.0\" in the configuration, or boot without ipv6.disable=1";
@@ -64,7 +65,7 @@ fn table(topic: Topic, used: u64, most: u64) -> Finding {
 fn port_range(config: Option<&Config>) -> Finding {
     let topic = Topic::new(
         "network.port_range",
-        "ports for this machine's own connections: the agent's must not be among them, and strangers must not hold all",
+        "ports of this machine's own connections: they must not include the agent's, and clients must not occupy all of them",
     );
     let Some((from, to)) = crate::kernel::steering::outgoing_ports() else {
         return topic.skipped("net.ipv4.ip_local_port_range cannot be read");
@@ -82,7 +83,7 @@ fn port_range(config: Option<&Config>) -> Finding {
     let kept = config.exclude_ports.iter().any(|(first, last)| *first <= to && from <= *last);
     if steering::by_sk_lookup(config) && !kept {
         return topic.warning(
-            format!("{found}: strangers who hold connections to all of them keep this machine from connecting out"),
+            format!("{found}: clients with connections to all of them keep this machine from connecting out"),
             "add a part of them to exclude_ports in the configuration, such as \"60000-60999\"",
         );
     }
@@ -102,7 +103,7 @@ fn with(list: &str, port: u16) -> String {
 }
 
 fn listener(subject: &Subject<'_>) -> Finding {
-    let topic = Topic::new("listener", "every connection is led to this one socket");
+    let topic = Topic::new("listener", "every connection reaches the agent by this one socket");
     let config = match subject.config(&topic) {
         Ok(config) => config,
         Err(finding) => return *finding,
@@ -130,7 +131,7 @@ fn listener(subject: &Subject<'_>) -> Finding {
         }
         Some((_, Some("systemd"))) if subject.running.is_none() => topic.warning(
             format!("systemd holds the socket on {listen}, and no agent runs: connections wait there, unrecorded"),
-            "systemctl start spip-agent; systemctl status spip-agent says why it is not there",
+            "systemctl start spip-agent; systemctl status spip-agent shows why it is not running",
         ),
         Some((_, Some("systemd"))) if own.is_none() => {
             unanswered(topic, subject, config, format!("systemd holds the socket on {listen} for the agent"))
@@ -139,7 +140,7 @@ fn listener(subject: &Subject<'_>) -> Finding {
             topic.skipped(format!("something listens on {listen}; run as root to see what"))
         }
         Some((_, owner)) => {
-            let owner = owner.unwrap_or("something out of sight");
+            let owner = owner.unwrap_or("a hidden process");
             let elsewhere = own.map(|own| format!("; the one that runs listens on {own}")).unwrap_or_default();
             let remedy =
                 format!("stop it (ss -ltnp sport = :{}), or choose another port in the configuration", listen.port());
@@ -157,13 +158,13 @@ fn absent(topic: Topic, subject: &Subject<'_>, config: &Config, own: Option<Sock
     }
     let Some(running) = &subject.running else {
         return topic.warning(
-            format!("nobody listens on {listen}: the agent does not run"),
+            format!("no process listens on {listen}: the agent does not run"),
             "systemctl start spip-agent, or spip-agent --config FILE",
         );
     };
     let found = match own {
         Some(own) => format!("the agent that runs (process {}) listens on {own}, not on {listen}", running.pid),
-        None => format!("an agent runs (process {}), and nobody listens on {listen}", running.pid),
+        None => format!("an agent runs (process {}), but no process listens on {listen}", running.pid),
     };
     let remedy = "restart it (systemctl restart spip-agent): ip and port are read at the start only; or name the \
                   configuration that it was started with";
@@ -174,8 +175,8 @@ fn absent(topic: Topic, subject: &Subject<'_>, config: &Config, own: Option<Sock
 fn unanswered(topic: Topic, subject: &Subject<'_>, config: &Config, found: String) -> Finding {
     match &subject.answer {
         Err(reason) if config.status_socket.is_some() && super::is_root() => topic.warning(
-            format!("{found}, but it cannot be asked how it is: {reason}"),
-            "journalctl -u spip-agent, or its log, says whether it has no status socket; one that hangs: systemctl restart spip-agent",
+            format!("{found}, but its status is not available: {reason}"),
+            "journalctl -u spip-agent, or its log, shows whether it has a status socket; if it hangs: systemctl restart spip-agent",
         ),
         _ => topic.ok(found),
     }

@@ -1,4 +1,4 @@
-//! The report for people: a line for each check, and below those that want attention what it means and what mends it.
+//! The report for people: a line for each check, and below each problem its consequence and the fix.
 
 use std::fmt::Write as _;
 
@@ -22,14 +22,14 @@ pub(super) fn page(report: &Report) -> String {
         if matches!(finding.state, State::Warning | State::Failure) {
             let _ = writeln!(page, "{:6}means  {}", "", finding.meaning);
             if let Some(remedy) = &finding.remedy {
-                let _ = writeln!(page, "{:6}mend   {remedy}", "");
+                let _ = writeln!(page, "{:6}fix    {remedy}", "");
             }
         }
     }
     let count = |state| report.findings.iter().filter(|finding| finding.state == state).count();
     let _ = writeln!(
         page,
-        "\n{} ok, {} warnings, {} failures, {} not looked at",
+        "\n{} ok, {} warnings, {} failures, {} skipped",
         count(State::Ok),
         count(State::Warning),
         count(State::Failure),
@@ -47,12 +47,14 @@ mod tests {
     fn only_what_wants_attention_is_explained() {
         let findings = vec![
             Topic::new("a.well", "unsaid").ok("fine"),
-            Topic::new("b.ill", "it matters").failure("broken", "mend it"),
+            Topic::new("b.ill", "it matters").failure("broken", "repair it"),
         ];
         let report = Report { version: "0", config: None, state: State::Failure, findings };
         let page = page(&report);
-        assert!(page.contains("FAIL  b.ill") && page.contains("means  it matters") && page.contains("mend   mend it"));
+        assert!(
+            page.contains("FAIL  b.ill") && page.contains("means  it matters") && page.contains("fix    repair it")
+        );
         assert!(!page.contains("unsaid"), "{page}");
-        assert!(page.ends_with("1 ok, 0 warnings, 1 failures, 0 not looked at\n"), "{page}");
+        assert!(page.ends_with("1 ok, 0 warnings, 1 failures, 0 skipped\n"), "{page}");
     }
 }

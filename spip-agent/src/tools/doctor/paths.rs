@@ -16,7 +16,7 @@ pub(super) fn findings(subject: &Subject<'_>) -> Vec<Finding> {
 }
 
 fn cgroup(subject: &Subject<'_>) -> Finding {
-    let topic = Topic::new("ebpf.cgroup", "connections are seen being established below a cgroup of version 2");
+    let topic = Topic::new("ebpf.cgroup", "eBPF observes new connections below a cgroup of version 2");
     let mode = subject.config.map_or(EbpfMode::Auto, |config| config.ebpf.mode);
     if mode == EbpfMode::Off {
         return topic.skipped("ebpf = \"off\"");
@@ -65,7 +65,7 @@ fn judge_bpffs(topic: Topic, pins: &Path, kind: Option<FsType>, usual: bool, is_
     let mount = format!("mount -t bpf bpf {USUAL_BPFFS}");
     match kind {
         Some(BPF_FS_MAGIC) => topic.ok(pins.display().to_string()),
-        None if !is_root => topic.skipped(format!("{} is out of sight: run as root", pins.display())),
+        None if !is_root => topic.skipped(format!("{} cannot be read: run as root", pins.display())),
         _ => topic.warning(
             format!("{} is not on a bpffs: maps are not pinned", pins.display()),
             match (pins.starts_with(USUAL_BPFFS), usual) {

@@ -17,7 +17,10 @@ pub(super) fn findings(subject: &Subject<'_>) -> Vec<Finding> {
 }
 
 fn capabilities(subject: &Subject<'_>) -> Finding {
-    let topic = Topic::new("privileges.start", "eBPF is loaded with these at the start, and given up after it");
+    let topic = Topic::new(
+        "privileges.start",
+        "the start needs these capabilities to load eBPF; the agent drops them afterwards",
+    );
     if subject.config.is_some_and(|config| config.ebpf.mode == EbpfMode::Off) {
         return topic.skipped("ebpf = \"off\": none are needed");
     }
@@ -32,8 +35,8 @@ fn capabilities(subject: &Subject<'_>) -> Finding {
     if missing.is_empty() {
         return topic.ok("CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_NET_RAW");
     }
-    let found = format!("whoever asks here has no {}", missing.join(", "));
-    let remedy = "start the agent as root or by its systemd unit, and ask as root: sudo spip-agent doctor";
+    let found = format!("this process lacks {}", missing.join(", "));
+    let remedy = "start the agent as root or by its systemd unit, and run the doctor as root: sudo spip-agent doctor";
     topic.warning(found, remedy)
 }
 
@@ -56,11 +59,11 @@ fn held(status: &str) -> Option<u64> {
 /// Checks the rights that a running agent still has.
 fn given_up(subject: &Subject<'_>) -> Option<Finding> {
     let running = subject.running.as_ref()?;
-    let topic = Topic::new("privileges.kept", "what a running agent keeps is what somebody gets who takes it over");
+    let topic = Topic::new("privileges.kept", "an attacker who takes over the agent gets the rights that it kept");
     let (Some(held), Some(seccomp)) =
         (running.read("status").and_then(|status| held(&status)), running.status("Seccomp"))
     else {
-        return Some(topic.skipped(format!("process {} cannot be looked into: run as root", running.pid)));
+        return Some(topic.skipped(format!("process {} cannot be read: run as root", running.pid)));
     };
     // CAP_BPF alone stays where maps cannot be read without it.
     let kept = held & !(1 << 39);
@@ -93,13 +96,13 @@ fn by_steps(topic: Topic, pid: u32, answer: &Result<status::Agent, String>) -> F
     };
     let missing: Vec<_> = agent.sandbox.iter().filter(|step| step.result == "missing").collect();
     if missing.is_empty() && agent.sandbox.iter().any(|step| step.name == "seccomp" && step.result == "done") {
-        return topic.ok(format!("process {pid} has given up all that the sandbox takes"));
+        return topic.ok(format!("process {pid} has dropped every right that the sandbox takes"));
     }
     let reasons: Vec<_> = missing.iter().map(|step| format!("{}: {}", step.name, step.detail)).collect();
     let reasons = if reasons.is_empty() { "it has no sandbox".to_owned() } else { reasons.join("; ") };
     topic.warning(
-        format!("process {pid} could not take every step of the sandbox: {reasons}"),
-        "mend what each step says, then restart it",
+        format!("process {pid} lacks steps of the sandbox: {reasons}"),
+        "fix what each step names, then restart it",
     )
 }
 

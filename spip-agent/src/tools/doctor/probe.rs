@@ -76,7 +76,7 @@ pub(super) fn findings(subject: &Subject<'_>) -> Vec<Finding> {
 }
 
 fn topic(check: &'static str) -> Topic {
-    Topic::new(check, "a connection as a stranger makes it, to a port on which nothing listens: it must leave a record")
+    Topic::new(check, "a connection from outside to a port on which nothing listens must leave a record")
 }
 
 /// One connection and its record.

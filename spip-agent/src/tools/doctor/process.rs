@@ -37,12 +37,12 @@ pub(super) fn find(socket: Option<Option<&Path>>) -> (Option<Running>, Result<st
 
 fn answer(socket: &Path, namespace: &Path) -> Result<(Running, status::Agent), String> {
     let (report, pid) = status::ask_process(socket)?;
-    let agent = report.agent.ok_or("the agent says nothing of itself")?;
+    let agent = report.agent.ok_or("the agent sends no status")?;
     let (running, shown) = (Running { pid }, socket.display());
     match self::namespace(&pid.to_string()) {
         Some(own) if own == namespace => Ok((running, agent)),
         Some(_) => Err(format!("the agent at {shown}, process {pid}, is in another network namespace")),
-        None => Err(format!("the agent at {shown}, process {pid}, cannot be looked into: run as root")),
+        None => Err(format!("the agent at {shown}, process {pid}, cannot be read: run as root")),
     }
 }
 

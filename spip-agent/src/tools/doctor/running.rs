@@ -8,12 +8,10 @@ use crate::observe::status::{Agent, Log, Programs};
 pub(super) fn findings(subject: &Subject<'_>) -> Vec<Finding> {
     let writing = Topic::new(
         "log.writing",
-        "records that cannot be written wait in memory; when that is full, connections wait, and none is recorded",
+        "records wait in memory while the log cannot be written; when that is full, connections wait unrecorded",
     );
-    let attached = Topic::new(
-        "ebpf.attached",
-        "without them a source port that a rule rewrote is recorded as it is behind the rule, and scans are not recorded",
-    );
+    let attached =
+        Topic::new("ebpf.attached", "without them records have the source port after NAT, and scans are not recorded");
     let (agent, config) = match (subject.running.as_ref(), subject.answer.as_ref(), subject.config(&writing)) {
         (_, _, Err(_)) => return Vec::new(),
         (None, ..) => return vec![writing.skipped("no agent runs"), attached.skipped("no agent runs")],
@@ -28,9 +26,8 @@ fn writing(topic: Topic, agent: &Agent) -> Finding {
     let at_fault = logs.into_iter().find_map(|(name, log)| Some((name, log?, log?.fault.as_deref()?)));
     let Some((name, log, reason)) = at_fault else {
         let Log { lines, write_failures, abandoned, .. } = agent.log;
-        return topic.ok(format!(
-            "{lines} lines written; {write_failures} times it could not be for a while, {abandoned} records abandoned"
-        ));
+        return topic
+            .ok(format!("{lines} lines written; {write_failures} interruptions, {abandoned} records abandoned"));
     };
     let Log { queued_bytes, abandoned, .. } = log;
     let found = format!(
@@ -39,9 +36,9 @@ fn writing(topic: Topic, agent: &Agent) -> Finding {
     );
     let file = log.file.as_deref().unwrap_or("standard output");
     let remedy = if log.file.as_ref().is_some_and(|file| disk::is_full(file.as_ref())) {
-        format!("free room on the disk of {file}; the agent tries again each second and goes on by itself")
+        format!("free space on the disk of {file}; the agent tries again every second")
     } else {
-        format!("mend what keeps {file} from being written; the agent tries again each second and goes on by itself")
+        format!("fix what keeps {file} from being written; the agent tries again every second")
     };
     topic.failure(found, remedy)
 }
@@ -65,12 +62,12 @@ fn attached(topic: Topic, programs: &Programs, config: &Config) -> Finding {
     }
     if reasons.is_empty() {
         let names: Vec<_> = wanted().map(|(name, ..)| *name).collect();
-        return topic.ok(format!("the agent that runs has {}", names.join(", ")));
+        return topic.ok(format!("the running agent has {}", names.join(", ")));
     }
     let reasons: Vec<_> = reasons.iter().map(|(reason, names)| format!("{}: {reason}", names.join(", "))).collect();
     topic.warning(
-        format!("the agent that runs is without {}", reasons.join("; ")),
-        "mend that, then restart the agent, as root or by its systemd unit: programs are attached at its start only",
+        format!("the running agent lacks {}", reasons.join("; ")),
+        "fix that, then restart the agent as root or by its systemd unit: programs are attached at the start only",
     )
 }
 
@@ -95,7 +92,7 @@ mod tests {
         assert_eq!(judged("ebpf = \"off\"", ["no"; 3]).state, State::Skipped);
         let missing = judged("", ["no", "attached", "no"]);
         assert_eq!(missing.state, State::Warning);
-        assert_eq!(missing.found, "the agent that runs is without syn_observer, syn_arrival: no");
+        assert_eq!(missing.found, "the running agent lacks syn_observer, syn_arrival: no");
     }
 
     #[test]

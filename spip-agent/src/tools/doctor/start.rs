@@ -79,7 +79,7 @@ fn persona(config: &Config) -> Option<Finding> {
     let kept = Persona::kept_in(directory);
     let topic = Topic::new(
         "persona.kept",
-        "a persona that cannot be kept is drawn anew at each start: the host changes its face",
+        "a persona that cannot be kept is drawn anew at each start: clients see another host each time",
     );
     let remedy = "set state_dir to a directory that the agent can make and write to";
     let unusable = |error: String| {

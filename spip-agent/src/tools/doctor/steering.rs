@@ -108,8 +108,8 @@ fn by_program(subject: &Subject<'_>) -> Finding {
         Err(reason) => return topic.skipped(reason),
     };
     if agent.programs.steer != "attached" {
-        let found = format!("the agent that runs does not steer: {}", agent.programs.steer);
-        return topic.failure(found, "start it again with this configuration; its log says what is missing");
+        let found = format!("the running agent does not steer: {}", agent.programs.steer);
+        return topic.failure(found, "restart it with this configuration; its log shows what is missing");
     }
     let left_alone = agent.steering.exclusions.len();
     topic.ok(format!(
@@ -120,10 +120,8 @@ fn by_program(subject: &Subject<'_>) -> Finding {
 
 /// Checks that the interfaces and addresses of the confinement are there.
 fn confined(config: &Config) -> Finding {
-    let topic = Topic::new(
-        "steering.confined",
-        "what does not come by steer_interfaces, or go to steer_prefixes, is not recorded where these are set",
-    );
+    let topic =
+        Topic::new("steering.confined", "connections outside of steer_interfaces and steer_prefixes are not recorded");
     let config::Steering { prefixes, interfaces, .. } = &config.steering;
     let missing: Vec<_> =
         interfaces.iter().filter(|name| if_nametoindex(name.as_str()).is_err()).map(String::as_str).collect();
@@ -152,7 +150,7 @@ fn confined(config: &Config) -> Finding {
 fn others(subject: &Subject<'_>, config: &Config) -> Finding {
     let topic = Topic::new(
         "steering.other_programs",
-        "what another sk_lookup program that was attached before takes never reaches the agent",
+        "connections that an earlier sk_lookup program takes never reach the agent",
     );
     let found = match ebpf::other_steering(&config.ebpf.pin_path) {
         Ok(found) => found,
@@ -177,12 +175,12 @@ fn others(subject: &Subject<'_>, config: &Config) -> Finding {
 /// Rules of a former configuration.
 fn left_over() -> Finding {
     let topic =
-        Topic::new("steering.rules", "rules do no harm beside sk_lookup, but cost time and connection tracking");
+        Topic::new("steering.rules", "rules are harmless beside sk_lookup, but cost time and connection tracking");
     if !super::is_root() {
-        return topic.skipped("rules can be seen by root only");
+        return topic.skipped("only root can read the rules");
     }
     if rules::any_installed() {
-        topic.warning("rules of rules install are still there", "spip-agent rules remove")
+        topic.warning("rules of `rules install` are still in place", "spip-agent rules remove")
     } else {
         topic.ok("none, and none are needed")
     }
@@ -192,19 +190,19 @@ fn left_over() -> Finding {
 fn one_port() -> Finding {
     let topic = Topic::new(
         "steering.early_demux",
-        "a scanner that uses one source port for all has sessions behind REDIRECT only where the kernel keeps them apart",
+        "behind REDIRECT this kernel may merge the connections of a scanner that uses one source port",
     );
     match early_demux::loses_connections() {
         Some(true) => topic.warning(early_demux::LOSS, early_demux::REMEDY),
         Some(false) => topic.ok("connections from one source port are kept apart"),
-        None => topic.skipped("known when rules have brought NAT into the kernel"),
+        None => topic.skipped("known once rules have loaded NAT into the kernel"),
     }
 }
 
 fn by_rules(config: &Config) -> Vec<Finding> {
-    let topic = |check| Topic::new(check, "a port that no rule leads to the agent is not recorded");
+    let topic = |check| Topic::new(check, "a port without a rule is not recorded");
     if !super::is_root() {
-        return vec![topic("steering.rules").skipped("rules can be seen by root only")];
+        return vec![topic("steering.rules").skipped("only root can read the rules")];
     }
     let rules::Found { families, local } = match rules::standing(config) {
         Ok(found) => found,
@@ -218,26 +216,26 @@ fn by_rules(config: &Config) -> Vec<Finding> {
     let families = families.into_iter().map(|(family, standing)| {
         let topic = topic(if family == "IPv4" { "steering.rules_ipv4" } else { "steering.rules_ipv6" });
         match standing {
-            Standing::InPlace => topic.ok("as rules install makes them"),
+            Standing::InPlace => topic.ok("as `rules install` makes them"),
             Standing::Unwanted => topic.ok("none, and the agent does not listen on this family"),
             Standing::Absent => topic.warning(
-                "none of ours: no port but the agent's own is recorded, unless rules of your own lead there (--probe finds out)",
+                "none of ours: only the agent's own port is recorded, unless you have rules of your own (--probe shows it)",
                 install,
             ),
             Standing::Outdated => topic.warning(
-                "there, but rules install would make others now: services came or went, or the configuration changed",
+                "outdated: services started or stopped, or the configuration changed",
                 install,
             ),
             Standing::TakesServices => topic.warning(
-                "there, and ports on which services listen now lead to the agent: nobody outside reaches those services",
+                "in place, but they take ports of services that listen now: those services are unreachable from outside",
                 install,
             ),
             Standing::LeftOver => {
                 // Those of the other family stay: install takes away what is not wanted.
-                topic.warning("there, though the agent does not listen on this family", install)
+                topic.warning("in place, though the agent does not listen on this family", install)
             }
             Standing::Unknown { reason, wanted: true } => topic.warning(
-                format!("{reason}: with steering = \"redirect\" no port but the agent's own is recorded without rules"),
+                format!("{reason}: with steering = \"redirect\" only the agent's own port is recorded without rules"),
                 "apt-get install iptables, or steering = \"sk_lookup\" in the configuration, which needs no rules",
             ),
             Standing::Unknown { reason, wanted: false } => topic.skipped(reason),

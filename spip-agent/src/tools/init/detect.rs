@@ -44,7 +44,7 @@ impl Found {
         let ssh = ssh::ports(root, &sockets, session.as_deref());
         let services = sockets.listeners.iter().filter(|found| !ssh.contains_key(&found.port));
         let services = services.map(|found| {
-            let owner = found.owner.clone().unwrap_or_else(|| "something out of sight".to_owned());
+            let owner = found.owner.clone().unwrap_or_else(|| "a hidden process".to_owned());
             (found.port, found.ip, owner)
         });
         Ok(Self {

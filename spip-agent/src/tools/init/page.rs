@@ -91,7 +91,7 @@ fn why(answers: &Answers) -> BTreeMap<&'static str, String> {
     }
     if let Some(own) = answers.outgoing.as_deref().filter(|_| answers.steering == "sk_lookup") {
         let own = own.trim_matches('"');
-        excluded.push_str(&format!("{own} remain for this machine's own connections, whatever strangers hold."));
+        excluded.push_str(&format!("{own} remain for this machine's own connections, whatever clients occupy."));
     }
     why.insert("exclude_ports", excluded);
     why

@@ -148,7 +148,7 @@ pub(super) fn notes(answers: &Answers, found: &Found, output: Option<&Path>) -> 
     if let Some((from, to)) = found.outgoing.filter(|(from, to)| (from..=to).contains(&&answers.port)) {
         notes.push(format!(
             "Port {} is one of those by which this machine connects out ({from} to {to}), and may be taken when the agent \
-             starts: doctor says what mends it.",
+             starts: doctor names the fix.",
             answers.port
         ));
     }

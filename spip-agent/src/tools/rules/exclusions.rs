@@ -64,7 +64,7 @@ impl Exclusions {
         match owner.as_deref() {
             Some(name) if is_ssh(name) => self.both(port, &format!("{name} listens on {ip}")),
             // It may well be sshd: where nobody can tell, the operator must not be locked out.
-            None => self.reachable(port, *ip, &format!("something out of sight listens on {ip}")),
+            None => self.reachable(port, *ip, &format!("a hidden process listens on {ip}")),
             Some(name @ "systemd") => self.reachable(port, *ip, &format!("{name} listens on {ip}, perhaps for sshd")),
             Some(_) if include => {}
             Some(name) => self.reachable(port, *ip, &format!("{name} listens on {ip}")),
@@ -140,7 +140,7 @@ mod tests {
             "2222-2222 an open SSH session",
             "23-23 systemd listens on ::, perhaps for sshd",
             "80-80 nginx listens on 0.0.0.0",
-            "99-99 something out of sight listens on 192.0.2.1",
+            "99-99 a hidden process listens on 192.0.2.1",
         ];
         assert_eq!(shown(&exclusions.outside), outside);
         let mut local = outside.map(str::to_owned).to_vec();

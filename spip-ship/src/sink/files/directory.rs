@@ -100,7 +100,7 @@ impl Directory {
             if last != *b"\n" {
                 file.write_all(b"\n")?;
             }
-            log::warn!("files: {} was written by somebody else, too; nothing of it is removed", path.display());
+            log::warn!("files: {} was also written by another program; nothing of it is removed", path.display());
             file.write_all(bytes)?;
         } else {
             file.write_all(bytes.get(written..).unwrap_or_default())?;
