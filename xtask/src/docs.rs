@@ -16,7 +16,10 @@ use crate::project::Project;
 use crate::report;
 use crate::setup;
 
-/// Pages of the root that the contents list.
+/// Contents of the book, in `docs`.
+const CONTENTS: &str = "SUMMARY.md";
+
+/// Pages of the root that the contents list. mdBook makes `index.html` of the first one.
 const ROOT_PAGES: [&str; 3] = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"];
 
 /// Checks the links, then builds the book.
@@ -57,20 +60,26 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 
 fn page(from: &Path, to: &Path) -> Result<()> {
     let text = fs::read_to_string(from).with_context(|| from.display().to_string())?;
-    fs::write(to, adjusted(&text)).with_context(|| to.display().to_string())
+    let is_contents = to.file_name().is_some_and(|name| name == CONTENTS);
+    fs::write(to, adjusted(&text, is_contents)).with_context(|| to.display().to_string())
 }
 
-/// Returns a page with the links that it has in the book, where all pages are in one folder.
-fn adjusted(page: &str) -> String {
+/// Returns a page with the links that it has in the book, where all pages are in one folder. The contents name files; other pages
+/// link to what mdBook makes of them.
+fn adjusted(page: &str, is_contents: bool) -> String {
     let mut text = String::with_capacity(page.len());
     let mut end = 0;
     for link in markdown::links(page).iter().filter(|link| link.is_local()) {
         let (file, _) = link.parts();
-        let target = link.target;
-        let changed = match file.strip_prefix("../") {
-            Some(above) if ROOT_PAGES.contains(&above) => format!("[{}]({})", link.text, &target["../".len()..]),
-            Some(_) => link.text.to_owned(),
-            None => format!("[{}]({})", link.text, target.strip_prefix("docs/").unwrap_or(target)),
+        let above = file.strip_prefix("../");
+        let target = link.target.strip_prefix("../").or(link.target.strip_prefix("docs/")).unwrap_or(link.target);
+        let changed = match above {
+            Some("README.md") if !is_contents => {
+                format!("[{}]({})", link.text, target.replacen("README.md", "index.md", 1))
+            }
+            Some(above) if !ROOT_PAGES.contains(&above) => link.text.to_owned(),
+            _ if target == CONTENTS => link.text.to_owned(),
+            _ => format!("[{}]({target})", link.text),
         };
         text.push_str(&page[end..link.range.start]);
         text.push_str(&changed);
@@ -85,8 +94,9 @@ mod tests {
 
     #[test]
     fn links_lead_to_the_pages_of_the_book() {
-        let page = "[a](docs/a.md#x) ![b](docs/b.svg) [c](../README.md#y) [`d.rs`](../d.rs) [e](e.md) [f](https://f.example) `[g](docs/g.md)`";
-        let book = "[a](a.md#x) ![b](b.svg) [c](README.md#y) `d.rs` [e](e.md) [f](https://f.example) `[g](docs/g.md)`";
-        assert_eq!(adjusted(page), book);
+        let page = "[a](docs/a.md#x) ![b](docs/b.svg) [c](../README.md#y) [`d.rs`](../d.rs) [e](e.md) [f](https://f.example) `[g](docs/g.md)` [h](docs/SUMMARY.md)";
+        let book = "[a](a.md#x) ![b](b.svg) [c](index.md#y) `d.rs` [e](e.md) [f](https://f.example) `[g](docs/g.md)` h";
+        assert_eq!(adjusted(page, false), book);
+        assert_eq!(adjusted("- [a](../README.md)", true), "- [a](README.md)");
     }
 }
