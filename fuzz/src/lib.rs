@@ -1,4 +1,4 @@
-//! Every function that reads a stranger's bytes, as a fuzz target: a plain function on a slice that panics where
+//! Every function that reads hostile bytes, as a fuzz target: a plain function on a slice that panics where
 //! something does not hold.
 //!
 //! Two engines drive the same list. The one in [`drive`] runs everywhere: it mutates a small committed corpus from a

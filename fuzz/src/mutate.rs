@@ -1,4 +1,4 @@
-//! Mutations: what goes wrong in a stranger's bytes, by accident or on purpose.
+//! Mutations: what goes wrong in a client's bytes, by accident or on purpose.
 //!
 //! The generator is a fixed one of a few lines (xorshift64*, Vigna 2016): a run must repeat exactly, on every machine
 //! and after every update of a library.

@@ -55,7 +55,8 @@ impl Target {
     }
 }
 
-/// All targets: those that are listed here, one for each protocol that the agent knows, and one for each that it speaks.
+/// All targets: those that are listed here, one for each protocol that the agent knows, and one for each that it
+/// speaks.
 #[must_use]
 pub fn targets() -> Vec<Target> {
     let of = Target::function;
@@ -77,7 +78,7 @@ pub fn targets() -> Vec<Target> {
         of("rules", 3000, &["rules"], enrich::rules),
         of("enrich", 3000, &[], enrich::payload),
     ];
-    // Whoever has no corpus of its own begins with all others.
+    // A target without a corpus of its own begins with all others.
     let own = |name: &'static str| corpus::directory().join(name).is_dir().then_some(Cow::Borrowed(name));
     let protocols = protocol::all().map(|protocol| Target {
         name: protocol.name().into(),

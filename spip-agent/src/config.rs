@@ -66,8 +66,8 @@ pub struct Config {
     pub payload_store: PayloadStore,
     /// Half-open scans (`scans`, …).
     pub scans: Scans,
-    /// Ports that `rules` and steering leave alone (`exclude_ports`: numbers and "from-to" strings), as inclusive ranges,
-    /// sorted.
+    /// Ports that `rules` and steering leave alone (`exclude_ports`: numbers and "from-to" strings), as inclusive
+    /// ranges, sorted.
     pub exclude_ports: Vec<(u16, u16)>,
     /// Seed of the Community ID (`community_id_seed`, 0).
     pub community_id_seed: u16,
@@ -121,8 +121,8 @@ pub struct Log {
     pub keep_files: usize,
     /// `log_keep_bytes`: total size of closed files that is kept; 0 keeps all (0).
     pub keep_bytes: u64,
-    /// `log_min_free_bytes`: below so much free room on its disk the log is kept small; derived from the size of the file
-    /// system when absent.
+    /// `log_min_free_bytes`: below so much free room on its disk the log is kept small; derived from the size of the
+    /// file system when absent.
     pub min_free_bytes: Option<u64>,
     /// `log_compress`: none | zstd, for closed files (none).
     pub compress: Compress,
@@ -148,7 +148,8 @@ impl Log {
         Some(kept.saturating_add(self.rotate_bytes.saturating_mul(current)))
     }
 
-    /// Returns the bytes that records of scans may take in a day: a tenth of what the log may, 256 MiB where nothing bounds it.
+    /// Returns the bytes that records of scans may take in a day: a tenth of what the log may, 256 MiB where nothing
+    /// bounds it.
     #[must_use]
     pub fn scan_bytes_a_day(&self) -> u64 {
         self.most_bytes().map_or(256 << 20, |most| (most / 10).max(1 << 20))
@@ -213,7 +214,7 @@ pub struct Ebpf {
 /// Half-open scans.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scans {
-    /// `scans`: record SYNs that nobody completes (true).
+    /// `scans`: record half-open SYNs (true).
     pub enabled: bool,
     /// `scan_timeout_seconds`: how long a SYN may take to become a connection (5).
     pub timeout: Duration,
@@ -360,8 +361,8 @@ pub struct Timeouts {
 pub struct Limits {
     /// `payload_limit_bytes`: bytes kept of one connection (65,536).
     pub payload_bytes: usize,
-    /// `payload_memory_bytes`: memory that connections may hold beyond what each is guaranteed; derived from the memory of
-    /// the machine when absent.
+    /// `payload_memory_bytes`: memory that connections may hold beyond what each is guaranteed; derived from the memory
+    /// of the machine when absent.
     pub payload_memory_bytes: Option<usize>,
     /// `max_sessions`: connections at once; derived from descriptors and memory when absent.
     pub sessions: Option<usize>,

@@ -8,7 +8,8 @@
 //! - **A client of TLS or HTTP is never spoken to first**: what begins like a ClientHello has no conversation, and an
 //!   unfinished line gets no greeting.
 //! - **It says fixed texts and the persona's, nothing else.** Of the client's bytes only identifiers come back that a
-//!   protocol demands: the tag of IMAP, the PING of HTTP/2, the packet identifier of MQTT. Nothing is stored, fetched, resolved, run or relayed.
+//!   protocol demands: the tag of IMAP, the PING of HTTP/2, the packet identifier of MQTT. Nothing is stored, fetched,
+//!   resolved, run or relayed.
 //! - **It is bounded**: at most as many bytes as the client sent and [`ALLOWANCE_BYTES`] more, [`REFUSALS`] refusals,
 //!   [`LISTED`] entries in the record. What would go beyond ends the conversation.
 //!
@@ -96,7 +97,7 @@ trait Dialogue: Send {
     /// Writes what a server sends before it has received anything.
     fn greet(&mut self, _: &Scene<'_>, _: &mut Reply<'_>) {}
 
-    /// Takes what the client said and nobody has answered yet, as far as it is whole; how many bytes that was. Called
+    /// Takes the client's unanswered bytes, as far as it is whole; how many bytes that was. Called
     /// again with the rest until it is 0.
     fn hear(&mut self, heard: &[u8], scene: &Scene<'_>, reply: &mut Reply<'_>) -> usize;
 

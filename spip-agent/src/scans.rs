@@ -1,10 +1,10 @@
-//! Half-open scans: SYNs that reached the agent's listener and that nobody completed in time.
+//! Half-open scans: SYNs that reached the agent's listener and did not become connections in time.
 //!
 //! One thread reads what the kernel side tells, waits for what becomes of each SYN ([`Pending`]), adds the half-open
-//! ones up by source ([`Sources`]), and writes one record for each source and interval. Memory is bounded at every step,
-//! and what finds no room is counted, so that the counts of [`Counts`] always add up.
+//! ones up by source ([`Sources`]), and writes one record for each source and interval. Memory is bounded at every
+//! step, and what finds no room is counted, so that the counts of [`Counts`] always add up.
 //!
-//! What reaches the listener is what counts: a SYN to a port that somebody else listens on, that no rule leads here, or
+//! What reaches the listener is what counts: a SYN to a port of another service, that no rule leads here, or
 //! that is only forwarded by this machine, never does, and is ignored, without a list of ports that would have to be
 //! kept. SYNs of this machine's own clients over loopback are not looked at.
 
@@ -54,7 +54,7 @@ pub struct Counts {
     pub seen: u64,
     /// Became connections.
     pub joined: u64,
-    /// Reached the listener, and nobody completed them.
+    /// Reached the listener and did not become connections.
     pub half_open: u64,
     /// Given up undecided, because there was no room to wait.
     pub evicted: u64,
@@ -206,7 +206,7 @@ impl Watcher {
     }
 
     async fn run(mut self, ready: OwnedFd, mut stopped: watch::Receiver<Option<Instant>>) {
-        // SAFETY: an owned descriptor stays open and the same until the AsyncFd, which nobody takes it from, is dropped.
+        // SAFETY: an owned descriptor stays open and the same until the AsyncFd, which keeps it, is dropped.
         let ready = unsafe { AsyncFd::register(ready) }.ok();
         let mut more = false;
         let deadline = loop {
@@ -348,7 +348,7 @@ fn read_until(asked_ns: u64, deadline: Instant, mut turn: impl FnMut() -> Read) 
     }
 }
 
-/// Returns at the deadline that a stop has set, or when nobody can set one any more.
+/// Returns at the deadline that a stop has set, or when no sender is left.
 async fn until_deadline(mut stopped: watch::Receiver<Option<Instant>>) {
     let deadline = stopped.wait_for(Option::is_some).await.ok().and_then(|deadline| *deadline);
     if let Some(deadline) = deadline {

@@ -60,8 +60,8 @@ const LINE_KEPT_BYTES: usize = 64 * 1024;
 
 /// Size that a line may always have: the keys, and facts that repeat little.
 const LINE_BYTES: usize = 2560;
-/// The first bytes of a client may cost eight times as many in the log, which is what control characters take as text and
-/// digits; later ones four times, which is printable text, its digits, and some facts.
+/// The first bytes of a client may cost eight times as many in the log, which is what control characters take as text
+/// and digits; later ones four times, which is printable text, its digits, and some facts.
 const FIRST_BYTES: usize = 256;
 
 thread_local! {
@@ -238,10 +238,10 @@ impl Guard {
         }
         self.settle(verdict);
         if verdict.is_tls() {
-            // Whoever wants TLS and gets none is not spoken to in clear.
+            // A client that wants TLS and gets none gets no reply in clear.
             self.talk().mute();
         }
-        // A hello that nobody can answer. Where none is answered, the client says when it has waited long enough.
+        // A hello that cannot be answered. Where none is answered, the client says when it has waited long enough.
         if self.engine.tls.is_some() && matches!(verdict, Detection::Sslv2 { .. } | Detection::Oversized { .. }) {
             self.talk().give_up();
         }
@@ -438,7 +438,8 @@ impl Drop for Guard {
     }
 }
 
-/// Returns how long a line may be for what its client sent: so that a byte on the wire costs a bounded number in the log.
+/// Returns how long a line may be for what its client sent: so that a byte on the wire costs a bounded number in the
+/// log.
 fn line_bytes_due(session: &Session) -> usize {
     let hello = session.tls.facts().map_or(0, |facts| facts.client_hello.len());
     let received = session.payload.kept().len() + hello;
@@ -466,7 +467,7 @@ pub async fn run(mut guard: Box<Guard>, stream: OwnedFd, mut watch: Watch) {
             // The reactor may not have told us yet of what has arrived.
             let _ = guard.read_now(&stream);
             if matches!(end.reason, CloseReason::Rejected(_)) {
-                // It is the descriptor that somebody needs, and the log may take long.
+                // Its descriptor is needed, and the log may take long.
                 drop(stream);
             }
             guard.finish(end.reason, watch).await;
@@ -508,7 +509,8 @@ async fn decrypt(mut guard: Box<Guard>, hello: Hello, stream: TcpStream, mut wat
     let Hello { raw, length } = hello;
     // From here on the record has the hello, whatever happens.
     guard.session.tls = Tls::Recognised(Box::new(Facts::new(&raw[..length], Handshake::Failed(Failure::CutShort))));
-    // The library tries once to tell a client why it is refused, and the reactor must know by then that this can be sent.
+    // The library tries once to tell a client why it is refused, and the reactor must know by then that this can be
+    // sent.
     if let Err(reason) = watch.run(Step::Opening, |context| stream.poll_write_ready(context)).await {
         return guard.fail(unfinished(reason), reason, watch).await;
     }
@@ -579,8 +581,8 @@ fn unfinished(reason: CloseReason) -> Failure {
     }
 }
 
-/// Ends the session of a client whose handshake failed. Whoever goes on in clear has a payload all the same; the sensor
-/// hangs up on others, and keeps what is on its way by then.
+/// Ends the session of a client whose handshake failed. A client that goes on in clear has a payload all the same; the
+/// sensor hangs up on others, and keeps what is on its way by then.
 async fn go_on_in_clear(mut guard: Box<Guard>, rejected: Rejected<TcpStream>, mut watch: Watch) {
     let Rejected { failure, mut stream } = rejected;
     let mut reason = match failure {

@@ -1,4 +1,4 @@
-//! The TLS server: completes a handshake with whoever wants one, so that the payload can be read.
+//! The TLS server: completes handshakes, so that the payload can be read.
 //!
 //! It wants to hear clients, not to protect anything. Hence every suite and group of the provider is served, every
 //! server name is answered, the client's favourite application protocol is agreed to, and any client certificate is
@@ -157,8 +157,8 @@ impl TlsServer {
         })
     }
 
-    /// Reads the operator's certificate files again. What they hold now is used from [`Renewal::take_up`] on. Without such
-    /// files there is nothing to do.
+    /// Reads the operator's certificate files again. What they hold now is used from [`Renewal::take_up`] on. Without
+    /// such files there is nothing to do.
     ///
     /// Reads files: not for the accept path.
     ///

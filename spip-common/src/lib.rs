@@ -4,7 +4,7 @@
 //! Decided here once, for both sides:
 //!
 //! - **Byte order.** An address is 16 bytes as on the wire, IPv4 as `::ffff:a.b.c.d`. Every number (port, sequence
-//!   number, window, length, time) is in the byte order of the machine. Whoever reads a packet or a kernel structure
+//!   number, window, length, time) is in the byte order of the machine. Code that reads a packet or a kernel structure
 //!   converts at once; nothing in a map is in network order. Kernel and agent are the same machine, so this is safe.
 //! - **Layout.** All types in maps are `#[repr(C)]`, at most 8-byte aligned, without implicit padding: every byte has
 //!   a name, so every byte is written, and `bpftool map dump` shows names.

@@ -1,4 +1,4 @@
-//! Counters by name, for whoever prints them. Taken apart completely: a counter that is added must be named here.
+//! Counters by name, for printing. Taken apart completely: a counter that is added must be named here.
 
 use crate::{Counters, SteerCounters};
 

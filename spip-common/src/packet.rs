@@ -2,25 +2,25 @@
 //!
 //! Decides: IPv4 with options, IPv6 with hop-by-hop, routing, fragment and destination headers (at most
 //! [`EXTENSION_HEADERS`] of them). Refuses: later fragments (they carry no TCP header, and the first one did), packets
-//! that end before their headers do or contradict themselves, routing headers that have not reached their end, and what the
-//! kernel refuses for certain: IPv4 headers whose checksum is wrong, IPv6 addresses that are v4-mapped, hop-by-hop options
-//! behind another header. The cheap refusals come first, because nearly every packet of a busy machine is refused: not TCP,
-//! not a SYN.
+//! that end before their headers do or contradict themselves, routing headers that have not reached their end, and what
+//! the kernel refuses for certain: IPv4 headers whose checksum is wrong, IPv6 addresses that are v4-mapped, hop-by-hop
+//! options behind another header. The cheap refusals come first, because nearly every packet of a busy machine is
+//! refused: not TCP, not a SYN.
 //!
-//! A first fragment that ends within the TCP header may be a SYN that nobody can read here: it is refused as [`Refused::Cut`],
-//! which names the key that it has, so that no other SYN under that key is believed.
+//! A first fragment that ends within the TCP header may be a SYN that cannot be read here: it is refused as
+//! [`Refused::Cut`], which names the key that it has, so that no other SYN under that key is believed.
 //!
-//! The TCP checksum of a SYN without data is computed, and only noted: where an interface has checked it already, or where
-//! the sender is on the same machine, the kernel takes packets whose checksum was never filled in. A SYN with data is not
-//! summed, for it may have a whole packet of it.
+//! The TCP checksum of a SYN without data is computed, and only noted: where an interface has checked it already, or
+//! where the sender is on the same machine, the kernel takes packets whose checksum was never filled in. A SYN with
+//! data is not summed, for it may have a whole packet of it.
 //!
 //! The same code runs in the kernel, where the verifier must see that every loop ends and every access is inside: hence
 //! fixed-size loads, a constant bound on headers, and no slicing.
 
 use crate::{Syn, SynKey};
 
-/// IPv6 extension headers that are followed; more than these are refused as malformed. Real packets have one or two. The
-/// kernel follows as many as there are: in a packet of 1,500 bytes, at eight bytes each, there is room for 180.
+/// IPv6 extension headers that are followed; more than these are refused as malformed. Real packets have one or two.
+/// The kernel follows as many as there are: in a packet of 1,500 bytes, at eight bytes each, there is room for 180.
 pub const EXTENSION_HEADERS: usize = 184;
 
 /// TCP's protocol number.
@@ -54,7 +54,8 @@ pub trait Packet {
     /// `N` bytes from `offset` on, or `None` when they are not all there.
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
 
-    /// Copies `length` bytes (1 to 40) from `offset` on to the beginning of `options`; false when they are not all there.
+    /// Copies `length` bytes (1 to 40) from `offset` on to the beginning of `options`; false when they are not all
+    /// there.
     fn load_options(&self, offset: u32, length: u32, options: &mut [u8; 40]) -> bool;
 
     /// Reports whether the kernel has accepted this packet, so that its checksums have been verified.
@@ -148,7 +149,8 @@ pub enum Refused {
     NotInitialSyn,
     /// It ends before its headers, or what its headers announce.
     Truncated,
-    /// A length in it is impossible, its IPv4 header's checksum is wrong, or it has more extension headers than are followed.
+    /// A length in it is impossible, its IPv4 header's checksum is wrong, or it has more extension headers than are
+    /// followed.
     Malformed,
     /// An IPv6 packet with a v4-mapped address, which Linux drops since 5.4 (commit 6af1799aaf3f for the source).
     Mapped,
@@ -194,9 +196,9 @@ pub fn parse_headers(headers: &[u8], seen_ns: u64) -> Result<Parsed, Refused> {
     Ok(parsed)
 }
 
-/// Reads the initial SYN of an IPv4 packet (RFC 791) into `source` and `syn`, which is [`Syn::ZERO`]; whether its TCP checksum
-/// is wrong, as far as that was computed. Of what is refused, something may be left there; of [`Refused::Cut`], the source and
-/// the sequence number are.
+/// Reads the initial SYN of an IPv4 packet (RFC 791) into `source` and `syn`, which is [`Syn::ZERO`]; whether its TCP
+/// checksum is wrong, as far as that was computed. Of what is refused, something may be left there; of
+/// [`Refused::Cut`], the source and the sequence number are.
 ///
 /// # Errors
 ///
@@ -245,7 +247,8 @@ pub fn read_ipv4(packet: &impl Packet, source: &mut [u8; 16], syn: &mut Syn) -> 
     Ok(is_segment_sum_wrong(sum, source, syn))
 }
 
-/// Reports whether an IPv4 header of which the fixed part is `header` adds up (RFC 1071). The kernel drops those that do not.
+/// Reports whether an IPv4 header of which the fixed part is `header` adds up (RFC 1071). The kernel drops those that
+/// do not.
 #[inline(always)]
 fn is_header_sum_right(packet: &impl Packet, header: &[u8; 20], options: u32) -> bool {
     let mut sum = Sum::default();
@@ -262,8 +265,8 @@ fn is_header_sum_right(packet: &impl Packet, header: &[u8; 20], options: u32) ->
     sum.is_right()
 }
 
-/// Reports whether the TCP checksum of a SYN is wrong for certain, where `sum` is that of the fixed part of its TCP header;
-/// never for one with data, or of several fragments.
+/// Reports whether the TCP checksum of a SYN is wrong for certain, where `sum` is that of the fixed part of its TCP
+/// header; never for one with data, or of several fragments.
 #[inline(always)]
 fn is_segment_sum_wrong(mut sum: Sum, source: &[u8; 16], syn: &Syn) -> bool {
     if syn.payload_length != 0 || syn.ip_flags & Syn::MF != 0 {
@@ -387,8 +390,8 @@ fn is_mapped(address: &[u8; 16]) -> bool {
     u128::from_be_bytes(*address) >> 32 == 0xffff
 }
 
-/// Reads the TCP header at `offset` (RFC 9293, 3.1) of a packet that ends, by its own account, at `end`; the sum of its fixed
-/// part.
+/// Reads the TCP header at `offset` (RFC 9293, 3.1) of a packet that ends, by its own account, at `end`; the sum of its
+/// fixed part.
 #[inline(always)]
 fn parse_tcp(packet: &impl Packet, offset: u32, end: u32, syn: &mut Syn) -> Result<Sum, Refused> {
     let header: [u8; 20] = packet.load(offset).ok_or(Refused::Truncated)?;

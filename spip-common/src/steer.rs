@@ -23,8 +23,8 @@ pub const STEER_SETTINGS: &str = "STEER_SETTINGS";
 /// [`SteerCounters`], one set per CPU, at index 0.
 pub const STEER_COUNTERS: &str = "STEER_COUNTERS";
 
-/// [`Exclusion`] of each port as it was at the start of the agent, at the port's number. Filled before the program is attached,
-/// then frozen: nobody can write it any more, whatever privileges they have (`BPF_MAP_FREEZE`, Linux 5.2).
+/// [`Exclusion`] of each port as it was at the start of the agent, at the port's number. Filled before the program is
+/// attached, then frozen: no process can write it, whatever its privileges (`BPF_MAP_FREEZE`, Linux 5.2).
 pub const STEER_KEPT: &str = "STEER_KEPT";
 /// Contents of [`STEER_ENDPOINTS`] at the start, frozen likewise.
 pub const STEER_KEPT_ENDS: &str = "STEER_KEPT_ENDS";
@@ -44,7 +44,7 @@ pub const STEER_MAPS: [&str; 9] = [
 
 /// Constant (u32): how many sockets [`STEER_SOCKETS`] has; 0 when steering is off.
 pub const STEER_WORKERS: &str = "STEER_WORKERS";
-/// Constant (u32): what connections are spread over the sockets with, so that no stranger can choose a worker.
+/// Constant (u32): what connections are spread over the sockets with, so that no client can choose a worker.
 pub const STEER_SEED: &str = "STEER_SEED";
 /// Constant (u32): 1 where the kernel tells the program by which interface a packet came (Linux 5.17, commit
 /// f89315650ba3). Elsewhere loopback is known by the addresses alone.
@@ -72,7 +72,7 @@ pub const LINK_ENTRIES: u32 = MAX_LINKS * 2;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Exclusion {
-    /// 1: left alone whatever the address and whoever the client.
+    /// 1: left alone for every address and every client.
     pub everywhere: u8,
     /// 1: left alone for clients on this machine; something listens on a loopback address.
     pub loopback: u8,

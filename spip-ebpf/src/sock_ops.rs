@@ -5,7 +5,8 @@
 //!
 //! - **A client of this machine** (`ACTIVE_ESTABLISHED`, before the client answers, so before the listener's side is
 //!   established): its socket knows what it asked for, before address translation; the observer saw its SYN on the
-//!   loopback interface, after. The entry is corrected. A SYN that came over loopback and was not corrected is doubtful.
+//!   loopback interface, after. The entry is corrected. A SYN that came over loopback and was not corrected is
+//!   doubtful.
 //! - **The listener's side** (`PASSIVE_ESTABLISHED`): the SYN is found by the client's sequence number, and written to
 //!   ORIGINS under the socket's cookie. The SYN's entry has done its work and goes, unless it is ambiguous: an
 //!   ambiguous one must stay, or the next SYN with its key would be believed by a connection that is still on its way.
@@ -13,7 +14,7 @@
 //!   shows that this side had closed, because then the agent has long had its answer. When the peer ends it by a reset
 //!   (the old state is ESTABLISHED, CLOSE_WAIT or SYN_RECV), the connection may still wait to be accepted, and the
 //!   agent's question is still to come; the entry is kept, and the agent removes it when it is done. The same old
-//!   states are seen when the agent closes with unread data. Whatever nobody removes, the LRU does.
+//!   states are seen when the agent closes with unread data. The LRU removes the rest.
 
 use aya_ebpf::{
     bindings::{
@@ -50,7 +51,7 @@ pub fn sock_ops(ctx: SockOpsContext) -> u32 {
 /// Reports whether the entry found under a key belongs to it.
 ///
 /// The LRU may give an entry's memory to another key while it is copied. The sequence number is in both key and entry,
-/// so that somebody else's entry is noticed. Entries are copied once, on the stack: a scratch map would be shared with
+/// so that a foreign entry is noticed. Entries are copied once, on the stack: a scratch map would be shared with
 /// a softirq that runs this program while a process is in it.
 #[inline(always)]
 fn belongs(entry: &Entry, key: &SynKey) -> bool {

@@ -1,4 +1,4 @@
-//! Chooses a listener of the agent for every new TCP connection that nobody else on this machine wants.
+//! Chooses a listener of the agent for every new TCP connection that no other service on this machine takes.
 //!
 //! An `sk_lookup` program of the agent's network namespace. The kernel calls it when a packet matches no connection,
 //! before it looks for a listening socket. Everything that was decided about who is left alone is in maps; the
@@ -6,13 +6,13 @@
 //!
 //! - The socket is chosen here, by a hash of the connection, and not by the kernel's `SO_REUSEPORT` groups: while a new
 //!   agent takes over from an old one, both have listeners in the same group, and only the new one's are to be used.
-//! - What the agent found and was told at its start is in maps that nobody can write any more, and in constants. What it
-//!   has learnt since is in maps that it can write, and with it whoever has broken into it: they can give up more ports,
-//!   and never take one that was kept at the start, nor loopback's.
+//! - What the agent found and was told at its start is in maps that are frozen, and in constants. What it
+//!   has learnt since is in maps that it can write, and with it an attacker who has broken into it: they can give up
+//!   more ports, and never take one that was kept at the start, nor loopback's.
 //! - What another program has chosen before stays: `bpf_sk_assign` refuses a second choice.
 //! - A client on this machine is known by the loopback interface or by its addresses. IPv6 shows the interface that has
 //!   the address rather than loopback, hence the second. A local client that binds one of the machine's addresses
-//!   and connects to another one over IPv6 is taken for a stranger.
+//!   and connects to another one over IPv6 is taken for a remote client.
 //! - A packet that is no SYN and belongs to no connection is given to the listener, too: it answers as an open port
 //!   does (reset for an acknowledgement, silence for the rest), which is what the scan should see.
 

@@ -1,14 +1,14 @@
 //! Tells which SYNs arrive at the agent's listening sockets, whatever led them there: firewall rules, `sk_lookup`, or
-//! their own destination. So nobody needs to know which ports are the agent's, and which are somebody else's.
+//! their own destination. So no list of the agent's ports is needed.
 //!
-//! A socket filter on each listening socket. The kernel's TCP calls it for every packet that it has found to be for that
-//! socket, before it answers (Linux `net/ipv4/tcp_ipv4.c`, `tcp_v4_rcv`, where `tcp_filter` is called), for SYN cookies
-//! and for a port that is used again in TIME_WAIT too. It lets everything pass, uncut. Accepted sockets inherit it, so
-//! the first thing is to leave where the socket does not listen: that costs two reads a packet.
+//! A socket filter on each listening socket. The kernel's TCP calls it for every packet that it has found to be for
+//! that socket, before it answers (Linux `net/ipv4/tcp_ipv4.c`, `tcp_v4_rcv`, where `tcp_filter` is called), for SYN
+//! cookies and for a port that is used again in TIME_WAIT too. It lets everything pass, uncut. Accepted sockets inherit
+//! it, so the first thing is to leave where the socket does not listen: that costs two reads a packet.
 //!
-//! The kernel has accepted what comes here, and the observer saw the same packet a moment ago, if it could read it. Where what
-//! it saw under the key looks different, or a fragment may have hidden the SYN, the agent is told so: a scan is not claimed
-//! of a SYN that did not arrive.
+//! The kernel has accepted what comes here, and the observer saw the same packet a moment ago, if it could read it.
+//! Where what it saw under the key looks different, or a fragment may have hidden the SYN, the agent is told so: a scan
+//! is not claimed of a SYN that did not arrive.
 
 use aya_ebpf::{
     bindings::{BPF_TCP_LISTEN, bpf_hdr_start_off::BPF_HDR_START_NET},
@@ -72,7 +72,7 @@ fn arrived(ctx: &SkBuffContext) {
     let mut doubtful = false;
     if let Some(known) = SYNS.get_ptr_mut(&key) {
         // SAFETY: the entry is valid while the program runs; where the LRU has given it to another key meanwhile, a
-        // stranger's SYN is taken for one that has arrived, and stays when it is sent again.
+        // foreign SYN is taken for one that has arrived, and stays when it is sent again.
         let known = unsafe { &mut *known };
         known.reached = 1;
         // Of many under one key this is the first, and some tools give each another time to live.

@@ -4,20 +4,20 @@
 //! A socket filter on a packet socket, which sees packets before netfilter does. It returns 0, so nothing is ever
 //! queued on that socket. Packets that are not for this machine are left out, as the kernel's TCP leaves them out.
 //!
-//! The first SYN under a key stays, unless its checksum is wrong and a later one's is right: then the kernel has dropped
-//! the first, as far as can be told, and the later one takes its place. A first fragment that may hide a SYN marks its key
-//! as one of which nothing is believed. A retransmission says nothing new and is only counted. Where the agent wants to know
-//! of scans, so that it is known which SYNs have arrived at its sockets, two others take the place of the first: one that
-//! follows a SYN which arrived nowhere, because the kernel threw it away (a wrong checksum, for one) or because the port
-//! was somebody else's then, and one that is too late for a retransmission. A SYN with the same key but
-//! another destination or port is either chance (one in four thousand million per pair), or a tool that uses one
-//! sequence number for many SYNs, or somebody who wants a connection recorded as going where it did not. It cannot be
-//! told whose connection will be established, so the entry is marked, and whoever joins it is told to ask elsewhere.
-//! A marked entry stays marked until the LRU drops it.
+//! The first SYN under a key stays, unless its checksum is wrong and a later one's is right: then the kernel has
+//! dropped the first, as far as can be told, and the later one takes its place. A first fragment that may hide a SYN
+//! marks its key as one of which nothing is believed. A retransmission says nothing new and is only counted. Where the
+//! agent wants to know of scans, so that it is known which SYNs have arrived at its sockets, two others take the place
+//! of the first: one that follows a SYN which arrived nowhere, because the kernel threw it away (a wrong checksum, for
+//! one) or because the port was another port's then, and one that is too late for a retransmission. A SYN with the same
+//! key but another destination or port is either chance (one in four thousand million per pair), or a tool that uses
+//! one sequence number for many SYNs, or an attacker who wants a false destination recorded. It cannot be
+//! told whose connection will be established, so the entry is marked, and the program that joins it asks another
+//! source. A marked entry stays marked until the LRU drops it.
 //!
-//! Where the agent wants to know of scans, it is told each SYN that is not known to be a retransmission or a copy, those
-//! under a key that is taken included: there they are told apart by the ports. SYNs over the loopback interface are left
-//! out; they come from this machine, and address translation comes before the packet filter there.
+//! Where the agent wants to know of scans, it is told each SYN that is not known to be a retransmission or a copy,
+//! those under a key that is taken included: there they are told apart by the ports. SYNs over the loopback interface
+//! are left out; they come from this machine, and address translation comes before the packet filter there.
 
 use aya_ebpf::{
     bindings::{BPF_EXIST, BPF_NOEXIST},
@@ -112,7 +112,7 @@ fn store(ctx: &SkBuffContext, source: &[u8; 16], entry: &mut Entry) {
         return;
     };
     // SAFETY: the entry is valid while the program runs. Another CPU may change it, or the LRU give it to another key,
-    // between this line and the next ones: then a mark or a count is lost or stands on a stranger's entry. Both
+    // between this line and the next ones: then a mark or a count is lost or stands on another entry. Both
     // are harmless; a marked entry only means that someone else is asked.
     let known = unsafe { &mut *known };
     if entry.wrong_checksum != 0 && known.wrong_checksum == 0 {
@@ -170,7 +170,7 @@ fn mark(source: &[u8; 16], entry: &Entry) {
     let key = SynKey::of(source, &entry.syn);
     if let Some(known) = SYNS.get_ptr_mut(&key) {
         // SAFETY: the entry is valid while the program runs; where the LRU has given it to another key meanwhile, a
-        // stranger's entry is not believed.
+        // foreign entry is not believed.
         unsafe { (*known).ambiguous |= Entry::CUT };
     } else if SYNS.insert(&key, entry, BPF_NOEXIST.into()).is_err() {
         count(|counters| counters.failed += 1);

@@ -1,4 +1,4 @@
-//! Finds country, city and network of an address in MaxMind DB files, whoever made them, and in tables of ranges.
+//! Finds country, city and network of an address in MaxMind DB files of any maker, and in tables of ranges.
 //!
 //! The makers name the same facts differently: MaxMind and DB-IP nest them (`country.iso_code`, `city.names.en`,
 //! `autonomous_system_number`), IPinfo and ip-location-db write them flat (`country_code`, `asn`, `as_name`). So a file
@@ -6,7 +6,7 @@
 //! complete each other: the first in the order of names that knows a fact decides it.
 //!
 //! Files are read into memory and checked as a whole before they are used: a damaged one is an error, never a wrong
-//! answer later. A file that is mapped instead would end the program when somebody cuts it short.
+//! answer later. A file that is mapped instead would end the program when the file is truncated.
 
 mod place;
 mod table;
@@ -107,7 +107,8 @@ impl Database {
     /// Adds to `place` what the file knows of `address` and `place` does not.
     fn complete(&self, address: IpAddr, place: &mut Place) {
         match &self.contents {
-            // An IPv6 address in a file of IPv4 is an error of the reader, and here only an address that it does not know.
+            // An IPv6 address in a file of IPv4 is an error of the reader, and here only an address that it does not
+            // know.
             Contents::Tree(reader) => {
                 if let Ok(found) = reader.lookup(address)
                     && let Ok(Some(more)) = found.decode::<Place>()
@@ -124,8 +125,8 @@ impl Database {
     }
 }
 
-/// Walks the whole tree and reads every value once. The reader's own check also asks for a description, which files in use
-/// lack.
+/// Walks the whole tree and reads every value once. The reader's own check also asks for a description, which files in
+/// use lack.
 fn check(reader: &Reader<Vec<u8>>) -> Result<(), maxminddb::MaxMindDbError> {
     let mut seen = HashSet::new();
     for found in reader.networks(WithinOptions::default())? {

@@ -1,8 +1,8 @@
 //! Takes addresses and hosts out of payloads: from where an exploit wants to download, to where it wants to connect.
 //!
-//! Nothing is ever fetched or resolved. A payload is full of addresses that mean nothing (a Referer, a name space of XML),
-//! so an address counts only where a command to download stands before it, where a JNDI look-up names it, or where a rule
-//! says that the record is an attack and the address is not in a header that clients always send.
+//! Nothing is ever fetched or resolved. A payload is full of addresses that mean nothing (a Referer, a name space of
+//! XML), so an address counts only where a command to download stands before it, where a JNDI look-up names it, or
+//! where a rule says that the record is an attack and the address is not in a header that clients always send.
 
 use std::net::IpAddr;
 use std::sync::LazyLock;
@@ -216,7 +216,7 @@ fn is_foreign(host: &str) -> bool {
     }
 }
 
-/// Writes an indicator so that nobody follows it by accident: `hxxp://192[.]0[.]2[.]9/a`.
+/// Writes an indicator so that it is not followed by accident: `hxxp://192[.]0[.]2[.]9/a`.
 #[must_use]
 pub fn defang(indicator: &Indicator) -> String {
     let value = &indicator.value;

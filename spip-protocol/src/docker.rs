@@ -34,7 +34,7 @@ fn understand<'a>(bytes: &'a [u8], out: &mut Understanding<'a>) -> Result<(), En
     let later = http.pipelined.iter().map(|(method, target)| (method.as_ref(), target.as_ref()));
     let targets: Vec<_> = first.into_iter().chain(later).map(|(_, target)| target.as_bytes().to_vec()).collect();
     let told: Vec<&[u8]> = targets.iter().map(Vec::as_slice).filter(|target| resource(target).is_some()).collect();
-    // Clients ask first whether somebody is there, and what they are up to next.
+    // Clients first ask whether a server answers, and what they are up to next.
     let Some(&telling) = told.iter().find(|target| !is_greeting(target)).or(told.first()) else { return Ok(()) };
     if let Some(version) = version(path(telling)) {
         out.details.text("api_version", version);

@@ -1,7 +1,7 @@
 //! What servers of companies speak: directories, databases, remote procedures, queues.
 //!
 //! Each decides at the head of its first message, where lengths, versions and codes must fit each other. Named without
-//! further facts; whoever wants to know more of one of them gives it a file of its own.
+//! further facts; for more facts, give one of them a file of its own.
 
 use super::Protocol;
 use super::openings::opening;

@@ -1,6 +1,6 @@
 //! What the bytes of a client mean: which protocol it spoke, and what it said of itself.
 //!
-//! Pure functions on bytes that a stranger chose: bounded, linear in the input, without a panic. No function here
+//! Pure functions on hostile bytes: bounded, linear in the input, without a panic. No function here
 //! knows a socket.
 //!
 //! [`classify`] answers on a prefix, and its answers are final: more bytes can turn [`Verdict::NeedMore`] into an
@@ -255,8 +255,8 @@ pub struct Understanding<'a> {
     pub http: Option<Http<'a>>,
     /// For SSH.
     pub ssh: Option<Ssh>,
-    /// The facts of every other protocol, and what HTTP/2 has beside `http`, to be written under its name. `incomplete` is true where the client began
-    /// a message that is not whole.
+    /// The facts of every other protocol, and what HTTP/2 has beside `http`, to be written under its name. `incomplete`
+    /// is true where the client began a message that is not whole.
     pub details: Object,
     /// Names and secrets in clear.
     pub credentials: Credentials,

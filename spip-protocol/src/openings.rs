@@ -1,7 +1,7 @@
 //! Protocols that a fixed text or number opens, and that are named without further facts.
 //!
-//! Each decides at its opening, which is long or odd enough to belong to nothing else. Whoever wants to know more of one of
-//! them gives it a file of its own.
+//! Each decides at its opening, which is long or odd enough to belong to nothing else. A contributor who wants more
+//! facts of one of them gives it a file of its own.
 
 use super::Protocol;
 use super::reader::{End, Reader};

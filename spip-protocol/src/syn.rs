@@ -1,6 +1,6 @@
 //! What a SYN tells of its sender: here its TCP options, in `p0f` its signature, in `tools` who gives itself away.
 //!
-//! The bytes are a stranger's. A SYN carries at most 40 bytes of options (RFC 9293, section 3.1); anything beyond is
+//! The bytes are hostile. A SYN carries at most 40 bytes of options (RFC 9293, section 3.1); anything beyond is
 //! ignored. Reading ends at the end-of-options mark, at an option that claims less than its own two bytes, and at one
 //! that claims more than is left; the kind of such an option is still noted, its value is not. MSS and window scale
 //! count only with the length that their RFCs give them, and the first of several wins.

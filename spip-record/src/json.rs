@@ -1,8 +1,9 @@
 //! JSON strings that are safe to read in a terminal.
 //!
 //! JSON itself demands that quotes, backslashes and the characters below U+0020 are escaped. Log lines are read by
-//! people with `tail` and `grep` too, and their text comes from strangers, so every character that [`is_hidden`] names is
-//! written as `\uXXXX` as well. Every JSON parser gives back the same text. Everything else stays as it is: a log in Cyrillic remains legible.
+//! people with `tail` and `grep` too, and their text comes from clients, so every character that [`is_hidden`] names is
+//! written as `\uXXXX` as well. Every JSON parser gives back the same text. Everything else stays as it is: a log in
+//! Cyrillic remains legible.
 //!
 //! Payloads are long and mostly plain, so eight bytes are looked at in one step and copied as runs. Nothing here
 //! allocates besides what the output buffer grows by.
@@ -167,19 +168,19 @@ fn sequence(bytes: &[u8]) -> Result<(usize, u32), usize> {
     Ok((length, code))
 }
 
-/// Reports whether a character must not be shown as it is: a control character, a line or paragraph separator, or one that
-/// is invisible or moves what stands around it.
+/// Reports whether a character must not be shown as it is: a control character, a line or paragraph separator, or one
+/// that is invisible or moves what stands around it.
 ///
-/// Text with such characters reads otherwise than it compares, or carries words that nobody sees (a person, that is:
-/// tag characters spell ASCII). Readers that show decoded text replace them.
+/// Text with such characters reads otherwise than it compares, or carries words that are invisible (to a person, that
+/// is: tag characters spell ASCII). Readers that show decoded text replace them.
 #[must_use]
 pub fn is_hidden(character: char) -> bool {
     matches!(character, '\0'..='\x1f' | '\x7f') || hidden(u32::from(character))
 }
 
 /// The same for what is outside ASCII: C1 controls, U+2028 and U+2029, the Default_Ignorable_Code_Point characters of
-/// Unicode 16 (DerivedCoreProperties.txt), among which are those without width, the Bidi_Control characters of UAX #9, the
-/// variation selectors and the tags, and the annotation marks U+FFF9 to U+FFFB.
+/// Unicode 16 (DerivedCoreProperties.txt), among which are those without width, the Bidi_Control characters of UAX #9,
+/// the variation selectors and the tags, and the annotation marks U+FFF9 to U+FFFB.
 fn hidden(code: u32) -> bool {
     matches!(
         code,

@@ -2,24 +2,27 @@
 //!
 //! The agent writes `spip.json`, renames it to `spip.json.<time>` when it is full, compresses that to
 //! `spip.json.<time>.zst` and finally removes it. [`Reader`] reads all of them, oldest first, and then follows the
-//! current one: across rotation, truncation (`copytruncate`), removal and re-creation, and across restarts of the reader.
-//! [`Files`] reads copied logs once, in the order in which they are named.
+//! current one: across rotation, truncation (`copytruncate`), removal and re-creation, and across restarts of the
+//! reader. [`Files`] reads copied logs once, in the order in which they are named.
 //!
 //! What a reader can rely on:
 //!
-//! - **Every line once, in order.** Each [`Batch`] comes with the [`Position`] after its lines. Store both together (one
-//!   transaction, or after the acknowledgement) and hand the position to [`Reader::open`] after a restart.
-//! - **A position names content, not a name.** It holds device, inode and a hash of the file's first bytes and of the last
-//!   ones before it, so a file that was renamed, compressed or copied is found again, and a reused inode is not mistaken.
-//! - **Nothing is lost in silence.** A file that vanished before it was read, a truncation, damaged compressed data: each is
-//!   a [`Notice`] in the batch that follows it. What nobody saw coming and going is found in the records themselves, by
-//!   gaps of `seq`.
-//! - **Bounded memory.** At most about `max_bytes` and one line of `max_line_bytes`. Longer lines are [`Content::TooLong`].
-//! - **A line is bytes.** It may be no UTF-8 and no JSON. An unfinished last line is held back while its file is followed;
-//!   at the end of a closed file it is [`Content::Torn`].
+//! - **Every line once, in order.** Each [`Batch`] comes with the [`Position`] after its lines. Store both together
+//! (one transaction, or after the acknowledgement) and hand the position to [`Reader::open`] after a restart.
+//! - **A position names content, not a name.** It holds device, inode and a hash of the file's first bytes and of the
+//! last ones before it, so a file that was renamed, compressed or copied is found again, and a reused inode is not
+//!   mistaken.
+//! - **Nothing is lost in silence.** A file that vanished before it was read, a truncation, damaged compressed data:
+//! each is a [`Notice`] in the batch that follows it. A file that came and went unseen is found in the records
+//! themselves, by gaps of `seq`.
+//! - **Bounded memory.** At most about `max_bytes` and one line of `max_line_bytes`. Longer lines are
+//! [`Content::TooLong`].
+//! - **A line is bytes.** It may be no UTF-8 and no JSON. An unfinished last line is held back while its file is
+//! followed; at the end of a closed file it is [`Content::Torn`].
 //!
-//! At-least-once is the worst case: a file that was rewritten in place, or shortened by a power cut, is read again from its
-//! beginning, with [`Notice::Rewritten`]. Records carry (`name`, `run`, `seq`), by which repeated ones are recognised.
+//! At-least-once is the worst case: a file that was rewritten in place, or shortened by a power cut, is read again from
+//! its beginning, with [`Notice::Rewritten`]. Records carry (`name`, `run`, `seq`), by which repeated ones are
+//! recognised.
 //!
 //! Closed files are recognised in three forms, oldest first: `spip.json-20250131` (logrotate with `dateext`),
 //! `spip.json.2` (logrotate), `spip.json.20250131T235959.000001Z` (the agent), each plain, `.zst` or `.gz`.
@@ -74,8 +77,9 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! A reader that has its lines acknowledged later keeps the positions of the batches that are under way, and stores one once
-//! everything before it is acknowledged. To send again, it calls [`Reader::seek`] with the last one that it stored.
+//! A reader that has its lines acknowledged later keeps the positions of the batches that are under way, and stores one
+//! once everything before it is acknowledged. To send again, it calls [`Reader::seek`] with the last one that it
+//! stored.
 
 mod batch;
 mod cursor;
@@ -95,7 +99,8 @@ pub use position::Position;
 pub use reader::{Lag, Options, Reader, Start};
 pub use source::Compression;
 
-/// The longest line that is read unless another bound is given: 64 MiB, many times what the defaults of the agent write.
+/// The longest line that is read unless another bound is given: 64 MiB, many times what the defaults of the agent
+/// write.
 pub const MAX_LINE_BYTES: usize = 64 << 20;
 
 /// Result of reading on in a log.

@@ -1,5 +1,5 @@
 //! JSON objects written straight into bytes: keys are the program's own and need no escaping, values that can be a
-//! stranger's are escaped.
+//! client's are escaped.
 
 use std::borrow::Cow;
 use std::io::Write as _;
@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::time::instant;
 use crate::json;
 
-/// An object that is being written. Whoever opens one closes it, unless the log is to add to its end.
+/// An object that is being written. The caller that opens one closes it, unless the log is to add to its end.
 #[derive(Debug)]
 pub(super) struct Members<'a> {
     pub(super) out: &'a mut Vec<u8>,

@@ -108,7 +108,7 @@ fn conn_state(close_reason: &str) -> &'static str {
         "rejected" | "payload_limit" => "OTH",
         // Either side may have closed first.
         "tls_error" => "OTH",
-        // Nobody saw the end.
+        // The end was not seen.
         _ => "OTH",
     }
 }

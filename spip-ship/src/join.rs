@@ -77,7 +77,7 @@ pub fn run(options: &Options) -> Result<()> {
     let group = nix::unistd::Group::from_name(SERVICE).ok().flatten();
     let is_shared = group.is_some_and(|group| chown(&key, None, Some(group.gid.as_raw())).is_ok());
     if !is_shared {
-        // Nobody but the owner, as long as there is no such group.
+        // Only the owner, as long as there is no such group.
         write(&key, &format!("{}\n", join.seed), 0o600)?;
     }
     write(&config, &configuration(&join, options, &key, &authority), 0o644)?;

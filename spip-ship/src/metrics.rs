@@ -1,4 +1,4 @@
-//! Counters of each sink, shared between its thread and whoever asks.
+//! Counters of each sink, shared between its thread and its readers.
 
 pub mod server;
 

@@ -1,8 +1,8 @@
 //! The connection to NATS, and the few requests of JetStream that delivery needs.
 //!
 //! Requests are written out here instead of using a client's view of JetStream, because each answer decides whether a
-//! record is stored: time-outs are this module's own, an answer is believed only where it says so, and what the server says
-//! beside the answer (a permission that is missing) is kept for the message.
+//! record is stored: time-outs are this module's own, an answer is believed only where it says so, and what the server
+//! says beside the answer (a permission that is missing) is kept for the message.
 
 mod answer;
 pub(crate) mod stream;
@@ -54,7 +54,7 @@ pub enum Error {
         /// Reason.
         reason: String,
     },
-    /// Nobody listens to the subject.
+    /// No server listens to the subject.
     #[error("no server answers on {subject}: {reason}")]
     NoResponders {
         /// The subject of the request.
@@ -246,7 +246,7 @@ impl Connection {
         let asked = self.api_subject(&format!("DIRECT.GET.{}.{subject}", self.access.stream));
         match self.request(&asked, None, Bytes::new(), ASK) {
             Ok(message) => answer::direct(message, &asked),
-            // The stream does not allow direct questions, or nobody may ask them: the slower way.
+            // The stream does not allow direct questions, or they are not permitted: the slower way.
             Err(first @ (Error::NoResponders { .. } | Error::Timeout { .. })) => {
                 let what = format!("STREAM.MSG.GET.{}", self.access.stream);
                 match self.api::<answer::Stored>(&what, &serde_json::json!({ "last_by_subj": subject })) {

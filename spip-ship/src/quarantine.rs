@@ -1,8 +1,8 @@
-//! Lines that cannot be delivered: kept in a file with the reason, so that nobody has to guess what is missing.
+//! Lines that cannot be delivered: kept in a file with the reason, so that what is missing is known.
 //!
-//! One JSON object a line: `time`, `sink`, `sensor`, `reason`, `line` (text, invalid bytes as U+FFFD) or, where the bytes
-//! are no UTF-8, also `line_hex`. The file is bounded: beyond [`MAX_BYTES`] it is renamed to `….1`, replacing the one
-//! before. After a crash a line may stand in it twice.
+//! One JSON object a line: `time`, `sink`, `sensor`, `reason`, `line` (text, invalid bytes as U+FFFD) or, where the
+//! bytes are no UTF-8, also `line_hex`. The file is bounded: beyond [`MAX_BYTES`] it is renamed to `….1`, replacing the
+//! one before. After a crash a line may stand in it twice.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};

@@ -1,8 +1,8 @@
 //! What a sink remembers over restarts: where it is in the source, and which batch was under way.
 //!
-//! A state is written aside, forced to the disk and renamed, and carries a hash of itself. One that is missing or damaged
-//! is reported, and the sink starts from what its engine knows. The identity of the shipper is made with the state: an
-//! engine that finds another one in its last message knows that somebody else writes under the same name.
+//! A state is written aside, forced to the disk and renamed, and carries a hash of itself. One that is missing or
+//! damaged is reported, and the sink starts from what its engine knows. The identity of the shipper is made with the
+//! state: an engine that finds another one in its last message knows that another shipper writes under the same name.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -54,7 +54,7 @@ pub struct State {
 pub enum Found {
     /// A state.
     State(Box<State>),
-    /// None: the first start, or somebody removed it.
+    /// None: the first start, or it was removed.
     Missing,
     /// A file that cannot be trusted, and why.
     Damaged(String),

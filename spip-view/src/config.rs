@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::store::Keep;
 
-/// Address of the page unless another one is configured: loopback, so that nobody else sees it.
+/// Address of the page unless another one is configured: loopback, so that other machines do not reach it.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:8765";
 
 /// Least size that the store can be given: a catalog and one day with some thousand records.

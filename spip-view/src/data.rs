@@ -4,7 +4,8 @@
 //! [`Reader`]: crate::store::Reader
 //! [`Filter`]: crate::filter::Filter
 //!
-//! Shared here: the shapes that all pages use. Text in them is as the client sent it: whoever shows it escapes it.
+//! Shared here: the shapes that all pages use. Text in them is as the client sent it: the code that shows it escapes
+//! it.
 
 pub(crate) mod ask;
 pub mod campaigns;

@@ -1,5 +1,5 @@
 //! From logs to the store: reads lines in batches, turns records into rows, commits each batch with the position behind
-//! it. Runs on a thread of its own and asks nobody.
+//! it. Runs on a thread of its own.
 //!
 //! A line that is no record of `spip/1` is counted with its reason. A log in another format is recognised by its first
 //! lines, and the remedy is named.
@@ -239,7 +239,8 @@ impl Log {
         if matches!(notice, Notice::Lost { .. } | Notice::Truncated { .. } | Notice::Unreadable { .. }) {
             self.state.lost_files += 1;
         }
-        // Lines are counted from the begin of the log; where some are missing or come again, days must not pass over others.
+        // Lines are counted from the begin of the log; where some are missing or come again, days must not pass over
+        // others.
         self.state.lines = self.state.lines.max(writer.absorbed(self.state.id)?);
         writer.event(&notice.to_string())
     }

@@ -6,7 +6,8 @@
 //!   position in the log are one transaction of the catalog, committed after all days. A crash between the two leaves
 //!   days that are ahead of the catalog: the lines are read again, and a day passes over what it has taken already.
 //! - Retention removes files, never rows.
-//! - A file that is damaged, or of another version, is moved aside, and the catalog says so; the logs can build it anew.
+//! - A file that is damaged, or of another version, is moved aside, and the catalog says so; the logs can build it
+//! anew.
 
 mod dayfile;
 mod facts;
@@ -65,7 +66,7 @@ pub enum Error {
         /// Its version.
         found: i32,
     },
-    /// The question took too long, or nobody waits for the answer.
+    /// The question took too long, or the client has gone.
     #[error("the answer took too long: choose a shorter range or a narrower query")]
     Deadline,
     /// Another process writes to the store.

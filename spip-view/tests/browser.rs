@@ -1,5 +1,5 @@
-//! The pages in a real browser, headless: each loads without an error on its console, what a client sent executes nothing
-//! and is there as text, new records appear, and search, pivot and export lead on.
+//! The pages in a real browser, headless: each loads without an error on its console, what a client sent executes
+//! nothing and is there as text, new records appear, and search, pivot and export lead on.
 //!
 //! Needs Chromium and its driver, which `cargo xtask test` installs and names by environment variables.
 
@@ -72,7 +72,7 @@ fn start(command: &mut Command, mark: &str) -> (Running, String) {
     let found =
         lines.by_ref().map_while(Result::ok).find_map(|line| line.split_once(mark).map(|(_, rest)| rest.to_owned()));
     let found = found.unwrap_or_else(|| panic!("{command:?} ended without saying {mark:?}"));
-    // Nobody may block on a full pipe.
+    // No process may block on a full pipe.
     std::thread::spawn(move || lines.for_each(drop));
     (running, found)
 }

@@ -239,7 +239,7 @@ impl<'net> Launch<'net> {
             // From root to another user the kernel takes every capability away.
             command.uid(NOBODY).gid(NOBODY);
         }
-        // Whoever runs the tests over SSH has a port that the agent would leave alone.
+        // An SSH session that runs the tests has a port that the agent would leave alone.
         command.env_remove("SSH_CONNECTION");
         command.current_dir("/");
         command
@@ -434,7 +434,7 @@ impl Agent {
     #[must_use]
     pub fn wait(mut self) -> Ended {
         let deadline = Instant::now() + PATIENCE;
-        // The pipe ends with the process; nobody else holds its other end.
+        // The pipe ends with the process; no other process holds its other end.
         self.stdout.followed.wait(deadline, |_| None::<()>);
         let status = loop {
             match self.child.try_wait().expect("it is our child") {

@@ -1,6 +1,6 @@
 //! The network of one test: a sensor and a client, joined by one cable, and the firewall rules in front of the sensor.
 //!
-//! Addresses are from the ranges for documentation and benchmarks, so that a leak would reach nobody. The rules here
+//! Addresses are from the ranges for documentation and benchmarks, so that a leak would reach no host. The rules here
 //! are written by hand: what `spip-agent rules` makes is a subject of tests, not their ground.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
@@ -122,7 +122,7 @@ impl Net {
         Launch::new(self)
     }
 
-    /// Sends every TCP port that strangers ask for to the agent, IPv4 and IPv6.
+    /// Redirects every TCP port to the agent, IPv4 and IPv6.
     pub fn redirect(&self) {
         self.rules("PREROUTING", "");
     }

@@ -1,7 +1,7 @@
 //! A scanner's SYNs: packets made by hand and sent through a raw socket, from any address, with any field.
 //!
 //! The sender's kernel knows nothing of them and resets what the sensor answers, where the source is an address that it
-//! has; a source that nobody has is never heard of again.
+//! has; an unused source is never heard of again.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! Lines held against the published schemas: a field that nobody documented fails the test that wrote it.
+//! Lines held against the published schemas: an undocumented field fails the test that wrote it.
 
 use std::sync::LazyLock;
 

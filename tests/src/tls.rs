@@ -1,4 +1,4 @@
-//! TLS clients that trust anybody: the sensor's certificates are made for whoever asks.
+//! TLS clients that trust every certificate: the sensor makes one for each name.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Limits: who is over one is refused, counted and recorded, and nobody else notices.
+//! Limits: a source over one is refused, counted and recorded, and no other source notices.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -50,7 +50,7 @@ fn sessions_at_once_are_bounded_for_each_ipv4_address() {
     agent.wait_open(5);
     drop(held);
     agent.expect_count(5, json!({"close_reason": "client_closed"}));
-    // Whoever leaves makes room.
+    // A client that leaves makes room.
     net.client.deliver((SENSOR_V4, 80), b"again");
     agent.expect_one(json!({"payload": "again"}));
     let log = agent.stop().log;

@@ -24,7 +24,7 @@ fn speak(net: &Net, count: u16, bytes: &[u8]) -> Vec<TcpStream> {
     streams
 }
 
-/// The same, where the sensor has no room for all: whoever is refused may be cut off before it has spoken.
+/// The same, where the sensor has no room for all: a refused client may be cut off before it has spoken.
 fn try_to_speak(net: &Net, count: u16, bytes: &[u8]) -> Vec<TcpStream> {
     let mut streams = open(net, count);
     for stream in &mut streams {
@@ -81,7 +81,7 @@ fn a_second_stop_signal_ends_it_at_once() {
     let _streams = speak(&net, 10, &[b'A'; 2000]);
     eventually("the agent says that the disk is full", || (!agent.stderr().trim().is_empty()).then_some(()));
     agent.signal(Signal::SIGTERM);
-    // The first one closes the door and waits for the disk; whoever connects now is refused.
+    // The first one closes the door and waits for the disk; new connections are refused.
     eventually("the listener is closed", || {
         net.client.connect_all([(None, (SENSOR_V4, LISTENER).into())].into_iter()).is_empty().then_some(())
     });

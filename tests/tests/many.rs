@@ -119,7 +119,7 @@ fn a_restart_behind_a_passed_socket_refuses_no_connection() {
     first.expect_one(json!({"payload": "to the first", "destination_port": 80}));
     let _ = first.stop();
 
-    // Nobody accepts now; the kernel completes the connection all the same.
+    // No agent accepts now; the kernel completes the connection all the same.
     let mut between = net.connect(81);
     between.write_all(b"in between").expect("the kernel takes bytes");
     half_close(&between);

@@ -1,4 +1,4 @@
-//! Paths that an agent opens while it is root: nobody else decides which file or directory that is.
+//! Paths that an agent opens while it is root: no other user decides which file or directory that is.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};

@@ -94,7 +94,7 @@ fn show_prints_commands_and_changes_nothing() {
 fn install_without_a_yes_changes_nothing() {
     let Some(net) = Net::new() else { return };
     let before = saved(&net);
-    // Nobody answers: standard input is empty.
+    // There is no answer: standard input is empty.
     let _ = net.agent().arguments(&["rules", "install", "--config", "{config}"]).run();
     assert_eq!(saved(&net), before);
 }

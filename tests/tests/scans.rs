@@ -210,7 +210,7 @@ fn connections_are_no_scans_whatever_their_ports() {
     let p0f = records[0]["syn"]["p0f"].as_str().expect("a signature");
     assert!(p0f.starts_with("4:64+0:0:1460:mss*44,") && p0f.contains(":mss,sok,ts,nop,ws:df"), "{p0f}");
     assert!(records.iter().all(|record| record["syn"].get("tools").is_none()));
-    // SYNs of this machine's own clients are nobody's scan either.
+    // SYNs of this machine's own clients are no scan either.
     let _local = net.sensor.connect((SENSOR_V4, LISTENER));
     let log = agent.stop().log;
     log.expect_count(0, json!({"record_type": "scan"}));
@@ -341,7 +341,7 @@ fn ip_options_fragments_and_data_do_not_hide_a_scan() {
     net.client.send_syns([RawSyn { data: b"GET / HTTP/1.0\r\n\r\n".to_vec(), ..syn(2) }]);
     let fragmented = RawSyn { data: vec![b'x'; 24], ..syn(3) };
     net.client.send_raw(fragmented.fragments(24).into_iter());
-    // The header itself in two fragments: seen by nobody before it is whole, and harmless.
+    // The header itself in two fragments: not seen before it is whole, and harmless.
     net.client.send_raw(RawSyn { ip_id: 9, ..syn(4) }.fragments(16).into_iter());
     // No SYN at all, and SYNs with flags that make no sense.
     net.client.send_syns([RawSyn { flags: 0x10, ..syn(5) }, RawSyn { flags: 0x12, ..syn(6) }]);
@@ -383,7 +383,7 @@ fn a_simultaneous_open_with_a_client_on_the_sensor_is_not_a_scan() {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("a socket");
         socket.bind(&SocketAddr::new(SENSOR_V4, 5555).into()).expect("a free port");
         socket.set_nonblocking(true).expect("an option");
-        // Nobody answers: it waits for an answer to its SYN.
+        // There is no answer: it waits for one to its SYN.
         assert!(socket.connect(&SocketAddr::new(CLIENT_V4, 6666).into()).is_err());
         socket
     });
@@ -458,8 +458,8 @@ const FLOOD: u32 = 130_000;
 /// Of the flood, one SYN in so many is followed by one of a scanner.
 const EACH: u32 = 200;
 
-/// Floods an agent, and asserts that neither sessions nor a scan that goes on meanwhile are hidden by it. The SYNs go to
-/// the ports that `port` makes of a number.
+/// Floods an agent, and asserts that neither sessions nor a scan that goes on meanwhile are hidden by it. The SYNs go
+/// to the ports that `port` makes of a number.
 fn flood(net: &Net, launch: Launch<'_>, how: &str, port: fn(u32) -> u16) {
     net.add_crowd();
     // Nothing is decided before the end, and there is room for an eighth: the flood has to give way.

@@ -96,7 +96,7 @@ fn what_the_configuration_names_is_looked_at_by_check_and_by_the_start_alike() {
 #[test]
 fn a_wrong_configuration_ends_with_2_before_anything_is_bound_and_names_what_is_wrong() {
     let Some(net) = Net::new() else { return };
-    // Whoever binds first fails differently: the port is taken.
+    // The first to bind fails differently: the port is taken.
     let _taken = net.sensor.enter(|| TcpListener::bind(("::", LISTENER)).expect("a free port"));
     let agent = || net.agent();
     let cases = [
@@ -173,7 +173,7 @@ fn a_port_that_is_taken_is_named() {
     let _taken = net.sensor.enter(|| TcpListener::bind(("::", LISTENER)).expect("a free port"));
     let ended = net.agent().run();
     assert!(!ended.status.success());
-    // Whoever reads the log only has to find the reason there.
+    // A reader of the log only has to find the reason there.
     for said in [ended.log.text(), ended.stderr] {
         assert!(said.contains(&LISTENER.to_string()) && said.contains("cannot"), "{said}");
     }

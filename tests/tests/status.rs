@@ -1,4 +1,4 @@
-//! `spip-agent status`: what the running agent says, and what the kernel says when nobody else does.
+//! `spip-agent status`: what the running agent says, and the kernel's counters when it does not answer.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};

@@ -22,7 +22,7 @@ fn steered(net: &Net) -> Launch<'_> {
     net.agent().set("ip", "127.0.0.1").set("steering", "sk_lookup").set("ebpf", "required")
 }
 
-/// A service of somebody else, in the sensor's namespace: it reads to the end and answers `service`.
+/// Another service in the sensor's namespace: it reads to the end and answers `service`.
 struct Service {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -207,7 +207,7 @@ fn clients_on_this_machine_are_left_alone_unless_they_are_asked_for() {
     for to in ["127.0.0.1", "127.1.2.3", "::1", "198.51.100.1", "2001:db8:1::1"] {
         assert_eq!(who(&net.sensor, (address(to), 6379)), "nobody", "{to}");
     }
-    // Strangers cannot reach what is bound to loopback: its port is theirs to scan.
+    // Clients outside cannot reach a service on loopback: its port is recorded.
     assert_eq!(who(&net.client, (SENSOR_V4, 5432)), "agent");
     agent.stop().log.expect_count(1, json!({}));
 
@@ -450,7 +450,7 @@ fn connections_of_a_service_outlive_its_listener_and_the_coming_of_an_agent() {
     let (mut server, _) = listener.accept().expect("a connection");
     drop(listener);
     let agent = steered(&net).start();
-    // The port is the agent's for new connections, and the old one is nobody else's.
+    // The port is the agent's for new connections, and the old one belongs to no other program.
     assert_eq!(who(&net.client, (SENSOR_V4, 80)), "agent");
     client.write_all(b"still here").expect("the connection is open");
     half_close(&client);
@@ -502,7 +502,7 @@ fn when_the_agent_is_killed_ports_behave_as_before() {
     assert_eq!(who(&net.client, (SENSOR_V4, 81)), "nobody");
     let _service = Service::start(&net, (ANY, 81));
     assert_eq!(who(&net.client, (SENSOR_V4, 81)), "service");
-    // What it left behind keeps nobody from starting again.
+    // What it left behind does not prevent a new start.
     let _agent = steered(&net).start();
     assert_eq!(who(&net.client, (SENSOR_V4, 81)), "service");
     assert_eq!(who(&net.client, (SENSOR_V4, 82)), "agent");

@@ -1,4 +1,4 @@
-//! Steering that outlives the agent (`pin_links`): restarts, crashes, take-over, and what is left when nobody comes.
+//! Steering that outlives the agent (`pin_links`): restarts, crashes, take-over, and what is left without a successor.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
@@ -201,7 +201,8 @@ fn a_new_agent_that_cannot_go_on_takes_nothing_from_the_one_that_runs() {
     net.client.deliver((SENSOR_V4, 81), b"before");
     old.expect_one(json!({"payload": "before"}));
     let link = fs::metadata(link_pins(&net).remove(0)).expect("the link");
-    // What is found out before anything is opened, no such user; and by the last steps only, a log out of a user's reach.
+    // What is found out before anything is opened, no such user; and by the last steps only, a log out of a user's
+    // reach.
     let log = net.path().join("root's own");
     fs::create_dir(&log).expect("the test's directory is its own");
     let unknown = launch.clone().set("user", "no-such-user");
@@ -265,7 +266,7 @@ fn after_a_crash_ports_behave_as_before_until_the_next_agent_replaces_the_stale_
     let stale = link_pins(&net);
     assert_eq!(stale.len(), 1);
     assert_eq!(attempt(&net).err(), Some(ErrorKind::ConnectionRefused));
-    // A service that begins now has its port, though nobody keeps exclusions current any more.
+    // A service that begins now has its port, though no agent keeps exclusions current any more.
     let service = net.sensor.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 81))).expect("the port is free");
     attempt(&net).expect("the service listens");
     drop(service);
@@ -316,7 +317,7 @@ fn an_operator_who_removes_the_pin_ends_steering_and_is_told() {
     agent.wait_message(json!({
         "message": "the pinned link was removed: steering has ended; restart the agent to steer again",
     }));
-    // The kernel detaches the program a little later, when nobody uses the link any more.
+    // The kernel detaches the program a little later, when the link is no longer used.
     eventually("nothing is steered", || (attempt(&net).err() == Some(ErrorKind::ConnectionRefused)).then_some(()));
     let says = report(&launch);
     let steer = says["agent"]["programs"]["steer"].as_str().expect("text");

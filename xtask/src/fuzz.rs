@@ -1,9 +1,9 @@
-//! `cargo xtask fuzz [TARGET] [SECONDS]`: strangers' bytes, mutated, against everything that reads them.
+//! `cargo xtask fuzz [TARGET] [SECONDS]`: mutated hostile bytes against everything that reads them.
 //!
 //! libFuzzer searches by coverage, and what it has learnt stays in the target folder. It is compiled with the agent by
-//! the ordinary compiler, which is all that it needs beside one for C++; where rustup has a nightly compiler, that one is
-//! taken and the address sanitizer with it, which watches the libraries' unsafe parts. Without a compiler for C++, and
-//! with `--no-coverage`, the project's own engine mutates the committed corpus without looking at coverage.
+//! the ordinary compiler, which is all that it needs beside one for C++; where rustup has a nightly compiler, that one
+//! is taken and the address sanitizer with it, which watches the libraries' unsafe parts. Without a compiler for C++,
+//! and with `--no-coverage`, the project's own engine mutates the committed corpus without looking at coverage.
 
 use std::env;
 use std::fs::{self, File};

@@ -1,7 +1,7 @@
 //! `cargo xtask`: the one front door to building, showing and checking spip.
 //!
 //! Each command is a file of its own with one `run` function; this one only reads the command line. A
-//! command asks `setup` for what it needs before it starts, so that nobody has to know an order, and CI
+//! command asks `setup` for what it needs before it starts, so that no order has to be known, and CI
 //! calls the same commands as people do. Built with few dependencies on purpose: on a machine where
 //! nothing was compiled before, this program is what a newcomer waits for first.
 

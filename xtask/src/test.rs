@@ -5,8 +5,9 @@
 //! its own. They are compiled as the caller and only run as root. Without a way to become root they are
 //! skipped, and the summary says so; with `CI=true` that is a failure.
 //!
-//! They share the machine with each other and with whoever else is on it. One that fails is run again by itself: if it
-//! passes then, the summary names it as unsteady, which is a defect but no failure. When many fail, none has that chance.
+//! They share the machine with each other and with other programs. One that fails is run again by itself: if it
+//! passes then, the summary names it as unsteady, which is a defect but no failure. When many fail, none has that
+//! chance.
 
 use std::env;
 use std::ffi::OsString;

@@ -38,7 +38,7 @@ pub(super) fn tls_handshake(bytes: &[u8]) {
         let outcome = runtime.block_on(async {
             tokio::time::timeout(Duration::from_secs(60), server.accept(&hello, stream)).await.expect("it ends")
         });
-        // Without the client's keys nobody completes a handshake.
+        // Without the client's keys no handshake completes.
         let mut rejected = outcome.expect_err("these bytes know no secret");
         assert!(!matches!(rejected.failure, Failure::Internal(_)), "{}", rejected.failure);
         let mut clear = rejected.stream.go_on_in_clear();
@@ -119,7 +119,7 @@ pub(super) fn record(bytes: &[u8]) {
     assert_eq!(value["payload"].as_str(), Some(String::from_utf8_lossy(&sent).as_ref()));
 }
 
-/// A whole line of a log, made from so many bytes of somebody's.
+/// A whole line of a log, made from so many bytes of a client.
 pub(super) fn is_line_of(line: &[u8], bytes: usize) -> serde_json::Value {
     let (end, line) = line.split_last().expect("a line");
     assert_eq!(*end, b'\n');

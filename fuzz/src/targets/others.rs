@@ -32,7 +32,7 @@ pub(super) fn config(bytes: &[u8]) {
     }
 }
 
-/// A file is refused with a reason, or every text in it can be shown to strangers.
+/// A file is refused with a reason, or every text in it can be sent to clients.
 pub(super) fn persona(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     match Persona::from_text(&text, Path::new("/nowhere/persona.toml")) {
@@ -55,8 +55,8 @@ pub(super) fn persona(bytes: &[u8]) {
 /// The longest line that is converted here.
 const LINE_BYTES: usize = 32 * 1024;
 
-/// A log from anybody: each of its lines is refused with a reason, left out, or becomes a line of the other format that is
-/// bounded by its own length.
+/// A log from anybody: each of its lines is refused with a reason, left out, or becomes a line of the other format that
+/// is bounded by its own length.
 pub(super) fn convert(bytes: &[u8]) {
     converted(bytes);
 }

@@ -1,4 +1,4 @@
-//! SYNs and what becomes of them, in any order: strangers decide which are sent, to where, and with which numbers.
+//! SYNs and what becomes of them, in any order: clients decide which are sent, to where, and with which numbers.
 
 use std::num::NonZeroUsize;
 use std::time::{Duration, SystemTime};
@@ -17,7 +17,8 @@ use super::engine;
 /// Nanoseconds between two events.
 const APART_NS: u64 = 1_000;
 
-/// Eight bytes are one event. The counts add up and every table is bounded after each, and every SYN that was not completed is in one record.
+/// Eight bytes are one event. The counts add up and every table is bounded after each, and every SYN that was not
+/// completed is in one record.
 pub(super) fn scans(bytes: &[u8]) {
     let (first, events) = bytes.split_first().unwrap_or((&0, &[]));
     let mut world = World {

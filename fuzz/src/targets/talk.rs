@@ -1,4 +1,4 @@
-//! What is said to a stranger: as much as may be, and the same however its bytes come.
+//! Replies stay within their bounds, and are the same however the client's bytes come.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -53,7 +53,7 @@ pub(super) fn with(bytes: &[u8]) -> Conversation {
     talk(port_of("http"), bytes, bytes.len(), Client::POLITE).conversation
 }
 
-/// Somebody who has asked for a port.
+/// A client that has asked for a port.
 #[derive(Clone, Copy)]
 struct Client {
     /// Is silent at first for long enough to be greeted.

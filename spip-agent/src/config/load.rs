@@ -189,7 +189,7 @@ impl<'i> Loading<'i> {
     fn log(&mut self) -> Log {
         let age = self.read.integer("log_rotate_seconds", (0, MAX_AGE_SECONDS), 0);
         Log {
-            // Where output goes is the business of whoever starts the program, as in a shell: the working directory.
+            // The destination of output is up to the program's starter, as in a shell: the working directory.
             file: self.path("log_file"),
             format: self.read.choice(
                 "log_format",

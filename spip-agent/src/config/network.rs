@@ -14,7 +14,7 @@ const MOST: usize = 1024;
 /// Load balancers and address translation in front of the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Network {
-    /// `proxy_protocol_from`: peers whose PROXY protocol is believed; nobody when empty.
+    /// `proxy_protocol_from`: peers whose PROXY protocol is believed; none when empty.
     pub proxies: Vec<Prefix>,
     /// `public_addresses`: what clients ask for when they reach a local address.
     pub public: PublicAddresses,
@@ -25,7 +25,8 @@ pub struct Network {
 pub struct PublicAddresses(Vec<(Prefix, Prefix)>);
 
 impl PublicAddresses {
-    /// Returns the address that a client asks for to reach `local`, where it is another one. The longest prefix decides.
+    /// Returns the address that a client asks for to reach `local`, where it is another one. The longest prefix
+    /// decides.
     #[must_use]
     pub fn of(&self, local: IpAddr) -> Option<IpAddr> {
         let fits = self.0.iter().filter(|(own, _)| own.contains(local));

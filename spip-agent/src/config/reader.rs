@@ -186,10 +186,11 @@ impl<'i> Reader<'i> {
         self.known.contains(&key)
     }
 
-    /// Ends the reading: what is left is unknown. Returns every problem, in the order of the file, and the lines of the keys.
+    /// Ends the reading: what is left is unknown. Returns every problem, in the order of the file, and the lines of the
+    /// keys.
     pub(super) fn finish(mut self) -> (Vec<Problem>, BTreeMap<&'static str, usize>) {
         for (key, value) in std::mem::take(&mut self.table) {
-            // The value stays unsaid: nobody knows whether it is a secret.
+            // The value is not shown: it may be a secret.
             let hint = match closest(key.get_ref(), &self.known) {
                 Some(name) => format!("did you mean {name}?"),
                 None => format!("the keys are {}", self.known.join(", ")),

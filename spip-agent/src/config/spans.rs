@@ -1,4 +1,4 @@
-//! Where the keys of a file stand, for mistakes that show only when somebody uses what a key names.
+//! Where the keys of a file stand, for mistakes that show only when the value of a key is used.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Gives up, before the first thread exists, everything that the process needs no more: a stranger who takes it over
+//! Gives up, before the first thread exists, everything that the process needs no more: an attacker who takes it over
 //! finds no right worth having.
 //!
 //! [`enter`] is the sequence, from top to bottom. Each step builds on the one before: the user can only be changed
@@ -36,8 +36,8 @@ pub struct Needs<'a> {
     pub config: &'a config::Sandbox,
     /// Files that are read and written.
     pub files: Files,
-    /// Directories that are written to where nothing depends on it: left out where other things live, too, and where the
-    /// user may not write.
+    /// Directories that are written to where nothing depends on it: left out where other things live, too, and where
+    /// the user may not write.
     pub tidied: Vec<PathBuf>,
     /// Files made before the user is changed, which the new user gets.
     pub owned: Vec<PathBuf>,

@@ -4,13 +4,13 @@
 //!
 //! It decides how much is possible and says what is missing. Both programs are wanted; one alone is used where the
 //! configuration does not require eBPF: `sock_ops` without the observer still knows what this machine's own clients
-//! asked for, the observer without `sock_ops` still answers [`Origins::find`]. Pins are made where they can be. Nothing here
-//! changes the machine beyond the lifetime of [`Attached`], except that pinned maps stay: after a crash they are used
-//! again, and removing the directory frees them.
+//! asked for, the observer without `sock_ops` still answers [`Origins::find`]. Pins are made where they can be. Nothing
+//! here changes the machine beyond the lifetime of [`Attached`], except that pinned maps stay: after a crash they are
+//! used again, and removing the directory frees them.
 //!
-//! A third program, `steer`, leads connections to the listener where that is asked for: the maps are handed to whoever
-//! knows what goes in, and only then is the program attached. Without it such an agent has no connections, so there
-//! is no going on without it.
+//! A third program, `steer`, leads connections to the listener where that is asked for: the maps are handed to the
+//! caller that knows what goes in, and only then is the program attached. Without it such an agent has no connections,
+//! so there is no going on without it.
 //!
 //! Must be called in the listener's network namespace, and before capabilities are dropped; look-ups go on without.
 
@@ -72,7 +72,7 @@ pub struct Request<'a> {
 pub struct SteerRequest {
     /// Number of sockets to choose from.
     pub sockets: u32,
-    /// A number that strangers do not know.
+    /// A number that clients do not know.
     pub seed: u32,
     /// Allows steering of clients on this machine.
     pub loopback: bool,
@@ -309,8 +309,9 @@ impl Attached {
         self.knows_link
     }
 
-    /// Begins to steer, by the maps as they are now. With `pin`, the link is pinned in the directory of pins and outlives
-    /// the process. From then on this agent's maps have their names there, and an agent that had them is relieved.
+    /// Begins to steer, by the maps as they are now. With `pin`, the link is pinned in the directory of pins and
+    /// outlives the process. From then on this agent's maps have their names there, and an agent that had them is
+    /// relieved.
     ///
     /// # Errors
     /// The kernel refuses the link, or its pin.
@@ -321,7 +322,7 @@ impl Attached {
             Some(pins) => Some((steer::pin_path(pins.path()).map_err(steering)?, Arc::clone(pins))),
             None => None,
         };
-        // What an earlier agent with `pin_links` left has nobody behind it where the directory is ours.
+        // What an earlier agent with `pin_links` left has no owner where the directory is ours.
         let stale = place.as_ref().filter(|_| !pin).map(|(path, _)| path.clone());
         let pinned = steer::attach(&mut ebpf, place.filter(|_| pin)).map_err(Error::Steering)?;
         if let Some(stale) = stale {

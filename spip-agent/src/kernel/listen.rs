@@ -4,7 +4,7 @@
 //! a second agent of the same user join silently, so the address is first tried alone, except by an agent that is about
 //! to take over from one that still listens.
 //!
-//! Where connections are steered to the sockets, the address only has to be one that nobody else uses; the socket is then
+//! Where connections are steered to the sockets, the address only has to be unused; the socket is then
 //! of a kind that takes IPv4 and IPv6, because steering brings both. Only a single IPv6 address makes a socket that the
 //! kernel keeps to IPv6 (Linux `__inet6_bind`): then IPv4 is not steered, which [`Listeners::families`] says.
 
@@ -46,8 +46,8 @@ pub enum Error {
         /// Port of the configuration.
         port: u16,
     },
-    /// The service manager handed over several. Each worker accepts from one socket, and steering chooses among the workers'
-    /// sockets whatever the family: connections to the others would complete and wait for ever.
+    /// The service manager handed over several. Each worker accepts from one socket, and steering chooses among the
+    /// workers' sockets whatever the family: connections to the others would complete and wait for ever.
     #[error(
         "the service manager passed {count} sockets, and one is used: leave one ListenStream= in spip-agent.socket \
          (systemctl edit --full spip-agent.socket); ListenStream=[::]:{port} with BindIPv6Only=both takes IPv4 and IPv6"

@@ -1,18 +1,18 @@
 //! Steering by `sk_lookup`: what is left alone, kept current while the agent runs.
 //!
 //! The program in the kernel follows maps; this module decides what they say. It looks at the listening sockets of the
-//! namespace four times a second, so that a service that begins to listen has its port well within a second, and one that
-//! stops gives it up as soon. In between, and whenever the kernel cannot be asked, the last answer holds. The maps are
-//! filled before the program is attached: no service is cut off even for a moment.
+//! namespace four times a second, so that a service that begins to listen has its port well within a second, and one
+//! that stops gives it up as soon. In between, and whenever the kernel cannot be asked, the last answer holds. The maps
+//! are filled before the program is attached: no service is cut off even for a moment.
 //!
-//! What is to be left alone at the start stays so until the agent is started again: it is in maps that are frozen, so that an
-//! intruder in this process cannot take the ports of services that were there, or those that the operator excluded. A
-//! configuration that is read again can exclude more, and not less.
+//! What is to be left alone at the start stays so until the agent is started again: it is in maps that are frozen, so
+//! that an intruder in this process cannot take the ports of services that were there, or those that the operator
+//! excluded. A configuration that is read again can exclude more, and not less.
 //!
 //! With `pin_links` the link outlives the agent. It needs listeners to choose from, and those are gone with the process
-//! that opened them, unless a service manager holds them: then connections wait in the kernel's queue for the next agent.
-//! Otherwise the next agent is started beside this one, which notices that it was relieved. Where neither is done, ports
-//! behave as before until an agent comes; a program of this kind cannot make a client wait.
+//! that opened them, unless a service manager holds them: then connections wait in the kernel's queue for the next
+//! agent. Otherwise the next agent is started beside this one, which notices that it was relieved. Where neither is
+//! done, ports behave as before until an agent comes; a program of this kind cannot make a client wait.
 
 mod entries;
 mod listening;
@@ -223,8 +223,8 @@ impl Steering {
         reasons::line(&self.reasons())
     }
 
-    /// The ports from which this machine connects out, when strangers could hold all of them: a connection that is steered
-    /// occupies its port, and the kernel gives an outgoing connection a port that nothing occupies (Linux
+    /// The ports from which this machine connects out, when clients could occupy all of them: a connection that is
+    /// steered occupies its port, and the kernel gives an outgoing connection a port that nothing occupies (Linux
     /// `__inet_inherit_port`, `__inet_hash_connect`).
     #[must_use]
     pub fn all_outgoing_ports(&self) -> Option<(u16, u16)> {
@@ -294,7 +294,7 @@ impl Steering {
     }
 
     /// Brings the maps to what is wanted now, as far as the kernel takes it. What is added comes first here, too, and
-    /// what goes leaves when nobody asks for it any more.
+    /// what goes leaves when it is no longer wanted.
     fn steer_where_wanted(&mut self, links: &BTreeSet<u32>) -> Result<(), Error> {
         let Self { maps, settings, prefixes, links: standing_links, .. } = self;
         let wanted = settings.prefixes.iter().map(|prefix| prefix.mapped()).collect();

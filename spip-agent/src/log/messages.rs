@@ -1,11 +1,11 @@
-//! System messages: what the agent says of itself, in the same stream as the records, on standard error, or in a file of
-//! their own.
+//! System messages: what the agent says of itself, in the same stream as the records, on standard error, or in a file
+//! of their own.
 //!
-//! Whoever has something to say uses the macros of the `log` crate with fields; each message becomes one JSON line with
+//! The agent's code uses the macros of the `log` crate with fields; each message becomes one JSON line with
 //! `record_type: "log"`. Until the log is open, and when it cannot take a message, warnings go to standard error in the
 //! same form. No message ever waits: the sensor does not stand still because it has something to say.
 //!
-//! Text in messages can come from strangers, and events can be provoked by them. So text is escaped and cut, and a place
+//! Text in messages can come from clients, and clients can provoke events. So text is escaped and cut, and a place
 //! in the code is heard at most ten times a second; what is left out is counted and summed up in one line.
 
 mod repeats;
@@ -33,8 +33,8 @@ pub fn start(levels: Levels) {
     *messages.levels.write().unwrap_or_else(PoisonError::into_inner) = levels;
 }
 
-/// Sends messages to `log` from now on, or, without one, still to standard error; in the format and within the line that
-/// `config` sets, as those of the sensor `name`. The first log stays.
+/// Sends messages to `log` from now on, or, without one, still to standard error; in the format and within the line
+/// that `config` sets, as those of the sensor `name`. The first log stays.
 pub fn init(log: Option<writer::Log>, config: &config::Log, name: &str) {
     let messages = MESSAGES.get_or_init(Messages::new);
     shape(config, name);
@@ -119,7 +119,8 @@ impl log::Log for Messages {
         }
     }
 
-    /// Sums up what was left out more than a second ago. The next message does it too; this is for quiet times and the end.
+    /// Sums up what was left out more than a second ago. The next message does it too; this is for quiet times and the
+    /// end.
     fn flush(&self) {
         let left_out = {
             let mut repeats = self.repeats.lock().unwrap_or_else(PoisonError::into_inner);

@@ -6,7 +6,7 @@
 //! - **No record is dropped to save time.** While the queue is full, [`Log::record`] waits, in the order in which the
 //!   callers came. A disk that is full, a directory that is gone or a right that was lost fills the queue and nothing
 //!   else; the writer tries again each second and goes on by itself.
-//! - **Nobody pays a system call for a record.** A line is copied under a short lock; the writer is woken once when
+//! - **No session pays a system call for a record.** A line is copied under a short lock; the writer is woken once when
 //!   the first line of a batch arrives and once when the batch is large. It is written at most 200 ms after it was
 //!   handed over, so that is what a kill can cost.
 //! - **The order of `seq` is the order of the file.** The number is given under the lock that orders the lines, from 1
@@ -43,8 +43,8 @@ use spip_record::{Format, Tail};
 /// Stack of the writer's threads, in bytes. They call shallow code only.
 const STACK_BYTES: usize = 512 * 1024;
 
-/// A write that takes longer is not slow, it hangs: on a file server that does not answer, or on a pipe that nobody reads.
-/// No error will come of it, and sessions wait as they do for a full disk.
+/// A write that takes longer is not slow, it hangs: on a file server that does not answer, or on a pipe without a
+/// reader. No error will come of it, and sessions wait as they do for a full disk.
 pub const STALLED: Duration = Duration::from_secs(10);
 
 /// Reasons why the log cannot be opened or its thread not be started.
@@ -180,8 +180,8 @@ impl Log {
         Reopening(self.shared.reopen())
     }
 
-    /// Has the log go on as `config` says from its next batch on: another file, rotation or `fsync`. Standard output stays
-    /// standard output, and the queue its size.
+    /// Has the log go on as `config` says from its next batch on: another file, rotation or `fsync`. Standard output
+    /// stays standard output, and the queue its size.
     ///
     /// # Errors
     /// The file cannot be opened; then nothing changes.
@@ -369,7 +369,7 @@ impl Writer {
             .transpose()?;
         critical::spawn_with(thread::Builder::new().stack_size(STACK_BYTES), "spip-log", move || {
             run.until_finished();
-            // Nobody listens when the process did not wait for the end.
+            // There is no receiver when the process did not wait for the end.
             let _ = ended.send(());
         })
         .map_err(Error::Thread)?;

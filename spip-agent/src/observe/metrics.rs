@@ -1,7 +1,7 @@
-//! What an agent has done, for Prometheus and for whoever asks whether it is well.
+//! Metrics and health of the agent, for Prometheus and health checks.
 //!
-//! Everything is counted elsewhere, where it happens; here it is put together when somebody asks. All labels are names
-//! that stand in this program: nothing that a stranger sends becomes one, so that the number of series is bounded
+//! Everything is counted elsewhere, where it happens; here it is put together on request. All labels are names
+//! that stand in this program: no client's bytes become one, so that the number of series is bounded
 //! whatever comes. `docs/metrics.md` names every metric.
 
 mod process;

@@ -1,7 +1,7 @@
 //! A listening socket in the file system, for those who ask what the agent does.
 //!
-//! It is made under another name and renamed when its agent is ready for it, so that there is never a moment without one,
-//! and an agent that fails before takes nobody's place. A socket file that is there is replaced when nobody answers
+//! It is made under another name and renamed when its agent is ready for it, so that there is never a moment without
+//! one, and an agent that fails before replaces no other. A socket file that is there is replaced when no agent answers
 //! behind it, or when this agent relieves the one that does; otherwise the other agent keeps it.
 
 use std::fs::{self, File, Permissions};
@@ -50,7 +50,7 @@ impl SocketFile {
     /// missing is made.
     ///
     /// # Errors
-    /// Somebody else has the name, or the kernel refuses.
+    /// Another process has the name, or the kernel refuses.
     pub fn open(path: &Path, mode: u32, backlog: i32, takes_over: bool) -> Result<Self, Error> {
         look(path, takes_over)?;
         let directory = path.parent().unwrap_or(Path::new("/"));
@@ -72,7 +72,7 @@ impl SocketFile {
         Ok(Self { listener, place, path: path.to_path_buf(), temporary, inode, made_directory })
     }
 
-    /// Gives the socket its name, whoever had it.
+    /// Gives the socket its name, replacing a previous owner.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -116,7 +116,7 @@ impl Drop for SocketFile {
 /// Checks that a socket may have this name, as far as that depends on its present owner.
 ///
 /// # Errors
-/// Somebody else has it.
+/// Another process has it.
 pub fn look(path: &Path, takes_over: bool) -> Result<(), Error> {
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => Err(Error::NotASocket),
@@ -125,7 +125,7 @@ pub fn look(path: &Path, takes_over: bool) -> Result<(), Error> {
     }
 }
 
-/// Gives the socket that was just made its mode; its number. Whoever owns the directory may have put something else
+/// Gives the socket that was just made its mode; its number. The directory's owner may have put something else
 /// there, whose mode an agent that is started as root must not change.
 fn set_mode(path: &Path, mode: u32) -> io::Result<u64> {
     let opened = File::options().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path)?;

@@ -1,9 +1,9 @@
 //! `spip-agent status`: what an agent is doing, asked of itself and of the kernel.
 //!
-//! The running agent answers on a socket in the file system, which only its own user and root can open. The answer is one
-//! JSON document, written to whoever connects; nothing is ever read from a client, and one is served at a time, for a
-//! second at most. Where the agent cannot be asked (it is gone, belongs to another user, or answers nobody), the kernel's
-//! counters are read from the pinned maps.
+//! The running agent answers on a socket in the file system, which only its own user and root can open. The answer is
+//! one JSON document, written to each client; nothing is ever read from a client, and one is served at a time, for a
+//! second at most. Where the agent cannot be asked (it is gone, belongs to another user, or does not answer), the
+//! kernel's counters are read from the pinned maps.
 //!
 //! The socket says what only the agent knows; it changes nothing, and no client can make it do so.
 

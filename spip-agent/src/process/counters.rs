@@ -1,6 +1,6 @@
 //! Counts what sessions come to, at the cost of a few uncontended additions for each.
 //!
-//! Threads count in places of their own, as far as there are some, and whoever reads adds up. A name is one of this
+//! Threads count in places of their own, as far as there are some, and readers add them up. A name is one of this
 //! program's: the type demands it. Each place finds a name by looking through those that it has seen, of which the
 //! frequent ones come first.
 

@@ -1,12 +1,13 @@
-//! Threads that the agent cannot do without, and what happens when one of them panics, or ends although it never should.
+//! Threads that the agent cannot do without, and what happens when one of them panics, or ends although it never
+//! should.
 //!
 //! A sensor that has lost a thread looks alive and is not: deadlines pass unseen, signals are not heard, records pile
-//! up. So every thread that lives as long as the agent is started here; when one is lost, that is said on standard error
-//! at once, and the agent is asked to stop in order, with the records of what is open, and with a status that tells the
-//! service manager to start it again.
+//! up. So every thread that lives as long as the agent is started here; when one is lost, that is said on standard
+//! error at once, and the agent is asked to stop in order, with the records of what is open, and with a status that
+//! tells the service manager to start it again.
 //!
 //! The process has one such agent, as it has one standard error, so what is known of it is kept in statics: threads are
-//! started long before there is somebody who could be asked to stop.
+//! started long before there is anything to ask for a shutdown.
 
 use std::io;
 use std::panic;
@@ -17,7 +18,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::process::stderr;
 
-/// Panics that are described within one second; strangers may have found out how to cause them.
+/// Panics that are described within one second; clients may have found out how to cause them.
 const DESCRIBED_A_SECOND: u64 = 10;
 
 /// State of the critical threads of this process.
@@ -175,7 +176,8 @@ pub(crate) mod tests {
         is_asked(END, name).then(|| io::Error::other("asked for by the test"))
     }
 
-    /// Runs an agent that loses the thread `name` as soon as it starts: nothing else ends this one. Says how that was told.
+    /// Runs an agent that loses the thread `name` as soon as it starts: nothing else ends this one. Says how that was
+    /// told.
     fn expect_loss(how: &str, name: &str, config: &str) -> String {
         let directory = std::env::temp_dir().join(format!("spip-vital-{}-{how}-{name}", std::process::id()));
         fs::create_dir(&directory).expect("a directory for the test");

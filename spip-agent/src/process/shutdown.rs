@@ -1,7 +1,7 @@
-//! The end of the agent: asked for once, by whoever comes first, and over at one instant.
+//! The end of the agent: the first request counts, and all of it is over at one instant.
 //!
 //! `drain_timeout_seconds` is promised for all of it, so whatever takes time then shares one [`Deadline`], counted from
-//! the moment of the request. It is divided so that nobody uses up what those behind him need: sessions first, then the
+//! the moment of the request. It is divided so that earlier stages cannot exhaust it: sessions first, then the
 //! records that belong to no session, then the writer of the log.
 
 use std::time::{Duration, Instant};
@@ -66,7 +66,7 @@ impl Deadline {
 pub struct Stop(watch::Sender<Option<Deadline>>);
 
 impl Stop {
-    /// Asks for it: the deadline that holds, which is that of whoever asked first.
+    /// Asks for it: the deadline that holds, which is that of the first request.
     pub fn ask(&self, drain: Duration) -> Deadline {
         let mut holds = Deadline::new(Instant::now(), drain);
         self.0.send_if_modified(|deadline| {
@@ -93,7 +93,7 @@ impl Stopped {
     pub async fn asked(&mut self) -> Deadline {
         match self.0.wait_for(Option::is_some).await.map(|deadline| *deadline) {
             Ok(Some(deadline)) => deadline,
-            // Nobody is left who could ask.
+            // No sender is left.
             Ok(None) | Err(_) => std::future::pending().await,
         }
     }

@@ -22,7 +22,7 @@ pub fn to_stderr(level: Level, message: &str) {
     write(line);
 }
 
-/// Ends a line and writes it to standard error in one piece, unless nobody takes it.
+/// Ends a line and writes it to standard error in one piece, unless it has no reader.
 pub fn write(mut line: Vec<u8>) {
     line.extend_from_slice(b"}\n");
     let stderr = io::stderr();

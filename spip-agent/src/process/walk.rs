@@ -1,14 +1,15 @@
-//! Finds the directory in which something is opened, made, renamed or removed, so that nobody but root and the agent's own
-//! user decides which one that is.
+//! Finds the directory in which something is opened, made, renamed or removed, so that no user but root and the agent's
+//! own user decides which one that is.
 //!
-//! The path is walked one directory at a time from the root, each opened in the one before without following a link, and
-//! what is done then is done in the directory that was reached: whoever renames things meanwhile changes nothing about it.
-//! A symbolic link is followed where root or this process's own user has made it, in a directory in which nobody else can
-//! have put it there. An agent that root starts could otherwise be led to any file, by whoever owns the directory of its log.
+//! The path is walked one directory at a time from the root, each opened in the one before without following a link,
+//! and what is done then is done in the directory that was reached: renaming things meanwhile changes nothing.
+//! A symbolic link is followed where root or this process's own user has made it, in a directory in which no other user
+//! can have put it there. An agent that root starts could otherwise be led to any file, by the owner of its log's
+//! directory.
 //!
 //! While the process is root it refuses a directory that belongs to another user than root and the one that it becomes
-//! (`user`), or in which everybody may rename. In a directory that others may write to, it opens ordinary files alone, that
-//! belong to root, to itself or to that user and have no other name: a hard link is another name.
+//! (`user`), or in which everybody may rename. In a directory that others may write to, it opens ordinary files alone,
+//! that belong to root, to itself or to that user and have no other name: a hard link is another name.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -29,10 +30,11 @@ const MOST_LINKS: usize = 40;
 /// Parts of a path that are walked, links included.
 const MOST_PARTS: usize = 4096;
 
-/// The user that the process becomes; `u32::MAX`, which is nobody's number, while none is known.
+/// The user that the process becomes; `u32::MAX`, which is no user's number, while none is known.
 static HEIR: AtomicU32 = AtomicU32::new(u32::MAX);
 
-/// Takes note of the user that the process will become, if any: the directories of its log and payloads may be that user's.
+/// Takes note of the user that the process will become, if any: the directories of its log and payloads may be that
+/// user's.
 pub(crate) fn expect_user(user: Option<u32>) {
     HEIR.store(user.unwrap_or(u32::MAX), Relaxed);
 }
@@ -50,7 +52,7 @@ impl Place {
     /// Finds the directory in which `path` is, or would be, and follows the links under its own name.
     ///
     /// # Errors
-    /// There is no such directory, or somebody else decides which one it is.
+    /// There is no such directory, or another user decides which one it is.
     pub(crate) fn of(path: &Path) -> io::Result<Self> {
         Walk::new(path)?.run()
     }
@@ -391,7 +393,7 @@ mod tests {
             chown(own.path(&format!("{name}/pipe")), Some(OTHER), Some(OTHER)).expect("root");
             refusal(&own.path(&format!("{name}/pipe")));
         }
-        // Made by root, where somebody else may have put it.
+        // Made by root, where another user may have put it.
         symlink(own.path("precious"), own.path("theirs/of_root")).expect("ours");
         assert!(refusal(&own.path("theirs/of_root")).contains("in a directory of the user 65533"));
         assert!(refusal(&own.path("theirs/log")).contains("belongs to the user 65533"));

@@ -1,9 +1,9 @@
 //! Who the sensor pretends to be: one host with the versions of one distribution, the same on every port unless the
 //! operator says otherwise for one.
 //!
-//! A persona that nobody wrote is drawn at the first start and kept in the state directory, so that it stays the same
+//! A persona without a file is drawn at the first start and kept in the state directory, so that it stays the same
 //! and two sensors differ. What an operator writes replaces single texts of it; a file need not be complete. Texts go
-//! to strangers as they are, so they are bounded and of printable ASCII.
+//! to clients as they are, so they are bounded and of printable ASCII.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -222,8 +222,8 @@ fn line_of(text: &str, keys: &[&str]) -> Option<usize> {
     at.map(|at| config::line(text, at))
 }
 
-/// All texts and the face that they make, with `texts` in place of those of `base`; or the key of one that cannot be shown,
-/// and what is accepted.
+/// All texts and the face that they make, with `texts` in place of those of `base`; or the key of one that cannot be
+/// shown, and what is accepted.
 fn replaced(base: &Table, texts: Table) -> Result<(Table, Face), (String, String)> {
     for (key, value) in &texts {
         let known = || base.keys().map(String::as_str).collect::<Vec<_>>().join(", ");

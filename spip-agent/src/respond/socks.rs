@@ -1,5 +1,5 @@
-//! SOCKS 4 and 5 (RFC 1928, 1929): every login is let in, so that the client shows where it wants to go; the connection is
-//! then refused. Nothing is resolved, and nobody is connected to.
+//! SOCKS 4 and 5 (RFC 1928, 1929): every login is let in, so that the client shows where it wants to go; the connection
+//! is then refused. Nothing is resolved, and no connection is made.
 
 use super::{Dialogue, Reply, Scene, Service};
 

@@ -1,8 +1,8 @@
 //! TLS in the middle of a conversation: `STARTTLS`, an SSLRequest, a negotiation of RDP.
 //!
-//! A dialogue agrees by [`Reply::start_tls`]. What the client says next is a ClientHello then, and is kept from the dialogue;
-//! the session completes the handshake once the agreement was sent, and the same dialogue goes on inside. Whoever agrees
-//! to TLS and goes on in clear is answered in clear.
+//! A dialogue agrees by [`Reply::start_tls`]. What the client says next is a ClientHello then, and is kept from the
+//! dialogue; the session completes the handshake once the agreement was sent, and the same dialogue goes on inside. A
+//! client that agrees to TLS and goes on in clear is answered in clear.
 
 use super::{Conversation, Reply, State};
 

@@ -1,9 +1,9 @@
 //! The addresses that a source asked for: ranges while they are few, and for every 65,536 neighbours a set of their own
-//! when they are not. So whoever asks through a telescope in random order is counted to the last address.
+//! when they are not. So a source that scans a telescope in random order is counted to the last address.
 //!
 //! Bounded: ranges are few, and blocks come out of a [`Store`] that all sources share. An IPv6 prefix can be asked for
-//! addresses without end, of which no two are neighbours; for such a source no block is spent. What does not fit is left
-//! out, and the record says so.
+//! addresses without end, of which no two are neighbours; for such a source no block is spent. What does not fit is
+//! left out, and the record says so.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};

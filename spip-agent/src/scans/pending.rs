@@ -2,16 +2,17 @@
 //!
 //! A SYN is found again by its source and sequence number, which address translation leaves alone. Tools that use one
 //! sequence number for many SYNs have them all under one key, where they are told apart by where they went. What
-//! becomes of them is told with the addresses and ports that are left after translation: where those lead to no SYN, the
-//! SYN that was seen last has reached the listener, because the two are seen within one packet's way through the
+//! becomes of them is told with the addresses and ports that are left after translation: where those lead to no SYN,
+//! the SYN that was seen last has reached the listener, because the two are seen within one packet's way through the
 //! kernel. Wrong can this be only about which of several ports a tool with one sequence number reached, and only where
 //! some of them are not ours and packets came in bursts.
 //!
-//! A SYN that arrived nowhere may be sent again: the kernel side tells it again then, and it is judged anew, as is one that
-//! comes later than any retransmission. A SYN is decided when it is as old as the timeout; of many under one key those that came later up to twice that. What
-//! completes later still has its record of a scan already, and is a session all the same: it is counted as unmatched. When there is no room SYNs are given up undecided ([`queue`] says whose): a
-//! scan is never claimed of a SYN that might have been completed. The same holds when the kernel could not tell what
-//! became of SYNs.
+//! A SYN that arrived nowhere may be sent again: the kernel side tells it again then, and it is judged anew, as is one
+//! that comes later than any retransmission. A SYN is decided when it is as old as the timeout; of many under one key
+//! those that came later up to twice that. What completes later still has its record of a scan already, and is a
+//! session all the same: it is counted as unmatched. When there is no room SYNs are given up undecided ([`queue`] says
+//! whose): a scan is never claimed of a SYN that might have been completed. The same holds when the kernel could not
+//! tell what became of SYNs.
 
 mod group;
 mod queue;
@@ -32,7 +33,7 @@ use spip_protocol::syn::Tools;
 /// Decided SYNs that are remembered under shared keys, so that retransmissions of them are known.
 const DECIDED_MAX: usize = 65_536;
 
-/// A SYN that reached the listener and that nobody completed.
+/// A SYN that reached the listener and did not become a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct HalfOpen<'a> {
     /// The sender's address; IPv4 as `::ffff:a.b.c.d`.
@@ -151,10 +152,11 @@ impl Pending {
         }
     }
 
-    /// The SYN that has reached the listener is none of those that were seen under its key: what became of these is not known,
-    /// and nothing is claimed of them. A connection that comes of it is counted as unmatched.
+    /// The SYN that has reached the listener is none of those that were seen under its key: what became of these is not
+    /// known, and nothing is claimed of them. A connection that comes of it is counted as unmatched.
     ///
-    /// Where one of them has arrived, this is taken for another look of it: some tools change theirs when they send again.
+    /// Where one of them has arrived, this is taken for another look of it: some tools change theirs when they send
+    /// again.
     fn contradict(&mut self, key: &SynKey) {
         let on_its_way = |group: &mut Group| group.attempts().iter().all(|attempt| attempt.state == State::Seen);
         if !self.waiting.get_mut(key).is_some_and(on_its_way) {

@@ -28,7 +28,7 @@ pub struct Scan {
     pub first: SystemTime,
     /// Time of the last SYN.
     pub last: SystemTime,
-    /// SYNs that nobody completed; retransmissions are not counted.
+    /// Half-open SYNs; retransmissions are not counted.
     pub count: u64,
     /// SYNs that may have been completed or not: there was no room to wait for that.
     pub undecided: u64,
@@ -103,7 +103,7 @@ fn facts<'a>(shown: &'a Shown, public: &PublicAddresses) -> ShownFacts<'a> {
         ports,
         port_count: shown.ports.count().into(),
         addresses: addresses.by_ref().take(ADDRESS_RANGES).map(|range| public_range(range, public)).collect(),
-        // Nobody sends as many SYNs.
+        // No source sends as many SYNs.
         address_count: u64::try_from(shown.addresses.count()).map_or(EXACT, |count| count.min(EXACT)),
         is_truncated: ranges.next().is_some() || addresses.next().is_some() || shown.addresses.is_incomplete(),
         source_ports: shown.source_ports,

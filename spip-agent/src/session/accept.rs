@@ -116,7 +116,7 @@ impl Door {
 /// # Errors
 /// The listener itself is broken, which no later attempt can fix.
 pub async fn run(listener: OwnedFd, door: &Arc<Door>, registry: &Registry, leaves_queue: bool) -> io::Result<()> {
-    // SAFETY: an owned descriptor stays open and the same until the AsyncFd, which nobody takes it from, is dropped.
+    // SAFETY: an owned descriptor stays open and the same until the AsyncFd, which keeps it, is dropped.
     let listener = unsafe { AsyncFd::register(listener) }?;
     let mut engine = Current::new(door);
     let mut stopped = door.stopped();
@@ -149,7 +149,8 @@ pub async fn run(listener: OwnedFd, door: &Arc<Door>, registry: &Registry, leave
 }
 
 /// Takes the connections that were complete before the stop, `owed` of them, batch by batch: they are owed a record as
-/// well. A flood behind them is not waited for, as it may never leave the queue empty, and nothing goes on beyond `until`.
+/// well. A flood behind them is not waited for, as it may never leave the queue empty, and nothing goes on beyond
+/// `until`.
 async fn take_owed(mut owed: usize, until: Instant, mut batch: impl FnMut() -> io::Result<Batch>) -> io::Result<()> {
     while Instant::now() < until {
         let batch = batch()?;
@@ -269,7 +270,7 @@ fn admit(socket: OwnedFd, peer: SocketAddr, door: &Door, engine: &Arc<Engine>, r
         }
     };
     let mut guard = Guard::new(engine, &socket, peer, accepted, permit);
-    // Whatever a stranger sends must not cost the worker. The guard that is left behind leaves its record.
+    // No client's bytes may cost the worker. The guard that is left behind leaves its record.
     let served =
         panic::catch_unwind(AssertUnwindSafe(|| guard.serve_now(&socket).map(|reason| guard.try_finish(reason))));
     match served {
@@ -293,7 +294,7 @@ fn accept(listener: &OwnedFd) -> Result<(OwnedFd, SocketAddr), Errno> {
     // SAFETY: the address is writable for the length that is given with it, and large enough for every family.
     let accepted = unsafe { libc::accept4(descriptor, address_pointer, &raw mut length, flags) };
     let accepted = Errno::result(accepted)?;
-    // SAFETY: accept4 returned this descriptor just now; nobody else knows it.
+    // SAFETY: accept4 returned this descriptor just now; no other code knows it.
     let socket = unsafe { OwnedFd::from_raw_fd(accepted) };
     // SAFETY: the kernel filled the address and said how long it is.
     let peer = unsafe { SockAddr::new(address, length) };
@@ -309,7 +310,8 @@ pub async fn keep_memory(door: &Door) {
         budget.scarce().await;
         let wanted = budget.wanted();
         if wanted > 0 && open_sessions::end_largest(&door.registries, wanted) == 0 {
-            // Those that were told before have not left yet, or nobody can be told: every look costs one at all sessions.
+            // Those that were told before have not left yet, or none can be told: every look costs one at all
+            // sessions.
             tokio::time::sleep(open_sessions::TICK).await;
         }
     }

@@ -1,8 +1,8 @@
 //! Memory that sessions may hold over what each of them is guaranteed: payload, TLS buffers, replies that wait.
 //!
 //! A session asks before it holds more. When less than an eighth is left the largest holders are ended
-//! ([`crate::session::open_sessions::end_largest`]) until a quarter is; the last eighth is what arrives meanwhile. Where even that is
-//! gone, a session keeps what it has and the rest of its bytes is counted.
+//! ([`crate::session::open_sessions::end_largest`]) until a quarter is; the last eighth is what arrives meanwhile.
+//! Where even that is gone, a session keeps what it has and the rest of its bytes is counted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicIsize, Ordering};
@@ -62,7 +62,7 @@ impl Budget {
         }
     }
 
-    /// Waits until somebody found the budget scarce. One waiter at a time.
+    /// Waits until a session found the budget scarce. One waiter at a time.
     pub async fn scarce(&self) {
         self.0.scarce.notified().await;
     }

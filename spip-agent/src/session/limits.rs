@@ -210,9 +210,9 @@ impl Limits {
         if counts {
             tally.check(limits, now)?;
         }
-        // Last, so that nobody loses a place for a connection that another limit refuses.
-        // Those who were let in for others that have not ended yet: more of them than descriptors are kept back for, and
-        // the log itself would have none. While it takes nothing, whoever was told to end does not.
+        // Last, so that no session loses its place for a connection that another limit refuses.
+        // Those who were let in for others that have not ended yet: more of them than descriptors are kept back for,
+        // and the log itself would have none. While it takes nothing, sessions that were told to end do not.
         let ahead = *open - (*open).min(bound.sessions);
         let makes_room = |by| ahead < AHEAD_MAX && make_room(ahead + 1, by);
         if is_full && !bound.from.makes_room().is_some_and(makes_room) {

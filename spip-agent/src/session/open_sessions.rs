@@ -1,5 +1,5 @@
-//! The open sessions of one worker: whom to tell when all of them have to end, the one that has been idle for longest, or
-//! the one that holds most memory, and whom to wake when a deadline has passed.
+//! The open sessions of one worker: whom to tell when all of them have to end, the one that has been idle for longest,
+//! or the one that holds most memory, and whom to wake when a deadline has passed.
 //!
 //! Deadlines are looked at every [`TICK`], in one pass over a dense table: a timer of the runtime for each session
 //! would cost more memory and time than the session's own waiting. A session that moves its deadline forward only
@@ -230,8 +230,8 @@ impl Eq for Idle {}
 /// Sees to it that `places` sessions are about to leave because they were told to, those first that have been idle for
 /// longest; how many are, which may be fewer.
 ///
-/// It looks at every session only when too few are leaving, and then tells some in advance: a flood while all places are
-/// taken must not cost a look at all of them for each newcomer.
+/// It looks at every session only when too few are leaving, and then tells some in advance: a flood while all places
+/// are taken must not cost a look at all of them for each newcomer.
 pub fn make_room(registries: &[Registry], places: usize, limit: Limit) -> usize {
     let leaving = || registries.iter().map(|registry| registry.0.leaving.load(Ordering::Relaxed)).sum::<usize>();
     let order = if limit == Limit::Descriptors { MAKE_ROOM } else { MAKE_PLACE };
@@ -246,7 +246,7 @@ pub fn make_room(registries: &[Registry], places: usize, limit: Limit) -> usize 
         registry.add_idlest(&mut idlest, most);
     }
     for Idle { registry, handle, .. } in idlest {
-        // Before the order, so that whoever leaves by it finds itself counted.
+        // Before the order, so that a session that ends by it is counted.
         registry.0.leaving.fetch_add(1, Ordering::Relaxed);
         if !handle.order(order) {
             registry.0.leaving.fetch_sub(1, Ordering::Relaxed);
@@ -255,8 +255,8 @@ pub fn make_room(registries: &[Registry], places: usize, limit: Limit) -> usize 
     leaving()
 }
 
-/// Tells the largest holders of memory to end, so that `wanted` bytes come back, those included that sessions hold which
-/// leave already. Returns how many sessions it told.
+/// Tells the largest holders of memory to end, so that `wanted` bytes come back, those included that sessions hold
+/// which leave already. Returns how many sessions it told.
 ///
 /// The sources that hold most give way, each by its largest sessions, down to a level that is the same for all of them:
 /// a source that holds less than that loses nothing.

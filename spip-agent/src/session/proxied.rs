@@ -38,7 +38,7 @@ impl Guard {
         let is_believed = self.engine.network.believes(peer.ip());
         let kept = payload.kept();
         match parse(kept) {
-            // Whoever sends two line ends and waits is answered; only a balancer would go on.
+            // A client that sends two line ends and waits is answered; only a balancer would go on.
             Parsed::NeedMore if !is_believed && LINE_ENDS.starts_with(kept) => return false,
             Parsed::NeedMore => return !payload.is_full(),
             Parsed::Absent => {}

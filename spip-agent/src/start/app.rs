@@ -96,7 +96,7 @@ pub fn run(loaded: &Loaded, options: Options) -> Result<()> {
         deadline = Some(agent.door.stop());
         served
     });
-    // Standard error has the reason anyway, from whoever started this.
+    // Standard error has the reason anyway, from the code that started this.
     if let (Err(error), true) = (&served, config.messages.target != SystemLog::Stderr) {
         log::error!(target: "agent", reason = format!("{error:#}").as_str(); "cannot go on");
     }
@@ -254,7 +254,7 @@ impl Agent {
     }
 
     /// Begins to steer, and to be found by those who ask: until here an agent that is to be relieved is at its work as
-    /// if there were no other. Whoever is relieved must not be relieved by one that then fails, so what could fail later
+    /// if there were no other. An agent must not be replaced by one that then fails, so what could fail later
     /// is tried before.
     fn take_place(&mut self, config: &Config) -> Result<()> {
         if self.takes_over {
@@ -398,7 +398,7 @@ impl Agent {
         self.notifier.ready();
         let served = join(&workers_ended, &self.door);
         let deadline = self.door.stop();
-        // Nobody is refused any more.
+        // No connection is refused any more.
         let _ = all_refused.send(());
         if let Some(scans) = scans {
             // Nothing is accepted any more, so what is half-open now stays so.

@@ -101,7 +101,7 @@ impl Notifier {
         self.tell(&format!("STOPPING=1\nSTATUS=records what is open\nEXTEND_TIMEOUT_USEC={}", time.as_micros()));
     }
 
-    /// The agent is alive: to be said only by somebody who has made sure.
+    /// The agent is alive: to be called only after checking.
     pub fn alive(&self) {
         self.tell("WATCHDOG=1");
     }

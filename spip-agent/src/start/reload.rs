@@ -5,8 +5,8 @@
 //! whatever can fail is prepared before anything changes.
 //! Sessions that are open keep the settings that they began with; the next one has the new ones.
 //!
-//! What can change is what the table of keys calls live ([`Effect`]). Every other key needs a restart, and is named when it
-//! was changed.
+//! What can change is what the table of keys calls live ([`Effect`]). Every other key needs a restart, and is named
+//! when it was changed.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -200,7 +200,7 @@ impl Reload {
         }
     }
 
-    /// Standard output is opened by whoever starts the agent, so the log cannot go there or come from there.
+    /// Standard output is opened by the agent's starter, so the log cannot go there or come from there.
     fn can_change(&self, key: &str, new: &Config) -> bool {
         let streams = key == "log_file" && (self.config.log.file.is_none() || new.log.file.is_none());
         is_live(key) && !streams
@@ -224,7 +224,8 @@ fn hold(new: &mut Config, started: &Config) {
     new.scans.enabled = scans.enabled;
 }
 
-/// The log of the agent's own messages, where they have a file of their own: it is rotated and kept as that of the records.
+/// The log of the agent's own messages, where they have a file of their own: it is rotated and kept as that of the
+/// records.
 #[must_use]
 pub fn messages_log(messages: &config::Messages, log: &config::Log) -> Option<config::Log> {
     let SystemLog::File(path) = &messages.target else { return None };

@@ -50,7 +50,7 @@ impl Worker {
             let result = runtime.block_on(self.run());
             // Sessions that have not ended by now leave their records as they are dropped.
             drop(runtime);
-            // Nobody listens any more where the end came before the worker's.
+            // There is no receiver when the end came before the worker's.
             let _ = ended.send(result);
         })?;
         Ok(())
@@ -78,7 +78,7 @@ impl Worker {
 
 /// Ends the sessions, and waits until they have handed over their records.
 async fn drain(registry: &Registry, door: &Door, deadline: Deadline) {
-    // Whoever did something a moment ago may be about to do the rest of it.
+    // A client that was active a moment ago may be about to send the rest.
     registry.shut_down(deadline.idle_since());
     while !registry.is_empty() && Instant::now() < deadline.grace() {
         tokio::time::sleep(END_PAUSE).await;

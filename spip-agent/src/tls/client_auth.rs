@@ -1,9 +1,9 @@
 //! Client certificates: asked for where configured, accepted from anyone, recorded.
 //!
-//! A client has to own the key of the certificate that it shows, otherwise the record would name somebody else. Whether
-//! anyone vouches for the certificate, and whether it has expired, makes no difference. Neither does its version, or what
-//! its extensions demand: the library's own check wants certificates of today's web, so the signature is verified here,
-//! with the key as it stands in the certificate.
+//! A client has to own the key of the certificate that it shows, otherwise the record would name another client.
+//! Whether anyone vouches for the certificate, and whether it has expired, makes no difference. Neither does its
+//! version, or what its extensions demand: the library's own check wants certificates of today's web, so the signature
+//! is verified here, with the key as it stands in the certificate.
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
@@ -64,7 +64,7 @@ fn name(name: &X509Name<'_>) -> String {
     text
 }
 
-/// Accepts any certificate from whoever has its key, and clients without one.
+/// Accepts any certificate whose key the client has, and clients without one.
 #[derive(Debug)]
 pub(super) struct AnyClient {
     algorithms: WebPkiSupportedAlgorithms,

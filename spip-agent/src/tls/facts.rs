@@ -46,7 +46,7 @@ impl Tls {
 }
 
 /// A ClientHello and what became of it. Fingerprints are made from the bytes when they are asked for: most of a
-/// session's life nobody needs them.
+/// session's life they are not needed.
 #[derive(Debug)]
 pub struct Facts {
     /// The hello as it was sent, record headers included; as far as it came, when it is not whole

@@ -1,6 +1,6 @@
 //! Handshakes of TLS 1.0 and 1.1, and with suites that rustls lacks, by OpenSSL (feature `legacy-tls`).
 //!
-//! What is asked of it is what nobody should be asked any more: no security level, every cipher that the library was
+//! It offers what no server should offer any more: no security level, every cipher that the library was
 //! built with. Nothing is protected by it; the payload of old scanners and old devices is to be read. The same
 //! bounds hold as elsewhere: the caller's deadline ends the handshake, nothing is resumed or renegotiated, and buffers
 //! are given back while a session is idle.
@@ -106,7 +106,7 @@ fn context(identity: &Identity, asks_certificate: bool) -> Result<SslContext, Er
     context.set_private_key(&*key)?;
     context.set_alpn_select_callback(|_, offered| favourite(offered).ok_or(AlpnError::NOACK));
     if asks_certificate {
-        // Whoever has the key is believed; who vouches for it makes no difference.
+        // A client with the key is believed; the issuer makes no difference.
         context.set_verify_callback(SslVerifyMode::PEER, |_, _| true);
     }
     Ok(context.build())

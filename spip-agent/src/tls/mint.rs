@@ -5,7 +5,7 @@
 //! its name and a secret of this process, so that a name that is asked for again has the same certificate even after
 //! it fell out of the cache.
 //!
-//! Names are a stranger's, and signatures cost time. At most [`RATE_PER_SECOND`] are minted, one at a time, on the
+//! Names are a client's, and signatures cost time. At most [`RATE_PER_SECOND`] are minted, one at a time, on the
 //! runtime's threads for blocking work; over that rate a client gets the certificate for no name at all, which
 //! exists already. Clients that take no ECDSA get RSA; its key is made when the first of them comes.
 
@@ -182,7 +182,7 @@ impl Mint {
     }
 
     fn mint(&self, kind: KeyKind, name: Option<&CertificateName>, now: Duration) -> Result<Minted, MintError> {
-        // What a server is called that nobody gave a name.
+        // Name of a server without one.
         let text = name.map_or("localhost", CertificateName::as_str);
         let digest: [u8; 32] =
             Sha256::new().chain_update(self.secret).chain_update([kind as u8]).chain_update(text).finalize().into();

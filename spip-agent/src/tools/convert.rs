@@ -70,8 +70,8 @@ impl Target {
         }
     }
 
-    /// Appends the whole line that a line of the flat format becomes, its end included; false, and nothing, where that is
-    /// left out.
+    /// Appends the whole line that a line of the flat format becomes, its end included; false, and nothing, where that
+    /// is left out.
     ///
     /// # Errors
     /// Why it is no record that can be converted.
@@ -197,7 +197,7 @@ pub fn run(request: &Request) -> Result<Outcome, Error> {
     while let Step::Batch(batch) = files.next_batch(BATCH_BYTES) {
         match conversion.batch(&batch, request.max_line_bytes) {
             Ok(()) => conversion.progress.show(files.raw_bytes(), &conversion.outcome),
-            // Whoever reads the output has seen enough.
+            // The reader of the output has seen enough.
             Err(Error::Write { cause, .. }) if cause.kind() == io::ErrorKind::BrokenPipe => {
                 conversion.outcome.cut = true;
                 conversion.progress.clear();

@@ -1,9 +1,9 @@
 //! `spip-agent init`: a commented configuration that fits this machine, and what to do next.
 //!
-//! It looks (who listens, where sshd is, which port is free, how much room there is), asks where there is somebody to
+//! It examines listeners, sshd, free ports and free space, asks where there is an operator to
 //! ask, writes one file, and shows the commands that start the sensor and those that undo it. It runs none of them:
-//! steering every port of a machine is the operator's step. A file that exists is never replaced without `--force`, unless
-//! it is the one that a package installed, unchanged: nobody's words are in it.
+//! steering every port of a machine is the operator's step. A file that exists is never replaced without `--force`,
+//! unless it is the one that a package installed, unchanged.
 //!
 //! Every key stands in the file, with its meaning: the words are those of the table of keys, the defaults those of
 //! the program, so that neither can fall behind.
@@ -136,7 +136,7 @@ fn write(output: &Path, options: &Options) -> Result<(), Error> {
         io::stdout().write_all(text.as_bytes()).map_err(failed)?;
         None
     } else {
-        // Somebody may have changed it while questions were answered.
+        // It may have been changed while questions were answered.
         let force = options.force || (replaces && is_packaged(output));
         Some(Made { file: output, directories: place(output, &text, force).map_err(failed)? })
     };
@@ -157,8 +157,8 @@ struct Made<'a> {
     directories: Vec<PathBuf>,
 }
 
-/// Puts a whole file in place, or none. A file that it replaces hands its owner and mode on. Returns the directories that
-/// it made.
+/// Puts a whole file in place, or none. A file that it replaces hands its owner and mode on. Returns the directories
+/// that it made.
 fn place(output: &Path, text: &str, force: bool) -> io::Result<Vec<PathBuf>> {
     let above = output.ancestors().skip(1).filter(|directory| !directory.as_os_str().is_empty());
     let missing: Vec<_> = above.take_while(|directory| !directory.exists()).map(Path::to_owned).collect();

@@ -87,7 +87,7 @@ pub enum Error {
         /// One for each direction.
         reasons: String,
     },
-    /// Nobody can be asked.
+    /// There is no terminal to ask at.
     #[error("cannot ask whether to go on, because the standard input is no terminal: say --yes")]
     NoTerminal,
     /// The listening sockets are unknown, and with them the port of `sshd`.
@@ -99,7 +99,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Status of the process: 2 for mistakes that the operator can fix on the command line or in the configuration, else 1.
+    /// Status of the process: 2 for mistakes that the operator can fix on the command line or in the configuration,
+    /// else 1.
     #[must_use]
     pub fn exit_status(&self) -> u8 {
         match self {

@@ -333,7 +333,7 @@ fn a_wrong_checksum_is_noted_where_it_can_be_computed() {
             }
         }
     }
-    // With data, or more fragments to come, nobody has added it up.
+    // With data, or more fragments to come, it is not computed.
     let mut packet = without_options();
     packet[3] = 41;
     packet.push(b'x');

@@ -126,7 +126,7 @@ fn list16(bytes: &[u8]) -> Vec<u8> {
     [&length, bytes].concat()
 }
 
-/// A hello that somebody captured.
+/// A captured hello.
 #[derive(Clone, Debug)]
 pub struct Vector {
     /// The client, as the fixture names it.

@@ -1,15 +1,15 @@
-//! The raw signature of a SYN as p0f 3 prints it, so that it can be looked up in, or added to, a list of its signatures:
-//! `version:ttl+distance:IP options:MSS:window,scale:options:quirks:payload`.
+//! The raw signature of a SYN as p0f 3 prints it, so that it can be looked up in, or added to, a list of its
+//! signatures: `version:ttl+distance:IP options:MSS:window,scale:options:quirks:payload`.
 //!
-//! The format is that of p0f's README (section "TCP signatures", version 3.09), and what it leaves open is as p0f does it
-//! (github.com/p0f/p0f, process.c of commit 01d0be0b42b5 and fp_tcp.c of 154ff59a62ca): how malformed options are read, which
-//! of several counts, and in which order sizes are tried for the window. It was compared with what p0f 3.09b prints for the
-//! SYNs of Linux, nmap, masscan, ZMap and hping3.
+//! The format is that of p0f's README (section "TCP signatures", version 3.09), and what it leaves open is as p0f does
+//! it (github.com/p0f/p0f, process.c of commit 01d0be0b42b5 and fp_tcp.c of 154ff59a62ca): how malformed options are
+//! read, which of several counts, and in which order sizes are tried for the window. It was compared with what p0f
+//! 3.09b prints for the SYNs of Linux, nmap, masscan, ZMap and hping3.
 //!
-//! Where p0f misses what its README promises, this does not: it overlooks most non-zero acknowledgement numbers (`ack+`), and
-//! non-zero bytes behind the end of the options where only the last one is (`opt+`). The length of IPv6 extension headers is
-//! the true one; p0f does not look behind them. The bytes are a stranger's: what cannot be true of the options ends their
-//! reading and is the quirk `bad`.
+//! Where p0f misses what its README promises, this does not: it overlooks most non-zero acknowledgement numbers
+//! (`ack+`), and non-zero bytes behind the end of the options where only the last one is (`opt+`). The length of IPv6
+//! extension headers is the true one; p0f does not look behind them. The bytes are hostile: what cannot be true of the
+//! options ends their reading and is the quirk `bad`.
 
 use spip_common::Syn;
 
@@ -406,7 +406,8 @@ mod tests {
         assert_eq!(window(6, 1_300, 1_428 * 3), "mss*3,0");
         assert_eq!(window(4, 1_300, 1_428 * 3), "4284,0");
         assert_eq!(window(6, 1_340, 1_400 * 3), "mtu*3,0");
-        // With a segment of 1,400 bytes, 1,440 is both an MTU of IPv4 and a segment of IPv6: the segment is tried first.
+        // With a segment of 1,400 bytes, 1,440 is both an MTU of IPv4 and a segment of IPv6: the segment is tried
+        // first.
         assert_eq!(window(6, 1_400, 1_440 * 2), "mss*2,0");
         assert_eq!(window(4, 1_400, 1_440 * 2), "mtu*2,0");
         assert_eq!(window(4, 65_500, 65_500), "mss*1,0");

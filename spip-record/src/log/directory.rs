@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use super::source::Compression;
 
-/// More closed files than any rotation keeps; whoever owns the directory must not fill the reader's memory.
+/// More closed files than any rotation keeps; the directory's owner must not fill the reader's memory.
 const MOST_FILES: usize = 100_000;
 
 /// Upper bound of listings until two in a row are the same.
@@ -59,8 +59,9 @@ impl Entry {
 
 /// Lists the files of `log`, oldest first.
 ///
-/// Reading a directory takes its time, and a file that is renamed meanwhile may be missed under both names. So it is read
-/// until two lists are the same: then the second began after the first had seen all, and a file that it holds was there.
+/// Reading a directory takes its time, and a file that is renamed meanwhile may be missed under both names. So it is
+/// read until two lists are the same: then the second began after the first had seen all, and a file that it holds was
+/// there.
 pub(super) fn list(log: &Path) -> Result<Vec<Entry>, Error> {
     let failed = |cause| Error::List { path: parent(log).to_owned(), cause };
     let mut before = list_once(log).map_err(failed)?;

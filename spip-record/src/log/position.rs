@@ -67,7 +67,7 @@ impl Mark {
 }
 
 pub(super) fn hash(bytes: &[u8]) -> String {
-    // 128 bits are plenty against chance; nobody gains by a collision in a log that is theirs to write.
+    // 128 bits are plenty against chance; a collision in one's own log gains nothing.
     hex::encode(Sha256::digest(bytes).get(..16).unwrap_or_default())
 }
 

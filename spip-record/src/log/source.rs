@@ -1,7 +1,7 @@
 //! One open file of a log, decompressed as its name says.
 //!
-//! A compressed file can be small and what is in it without end: nothing is held of it but the decompressor's window, at
-//! most 128 MiB for Zstandard, which is what its own command allows.
+//! A compressed file can be small and what is in it without end: nothing is held of it but the decompressor's window,
+//! at most 128 MiB for Zstandard, which is what its own command allows.
 
 use std::ffi::OsStr;
 use std::fs::{File, Metadata, OpenOptions};
@@ -79,8 +79,8 @@ impl std::fmt::Debug for Source {
 }
 
 impl Source {
-    /// Opens a file of a log. A symbolic link, a pipe or a device in place of one is refused: the directory may belong to a
-    /// user that the reader does not trust.
+    /// Opens a file of a log. A symbolic link, a pipe or a device in place of one is refused: the directory may belong
+    /// to a user that the reader does not trust.
     pub(super) fn open(path: &Path, compression: Compression) -> io::Result<Self> {
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
         let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
@@ -132,7 +132,7 @@ impl Source {
         matches!(self.content, Content::Plain(_))
     }
 
-    /// Reports whether a read may wait for somebody who writes.
+    /// Reports whether a read may wait for a writer.
     pub(super) fn is_pipe(&self) -> bool {
         matches!(self.content, Content::Stream(_, None))
     }

@@ -1,7 +1,8 @@
 //! The hub's own certificate authority: sensors trust it and nothing else.
 //!
-//! Certificates are valid for ten years. Nobody but the sensors of this hub trusts the authority, and a fleet that falls
-//! silent because a certificate ran out is what its operators suffer from; a stolen server key is answered by a new hub.
+//! Certificates are valid for ten years. Only the sensors of this hub trust the authority, and a fleet that falls
+//! silent because a certificate ran out is what its operators suffer from; a stolen server key is answered by a new
+//! hub.
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,

@@ -1,9 +1,9 @@
 //! Delivers to NATS JetStream: a subject per sensor, a message per batch, exactly once without a window.
 //!
 //! Each message is published with the sequence that the subject's last message has to have. A message whose
-//! acknowledgement was lost is found by the next attempt, which the server refuses for its wrong sequence: the subject's last
-//! message then says in its headers how far the engine is, and delivery goes on behind it. The same question is asked at the
-//! start, so that a lost state costs nothing. A message id is a second belt.
+//! acknowledgement was lost is found by the next attempt, which the server refuses for its wrong sequence: the
+//! subject's last message then says in its headers how far the engine is, and delivery goes on behind it. The same
+//! question is asked at the start, so that a lost state costs nothing. A message id is a second belt.
 
 mod headers;
 
@@ -248,7 +248,7 @@ impl Sink for Nats {
         Ok(Some(mark.place))
     }
 
-    /// Publishes lines behind the last message of their subject, with the place and the shipper that it has: whoever
+    /// Publishes lines behind the last message of their subject, with the place and the shipper that it has: code that
     /// delivers to the subject goes on as if nothing had happened.
     fn replay(&mut self, batch: &Batch, state: &State) -> Result<Delivery, Failure> {
         let Some(part) = batch.parts.first() else {

@@ -1,7 +1,7 @@
 //! Sessions of a query as a file: the records as they were logged (JSONL), or the columns of the list (CSV).
 //!
-//! In CSV, what a spreadsheet would take for a formula is made text: a cell that begins with `=`, `+`, `-`, `@`, a tab or a
-//! carriage return gets an apostrophe before it.
+//! In CSV, what a spreadsheet would take for a formula is made text: a cell that begins with `=`, `+`, `-`, `@`, a tab
+//! or a carriage return gets an apostrophe before it.
 
 use super::ask::{Ask, Scope};
 use super::{SessionLine, line, record};
@@ -43,7 +43,7 @@ impl Format {
     }
 }
 
-/// Writes the sessions of the filter, newest first, until `write` says that nobody reads any more.
+/// Writes the sessions of the filter, newest first, until `write` reports that the reader is gone.
 ///
 /// # Errors
 /// The store does not answer in time: the file is not whole.

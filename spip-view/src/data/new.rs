@@ -1,6 +1,7 @@
 //! *New*: what appeared for the first time in the range, over all ports.
 //!
-//! First means: the store has nothing earlier of it. What was seen only in days that retention has removed is new again.
+//! First means: the store has nothing earlier of it. What was seen only in days that retention has removed is new
+//! again.
 
 use std::net::IpAddr;
 
@@ -23,7 +24,7 @@ pub struct NewPage {
     /// One section a kind: tags, vulnerabilities, groups of payloads, paths, ports, JA4, HASSH, user agents, credentials, … Sections
     /// without anything are left out.
     pub sections: Vec<NewSection>,
-    /// Sources that were here before the range and came back with something that nobody had sent.
+    /// Sources that were here before the range and came back with something that no source had sent.
     pub returned: Vec<Returned>,
 }
 

@@ -1,8 +1,8 @@
 //! The one writer of the store.
 //!
-//! A batch of lines becomes, in this order: new facts in the catalog, rows in the files of their days, and what was counted
-//! together with the position in the log, in the catalog. Each is a transaction that is on the disk before the next one
-//! begins. Whatever is interrupted is done again from the position, and days pass over lines that they have.
+//! A batch of lines becomes, in this order: new facts in the catalog, rows in the files of their days, and what was
+//! counted together with the position in the log, in the catalog. Each is a transaction that is on the disk before the
+//! next one begins. Whatever is interrupted is done again from the position, and days pass over lines that they have.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -359,7 +359,7 @@ impl Writer {
     }
 
     fn count_source(&mut self, key: &Value, source: IpAddr, time: Moment, n: u64, half_open: u64) {
-        // Stands for sources that nobody knows.
+        // Stands for unknown sources.
         if source.is_unspecified() {
             return;
         }

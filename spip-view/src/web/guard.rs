@@ -1,9 +1,10 @@
 //! What keeps other people's pages, and other people, away from this one.
 //!
-//! - `Host` must name the address on which the server listens, or a configured name: a page of an attacker whose name is
-//!   made to point to 127.0.0.1 (DNS rebinding) has its own name there.
+//! - `Host` must name the address on which the server listens, or a configured name: a page of an attacker whose name
+//! is made to point to 127.0.0.1 (DNS rebinding) has its own name there.
 //! - `Origin` and `Sec-Fetch-Site`, where a browser sends them, must not be of another site: what is here is not for
-//!   scripts of others. Links from elsewhere (navigation) are allowed: nothing is changed by GET, and only GET is answered.
+//!   scripts of others. Links from elsewhere (navigation) are allowed: nothing is changed by GET, and only GET is
+//!   answered.
 //! - The token, where one is configured, is compared in constant time: as a bearer token, or as the password of Basic
 //!   authentication, which browsers ask for.
 //! - Each answer forbids scripts that are not the program's own, frames, sniffing, and referrers.
@@ -105,7 +106,7 @@ pub(super) fn harden(answer: &mut Response) {
 fn header<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?;
-    // Two of them mean that somebody is confused.
+    // Two of them are a mistake or an attack.
     if values.next().is_some() { None } else { value.to_str().ok() }
 }
 

@@ -1,7 +1,7 @@
 //! The live stream: server-sent events, one a record, filtered by the same query as the page.
 //!
-//! The ingest never waits for a browser: what a slow one misses is counted, and it is told. Nothing is made for the stream
-//! while nobody listens.
+//! The ingest never waits for a browser: what a slow one misses is counted, and it is told. Nothing is made for the
+//! stream while there is no listener.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ impl Live {
     /// Hands on a record that was taken.
     pub(super) fn arrived(&self, arrived: Arrived) {
         if self.sender.receiver_count() > 0 {
-            // Nobody listens any more: nothing is lost.
+            // No listener is left: nothing is lost.
             let _ = self.sender.send(Arc::new(arrived));
         }
     }

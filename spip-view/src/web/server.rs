@@ -1,5 +1,5 @@
-//! Serves pages and data. Each question runs on a thread for blocking work with a deadline; a few at once, so that memory
-//! is bounded, and none any more when the browser has gone.
+//! Serves pages and data. Each question runs on a thread for blocking work with a deadline; a few at once, so that
+//! memory is bounded, and none any more when the browser has gone.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -267,7 +267,7 @@ async fn check(State(app): State<Arc<App>>, request: Request<Body>, next: Next) 
         Err(refusal) => *refusal,
     };
     guard::harden(&mut answer);
-    // What the log says changes, and is nobody's business in a shared cache.
+    // What the log says changes, and must not be in a shared cache.
     answer.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     answer
 }
@@ -315,7 +315,7 @@ impl Failure {
     }
 }
 
-/// Asks for a deadline that ends when nobody waits any more.
+/// Makes a deadline that ends when the client has gone.
 struct Waiting(Deadline);
 
 impl Drop for Waiting {

@@ -179,7 +179,7 @@ fn health_tells_of_a_write_that_does_not_return_and_of_its_end() {
     net.sensor.shell("ip link set lo up");
     let pipe = net.path().join("pipe");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("own directory");
-    // Somebody who has opened the pipe, and does not read.
+    // A process that has opened the pipe, and does not read.
     let mut reader = fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(&pipe).expect("own");
     let agent = net
         .agent()

@@ -55,7 +55,7 @@ fn a_reload_changes_what_comes_next_and_leaves_what_is_open() {
 
     net.client.deliver((SENSOR_V4, 81), b"cut off");
     agent.expect_one(json!({"name": "after", "destination_port": 81, "payload": "cut ", "bytes_in": 7}));
-    // Nobody says a word, and only the new idle time is short.
+    // All are silent, and only the new idle time is short.
     let mut idle = net.connect(82);
     idle.write_all(b"x").expect("the sensor takes bytes");
     agent.expect_one(json!({"name": "after", "destination_port": 82, "close_reason": "idle_timeout"}));
@@ -221,7 +221,8 @@ fn the_log_goes_on_in_another_file_of_its_directory_and_not_in_one_that_is_out_o
         let reason = format!("cannot open log_file {}: ", path.display());
         eventually("the reason", || {
             let text = fs::read_to_string(&second).ok()?;
-            let told = text.lines().find(|line| line.contains("previous one stays in effect") && line.contains(&reason))?;
+            let told =
+                text.lines().find(|line| line.contains("previous one stays in effect") && line.contains(&reason))?;
             assert!(told.contains(remedy) && !told.contains("allow the agent"), "{told}");
             Some(())
         });

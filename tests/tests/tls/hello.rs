@@ -1,4 +1,4 @@
-//! ClientHellos: those that somebody captured, with their published fingerprints, and those made by hand.
+//! ClientHellos: captured ones with their published fingerprints, and those made by hand.
 
 use serde_json::Value;
 

@@ -255,7 +255,8 @@ const SERVED: [&str; 6] = [
     "ECDHE-RSA-AES128-GCM-SHA256",
 ];
 
-/// Offers each suite by itself that the client's library knows in a version, as sslscan does, and says what became of it.
+/// Offers each suite by itself that the client's library knows in a version, as sslscan does, and says what became of
+/// it.
 fn enumerate(net: &Net, agent: &Agent, version: &str, first_port: u16) -> Vec<(String, Value)> {
     let list = run(net, "openssl", &["ciphers", "-s", version, "ALL:eNULL:@SECLEVEL=0"], b"").output;
     let suites = list.trim().split(':').filter(|suite| !suite.starts_with("TLS_"));
@@ -270,7 +271,7 @@ fn enumerate(net: &Net, agent: &Agent, version: &str, first_port: u16) -> Vec<(S
         })
         .collect();
     if cfg!(feature = "legacy-tls") {
-        // The other library is the client's own: only those are left that need a DSA key, which nobody has.
+        // The other library is the client's own: only those are left that need a DSA key, which no server has.
         for (suite, error) in &outcomes {
             assert_eq!(error.is_null(), !suite.contains("-DSS-"), "{suite}: {error}");
         }

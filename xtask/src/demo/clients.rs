@@ -109,7 +109,7 @@ fn connect(destination: SocketAddr) -> Result<TcpStream> {
 fn curl(host: &Namespace, url: &str) -> Result<()> {
     let mut command = host.command("curl");
     command
-        // Neither the configuration nor the proxy of whoever runs the demo.
+        // Neither the configuration nor the proxy of the user who runs the demo.
         .args(["-q", "--noproxy", "*", "--globoff", "--silent", "--insecure"])
         .args(["--max-time", CURL_SECONDS, "--output", "/dev/null", url])
         .stdin(Stdio::null())

@@ -51,7 +51,7 @@ impl Files {
     pub(super) fn create(has_ipv6: bool) -> Result<Self> {
         let name = format!("{PURPOSE}-{}", std::process::id());
         let files = Self { folder: std::env::temp_dir().join(&name), pins: Path::new(BPFFS).join(&name) };
-        // Fails when it exists: nobody else may have put a configuration there.
+        // Fails when it exists: no other user may have put a configuration there.
         fs::DirBuilder::new()
             .mode(0o700)
             .create(&files.folder)
@@ -211,7 +211,7 @@ fn show(output: ChildStdout, mut log: &File, lines: &Sender<Value>) {
         if value["record_type"] == "log" {
             report::step("Agent", said(&value));
         } else if writeln!(stdout().lock(), "{line}").is_err() {
-            // Whoever read our output has left.
+            // The reader of our output has left.
             return;
         }
         if lines.send(value).is_err() {

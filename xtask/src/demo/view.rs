@@ -1,8 +1,8 @@
 //! The page of spip-view on the records of the demo.
 //!
-//! It listens on loopback of the machine, where a browser reaches it, and follows the log that the demo's agent wrote. The
-//! page has to answer with every record before its address is printed. Without a terminal that is all; with one it is
-//! served until Ctrl-C.
+//! It listens on loopback of the machine, where a browser reaches it, and follows the log that the demo's agent wrote.
+//! The page has to answer with every record before its address is printed. Without a terminal that is all; with one it
+//! is served until Ctrl-C.
 
 use std::fs;
 use std::io::{BufRead, BufReader, IsTerminal, Read, Write, stdin};
@@ -67,7 +67,7 @@ impl View {
         Ok(view)
     }
 
-    /// Waits until the page has every record, prints its address, and serves it while somebody is there.
+    /// Waits until the page has every record, prints its address, and serves it until it is stopped.
     pub(super) fn show(mut self) -> Result<()> {
         let end = Instant::now() + LIMIT;
         while self.count()? != self.sessions {

@@ -1,6 +1,6 @@
 //! Drops all capabilities from all sets.
 //!
-//! One may be needed further on: kernels before 5.19 let nobody look into a map without `CAP_BPF` where
+//! One may be needed further on: kernels before 5.19 require `CAP_BPF` to read a map where
 //! `kernel.unprivileged_bpf_disabled` is set. Whether that is so is tried, not read from a version.
 
 use caps::errors::CapsError;

@@ -2,13 +2,13 @@
 //!
 //! What is not on the list fails with EPERM, which library and log can live with; ending the process would make each
 //! forgotten call a way to stop the sensor. Not on the list, on purpose: execve, ptrace, socket, connect, bind, listen,
-//! chmod, chown, mount, module, keyring and namespace calls, io_uring, and of bpf(2) all but reading and writing maps that
-//! are open. A new thread is allowed and a new process is not; memory is never made executable.
+//! chmod, chown, mount, module, keyring and namespace calls, io_uring, and of bpf(2) all but reading and writing maps
+//! that are open. A new thread is allowed and a new process is not; memory is never made executable.
 //!
-//! Sockets that are open must not become other ones. Nothing is sent to an address: not by a packet socket to the wire, not
-//! by TCP, which connects so with `MSG_FASTOPEN` and asks no Landlock. sendmsg and recvmsg, whose addresses and descriptors a
-//! filter cannot see, are left out. Of all socket options one can be set; Landlock knows nothing of these. Nor does it know
-//! of file modes: no file is made that runs as its owner, and no mode is changed.
+//! Sockets that are open must not become other ones. Nothing is sent to an address: not by a packet socket to the wire,
+//! not by TCP, which connects so with `MSG_FASTOPEN` and asks no Landlock. sendmsg and recvmsg, whose addresses and
+//! descriptors a filter cannot see, are left out. Of all socket options one can be set; Landlock knows nothing of
+//! these. Nor does it know of file modes: no file is made that runs as its owner, and no mode is changed.
 //!
 //! Calls of another architecture end the process, those of x32 are numbers that are not on the list.
 
@@ -185,7 +185,7 @@ fn rules() -> Result<BTreeMap<libc::c_long, Vec<SeccompRule>>, BackendError> {
         rules.insert(call, alternatives.into_iter().map(SeccompRule::new).collect::<Result<_, _>>()?);
         Ok(())
     };
-    // To whom the socket is connected, and to nobody else.
+    // To the peer of the socket only.
     insert(libc::SYS_sendto, vec![vec![none_of(3, bits(libc::MSG_FASTOPEN))?, null(4)?]])?;
     // How long a client of the status socket is waited for.
     let patience = vec![is(1, bits(libc::SOL_SOCKET))?, is(2, bits(libc::SO_SNDTIMEO))?];

@@ -1,9 +1,9 @@
 //! Landlock: which files the process can still reach, and that it opens no connection.
 //!
-//! Directories that are written to are open with all that is below them. What is read again is open by its file and, where
-//! the file has a directory of its own, by that directory, so that it can be replaced by renaming; behind a symbolic link by
-//! both directories, so that it can be led to another file. A directory that all of the system shares, such as `/etc`, is
-//! not opened for reading: there, a file can be rewritten in place and read again, but not replaced.
+//! Directories that are written to are open with all that is below them. What is read again is open by its file and,
+//! where the file has a directory of its own, by that directory, so that it can be replaced by renaming; behind a
+//! symbolic link by both directories, so that it can be led to another file. A directory that all of the system shares,
+//! such as `/etc`, is not opened for reading: there, a file can be rewritten in place and read again, but not replaced.
 //!
 //! A log in such a directory opens it for writing all the same, because a log that cannot be rotated is none; that is
 //! reported as a step that was not wholly taken.
@@ -27,8 +27,8 @@ use crate::process::reach::{self, Reach};
 /// The newest rights that this program knows of.
 const NEWEST: ABI = ABI::V6;
 
-/// Directories in which things of several owners live (hier(7), and where distributions keep certificates); so do all that
-/// one of these is below.
+/// Directories in which things of several owners live (hier(7), and where distributions keep certificates); so do all
+/// that one of these is below.
 const SHARED: &[&str] = &[
     "/boot",
     "/dev/shm",
@@ -74,7 +74,7 @@ const SHARED: &[&str] = &[
     "/var/tmp",
 ];
 
-/// Directories whose every entry is somebody's own, with all that somebody has.
+/// Directories whose entries are users' homes.
 const HOMES: &[&str] = &["/home", "/run/user"];
 
 pub(super) fn restrict(needs: &Needs<'_>) -> StepResult {

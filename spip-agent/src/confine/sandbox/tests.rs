@@ -1,5 +1,5 @@
-//! Prisoners: processes that enter the sandbox with what the agent has open by then, do what the agent does, and try what
-//! nobody should.
+//! Prisoners: processes that enter the sandbox with what the agent has open by then, do what the agent does, and try
+//! what nobody should.
 
 use std::cell::RefCell;
 use std::fs;
@@ -165,7 +165,7 @@ fn prisoner() {
     let yields = || unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
     assert_eq!(thread::spawn(yields).join().expect("a thread"), 0);
 
-    // What nobody should.
+    // What must fail.
     assert_refused(TcpStream::connect(address));
     assert_refused(UdpSocket::bind("127.0.0.1:0"));
     assert_refused(TcpListener::bind("127.0.0.1:0"));
@@ -244,8 +244,8 @@ fn prisoner() {
 #[track_caller]
 fn call(number: libc::c_long, arguments: [libc::c_long; 6]) -> Errno {
     let [a, b, c, d, e, f] = arguments;
-    // SAFETY: every call that is tried here is refused before the kernel looks at an argument; those that are no zero name
-    // live memory or none.
+    // SAFETY: every call that is tried here is refused before the kernel looks at an argument; those that are no zero
+    // name live memory or none.
     let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
     assert_eq!(result, -1, "call {number} was not refused");
     Errno::last()

@@ -291,7 +291,7 @@ pub(super) fn load_for_trial(request: &Request<'_>) -> Result<Ebpf, Error> {
 
 fn load_with(request: &Request<'_>, constants: &Constants, pins: Option<&Pins>) -> Result<Ebpf, aya::EbpfError> {
     let mut loader = EbpfLoader::new();
-    // A ring buffer that nobody uses still has one page.
+    // An unused ring buffer still has one page.
     let ring = if request.scans { RING_BYTES } else { 4096 };
     loader
         .map_max_entries(EVENTS, ring)
@@ -421,7 +421,8 @@ pub(super) fn reason(error: &(dyn StdError + 'static), privilege: &str) -> Strin
             current.downcast_ref::<ProgramError>()
             && io_error.raw_os_error() == Some(libc::ENOMEM)
         {
-            // The kernel charges a filter's instructions to the socket (`sk_filter_charge`); up to Linux 6.8 it allows 20 kB.
+            // The kernel charges a filter's instructions to the socket (`sk_filter_charge`); up to Linux 6.8 it allows
+            // 20 kB.
             return "it is larger than net.core.optmem_max allows: sysctl -w net.core.optmem_max=131072".to_owned();
         }
         cause = current.source();

@@ -2,7 +2,7 @@
 //!
 //! User space reads it as `SO_NETNS_COOKIE` (Linux 5.14), the program through a helper that is open to `sock_ops` from
 //! about the same time. Only when both are there is the comparison switched on; otherwise the port alone decides, and
-//! connections to the same port in a container are recorded under cookies that nobody asks for.
+//! connections to the same port in a container are recorded under cookies that are never looked up.
 
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd as _;

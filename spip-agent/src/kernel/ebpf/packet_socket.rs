@@ -3,7 +3,7 @@
 //!
 //! The socket is made for no protocol, so it receives nothing until it is bound; it is bound only after the program
 //! is attached. It sees all interfaces, also those that come later, and is gone when the process is. From then on the
-//! program can be neither taken off nor replaced: whoever gets hold of the socket reads no packet by it.
+//! program can be neither taken off nor replaced: an attacker with the socket reads no packet by it.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};

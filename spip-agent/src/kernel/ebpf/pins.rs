@@ -2,8 +2,8 @@
 //!
 //! One agent owns the directory, by a lock on it that the kernel drops with the process. Another agent runs unpinned,
 //! as does one that finds no bpffs: pins are a convenience, never a condition. What is pinned already is used again if
-//! its shape is what this agent would make, and replaced if not. What is no map is not touched, and neither is a directory
-//! in which another user could plant a map: origins are evidence.
+//! its shape is what this agent would make, and replaced if not. What is no map is not touched, and neither is a
+//! directory in which another user could plant a map: origins are evidence.
 //!
 //! An agent that relieves the owner shares no map with it: it pins its own beside, under other names, and gives them
 //! theirs when it takes over ([`Staged`]). The lock is its own as soon as the other process has ended.
@@ -32,7 +32,7 @@ pub(super) enum Error {
     /// Another agent has the directory.
     #[error("{0} belongs to another agent that is running: set another bpf_pin_path for this one")]
     Taken(PathBuf),
-    /// Somebody else could put maps of their own there.
+    /// Another user could put maps there.
     #[error("{0} can be changed by another user: remove it, or set bpf_pin_path")]
     Untrusted(PathBuf),
     /// The directory cannot be made, opened or locked.
@@ -108,7 +108,7 @@ impl Pins {
         }
         DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(failed("make"))?;
         let directory = File::open(path).map_err(failed("open"))?;
-        // Usually everybody may make directories on a bpffs: one that was there before may be somebody else's.
+        // Usually every user may make directories on a bpffs: one that was there before may be another user's.
         let found = directory.metadata().map_err(failed("look at"))?;
         let ours = found.uid() == 0 || found.uid() == geteuid().as_raw();
         if !ours || found.mode() & 0o022 != 0 {

@@ -1,13 +1,14 @@
 //! Compares what the packet filter saw with what the kernel knows of the same connection.
 //!
-//! The filter reads packets that nobody has checked, and a client writes what it likes into them: a SYN that the kernel
+//! The filter reads unchecked packets, and a client writes what it likes into them: a SYN that the kernel
 //! drops, sent before the real one in a form that the filter cannot read, would otherwise decide what the record says.
-//! So the kernel is the judge: the destination must be the one that connection tracking, or the socket, has; the SYN must
-//! be the one that the kernel accepted. What is then taken from the filter alone is the client's source port before
-//! address translation.
+//! So the kernel is the judge: the destination must be the one that connection tracking, or the socket, has; the SYN
+//! must be the one that the kernel accepted. What is then taken from the filter alone is the client's source port
+//! before address translation.
 //!
 //! Timestamps, ECN flags and the IPv4 identification may change between a SYN and its retransmission, and some clients
-//! leave options out of later ones, so they are not compared. The record shows those of the SYN that the kernel accepted.
+//! leave options out of later ones, so they are not compared. The record shows those of the SYN that the kernel
+//! accepted.
 
 use spip_common::Syn;
 
@@ -25,8 +26,8 @@ const TIMESTAMPS: u8 = 8;
 /// TCP option: Fast Open cookie (RFC 7413), which a retransmission leaves out.
 const FAST_OPEN: u8 = 34;
 
-/// Returns why `seen` is not believed: it contradicts the `destination` that the kernel has for the connection, or the SYN
-/// that it `saved`.
+/// Returns why `seen` is not believed: it contradicts the `destination` that the kernel has for the connection, or the
+/// SYN that it `saved`.
 pub(super) fn conflict(seen: &ebpf::Origin, destination: Destination, saved: &Saved) -> Option<Conflict> {
     if seen.ambiguous {
         return Some(Conflict::Ambiguous);

@@ -1,8 +1,8 @@
 //! Who listens in this network namespace, asked often: of the kernel by netlink, which walks listening sockets only.
 //!
-//! `/proc/net/tcp` has every connection, too: on a sensor with a hundred thousand of them it takes a tenth of a second of
-//! processor time to read, and this question is asked several times a second. It is the fallback where the kernel's
-//! module `inet_diag` is missing. Neither needs a privilege, and both are opened once: the sandbox lets nobody open them
+//! `/proc/net/tcp` has every connection, too: on a sensor with a hundred thousand of them it takes a tenth of a second
+//! of processor time to read, and this question is asked several times a second. It is the fallback where the kernel's
+//! module `inet_diag` is missing. Neither needs a privilege, and both are opened once: the sandbox refuses to open them
 //! later.
 
 use std::fs::File;

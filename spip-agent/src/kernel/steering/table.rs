@@ -1,9 +1,9 @@
 //! Which ports and addresses are left alone, and why: a pure function of what was found and what was asked for.
 //!
-//! A service on all addresses keeps its port on all of them; one on a single address keeps it there, and the port of every
-//! other address is steered: a telescope has sshd's port on each of its addresses if sshd is bound to its own, also while
-//! somebody is logged in. What listens
-//! on loopback only is out of reach for strangers, and is left alone for clients on this machine.
+//! A service on all addresses keeps its port on all of them; one on a single address keeps it there, and the port of
+//! every other address is steered: a telescope has sshd's port on each of its addresses if sshd is bound to its own,
+//! also while a user is logged in. What listens
+//! on loopback only is unreachable from outside, and is left alone for clients on this machine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};

@@ -19,7 +19,7 @@ use crate::process::critical;
 const INTERVAL: Duration = Duration::from_millis(250);
 // A service has its port within a second: a look that just misses it, the next one, and time for both.
 const _: () = assert!(INTERVAL.as_millis() * 3 < 1_000);
-/// Changes are told at most this often: services may begin and end as strangers ask, as those of FTP do.
+/// Changes are told at most this often: clients may make services begin and end, as those of FTP.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// For how long an agent that was relieved still takes connections: those that had begun come to their handshake's end.
 const RELIEVED: Duration = Duration::from_secs(3);
@@ -38,7 +38,7 @@ pub enum Standing {
     /// It is attached.
     #[default]
     Attached,
-    /// Somebody removed the pin, and with it the program.
+    /// The pin was removed, and with it the program.
     Removed,
     /// Another agent has taken over.
     Relieved,
@@ -196,7 +196,7 @@ impl Watcher {
         }
     }
 
-    /// Somebody removed the pin, and with it the link.
+    /// The pin was removed, and with it the link.
     fn ended(&mut self) {
         log::error!(target: "steering",
             "the pinned link was removed: steering has ended; restart the agent to steer again");

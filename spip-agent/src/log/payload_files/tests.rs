@@ -263,7 +263,7 @@ fn what_the_queue_has_no_room_for_stays_with_the_record() {
     let directory = Directory::new("full");
     let prepared = PayloadStore::prepare(&directory.config(1 << 40)).expect("directory").expect("on");
     let store = prepared.store();
-    // Nobody takes anything out of the queue.
+    // Nothing is taken out of the queue.
     let payload = |number: usize| vec![u8::try_from(number).expect("small"); QUEUED_BYTES / 4];
     assert!((0..4).all(|number| store.store(hash(&payload(number)), &payload(number))));
     assert!(!store.store(hash(&payload(4)), &payload(4)));

@@ -2,7 +2,7 @@
 //!
 //! Room is counted in bytes by a semaphore, which serves its waiters in order and wakes only those for whom there is
 //! room: ten thousand waiting sessions cost what ten thousand cost, not its square. The lines themselves are copied
-//! under a mutex that nobody holds longer than for that copy. The batch that is being written counts as queued until
+//! under a mutex that is held no longer than for that copy. The batch that is being written counts as queued until
 //! it is written, so both buffers together stay within the bound, give or take the reserve.
 //!
 //! `drain` is the writer's side of it.

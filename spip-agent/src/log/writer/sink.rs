@@ -8,10 +8,10 @@
 //!   file has not grown in between. If it has, another agent has already ended our part with a line feed, and the whole
 //!   line is written again. The part is never cut off again, not at the end of the process either: programs that
 //!   follow the file take a shrinking file for a new one, and would read everything twice.
-//! - Before each write, a file that does not end where our last write ended is looked at: if its last byte is not a line
-//!   feed, somebody was killed or ran out of disk there, and the part is ended first.
-//! - Look, end and write happen under an advisory lock (flock), which agents take for the time of a write. A program that
-//!   holds it for long is not waited for: then only the kernel's appending protects, which is enough while no one is
+//! - Before each write, a file that does not end where our last write ended is looked at: if its last byte is not a
+//! line feed, an agent was killed or ran out of disk there, and the part is ended first.
+//! - Look, end and write happen under an advisory lock (flock), which agents take for the time of a write. A program
+//! that holds it for long is not waited for: then only the kernel's appending protects, which is enough while no one is
 //!   killed.
 //!
 //! The name is looked at once a second while lines are written: a file that was renamed or removed is replaced by a new
@@ -56,8 +56,8 @@ pub(super) enum Target {
 }
 
 impl Target {
-    /// The file of this name. A symbolic link stands for what it leads to, so that rotation renames the file and not the
-    /// link.
+    /// The file of this name. A symbolic link stands for what it leads to, so that rotation renames the file and not
+    /// the link.
     pub(super) fn file(path: &Path) -> Self {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let link = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_symlink());
@@ -83,7 +83,8 @@ pub(super) struct Sink {
     key: &'static str,
     target: Target,
     opened: Option<Opened>,
-    /// A descriptor that is given up when none is left for the file: sessions, which wait for the log, may have them all.
+    /// A descriptor that is given up when none is left for the file: sessions, which wait for the log, may have them
+    /// all.
     spare: Option<OwnedFd>,
     /// Time at which the name was last compared with the open file.
     looked: Instant,

@@ -84,8 +84,8 @@ pub struct Succession {
 }
 
 impl Server {
-    /// Listens on `address`. Before the sandbox, which allows no new socket. A socket in the file system has its name when
-    /// it is published.
+    /// Listens on `address`. Before the sandbox, which allows no new socket. A socket in the file system has its name
+    /// when it is published.
     ///
     /// # Errors
     /// The address is taken, or cannot be had.
@@ -188,7 +188,7 @@ fn tcp_socket(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// A socket that nobody listens on any more is replaced.
+/// A socket without a listener is replaced.
 fn bind_unix(path: &Path, succession: Succession) -> io::Result<SocketFile> {
     let socket = SocketFile::open(path, UNIX_MODE, BACKLOG, succession.takes_over).map_err(of_file)?;
     socket.listener()?.set_nonblocking(true)?;
@@ -224,7 +224,7 @@ struct Open {
 }
 
 /// Makes room among the connections that are served: the oldest whose request is not whole ends, so that programs that
-/// connect and say nothing keep nobody out.
+/// connect and stay silent keep no other client out.
 fn make_room(open: &mut VecDeque<Open>) {
     open.retain(|connection| !connection.task.is_finished());
     if open.len() < AT_ONCE {
@@ -250,7 +250,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                 // Where all are taking their answers, the newcomer waits for one of them.
                 let permit = match Arc::clone(&room).acquire_owned().await {
                     Ok(permit) => permit,
-                    // Nobody closes it.
+                    // It is never closed.
                     Err(closed) => return io::Error::other(closed),
                 };
                 let (sources, asked) = (Arc::clone(sources), Arc::new(AtomicBool::new(false)));

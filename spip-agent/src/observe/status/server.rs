@@ -1,7 +1,7 @@
 //! The agent's end of the status socket.
 //!
-//! Where another agent keeps the socket, this one runs without. It is removed at the end if it is still this agent's own
-//! and the sandbox lets it.
+//! Where another agent keeps the socket, this one runs without. It is removed at the end if it is still this agent's
+//! own and the sandbox lets it.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -100,7 +100,7 @@ impl Server {
     /// Makes the socket, for its owner alone. It has its name when it is published.
     ///
     /// # Errors
-    /// Somebody else has the name, or the kernel refuses.
+    /// Another process has the name, or the kernel refuses.
     pub fn open(path: &Path, takes_over: bool) -> Result<Self, Error> {
         let refused = |source| Error::Refused { path: path.to_path_buf(), source };
         let socket = SocketFile::open(path, MODE, BACKLOG, takes_over).map_err(|error| match error {

@@ -319,7 +319,7 @@ fn a_scan_with_one_sequence_number_that_finds_too_little_room_keeps_what_has_roo
         reached(&mut pending, 1, port);
         assert_adds_up(&pending);
     }
-    // Whoever had to give way and is sent again is none of the others.
+    // One that was evicted and is sent again is none of the others.
     let before = pending.counts();
     reached(&mut pending, 1, 1);
     pending.seen(&syn(1, 40_000, 1, 9_999));

@@ -63,7 +63,8 @@ pub(super) async fn watch_disk(door: &Door, mut stopped: Stopped) {
 }
 
 /// Says when a write to the log hangs, which its writer cannot say, and tells the service manager while nothing can be
-/// written. The watchdog is fed all the same: a new agent would write to the same place, without what waits in this one.
+/// written. The watchdog is fed all the same: a new agent would write to the same place, without what waits in this
+/// one.
 pub(super) async fn watch_log(log: &Log, notifier: &Notifier, mut stopped: Stopped) {
     let (mut faulty, mut stalled) = (false, false);
     while tokio::time::timeout(LOG_INTERVAL, stopped.asked()).await.is_err() {
@@ -133,7 +134,7 @@ pub(super) async fn say_stopping(notifier: &Notifier, mut stopped: Stopped) {
     notifier.stopping(deadline.log().saturating_duration_since(Instant::now()) + LAST_STEPS);
 }
 
-/// Stops the agent when nobody reads its records any more.
+/// Stops the agent when the reader of its records is gone.
 pub(super) async fn stop_when_log_closes(door: &Door, mut stopped: Stopped) {
     let log = door.engine().log.clone();
     tokio::select! {

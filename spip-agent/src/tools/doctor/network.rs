@@ -149,7 +149,7 @@ fn listener(subject: &Subject<'_>) -> Finding {
     }
 }
 
-/// Nobody listens: because no agent runs, or because the one that does was started to listen elsewhere.
+/// No process listens: because no agent runs, or because the one that does was started to listen elsewhere.
 fn absent(topic: Topic, subject: &Subject<'_>, config: &Config, own: Option<SocketAddr>) -> Finding {
     let listen = config.listen;
     if let Err(error) = listen::try_address(listen.ip()) {

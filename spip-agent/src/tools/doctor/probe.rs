@@ -1,13 +1,14 @@
 //! One connection through the steering, and its record.
 //!
-//! A local connection would prove nothing: rules for strangers do not see it, and loopback is left alone. So the probe
-//! comes from outside: from a network namespace of its own, over a pair of virtual interfaces, to a port on which nothing
-//! listens. Namespace and interfaces belong to a thread of this process and go with it, however it ends.
+//! A local connection would prove nothing: rules for outside connections do not see it, and loopback is left alone. So
+//! the probe comes from outside: from a network namespace of its own, over a pair of virtual interfaces, to a port on
+//! which nothing listens. Namespace and interfaces belong to a thread of this process and go with it, however it ends.
 //!
-//! What a record proves: a connection that arrives on an interface of this machine is led to the agent, which records it
-//! with the destination and source port that the client used. What it does not prove: that packets of the internet reach this
-//! machine (the provider's filter is in front of it), and what rules do that name another interface. REDIRECT leads to an
-//! address of the incoming interface; a listener on one address alone is therefore out of the probe's reach.
+//! What a record proves: a connection that arrives on an interface of this machine is led to the agent, which records
+//! it with the destination and source port that the client used. What it does not prove: that packets of the internet
+//! reach this machine (the provider's filter is in front of it), and what rules do that name another interface.
+//! REDIRECT leads to an address of the incoming interface; a listener on one address alone is therefore out of the
+//! probe's reach.
 
 mod stage;
 

@@ -28,7 +28,7 @@ pub(super) struct Answers {
     pub(super) steering: String,
     /// Reason of the proposal.
     pub(super) steering_reason: String,
-    /// Ports for connections of this machine, where strangers could take all of them.
+    /// Ports for connections of this machine, where clients could occupy all of them.
     pub(super) outgoing: Option<String>,
     /// Ports of the operator, with reasons.
     pub(super) ssh: Ports,
@@ -77,8 +77,8 @@ impl Answers {
         Ok(proposed)
     }
 
-    /// With a log that is not beside the configuration `output`, unless the operator named one: the agent can write to all
-    /// that is in the directory of its log.
+    /// With a log that is not beside the configuration `output`, unless the operator named one: the agent can write to
+    /// all that is in the directory of its log.
     pub(super) fn with_log_apart(mut self, output: &Path, options: &Options) -> Self {
         // What goes to standard output comes to be a file here.
         let output = if output == Path::new("-") { Path::new("spip.toml") } else { output };

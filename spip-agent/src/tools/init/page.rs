@@ -1,5 +1,5 @@
-//! The file: every key in the order of the effective configuration, each with its meaning. What was answered is set, what
-//! was not is a comment with its default.
+//! The file: every key in the order of the effective configuration, each with its meaning. What was answered is set,
+//! what was not is a comment with its default.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,7 +23,7 @@ const HEAD: &str = "\
 pub(super) fn page(answers: &Answers) -> String {
     let set = set(answers);
     let text: String = set.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
-    // What cannot be loaded is refused by whoever loads the page; its defaults are those of a file that can.
+    // What cannot be loaded is refused when the page is loaded; its defaults are those of a file that can.
     let config = Config::from_str(&text, Path::new("/spip.toml"))
         .or_else(|_| Config::from_str("ip = \"::\"\nport = 1\n", Path::new("/spip.toml")));
     let effective = config.map(|loaded| loaded.config.to_toml()).unwrap_or_default();

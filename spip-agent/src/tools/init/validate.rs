@@ -1,7 +1,8 @@
 //! Which answers hold: each by itself as soon as it is given, and all of them together before a file is written.
 //!
-//! What the file may say is the configuration's to judge, and is asked of it. Judged here is what the machine says against an
-//! answer. Refused is what could only fail or lock somebody out; what is merely unwise is said beside the file.
+//! What the file may say is the configuration's to judge, and is asked of it. Judged here is what the machine says
+//! against an answer. Refused is what could only fail or lock the operator out; what is merely unwise is said beside
+//! the file.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -80,7 +81,7 @@ pub(super) fn user(name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// A port that is nobody's way in.
+/// A port that is no way in.
 pub(super) fn port(port: u16, found: &Found) -> Result<(), Error> {
     let Some(reasons) = found.ssh.get(&port) else { return Ok(()) };
     Err(Error::Answer(format!(

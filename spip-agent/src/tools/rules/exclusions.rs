@@ -63,7 +63,7 @@ impl Exclusions {
         let port = (*port, *port);
         match owner.as_deref() {
             Some(name) if is_ssh(name) => self.both(port, &format!("{name} listens on {ip}")),
-            // It may well be sshd: where nobody can tell, the operator must not be locked out.
+            // It may well be sshd: in doubt, the operator must not be locked out.
             None => self.reachable(port, *ip, &format!("a hidden process listens on {ip}")),
             Some(name @ "systemd") => self.reachable(port, *ip, &format!("{name} listens on {ip}, perhaps for sshd")),
             Some(_) if include => {}

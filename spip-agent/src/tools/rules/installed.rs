@@ -13,8 +13,8 @@ use crate::kernel::sockets::Sockets;
 pub enum Standing {
     /// As `rules install` would make them now.
     InPlace,
-    /// Ours, and as `rules install --include-listening` would make them: ports of services lead to the agent, because that
-    /// was wanted, or because the services came later.
+    /// Ours, and as `rules install --include-listening` would make them: ports of services lead to the agent, because
+    /// that was wanted, or because the services came later.
     TakesServices,
     /// Ours, but `rules install` would make others now: services have come or gone since, or the configuration changed.
     Outdated,
@@ -45,7 +45,7 @@ pub struct Found {
 /// Determines the state of the rules of both families.
 ///
 /// # Errors
-/// When nobody can say who listens, or no rule could reach the listener.
+/// When the listeners cannot be listed, or no rule could reach the listener.
 pub fn standing(config: &Config) -> Result<Found, Error> {
     let sockets = Sockets::read(Path::new("/proc"))?;
     let ssh_connection = std::env::var("SSH_CONNECTION").ok();

@@ -1,9 +1,9 @@
 //! From a configuration to the text that `iptables-restore --noflush` reads. Pure: no file, no process.
 //!
 //! REDIRECT leads a connection from outside to the first address of the interface by which it came, and one from this
-//! machine to `127.0.0.1` or `::1`. An agent that does not listen there gets nothing, and the client gets a reset: rules
-//! that could only do that are not made. From outside only connections to this machine's own addresses are taken, so
-//! that a router or a host of containers goes on forwarding.
+//! machine to `127.0.0.1` or `::1`. An agent that does not listen there gets nothing, and the client gets a reset:
+//! rules that could only do that are not made. From outside only connections to this machine's own addresses are taken,
+//! so that a router or a host of containers goes on forwarding.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -159,11 +159,11 @@ pub(super) fn is_in_place(wanted: &[Chain], saved: &Saved) -> bool {
         && rules.eq(&saved.rules)
 }
 
-/// The input that turns what is there into what is wanted. It fits the state that was read, and no other: whoever runs
-/// it by hand twice gets a second jump, harmless, which the next installation takes away.
+/// The input that turns what is there into what is wanted. It fits the state that was read, and no other: a program
+/// that runs it by hand twice gets a second jump, harmless, which the next installation takes away.
 ///
 /// A jump that is there exactly once and as it should be stays in its place: its order among foreign rules may be
-/// somebody's intention. Any other jump to our chains goes.
+/// an operator's intention. Any other jump to our chains goes.
 pub(super) fn input(wanted: &[Chain], saved: &Saved) -> String {
     let stale = stale(wanted, saved);
     let mut text = "*nat\n".to_owned();

@@ -1,5 +1,5 @@
-//! The rules in a real kernel, in a network namespace that each test makes for its thread, beside foreign rules that must
-//! survive to the letter. Without privileges these tests say so and pass; where `CI` is set they fail.
+//! The rules in a real kernel, in a network namespace that each test makes for its thread, beside foreign rules that
+//! must survive to the letter. Without privileges these tests say so and pass; where `CI` is set they fail.
 
 use std::process::{Command, Stdio};
 
@@ -7,7 +7,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::*;
 
-/// Rules of somebody else, some of which look like ours.
+/// Rules of another program, some of which look like ours.
 const FOREIGN: &str = r#"*nat
 :DOCKER - [0:0]
 :SPIPX - [0:0]

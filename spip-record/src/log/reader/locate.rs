@@ -1,8 +1,8 @@
 //! Finds a file again, and the one that comes after it.
 //!
-//! A file is recognised by how it begins, not by its name or inode: both change when it is rotated, compressed or copied.
-//! The inode only says where to look first. A file that cannot be found is placed by the one that was read before it, or
-//! by the time in its name.
+//! A file is recognised by how it begins, not by its name or inode: both change when it is rotated, compressed or
+//! copied. The inode only says where to look first. A file that cannot be found is placed by the one that was read
+//! before it, or by the time in its name.
 
 use super::super::Error;
 use super::super::batch::Notice;
@@ -130,13 +130,13 @@ impl Reader {
         Ok(true)
     }
 
-    /// Finds the file that is read now among `entries`, and the one that comes next: where there is no file now, or it is
-    /// not found, behind the last one that is known to be read.
+    /// Finds the file that is read now among `entries`, and the one that comes next: where there is no file now, or it
+    /// is not found, behind the last one that is known to be read.
     pub(super) fn successor(&mut self, entries: &[Entry], now: Option<&Mark>) -> (Option<usize>, Option<usize>) {
         if self.vain.as_deref() == Some(entries) {
             return (None, None);
         }
-        // While it is open, its inode is nobody else's.
+        // While it is open, its inode belongs to no other file.
         let own = now.and_then(|now| {
             let position = entries.iter().position(|entry| entry.is(now.device, now.inode));
             position.or_else(|| find(entries, now))

@@ -93,7 +93,7 @@ impl Directory {
         if written == bytes.len() {
             log::debug!("files: {} has this batch already", path.display());
         } else if end < length {
-            // Somebody else wrote here: their bytes stay, and end with a line feed.
+            // Another program wrote here: its bytes stay, and end with a line feed.
             let mut last = [0];
             file.seek(SeekFrom::Start(length - 1))?;
             file.read_exact(&mut last)?;

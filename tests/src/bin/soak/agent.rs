@@ -64,7 +64,7 @@ impl Agent {
     }
 
     fn signal(&self, signal: Signal) {
-        // Not yet waited for, so the number is still its own; one that has ended is found by whoever looks next.
+        // Not yet waited for, so the number is still its own; one that has ended is found at the next look.
         if let Ok(id) = i32::try_from(self.0.id()) {
             let _ = kill(Pid::from_raw(id), signal);
         }

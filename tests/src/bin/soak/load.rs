@@ -1,4 +1,4 @@
-//! The strangers: threads in the client's namespace, each with one connection at a time, until they are told to stop.
+//! The clients: threads in the client's namespace, each with one connection at a time, until they are told to stop.
 //!
 //! Fast ones come at a bounded rate together; slow ones are as many as there are threads for them, since what they cost
 //! is being open. A connection is entered in the tally before it is opened, under the address and port that it is bound
@@ -175,8 +175,8 @@ fn reset(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
-/// Opens a connection from one of the sources to a port that changes each time. A connection that could not be opened is
-/// in the tally with the reason.
+/// Opens a connection from one of the sources to a port that changes each time. A connection that could not be opened
+/// is in the tally with the reason.
 fn open(shared: &Shared, number: u32) -> Option<TcpStream> {
     let (source, sensor) = source(number % SOURCES);
     let port = u16::try_from(1_024 + number % 60_000).unwrap_or(LISTENER);
@@ -219,7 +219,7 @@ fn source(number: u32) -> (IpAddr, IpAddr) {
     }
 }
 
-/// SYNs that nobody completes: the sensor's answers are reset by the client's kernel.
+/// Half-open SYNs: the sensor's answers are reset by the client's kernel.
 fn syns() -> Vec<RawSyn> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let now = u32::try_from(now.as_millis() & 0xffff_ffff).unwrap_or(0);

@@ -2,10 +2,10 @@
 //!
 //! Five hundred sources speak in clear and over TLS, stay silent, dawdle, reset, and scan, at a bounded rate, while
 //! metrics are fetched and the configuration is reloaded. A reader follows the log across rotations and strikes every
-//! connection off that has its record; samples of memory, descriptors and map sizes are taken beside. After a third of the
-//! time the load pauses until the agent is at rest, for comparison with its rest at the end: what is filled once is full by
-//! then. At the end the agent is stopped, and the verdict is printed: one line for each thing that was to hold. What could
-//! not be looked at does not hold. Started by `cargo xtask soak`.
+//! connection off that has its record; samples of memory, descriptors and map sizes are taken beside. After a third of
+//! the time the load pauses until the agent is at rest, for comparison with its rest at the end: what is filled once is
+//! full by then. At the end the agent is stopped, and the verdict is printed: one line for each thing that was to hold.
+//! What could not be looked at does not hold. Started by `cargo xtask soak`.
 
 mod agent;
 mod load;
@@ -83,7 +83,7 @@ fn soak(net: &Net, duration: Duration, rate: u32) -> Result<Vec<Verdict>, String
 
     let mut soak = Soak { net, agent, tally, rate, watch: None, interval: (duration / 60).max(Duration::from_secs(5)) };
     soak.watch = Some(Watch::new(net, soak.agent.id()));
-    // Whoever waits for hours wants to know at once that something will not be looked at.
+    // An operator who waits for hours wants to know at once what will not be checked.
     let fresh = soak.rest("before the load")?;
     let scraper = Scraper::start(net);
     println!("{}", watch::HEADING);

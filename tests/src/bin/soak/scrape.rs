@@ -1,4 +1,4 @@
-//! Prometheus and a health check beside the load: whoever runs the agent for a year asks it every few seconds, so what
+//! Prometheus and a health check beside the load: monitoring asks the agent every few seconds for years, so what
 //! answers has to last as long as everything else. What the page says at the end is compared with what was recorded.
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// Longer than the server gives a request.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Connections that were made for it: their SYNs are seen on the loopback interface, and wait there for nobody.
+/// Connections that were made for it: their SYNs are seen on the loopback interface, and stay there.
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
 
 /// Returns the number of requests so far.

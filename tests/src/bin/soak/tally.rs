@@ -14,7 +14,8 @@ use serde_json::Value;
 
 use crate::Verdict;
 
-/// Ends that the load brings about. Any other is the agent's: `rejected`, `aborted`, or a client that it did not let go.
+/// Ends that the load brings about. Any other is the agent's: `rejected`, `aborted`, or a client that it did not let
+/// go.
 const ENDS: [&str; 7] = [
     "client_closed",
     "client_reset",
@@ -100,7 +101,7 @@ impl Tally {
         counts.strike(key);
     }
 
-    /// SYNs are about to be sent that nobody will complete.
+    /// Half-open SYNs are about to be sent.
     pub(crate) fn scanned(&self, syns: u64) {
         self.counts().syns += syns;
     }
@@ -115,7 +116,7 @@ impl Tally {
         counts.pending.is_empty() && counts.syns == counts.scanned
     }
 
-    /// SYNs that nobody completed.
+    /// Half-open SYNs.
     pub(crate) fn half_open(&self) -> u64 {
         self.counts().syns
     }

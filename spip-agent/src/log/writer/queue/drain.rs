@@ -52,7 +52,7 @@ impl Shared {
         }
         while !queue.reopen {
             if let Some(deadline) = queue.finish {
-                // Somebody holds room, or was just let in, and is about to append: that is worth a moment.
+                // A caller holds room, or was just let in, and is about to append: that is worth a moment.
                 let all_in = self.room.available_permits() == self.capacity as usize;
                 if all_in || !queue.next.bytes.is_empty() || Instant::now() >= deadline {
                     break;

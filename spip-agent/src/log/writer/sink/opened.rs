@@ -265,7 +265,7 @@ fn remedy(path: &Path, cause: &io::Error) -> &'static str {
 }
 
 /// Takes the lock that agents hold while they write to a file that they may share, and says whether it did: it goes
-/// without when somebody holds the lock for long or the file system has none.
+/// without when another process holds the lock for long or the file system has none.
 pub(super) fn lock(file: &File, again: &mut Instant) -> bool {
     if Instant::now() < *again {
         return false;

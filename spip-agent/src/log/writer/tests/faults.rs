@@ -218,7 +218,7 @@ const VICTIM: &str = "SPIP_TEST_VICTIM";
 fn a_kill_under_load_costs_the_end_of_the_log_and_nothing_before() {
     if let Some(path) = std::env::var_os(VICTIM) {
         let (log, _thread) = started(&config(Path::new(&path)));
-        // Ends by itself should nobody kill it.
+        // Ends by itself if it is not killed.
         let end = Instant::now() + Duration::from_secs(20);
         block_on(async {
             while Instant::now() < end {

@@ -1,4 +1,4 @@
-//! Lines that an earlier version wrote, byte for byte: nobody changes a record without noticing.
+//! Lines that an earlier version wrote, byte for byte: no record changes unnoticed.
 //!
 //! `SPIP_WRITE_CORPUS=1 cargo test corpus` writes them anew after a change that is meant.
 

@@ -1,7 +1,7 @@
 //! The probe's network: a namespace that one thread of this process is in, and a pair of virtual interfaces.
 //!
-//! The interfaces are made by the program `ip`, as people would. The kernel removes namespace and interfaces when the thread
-//! ends; nothing has a name that could be left behind.
+//! The interfaces are made by the program `ip`, as people would. The kernel removes namespace and interfaces when the
+//! thread ends; nothing has a name that could be left behind.
 
 use std::fs;
 use std::io;
@@ -98,7 +98,7 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        // The kernel removes the interfaces with the namespace, but takes its time; afterwards nobody should find them.
+        // The kernel removes the interfaces with the namespace, but takes its time; they must be gone afterwards.
         let _ = ip(&format!("link delete {}", self.interface));
         self.jobs.take();
         if let Some(thread) = self.thread.take() {
@@ -107,7 +107,7 @@ impl Drop for Stage {
     }
 }
 
-/// The life of the thread: enters a namespace that nobody else is in, then does what it is told.
+/// The life of the thread: enters a namespace of its own, then does what it is told.
 fn live(queue: &Receiver<Job>, told: &SyncSender<Result<i32, String>>) {
     let entered = unshare(CloneFlags::CLONE_NEWNET);
     let entered = entered.map(|()| nix::unistd::gettid().as_raw());
