@@ -77,13 +77,13 @@ fn reload(before: Config, file: &Path) -> Config {
     match Config::load(file) {
         Ok(config) => {
             if config.state_dir != before.state_dir || config.metrics != before.metrics {
-                log::warn!("state_dir, metrics, new ports and new directories take a restart");
+                log::warn!("changes of state_dir, metrics, ports and directories take effect at a restart");
             }
-            log::info!("the configuration is read again");
+            log::info!("reloaded the configuration");
             Config { state_dir: before.state_dir, metrics: before.metrics, ..config }
         }
         Err(error) => {
-            log::error!("{error}; goes on as before");
+            log::error!("{error}; the previous configuration stays in effect");
             before
         }
     }
@@ -122,9 +122,9 @@ fn round(
             Ok(End::Stopped) if once.is_some() => {
                 failed.push(format!("{name}: stopped before everything was delivered"))
             }
-            Ok(End::Stopped) => log::info!("{name}: stopped; goes on there at the next start"),
+            Ok(End::Stopped) => log::info!("{name}: stopped; continues there at the next start"),
             Ok(End::Failed(message)) => failed.push(format!("{name}: {message}")),
-            Err(_) => failed.push(format!("{name}: ended by a mistake of the program")),
+            Err(_) => failed.push(format!("{name}: ended by a bug of the program")),
         }
     }
     if failed.is_empty() { Ok(()) } else { Err(Error(failed.join("; "))) }

@@ -221,7 +221,7 @@ fn load(config: &Config, files: Vec<PathBuf>) -> anyhow::Result<()> {
         Settings { keeps_records: config.keeps_records, enricher: Some(Enricher::open(config.enrich.clone())?) };
     let outcome = follow::run(&store, &Input::Once(files), &settings, &stop, &mut |_| {})?;
     println!(
-        "spip-view: {} records of {} lines are in the store, {} were there already, {} are no record",
+        "spip-view: {} records of {} lines stored, {} already stored, {} no record",
         outcome.records, outcome.lines, outcome.duplicates, outcome.foreign
     );
     anyhow::ensure!(outcome.lost_files == 0, "{} files could not be read, or not wholly", outcome.lost_files);

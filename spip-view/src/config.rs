@@ -199,7 +199,7 @@ impl Given {
             return Err(ConfigError::Value {
                 key: "listen",
                 value: self.listen.unwrap_or_default(),
-                accepted: "others reach this address: set token_file to a file with a secret of at least 16 characters, or \
+                accepted: "other machines reach this address: set token_file to a file with a secret of at least 16 characters, or \
                            listen on 127.0.0.1 and use an SSH tunnel",
             });
         }

@@ -107,7 +107,7 @@ fn restrict(reads: &[PathBuf], writes: &[PathBuf]) -> Result<(), String> {
     match attempt() {
         Ok(RulesetStatus::FullyEnforced) => Ok(()),
         Ok(RulesetStatus::PartiallyEnforced) => {
-            Err("this kernel enforces only a part of it; Linux 6.10 knows all".to_owned())
+            Err("this kernel enforces only a part of it; Linux 6.10 enforces all".to_owned())
         }
         Ok(RulesetStatus::NotEnforced) => {
             Err("this kernel has none, or it is not enabled (lsm= on the command line)".to_owned())

@@ -14,7 +14,7 @@ use super::tags::rule;
 pub(super) fn list(page: &ClientsPage, filter: &Filter) -> Markup {
     html! {
         h1 { "Clients" }
-        p.note { "What clients show of themselves. Follow one to the sources that share it." }
+        p.note { "Fingerprints and names of clients. Follow one to the sources that share it." }
         div.grid { @for list in &page.kinds { (top_list(list, filter)) } }
     }
 }

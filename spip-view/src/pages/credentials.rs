@@ -13,7 +13,7 @@ pub(super) fn draw(page: &CredentialsPage, filter: &Filter) -> Markup {
     html! {
         h1 { "Credentials" }
         p.note { (count(page.total)) " different combinations of protocol, user and secret." }
-        @if page.pairs.is_empty() { p.empty { "Nobody tried to log in within this range." } } @else {
+        @if page.pairs.is_empty() { p.empty { "No login attempts in this range." } } @else {
             div.wide {
                 table {
                     thead { tr { th.n { "tries" } th { "protocol" } th { "user" } th { "secret" } } }

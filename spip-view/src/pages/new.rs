@@ -9,7 +9,7 @@ use crate::filter::Filter;
 pub(super) fn draw(page: &NewPage, filter: &Filter) -> Markup {
     html! {
         h1 { "New" }
-        p.note { "What appeared for the first time in the chosen range. The store begins " (maybe_time(page.since)) ": what came before that cannot be known." }
+        p.note { "Values that appeared for the first time in this range. The store begins " (maybe_time(page.since)) "; earlier appearances are unknown." }
         @if page.sections.is_empty() && page.returned.is_empty() { p.empty { "Nothing new in this range." } }
         @for section in &page.sections {
             h2 { (kind(section.kind)) " " small { (count(section.total)) " new" } }

@@ -225,7 +225,7 @@ pub(super) fn sessions(list: &[SessionLine], filter: &Filter) -> Markup {
 
 /// Draws the note of a page that looked at the newest sessions only.
 pub(super) fn inexact(is_exact: bool) -> Markup {
-    html! { @if !is_exact { p.note { "There are more sessions than were looked at one by one: lists below are of the newest." } } }
+    html! { @if !is_exact { p.note { "Too many sessions to examine each: the lists below cover the newest." } } }
 }
 
 /// Draws the link to where a list goes on.
