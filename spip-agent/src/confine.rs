@@ -1,4 +1,4 @@
-//! What the process may do and use: sandbox, identity, bounds of descriptors and memory.
+//! Confinement of the process: sandbox, identity, bounds of descriptors and memory.
 
 pub mod descriptors;
 pub mod memory;

@@ -1,4 +1,4 @@
-//! What the kernel tells: listeners, steering, the eBPF programs, and where a connection was headed.
+//! Facts from the kernel: listeners, steering, the eBPF programs, and the destination of a connection.
 
 pub mod addr;
 pub mod early_demux;

@@ -1,4 +1,4 @@
-//! What the agent shows of itself: metrics and status.
+//! Observation of the agent: metrics and status.
 
 pub mod metrics;
 pub mod socket_file;

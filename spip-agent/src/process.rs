@@ -1,4 +1,5 @@
-//! What every wing may use of the process: counters, critical threads, heartbeat, sets of ports, shutdown. Imports no other wing.
+//! Facilities of the process for every wing: counters, critical threads, heartbeat, sets of ports, shutdown. Imports no
+//! other wing.
 
 pub mod clock;
 pub mod counters;

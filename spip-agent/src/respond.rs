@@ -1,4 +1,4 @@
-//! What the sensor says, so that a client that waits for a server goes on.
+//! Replies of the sensor, so that a client that waits for a server continues.
 //!
 //! Pure state machines on bytes: a [`Conversation`] is told what the client has said so far, or that it is silent, and
 //! holds the bytes that are to be sent. It knows no socket and no clock. What it decides:

@@ -1,7 +1,7 @@
-//! What the kernel side counts, one set per CPU, so that counting needs no lock and no atomic operation.
+//! Counters of the kernel side, one set per CPU, so that counting needs no lock and no atomic operation.
 //!
-//! An LRU map evicts in silence, so evictions are not counted but follow: `stored + inserted - removed` minus what is in
-//! the map (see [`Counters::evicted`]).
+//! An LRU map evicts in silence, so evictions are not counted but follow: `stored + inserted - removed` minus what is
+//! in the map (see [`Counters::evicted`]).
 
 /// The counters. Each only grows, from the loading of the programs on.
 #[repr(C)]

@@ -1,4 +1,4 @@
-//! What the kernel side tells the agent as it happens, for scans: each SYN that it sees, that it reached the listener,
+//! Events from the kernel side to the agent, for scans: each SYN that it sees, that it reached the listener,
 //! that its connection was established. They travel through one ring buffer, so they arrive in the order in which they
 //! were sent: a SYN before what becomes of it.
 //!

@@ -1,4 +1,4 @@
-//! What the kernel side and the agent share: the keys, values and names of the maps, the counters, the constants
+//! Types shared by the kernel side and the agent: the keys, values and names of the maps, the counters, the constants
 //! that the loader sets, and the parsing of a SYN.
 //!
 //! Decided here once, for both sides:

@@ -1,4 +1,4 @@
-//! What steering keeps in maps: who is left alone, what is wanted, what was done. Shared by the program `steer`, the
+//! Maps of steering: exclusions, settings, counters. Shared by the program `steer`, the
 //! agent that fills the maps, and everybody who reads them with bpftool.
 //!
 //! The program sees only the first packet of a connection (and strays that belong to none), so each question is asked

@@ -1,7 +1,8 @@
-//! What a `sock_ops` program can see of a connection, in the types and the byte order of `spip-common`.
+//! A connection as a `sock_ops` program sees it, in the types and the byte order of `spip-common`.
 //!
 //! The kernel's own fields are in mixed byte order: addresses in network order, the local port in the machine's, the
-//! remote port in network order in the upper half of 32 bits (Linux `net/core/filter.c`, `sock_ops_convert_ctx_access`).
+//! remote port in network order in the upper half of 32 bits (Linux `net/core/filter.c`,
+//! `sock_ops_convert_ctx_access`).
 
 use core::ptr::read_volatile;
 

@@ -1,4 +1,4 @@
-//! What look-ups and rules know of a connection: what its record says, borrowed.
+//! Facts of a connection for look-ups and rules, borrowed from its record.
 //!
 //! The payload is what the client sent, after TLS where it spoke TLS. What can be read from those bytes is read from
 //! them; other fields hold what they do not show.

@@ -1,4 +1,4 @@
-//! What a record means: from which network it came, which known scanner sent it, which exploit it carries.
+//! Enrichment of records: the source's network, known scanners, exploits.
 //!
 //! Pure look-ups in data from files: no function here opens a connection, resolves a name or fetches an address. The
 //! same record gives the same answer with the same data, so that old logs can be enriched again when data gets better.

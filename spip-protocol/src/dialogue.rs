@@ -1,4 +1,4 @@
-//! What FTP, SMTP, POP3 and IMAP share: lines of text, verbs that several of them have, and logins.
+//! Shared parts of FTP, SMTP, POP3 and IMAP: lines of text, verbs that several of them have, and logins.
 //!
 //! `USER`, `PASS`, `NOOP`, `QUIT` and others tell nothing about the protocol: the lines are read on until one says
 //! something that only one of them has.

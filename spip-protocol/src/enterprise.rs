@@ -1,4 +1,4 @@
-//! What servers of companies speak: directories, databases, remote procedures, queues.
+//! Protocols of company servers: directories, databases, remote procedures, queues.
 //!
 //! Each decides at the head of its first message, where lengths, versions and codes must fit each other. Named without
 //! further facts; for more facts, give one of them a file of its own.

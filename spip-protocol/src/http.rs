@@ -1,4 +1,4 @@
-//! What a request says, of HTTP/1 and HTTP/2 alike: the facts that a record keeps under `http`.
+//! Facts of a request, for HTTP/1 and HTTP/2 alike: those that a record keeps under `http`.
 //!
 //! Headers stay an ordered array with duplicates, because order and repetition are what tells tools apart. Everything
 //! is clipped: [`HEADERS`] headers, [`HEADERS_BYTES`] bytes of them in all, [`VALUE_BYTES`] a value.

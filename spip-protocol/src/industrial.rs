@@ -1,7 +1,7 @@
-//! What plants and grids speak: DNP3, IEC 60870-5-104, OPC UA, synchrophasors, EtherNet/IP, ADS, HART-IP, FINS.
+//! Protocols of plants and grids: DNP3, IEC 60870-5-104, OPC UA, synchrophasors, EtherNet/IP, ADS, HART-IP, FINS.
 //!
-//! Each decides at its first frame. Where a frame has a check sum it is computed: two fixed bytes are not enough to name
-//! a protocol. Controllers are asked by few and feared by many, so a name here must be right.
+//! Each decides at its first frame. Where a frame has a check sum it is computed: two fixed bytes are not enough to
+//! name a protocol. Controllers are asked by few and feared by many, so a name here must be right.
 
 use super::Protocol;
 use super::openings::opening;

@@ -1,4 +1,4 @@
-//! What the bytes of a client mean: which protocol it spoke, and what it said of itself.
+//! Recognises the protocol of a client's bytes and extracts its facts.
 //!
 //! Pure functions on hostile bytes: bounded, linear in the input, without a panic. No function here
 //! knows a socket.

@@ -1,9 +1,9 @@
-//! What a client spoke that fell silent while its bytes could still become something else.
+//! Decides the protocol of a client that fell silent while its bytes were still ambiguous.
 //!
 //! [`super::classify`] waits as long as bytes fit two protocols, and its answers are final. Some clients say so little
 //! that this would take for ever: three bytes of SOCKS, one request of Modbus, a negotiation of Telnet. Then they wait,
-//! and that they wait is the evidence: their first message is whole in one protocol and a fragment in every other. So the
-//! table names protocols whose first message can be told from its beginning but not from the whole of it, and
+//! and that they wait is the evidence: their first message is whole in one protocol and a fragment in every other. So
+//! the table names protocols whose first message can be told from its beginning but not from the whole of it, and
 //! [`pause`] names one of them only while nothing contradicts it and no other does the same. What follows may still
 //! contradict; then the bytes together decide again.
 

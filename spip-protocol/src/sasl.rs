@@ -1,4 +1,4 @@
-//! What clients put into SASL exchanges: names, and with PLAIN and LOGIN the passwords.
+//! Credentials of SASL exchanges: names, and with PLAIN and LOGIN the passwords.
 
 use base64::Engine as _;
 

@@ -1,4 +1,4 @@
-//! What a SYN tells of its sender: here its TCP options, in `p0f` its signature, in `tools` who gives itself away.
+//! Fingerprints of a SYN: here its TCP options, in `p0f` its signature, in `tools` the scanners that it reveals.
 //!
 //! The bytes are hostile. A SYN carries at most 40 bytes of options (RFC 9293, section 3.1); anything beyond is
 //! ignored. Reading ends at the end-of-options mark, at an option that claims less than its own two bytes, and at one

@@ -1,4 +1,4 @@
-//! What holds for every protocol in the table, on every prefix of every sample and on arbitrary bytes.
+//! Invariants of every protocol in the table, on every prefix of every sample and on arbitrary bytes.
 
 use proptest::prelude::*;
 

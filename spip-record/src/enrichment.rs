@@ -1,4 +1,4 @@
-//! What readers of a log add to a record: what it means, by data and rules of the operator.
+//! Enrichment that readers of a log add to a record, by data and rules of the operator.
 //!
 //! The sensor never writes it. `spip-enrich` works it out; here stands only what it is and how each format writes it.
 //! Every list and text is bounded, also when a line is read back.

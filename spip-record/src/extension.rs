@@ -1,4 +1,4 @@
-//! What the formats of others have no field for: the object `spip` of ECS and EVE. Every fact keeps the name that it
+//! Facts without a field in the other formats: the object `spip` of ECS and EVE. Every fact keeps the name that it
 //! has in the flat format.
 
 use super::SCHEMA;

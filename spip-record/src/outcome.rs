@@ -1,4 +1,4 @@
-//! How a connection came here and how it ended, in the words of a record.
+//! Origin and end of a connection, in the words of a record.
 
 /// The transport protocol of a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

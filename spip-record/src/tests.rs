@@ -1,4 +1,4 @@
-//! What holds for every record that the corpus has.
+//! Invariants of every record in the corpus.
 
 use std::borrow::Cow;
 

@@ -1,5 +1,6 @@
-//! What a request asks for, put together from its target and Host as a server does (RFC 9112, section 3.2): the parts
-//! of a URL for the formats that have fields for them. Nothing is decoded. And what of the hosts that clients name is one.
+//! The URL of a request, put together from its target and Host as a server does (RFC 9112, section 3.2): the parts
+//! of a URL for the formats that have fields for them. Nothing is decoded. And what of the hosts that clients name is
+//! one.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! What is delivered at a time: whole lines of one or more sensors, and the places before and after them.
+//! Batches: whole lines of one or more sensors, and the places before and after them.
 
 use serde::{Deserialize, Serialize};
 use spip_record::log::Position;

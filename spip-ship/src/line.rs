@@ -1,7 +1,8 @@
-//! What delivery needs of a line: whose it is, of which run, and its number. Everything else passes through unread.
+//! Identity of a line: sensor, run and number. Everything else passes through unread.
 //!
-//! A line is scanned at its top level only, so that a key inside an object or a text of a client's never counts. Whether
-//! it is a valid record in full is for the readers of `spip-record` to decide, at the sinks that need the fields.
+//! A line is scanned at its top level only, so that a key inside an object or a text of a client's never counts.
+//! Whether it is a valid record in full is for the readers of `spip-record` to decide, at the sinks that need the
+//! fields.
 
 use std::borrow::Cow;
 

@@ -1,8 +1,8 @@
-//! Where batches go: one file per kind, behind one trait.
+//! Destinations of batches: one file per kind, behind one trait.
 //!
 //! A sink answers for one batch at a time. It never drops anything by itself: what it cannot deliver now is a
-//! [`Failure`], and the pipeline asks again with growing pauses while the log keeps the rest; what its engine refuses for
-//! good is a [`Reject`], which goes to the quarantine.
+//! [`Failure`], and the pipeline asks again with growing pauses while the log keeps the rest; what its engine refuses
+//! for good is a [`Reject`], which goes to the quarantine.
 
 mod bulk;
 pub mod clickhouse;

@@ -1,4 +1,4 @@
-//! Where batches come from: the log of an agent, or a stream that shippers fill.
+//! Sources of batches: the log of an agent, or a stream that shippers fill.
 
 mod log;
 pub mod stream;

@@ -1,4 +1,4 @@
-//! What a sink remembers over restarts: where it is in the source, and which batch was under way.
+//! State of a sink across restarts: its place in the source, and the batch that was being delivered.
 //!
 //! A state is written aside, forced to the disk and renamed, and carries a hash of itself. One that is missing or
 //! damaged is reported, and the sink starts from what its engine knows. The identity of the shipper is made with the

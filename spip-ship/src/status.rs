@@ -1,4 +1,4 @@
-//! What each sink has delivered and what is left, from the state directory and the source. Needs no running shipper.
+//! Delivered and remaining lines of each sink, from the state directory and the source. Needs no running shipper.
 
 use std::fs::File;
 use std::path::Path;

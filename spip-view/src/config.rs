@@ -1,4 +1,4 @@
-//! What the operator decides: a TOML file, and the command line, which wins. Both use the same names.
+//! Configuration: a TOML file, and the command line, which takes precedence. Both use the same names.
 //!
 //! A mistake is named with the key, the value and what is accepted, before anything is opened.
 

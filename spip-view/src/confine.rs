@@ -1,12 +1,13 @@
-//! What the process gives up before it reads the first line: it holds what clients sent, and must not be of use to them.
+//! Confines the process before it reads the first line: it holds what clients sent, and must not be of use to them.
 //!
-//! - Landlock: logs can be read, the store can be written, nothing else of the file system is there; no TCP connection can
+//! - Landlock: logs can be read, the store can be written, nothing else of the file system is there; no TCP connection
+//! can
 //!   be opened, no port be bound (Linux 6.7 and later).
 //! - seccomp: no program is executed, no socket made or connected, no process looked into.
 //! - no_new_privs, and a umask that keeps the store from others.
 //!
-//! Taken before any thread exists, because these hold for a thread and what it starts. A kernel that lacks a step is named,
-//! and the page is served all the same.
+//! Taken before any thread exists, because these hold for a thread and what it starts. A kernel that lacks a step is
+//! named, and the page is served all the same.
 
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;

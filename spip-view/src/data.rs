@@ -1,4 +1,4 @@
-//! What the pages say: one file a page, with its types and its queries. Each has a function that takes a [`Reader`] and
+//! Data of the pages: one file a page, with its types and its queries. Each has a function that takes a [`Reader`] and
 //! a [`Filter`] and returns the data of the page, which is served as JSON as it is and drawn as HTML.
 //!
 //! [`Reader`]: crate::store::Reader

@@ -1,5 +1,5 @@
-//! What every page holds to: time range, sensor, query, zone. Parsed once from the address of the page, and written back
-//! into every link on it, so that an address can be kept and sent to a colleague.
+//! The filter of every page: time range, sensor, query, zone. Parsed once from the address of the page, and written
+//! back into every link on it, so that an address can be kept and sent to a colleague.
 //!
 //! | parameter | value |
 //! |---|---|

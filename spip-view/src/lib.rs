@@ -1,4 +1,4 @@
-//! What arrived, as an operator sees it: a follower of the sensor's log, a bounded store, and a page on it.
+//! The operator's view of what arrived: a follower of the sensor's log, a bounded store, and a page on it.
 //!
 //! The data goes one way. `ingest` turns lines into rows, `store` keeps them in one file a day, `query` and `filter` say
 //! which of them are meant, `data` answers one question a file, and `web`, `pages` and `report` show the answers; `retag`

@@ -1,4 +1,4 @@
-//! What clients do with a socket: connect from a chosen address, send, stop halfway, reset, refuse to read.
+//! Clients: connect from a chosen address, send, stop halfway, reset, refuse to read.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

@@ -1,5 +1,5 @@
-//! What the kernel holds for the agent: read from `/proc/net/tcp`, so that a test knows when everything has been
-//! accepted and read, without the agent having to say so.
+//! Sockets that the kernel holds for the agent: read from `/proc/net/tcp`, so that a test knows when everything has
+//! been accepted and read, without the agent having to say so.
 
 use std::fs;
 

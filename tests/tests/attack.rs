@@ -1,4 +1,4 @@
-//! What attackers do to stop a sensor, one after the other; the sensor goes on, and every connection is recorded.
+//! Attacks on a sensor, one after the other; the sensor goes on, and every connection is recorded.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

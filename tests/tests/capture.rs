@@ -1,4 +1,4 @@
-//! What reaches a record: the bytes as they were sent, the addresses that the client used, one record each.
+//! Contents of a record: the bytes as they were sent, the addresses that the client used, one record each.
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

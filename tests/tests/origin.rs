@@ -1,4 +1,4 @@
-//! How the true destination and the true source port become known, and what is said when they are not.
+//! The true destination and source port of a connection, and records without them.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};

@@ -1,4 +1,4 @@
-//! What clients are told: real ones from packages, and sockets that do what no package does. Each record is compared
+//! Replies to clients: real ones from packages, and sockets that do what no package does. Each record is compared
 //! with what was sent.
 
 use std::io::{Read, Write};

@@ -1,4 +1,4 @@
-//! What the agent gives up after its start, seen from outside, and that it goes on working without it. What is refused
+//! The sandbox, seen from outside: the agent keeps working without the rights that it gave up. What is refused
 //! inside is tried by the agent's own unit tests.
 
 use std::collections::BTreeMap;

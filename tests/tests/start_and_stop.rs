@@ -1,4 +1,4 @@
-//! How the agent starts, refuses to start, ends, and starts again after it was killed.
+//! Start, refused start, end, and start after a kill.
 
 use std::fs;
 use std::io::{Read, Write};

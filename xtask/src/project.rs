@@ -1,4 +1,4 @@
-//! Where things are: the checkout, the target folder, what the build leaves there.
+//! Paths of the project: the checkout, the target folder, the products of the build.
 
 use std::env;
 use std::ffi::{OsStr, OsString};

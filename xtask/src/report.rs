@@ -1,4 +1,4 @@
-//! What the commands say about themselves: one line a step, on stderr.
+//! Progress of the commands: one line a step, on stderr.
 //!
 //! stdout is left to what a command produces (the records of `demo`). Colour only where a person reads.
 

@@ -1,7 +1,7 @@
-//! What a machine said, read: each step with its status, each test program with its counts.
+//! Parses the output of a machine: each step with its status, each test program with its counts.
 //!
-//! The steps are framed by lines of the guest's script. A step without an end, a program that is missing, or a machine that
-//! never said that it was done, is a failure: silence is no success.
+//! The steps are framed by lines of the guest's script. A step without an end, a program that is missing, or a machine
+//! that never said that it was done, is a failure: silence is no success.
 
 use std::fmt;
 

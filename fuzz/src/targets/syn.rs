@@ -1,4 +1,4 @@
-//! What a SYN tells of its sender.
+//! Options, signature and tools of a SYN.
 
 use spip_common::Syn;
 use spip_protocol::syn::{Signature, SynOptions, Tools};

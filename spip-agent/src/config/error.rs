@@ -1,4 +1,4 @@
-//! What is wrong with a configuration file, in words that name the place and the remedy: one line for each problem,
+//! Mistakes in a configuration file, each with its place and remedy: one line for each problem,
 //! `file:line: key = value: what is accepted`, which editors and people both know how to follow.
 
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Which of the agent's own messages are said: one level for all, and others for some of their targets.
+//! Levels of the agent's own messages: one level for all, and others for some of their targets.
 
 use std::fmt;
 use std::str::FromStr;

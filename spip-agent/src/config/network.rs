@@ -1,4 +1,4 @@
-//! What stands between the sensor and its clients: load balancers that speak the PROXY protocol, and translations of
+//! Middleboxes between the sensor and its clients: load balancers that speak the PROXY protocol, and translations of
 //! addresses in front of the machine.
 
 use std::net::IpAddr;

@@ -1,4 +1,4 @@
-//! What the sensor says, and which payloads it keeps: the keys of drawing out.
+//! Keys of replies and of payload files.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! What concerns the agent as a service: its own messages, and where its metrics are read.
+//! Keys of the agent as a service: its own messages, and the address of its metrics.
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! Where the keys of a file stand, for mistakes that show only when the value of a key is used.
+//! Lines of a file's keys, for mistakes that show only when the value of a key is used.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

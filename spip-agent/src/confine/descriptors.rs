@@ -1,4 +1,4 @@
-//! How many descriptors there are, and how many sessions that makes: each open connection takes one.
+//! The descriptor limit, and the number of sessions that it allows: each open connection takes one.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 

@@ -1,5 +1,5 @@
-//! How much memory there is for a process, how many sessions that holds and how much they may hold beyond the least: the machine's, or what the process's cgroup
-//! or one above it may have (`memory.max` of cgroup v2), whichever is least.
+//! Memory of the process, the number of sessions that it holds, and their budget beyond the guaranteed part: the
+//! machine's, or what the process's cgroup or one above it may have (`memory.max` of cgroup v2), whichever is least.
 //!
 //! A bound of descriptors alone would promise more sessions than a small machine can hold, and the kernel would end the
 //! sensor instead of its idlest sessions. Read at the start: the sandbox closes the way.

@@ -1,4 +1,4 @@
-//! Whether this kernel loses connections behind REDIRECT that come from one source port.
+//! Detects a kernel that loses connections from one source port behind REDIRECT.
 //!
 //! A scanner that sends everything from one port has many connections which differ in nothing but the port they go to.
 //! REDIRECT makes that the same for all, so NAT gives all but the first another source port. Yet the kernel has looked

@@ -1,4 +1,4 @@
-//! Who listens on this machine, from `/proc`: the sockets of this network namespace, and the processes that hold them.
+//! Listeners of this machine, from `/proc`: the sockets of this network namespace, and the processes that hold them.
 //!
 //! Only TCP, and only what matters here: listening sockets, and the open connections of `sshd`, because a socket that
 //! systemd opened for it does not bear its name. Names of processes are as hostile as packets, and

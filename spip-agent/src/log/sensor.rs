@@ -1,4 +1,4 @@
-//! What every line of this sensor has in common.
+//! Facts that every line of this sensor shares.
 
 use spip_record::Format;
 

@@ -1,9 +1,9 @@
-//! Whether the workers are alive: each one's runtime beats once an interval, and nothing else can do it for it. The
+//! Heartbeat of the workers: each one's runtime beats once an interval, and nothing else can do it for it. The
 //! writer of the log beats with each write.
 //!
 //! A worker that is stuck in one session, or in a system call, misses its beat, and with it everything that this worker
-//! should accept or time out. Who asks (the watchdog, `/healthz`) never asks the worker itself: it looks at when the last
-//! beat was.
+//! should accept or time out. Who asks (the watchdog, `/healthz`) never asks the worker itself: it looks at when the
+//! last beat was.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! Which files this process can still reach, once the sandbox is in force. The configuration and the log ask here, so
+//! Files that this process can still reach, once the sandbox is in force. The configuration and the log ask here, so
 //! that their errors name the reason: owner and mode of the file do not matter then.
 
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! Who the sensor pretends to be: one host with the versions of one distribution, the same on every port unless the
+//! The persona: one host with the versions of one distribution, the same on every port unless the
 //! operator says otherwise for one.
 //!
 //! A persona without a file is drawn at the first start and kept in the state directory, so that it stays the same

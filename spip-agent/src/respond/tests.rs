@@ -1,4 +1,4 @@
-//! What is said to whom, in pieces of any size, and what never is.
+//! Replies to clients whose bytes come in pieces of any size, and bytes that are never sent.
 
 use proptest::prelude::*;
 

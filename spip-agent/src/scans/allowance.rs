@@ -1,8 +1,8 @@
-//! How many bytes of records scans may take of the log in a day.
+//! Budget of the log for scan records, in bytes a day.
 //!
-//! A SYN costs its sender 60 bytes and may have any source, and a source costs a record. So the records of scans have an
-//! allowance, which refills over a day. While it lasts each source of an interval has a record of its own; then only those
-//! that sent most have one, [`LEAST_SOURCES`] at least, and the others are counted together.
+//! A SYN costs its sender 60 bytes and may have any source, and a source costs a record. So the records of scans have
+//! an allowance, which refills over a day. While it lasts each source of an interval has a record of its own; then only
+//! those that sent most have one, [`LEAST_SOURCES`] at least, and the others are counted together.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! How long a session may wait: for its first byte, between bytes, and altogether. All deadlines run from accept on,
+//! Deadlines of a session: for its first byte, between bytes, and altogether. All deadlines run from accept on,
 //! so a client that drips bytes gains nothing beyond the bound on the whole session. The registry wakes the session
 //! when one has passed.
 

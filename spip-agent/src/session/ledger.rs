@@ -1,8 +1,8 @@
-//! How much of the log each source may take, in proportion to the room that the log has.
+//! Accounts of the log: the share that each source may take, in proportion to the log's size.
 //!
-//! A log that rotates within a bound forgets its oldest records. One client that makes it write as fast as the disk goes
-//! would push everybody else's out within minutes. So each source has an account of the bytes that it has caused, which
-//! empties with time, and its records shrink before those of others are touched:
+//! A log that rotates within a bound forgets its oldest records. One client that makes it write as fast as the disk
+//! goes would push everybody else's out within minutes. So each source has an account of the bytes that it has caused,
+//! which empties with time, and its records shrink before those of others are touched:
 //!
 //! - A source that took a twentieth of the room within an hour gets short records ([`SHORT_BYTES`]).
 //! - One that took twice as much is counted in summaries, as refused connections are (`limit` `log_budget`).

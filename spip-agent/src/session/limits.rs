@@ -1,4 +1,4 @@
-//! Who may open a session now: a bound on all sessions, a bound and a token bucket for each source.
+//! Admission of sessions: a bound on all sessions, a bound and a token bucket for each source.
 //!
 //! A source is an IPv4 address or an IPv6 /64, the smallest block that one host is usually given. The table of
 //! sources is bounded: the one that was seen longest ago is forgotten, which at worst gives a returning source a

@@ -1,9 +1,10 @@
-//! What one client sent: kept up to a limit per connection and a budget over all of them, counted beyond.
+//! Payload of one client: kept up to a limit per connection and a budget over all of them, counted beyond.
 //!
 //! Memory is taken as bytes arrive, never ahead of them: a connection that says nothing owns no buffer.
 //!
 //! The first [`GUARANTEED_BYTES`] of each session are outside of the budget, so no other session can take them. What a
-//! session holds beside its payload (TLS buffers, replies that wait) is charged through its payload, to the same budget.
+//! session holds beside its payload (TLS buffers, replies that wait) is charged through its payload, to the same
+//! budget.
 //!
 //! A payload begins in its opening: until it is clear what the first bytes are, as many are kept as the longest
 //! ClientHello needs, whatever the limit. Settled as payload they are cut to the limit; taken away as a hello they

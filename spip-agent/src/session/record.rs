@@ -1,4 +1,4 @@
-//! What a session leaves behind when it has ended, and how that becomes a line of the log.
+//! The outcome of a session, and its way into a line of the log.
 
 pub mod entry;
 #[cfg(test)]

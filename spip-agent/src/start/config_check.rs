@@ -1,7 +1,9 @@
-//! Whether what the configuration names on this machine can be used: user and group, certificate and key, persona.
+//! Checks that the things named by the configuration can be used on this machine: user and group, certificate and key,
+//! persona.
 //!
-//! None of it is part of the file's own rules, which hold on any machine; the start needs all of it. `--check`, the doctor,
-//! the start and a reload ask here, and name every mistake at once, in its place in the file. Nothing is written.
+//! None of it is part of the file's own rules, which hold on any machine; the start needs all of it. `--check`, the
+//! doctor, the start and a reload ask here, and name every mistake at once, in its place in the file. Nothing is
+//! written.
 
 use anyhow::Error;
 

@@ -1,4 +1,4 @@
-//! What a record says of TLS: whether a ClientHello came, what it said, and what became of the handshake. Where a
+//! Facts of TLS for the record: the ClientHello, and the result of the handshake. Where a
 //! fact is missing, its place says why.
 
 use rustls::{CipherSuite, ProtocolVersion};

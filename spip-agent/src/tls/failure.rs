@@ -1,4 +1,4 @@
-//! Why a client was not served. Each reason has a short text for the record, without a client's bytes.
+//! Reasons why a client was not served. Each has a short text for the record, without a client's bytes.
 
 use std::fmt;
 use std::io;

@@ -1,4 +1,4 @@
-//! What a rule says about itself: its number, name, class, and which vulnerability it means.
+//! Metadata of a rule: number, name, class, and vulnerability.
 
 use spip_record::enrichment::{LISTED, Tag};
 

@@ -1,4 +1,4 @@
-//! How many rules were taken, how many skipped and why.
+//! Numbers of rules taken and skipped, with the reasons.
 
 use std::collections::BTreeMap;
 use std::fmt;

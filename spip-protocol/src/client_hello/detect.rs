@@ -1,4 +1,4 @@
-//! Whether a stream starts with a ClientHello, decided from its content alone.
+//! Detects a ClientHello at the start of a stream, from its content alone.
 //!
 //! A verdict is only given when no further byte can change it. Before the handshake header is whole the stream may
 //! still be anything (`Undecided`), and turn out `NotTls`; from then on it is TLS, and what follows can only complete

@@ -1,4 +1,4 @@
-//! What a reader hands out at a time: lines of one file, the position after them, and what happened before them.
+//! A batch of a reader: lines of one file, the position after them, and the notices before them.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

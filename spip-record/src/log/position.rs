@@ -1,4 +1,4 @@
-//! Where a reader is in a log: in which file, recognised by its content, and how far.
+//! Position of a reader in a log: the file, recognised by its content, and the offset.
 
 use std::path::Path;
 

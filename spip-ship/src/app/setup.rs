@@ -1,4 +1,4 @@
-//! What has to be there before the process is confined.
+//! Preparations before the process is confined.
 
 use std::fs;
 use std::net::TcpListener;

@@ -1,4 +1,4 @@
-//! Where a secret is: a file, or a credential of the service manager. Its value is read when it is needed, so that a
+//! Place of a secret: a file, or a credential of the service manager. Its value is read when it is needed, so that a
 //! renewed secret takes effect at the next connection, and never appears in a message.
 
 use std::fmt;

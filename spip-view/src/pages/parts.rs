@@ -1,4 +1,4 @@
-//! What pages share: times, links to things, lists of the most frequent, lists of sessions.
+//! Shared parts of pages: times, links to things, lists of the most frequent, lists of sessions.
 
 use std::net::IpAddr;
 

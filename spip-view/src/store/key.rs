@@ -1,4 +1,4 @@
-//! How values become keys of the store.
+//! Keys of the store.
 //!
 //! - An IPv4 address is a signed number (32 bits, so that it takes four bytes), an IPv6 address a blob of 16 bytes.
 //! SQLite sorts numbers before blobs, so a prefix is one `BETWEEN`, and families never mix.

@@ -1,9 +1,9 @@
-//! What is missing, and what came twice: the numbers of a sensor's records, run by run.
+//! Missing and repeated records: the numbers of a sensor's records, run by run.
 //!
-//! `seq` begins at 1 with each run of the agent and counts sessions and scans. Where records name their run, the numbers of
-//! a run are kept as what is missing below the greatest: a number that is missing may still come (from another file), one
-//! that is there already is a duplicate and is left out. Older agents do not name the run: there a number that is not
-//! above the last one begins another run, and nothing is a duplicate.
+//! `seq` begins at 1 with each run of the agent and counts sessions and scans. Where records name their run, the
+//! numbers of a run are kept as what is missing below the greatest: a number that is missing may still come (from
+//! another file), one that is there already is a duplicate and is left out. Older agents do not name the run: there a
+//! number that is not above the last one begins another run, and nothing is a duplicate.
 //!
 //! The first run of a sensor begins with the first number that came: what was removed before this program saw it is not
 //! missing. Every later one begins with 1.

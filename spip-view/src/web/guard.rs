@@ -1,4 +1,4 @@
-//! What keeps other people's pages, and other people, away from this one.
+//! Access control of the page, also against requests from other sites.
 //!
 //! - `Host` must name the address on which the server listens, or a configured name: a page of an attacker whose name
 //! is made to point to 127.0.0.1 (DNS rebinding) has its own name there.

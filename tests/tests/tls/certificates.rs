@@ -1,4 +1,4 @@
-//! What clients are shown: a certificate for the name that they ask for, or the operator's own.
+//! Certificates for clients: one for the name that they ask for, or the operator's own.
 
 use std::fs;
 

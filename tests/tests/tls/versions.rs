@@ -1,4 +1,4 @@
-//! What clients may offer: every version, suite, group, name and protocol, and what comes of it.
+//! ClientHellos with every version, suite, group, name and protocol, and their results.
 
 use serde_json::{Value, json};
 use spip_tests::{Agent, Net, payload};

@@ -1,4 +1,4 @@
-//! Who visits the sensor in the demo, and how.
+//! Clients of the demo.
 //!
 //! Real clients where their behaviour matters (curl with its headers and its TLS), sockets where only bytes
 //! do. Every visit goes to a destination of its own, by which its record is recognised. The sensor does not

@@ -1,4 +1,4 @@
-//! What setup asks of a machine, and what it changes there.
+//! Questions of setup to a machine, and changes to it.
 //!
 //! The decisions of setup see a machine only through [`System`], so that tests can put them before machines that differ
 //! from this one. [`Machine`] is the real one.

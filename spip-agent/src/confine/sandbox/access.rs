@@ -1,7 +1,8 @@
-//! Whether the process, as the user and with the capabilities that are left to it, can still open what it will have to: a
+//! Checks that the process, with its remaining user and capabilities, can still open the files that it will need: a
 //! log that root has opened by CAP_DAC_OVERRIDE is not opened again without.
 //!
-//! Asked of the kernel, after both are changed. What a directory refuses shows only at the first rotation, or at SIGHUP.
+//! Asked of the kernel, after both are changed. What a directory refuses shows only at the first rotation, or at
+//! SIGHUP.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! Which files the agent goes on to use after its start, as the configuration has them: for the sandbox, which opens no
+//! Files that the agent uses after its start, by its configuration: for the sandbox, which opens no
 //! others, and for doctor, which judges them before the start.
 
 use std::path::{Path, PathBuf};

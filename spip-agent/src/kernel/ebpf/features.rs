@@ -1,4 +1,4 @@
-//! What this kernel offers to the programs, found out by trying: each feature by a program or map of two instructions,
+//! eBPF features of this kernel, found by trying: each feature by a program or map of two instructions,
 //! and all of it by loading the programs themselves, unpinned and attached to nothing.
 //!
 //! Versions are never compared: distributions carry features back, and lockdown or a sandbox takes them away.

@@ -1,4 +1,4 @@
-//! Who listens in this network namespace, asked often: of the kernel by netlink, which walks listening sockets only.
+//! Listeners of this network namespace, looked up often: by netlink, which walks listening sockets only.
 //!
 //! `/proc/net/tcp` has every connection, too: on a sensor with a hundred thousand of them it takes a tenth of a second
 //! of processor time to read, and this question is asked several times a second. It is the fallback where the kernel's

@@ -1,4 +1,5 @@
-//! What is left alone, in words: for the start message, for messages about changes, and for `spip-agent status`.
+//! Exclusions and their reasons as text: for the start message, for messages about changes, and for `spip-agent
+//! status`.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};

@@ -1,4 +1,4 @@
-//! Which ports and addresses are left alone, and why: a pure function of what was found and what was asked for.
+//! Excluded ports and addresses, with their reasons: a pure function of what was found and what was asked for.
 //!
 //! A service on all addresses keeps its port on all of them; one on a single address keeps it there, and the port of
 //! every other address is steered: a telescope has sshd's port on each of its addresses if sshd is bound to its own,

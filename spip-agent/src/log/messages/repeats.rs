@@ -1,7 +1,7 @@
-//! How often one place in the code is heard.
+//! Limits how often one place in the code writes messages.
 //!
-//! Ten messages of one place and second pass; the others are counted. The table has a fixed number of slots: places that
-//! share one push each other out, which at worst lets more through, never less for good.
+//! Ten messages of one place and second pass; the others are counted. The table has a fixed number of slots: places
+//! that share one push each other out, which at worst lets more through, never less for good.
 
 use std::hash::{BuildHasher, RandomState};
 

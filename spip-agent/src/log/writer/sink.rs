@@ -1,4 +1,4 @@
-//! Where lines go: a file that is opened for appending, or standard output.
+//! Target of the lines: a file that is opened for appending, or standard output.
 //!
 //! A line in a file is whole even though the file may have several writers, any of which can be killed, and a disk can
 //! be full in the middle of a line:

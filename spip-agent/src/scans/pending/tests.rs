@@ -1,4 +1,4 @@
-//! What becomes of SYNs in every order, and that the counts add up after each.
+//! SYNs in every order: their fate, and counts that add up after each.
 
 use proptest::prelude::*;
 use spip_common::event::{KIND_JOINED, KIND_REACHED, KIND_SYN};

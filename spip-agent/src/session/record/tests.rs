@@ -1,4 +1,4 @@
-//! What holds in all formats: one record told in three ways, safe text, bounded lines, times that no clock moves.
+//! Invariants of all formats: one record in three formats, safe text, bounded lines, times that no clock moves.
 
 mod corpus;
 pub(crate) mod sample;

@@ -1,4 +1,4 @@
-//! What is watched beside the sessions while the agent runs: accepts that fail, workers that hang, a log that is not
+//! Monitors, beside the sessions: accepts that fail, workers that hang, a log that is not
 //! written; what the service manager is told of it; and memory that is given back when a load is over.
 
 use std::time::{Duration, Instant};

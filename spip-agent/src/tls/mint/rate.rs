@@ -1,4 +1,4 @@
-//! How often something may happen.
+//! A token bucket.
 
 use std::time::{Duration, Instant};
 

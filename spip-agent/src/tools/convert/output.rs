@@ -1,4 +1,4 @@
-//! Where records go: standard output, or a new file that is compressed as its name says.
+//! Output of a conversion: standard output, or a new file that is compressed as its name says.
 
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};

@@ -1,4 +1,4 @@
-//! How far the conversion has come, on one line of a terminal; silent where standard error is none.
+//! Progress of the conversion, on one line of a terminal; silent where standard error is none.
 
 use std::fs;
 use std::io::{self, IsTerminal as _, Write as _};

@@ -1,4 +1,4 @@
-//! What the agent may do with its files once it is who it will be: without a capability, and so also as root by owner and
+//! Access of the agent to its files as its later user: without a capability, and so also as root by owner and
 //! mode alone. An access control list may still grant or refuse.
 
 use std::fs::Metadata;

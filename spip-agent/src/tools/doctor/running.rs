@@ -1,4 +1,4 @@
-//! What the agent that runs says of itself and no look from outside shows: whether its log takes records, and whether the
+//! Checks that only the running agent can answer: whether its log takes records, and whether the
 //! programs that the configuration wants are in the kernel.
 
 use super::{Finding, Subject, Topic, disk};

@@ -1,4 +1,4 @@
-//! What else only the start would find out: files, directories and addresses that it opens or makes. Whether it could is
+//! Checks that anticipate the start: files, directories and addresses that it opens or makes. Whether it could is
 //! tried without making anything.
 
 use std::fs::{self, OpenOptions};

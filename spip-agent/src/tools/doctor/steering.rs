@@ -1,4 +1,4 @@
-//! Whether connections to all other ports reach the agent: by rules, or by the program in the kernel.
+//! Checks that connections to all other ports reach the agent: by rules, or by the program in the kernel.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};

@@ -1,4 +1,4 @@
-//! What is to stand in the file: from flags, else from what was found.
+//! Values of the file: from flags, else as found.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};

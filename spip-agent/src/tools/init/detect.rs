@@ -1,4 +1,4 @@
-//! What there is to know of the machine before anybody is asked.
+//! Examines the machine before any question.
 
 use std::net::IpAddr;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What to do next, and the way back: commands to be read and pasted, none of which is run here.
+//! The next steps and the way back: commands to be read and pasted, none of which is run here.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

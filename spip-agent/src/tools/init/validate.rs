@@ -1,4 +1,4 @@
-//! Which answers hold: each by itself as soon as it is given, and all of them together before a file is written.
+//! Validates answers: each by itself as soon as it is given, and all of them together before a file is written.
 //!
 //! What the file may say is the configuration's to judge, and is asked of it. Judged here is what the machine says
 //! against an answer. Refused is what could only fail or lock the operator out; what is merely unwise is said beside

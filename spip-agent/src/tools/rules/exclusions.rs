@@ -1,4 +1,4 @@
-//! Which ports are left alone, and why: the reason is shown with each, because a port that is missing from the records
+//! Excluded ports and their reasons: the reason is shown with each, because a port that is missing from the records
 //! is the first thing that an operator asks about.
 
 use std::net::{IpAddr, SocketAddr};

@@ -1,4 +1,4 @@
-//! How the rules stand, for `doctor`: there, out of date, or not there. Reads, and changes nothing.
+//! State of the rules, for `doctor`: installed, out of date, or missing. Reads, and changes nothing.
 
 use std::path::Path;
 

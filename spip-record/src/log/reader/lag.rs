@@ -1,4 +1,4 @@
-//! How far a reader is behind.
+//! Lag of a reader.
 
 use super::super::Error;
 use super::super::directory;

@@ -1,4 +1,4 @@
-//! What the kernel says of a process: processor time and memory.
+//! Processor time and memory of a process, from the kernel.
 
 use std::fs;
 use std::time::Duration;

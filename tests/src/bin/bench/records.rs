@@ -1,4 +1,4 @@
-//! What it costs to write a record, in each format: everything between the end of a session and the log's queue, with
+//! Cost of a record in each format: everything between the end of a session and the log's queue, with
 //! the payload understood, hashed and told.
 //!
 //! Needs no namespaces: the encoders are called as the agent calls them. Formats take turns within each round, and the

@@ -1,5 +1,6 @@
-//! How fast something grows, by samples that go up and down: the median of the slopes between all pairs of them
-//! (Theil and Sen). A few that are far off do not move it, and unlike two medians it sees growth as soon as it is steady.
+//! Growth by noisy samples: the median of the slopes between all pairs of them
+//! (Theil and Sen). A few that are far off do not move it, and unlike two medians it sees growth as soon as it is
+//! steady.
 
 /// Growth of `values` from the first to the last of times, which are in order; `None` for fewer than three or of no time.
 pub(crate) fn growth(times: &[f64], values: &[f64]) -> Option<f64> {

@@ -1,4 +1,4 @@
-//! What was sent against what was recorded: each connection once, each half-open SYN counted, and no record too many.
+//! Compares the load with the records: each connection once, each half-open SYN counted, and no record too many.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;

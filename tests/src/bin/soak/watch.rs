@@ -1,7 +1,7 @@
-//! What may not grow: memory, descriptors, threads, entries of maps. Samples, and what they come to.
+//! Samples of memory, descriptors, threads and entries of maps, none of which may grow.
 //!
-//! Two looks at it: how fast it grows while the load goes on, and whether it is more at rest after the load than it was at
-//! rest when the load had filled what is filled once.
+//! Two looks at it: how fast it grows while the load goes on, and whether it is more at rest after the load than it was
+//! at rest when the load had filled what is filled once.
 
 use std::fmt;
 use std::fs;
