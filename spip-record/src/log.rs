@@ -8,17 +8,17 @@
 //! What a reader can rely on:
 //!
 //! - **Every line once, in order.** Each [`Batch`] comes with the [`Position`] after its lines. Store both together
-//! (one transaction, or after the acknowledgement) and hand the position to [`Reader::open`] after a restart.
+//!   (one transaction, or after the acknowledgement) and hand the position to [`Reader::open`] after a restart.
 //! - **A position names content, not a name.** It holds device, inode and a hash of the file's first bytes and of the
-//! last ones before it, so a file that was renamed, compressed or copied is found again, and a reused inode is not
+//!   last ones before it, so a file that was renamed, compressed or copied is found again, and a reused inode is not
 //!   mistaken.
 //! - **Nothing is lost in silence.** A file that vanished before it was read, a truncation, damaged compressed data:
-//! each is a [`Notice`] in the batch that follows it. A file that came and went unseen is found in the records
-//! themselves, by gaps of `seq`.
+//!   each is a [`Notice`] in the batch that follows it. A file that came and went unseen is found in the records
+//!   themselves, by gaps of `seq`.
 //! - **Bounded memory.** At most about `max_bytes` and one line of `max_line_bytes`. Longer lines are
-//! [`Content::TooLong`].
+//!   [`Content::TooLong`].
 //! - **A line is bytes.** It may be no UTF-8 and no JSON. An unfinished last line is held back while its file is
-//! followed; at the end of a closed file it is [`Content::Torn`].
+//!   followed; at the end of a closed file it is [`Content::Torn`].
 //!
 //! At-least-once is the worst case: a file that was rewritten in place, or shortened by a power cut, is read again from
 //! its beginning, with [`Notice::Rewritten`]. Records carry (`name`, `run`, `seq`), by which repeated ones are

@@ -1,8 +1,7 @@
 //! Confines the process before it reads the first line: it holds what clients sent, and must not be of use to them.
 //!
 //! - Landlock: logs can be read, the store can be written, nothing else of the file system is there; no TCP connection
-//! can
-//!   be opened, no port be bound (Linux 6.7 and later).
+//!   can be opened, no port be bound (Linux 6.7 and later).
 //! - seccomp: no program is executed, no socket made or connected, no process looked into.
 //! - no_new_privs, and a umask that keeps the store from others.
 //!

@@ -7,7 +7,7 @@
 //!   days that are ahead of the catalog: the lines are read again, and a day passes over what it has taken already.
 //! - Retention removes files, never rows.
 //! - A file that is damaged, or of another version, is moved aside, and the catalog says so; the logs can build it
-//! anew.
+//!   anew.
 
 mod dayfile;
 mod facts;

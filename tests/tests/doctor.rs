@@ -96,7 +96,8 @@ fn a_connection_of_the_probe_leaves_a_record_by_both_families() {
     let landlock = said.of("sandbox.landlock")["state"].as_str().expect("text");
     let kept = said.expect("privileges.kept", landlock);
     assert!(
-        landlock == "ok" || kept["found"].as_str().is_some_and(|found| found.contains("step of the sandbox: landlock"))
+        landlock == "ok"
+            || kept["found"].as_str().is_some_and(|found| found.contains("steps of the sandbox: landlock"))
     );
     said.expect_status(if landlock == "ok" { 0 } else { 1 });
     // Exactly what it says it sends, and nothing left behind.
@@ -221,7 +222,7 @@ fn an_agent_that_listens_and_does_not_answer_is_noticed() {
     let said = doctor(&net, &launch, &[]);
     agent.signal(Signal::SIGCONT);
     let finding = said.expect("listener", "warning");
-    assert!(finding["found"].as_str().is_some_and(|found| found.contains("cannot be asked")), "{finding}");
+    assert!(finding["found"].as_str().is_some_and(|found| found.contains("is not available")), "{finding}");
     let _ = agent.stop();
 }
 

@@ -183,7 +183,7 @@ fn the_user_whom_root_becomes_keeps_the_face_over_a_reload_and_a_restart() {
     assert_eq!(greeting(&net, 21), "220 FIRST\r\n");
     fs::write(&persona, "ftp = \"SECOND\"\n").expect("own directory");
     agent.signal(Signal::SIGHUP);
-    agent.wait_message(json!({"message": "reopened the log and read configuration and certificate again"}));
+    agent.wait_message(json!({"message": "reopened the log and reloaded configuration and certificate"}));
     assert_eq!((greeting(&net, 21).as_str(), greeting(&net, 22)), ("220 SECOND\r\n", ssh.clone()));
     let _ = agent.stop();
     // As a unit starts it.
@@ -214,7 +214,7 @@ fn a_reload_takes_up_the_operators_persona_where_the_state_directory_cannot_be_u
     let ssh = greeting(&net, 22);
     fs::write(&persona, "ftp = \"SECOND\"\n").expect("own directory");
     agent.signal(Signal::SIGHUP);
-    agent.wait_message(json!({"message": "reopened the log and read configuration and certificate again"}));
+    agent.wait_message(json!({"message": "reopened the log and reloaded configuration and certificate"}));
     assert_eq!((greeting(&net, 21).as_str(), greeting(&net, 22)), ("220 SECOND\r\n", ssh));
 }
 
@@ -255,7 +255,7 @@ fn a_renewed_certificate_behind_a_symbolic_link_is_read_at_sighup() {
     assert!(shown().contains("certificate-1"));
     make(2);
     agent.signal(Signal::SIGHUP);
-    agent.wait_message(json!({"message": "reopened the log and read configuration and certificate again"}));
+    agent.wait_message(json!({"message": "reopened the log and reloaded configuration and certificate"}));
     assert!(shown().contains("certificate-2"));
 }
 
@@ -307,7 +307,7 @@ fn root_without_its_capabilities_is_not_believed_to_write_where_it_may_not() {
     let moved = || fs::read_to_string(directory.join("moved")).unwrap_or_default();
     eventually("the reason is in the file that goes on", || moved().contains("cannot reopen the log").then_some(()));
     eventually("the rest is read", || {
-        moved().contains("\"message\":\"read configuration and certificate again\"").then_some(())
+        moved().contains("\"message\":\"reloaded configuration and certificate\"").then_some(())
     });
     assert!(!moved().contains("reopened the log"), "{}", moved());
     let _ = agent.stop();

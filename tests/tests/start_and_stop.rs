@@ -154,7 +154,7 @@ fn where_memory_is_scarcer_than_descriptors_sessions_follow_from_it_also_after_a
     let starting = agent.wait_message(json!({"message": "starting"}));
     assert_eq!((&starting["max_sessions"], &starting["max_sessions_from"]), (&json!(6_400), &json!("memory")));
     agent.signal(Signal::SIGHUP);
-    agent.wait_message(json!({"message": "reopened the log and read configuration and certificate again"}));
+    agent.wait_message(json!({"message": "reopened the log and reloaded configuration and certificate"}));
     let mut page = String::new();
     let mut stream = UnixStream::connect(&metrics).expect("the agent listens");
     stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("the agent takes bytes");

@@ -1,9 +1,9 @@
 //! Keys of the store.
 //!
 //! - An IPv4 address is a signed number (32 bits, so that it takes four bytes), an IPv6 address a blob of 16 bytes.
-//! SQLite sorts numbers before blobs, so a prefix is one `BETWEEN`, and families never mix.
+//!   SQLite sorts numbers before blobs, so a prefix is one `BETWEEN`, and families never mix.
 //! - A session is its accept in microseconds of the day, and an ordinal among those of the same microsecond. Sessions
-//! lie in the order of time, and a range of time is a range of keys.
+//!   lie in the order of time, and a range of time is a range of keys.
 //! - A fact is found by a salted hash. The salt is the store's own: no client can make two texts that fall together.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -1,7 +1,7 @@
 //! Access control of the page, also against requests from other sites.
 //!
 //! - `Host` must name the address on which the server listens, or a configured name: a page of an attacker whose name
-//! is made to point to 127.0.0.1 (DNS rebinding) has its own name there.
+//!   is made to point to 127.0.0.1 (DNS rebinding) has its own name there.
 //! - `Origin` and `Sec-Fetch-Site`, where a browser sends them, must not be of another site: what is here is not for
 //!   scripts of others. Links from elsewhere (navigation) are allowed: nothing is changed by GET, and only GET is
 //!   answered.

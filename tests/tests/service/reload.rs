@@ -35,7 +35,7 @@ pub(crate) fn change(net: &Net, keys: &[(&str, &str)]) {
 pub(crate) fn reload(agent: &Agent, changed: &str) {
     agent.signal(Signal::SIGHUP);
     agent.wait_message(json!({
-        "message": "reopened the log and read configuration and certificate again", "changed": changed,
+        "message": "reopened the log and reloaded configuration and certificate", "changed": changed,
     }));
 }
 

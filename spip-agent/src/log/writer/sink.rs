@@ -9,9 +9,9 @@
 //!   line is written again. The part is never cut off again, not at the end of the process either: programs that
 //!   follow the file take a shrinking file for a new one, and would read everything twice.
 //! - Before each write, a file that does not end where our last write ended is looked at: if its last byte is not a
-//! line feed, an agent was killed or ran out of disk there, and the part is ended first.
+//!   line feed, an agent was killed or ran out of disk there, and the part is ended first.
 //! - Look, end and write happen under an advisory lock (flock), which agents take for the time of a write. A program
-//! that holds it for long is not waited for: then only the kernel's appending protects, which is enough while no one is
+//!   that holds it for long is not waited for: then only the kernel's appending protects, which is enough while no one is
 //!   killed.
 //!
 //! The name is looked at once a second while lines are written: a file that was renamed or removed is replaced by a new
