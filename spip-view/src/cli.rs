@@ -137,8 +137,8 @@ enum Command {
     Retag,
     /// Print what payloads name and where attacks came from, for other programs.
     ///
-    /// Sources are in it only where a rule calls their session an attack and the client completed a handshake: never those of
-    /// half-open scans or of UDP, which anyone can forge.
+    /// Sources are in it only where a rule calls their session an attack and the client completed a handshake: never
+    /// those of half-open scans or of UDP, which anyone can forge.
     Indicators {
         /// The form: a STIX 2.1 bundle, or one value a line.
         #[arg(long, default_value = "stix", value_parser = ["stix", "urls", "hosts", "hashes", "sources"])]
@@ -150,7 +150,7 @@ enum Command {
         #[arg(long, value_name = "DAY")]
         day: Option<String>,
     },
-    /// Print what a log or the store comes to.
+    /// Print a report on a log or the store.
     ///
     /// With --log and no store the logs are read into a temporary one. Without --since and --day the report is about
     /// everything.

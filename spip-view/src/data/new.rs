@@ -21,8 +21,8 @@ use crate::store::{Reader, Result, key};
 pub struct NewPage {
     /// Since when the store has records: what came before that cannot be known.
     pub since: Option<Moment>,
-    /// One section a kind: tags, vulnerabilities, groups of payloads, paths, ports, JA4, HASSH, user agents, credentials, … Sections
-    /// without anything are left out.
+    /// One section a kind: tags, vulnerabilities, groups of payloads, paths, ports, JA4, HASSH, user agents,
+    /// credentials, … Sections without anything are left out.
     pub sections: Vec<NewSection>,
     /// Sources that were here before the range and came back with something that no source had sent.
     pub returned: Vec<Returned>,
@@ -102,7 +102,7 @@ const KINDS: &[Kind] = &[
     Kind::Syn,
 ];
 
-/// Kinds that say that a source did something that nobody had done.
+/// Kinds of values that show that a source did something new.
 const RETURNED: &[Kind] = &[Kind::Tag, Kind::Group, Kind::Path, Kind::Hassh, Kind::Ja4, Kind::UserAgent];
 
 /// Lines of a section on the page with all of them.

@@ -209,8 +209,8 @@ fn dump(entry: &Entry<'_>, accepted: Moment) -> Option<String> {
     (!out.is_empty()).then_some(out)
 }
 
-/// The request as a command line, every word quoted for a shell. The target is the sensor's address: whoever runs it asks
-/// that, and nobody else.
+/// The request as a command line, every word quoted for a shell. The target is the sensor's address: running it asks
+/// only the sensor.
 fn curl(entry: &Entry<'_>) -> Option<String> {
     let http = entry.http.as_ref()?;
     let (method, target) = (http.method.as_deref()?, http.target.as_deref()?);
