@@ -144,7 +144,7 @@ pub struct Scanner {
     pub name: Cow<'static, str>,
     /// Purpose of the scans.
     pub kind: ScannerKind,
-    /// How the scanner was identified.
+    /// Way in which the scanner was identified.
     pub evidence: Evidence,
 }
 

@@ -163,7 +163,7 @@ pub struct Fact {
     pub kind: Kind,
     /// Its value.
     pub value: String,
-    /// What to show where that is another text.
+    /// Text to show when it differs from the value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
     /// Connections.

@@ -49,7 +49,7 @@ pub struct Filter {
     pub after: Option<String>,
 }
 
-/// Which known scanners are left out.
+/// Known scanners that are left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Without {
     /// None.

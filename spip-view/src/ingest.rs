@@ -93,7 +93,7 @@ pub struct Log {
     pub expired: u64,
     /// Set once a message has reported that the log has another format.
     is_format_named: bool,
-    /// Where records are found again in the log, as far as they are not kept.
+    /// Place in the log from which records are found again, unless they are kept.
     pub(crate) anchor: Option<Anchor>,
     /// Works out what records mean; without it they mean what they say themselves.
     enricher: Option<Enricher>,

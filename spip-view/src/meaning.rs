@@ -7,7 +7,7 @@ use crate::row::Kind;
 /// Indicators of one session that are kept.
 const INDICATORS: usize = 16;
 
-/// What a source is known for. Numbers can leave out the second and the third.
+/// Classes of sources. Numbers can leave out the second and the third.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Class {
@@ -39,7 +39,7 @@ pub struct Mark {
     pub kind: Kind,
     /// Its value.
     pub value: String,
-    /// What to show where that is another text.
+    /// Text to show when it differs from the value.
     pub label: Option<String>,
 }
 

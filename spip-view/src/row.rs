@@ -58,7 +58,7 @@ pub struct Row {
     pub facts: Vec<(Kind, String)>,
     /// Names and secrets in clear.
     pub credentials: Vec<Credential>,
-    /// What it means: tags, indicators, where its source is and what that is known for.
+    /// Enrichment: tags, indicators, place and class of the source.
     pub meaning: Enrichment,
 }
 
@@ -119,7 +119,7 @@ pub struct ScanRow {
     pub tools: Option<String>,
     /// MuonFP of the first SYN.
     pub syn: Option<String>,
-    /// Where its source is, and what that is known for.
+    /// Place and class of the source.
     pub meaning: Enrichment,
 }
 

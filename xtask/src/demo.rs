@@ -33,7 +33,7 @@ use crate::project::Project;
 use crate::report;
 use crate::setup::{self, Need};
 
-/// How the names of namespaces, folders and pins begin.
+/// Prefix of the names of namespaces, folders and pins.
 const PURPOSE: &str = "spip-demo";
 
 /// From the end of a visit to its record: the agent flushes within 200 ms.

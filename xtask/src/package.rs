@@ -103,7 +103,7 @@ fn built(project: &Project, architecture: Architecture) -> Result<Programs> {
     Programs::native(project)
 }
 
-/// What was made.
+/// The packages that were built.
 pub(crate) struct Made {
     pub(crate) deb: Option<PathBuf>,
     archive: PathBuf,

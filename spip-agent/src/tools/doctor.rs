@@ -70,7 +70,7 @@ pub struct Finding {
     pub check: &'static str,
     /// Result.
     pub state: State,
-    /// What the check found.
+    /// Finding of the check.
     pub found: String,
     /// Consequence for the sensor.
     pub meaning: String,

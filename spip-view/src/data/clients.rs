@@ -46,12 +46,12 @@ pub struct FingerprintPage {
     pub others: Vec<Fact>,
     /// Rules that matched the same sessions.
     pub tags: Vec<Top>,
-    /// What their payloads name.
+    /// Indicators in their payloads.
     pub indicators: Vec<Top>,
     /// Of a tag, what is known of its rule.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<Tag>,
-    /// What to show of the value where that is another text.
+    /// Text to show when it differs from the value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
     /// The newest sessions.

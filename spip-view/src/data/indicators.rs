@@ -23,7 +23,7 @@ pub enum Form {
 }
 
 impl Form {
-    /// What [`Form::of`] takes.
+    /// Names that [`Form::of`] accepts.
     pub const NAMES: &'static str = "stix, urls, hosts, hashes or sources";
 
     /// Returns the form of that name.

@@ -12,9 +12,9 @@ use crate::store::{Reader, Result};
 /// Connections by country.
 #[derive(Clone, Debug, Serialize)]
 pub struct CountriesPage {
-    /// Whether the store has any country: without data on addresses it has none.
+    /// Set when the store has any country: without data on addresses it has none.
     pub has_data: bool,
-    /// How many countries.
+    /// Number of countries.
     pub total: Count,
     /// All of them, most connections first.
     pub countries: Vec<Top>,
@@ -25,7 +25,7 @@ pub struct CountriesPage {
 /// Connections by network and by known scanner.
 #[derive(Clone, Debug, Serialize)]
 pub struct NetworksPage {
-    /// Whether the store has any autonomous system: without data on addresses it has none.
+    /// Set when the store has any autonomous system: without data on addresses it has none.
     pub has_data: bool,
     /// Autonomous systems and special ranges, most connections first.
     pub networks: TopList,

@@ -59,7 +59,7 @@ pub struct SourcePage {
     pub ports: Vec<PortStep>,
     /// Groups of payloads that it sent.
     pub payloads: Vec<Top>,
-    /// Where it is and what it is known for: country, network, scanner.
+    /// Its country, network and known scanner.
     pub places: Vec<Fact>,
     /// Rules that matched what it sent.
     pub tags: Vec<Top>,

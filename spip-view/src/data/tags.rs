@@ -16,7 +16,7 @@ use crate::store::{Reader, Result, key};
 /// The page.
 #[derive(Clone, Debug, Serialize)]
 pub struct TagsPage {
-    /// How many different rules matched.
+    /// Number of different rules that matched.
     pub total: Count,
     /// The worst first, of those the most connections.
     pub tags: Vec<TagLine>,
@@ -31,14 +31,14 @@ pub struct TagsPage {
 /// A rule that matched.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TagLine {
-    /// What is known of the rule.
+    /// Facts of the rule.
     #[serde(flatten)]
     pub tag: Tag,
     /// Connections.
     pub connections: u64,
-    /// When it first matched, in all that is stored.
+    /// Time of its first match, in all that is stored.
     pub first: Moment,
-    /// When it last matched.
+    /// Time of its last match.
     pub last: Moment,
     /// The source that brought it first.
     pub source: IpAddr,

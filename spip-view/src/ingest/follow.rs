@@ -49,10 +49,10 @@ pub enum Input {
     All(Vec<PathBuf>),
 }
 
-/// How records are taken.
+/// Settings of the ingestion.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Whether records are kept in the store.
+    /// Keeps records in the store.
     pub keeps_records: bool,
     /// Works out what records mean.
     pub enricher: Option<Enricher>,

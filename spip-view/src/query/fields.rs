@@ -31,7 +31,7 @@ pub enum Values {
     Address,
     /// A text; the kind of fact that it is.
     Text(Kind),
-    /// What to show of a fact; the kind of it.
+    /// Label of a fact of this kind.
     Label(Kind),
     /// Something of which a session has any number, by its value or its label.
     Mark(Kind),

@@ -74,13 +74,13 @@ pub(super) const COLUMNS: &[&str] = &[
 /// A key of the roll-up: kind, key, and where it is counted.
 type RollKey = (u8, RollValue, Cell);
 
-/// Where in the roll-up a record is counted.
+/// Place of a record in the roll-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Cell {
     /// Hour of the day.
     pub(super) hour: u8,
     pub(super) sensor: i64,
-    /// What the source is known for.
+    /// Class of the source.
     pub(super) class: Class,
 }
 

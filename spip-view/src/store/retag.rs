@@ -19,7 +19,7 @@ use crate::row::Kind;
 /// Sessions that are read at once.
 const CHUNK: i64 = 2_000;
 
-/// What became of the sessions of a day.
+/// Result for the sessions of a day.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retagged {
     /// Sessions whose record was looked at.
@@ -28,7 +28,7 @@ pub struct Retagged {
     pub unread: u64,
 }
 
-/// What a day is asked for its meaning.
+/// Questions about the meaning of a day's records.
 pub trait Meanings {
     /// Returns what a session means; nothing when its record cannot be read.
     fn session(&mut self, day: Day, id: i64) -> Option<Enrichment>;

@@ -69,7 +69,7 @@ pub enum Taken {
     Expired,
 }
 
-/// Where a record is kept.
+/// Place where a record is kept.
 enum Kept<'a> {
     /// In the store.
     Here(&'a [u8]),
@@ -96,7 +96,7 @@ pub struct Writer {
     rules: Rules,
     sources: HashMap<RollValue, SourceCount>,
     keeps_records: bool,
-    /// Where the next record is in its log: the place from which it is found again, and its line from there.
+    /// Place of the next record in its log: the point from which it is found again, and its line from there.
     place: Option<(Arc<str>, i64)>,
     /// The newest first time among sources that are in the catalog: a later one cannot be earlier.
     newest_us: i64,

@@ -40,8 +40,7 @@ pub(super) struct Sensor {
     lines: Receiver<Value>,
 }
 
-/// What the agent is given and leaves: a folder with its configuration and its log, and its pins. Dropped, they are
-/// removed.
+/// Files of the agent: a folder with its configuration and its log, and its pins. Dropped, they are removed.
 pub(super) struct Files {
     pub(super) folder: PathBuf,
     pins: PathBuf,
@@ -72,7 +71,7 @@ impl Files {
         self.folder.join("spip.toml")
     }
 
-    /// What the agent wrote, line by line.
+    /// Returns the path of the agent's log.
     pub(super) fn log(&self) -> PathBuf {
         self.folder.join("spip.jsonl")
     }

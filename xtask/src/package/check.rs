@@ -28,7 +28,7 @@ const SUITE: &str = "stable";
 /// The distributions in which it is tried with `--roots`: the oldest that packages are for, and those since.
 const ROOTS: [(&str, &str); 4] =
     [("Debian 11", "bullseye"), ("Ubuntu 20.04", "focal"), ("Debian 12", "bookworm"), ("Debian 13", "trixie")];
-/// What the steps by hand call.
+/// Packages of the programs that the steps by hand call.
 const HAND_PACKAGES: &str = "iproute2,iptables,curl,jq,procps";
 /// All steps by hand take seconds.
 const CHECK_LIMIT: Duration = Duration::from_secs(300);

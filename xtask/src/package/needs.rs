@@ -43,7 +43,7 @@ impl fmt::Display for Glibc {
     }
 }
 
-/// What all programs of a package need together.
+/// Needs of all programs of a package together.
 #[derive(Debug)]
 pub(super) struct Needs {
     libraries: BTreeSet<String>,
@@ -105,7 +105,7 @@ impl Needs {
     }
 }
 
-/// What one program needs.
+/// Needs of one program.
 #[derive(Debug)]
 struct Program {
     libraries: Vec<String>,

@@ -94,8 +94,8 @@ fn systemd(project: &Project, root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What the program's own definitions become, by a debug build for this machine: the pages are the same, and it is there
-/// where anything was tested.
+/// Generates the pages from the program's own definitions, by a debug build for this machine: the pages are the same,
+/// and it exists wherever tests ran.
 fn pages(project: &Project, root: &Path) -> Result<()> {
     let folder = project.target.join("package/pages");
     if folder.exists() {

@@ -13,12 +13,12 @@ use super::system::DOWNLOAD_LIMIT;
 use crate::process;
 use crate::report;
 
-/// What an environment holds.
+/// Packages of an environment.
 pub(super) struct Environment {
     pub(super) folder: PathBuf,
     /// Versions and hashes, as pip reads them.
     pub(super) requirements: &'static str,
-    /// What it holds, and its size, for the report of its installation.
+    /// Its contents and size, for the report of its installation.
     pub(super) about: &'static str,
     /// Programs of the environment, with arguments with which they have to succeed: a wheel of another C library
     /// installs and does not start.

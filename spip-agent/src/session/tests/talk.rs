@@ -58,7 +58,7 @@ impl Stage {
     }
 }
 
-/// How long a session lasted by its record.
+/// Returns the duration of a session by its record.
 fn lasted(record: &Value) -> Duration {
     Duration::from_micros(record["duration_us"].as_u64().expect("a number"))
 }
