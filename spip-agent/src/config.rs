@@ -117,7 +117,7 @@ pub struct Log {
     pub rotate_bytes: u64,
     /// `log_rotate_seconds`: rotate when the file is this old; 0 turns it off (0).
     pub rotate_age: Option<Duration>,
-    /// `log_keep_files`: closed files that are kept; 0 keeps all (10).
+    /// `log_keep_files`: closed files that are kept, beside those that a reader still needs; 0 keeps all (10).
     pub keep_files: usize,
     /// `log_keep_bytes`: total size of closed files that is kept; 0 keeps all (0).
     pub keep_bytes: u64,
@@ -128,6 +128,17 @@ pub struct Log {
     pub compress: Compress,
     /// `log_queue_bytes`: finished lines that wait in memory before sessions wait (8 MiB).
     pub queue_bytes: usize,
+}
+
+/// The part of the file system that stays free unless `log_min_free_bytes` says how much does …
+const FREE_PART: u64 = 20;
+/// … and the most of it: 1 GiB.
+const FREE_BYTES: u64 = 1 << 30;
+
+/// Returns the bytes that the log leaves free on a file system of `size` bytes, where `log_min_free_bytes` is `configured`.
+#[must_use]
+pub fn least_free(configured: Option<u64>, size: u64) -> u64 {
+    configured.unwrap_or((size / FREE_PART).min(FREE_BYTES))
 }
 
 impl Log {

@@ -85,6 +85,7 @@ mod batch;
 mod cursor;
 mod directory;
 mod files;
+mod hold;
 mod position;
 mod reader;
 mod source;
@@ -95,6 +96,7 @@ use std::path::PathBuf;
 
 pub use batch::{Batch, Content, Line, Notice};
 pub use files::Files;
+pub use hold::{Hold, MAX_MARKER_BYTES, hold_directory};
 pub use position::Position;
 pub use reader::{Lag, Options, Reader, Start};
 pub use source::Compression;

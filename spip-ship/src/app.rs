@@ -13,7 +13,7 @@ use tokio::runtime::{Handle, Runtime};
 use self::signals::{Ask, Signals};
 use crate::config::{Config, Kind, Sink as SinkConfig, Source as SourceConfig};
 use crate::confine;
-use crate::hold::Hold;
+use crate::hold::{self, Hold};
 use crate::metrics::{Counters, server};
 use crate::notify::Notifier;
 use crate::pause::Stop;
@@ -101,6 +101,13 @@ fn round(
     handle: &Handle,
     once: Option<Duration>,
 ) -> Result<(), Error> {
+    if let SourceConfig::Log(log) = &config.source {
+        let sinks: Vec<_> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
+        let held = if config.hold_files { sinks.as_slice() } else { &[] };
+        if let Err(error) = hold::remove_others(log, &config.state_dir, held) {
+            log::warn!("cannot remove what earlier sinks hold of {}: {error}", log.display());
+        }
+    }
     let mut threads = Vec::new();
     for (sink, counters) in config.sinks.iter().zip(counters) {
         let pipeline = pipeline(config, sink, counters, stop, handle, once);
@@ -186,7 +193,7 @@ fn pipeline(
         stop: stop.clone(),
         once,
         hold: match &config.source {
-            SourceConfig::Log(log) if config.hold_files => Hold::new(log, &sink.name),
+            SourceConfig::Log(log) if config.hold_files => Hold::new(log, &sink.name, &config.state_dir),
             _ => None,
         },
         warn_files: config.warn_unshipped_files,

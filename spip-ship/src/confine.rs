@@ -212,9 +212,7 @@ fn paths(config: &Config, file: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
         read.push(directory(log));
         // Behind a symbolic link, too.
         read.extend(log.canonicalize().ok().as_deref().map(directory));
-        if config.hold_files {
-            written.push(crate::hold::directory(log));
-        }
+        written.push(spip_record::log::hold_directory(log));
     }
     written.extend(config.sinks.iter().filter_map(|sink| match &sink.kind {
         Kind::Files(files) => Some(files.path.clone()),

@@ -181,7 +181,18 @@ impl Running {
             self.state.under_way = None;
             self.save()?;
         }
+        self.hold();
         self.seek()
+    }
+
+    /// Tells the agent which closed files are still needed.
+    fn hold(&mut self) {
+        if let Some(hold) = &mut self.pipeline.hold
+            && let Err(error) = hold.update(&self.state.place)
+        {
+            log::warn!("{}: cannot mark which files the agent has to keep: {error}", self.pipeline.name);
+            self.pipeline.hold = None;
+        }
     }
 
     fn seek(&mut self) -> Result<(), End> {
@@ -286,12 +297,7 @@ impl Running {
         if let Err(message) = self.pipeline.source.release(&self.state.place) {
             log::debug!("{}: {message}", self.pipeline.name);
         }
-        if let Some(hold) = &mut self.pipeline.hold
-            && let Err(error) = hold.update(&self.state.place)
-        {
-            log::warn!("{}: cannot mark which files the agent has to keep: {error}", self.pipeline.name);
-            self.pipeline.hold = None;
-        }
+        self.hold();
         self.shipped += shipped;
         self.progress = Instant::now();
         let counters = &self.pipeline.counters;
@@ -364,7 +370,7 @@ impl Running {
         counters.lag_messages.store(behind.messages, Relaxed);
         if behind.files >= self.pipeline.warn_files && behind.files > self.warned_files {
             log::warn!(
-                "{}: {} closed files ({} bytes) are not shipped; the agent removes the oldest at log_keep_files",
+                "{}: {} closed files ({} bytes) are not shipped; the agent may have to remove the oldest",
                 self.pipeline.name,
                 behind.files,
                 behind.bytes

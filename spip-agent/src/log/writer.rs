@@ -17,6 +17,7 @@
 //!
 //! Not decided here: what a record looks like. The encoder delivers a JSON object without its closing brace.
 
+mod hold;
 mod queue;
 mod rotation;
 mod run;
@@ -91,6 +92,10 @@ pub struct Stats {
     pub bytes: u64,
     /// Files that were closed by rotation.
     pub rotations: u64,
+    /// Closed files that are kept beyond `log_keep_files`, because a reader needs them.
+    pub held_files: u64,
+    /// Closed files that were removed although a reader needed them.
+    pub unread_removed: u64,
     /// Number of times that an error stopped writing; retries are not counted.
     pub write_failures: u64,
     /// Records that were given up: the queue was full and its caller could not wait, or the log had ended.
@@ -345,7 +350,7 @@ impl Default for Pace {
 fn open_with(key: &'static str, config: &config::Log, target: Target, pace: &Pace) -> Result<(Log, Writer), Error> {
     let shared = Arc::new(Shared::new(config.queue_bytes));
     shared.name_file(config.file.as_deref());
-    let archive = rotation::Archive::new(config, &target);
+    let archive = rotation::Archive::new(config, &target, Arc::clone(&shared.counters));
     let sink = Sink::open(key, config, target, *pace, Arc::clone(&shared.counters))?;
     let run = run::Run::new(Arc::clone(&shared), sink, config.fsync, *pace);
     Ok((Log { shared, key, tail: config.format.tail() }, Writer { run, archive }))

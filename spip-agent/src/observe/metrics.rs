@@ -224,6 +224,10 @@ fn log(out: &mut DescriptorEncoder<'_>, name: &str, what: &str, log: &Log) -> Re
     counter(out, &named("lines"), "Lines written.", None, stats.lines)?;
     counter(out, &named("written"), "Bytes written.", bytes, stats.bytes)?;
     counter(out, &named("rotations"), "Files closed by rotation.", None, stats.rotations)?;
+    let held = "Closed files kept beyond log_keep_files, because a reader needs them.";
+    gauge(out, &named("held_files"), held, None, stats.held_files)?;
+    let unread = "Closed files removed although a reader needed them.";
+    counter(out, &named("unread_removed"), unread, None, stats.unread_removed)?;
     counter(out, &named("write_failures"), "How often writing began to fail.", None, stats.write_failures)?;
     gauge(out, &named("faulty"), "1 while nothing can be written.", None, u64::from(stats.faulty))?;
     counter(out, &named("abandoned"), "Records that were given up.", None, stats.abandoned)?;

@@ -199,6 +199,10 @@ pub struct Log {
     pub queued_bytes: u64,
     /// Files closed by rotation.
     pub rotations: u64,
+    /// Closed files that are kept beyond `log_keep_files`, because a reader needs them.
+    pub held_files: u64,
+    /// Closed files that were removed although a reader needed them.
+    pub unread_removed: u64,
     /// Reason why nothing can be written now; absent when the log can be written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,

@@ -45,11 +45,6 @@ const ALL_TIME: Duration = Duration::from_secs(6 * 3600);
 /// A smaller room counts as this one: its parts would hold few records.
 const ROOM_MIN: u64 = 16 << 20;
 
-/// The part of the file system that stays free unless `log_min_free_bytes` says how much does …
-const DISK_PART: u64 = 20;
-/// … and the most of it: 1 GiB.
-const DISK_BYTES: u64 = 1 << 30;
-
 /// Sources that are remembered: about 5 MB.
 const SOURCES_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
 
@@ -151,7 +146,7 @@ impl Ledger {
         let Ok(found) = statvfs(&floor.directory) else { return };
         let unit = found.fragment_size();
         let [free, size] = [found.blocks_available(), found.blocks()].map(|blocks| unit.saturating_mul(blocks));
-        let least = floor.bytes.unwrap_or((size / DISK_PART).min(DISK_BYTES));
+        let least = config::least_free(floor.bytes, size);
         let disk = match free {
             _ if free >= least => Disk::Roomy,
             _ if free >= least / 4 => Disk::Low,

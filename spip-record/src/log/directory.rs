@@ -186,7 +186,7 @@ fn is_date(text: &str) -> bool {
 }
 
 /// Reports whether `text` is a time as the agent writes it: `20250131T235959.000001Z`.
-fn is_time(text: &str) -> bool {
+pub(super) fn is_time(text: &str) -> bool {
     const FORM: &[u8] = b"00000000T000000.000000Z";
     text.len() == FORM.len()
         && text.bytes().zip(FORM).all(|(byte, &form)| match form {

@@ -115,7 +115,7 @@ pub(super) static KEYS: &[Key] = &[
         name: "log_keep_files",
         default: "`10`",
         accepted: "0 to 1000000",
-        meaning: "Number of closed files that are kept; 0: all.",
+        meaning: "Number of closed files that are kept; 0: all. One that `spip-ship` still needs stays longer, within `log_keep_bytes` and the free room of `log_min_free_bytes`.",
         example: "30",
         effect: Effect::Live,
     },

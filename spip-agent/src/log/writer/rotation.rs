@@ -8,6 +8,9 @@
 //! never waits for it. A file is compressed into `….zst.part`, forced to the disk, renamed, and only then is the
 //! original removed; what a kill leaves behind is cleaned up at the next start. Rotation wants one owner: agents that
 //! share a file notice when one of them has rotated it, but only one of them should be configured to.
+//!
+//! A file that a reader of the log still needs (`hold`) stays beyond `log_keep_files`, as long as `log_keep_bytes` and the
+//! free room of the disk allow. What is removed nevertheless is counted and named.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,7 +25,10 @@ use std::thread;
 
 use jiff::{Timestamp, ToSpan};
 use nix::fcntl::OFlag;
+use nix::sys::statvfs::statvfs;
 
+use super::hold::{Lost, Readers};
+use super::queue::Counters;
 use super::sink::Target;
 use crate::config;
 use crate::process::critical;
@@ -96,12 +102,19 @@ pub(super) struct Archive {
     keep_files: usize,
     keep_bytes: u64,
     compress: bool,
+    /// Size at which a file is closed: so much comes at a time.
+    rotate_bytes: u64,
+    /// `log_min_free_bytes`
+    min_free_bytes: Option<u64>,
+    counters: Arc<Counters>,
     stop: Arc<AtomicBool>,
 }
 
 /// A closed file: plain, compressed, or both, when the process ended between the two.
 #[derive(Debug, Default)]
 struct Closed {
+    /// The time in its name.
+    time: String,
     plain: Option<PathBuf>,
     compressed: Option<PathBuf>,
     bytes: u64,
@@ -139,7 +152,7 @@ impl ClosedFiles {
 
 impl Archive {
     /// `None` for standard output.
-    pub(super) fn new(config: &config::Log, target: &Target) -> Option<Self> {
+    pub(super) fn new(config: &config::Log, target: &Target, counters: Arc<Counters>) -> Option<Self> {
         let Target::Path(path) = target else {
             return None;
         };
@@ -150,6 +163,9 @@ impl Archive {
             keep_files: config.keep_files,
             keep_bytes: config.keep_bytes,
             compress: config.compress == config::Compress::Zstd,
+            rotate_bytes: config.rotate_bytes,
+            min_free_bytes: config.min_free_bytes,
+            counters,
             stop: Arc::default(),
         })
     }
@@ -221,6 +237,7 @@ impl Archive {
                 continue;
             };
             let closed = found.entry(time.to_owned()).or_default();
+            time.clone_into(&mut closed.time);
             closed.bytes += bytes;
             if compressed {
                 closed.compressed = Some(path);
@@ -270,12 +287,16 @@ impl Archive {
     /// smaller than one file would otherwise throw everything away.
     fn prune(&self) -> io::Result<()> {
         let closed = self.closed()?;
+        let readers = Readers::of(&self.path);
         let mut bytes: u64 = closed.iter().map(|closed| closed.bytes).sum();
         let mut files = closed.len();
+        let mut lost = Lost::default();
         for closed in closed {
             let too_many = self.keep_files > 0 && files > self.keep_files;
             let too_large = self.keep_bytes > 0 && bytes > self.keep_bytes && files > 1;
-            if !too_many && !too_large {
+            let is_needed = readers.need(&closed.time);
+            let is_held = is_needed && too_many && !too_large && (files == 1 || self.has_room());
+            if is_held || !too_many && !too_large {
                 break;
             }
             for path in [closed.plain, closed.compressed].into_iter().flatten() {
@@ -283,8 +304,39 @@ impl Archive {
             }
             bytes -= closed.bytes;
             files -= 1;
+            if is_needed {
+                lost.add(closed.time);
+                self.counters.unread_removed.fetch_add(1, Relaxed);
+            }
         }
+        let beyond = if self.keep_files > 0 { files.saturating_sub(self.keep_files) } else { 0 };
+        self.note_held(beyond as u64);
+        lost.report(&self.path);
         Ok(())
+    }
+
+    /// Reports whether the disk has room for another file above what is to stay free.
+    fn has_room(&self) -> bool {
+        let Some(found) = self.path.parent().and_then(|directory| statvfs(directory).ok()) else { return true };
+        let unit = found.fragment_size();
+        let [free, size] = [found.blocks_available(), found.blocks()].map(|blocks| unit.saturating_mul(blocks));
+        free >= config::least_free(self.min_free_bytes, size).saturating_add(self.rotate_bytes)
+    }
+
+    /// Keeps how many files are held, and reports when that begins and ends.
+    fn note_held(&self, files: u64) {
+        let before = self.counters.held_files.swap(files, Relaxed);
+        let path = self.path.display().to_string();
+        if before == 0 && files > 0 {
+            log::warn!(
+                target: "log",
+                path = path.as_str(), held_files = files;
+                "closed log files are kept beyond log_keep_files, because a reader still needs them: see whether spip-ship \
+                 delivers, or remove its marker from {path}.hold"
+            );
+        } else if before > 0 && files == 0 {
+            log::info!(target: "log", path = path.as_str(); "no closed log file is kept beyond log_keep_files any more");
+        }
     }
 
     fn compress_all(&self) -> io::Result<()> {

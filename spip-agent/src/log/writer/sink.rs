@@ -180,7 +180,9 @@ impl Sink {
         self.rotate_again = Instant::now();
         self.fsync = config.fsync;
         let reopened = self.reopen();
-        if let (Some(closed_files), Some(archive)) = (&self.closed_files, Archive::new(config, &self.target)) {
+        if let (Some(closed_files), Some(archive)) =
+            (&self.closed_files, Archive::new(config, &self.target, Arc::clone(&self.counters)))
+        {
             closed_files.change(archive);
         }
         reopened

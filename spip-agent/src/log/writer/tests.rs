@@ -3,6 +3,7 @@
 mod closing;
 mod disk;
 mod faults;
+mod held;
 mod order;
 mod rotating;
 mod streams;

@@ -277,6 +277,8 @@ fn log(log: &writer::Log) -> Log {
         bytes: stats.bytes,
         queued_bytes: stats.queued_bytes,
         rotations: stats.rotations,
+        held_files: stats.held_files,
+        unread_removed: stats.unread_removed,
         fault: log.fault(),
         write_failures: stats.write_failures,
         abandoned: stats.abandoned,

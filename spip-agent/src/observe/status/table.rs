@@ -105,6 +105,13 @@ impl Page {
         let position = log.position.map(|bytes| format!(" at byte {bytes}")).unwrap_or_default();
         self.line("log", &format!("{}{position}", log.file.as_deref().unwrap_or("standard output")));
         self.line("written", &format!("{} lines, {} bytes, {} rotations", log.lines, log.bytes, log.rotations));
+        if log.held_files > 0 || log.unread_removed > 0 {
+            let (held, removed) = (log.held_files, log.unread_removed);
+            self.line(
+                "for readers",
+                &format!("{held} closed files kept beyond log_keep_files; {removed} removed unread"),
+            );
+        }
         let (queued, failures, abandoned) = (log.queued_bytes, log.write_failures, log.abandoned);
         self.line("waiting", &format!("{queued} bytes; {failures} write failures, {abandoned} records abandoned"));
         self.fault("not written", Some(log));

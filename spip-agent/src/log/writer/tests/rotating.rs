@@ -144,6 +144,7 @@ fn a_closed_file_that_cannot_be_compressed_stays() {
     let archive = rotation::Archive::new(
         &config::Log { rotate_bytes: 1, compress: Compress::Zstd, ..config(&directory.file("other")) },
         &Target::file(&directory.file("other")),
+        Arc::default(),
     )
     .expect("it rotates");
     let plain = directory.file("other.20200101T000000.000000Z");
