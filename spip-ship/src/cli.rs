@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use jiff::Timestamp;
 use log::LevelFilter;
 
@@ -97,6 +97,12 @@ pub const INSTALLED: &str = "/etc/spip/ship.toml";
 fn installed() -> Option<PathBuf> {
     let path = PathBuf::from(INSTALLED);
     path.exists().then_some(path)
+}
+
+/// Returns the definition of the command line, for man pages and completions.
+#[must_use]
+pub fn definition() -> clap::Command {
+    Arguments::command()
 }
 
 /// Runs the program with the arguments of the process.

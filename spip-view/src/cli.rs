@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use spip_enrich::Enricher;
 
 use crate::config::{Config, Given, OneOrMany};
@@ -171,6 +171,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// Returns the definition of the command line, for man pages and completions.
+#[must_use]
+pub fn definition() -> clap::Command {
+    Arguments::command()
 }
 
 /// Carries out a command line.

@@ -2,9 +2,10 @@
 //!
 //! The programs start on machines with an old C library ([`NEWEST_GLIBC`]), and with `--target` on another architecture.
 //!
-//! The folder holds the agent with its eBPF programs inside, the systemd files of `dist/systemd`, man pages, completions
-//! and the commented default configuration, all three made from the program's own definitions, the documentation, and
-//! the licences of everything that is linked in. `dpkg-deb` alone builds the package: it is on every Debian, and a tool on
+//! The folder holds the agent with its eBPF programs inside, `spip-view` and `spip-ship`, the systemd files of
+//! `dist/systemd`, man pages, completions and the agent's commented default configuration, all three made from the
+//! programs' own definitions, examples of the other two's, the documentation, and the licences of everything that is
+//! linked in. Nothing of it is started by the installation. `dpkg-deb` alone builds the package: it is on every Debian, and a tool on
 //! top of it would only describe the same files once more. Packages of the same build are the same to the byte: times are
 //! those of the last commit, owners are root, orders are sorted.
 //!
@@ -38,7 +39,7 @@ use crate::setup::{self, Need};
 use needs::Needs;
 
 /// The programs of the package, named as their crates are.
-pub(crate) const PROGRAMS: [&str; 1] = ["spip-agent"];
+pub(crate) const PROGRAMS: [&str; 3] = ["spip-agent", "spip-view", "spip-ship"];
 
 #[derive(Args)]
 pub(crate) struct Options {

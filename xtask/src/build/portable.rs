@@ -18,20 +18,33 @@ pub(crate) fn build(project: &Project, toolchain: &Toolchain, architecture: Arch
         Ok(zig) => zig,
         Err(reason) if architecture.is_own() => {
             report::note(format!("built for machines with this one's C library: {reason}"));
-            super::build(project, toolchain)?;
-            return Programs::native(project);
+            build_ebpf::build(project, toolchain)?;
+            let programs = Programs::native(project)?;
+            // The target folder by name, as for the agent alone.
+            one_by_one(&programs, || {
+                let mut cargo = project.cargo("build");
+                cargo.env_remove("CARGO_BUILD_TARGET");
+                Ok(cargo)
+            })?;
+            return Ok(programs);
         }
         Err(reason) => anyhow::bail!("programs for {} cannot be built: {reason}", architecture.name()),
     };
     build_ebpf::build(project, toolchain)?;
     let programs = Programs::portable(project, architecture);
-    let mut cargo = cargo(project, &zig, "build", architecture)?;
-    process::run(cargo.args(["--release", "--locked"]).args(PROGRAMS.iter().flat_map(|name| ["--package", name])))?;
+    one_by_one(&programs, || cargo(project, &zig, "build", architecture))?;
+    Ok(programs)
+}
+
+/// Builds each program by itself. Built together, all would get the features that any of them wants of a library: with
+/// tokio's signal handling, which `spip-view` uses, the agent makes a socket pair that its sandbox forbids.
+fn one_by_one(programs: &Programs, cargo: impl Fn() -> Result<std::process::Command>) -> Result<()> {
     for name in PROGRAMS {
-        debug_info::split(&programs.path(name), architecture)
+        process::run(cargo()?.args(["--release", "--locked", "--package", name]))?;
+        debug_info::split(&programs.path(name), programs.architecture)
             .with_context(|| format!("{name} keeps its debug information"))?;
     }
-    Ok(programs)
+    Ok(())
 }
 
 /// Returns cargo for an architecture, with the oldest C library that packages are for.

@@ -17,8 +17,10 @@ nothing_left() {
     diff /walk/before /walk/after || fail "something is left, or too much was taken"
     left=$(find / -xdev -path /proc -prune -o -path /walk -prune -o -name '*spip*' -print; find /run /sys/fs/bpf -name '*spip*')
     [ -z "$left" ] || fail "left: $left"
-    ! getent passwd spip || fail "the user is left"
-    ! getent group spip || fail "the group is left"
+    for user in spip spip-view spip-ship; do
+        ! getent passwd $user || fail "the user $user is left"
+        ! getent group $user || fail "the group $user is left"
+    done
 }
 
 mount -t sysfs sys /sys
@@ -65,7 +67,16 @@ dpkg -i "$first"
 dpkg -s spip-agent | grep -q '^Status: install ok installed'
 [ -z "$(dpkg --verify spip-agent)" ] || fail "files differ from the package's: $(dpkg --verify spip-agent)"
 spip-agent --version
-for page in /usr/share/man/man1/spip-agent*.gz; do gzip -t "$page"; done
+for program in spip-view spip-ship; do
+    $program --version
+    [ -s /usr/share/bash-completion/completions/$program ] || fail "no completion of $program"
+done
+for page in spip-agent spip-agent-doctor spip-view spip-view-report spip-ship spip-ship-hub-init; do
+    gzip -t "/usr/share/man/man1/$page.1.gz"
+done
+[ "$(stat -c %U:%G:%a /var/log/spip/spip.jsonl.hold)" = spip-ship:spip:750 ] || fail "spip-ship cannot name what it needs"
+spip-view --config /etc/spip/view.toml --check >/dev/null
+spip-ship --config /usr/share/doc/spip-agent/examples/ship.toml --check
 [ "$(stat -c %U /var/log/spip)" = spip ] || fail "the log's folder is not the sensor's"
 spip-agent --config /etc/spip/spip.toml --check >/dev/null
 
@@ -85,6 +96,11 @@ stop
 # Written for certain once it has stopped.
 jq -c 'select(.message == "eBPF is attached") | select(.syn_observer and .sock_ops)' "$log" | grep . || fail "eBPF is degraded: $(cat "$log")"
 recorded one '.destination_port == 80 and .destination_source == "ebpf" and .source_ip == "198.51.100.2"'
+
+say "looked at by hand, as the user of the page"
+runuser -u spip-view -g spip-view -G spip -- spip-view report --log "$log" --json --state-dir /tmp/report >/walk/report
+jq -e '.. | objects | select(.sessions? == 1)' /walk/report >/dev/null || fail "the report is $(cat /walk/report)"
+rm -rf /tmp/report
 
 say "upgraded while it runs, with the operator's configuration kept"
 sed -i 's/^#name = .*/name = "mine"/' /etc/spip/spip.toml

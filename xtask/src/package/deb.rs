@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::needs::Needs;
-use super::tree::CONFIGURATION;
+use super::tree::CONFIGURATIONS;
 use super::{Release, archive};
 use crate::architecture::Architecture;
 use crate::process;
@@ -34,7 +34,8 @@ pub(super) fn build(
         fs::copy(sources.join(script), &to).with_context(|| format!("dist/debian/{script}"))?;
         fs::set_permissions(&to, fs::Permissions::from_mode(0o755))?;
     }
-    write(&debian.join("conffiles"), &format!("/{CONFIGURATION}\n"))?;
+    let conffiles: String = CONFIGURATIONS.iter().map(|file| format!("/{file}\n")).collect();
+    write(&debian.join("conffiles"), &conffiles)?;
     finish(project, release, architecture, root, folder, "control", &[("@LIBRARIES@", &needs.packages()?)])
 }
 
@@ -105,7 +106,7 @@ fn sums(root: &Path) -> Result<String> {
     for file in archive::all_files(root)? {
         let inside = file.strip_prefix(root)?;
         // Configuration is kept track of by conffiles.
-        if inside != Path::new(CONFIGURATION) {
+        if !CONFIGURATIONS.iter().any(|file| inside == Path::new(file)) {
             let sum = process::output(Command::new("md5sum").arg(&file))?;
             let sum = sum.split(' ').next().context("md5sum says nothing")?;
             writeln!(text, "{sum}  {}", inside.display())?;

@@ -18,8 +18,8 @@ use crate::report;
 pub(super) const DOCUMENTATION: &str = "usr/share/doc/spip-agent";
 /// Directory of the licences, which Debian wants of every package.
 const DEBUG_DOCUMENTATION: &str = "usr/share/doc/spip-agent-dbgsym";
-/// The configuration, which belongs to the operator once it is installed.
-pub(super) const CONFIGURATION: &str = "etc/spip/spip.toml";
+/// The configurations, which belong to the operator once they are installed. That of `spip-ship` is none: it names servers.
+pub(super) const CONFIGURATIONS: [&str; 2] = ["etc/spip/spip.toml", "etc/spip/view.toml"];
 
 /// Endings of the files in `dist/systemd`, where they go, and under which ending.
 const SYSTEMD: [(&str, &str, &str); 5] = [
@@ -94,8 +94,8 @@ fn systemd(project: &Project, root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Generates the pages from the program's own definitions, by a debug build for this machine: the pages are the same,
-/// and it exists wherever tests ran.
+/// Generates the pages from the programs' own definitions, by a debug build for this machine: the pages are the same,
+/// and it exists wherever tests ran. Copies the examples.
 fn pages(project: &Project, root: &Path) -> Result<()> {
     let folder = project.target.join("package/pages");
     if folder.exists() {
@@ -112,14 +112,19 @@ fn pages(project: &Project, root: &Path) -> Result<()> {
         let name = page.file_name().unwrap_or_default().to_string_lossy().into_owned();
         compressed(&page, &root.join("usr/share/man/man1").join(format!("{name}.gz")))?;
     }
-    for (name, place) in [
-        ("spip-agent.bash", "usr/share/bash-completion/completions/spip-agent"),
-        ("_spip-agent", "usr/share/zsh/vendor-completions/_spip-agent"),
-        ("spip-agent.fish", "usr/share/fish/vendor_completions.d/spip-agent.fish"),
-    ] {
-        copy(&folder.join("completions").join(name), &root.join(place))?;
+    for name in PROGRAMS {
+        for (file, place) in [
+            (format!("{name}.bash"), format!("usr/share/bash-completion/completions/{name}")),
+            (format!("_{name}"), format!("usr/share/zsh/vendor-completions/_{name}")),
+            (format!("{name}.fish"), format!("usr/share/fish/vendor_completions.d/{name}.fish")),
+        ] {
+            copy(&folder.join("completions").join(file), &root.join(place))?;
+        }
     }
-    copy(&folder.join("spip.toml"), &root.join(CONFIGURATION))
+    copy(&folder.join("spip.toml"), &root.join("etc/spip/spip.toml"))?;
+    let examples = project.root.join("dist/examples");
+    copy(&examples.join("view.toml"), &root.join("etc/spip/view.toml"))?;
+    copy(&examples.join("ship.toml"), &root.join(DOCUMENTATION).join("examples/ship.toml"))
 }
 
 fn documentation(project: &Project, root: &Path) -> Result<()> {
@@ -129,17 +134,12 @@ fn documentation(project: &Project, root: &Path) -> Result<()> {
     }
     copy(&project.root.join("dist/debian/copyright"), &place.join("copyright"))?;
     copy_all(&project.root.join("docs"), &place.join("docs"))?;
-    let crates = process::output(project.cargo("tree").args([
-        "--locked",
-        "--package",
-        "spip-agent",
-        "--edges",
-        "normal",
-        "--prefix",
-        "none",
-        "--format",
-        "{p} | {l}",
-    ]))?;
+    let mut tree = project.cargo("tree");
+    tree.args(["--locked", "--edges", "normal", "--prefix", "none", "--format", "{p} | {l}"]);
+    PROGRAMS.iter().for_each(|name| {
+        tree.args(["--package", name]);
+    });
+    let crates = process::output(&mut tree)?;
     fs::write(place.join("THIRD-PARTY.txt"), third_party(&crates))?;
     Ok(())
 }
@@ -148,12 +148,12 @@ fn documentation(project: &Project, root: &Path) -> Result<()> {
 fn third_party(tree: &str) -> String {
     let mut lines: Vec<String> = tree
         .lines()
-        .filter(|line| !line.starts_with("spip-"))
+        .filter(|line| !line.is_empty() && !line.starts_with("spip-"))
         .map(|line| line.trim_end_matches(" (*)").replace(" (proc-macro)", ""))
         .collect();
     lines.sort();
     lines.dedup();
-    let mut text = "Crates that spip-agent is linked with, and their licences.\n\n".to_owned();
+    let mut text = "Crates that the programs are linked with, and their licences.\n\n".to_owned();
     for line in lines {
         text.push_str(&line);
         text.push('\n');
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn crates_are_listed_once_and_our_own_are_not() {
-        let tree = "spip-agent v0.1.0 (/x) | MIT\nsyn v2.0.1 (proc-macro) | MIT OR Apache-2.0\nanyhow v1.0.0 | MIT\n\
+        let tree = "spip-agent v0.1.0 (/x) | MIT\n\nspip-view v0.1.0 (/x) | MIT\nsyn v2.0.1 (proc-macro) | MIT OR Apache-2.0\nanyhow v1.0.0 | MIT\n\
                     anyhow v1.0.0 | MIT (*)\n";
         let text = third_party(tree);
         assert!(text.ends_with("\n\nanyhow v1.0.0 | MIT\nsyn v2.0.1 | MIT OR Apache-2.0\n"), "{text}");
@@ -235,6 +235,6 @@ mod tests {
         assert_eq!(place("spip-agent.service"), Some("usr/lib/systemd/system"));
         assert_eq!(place("spip.sysusers.conf"), Some("usr/lib/sysusers.d"));
         assert_eq!(place("spip-report.timer"), Some("usr/lib/systemd/system"));
-        assert_eq!(place("spip.mount"), None);
+        assert_eq!(place("spip.path"), None);
     }
 }

@@ -10,7 +10,7 @@ log=/var/log/spip/spip.jsonl
 sensor=198.51.100.1
 patience=${PATIENCE:-300}
 
-STEPS="install init doctor start rules scan sandbox reload mistake rotate restart upgrade watchdog stop remove purge"
+STEPS="install init doctor start rules scan view ship sandbox reload mistake rotate restart upgrade watchdog stop remove purge"
 
 fail() { echo "FAILED: $*"; exit 1; }
 
@@ -86,8 +86,11 @@ meanwhile() {
 step_install() {
     typed dpkg -i "$here/first.deb"
     [ -z "$(dpkg --verify spip-agent)" ] || fail "files differ from the package's"
-    ! systemctl is-active --quiet spip-agent.service || fail "the installation started the agent"
-    typed systemd-analyze verify --man=no spip-agent.service
+    for unit in spip-agent.socket spip-agent.service spip-view.service spip-ship.service spip-report.timer; do
+        ! systemctl is-active --quiet $unit || fail "the installation started $unit"
+        ! systemctl is-enabled --quiet $unit || fail "the installation enabled $unit"
+    done
+    typed systemd-analyze verify --man=no spip-agent.service spip-view.service spip-ship.service spip-report.timer
 }
 
 step_init() {
@@ -136,6 +139,40 @@ step_scan() {
     done
     typed jq -acM 'select(.record_type == null) | [.source_ip, .destination_port, .is_tls, .destination_source, .close_reason, .payload[:24]]' "$log"
     [ "$(records '.destination_source != "ebpf"')" -eq 0 ] || fail "destinations did not come from eBPF"
+}
+
+# What runs as a unit: its user, no capability, and a filter.
+confined() {
+    main=$(systemctl show --property MainPID --value "$1.service")
+    [ "$(stat -c %U "/proc/$main")" = "$1" ] || fail "$1 runs as $(stat -c %U "/proc/$main")"
+    grep -q '^CapEff:.0000000000000000' "/proc/$main/status" || fail "$1 has capabilities"
+    grep -q '^Seccomp:.2' "/proc/$main/status" || fail "$1 has no filter"
+}
+
+step_view() {
+    typed systemctl enable --now spip-view.service spip-report.timer
+    sees() { curl -s http://127.0.0.1:8765/ | grep -q 198.51.100.2; }
+    eventually sees
+    confined spip-view
+    typed systemctl start spip-report.service
+    typed ls -l /var/lib/spip-view/report.html
+    grep -q '</html>' /var/lib/spip-view/report.html || fail "the report is cut off"
+    typed systemctl list-timers --no-pager --no-legend spip-report.timer | grep -q spip-report || fail "no next report"
+}
+
+step_ship() {
+    typed cp /usr/share/doc/spip-agent/examples/ship.toml /etc/spip/ship.toml
+    # Log files instead of a server, which this machine does not have.
+    printf 'log = "%s"\nstate_dir = "/var/lib/spip-ship"\n[[sink]]\nkind = "files"\npath = "/var/lib/spip-ship/out"\n' "$log" \
+        >/etc/spip/ship.toml
+    typed systemctl enable --now spip-ship.service
+    shipped() { cat /var/lib/spip-ship/out/*/spip.jsonl | grep -q 'GET /robots.txt'; }
+    eventually shipped
+    confined spip-ship
+    eventually grep -q spip.jsonl /var/log/spip/spip.jsonl.hold/files
+    typed spip-ship status
+    whole() { spip-ship verify; }
+    eventually whole
 }
 
 step_sandbox() {
@@ -201,6 +238,11 @@ step_upgrade() {
     before=$(property MainPID)
     meanwhile 5000 dpkg -i "$here/later.deb"
     [ "$(property MainPID)" != "$before" ] || fail "the old program still runs"
+    for unit in spip-view spip-ship; do
+        systemctl is-active --quiet $unit.service || fail "the upgrade ended $unit"
+        main=$(systemctl show --property MainPID --value $unit.service)
+        [ "/proc/$main/exe" -ef /usr/bin/$unit ] || fail "the old $unit runs"
+    done
     [ "/proc/$(property MainPID)/exe" -ef /usr/bin/spip-agent ] || fail "another program runs"
     dpkg -s spip-agent | grep '^Version: .*later' || fail "the version is the old one"
     grep -q '^name = "walked"' /etc/spip/spip.toml || fail "the upgrade replaced the configuration"
@@ -243,8 +285,12 @@ step_stop() {
 step_remove() {
     typed dpkg -r spip-agent
     ! iptables-save -t nat | grep -q SPIP || fail "rules are left: $(iptables-save -t nat)"
-    ! systemctl is-active --quiet spip-agent.service spip-agent.socket || fail "a unit is still active"
-    [ ! -e /usr/bin/spip-agent ] || fail "the program is left"
+    for unit in spip-agent.service spip-agent.socket spip-view.service spip-ship.service spip-report.timer; do
+        ! systemctl is-active --quiet $unit || fail "$unit is still active"
+    done
+    for program in spip-agent spip-view spip-ship; do
+        [ ! -e /usr/bin/$program ] || fail "$program is left"
+    done
     [ -s "$log" ] || fail "records are gone before the purge"
 }
 
@@ -254,8 +300,10 @@ step_purge() {
     diff "$here/before" "$here/after" || fail "the purge left something, or took too much"
     found=$(find / -xdev -path "$here" -prune -o -path /proc -prune -o -path /var/log/journal -prune -o -name '*spip*' -print; find /run /sys/fs/bpf -name '*spip*')
     [ -z "$found" ] || fail "left: $found"
-    ! id spip 2>/dev/null || fail "the user is left"
-    ! getent group spip || fail "the group is left"
+    for user in spip spip-view spip-ship; do
+        ! id $user 2>/dev/null || fail "the user $user is left"
+        ! getent group $user || fail "the group $user is left"
+    done
 }
 
 # Two machines and a cable; this one is the sensor.
@@ -285,7 +333,8 @@ all() {
         # Each stands on the ones before.
         [ "$status" -eq 0 ] || break
     done
-    [ "$status" -eq 0 ] || journalctl --no-pager --quiet --lines 30 -u spip-agent.service -u spip-agent.socket
+    [ "$status" -eq 0 ] || journalctl --no-pager --quiet --lines 30 -u spip-agent.service -u spip-agent.socket \
+        -u spip-view.service -u spip-report.service -u spip-ship.service
     echo "== done"
 }
 

@@ -15,13 +15,30 @@ use crate::tools::shell;
 const UNITS: [&str; 3] = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
 /// Its name.
 const UNIT: &str = "spip-agent";
+/// The unit of the page, and the timer of the daily report.
+const VIEW: [&str; 2] = ["spip-view.service", "spip-report.timer"];
+/// The log that the page of a package follows.
+const VIEWED_LOG: &str = "/var/log/spip/spip.jsonl";
+
+/// Which units this machine has.
+#[derive(Clone, Copy)]
+struct Units {
+    agent: bool,
+    view: bool,
+}
+
+impl Units {
+    fn installed() -> Self {
+        let is_there = |name: &str| UNITS.iter().any(|units| Path::new(units).join(name).exists());
+        Self { agent: is_there(&format!("{UNIT}.service")), view: VIEW.iter().all(|name| is_there(name)) }
+    }
+}
 
 /// `made` is absent where the file went to standard output.
 pub(super) fn page(found: &Found, answers: &Answers, made: Option<&Made<'_>>) -> String {
-    let has_unit = UNITS.iter().any(|units| Path::new(units).join(format!("{UNIT}.service")).exists());
     let mut page = String::new();
     // Writing into a String cannot fail.
-    let _ = write(&mut page, found, answers, made, has_unit);
+    let _ = write(&mut page, found, answers, made, Units::installed());
     page
 }
 
@@ -30,12 +47,12 @@ fn write(
     found: &Found,
     answers: &Answers,
     made: Option<&Made<'_>>,
-    has_unit: bool,
+    units: Units,
 ) -> std::fmt::Result {
     seen(page, found, answers, made)?;
     let file = made.map_or_else(|| "FILE".to_owned(), |made| word(made.file));
     let by_program = answers.steering == "sk_lookup";
-    let (before, start) = (before(answers, &file), start(&file, by_program, has_unit));
+    let (before, start) = (before(answers, &file), start(answers, &file, units));
     let width = before.width().max(start.width());
     writeln!(page, "\nWhat to do next:")?;
     before.write(page, width)?;
@@ -47,7 +64,7 @@ fn write(
     }
     start.write(page, width)?;
     writeln!(page, "\nThe way back:")?;
-    let mut back = stop(by_program, has_unit);
+    let mut back = stop(by_program, units);
     back.add(format!("rm {file}"), "");
     let made = made.map(|made| made.directories.as_slice()).unwrap_or_default();
     let mut stays = Vec::new();
@@ -139,9 +156,10 @@ fn before(answers: &Answers, file: &str) -> Steps {
     steps
 }
 
-fn start(file: &str, by_program: bool, has_unit: bool) -> Steps {
+fn start(answers: &Answers, file: &str, units: Units) -> Steps {
     let mut steps = Steps::default();
-    if has_unit {
+    let by_program = answers.steering == "sk_lookup";
+    if units.agent {
         steps.add(format!("systemctl enable --now {UNIT}"), "start, now and at each boot");
     } else {
         steps.add(format!("spip-agent --config {file}"), "start (as root; Ctrl-C or SIGTERM stops it)");
@@ -153,16 +171,32 @@ fn start(file: &str, by_program: bool, has_unit: bool) -> Steps {
         steps.add(format!("spip-agent rules install --config {file}"), "set them up; asks before");
     }
     steps.add(format!("spip-agent doctor --config {file} --probe"), "one connection, and its record");
+    if let (true, Some(log)) = (units.view, answers.log_file.as_deref()) {
+        if log != Path::new(VIEWED_LOG) {
+            steps.add(format!("sed -i {} /etc/spip/view.toml", followed(log)), "the log that the page follows");
+        }
+        steps.add(format!("systemctl enable --now {}", VIEW.join(" ")), "the page, http://127.0.0.1:8765");
+    }
     steps
 }
 
-fn stop(by_program: bool, has_unit: bool) -> Steps {
+/// Returns the expression for sed that has the page follow `log`, quoted for the shell.
+fn followed(log: &Path) -> String {
+    let path = toml::Value::from(absolute(log).to_string_lossy().as_ref()).to_string();
+    let path = path.replace('\\', r"\\").replace('&', r"\&").replace('|', r"\|");
+    shell::word(&format!("s|^log = .*|log = {path}|"))
+}
+
+fn stop(by_program: bool, units: Units) -> Steps {
     let mut steps = Steps::default();
     if !by_program {
         steps.add("spip-agent rules remove".to_owned(), "takes away exactly what was installed");
     }
     let steering = if by_program { "; steering ends with it" } else { "" };
-    if has_unit {
+    if units.view {
+        steps.add(format!("systemctl disable --now {}", VIEW.join(" ")), "stop the page, if it was started");
+    }
+    if units.agent {
         // The socket alone would start the agent again with the next connection.
         steps.add(format!("systemctl disable --now {UNIT}.socket {UNIT}.service"), &format!("stop{steering}"));
     } else {
@@ -238,7 +272,7 @@ mod tests {
         let answers = Answers::proposed(&found(), options).expect("valid");
         let mut page = String::new();
         let made = Made { file: Path::new(file), directories };
-        write(&mut page, &found(), &answers, Some(&made), true).expect("text");
+        write(&mut page, &found(), &answers, Some(&made), Units { agent: true, view: true }).expect("text");
         page
     }
 
@@ -254,6 +288,7 @@ mod tests {
             "The way back:",
             "spip-agent rules remove",
             "systemctl disable --now spip-agent.socket spip-agent.service",
+            "systemctl enable --now spip-view.service spip-report.timer",
         ] {
             assert!(page.contains(text), "{text} is missing in\n{page}");
         }
@@ -308,13 +343,33 @@ mod tests {
             let answers = Answers::proposed(&found(), &options).expect("valid");
             let made = Made { file: Path::new("/etc/spip/spip.toml"), directories: Vec::new() };
             let mut page = String::new();
-            write(&mut page, &found(), &answers, Some(&made), true).expect("text");
+            write(&mut page, &found(), &answers, Some(&made), Units { agent: true, view: true }).expect("text");
             let (_, commands) = page.split_once("What to do next:").expect("two parts");
             // The package has made it, unlike this machine.
             let is_made = |line: &&str| !line.contains("install -d ");
             let commands: String = commands.lines().filter(is_made).map(|line| format!("{line}\n")).collect();
             assert!(walk.contains(&commands), "docs/walk.md does not show, of {steering}:\n{commands}");
         }
+    }
+
+    #[test]
+    fn the_page_follows_the_log_that_was_answered() {
+        let file = std::env::temp_dir().join(format!("spip-init-view-{}.toml", std::process::id()));
+        for log in ["/srv/spip.jsonl", "/srv/a b/it's|&.jsonl", r"/srv/back\slash.jsonl"] {
+            let options = Options { log_file: Some(log.into()), ..Options::default() };
+            let page = shown(&options, "/etc/spip/spip.toml", Vec::new());
+            let command = page.lines().find(|line| line.contains("sed -i")).expect(log);
+            let command = command.trim().replace("/etc/spip/view.toml", &file.to_string_lossy());
+            let command = command.split("   ").next().unwrap_or_default();
+            std::fs::write(&file, "# The log.\nlog = \"/var/log/spip/spip.jsonl\"\n").expect("written");
+            let status = std::process::Command::new("sh").args(["-c", command]).status().expect("a shell");
+            assert!(status.success(), "{command}");
+            let text = std::fs::read_to_string(&file).expect("there");
+            let table: toml::Table = text.parse().unwrap_or_else(|error| panic!("{error}: {text}"));
+            assert_eq!(table["log"].as_str(), Some(log), "{command}");
+        }
+        std::fs::remove_file(&file).expect("ours");
+        assert!(!shown(&Options::default(), "/etc/spip/spip.toml", Vec::new()).contains("sed -i"));
     }
 
     #[test]
