@@ -47,8 +47,10 @@ pub(super) struct Files {
 }
 
 impl Files {
-    pub(super) fn create(has_ipv6: bool) -> Result<Self> {
-        let name = format!("{PURPOSE}-{}", std::process::id());
+    /// Creates them for the sensor `name`.
+    pub(super) fn create(name: &str, has_ipv6: bool) -> Result<Self> {
+        let sensor = name;
+        let name = format!("{PURPOSE}-{}-{sensor}", std::process::id());
         let files = Self { folder: std::env::temp_dir().join(&name), pins: Path::new(BPFFS).join(&name) };
         // Fails when it exists: no other user may have put a configuration there.
         fs::DirBuilder::new()
@@ -57,7 +59,7 @@ impl Files {
             .with_context(|| format!("cannot create {}", files.folder.display()))?;
         let address = if has_ipv6 { "::" } else { "0.0.0.0" };
         let configuration = format!(
-            "name = \"demo\"\nip = \"{address}\"\nport = {PORT}\nread_timeout_seconds = 5\n\
+            "name = \"{sensor}\"\nip = \"{address}\"\nport = {PORT}\nread_timeout_seconds = 5\n\
              bpf_pin_path = \"{}\"\nstate_dir = \"{}\"\n",
             files.pins.display(),
             files.folder.display()

@@ -47,11 +47,16 @@ pub(super) struct View {
 
 impl View {
     /// Starts the program on the log of the demo.
-    pub(super) fn start(program: &Path, files: &Files) -> Result<Self> {
+    pub(super) fn of(program: &Path, files: &Files) -> Result<Self> {
         let log = fs::read_to_string(files.log()).context("cannot read the log of the demo")?;
+        Self::start(program, &[files.log()], &files.folder.join("view"), session_records(&log))
+    }
+
+    /// Starts the program on logs that have so many sessions.
+    pub(super) fn start(program: &Path, logs: &[PathBuf], state: &Path, sessions: usize) -> Result<Self> {
         let mut command = Command::new(program);
-        command.args(["--listen", "127.0.0.1:0", "--log"]).arg(files.log());
-        command.arg("--state-dir").arg(files.folder.join("view")).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.args(["--listen", "127.0.0.1:0", "--log"]).args(logs);
+        command.arg("--state-dir").arg(state).stdin(Stdio::null()).stdout(Stdio::piped());
         // SAFETY: prctl is async-signal-safe, and nothing is allocated between fork and exec.
         unsafe {
             command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGTERM)?));
@@ -59,8 +64,7 @@ impl View {
         report::step("Starting", process::shown(&command));
         let mut program = command.spawn().context("cannot start spip-view")?;
         let output = program.stdout.take();
-        let mut view =
-            Self { program, address: SocketAddr::from(([127, 0, 0, 1], 0)), sessions: session_records(&log) };
+        let mut view = Self { program, address: SocketAddr::from(([127, 0, 0, 1], 0)), sessions };
         let mut line = String::new();
         BufReader::new(output.context("spip-view has no stdout")?).read_line(&mut line)?;
         view.address = address(&line).with_context(|| format!("spip-view printed no address: {}", line.trim()))?;
@@ -113,7 +117,7 @@ impl Drop for View {
 }
 
 /// The records of sessions in a log: every line that is not of another type.
-fn session_records(log: &str) -> usize {
+pub(super) fn session_records(log: &str) -> usize {
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     lines.filter(|line| line["record_type"].is_null()).count()
 }
