@@ -260,9 +260,13 @@ fn prepare(connection: &Connection, schema: &str) -> rusqlite::Result<i32> {
 }
 
 fn salt(connection: &Connection) -> rusqlite::Result<Salt> {
-    connection.execute("INSERT OR IGNORE INTO meta (key, value) VALUES ('salt', randomblob(16))", [])?;
-    let salt: Option<[u8; 16]> =
-        connection.query_row("SELECT value FROM meta WHERE key = 'salt'", [], |row| row.get(0)).optional()?;
+    let read = || connection.query_row("SELECT value FROM meta WHERE key = 'salt'", [], |row| row.get(0)).optional();
+    // Read first: a running page holds the lock for writing, and a report beside it only looks.
+    let mut salt: Option<[u8; 16]> = read()?;
+    if salt.is_none() {
+        connection.execute("INSERT OR IGNORE INTO meta (key, value) VALUES ('salt', randomblob(16))", [])?;
+        salt = read()?;
+    }
     Ok(Salt(salt.unwrap_or_default()))
 }
 

@@ -125,6 +125,20 @@ fn report(arguments: &[&str]) -> serde_json::Value {
 }
 
 #[test]
+fn a_report_looks_at_the_store_that_a_running_page_writes() {
+    let scratch = Scratch::new("beside");
+    let (log, state) = (scratch.0.join("spip.json"), scratch.0.join("state"));
+    append(&log, &lines(1, 11, Some("r")));
+    let (log, state) = (log.to_str().unwrap(), state.to_str().unwrap());
+    let view = View::start(&["--log", log, "--state-dir", state]);
+    view.wait_for(10);
+    // As the daily report does: the page's configuration, and its store.
+    assert_eq!(report(&["--log", log, "--state-dir", state, "--day", "2026-01-01"])["sessions"], 10);
+    append(Path::new(log), &lines(11, 13, Some("r")));
+    view.wait_for(12);
+}
+
+#[test]
 fn killed_again_and_again_it_counts_every_record_once() {
     // Without a run nothing recognises a record that comes twice: positions alone have to be right.
     let scratch = Scratch::new("kill");
