@@ -2,7 +2,9 @@
 
 pub mod app;
 pub mod config_check;
+pub mod engine;
 pub mod readiness;
 pub mod reload;
+pub mod resources;
 pub mod signals;
 pub mod worker;

@@ -4,8 +4,14 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use log::LevelFilter;
+
+use super::Log;
 use super::levels::{ACCEPTED, Levels};
 use super::load::Loading;
+
+/// Room for the agent's own messages where they have a file of their own: thousands of them.
+const QUEUE_BYTES: usize = 1 << 20;
 
 /// The agent's own messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +20,24 @@ pub struct Messages {
     pub levels: Levels,
     /// `system_log`: stream | stderr | a path (stream).
     pub target: SystemLog,
+}
+
+impl Messages {
+    /// Returns the log of the messages where they have a file of their own; it is rotated and kept as `log`, that of the
+    /// records.
+    #[must_use]
+    pub fn own_log(&self, log: &Log) -> Option<Log> {
+        let SystemLog::File(path) = &self.target else { return None };
+        let queue_bytes = QUEUE_BYTES.min(log.queue_bytes);
+        Some(Log { file: Some(path.clone()), queue_bytes, ..log.clone() })
+    }
+
+    /// Returns the levels, with `kernel` for messages of the kernel side where `--ebpf-log` asks for them.
+    #[must_use]
+    pub fn levels_with(&self, kernel: LevelFilter) -> Levels {
+        let levels = self.levels.clone();
+        if kernel == LevelFilter::Off { levels } else { levels.with("spip", kernel) }
+    }
 }
 
 /// Destination of the agent's own messages.

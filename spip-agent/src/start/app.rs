@@ -8,7 +8,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -18,8 +18,6 @@ use tokio::runtime;
 use tokio::sync::{oneshot, watch};
 
 use crate::config::{Config, Loaded, MetricsAddress, SteeringMode, SystemLog};
-use crate::confine::descriptors;
-use crate::confine::memory;
 use crate::confine::sandbox;
 use crate::kernel::early_demux;
 use crate::kernel::ebpf::{self, Attached, Origins, Part, PinnedSteering};
@@ -36,15 +34,16 @@ use crate::process::shutdown::Deadline;
 use crate::process::stderr;
 use crate::respond::persona::Persona;
 use crate::scans::{self, Scans};
-use crate::session::Engine;
 use crate::session::accept::{self, Door};
 use crate::session::budget::Budget;
 use crate::session::ledger::Ledger;
-use crate::session::limits::{Bound, BoundFrom, Limits};
+use crate::session::limits::Limits;
 use crate::session::rejections::Rejections;
 use crate::start::config_check;
+use crate::start::engine::{self, Lasting};
 use crate::start::readiness::Notifier;
-use crate::start::reload::{self, Reload};
+use crate::start::reload::Reload;
+use crate::start::resources::Resources;
 use crate::start::signals::Signals;
 use crate::start::worker::Worker;
 use crate::tls::TlsServer;
@@ -82,7 +81,7 @@ pub fn run(loaded: &Loaded, options: Options) -> Result<()> {
     let checked = config_check::check(config, &loaded.places).map_err(anyhow::Error::from);
     let started = checked.and_then(|()| Agent::prepare(config, &log, own_log, options)).and_then(|mut agent| {
         // What the operator asks of the kernel side must pass; until here it would be the loader's own messages.
-        messages::start(reload::levels(config, agent.kernel_level()));
+        messages::start(config.messages.levels_with(agent.kernel_level()));
         agent.take_place(config)?;
         agent.give_up(loaded)?;
         Ok(agent)
@@ -118,16 +117,8 @@ pub fn run(loaded: &Loaded, options: Options) -> Result<()> {
 
 /// The log of the agent's own messages, where they have a file of their own.
 fn open_messages(config: &Config) -> Result<Option<(writer::Log, writer::Writer)>> {
-    let Some(config) = reload::messages_log(&config.messages, &config.log) else { return Ok(None) };
+    let Some(config) = config.messages.own_log(&config.log) else { return Ok(None) };
     Ok(Some(writer::open_as("system_log", &config)?))
-}
-
-/// Resources of the sessions. Opened once: the sandbox closes the way.
-#[derive(Clone, Copy, Debug)]
-struct Resources {
-    descriptors: u64,
-    /// Bytes, where the system tells.
-    memory: Option<u64>,
 }
 
 /// Everything that has to be had before the first thread.
@@ -167,8 +158,8 @@ struct Agent {
 impl Agent {
     fn prepare(config: &Config, log: &writer::Log, messages: Option<writer::Log>, options: Options) -> Result<Self> {
         let notifier = Notifier::from_environment()?;
-        let resources = Resources { descriptors: descriptors::raise_limit(), memory: memory::of("self") };
-        let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let resources = Resources::claim();
+        let workers = resources.workers;
         let steered = config.steering.mode == SteeringMode::SkLookup;
         let takes_over = steered && config.steering.pin_links && ebpf::pinned_link(&config.ebpf.pin_path).is_some();
         let listeners = listen::open(config.listen, workers, Sharing { steered, takes_over })?;
@@ -178,7 +169,7 @@ impl Agent {
             Part::Present(attached) => (Some(attached), None),
             Part::Missing(reason) => (None, Some(reason)),
         };
-        let bound = session_limit(config, resources, workers)?;
+        let bound = resources.session_limit(config)?;
         let signals = Signals::block().context("cannot block signals")?;
         log::info!(target: "agent",
             version = env!("CARGO_PKG_VERSION"), name = config.name.as_str(), listen = listeners.address.to_string(),
@@ -189,29 +180,23 @@ impl Agent {
         if let Some(difference) = listeners.differs(config.listen.ip()) {
             log::warn!(target: "agent", "{difference}");
         }
-        warn_of_shortage(config, resources, workers);
+        resources.warn_of_shortage(config);
         if !steered && early_demux::loses_connections() == Some(true) {
             log::warn!(target: "steering", "{}; fix: {}", early_demux::LOSS, early_demux::REMEDY);
         }
         let tls = config.tls.enabled.then(|| TlsServer::new(&config.tls)).transpose()?;
         let payloads = PayloadStore::prepare(&config.payload_store)?;
         let state = missing_directories(&config.respond.state_dir);
-        let responder = reload::responder(config, None)?;
+        let responder = engine::responder(config, None)?;
         let made_state = state.into_iter().filter(|directory| directory.exists()).collect();
-        let engine = Engine {
-            sensor: reload::sensor(config),
-            log: log.clone(),
-            tls: tls.map(Arc::new),
+        let lasting = Lasting {
             origins: attached.as_ref().map(Attached::origins),
-            responder,
             payloads: payloads.as_ref().map(Prepared::store),
             ledger: Ledger::of(&config.log),
             rejections: Rejections::default(),
-            timeouts: config.timeouts,
-            network: Arc::new(config.network.clone()),
-            payload_limit: config.limits.payload_bytes,
-            memory: Budget::new(payload_memory(config, resources)),
+            memory: Budget::new(resources.payload_memory(config)),
         };
+        let engine = engine::engine(config, log, tls.map(Arc::new), responder, lasting);
         let steering = match &mut attached {
             Some(attached) if steered => Some(kernel_side::prepare_steering(config, &listeners, attached)?),
             _ => None,
@@ -363,14 +348,7 @@ impl Agent {
         critical::on_loss(move || {
             door.stop();
         });
-        let engine = self.door.engine();
-        let (sensor, log) = (engine.sensor.clone(), engine.log.clone());
-        let (current, for_scans) = watch::channel(scans::Current {
-            sensor,
-            log,
-            config: config.scans,
-            day_bytes: config.log.scan_bytes_a_day(),
-        });
+        let (current, for_scans) = watch::channel(engine::scans(config, &self.door.engine()));
         self.notifier.serves(format!("listening on {}", self.listeners.address));
         let pinned_link = self.pinned_link();
         let steering = self.watch_steering().context("cannot start the steering thread")?.map(Arc::new);
@@ -421,7 +399,6 @@ impl Agent {
         steering: Option<Arc<Watch>>,
     ) -> io::Result<()> {
         let Some(signals) = self.signals.take() else { return Ok(()) };
-        let (resources, workers) = (self.resources, self.listeners.sockets.len());
         let mut reload = Reload {
             path: self.options.path.clone(),
             started: config.clone(),
@@ -431,9 +408,7 @@ impl Agent {
             steering,
             messages: self.messages.clone(),
             kernel_level: self.kernel_level(),
-            session_limit: Box::new(move |config| session_limit(config, resources, workers)),
-            payload_memory: Box::new(move |config| payload_memory(config, resources)),
-            warn_of_shortage: Box::new(move |config| warn_of_shortage(config, resources, workers)),
+            resources: self.resources,
             notifier: self.notifier.clone(),
         };
         let door = Arc::clone(&self.door);
@@ -531,51 +506,4 @@ fn open_status(path: &Path, takes_over: bool) -> Option<status::Server> {
 fn no_status(error: status::Error) {
     let reason = format!("{:#}", anyhow::Error::from(error));
     log::info!(target: "status", reason = reason.as_str(); "status socket unavailable");
-}
-
-/// Says it where descriptors end before `max_sessions` does.
-fn warn_of_shortage(config: &Config, resources: Resources, workers: usize) {
-    let shortage = config.limits.sessions.and_then(|most| descriptors::shortage(most, resources.descriptors, workers));
-    if let Some(shortage) = shortage {
-        log::warn!(target: "config", "{shortage}");
-    }
-}
-
-/// Returns `payload_memory_bytes`, or what the memory of the machine allows.
-fn payload_memory(config: &Config, resources: Resources) -> usize {
-    let limits = &config.limits;
-    limits.payload_memory_bytes.unwrap_or_else(|| memory::held(resources.memory, limits.payload_bytes))
-}
-
-/// `max_sessions`, or what descriptors and memory allow.
-fn session_limit(config: &Config, resources: Resources, workers: usize) -> Result<Bound> {
-    if let Some(sessions) = config.limits.sessions {
-        return Ok(Bound { sessions, from: BoundFrom::Configuration });
-    }
-    let by_descriptors = descriptors::sessions(resources.descriptors, workers)?;
-    Ok(match resources.memory.map(memory::sessions) {
-        Some(sessions) if sessions < by_descriptors => Bound { sessions, from: BoundFrom::Memory },
-        _ => Bound { sessions: by_descriptors, from: BoundFrom::Descriptors },
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_scarcer_of_descriptors_and_memory_bounds_the_sessions_unless_the_operator_does() {
-        let bound = |limits: &str, descriptors, memory| {
-            let text = format!("ip = \"127.0.0.1\"\nport = 1\n{limits}");
-            let config = Config::from_str(&text, Path::new("spip.toml")).expect("valid").config;
-            let Bound { sessions, from } = session_limit(&config, Resources { descriptors, memory }, 2).expect("some");
-            (sessions, from.name())
-        };
-        assert_eq!(bound("", 1_048_576, Some(1 << 30)), (65_536, "memory"));
-        assert_eq!(bound("", 20_000, Some(1 << 30)), (19_898, "descriptors"));
-        assert_eq!(bound("", 20_000, None), (19_898, "descriptors"));
-        assert_eq!(bound("max_sessions = 7", 20_000, Some(1 << 30)), (7, "configuration"));
-        // The unit file's limit, on a machine of 2 GB.
-        assert!(bound("", 1_048_576, Some(1_800_000_000)).0 > 100_000);
-    }
 }

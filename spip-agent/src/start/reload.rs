@@ -17,30 +17,21 @@ use log::LevelFilter;
 use tokio::sync::watch;
 
 use crate::config::keys::{self, Effect};
-use crate::config::{self, Config, Levels, Loaded, SteeringMode, SystemLog};
+use crate::config::{Config, Loaded, SteeringMode};
 use crate::kernel::steering::Watch;
 use crate::log::messages;
-use crate::log::sensor::Sensor;
 use crate::log::writer::Log;
-use crate::process::run;
-use crate::respond::Responder;
-use crate::respond::persona::Persona;
 use crate::scans;
 use crate::session::Engine;
 use crate::session::accept::Door;
-use crate::session::limits::Bound;
 use crate::start::config_check;
+use crate::start::engine::{self, Lasting};
 use crate::start::readiness::Notifier;
+use crate::start::resources::Resources;
 use crate::tls::{Renewal, TlsServer};
-
-/// Room for the agent's own messages where they have a file of their own: thousands of them.
-const MESSAGES_QUEUE_BYTES: usize = 1 << 20;
 
 /// Time for the log to be opened again: signals wait for it.
 const REOPENING: Duration = Duration::from_secs(1);
-
-/// Computes the number of sessions for a configuration.
-pub type SessionLimit = Box<dyn Fn(&Config) -> Result<Bound> + Send>;
 
 /// Parts of the thread of the signals.
 pub struct Reload {
@@ -60,12 +51,8 @@ pub struct Reload {
     pub messages: Option<Log>,
     /// Level of the kernel side's own messages.
     pub kernel_level: LevelFilter,
-    /// Computes the number of sessions from `max_sessions`.
-    pub session_limit: SessionLimit,
-    /// Computes the memory that sessions may hold together, in bytes.
-    pub payload_memory: Box<dyn Fn(&Config) -> usize + Send>,
-    /// Says it where descriptors end before `max_sessions` does.
-    pub warn_of_shortage: Box<dyn Fn(&Config) + Send>,
+    /// Descriptors, memory and workers that sessions are made of.
+    pub resources: Resources,
     /// Notifier of the service manager.
     pub notifier: Notifier,
 }
@@ -135,16 +122,16 @@ impl Reload {
             places.refuse([("log_file", why.to_owned())])?;
         }
         // Whatever can fail comes before whatever cannot.
-        let bound = (self.session_limit)(&new)?;
-        let engine = self.door.engine();
-        let tls = self.tls(&engine, &new)?;
-        let responder = responder(&new, engine.responder.as_deref())?;
-        let messages = self.messages.as_ref().zip(messages_log(&self.started.messages, &new.log));
+        let bound = self.resources.session_limit(&new)?;
+        let before = self.door.engine();
+        let tls = self.tls(&before, &new)?;
+        let responder = engine::responder(&new, before.responder.as_deref())?;
+        let messages = self.messages.as_ref().zip(self.started.messages.own_log(&new.log));
         if new.log != self.config.log {
             if let Some((messages, config)) = &messages {
                 messages.can_change(config)?;
             }
-            engine.log.change(&new.log)?;
+            before.log.change(&new.log)?;
             if let Some((messages, config)) = &messages {
                 messages.change(config)?;
             }
@@ -154,37 +141,19 @@ impl Reload {
             log::warn!(target: "config", "{warning}");
         }
         if changed.iter().any(|key| key == "max_sessions") {
-            (self.warn_of_shortage)(&new);
+            self.resources.warn_of_shortage(&new);
         }
-        let (sensor, log) = (sensor(&new), engine.log.in_format(new.log.format));
-        self.scans.send_replace(scans::Current {
-            sensor: sensor.clone(),
-            log: log.clone(),
-            config: new.scans,
-            day_bytes: new.log.scan_bytes_a_day(),
-        });
-        messages::start(levels(&new, self.kernel_level));
+        let engine = engine::engine(&new, &before.log, tls, responder, Lasting::of(&before));
+        self.scans.send_replace(engine::scans(&new, &engine));
+        messages::start(new.messages.levels_with(self.kernel_level));
         messages::shape(&new.log, &new.name);
         if let Some(steering) = &self.steering {
             steering.reload(new.clone());
         }
         self.door.limits.change(&new.limits, bound);
         engine.ledger.change(&new.log);
-        engine.memory.resize((self.payload_memory)(&new));
-        self.door.change(Engine {
-            sensor,
-            log,
-            tls,
-            origins: engine.origins.clone(),
-            responder,
-            payloads: engine.payloads.clone(),
-            ledger: engine.ledger.clone(),
-            rejections: engine.rejections.clone(),
-            timeouts: new.timeouts,
-            network: Arc::new(new.network.clone()),
-            payload_limit: new.limits.payload_bytes,
-            memory: engine.memory.clone(),
-        });
+        engine.memory.resize(self.resources.payload_memory(&new));
+        self.door.change(engine);
         self.config = new;
         Ok((changed, refused))
     }
@@ -222,56 +191,6 @@ fn hold(new: &mut Config, started: &Config) {
     (new.steering.mode, new.steering.pin_links) = (steering.mode, steering.pin_links);
     new.respond.state_dir = respond.state_dir;
     new.scans.enabled = scans.enabled;
-}
-
-/// The log of the agent's own messages, where they have a file of their own: it is rotated and kept as that of the
-/// records.
-#[must_use]
-pub fn messages_log(messages: &config::Messages, log: &config::Log) -> Option<config::Log> {
-    let SystemLog::File(path) = &messages.target else { return None };
-    let queue_bytes = MESSAGES_QUEUE_BYTES.min(log.queue_bytes);
-    Some(config::Log { file: Some(path.clone()), queue_bytes, ..log.clone() })
-}
-
-/// Builds the facts that are the same in every record.
-#[must_use]
-pub fn sensor(config: &Config) -> Sensor {
-    Sensor {
-        name: config.name.clone(),
-        run: run::id(),
-        community_id_seed: config.community_id_seed,
-        format: config.log.format,
-        max_line_bytes: config.log.max_line_bytes,
-        public: config.network.public.clone(),
-    }
-}
-
-/// Builds the replies of a configuration, in place of `before`, whose banners stay, with the operator's present texts,
-/// when the state directory cannot be used.
-///
-/// # Errors
-/// The persona cannot be read, or says what cannot be shown.
-pub fn responder(config: &Config, before: Option<&Responder>) -> Result<Option<Arc<Responder>>> {
-    let respond = &config.respond;
-    if !respond.enabled {
-        return Ok(None);
-    }
-    let known = before.map(|before| &before.persona);
-    let (persona, not_kept) = Persona::load(respond.persona.as_deref(), &respond.state_dir, known)?;
-    if let (Some(error), None) = (not_kept, before) {
-        let (reason, directory) = (error.to_string(), respond.state_dir.display().to_string());
-        log::warn!(target: "respond", reason = reason.as_str(), state_dir = directory.as_str();
-            "state_dir cannot be used: each start draws a new persona");
-    }
-    let ports = respond.ports.clone();
-    Ok(Some(Arc::new(Responder { persona, ports, banner_after: respond.banner_after })))
-}
-
-/// Builds the levels: `config` for the agent, `kernel` for the kernel side, where that was asked for.
-#[must_use]
-pub fn levels(config: &Config, kernel: LevelFilter) -> Levels {
-    let levels = config.messages.levels.clone();
-    if kernel == LevelFilter::Off { levels } else { levels.with("spip", kernel) }
 }
 
 fn list(keys: &[String]) -> String {

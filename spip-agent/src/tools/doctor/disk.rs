@@ -9,7 +9,6 @@ use nix::sys::statvfs::{Statvfs, statvfs};
 
 use super::{Finding, Subject, Topic};
 use crate::config::{Config, Log};
-use crate::start::reload;
 
 /// Free room below which a log without bounds is about to stop.
 const LITTLE: u64 = 1 << 30;
@@ -76,7 +75,7 @@ fn beside(config: &Config) -> Vec<Beside> {
         most: Some(config.payload_store.max_bytes),
         written: held(directory, |_| true),
     });
-    let messages = reload::messages_log(&config.messages, &config.log).and_then(|log| {
+    let messages = config.messages.own_log(&config.log).and_then(|log| {
         let file = log.file.clone()?;
         let directory = file.parent().unwrap_or(Path::new("/")).to_owned();
         Some(Beside {

@@ -1,0 +1,119 @@
+//! Builds what sessions work with from a configuration. The start and a reload build it here alike; they differ in the
+//! [`Lasting`] parts, which the start makes and a reload takes from the engine before.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use crate::config::Config;
+use crate::kernel::ebpf::Origins;
+use crate::log::payload_files::PayloadStore;
+use crate::log::sensor::Sensor;
+use crate::log::writer::Log;
+use crate::process::run;
+use crate::respond::Responder;
+use crate::respond::persona::Persona;
+use crate::scans;
+use crate::session::Engine;
+use crate::session::budget::Budget;
+use crate::session::ledger::Ledger;
+use crate::session::rejections::Rejections;
+use crate::tls::TlsServer;
+
+/// The parts of an engine that outlive a reload: they count, or are connected to the kernel or the disk.
+pub struct Lasting {
+    /// What the kernel side saw, where it is attached.
+    pub origins: Option<Origins>,
+    /// Where payloads have files of their own, if they have.
+    pub payloads: Option<PayloadStore>,
+    /// Share of the log that each source may take.
+    pub ledger: Ledger,
+    /// Connections that summaries stand for.
+    pub rejections: Rejections,
+    /// Memory that all sessions may hold beyond what each is guaranteed.
+    pub memory: Budget,
+}
+
+impl Lasting {
+    /// Returns these parts of the engine that is replaced.
+    #[must_use]
+    pub fn of(engine: &Engine) -> Self {
+        Self {
+            origins: engine.origins.clone(),
+            payloads: engine.payloads.clone(),
+            ledger: engine.ledger.clone(),
+            rejections: engine.rejections.clone(),
+            memory: engine.memory.clone(),
+        }
+    }
+}
+
+/// Builds the engine that `config` asks for.
+#[must_use]
+pub fn engine(
+    config: &Config,
+    log: &Log,
+    tls: Option<Arc<TlsServer>>,
+    responder: Option<Arc<Responder>>,
+    lasting: Lasting,
+) -> Engine {
+    let Lasting { origins, payloads, ledger, rejections, memory } = lasting;
+    Engine {
+        sensor: sensor(config),
+        log: log.in_format(config.log.format),
+        tls,
+        origins,
+        responder,
+        payloads,
+        ledger,
+        rejections,
+        timeouts: config.timeouts,
+        network: Arc::new(config.network.clone()),
+        payload_limit: config.limits.payload_bytes,
+        memory,
+    }
+}
+
+/// Returns what scans are recorded with, beside the sessions of `engine`.
+#[must_use]
+pub fn scans(config: &Config, engine: &Engine) -> scans::Current {
+    scans::Current {
+        sensor: engine.sensor.clone(),
+        log: engine.log.clone(),
+        config: config.scans,
+        day_bytes: config.log.scan_bytes_a_day(),
+    }
+}
+
+/// What is the same in every record.
+fn sensor(config: &Config) -> Sensor {
+    Sensor {
+        name: config.name.clone(),
+        run: run::id(),
+        community_id_seed: config.community_id_seed,
+        format: config.log.format,
+        max_line_bytes: config.log.max_line_bytes,
+        public: config.network.public.clone(),
+    }
+}
+
+/// Builds the responder that the configuration asks for. The face of `before`, the responder that is replaced, stays where
+/// the state directory cannot be used; the operator's texts are read anew.
+///
+/// # Errors
+/// The persona cannot be read, or says what cannot be shown.
+pub fn responder(config: &Config, before: Option<&Responder>) -> Result<Option<Arc<Responder>>> {
+    let respond = &config.respond;
+    if !respond.enabled {
+        return Ok(None);
+    }
+    let known = before.map(|before| &before.persona);
+    let (persona, not_kept) = Persona::load(respond.persona.as_deref(), &respond.state_dir, known)?;
+    if let (Some(error), None) = (not_kept, before) {
+        let (reason, directory) = (error.to_string(), respond.state_dir.display().to_string());
+        log::warn!(target: "respond", reason = reason.as_str(), state_dir = directory.as_str();
+            "the persona is drawn anew at each start: state_dir cannot be used");
+    }
+    let ports = respond.ports.clone();
+    Ok(Some(Arc::new(Responder { persona, ports, banner_after: respond.banner_after })))
+}
