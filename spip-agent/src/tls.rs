@@ -26,6 +26,7 @@ pub use certificate::CertificateError;
 pub use client_auth::{ClientCertificate, MAX_NAME_CHARS};
 pub use facts::{Facts, Handshake, HelloFacts, Session, Tls};
 pub use failure::Failure;
+pub use identity::Identity;
 pub use replay::{Meter, Prefixed};
 pub use stream::Stream;
 
@@ -39,16 +40,12 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config;
-use identity::Identity;
 use mint::{CertificateName, KeyKind, Mint};
 use spip_protocol::client_hello::{ClientHello, Version, handshake_message};
 
 /// Reasons why there is no TLS server.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// The operator's certificate cannot be used.
-    #[error(transparent)]
-    Certificate(#[from] CertificateError),
     /// No key could be made for the sensor's own certificates.
     #[error("cannot make a key for minted certificates")]
     Key(#[from] mint::MintError),
@@ -71,8 +68,8 @@ pub struct TlsServer {
 /// Sources of certificates.
 #[derive(Debug)]
 enum Certificates {
-    /// The operator's files; what they held when they were last read well.
-    Files { files: config::CertificateFiles, current: RwLock<Arc<Identity>> },
+    /// The operator's, as it was when it was last read well.
+    Given(RwLock<Arc<Identity>>),
     /// Minted for each server name.
     Minted(Arc<Mint>),
 }
@@ -108,7 +105,7 @@ impl Renewal {
     /// From now on new handshakes use what was read; running sessions keep what they have.
     #[must_use]
     pub fn take_up(self) -> Arc<TlsServer> {
-        if let (Certificates::Files { current, .. }, Some(loaded)) = (&self.server.certificates, self.loaded) {
+        if let (Certificates::Given(current), Some(loaded)) = (&self.server.certificates, self.loaded) {
             *current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(loaded);
         }
         self.server
@@ -121,55 +118,46 @@ impl From<TlsServer> for Renewal {
     }
 }
 
-/// Checks that the operator's certificate can be used.
+/// Reads the operator's certificate and its key.
+///
+/// Reads files: not for the accept path.
 ///
 /// # Errors
-/// It cannot.
-pub fn check_files(files: &config::CertificateFiles) -> Result<(), CertificateError> {
-    certificate::load(files, &aws_lc_rs::default_provider()).map(drop)
+/// They cannot be used.
+pub fn read_certificate(files: &config::CertificateFiles) -> Result<Identity, CertificateError> {
+    certificate::load(files, &aws_lc_rs::default_provider())
 }
 
 impl TlsServer {
-    /// Reads the operator's certificate, or makes a key for minting.
+    /// Builds the server that shows `certificate`; without one, makes a key for minting. `asks_client_certificate` is
+    /// `tls_client_certificates` of the configuration.
     ///
     /// Starts no thread, so that it may run before privileges are dropped.
     ///
     /// # Errors
-    /// When the operator's files cannot be used, or the machine gives no randomness.
-    pub fn new(config: &config::Tls) -> Result<Self, TlsError> {
+    /// When the machine gives no randomness.
+    pub fn new(certificate: Option<Identity>, asks_client_certificate: bool) -> Result<Self, TlsError> {
         let provider = Arc::new(CryptoProvider {
             cipher_suites: aws_lc_rs::ALL_CIPHER_SUITES.to_vec(),
             kx_groups: aws_lc_rs::ALL_KX_GROUPS.to_vec(),
             ..aws_lc_rs::default_provider()
         });
-        let certificates = match &config.certificate {
-            Some(files) => Certificates::Files {
-                current: RwLock::new(Arc::new(certificate::load(files, &provider)?)),
-                files: files.clone(),
-            },
+        let certificates = match certificate {
+            Some(certificate) => Certificates::Given(RwLock::new(Arc::new(certificate))),
             None => Certificates::Minted(Arc::new(Mint::new(Arc::clone(&provider))?)),
         };
         Ok(Self {
-            base: base(&provider, config)?,
-            base_for_hidden_names: base(&masked_name::provider(&provider), config)?,
+            base: base(&provider, asks_client_certificate)?,
+            base_for_hidden_names: base(&masked_name::provider(&provider), asks_client_certificate)?,
             certificates,
-            asks_client_certificate: config.ask_client_certificate,
+            asks_client_certificate,
         })
     }
 
-    /// Reads the operator's certificate files again. What they hold now is used from [`Renewal::take_up`] on. Without
-    /// such files there is nothing to do.
-    ///
-    /// Reads files: not for the accept path.
-    ///
-    /// # Errors
-    /// When the files cannot be used.
-    pub fn renew(self: &Arc<Self>) -> Result<Renewal, CertificateError> {
-        let loaded = match &self.certificates {
-            Certificates::Files { files, .. } => Some(certificate::load(files, self.base.crypto_provider())?),
-            Certificates::Minted(_) => None,
-        };
-        Ok(Renewal { server: Arc::clone(self), loaded })
+    /// Prepares to show what was read of the operator's certificate anew, from [`Renewal::take_up`] on. A server that
+    /// mints stays as it is.
+    pub fn renew(self: &Arc<Self>, certificate: Option<Identity>) -> Renewal {
+        Renewal { server: Arc::clone(self), loaded: certificate }
     }
 
     /// Completes the handshake of a client whose hello was read, on a stream that repeats this hello from its first
@@ -249,9 +237,7 @@ impl TlsServer {
     /// The certificate to show.
     async fn identity(&self, name: Option<CertificateName>, kind: KeyKind) -> Result<Arc<Identity>, Failure> {
         match &self.certificates {
-            Certificates::Files { current, .. } => {
-                Ok(Arc::clone(&current.read().unwrap_or_else(PoisonError::into_inner)))
-            }
+            Certificates::Given(current) => Ok(Arc::clone(&current.read().unwrap_or_else(PoisonError::into_inner))),
             Certificates::Minted(mint) => {
                 mint.certificate(name, kind).await.map_err(|error| Failure::Internal(error.to_string()))
             }
@@ -314,10 +300,10 @@ fn config_for(base: &ServerConfig, identity: &Identity, protocol: Option<Vec<u8>
     Arc::new(config)
 }
 
-fn base(provider: &Arc<CryptoProvider>, config: &config::Tls) -> Result<ServerConfig, rustls::Error> {
+fn base(provider: &Arc<CryptoProvider>, asks_client_certificate: bool) -> Result<ServerConfig, rustls::Error> {
     let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
-    let builder = if config.ask_client_certificate {
+    let builder = if asks_client_certificate {
         builder.with_client_cert_verifier(Arc::new(client_auth::AnyClient::new(provider)))
     } else {
         builder.with_no_client_auth()

@@ -4,7 +4,6 @@ use std::cell::OnceCell;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
-use spip_agent::config;
 use spip_agent::kernel::addr::{ClientAddr, Destination};
 use spip_agent::kernel::origin::Origin;
 use spip_agent::log::sensor::Sensor;
@@ -49,8 +48,7 @@ pub(super) fn tls_handshake(bytes: &[u8]) {
 
 pub(super) fn start() -> (Runtime, TlsServer) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    let config = config::Tls { enabled: true, certificate: None, ask_client_certificate: true };
-    (runtime, TlsServer::new(&config).expect("a key can be made"))
+    (runtime, TlsServer::new(None, true).expect("a key can be made"))
 }
 
 /// A record of a client that sent these bytes is one line of JSON with its documented keys, and bounded; and what the

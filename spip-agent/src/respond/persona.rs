@@ -95,64 +95,77 @@ pub enum PersonaError {
     },
 }
 
-impl Persona {
-    /// The persona that is kept in `state_directory`, drawn now if there is none, with the operator's texts from `file`
-    /// in place of its own; and why it could not be kept, if so. Then the one that was drawn for `before` is the same
-    /// again: a host does not change its face.
+/// The files of a persona, read and found usable.
+#[derive(Debug)]
+pub struct Written {
+    /// The operator's file and its content.
+    operators: Option<(PathBuf, String)>,
+    /// Where the drawn face is kept.
+    path: PathBuf,
+    /// The face that is kept there, or why it cannot be read.
+    kept: io::Result<Face>,
+}
+
+impl Written {
+    /// Reads the operator's file and what is kept in `state_directory`. Draws and keeps nothing: a face that is missing or
+    /// out of reach is drawn by [`Written::persona`].
     ///
     /// # Errors
-    /// When the operator's file cannot be read, or what is in either file cannot be used.
-    pub fn load(
-        file: Option<&Path>,
-        state_directory: &Path,
-        before: Option<&Self>,
-    ) -> Result<(Self, Option<io::Error>), PersonaError> {
-        let kept = Self::kept_in(state_directory);
-        let mut not_kept = None;
-        let face = match read_kept(&kept) {
-            Ok(text) => Self::from_text(&text, &kept)?.face,
+    /// A file cannot be read, or what is in it cannot be used; each with the key of the configuration that names it.
+    pub fn read(file: Option<&Path>, state_directory: &Path) -> Result<Self, Vec<(&'static str, PersonaError)>> {
+        let operators = file.map(|path| {
+            let text = read(path)?;
+            Persona::from_text(&text, path)?;
+            Ok((path.to_owned(), text))
+        });
+        let path = Persona::kept_in(state_directory);
+        let kept = match read_kept(&path) {
+            Ok(text) => Persona::from_text(&text, &path).map(|persona| Ok(persona.face)),
+            Err(error) => Ok(Err(error)),
+        };
+        match (operators.transpose(), kept) {
+            (Ok(operators), Ok(kept)) => Ok(Self { operators, path, kept }),
+            (operators, kept) => {
+                let mistakes = [("persona", operators.err()), ("state_dir", kept.err())];
+                Err(mistakes.into_iter().filter_map(|(key, error)| Some((key, error?))).collect())
+            }
+        }
+    }
+
+    /// Makes the persona: the face that is kept, or one that is drawn now and kept, with the operator's texts in place of
+    /// its own. Also returns why it could not be kept, if so; then the face of a drawn for `before` stays, because a
+    /// host does not change its face.
+    ///
+    /// # Errors
+    /// The operator's texts cannot be used.
+    pub fn persona(self, before: Option<&Persona>) -> Result<(Persona, Option<io::Error>), PersonaError> {
+        let draw = || drawn::draw(Uuid::new_v4().as_bytes());
+        let (face, not_kept) = match self.kept {
+            Ok(face) => (face, None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let face = drawn::draw(Uuid::new_v4().as_bytes());
-                not_kept = keep(&face, &kept).err();
-                face
+                let face = draw();
+                let not_kept = keep(&face, &self.path).err();
+                (face, not_kept)
             }
-            Err(error) => {
-                not_kept = Some(error);
-                drawn::draw(Uuid::new_v4().as_bytes())
-            }
+            Err(error) => (draw(), Some(error)),
         };
         let face = match (&not_kept, before) {
             (Some(_), Some(before)) => before.drawn.clone(),
             _ => face,
         };
-        let persona = match file {
-            None => Self { drawn: face.clone(), face, ports: BTreeMap::new() },
-            Some(path) => Self::from_toml(&read(path)?, &face, path)?,
+        let persona = match self.operators {
+            None => Persona { drawn: face.clone(), face, ports: BTreeMap::new() },
+            Some((path, text)) => Persona::from_toml(&text, &face, &path)?,
         };
         Ok((persona, not_kept))
     }
+}
 
-    /// Returns the path of a drawn persona.
+impl Persona {
+    /// Where a persona that was drawn is kept.
     #[must_use]
     pub fn kept_in(state_directory: &Path) -> PathBuf {
         state_directory.join(FILE)
-    }
-
-    /// Checks that the operator's file can be used. Draws and keeps nothing.
-    ///
-    /// # Errors
-    /// It cannot be read, or what is in it cannot be used.
-    pub fn check(file: &Path) -> Result<(), PersonaError> {
-        Self::from_text(&read(file)?, file).map(drop)
-    }
-
-    /// Checks that the persona kept in `state_directory` can be used; one that is missing or out of reach is drawn.
-    ///
-    /// # Errors
-    /// What is in it cannot be used.
-    pub fn check_kept(state_directory: &Path) -> Result<(), PersonaError> {
-        let kept = Self::kept_in(state_directory);
-        read_kept(&kept).map_or(Ok(()), |text| Self::from_text(&text, &kept).map(drop))
     }
 
     /// The persona that `text`, the content of the file `path`, describes; what it leaves out is the same everywhere.

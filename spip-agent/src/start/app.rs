@@ -39,7 +39,7 @@ use crate::session::budget::Budget;
 use crate::session::ledger::Ledger;
 use crate::session::limits::Limits;
 use crate::session::rejections::Rejections;
-use crate::start::config_check;
+use crate::start::config_check::{self, Files};
 use crate::start::engine::{self, Lasting};
 use crate::start::readiness::Notifier;
 use crate::start::reload::Reload;
@@ -79,13 +79,14 @@ pub fn run(loaded: &Loaded, options: Options) -> Result<()> {
     }
     let own_log = messages.as_ref().map(|(log, _)| log.clone());
     let checked = config_check::check(config, &loaded.places).map_err(anyhow::Error::from);
-    let started = checked.and_then(|()| Agent::prepare(config, &log, own_log, options)).and_then(|mut agent| {
-        // What the operator asks of the kernel side must pass; until here it would be the loader's own messages.
-        messages::start(config.messages.levels_with(agent.kernel_level()));
-        agent.take_place(config)?;
-        agent.give_up(loaded)?;
-        Ok(agent)
-    });
+    let started =
+        checked.and_then(|files| Agent::prepare(config, files, &log, own_log, options)).and_then(|mut agent| {
+            // What the operator asks of the kernel side must pass; until here it would be the loader's own messages.
+            messages::start(config.messages.levels_with(agent.kernel_level()));
+            agent.take_place(config)?;
+            agent.give_up(loaded)?;
+            Ok(agent)
+        });
     // What was said on the way to a failure belongs to the log, too.
     let writer = writer.spawn()?;
     let messages = messages.map(|(_, writer)| writer.spawn()).transpose()?;
@@ -156,7 +157,13 @@ struct Agent {
 }
 
 impl Agent {
-    fn prepare(config: &Config, log: &writer::Log, messages: Option<writer::Log>, options: Options) -> Result<Self> {
+    fn prepare(
+        config: &Config,
+        files: Files,
+        log: &writer::Log,
+        messages: Option<writer::Log>,
+        options: Options,
+    ) -> Result<Self> {
         let notifier = Notifier::from_environment()?;
         let resources = Resources::claim();
         let workers = resources.workers;
@@ -184,10 +191,14 @@ impl Agent {
         if !steered && early_demux::loses_connections() == Some(true) {
             log::warn!(target: "steering", "{}; fix: {}", early_demux::LOSS, early_demux::REMEDY);
         }
-        let tls = config.tls.enabled.then(|| TlsServer::new(&config.tls)).transpose()?;
+        let tls = config
+            .tls
+            .enabled
+            .then(|| TlsServer::new(files.certificate, config.tls.ask_client_certificate))
+            .transpose()?;
         let payloads = PayloadStore::prepare(&config.payload_store)?;
         let state = missing_directories(&config.respond.state_dir);
-        let responder = engine::responder(config, None)?;
+        let responder = engine::responder(config, files.persona, None)?;
         let made_state = state.into_iter().filter(|directory| directory.exists()).collect();
         let lasting = Lasting {
             origins: attached.as_ref().map(Attached::origins),

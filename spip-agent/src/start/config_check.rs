@@ -1,46 +1,64 @@
-//! Checks that the things named by the configuration can be used on this machine: user and group, certificate and key,
+//! Reads that the things named by the machine, and checks that it can be used on this machine: user and group, certificate and
+//! key,
 //! persona.
 //!
 //! None of it is part of the file's own rules, which hold on any machine; the start needs all of it. `--check`, the
-//! doctor, the start and a reload ask here, and name every mistake at once, in its place in the file. Nothing is
+//! doctor, the start and a reload ask here, and name every mistake at once, in its place in the file. Start and reload then use
+//! what was read here: no file is read a second time, when it may have changed. Nothing is
 //! written.
 
 use anyhow::Error;
 
 use crate::config::{Config, ConfigError, Places};
 use crate::confine::sandbox;
-use crate::respond::persona::Persona;
-use crate::tls;
+use crate::respond::persona::Written;
+use crate::tls::{self, Identity};
 
-/// Looks all of it up, and reads it.
+/// The files that a configuration names, read and found usable.
+#[derive(Debug, Default)]
+pub struct Files {
+    /// The operator's certificate, where TLS is answered with one.
+    pub certificate: Option<Identity>,
+    /// The persona, where clients are answered.
+    pub persona: Option<Written>,
+}
+
+/// Looks up users and groups, and reads the files.
 ///
 /// # Errors
 /// All that cannot be used.
-pub fn check(config: &Config, places: &Places) -> Result<(), ConfigError> {
+pub fn check(config: &Config, places: &Places) -> Result<Files, ConfigError> {
     sandbox::expect_user(&config.sandbox);
-    places.refuse(sandbox::look_up(&config.sandbox).into_iter().chain(files(config)))
+    let (files, mistakes) = read(config);
+    places.refuse(sandbox::look_up(&config.sandbox).into_iter().chain(mistakes))?;
+    Ok(files)
 }
 
 /// Reads the files.
 ///
 /// # Errors
 /// All that cannot be used.
-pub fn check_files(config: &Config, places: &Places) -> Result<(), ConfigError> {
+pub fn check_files(config: &Config, places: &Places) -> Result<Files, ConfigError> {
     sandbox::expect_user(&config.sandbox);
-    places.refuse(files(config))
+    let (files, mistakes) = read(config);
+    places.refuse(mistakes)?;
+    Ok(files)
 }
 
-/// Returns the mistakes in the files, each by its key.
-fn files(config: &Config) -> impl Iterator<Item = (&'static str, String)> {
+/// Reads the files; with what the mistakes in them, each by its key.
+fn read(config: &Config) -> (Files, Vec<(&'static str, String)>) {
+    let (mut files, mut mistakes) = (Files::default(), Vec::new());
     let certificate = config.tls.certificate.as_ref().filter(|_| config.tls.enabled);
-    let certificate = certificate.and_then(|files| tls::check_files(files).err());
-    let certificate = certificate.map(|error| (error.key(), said(error)));
+    match certificate.map(tls::read_certificate).transpose() {
+        Ok(certificate) => files.certificate = certificate,
+        Err(error) => mistakes.push((error.key(), said(error))),
+    }
     let respond = Some(&config.respond).filter(|respond| respond.enabled);
-    let persona = respond.and_then(|respond| Persona::check(respond.persona.as_deref()?).err());
-    let kept = respond.and_then(|respond| Persona::check_kept(&respond.state_dir).err());
-    let texts = [("persona", persona), ("state_dir", kept)];
-    let texts = texts.into_iter().filter_map(|(key, error)| Some((key, said(error?))));
-    certificate.into_iter().chain(texts)
+    match respond.map(|respond| Written::read(respond.persona.as_deref(), &respond.state_dir)).transpose() {
+        Ok(persona) => files.persona = persona,
+        Err(errors) => mistakes.extend(errors.into_iter().map(|(key, error)| (key, said(error)))),
+    }
+    (files, mistakes)
 }
 
 /// An error with its causes.

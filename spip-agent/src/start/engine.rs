@@ -12,7 +12,7 @@ use crate::log::sensor::Sensor;
 use crate::log::writer::Log;
 use crate::process::run;
 use crate::respond::Responder;
-use crate::respond::persona::Persona;
+use crate::respond::persona::Written;
 use crate::scans;
 use crate::session::Engine;
 use crate::session::budget::Budget;
@@ -97,18 +97,19 @@ fn sensor(config: &Config) -> Sensor {
     }
 }
 
-/// Builds the responder that the configuration asks for. The face of `before`, the responder that is replaced, stays where
-/// the state directory cannot be used; the operator's texts are read anew.
+/// Builds the responder with the persona that was read; there is none where clients are not answered. The face of `before`,
+/// the responder that is replaced, stays where the state directory cannot be used.
 ///
 /// # Errors
-/// The persona cannot be read, or says what cannot be shown.
-pub fn responder(config: &Config, before: Option<&Responder>) -> Result<Option<Arc<Responder>>> {
+/// The persona says what cannot be shown.
+pub fn responder(
+    config: &Config,
+    written: Option<Written>,
+    before: Option<&Responder>,
+) -> Result<Option<Arc<Responder>>> {
+    let Some(written) = written else { return Ok(None) };
     let respond = &config.respond;
-    if !respond.enabled {
-        return Ok(None);
-    }
-    let known = before.map(|before| &before.persona);
-    let (persona, not_kept) = Persona::load(respond.persona.as_deref(), &respond.state_dir, known)?;
+    let (persona, not_kept) = written.persona(before.map(|before| &before.persona))?;
     if let (Some(error), None) = (not_kept, before) {
         let (reason, directory) = (error.to_string(), respond.state_dir.display().to_string());
         log::warn!(target: "respond", reason = reason.as_str(), state_dir = directory.as_str();

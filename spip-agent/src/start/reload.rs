@@ -28,7 +28,7 @@ use crate::start::config_check;
 use crate::start::engine::{self, Lasting};
 use crate::start::readiness::Notifier;
 use crate::start::resources::Resources;
-use crate::tls::{Renewal, TlsServer};
+use crate::tls::{Identity, Renewal, TlsServer};
 
 /// Time for the log to be opened again: signals wait for it.
 const REOPENING: Duration = Duration::from_secs(1);
@@ -109,7 +109,7 @@ impl Reload {
     fn take_up(&mut self) -> Result<(Vec<String>, Vec<String>)> {
         let Loaded { config: mut new, warnings, places } = Config::load(&self.path)?;
         // Users are not read again, and cannot be looked up inside the sandbox.
-        config_check::check_files(&new, &places)?;
+        let files = config_check::check_files(&new, &places)?;
         let changes = |key: &String| self.can_change(key, &new);
         let changed: Vec<_> = self.config.differences(&new).into_iter().filter(changes).collect();
         let refused: Vec<_> = self.started.differences(&new).into_iter().filter(|key| !changes(key)).collect();
@@ -124,8 +124,8 @@ impl Reload {
         // Whatever can fail comes before whatever cannot.
         let bound = self.resources.session_limit(&new)?;
         let before = self.door.engine();
-        let tls = self.tls(&before, &new)?;
-        let responder = engine::responder(&new, before.responder.as_deref())?;
+        let tls = self.tls(&before, &new, files.certificate)?;
+        let responder = engine::responder(&new, files.persona, before.responder.as_deref())?;
         let messages = self.messages.as_ref().zip(self.started.messages.own_log(&new.log));
         if new.log != self.config.log {
             if let Some((messages, config)) = &messages {
@@ -158,14 +158,14 @@ impl Reload {
         Ok((changed, refused))
     }
 
-    /// The TLS server to come: the one that is there while nothing of it changed but the files that it reads.
-    fn tls(&self, engine: &Engine, new: &Config) -> Result<Option<Renewal>> {
+    /// Prepares the TLS server to come: the one that is there while nothing of it changed but the certificate that was read.
+    fn tls(&self, engine: &Engine, new: &Config, certificate: Option<Identity>) -> Result<Option<Renewal>> {
         if !new.tls.enabled {
             return Ok(None);
         }
         match &engine.tls {
-            Some(server) if new.tls == self.config.tls => Ok(Some(server.renew()?)),
-            _ => Ok(Some(TlsServer::new(&new.tls)?.into())),
+            Some(server) if new.tls == self.config.tls => Ok(Some(server.renew(certificate))),
+            _ => Ok(Some(TlsServer::new(certificate, new.tls.ask_client_certificate)?.into())),
         }
     }
 

@@ -8,7 +8,7 @@ use rustls::sign::{CertifiedKey, SigningKey};
 
 /// A chain and its key.
 #[derive(Debug)]
-pub(super) struct Identity {
+pub struct Identity {
     certified: Arc<CertifiedKey>,
     /// The key once more: the other library cannot use it in the form that the first one has made of it.
     #[cfg(feature = "legacy-tls")]

@@ -9,7 +9,7 @@ pub(super) use client::run;
 
 use super::certificate::tests::{Directory, files, fixture};
 use super::*;
-use client::{Client, TLS_1_2, TLS_1_3, config, exchange, minting, refused, refused_bytes};
+use client::{Client, TLS_1_2, TLS_1_3, exchange, minting, refused, refused_bytes};
 use spip_protocol::client_hello::sample::{Hello, vectors};
 use spip_protocol::client_hello::{Detection, handshake_message};
 
@@ -122,8 +122,8 @@ fn names_and_addresses_are_answered_with_their_own_certificate() {
 fn the_operators_certificate_is_served_with_its_chain() {
     run(async {
         for (chain, key) in [("ecdsa-chain.crt", "ecdsa-sec1.key"), ("rsa-chain.crt", "rsa-pkcs1.key")] {
-            let server = TlsServer::new(&config::Tls { certificate: Some(files(chain, key)), ..config() });
-            let server = server.expect("server");
+            let certificate = read_certificate(&files(chain, key)).expect("a pair");
+            let server = TlsServer::new(Some(certificate), false).expect("server");
             for versions in [TLS_1_3, TLS_1_2] {
                 let client = Client { versions, ..Client::default() };
                 let (_, shown) = exchange(&server, client).await;
@@ -144,23 +144,23 @@ fn a_broken_certificate_is_refused_while_the_old_one_goes_on() {
         let read = |name: &str| std::fs::read(fixture(name)).expect("fixture");
         let chain = directory.write("server.crt", &read("ecdsa-chain.crt"));
         let key = directory.write("server.key", &read("ecdsa-pkcs8.key"));
-        let server =
-            TlsServer::new(&config::Tls { certificate: Some(config::CertificateFiles { chain, key }), ..config() });
+        let files = config::CertificateFiles { chain, key };
+        let server = TlsServer::new(Some(read_certificate(&files).expect("a pair")), false);
         let server = Arc::new(server.expect("server"));
         let before = exchange(&server, Client::default()).await.1;
 
         directory.write("server.crt", b"nothing");
-        let refusal = server.renew().expect_err("refused").to_string();
+        let refusal = read_certificate(&files).expect_err("refused").to_string();
         assert!(refusal.contains("server.crt"), "{refusal}");
         assert_eq!(exchange(&server, Client::default()).await.1, before);
 
         directory.write("server.crt", &read("rsa-chain.crt"));
-        let refusal = server.renew().expect_err("refused").to_string();
+        let refusal = read_certificate(&files).expect_err("refused").to_string();
         assert!(refusal.contains("does not belong"), "{refusal}");
         assert_eq!(exchange(&server, Client::default()).await.1, before);
 
         directory.write("server.key", &read("rsa-pkcs8.key"));
-        let renewal = server.renew().expect("read");
+        let renewal = server.renew(Some(read_certificate(&files).expect("read")));
         assert_eq!(exchange(&server, Client::default()).await.1, before, "not taken up yet");
         let _ = renewal.take_up();
         assert_ne!(exchange(&server, Client::default()).await.1, before);
@@ -170,14 +170,14 @@ fn a_broken_certificate_is_refused_while_the_old_one_goes_on() {
 #[test]
 fn a_server_without_files_has_nothing_to_renew() {
     let server = Arc::new(minting());
-    let renewed = server.renew().expect("nothing to do").take_up();
+    let renewed = server.renew(None).take_up();
     assert!(Arc::ptr_eq(&server, &renewed));
 }
 
 #[test]
 fn client_certificates_are_recorded_whoever_issued_them() {
     run(async {
-        let server = TlsServer::new(&config::Tls { ask_client_certificate: true, ..config() });
+        let server = TlsServer::new(None, true);
         let server = server.expect("server");
         for versions in [TLS_1_3, TLS_1_2] {
             let client = Client { certificate: Some(("client.crt", "client.key")), versions, ..Client::default() };
@@ -201,7 +201,7 @@ fn client_certificates_are_recorded_whoever_issued_them() {
 #[test]
 fn a_client_certificate_of_the_first_version_is_recorded_too() {
     run(async {
-        let server = TlsServer::new(&config::Tls { ask_client_certificate: true, ..config() });
+        let server = TlsServer::new(None, true);
         let server = server.expect("server");
         for versions in [TLS_1_3, TLS_1_2] {
             let client = Client { certificate: Some(("client-v1.crt", "client.key")), versions, ..Client::default() };
@@ -217,7 +217,7 @@ fn a_client_certificate_of_the_first_version_is_recorded_too() {
 #[test]
 fn a_client_certificate_without_its_key_is_refused() {
     run(async {
-        let server = TlsServer::new(&config::Tls { ask_client_certificate: true, ..config() });
+        let server = TlsServer::new(None, true);
         let server = server.expect("server");
         for (key, reason) in [
             ("ecdsa-pkcs8.key", "protocol violation: client certificate: invalid peer certificate: BadSignature"),

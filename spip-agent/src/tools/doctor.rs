@@ -237,7 +237,7 @@ fn files(subject: &Subject<'_>) -> Finding {
         Err(finding) => return *finding,
     };
     match config_check::check_files(config, &subject.places) {
-        Ok(()) => topic.ok("certificate and persona can be used, or none are named"),
+        Ok(_) => topic.ok("certificate and persona can be used, or none are named"),
         Err(error) if !is_root() => topic.skipped(format!("{error}; run as root")),
         Err(error) => topic.failure(error.to_string(), "correct it, then: spip-agent --config FILE --check"),
     }

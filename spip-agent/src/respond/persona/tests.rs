@@ -33,17 +33,25 @@ impl Drop for Directory {
     }
 }
 
+fn load(
+    file: Option<&Path>,
+    state_directory: &Path,
+    before: Option<&Persona>,
+) -> Result<(Persona, Option<io::Error>), PersonaError> {
+    Written::read(file, state_directory).map_err(|mut mistakes| mistakes.remove(0).1)?.persona(before)
+}
+
 #[test]
 fn a_persona_is_drawn_once_and_kept() {
     let directory = Directory::new("kept");
     let state = directory.0.join("state");
-    let (first, not_kept) = Persona::load(None, &state, None).expect("persona");
+    let (first, not_kept) = load(None, &state, None).expect("persona");
     assert!(not_kept.is_none());
     let mode = fs::metadata(state.join(FILE)).expect("file").permissions().mode();
     assert_eq!(mode & 0o777, 0o640);
     assert_eq!(fs::read_dir(&state).expect("directory").count(), 1, "no temporary file stays");
     for _ in 0..3 {
-        assert_eq!(Persona::load(None, &state, None).expect("persona").0, first);
+        assert_eq!(load(None, &state, None).expect("persona").0, first);
     }
 }
 
@@ -72,14 +80,14 @@ fn everything_that_is_drawn_is_accepted() {
 fn a_state_directory_that_cannot_be_written_costs_the_keeping_only() {
     let directory = Directory::new("unwritable");
     let file = directory.write("host = \"a\"");
-    let (persona, not_kept) = Persona::load(Some(&file), &file.join("below-a-file"), None).expect("persona");
+    let (persona, not_kept) = load(Some(&file), &file.join("below-a-file"), None).expect("persona");
     assert!(not_kept.is_some());
     assert_eq!(persona.face(22).host, "a");
     // At a reload the operator's texts are those of now, and what was drawn stays.
     let file = directory.write("host = \"b\"");
-    let (next, _) = Persona::load(Some(&file), &file.join("below-a-file"), Some(&persona)).expect("persona");
+    let (next, _) = load(Some(&file), &file.join("below-a-file"), Some(&persona)).expect("persona");
     assert_eq!((next.face(22).host.as_str(), &next.face(22).ssh), ("b", &persona.face(22).ssh));
-    let (drawn, _) = Persona::load(None, &file.join("below-a-file"), Some(&next)).expect("persona");
+    let (drawn, _) = load(None, &file.join("below-a-file"), Some(&next)).expect("persona");
     assert_eq!((&drawn.face(22).host, &drawn.drawn), (&persona.drawn.host, &persona.drawn));
 }
 
@@ -87,7 +95,7 @@ fn a_state_directory_that_cannot_be_written_costs_the_keeping_only() {
 fn what_the_operator_writes_replaces_single_texts_and_single_ports() {
     let directory = Directory::new("written");
     let file = directory.write("ssh = \"SSH-2.0-One\"\n[ports.2222]\nssh = \"SSH-2.0-Two\"\nhost = \"other\"\n");
-    let (persona, _) = Persona::load(Some(&file), &directory.0, None).expect("persona");
+    let (persona, _) = load(Some(&file), &directory.0, None).expect("persona");
     assert_eq!(persona.face(22).ssh, "SSH-2.0-One");
     assert_eq!(persona.face(2222).ssh, "SSH-2.0-Two");
     assert_eq!(persona.face(2222).http, persona.face(22).http);
@@ -114,7 +122,7 @@ fn what_cannot_be_shown_is_refused_with_its_place() {
     for (text, expected) in cases {
         let directory = Directory::new("refused");
         let file = directory.write(text);
-        let error = Persona::load(Some(&file), &directory.0, None).expect_err(text).to_string();
+        let error = load(Some(&file), &directory.0, None).expect_err(text).to_string();
         assert!(error.contains(expected) && error.contains("mine.toml"), "{text}: {error}");
     }
 }

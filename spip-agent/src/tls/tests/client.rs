@@ -14,7 +14,6 @@ use rustls::{CertificateError as Distrust, ClientConfig, DigitallySignedStruct, 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_rustls::{TlsConnector, client};
 
-use crate::config;
 use crate::tls::certificate::tests::fixture;
 use crate::tls::{Accepted, Failure, Prefixed, Rejected, Session, TlsServer};
 use spip_protocol::client_hello::{ClientHello, Detection, Detector, handshake_message};
@@ -29,12 +28,8 @@ pub(in crate::tls) fn run<T>(test: impl Future<Output = T>) -> T {
     runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), test).await.expect("in time") })
 }
 
-pub(super) fn config() -> config::Tls {
-    config::Tls { enabled: true, certificate: None, ask_client_certificate: false }
-}
-
 pub(super) fn minting() -> TlsServer {
-    TlsServer::new(&config()).expect("server")
+    TlsServer::new(None, false).expect("server")
 }
 
 /// Trusts any server, or none; remembers nothing.
