@@ -22,7 +22,7 @@ use crate::process::counters::TALLY;
 use crate::process::shutdown::{Deadline, Stop, Stopped};
 use crate::session::deadline::Watch;
 use crate::session::limits::Limits;
-use crate::session::open_sessions::{self, Registry};
+use crate::session::open_sessions::{self, OpenSessions};
 use crate::session::record::Moment;
 use crate::session::rejections::Rejections;
 use crate::session::{self, Engine, Guard};
@@ -44,7 +44,7 @@ pub struct Door {
     /// Settings of sessions admitted from now on.
     engine: watch::Sender<Arc<Engine>>,
     /// The open sessions of each worker.
-    pub registries: Vec<Registry>,
+    pub sessions_by_worker: Vec<OpenSessions>,
     /// Limits of admission.
     pub limits: Limits,
     /// Refused connections.
@@ -71,7 +71,7 @@ impl Door {
     #[must_use]
     pub fn new(engine: Engine, limits: Limits, workers: usize) -> Self {
         Self {
-            registries: Registry::for_workers(workers),
+            sessions_by_worker: OpenSessions::for_workers(workers),
             limits,
             rejections: engine.rejections.clone(),
             engine: watch::Sender::new(Arc::new(engine)),
@@ -115,7 +115,7 @@ impl Door {
 ///
 /// # Errors
 /// The listener itself is broken, which no later attempt can fix.
-pub async fn run(listener: OwnedFd, door: &Arc<Door>, registry: &Registry, leaves_queue: bool) -> io::Result<()> {
+pub async fn run(listener: OwnedFd, door: &Arc<Door>, open: &OpenSessions, leaves_queue: bool) -> io::Result<()> {
     // SAFETY: an owned descriptor stays open and the same until the AsyncFd, which keeps it, is dropped.
     let listener = unsafe { AsyncFd::register(listener) }?;
     let mut engine = Current::new(door);
@@ -126,7 +126,7 @@ pub async fn run(listener: OwnedFd, door: &Arc<Door>, registry: &Registry, leave
             deadline = stopped.asked() => break deadline,
             ready = listener.readable() => {
                 let mut ready = ready?;
-                let batch = accept_batch(listener.get_ref(), door, engine.now(), registry)?;
+                let batch = accept_batch(listener.get_ref(), door, engine.now(), open)?;
                 match batch.then {
                     Then::Wait => {
                         ready.clear_ready();
@@ -144,7 +144,7 @@ pub async fn run(listener: OwnedFd, door: &Arc<Door>, registry: &Registry, leave
         return Ok(());
     }
     let owed = waiting(listener.get_ref());
-    let batch = || accept_batch(listener.get_ref(), door, engine.now(), registry);
+    let batch = || accept_batch(listener.get_ref(), door, engine.now(), open);
     take_owed(owed, deadline.sessions(), batch).await
 }
 
@@ -204,8 +204,8 @@ enum Then {
     Pause,
 }
 
-fn accept_batch(listener: &OwnedFd, door: &Arc<Door>, engine: &Arc<Engine>, registry: &Registry) -> io::Result<Batch> {
-    let admit = |(socket, peer)| admit(socket, peer, door, engine, registry);
+fn accept_batch(listener: &OwnedFd, door: &Arc<Door>, engine: &Arc<Engine>, open: &OpenSessions) -> io::Result<Batch> {
+    let admit = |(socket, peer)| admit(socket, peer, door, engine, open);
     take_batch(door, || accept(listener).map(admit), || waiting(listener))
 }
 
@@ -222,7 +222,7 @@ fn take_batch(
             Err(Errno::EAGAIN) => return Ok(Batch { accepted, then: Then::Wait }),
             Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
                 door.shortages.fetch_add(1, Ordering::Relaxed);
-                open_sessions::make_room(&door.registries, waiting().clamp(1, BATCH), Limit::Descriptors);
+                open_sessions::make_room(&door.sessions_by_worker, waiting().clamp(1, BATCH), Limit::Descriptors);
                 return Ok(Batch { accepted, then: Then::Pause });
             }
             Err(error @ (Errno::EBADF | Errno::EFAULT | Errno::EINVAL | Errno::ENOTSOCK | Errno::EOPNOTSUPP)) => {
@@ -251,9 +251,9 @@ fn waiting(listener: &OwnedFd) -> usize {
     if told == 0 { info.tcpi_unacked as usize } else { 0 }
 }
 
-fn admit(socket: OwnedFd, peer: SocketAddr, door: &Door, engine: &Arc<Engine>, registry: &Registry) {
+fn admit(socket: OwnedFd, peer: SocketAddr, door: &Door, engine: &Arc<Engine>, open: &OpenSessions) {
     let accepted = Moment::now();
-    let make_room = |places, limit| open_sessions::make_room(&door.registries, places, limit) >= places;
+    let make_room = |places, limit| open_sessions::make_room(&door.sessions_by_worker, places, limit) >= places;
     let permit = if engine.network.believes(peer.ip()) {
         door.limits.admit_balancer(peer.ip(), accepted.steady, make_room)
     } else {
@@ -275,7 +275,7 @@ fn admit(socket: OwnedFd, peer: SocketAddr, door: &Door, engine: &Arc<Engine>, r
         panic::catch_unwind(AssertUnwindSafe(|| guard.serve_now(&socket).map(|reason| guard.try_finish(reason))));
     match served {
         Ok(None) => {
-            let watch = Watch::new(registry, guard.source(), &engine.timeouts, accepted.steady);
+            let watch = Watch::new(open, guard.source(), &engine.timeouts, accepted.steady);
             tokio::spawn(session::run(Box::new(guard), socket, watch));
         }
         Ok(Some(Err(unwritten))) => {
@@ -309,7 +309,7 @@ pub async fn keep_memory(door: &Door) {
     loop {
         budget.scarce().await;
         let wanted = budget.wanted();
-        if wanted > 0 && open_sessions::end_largest(&door.registries, wanted) == 0 {
+        if wanted > 0 && open_sessions::end_largest(&door.sessions_by_worker, wanted) == 0 {
             // Those that were told before have not left yet, or none can be told: every look costs one at all
             // sessions.
             tokio::time::sleep(open_sessions::TICK).await;
@@ -393,21 +393,21 @@ mod tests {
     #[test]
     fn a_shortage_is_counted_and_makes_room_for_those_who_wait() {
         let bench = Bench::new("accept-shortage");
-        let registry = &bench.door.registries[0];
-        let sessions: Vec<_> = (0..100).map(|_| registry.enter(Source::V4([192, 0, 2, 1]), Instant::now())).collect();
+        let open = &bench.door.sessions_by_worker[0];
+        let sessions: Vec<_> = (0..100).map(|_| open.enter(Source::V4([192, 0, 2, 1]), Instant::now())).collect();
         for error in [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM] {
             let batch = batch_of(&bench.door, &[error], 10).expect("the socket is fine");
             assert_eq!(batch, Batch { accepted: 0, then: Then::Pause });
         }
         assert_eq!(bench.door.faults(), Faults { errors: 0, shortages: 4 });
         assert_eq!(
-            open_sessions::make_room(&bench.door.registries, 0, Limit::Descriptors),
+            open_sessions::make_room(&bench.door.sessions_by_worker, 0, Limit::Descriptors),
             10,
             "those who were told are not told again"
         );
         let _ = batch_of(&bench.door, &[Errno::EMFILE], 1_000).expect("the socket is fine");
         assert_eq!(
-            open_sessions::make_room(&bench.door.registries, 0, Limit::Descriptors),
+            open_sessions::make_room(&bench.door.sessions_by_worker, 0, Limit::Descriptors),
             10 + 100 / 4,
             "most may stay"
         );
@@ -447,10 +447,10 @@ mod tests {
         let socket = || OwnedFd::from(listener.try_clone().expect("a descriptor"));
         assert_eq!(waiting(&socket()), 3);
         bench.door.stop();
-        block_on(run(socket(), &bench.door, &bench.door.registries[0], true)).expect("the socket is fine");
+        block_on(run(socket(), &bench.door, &bench.door.sessions_by_worker[0], true)).expect("the socket is fine");
         assert_eq!(waiting(&socket()), 3);
         block_on(async {
-            run(socket(), &bench.door, &bench.door.registries[0], false).await.expect("the socket is fine");
+            run(socket(), &bench.door, &bench.door.sessions_by_worker[0], false).await.expect("the socket is fine");
         });
         assert_eq!(waiting(&socket()), 0);
         assert_eq!(bench.records().len(), 3);
@@ -467,7 +467,7 @@ mod tests {
             block_on(async {
                 let taken = || accept(&OwnedFd::from(listener.try_clone().expect("a descriptor")));
                 let (socket, peer) = taken().expect("a connection waits");
-                admit(socket, peer, &bench.door, &bench.door.engine(), &bench.door.registries[0]);
+                admit(socket, peer, &bench.door, &bench.door.engine(), &bench.door.sessions_by_worker[0]);
             });
         }
         assert_eq!(bench.door.limits.open(), 0);

@@ -1,5 +1,5 @@
 //! Deadlines of a session: for its first byte, between bytes, and altogether. All deadlines run from accept on,
-//! so a client that drips bytes gains nothing beyond the bound on the whole session. The registry wakes the session
+//! so a client that drips bytes gains nothing beyond the bound on the whole session. `OpenSessions` wakes the session
 //! when one has passed.
 
 use std::future::poll_fn;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::config::Timeouts;
 use crate::process::clock;
 use crate::session::limits::Source;
-use crate::session::open_sessions::{Registered, Registry};
+use crate::session::open_sessions::{Registered, OpenSessions};
 use spip_record::CloseReason;
 
 /// Events that a session waits for.
@@ -27,7 +27,7 @@ pub enum Step {
 
 /// Watches over one session: its deadlines, and orders to end.
 ///
-/// Every waiting session has one, so its times take half of what instants take: microseconds from the registry's start.
+/// Every waiting session has one, so its times take half of what instants take: microseconds since `OpenSessions` was created.
 pub struct Watch {
     registered: Registered,
     opening: u64,
@@ -36,12 +36,12 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches over the session of `source` that was accepted at `accepted`, and enters it into `registry`.
+    /// Watches over the session of `source` that was accepted at `accepted`, and enters it into `open`.
     #[must_use]
-    pub fn new(registry: &Registry, source: Source, timeouts: &Timeouts, accepted: Instant) -> Self {
+    pub fn new(open: &OpenSessions, source: Source, timeouts: &Timeouts, accepted: Instant) -> Self {
         let opening = accepted + timeouts.first_byte;
         let session = accepted + timeouts.session;
-        let registered = registry.enter(source, opening.min(session));
+        let registered = open.enter(source, opening.min(session));
         Self {
             opening: registered.micros(opening),
             session: registered.micros(session),
@@ -160,11 +160,11 @@ mod tests {
 
     fn watched_with<T>(timeouts: &Timeouts, session: impl AsyncFnOnce(Watch) -> T) -> T {
         block_on(async {
-            let registry = Registry::default();
-            let watch = Watch::new(&registry, Source::V4([192, 0, 2, 1]), timeouts, Instant::now());
+            let open = OpenSessions::default();
+            let watch = Watch::new(&open, Source::V4([192, 0, 2, 1]), timeouts, Instant::now());
             tokio::select! {
                 output = session(watch) => output,
-                () = registry.keep_time() => unreachable!("time does not end"),
+                () = open.keep_time() => unreachable!("time does not end"),
             }
         })
     }

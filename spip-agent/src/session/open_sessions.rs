@@ -33,11 +33,11 @@ const LET_GO_AT_ONCE: usize = 4;
 
 /// The open sessions; clones share them.
 #[derive(Clone)]
-pub struct Registry(Arc<Shared>);
+pub struct OpenSessions(Arc<Shared>);
 
 struct Shared {
     started: Instant,
-    /// Makes numbers of sources that no client can foresee; the same in all registries that are made together.
+    /// Makes numbers of sources that no client can foresee; the same for all workers.
     hasher: RandomState,
     sessions: Mutex<Slab<Entry>>,
     entered: Notify,
@@ -51,7 +51,7 @@ struct Entry {
     due: u64,
 }
 
-/// State that a session shares with the code that may end it. Times are microseconds from the registry's start.
+/// State that a session shares with the code that may end it. Times are microseconds since `OpenSessions` was created.
 struct Handle {
     order: AtomicU8,
     /// Number that stands for the source of the session.
@@ -73,24 +73,24 @@ const MAKE_PLACE: u8 = 2;
 /// Memory is short.
 const MAKE_MEMORY: u8 = 3;
 const SHUT_DOWN: u8 = 4;
-/// It has left the registry.
+/// It is not open any more.
 const GONE: u8 = 5;
 
-/// A session's place in the registry; dropping it leaves.
+/// A session's place among the open ones; dropping it leaves.
 pub struct Registered {
-    registry: Registry,
+    open: OpenSessions,
     key: usize,
     handle: Arc<Handle>,
 }
 
-impl Default for Registry {
+impl Default for OpenSessions {
     fn default() -> Self {
         Self::new(RandomState::new())
     }
 }
 
-impl Registry {
-    /// Creates the registries of `workers` workers. What they say of sources can be compared.
+impl OpenSessions {
+    /// Creates the open sessions of each of `workers` workers. What they say of sources can be compared.
     #[must_use]
     pub fn for_workers(workers: usize) -> Vec<Self> {
         let hasher = RandomState::new();
@@ -125,7 +125,7 @@ impl Registry {
             self.0.entered.notify_one();
         }
         let key = sessions.insert(Entry { handle: Arc::clone(&handle), due });
-        Registered { registry: self.clone(), key, handle }
+        Registered { open: self.clone(), key, handle }
     }
 
     /// Wakes sessions whose deadline has passed, for as long as it is polled.
@@ -184,7 +184,7 @@ impl Registry {
                 continue;
             }
             let active = self.0.started + Duration::from_micros(handle.active.load(Ordering::Relaxed));
-            let idle = |handle| Idle { active, registry: self.clone(), handle: Arc::clone(handle) };
+            let idle = |handle| Idle { active, open: self.clone(), handle: Arc::clone(handle) };
             if idlest.len() < most {
                 idlest.push(idle(handle));
             } else if let Some(mut busiest) = idlest.peek_mut()
@@ -203,7 +203,7 @@ impl Registry {
 /// A session that may be told to make room. The busiest is the greatest.
 struct Idle {
     active: Instant,
-    registry: Registry,
+    open: OpenSessions,
     handle: Arc<Handle>,
 }
 
@@ -232,24 +232,24 @@ impl Eq for Idle {}
 ///
 /// It looks at every session only when too few are leaving, and then tells some in advance: a flood while all places
 /// are taken must not cost a look at all of them for each newcomer.
-pub fn make_room(registries: &[Registry], places: usize, limit: Limit) -> usize {
-    let leaving = || registries.iter().map(|registry| registry.0.leaving.load(Ordering::Relaxed)).sum::<usize>();
+pub fn make_room(sessions_by_worker: &[OpenSessions], places: usize, limit: Limit) -> usize {
+    let leaving = || sessions_by_worker.iter().map(|open| open.0.leaving.load(Ordering::Relaxed)).sum::<usize>();
     let order = if limit == Limit::Descriptors { MAKE_ROOM } else { MAKE_PLACE };
     let missing = places.saturating_sub(leaving());
     if missing == 0 {
         return leaving();
     }
-    let open = registries.iter().map(Registry::len).sum::<usize>();
+    let open = sessions_by_worker.iter().map(OpenSessions::len).sum::<usize>();
     let most = missing.min(open / LET_GO_AT_ONCE).max(open / LOOKED_AT_FOR_ONE).max(1);
     let mut idlest = BinaryHeap::with_capacity(most);
-    for registry in registries {
-        registry.add_idlest(&mut idlest, most);
+    for open in sessions_by_worker {
+        open.add_idlest(&mut idlest, most);
     }
-    for Idle { registry, handle, .. } in idlest {
+    for Idle { open, handle, .. } in idlest {
         // Before the order, so that a session that ends by it is counted.
-        registry.0.leaving.fetch_add(1, Ordering::Relaxed);
+        open.0.leaving.fetch_add(1, Ordering::Relaxed);
         if !handle.order(order) {
-            registry.0.leaving.fetch_sub(1, Ordering::Relaxed);
+            open.0.leaving.fetch_sub(1, Ordering::Relaxed);
         }
     }
     leaving()
@@ -260,10 +260,10 @@ pub fn make_room(registries: &[Registry], places: usize, limit: Limit) -> usize 
 ///
 /// The sources that hold most give way, each by its largest sessions, down to a level that is the same for all of them:
 /// a source that holds less than that loses nothing.
-pub fn end_largest(registries: &[Registry], mut wanted: usize) -> usize {
+pub fn end_largest(sessions_by_worker: &[OpenSessions], mut wanted: usize) -> usize {
     let mut sources: HashMap<u32, Vec<(u32, Arc<Handle>)>> = HashMap::new();
-    for registry in registries {
-        for (_, Entry { handle, .. }) in registry.sessions().iter() {
+    for open in sessions_by_worker {
+        for (_, Entry { handle, .. }) in open.sessions().iter() {
             let held = handle.held.load(Ordering::Relaxed);
             if handle.order.load(Ordering::Relaxed) != GO_ON {
                 wanted = wanted.saturating_sub(held as usize);
@@ -316,7 +316,7 @@ impl Handle {
 impl Registered {
     /// Notes that the client did something at `now`.
     pub fn touch(&self, now: Instant) {
-        self.handle.active.store(self.registry.micros(now), Ordering::Relaxed);
+        self.handle.active.store(self.open.micros(now), Ordering::Relaxed);
     }
 
     /// Notes how much memory the session holds now, in bytes.
@@ -324,29 +324,29 @@ impl Registered {
         self.handle.held.store(u32::try_from(bytes).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 
-    /// Returns the time of the client's last activity, in microseconds from the registry's start.
+    /// Returns the time of the client's last activity, in microseconds since `OpenSessions` was created.
     #[must_use]
     pub fn active(&self) -> u64 {
         self.handle.active.load(Ordering::Relaxed)
     }
 
-    /// An instant out of microseconds from the registry's start.
+    /// An instant out of microseconds since `OpenSessions` was created.
     #[must_use]
     pub fn instant(&self, micros: u64) -> Instant {
-        self.registry.0.started + Duration::from_micros(micros)
+        self.open.0.started + Duration::from_micros(micros)
     }
 
-    /// An instant in microseconds from the registry's start.
+    /// An instant in microseconds since `OpenSessions` was created.
     #[must_use]
     pub fn micros(&self, at: Instant) -> u64 {
-        self.registry.micros(at)
+        self.open.micros(at)
     }
 
     /// Has the session woken at `due` microseconds, or up to a [`TICK`] later, and no more at the time that was set
     /// before.
     pub fn wake_at(&self, due: u64) {
         if due < self.handle.due.swap(due, Ordering::Relaxed)
-            && let Some(entry) = self.registry.sessions().get_mut(self.key)
+            && let Some(entry) = self.open.sessions().get_mut(self.key)
         {
             entry.due = due;
         }
@@ -366,9 +366,9 @@ impl Registered {
 impl Drop for Registered {
     fn drop(&mut self) {
         if matches!(self.handle.order.swap(GONE, Ordering::Relaxed), MAKE_ROOM | MAKE_PLACE) {
-            self.registry.0.leaving.fetch_sub(1, Ordering::Relaxed);
+            self.open.0.leaving.fetch_sub(1, Ordering::Relaxed);
         }
-        let mut sessions = self.registry.sessions();
+        let mut sessions = self.open.sessions();
         sessions.try_remove(self.key);
         if sessions.is_empty() && sessions.capacity() > 1_024 {
             sessions.shrink_to_fit();
@@ -390,9 +390,9 @@ mod tests {
         session.poll_ordered(&mut Context::from_waker(Waker::noop()))
     }
 
-    fn sessions(registries: &[Registry], source: [u8; 4], held: &[usize]) -> Vec<Registered> {
+    fn sessions(sessions_by_worker: &[OpenSessions], source: [u8; 4], held: &[usize]) -> Vec<Registered> {
         let enter = |(number, &held): (usize, &usize)| {
-            let session = registries[number % registries.len()].enter(Source::V4(source), Instant::now());
+            let session = sessions_by_worker[number % sessions_by_worker.len()].enter(Source::V4(source), Instant::now());
             session.hold(held);
             session
         };
@@ -406,86 +406,86 @@ mod tests {
 
     #[test]
     fn the_sources_that_hold_most_give_way_by_their_largest_sessions() {
-        let registries = Registry::for_workers(2);
-        let modest = sessions(&registries, [192, 0, 2, 1], &[60_000]);
-        let greedy = sessions(&registries, [192, 0, 2, 2], &[20_000, 50_000, 40_000, 30_000, 50_000]);
-        let least = sessions(&registries, [192, 0, 2, 3], &[GUARANTEED_BYTES; 1000]);
-        assert_eq!(end_largest(&registries, 90_000), 2);
-        assert_eq!(told(&greedy), [1, 4], "down to 90,000 bytes, and in both registries");
-        assert_eq!(end_largest(&registries, 90_000), 0, "those who leave already bring it back");
-        assert_eq!(end_largest(&registries, 130_000), 1);
+        let sessions_by_worker = OpenSessions::for_workers(2);
+        let modest = sessions(&sessions_by_worker, [192, 0, 2, 1], &[60_000]);
+        let greedy = sessions(&sessions_by_worker, [192, 0, 2, 2], &[20_000, 50_000, 40_000, 30_000, 50_000]);
+        let least = sessions(&sessions_by_worker, [192, 0, 2, 3], &[GUARANTEED_BYTES; 1000]);
+        assert_eq!(end_largest(&sessions_by_worker, 90_000), 2);
+        assert_eq!(told(&greedy), [1, 4], "down to 90,000 bytes, and of both workers");
+        assert_eq!(end_largest(&sessions_by_worker, 90_000), 0, "those who leave already bring it back");
+        assert_eq!(end_largest(&sessions_by_worker, 130_000), 1);
         assert_eq!(told(&greedy), [1, 2, 4]);
-        assert_eq!(end_largest(&registries, usize::MAX), 3);
+        assert_eq!(end_largest(&sessions_by_worker, usize::MAX), 3);
         assert_eq!((told(&modest).len(), told(&least).len()), (1, 0), "nothing comes back of what is guaranteed");
         drop(greedy);
-        assert_eq!(end_largest(&registries, 1), 0, "the modest one is leaving");
+        assert_eq!(end_largest(&sessions_by_worker, 1), 0, "the modest one is leaving");
     }
 
     #[test]
     fn many_small_holders_of_one_source_give_way_before_a_larger_one_of_another() {
-        let registries = Registry::for_workers(1);
-        let many = sessions(&registries, [192, 0, 2, 1], &[4_096; 100]);
-        let one = sessions(&registries, [192, 0, 2, 2], &[60_000]);
-        assert_eq!(end_largest(&registries, 10 * 2_048), 10);
+        let sessions_by_worker = OpenSessions::for_workers(1);
+        let many = sessions(&sessions_by_worker, [192, 0, 2, 1], &[4_096; 100]);
+        let one = sessions(&sessions_by_worker, [192, 0, 2, 2], &[60_000]);
+        assert_eq!(end_largest(&sessions_by_worker, 10 * 2_048), 10);
         assert_eq!((told(&many).len(), told(&one).len()), (10, 0));
     }
 
     #[test]
     fn the_session_that_was_idle_for_longest_makes_room() {
-        let registries = [Registry::default(), Registry::default()];
-        let first = registries[0].enter(SOURCE, Instant::now());
-        let second = registries[1].enter(SOURCE, Instant::now());
+        let sessions_by_worker = [OpenSessions::default(), OpenSessions::default()];
+        let first = sessions_by_worker[0].enter(SOURCE, Instant::now());
+        let second = sessions_by_worker[1].enter(SOURCE, Instant::now());
         sleep(Duration::from_millis(5));
         first.touch(Instant::now());
-        assert_eq!(make_room(&registries, 1, Limit::Descriptors), 1);
+        assert_eq!(make_room(&sessions_by_worker, 1, Limit::Descriptors), 1);
         assert!(ordered(&first).is_pending());
         assert_eq!(ordered(&second), Poll::Ready(CloseReason::Rejected(Limit::Descriptors)));
-        assert_eq!(make_room(&registries, 1, Limit::Sessions), 1, "one is leaving already");
+        assert_eq!(make_room(&sessions_by_worker, 1, Limit::Sessions), 1, "one is leaving already");
         assert!(ordered(&first).is_pending());
-        assert_eq!(make_room(&registries, 2, Limit::Sessions), 2, "the other one is next");
+        assert_eq!(make_room(&sessions_by_worker, 2, Limit::Sessions), 2, "the other one is next");
         assert_eq!(
             ordered(&first),
             Poll::Ready(CloseReason::Rejected(Limit::Sessions)),
             "by the limit that it went for"
         );
-        assert_eq!(make_room(&registries, 3, Limit::Descriptors), 2, "nobody is told twice");
+        assert_eq!(make_room(&sessions_by_worker, 3, Limit::Descriptors), 2, "nobody is told twice");
         drop(second);
-        assert_eq!(make_room(&registries, 2, Limit::Descriptors), 1, "whoever has left makes no more room");
+        assert_eq!(make_room(&sessions_by_worker, 2, Limit::Descriptors), 1, "whoever has left makes no more room");
     }
 
     #[test]
     fn a_look_at_all_sessions_is_enough_for_many_newcomers() {
-        let registry = Registry::default();
-        let sessions: Vec<_> = (0..64 * 5).map(|_| registry.enter(SOURCE, Instant::now())).collect();
-        let registries = [registry];
-        assert_eq!(make_room(&registries, 1, Limit::Descriptors), 5, "some are told in advance");
-        assert_eq!(make_room(&registries, 5, Limit::Descriptors), 5, "for those who come next");
+        let open = OpenSessions::default();
+        let sessions: Vec<_> = (0..64 * 5).map(|_| open.enter(SOURCE, Instant::now())).collect();
+        let sessions_by_worker = [open];
+        assert_eq!(make_room(&sessions_by_worker, 1, Limit::Descriptors), 5, "some are told in advance");
+        assert_eq!(make_room(&sessions_by_worker, 5, Limit::Descriptors), 5, "for those who come next");
         assert!(sessions[..5].iter().all(|session| ordered(session).is_ready()), "the first ones are the idlest");
-        assert_eq!(make_room(&registries, 70, Limit::Descriptors), 70, "as many as there are places missing");
-        assert_eq!(make_room(&registries, 320, Limit::Descriptors), 150, "most may stay");
+        assert_eq!(make_room(&sessions_by_worker, 70, Limit::Descriptors), 70, "as many as there are places missing");
+        assert_eq!(make_room(&sessions_by_worker, 320, Limit::Descriptors), 150, "most may stay");
     }
 
     #[test]
     fn a_stop_reaches_every_session() {
-        let registry = Registry::default();
-        let sessions: Vec<_> = (0..10).map(|_| registry.enter(SOURCE, Instant::now())).collect();
-        registry.shut_down(None);
+        let open = OpenSessions::default();
+        let sessions: Vec<_> = (0..10).map(|_| open.enter(SOURCE, Instant::now())).collect();
+        open.shut_down(None);
         assert!(sessions.iter().all(|session| ordered(session) == Poll::Ready(CloseReason::Shutdown)));
         drop(sessions);
-        assert!(registry.is_empty());
+        assert!(open.is_empty());
     }
 
     #[test]
     fn who_did_something_a_moment_ago_is_not_stopped_with_those_who_did_not() {
-        let registry = Registry::default();
-        let [idle, active] = [(); 2].map(|()| registry.enter(SOURCE, Instant::now()));
+        let open = OpenSessions::default();
+        let [idle, active] = [(); 2].map(|()| open.enter(SOURCE, Instant::now()));
         sleep(Duration::from_millis(2));
         let since = Instant::now();
         active.touch(Instant::now());
-        registry.shut_down(Some(since));
+        open.shut_down(Some(since));
         assert_eq!(ordered(&idle), Poll::Ready(CloseReason::Shutdown));
         assert!(ordered(&active).is_pending());
-        registry.shut_down(None);
+        open.shut_down(None);
         assert_eq!(ordered(&active), Poll::Ready(CloseReason::Shutdown));
     }
 
@@ -501,14 +501,14 @@ mod tests {
 
     #[test]
     fn a_session_is_woken_at_its_deadline_and_not_at_one_that_was_moved() {
-        let registry = Registry::default();
+        let open = OpenSessions::default();
         let start = Instant::now();
         let second = Duration::from_secs(1);
-        let session = registry.enter(SOURCE, start + second);
+        let session = open.enter(SOURCE, start + second);
         let bell = Arc::new(Bell::default());
         let rings_at = |at: Duration| {
             assert!(session.poll_ordered(&mut Context::from_waker(&Arc::clone(&bell).into())).is_pending());
-            registry.wake_due(start + at);
+            open.wake_due(start + at);
             bell.0.swap(0, Ordering::Relaxed)
         };
         assert_eq!((rings_at(second / 2), rings_at(second)), (0, 1));

@@ -164,8 +164,8 @@ fn record_with(tls: Option<Arc<TlsServer>>, bytes: &[u8], fate: Fate) -> Value {
     let bench = Bench::with(&format!("session-{}", Uuid::new_v4()), tls);
     let (mut client, guard, socket) = bench.connect(bytes);
     block_on(async {
-        let registry = &bench.door.registries[0];
-        let watch = Watch::new(registry, guard.source(), &bench.door.engine().timeouts, Instant::now());
+        let open = &bench.door.sessions_by_worker[0];
+        let watch = Watch::new(open, guard.source(), &bench.door.engine().timeouts, Instant::now());
         let task = tokio::spawn(run(Box::new(guard), socket, watch));
         // Until it waits.
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -178,7 +178,7 @@ fn record_with(tls: Option<Arc<TlsServer>>, bytes: &[u8], fate: Fate) -> Value {
             Fate::ShutDown(last) => {
                 // Neither lets the runtime look at its sockets in between.
                 client.write_all(last).expect("sent");
-                registry.shut_down(None);
+                open.shut_down(None);
                 task.await.expect("the session ends in order");
             }
         }
@@ -238,18 +238,18 @@ fn a_session_that_waits_for_the_log_takes_nobodys_turn_to_make_room() {
     while log.try_record(br#"{"filler":1"#) {}
     let (_client, guard, socket) = bench.connect(b"waits");
     block_on(async {
-        let registry = &bench.door.registries[0].clone();
-        let watch = Watch::new(registry, guard.source(), &bench.door.engine().timeouts, Instant::now());
+        let open = &bench.door.sessions_by_worker[0].clone();
+        let watch = Watch::new(open, guard.source(), &bench.door.engine().timeouts, Instant::now());
         let task = tokio::spawn(run(Box::new(guard), socket, watch));
         tokio::task::yield_now().await;
-        assert_eq!(registry.len(), 1);
-        registry.shut_down(None);
-        while !registry.is_empty() {
+        assert_eq!(open.len(), 1);
+        open.shut_down(None);
+        while !open.is_empty() {
             tokio::task::yield_now().await;
         }
         assert!(!task.is_finished(), "the log is full");
         assert_eq!(bench.door.limits.open(), 1, "it has its place until its record is handed over");
-        assert_eq!(crate::session::open_sessions::make_room(&bench.door.registries, 1, Limit::Descriptors), 0);
+        assert_eq!(crate::session::open_sessions::make_room(&bench.door.sessions_by_worker, 1, Limit::Descriptors), 0);
         bench.write();
         task.await.expect("there is room");
     });
@@ -267,11 +267,11 @@ fn a_session_that_is_cut_off_while_it_waits_for_the_log_has_ended_when_it_ended(
     let (client, guard, socket) = bench.connect(b"gone at once");
     drop(client);
     let ended = block_on(async {
-        let registry = &bench.door.registries[0].clone();
-        let watch = Watch::new(registry, guard.source(), &bench.door.engine().timeouts, Instant::now());
+        let open = &bench.door.sessions_by_worker[0].clone();
+        let watch = Watch::new(open, guard.source(), &bench.door.engine().timeouts, Instant::now());
         let task = tokio::spawn(run(Box::new(guard), socket, watch));
         tokio::task::yield_now().await;
-        while !registry.is_empty() {
+        while !open.is_empty() {
             tokio::task::yield_now().await;
         }
         let ended = began.elapsed();

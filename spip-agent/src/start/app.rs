@@ -373,11 +373,11 @@ impl Agent {
         let beat =
             self.notifier.watchdog().map_or(heartbeat::INTERVAL, |watchdog| heartbeat::INTERVAL.min(watchdog / 8));
         let (ended, workers_ended) = mpsc::channel();
-        let workers = self.listeners.sockets.drain(..).zip(self.door.registries.clone());
-        for (number, (listener, registry)) in workers.enumerate() {
+        let workers = self.listeners.sockets.drain(..).zip(self.door.sessions_by_worker.clone());
+        for (number, (listener, open)) in workers.enumerate() {
             let (door, pulse, ended) = (Arc::clone(&self.door), self.pulse.clone(), ended.clone());
             let leaves_queue = self.listeners.passed;
-            let worker = Worker { number, listener, leaves_queue, registry, door, pulse, beat, ended };
+            let worker = Worker { number, listener, leaves_queue, open, door, pulse, beat, ended };
             worker.spawn().context("cannot start a worker")?;
         }
         drop(ended);

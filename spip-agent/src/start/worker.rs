@@ -13,7 +13,7 @@ use crate::process::critical;
 use crate::process::heartbeat::Pulse;
 use crate::process::shutdown::Deadline;
 use crate::session::accept::{self, Door};
-use crate::session::open_sessions::Registry;
+use crate::session::open_sessions::OpenSessions;
 
 /// Interval at which the end checks whether the sessions have ended.
 const END_PAUSE: Duration = Duration::from_millis(5);
@@ -27,7 +27,7 @@ pub struct Worker {
     /// Leaves connections that wait at the shutdown to the next agent, which has the same socket.
     pub leaves_queue: bool,
     /// Its own sessions.
-    pub registry: Registry,
+    pub open: OpenSessions,
     /// State that all workers share.
     pub door: Arc<Door>,
     /// Shows that it is alive.
@@ -57,8 +57,8 @@ impl Worker {
     }
 
     async fn run(self) -> io::Result<()> {
-        let registry = self.registry;
-        let time = registry.clone();
+        let open = self.open;
+        let time = open.clone();
         let mut time = tokio::spawn(async move { time.keep_time().await });
         tokio::spawn(async move { self.pulse.keep(self.number, self.beat).await });
         if self.number == 0 {
@@ -66,25 +66,25 @@ impl Worker {
             tokio::spawn(async move { accept::keep_memory(&door).await });
         }
         let result = tokio::select! {
-            result = accept::run(self.listener, &self.door, &registry, self.leaves_queue) => result,
+            result = accept::run(self.listener, &self.door, &open, self.leaves_queue) => result,
             // It never ends by itself, and without it no session ever times out.
             _ = &mut time => panic!("nobody keeps the time of the sessions"),
         };
         // The first worker that ends, for whatever reason, takes the others with it.
-        drain(&registry, &self.door, self.door.stop()).await;
+        drain(&open, &self.door, self.door.stop()).await;
         result
     }
 }
 
 /// Ends the sessions, and waits until they have handed over their records.
-async fn drain(registry: &Registry, door: &Door, deadline: Deadline) {
+async fn drain(open: &OpenSessions, door: &Door, deadline: Deadline) {
     // A client that was active a moment ago may be about to send the rest.
-    registry.shut_down(deadline.idle_since());
-    while !registry.is_empty() && Instant::now() < deadline.grace() {
+    open.shut_down(deadline.idle_since());
+    while !open.is_empty() && Instant::now() < deadline.grace() {
         tokio::time::sleep(END_PAUSE).await;
     }
-    registry.shut_down(None);
-    // A session that waits for the log is in no registry any more, but has its place until its record is handed over.
+    open.shut_down(None);
+    // A session that waits for the log is not among the open ones any more, but has its place until its record is handed over.
     while door.limits.open() > 0 && Instant::now() < deadline.sessions() {
         tokio::time::sleep(END_PAUSE).await;
     }
@@ -107,7 +107,7 @@ mod tests {
             // It does not listen.
             listener: Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket").into(),
             leaves_queue: false,
-            registry: bench.door.registries[0].clone(),
+            open: bench.door.sessions_by_worker[0].clone(),
             door: Arc::clone(&bench.door),
             pulse: Pulse::new(1),
             beat: Duration::from_secs(1),
@@ -131,10 +131,10 @@ mod tests {
         let runtime = runtime::Builder::new_current_thread().enable_time().build().expect("runtime");
         runtime.block_on(async {
             tokio::spawn(Box::new(guard).finish_later(unwritten));
-            let registry = bench.door.registries[0].clone();
-            assert!(registry.is_empty(), "nobody could tell it to end");
+            let open = bench.door.sessions_by_worker[0].clone();
+            assert!(open.is_empty(), "nobody could tell it to end");
             bench.write();
-            drain(&registry, &bench.door, Deadline::new(Instant::now(), Duration::from_secs(600))).await;
+            drain(&open, &bench.door, Deadline::new(Instant::now(), Duration::from_secs(600))).await;
         });
         drop(runtime);
         let records = bench.records();
