@@ -26,7 +26,7 @@ use crate::log::writer::{Log, STALLED};
 use crate::process::counters::{Named, TALLY, Tally};
 use crate::process::heartbeat::Pulse;
 use crate::scans;
-use crate::session::accept::Door;
+use crate::session::accept::Intake;
 use crate::tls::Failure;
 use process::Process;
 use spip_protocol as protocol;
@@ -39,7 +39,7 @@ const STUCK: Duration = Duration::from_secs(10);
 /// Sources of the numbers.
 pub struct Sources {
     /// Sessions.
-    pub door: Arc<Door>,
+    pub intake: Arc<Intake>,
     /// Workers.
     pub pulse: Pulse,
     /// The log of the agent's own messages, where that has a file of its own.
@@ -57,9 +57,9 @@ pub struct Sources {
 impl Sources {
     /// Of an agent. Opens what cannot be opened from within the sandbox.
     #[must_use]
-    pub fn new(door: Arc<Door>, pulse: Pulse) -> Self {
+    pub fn new(intake: Arc<Intake>, pulse: Pulse) -> Self {
         Self {
-            door,
+            intake,
             pulse,
             messages: None,
             kernel: None,
@@ -85,7 +85,7 @@ impl Sources {
     /// Returns the reason why the agent is not healthy; `None` when it is.
     fn complaint(&self) -> Option<String> {
         let oldest = self.pulse.oldest();
-        let log = &self.door.engine().log;
+        let log = &self.intake.engine().log;
         if oldest > STUCK {
             Some(format!("a worker has not answered for {} s", oldest.as_secs()))
         } else if log.failed() {
@@ -121,15 +121,15 @@ struct Page(Arc<Sources>);
 impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let out = &mut encoder;
-        let Sources { door, pulse, messages, kernel, steering, scans, process: _ } = &*self.0;
-        let engine = door.engine();
+        let Sources { intake, pulse, messages, kernel, steering, scans, process: _ } = &*self.0;
+        let engine = intake.engine();
         sessions(out)?;
-        gauge(out, "sessions_open", "Sessions that are open.", None, door.limits.open() as u64)?;
-        gauge(out, "sessions_limit", "Sessions that may be open at once.", None, door.limits.sessions() as u64)?;
-        gauge(out, "sources", "Sources that are remembered for limits.", None, door.limits.sources() as u64)?;
+        gauge(out, "sessions_open", "Sessions that are open.", None, intake.limits.open() as u64)?;
+        gauge(out, "sessions_limit", "Sessions that may be open at once.", None, intake.limits.sessions() as u64)?;
+        gauge(out, "sources", "Sources that are remembered for limits.", None, intake.limits.sources() as u64)?;
         let kept = engine.memory.taken() as u64;
         gauge(out, "payload_memory", "Payload in memory, of all sessions.", Some(&Unit::Bytes), kept)?;
-        let faults = door.faults();
+        let faults = intake.faults();
         counter(out, "accept_errors", "Accepts that failed because of the connection.", None, faults.errors)?;
         counter(
             out,

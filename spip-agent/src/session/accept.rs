@@ -40,7 +40,7 @@ const BUSY_PAUSE: Duration = Duration::from_millis(1);
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
 
 /// State that the accept loops of all workers share.
-pub struct Door {
+pub struct Intake {
     /// Settings of sessions admitted from now on.
     engine: watch::Sender<Arc<Engine>>,
     /// The open sessions of each worker.
@@ -66,7 +66,7 @@ pub struct Faults {
     pub shortages: u64,
 }
 
-impl Door {
+impl Intake {
     /// For so many workers.
     #[must_use]
     pub fn new(engine: Engine, limits: Limits, workers: usize) -> Self {
@@ -115,18 +115,18 @@ impl Door {
 ///
 /// # Errors
 /// The listener itself is broken, which no later attempt can fix.
-pub async fn run(listener: OwnedFd, door: &Arc<Door>, open: &OpenSessions, leaves_queue: bool) -> io::Result<()> {
+pub async fn run(listener: OwnedFd, intake: &Arc<Intake>, open: &OpenSessions, leaves_queue: bool) -> io::Result<()> {
     // SAFETY: an owned descriptor stays open and the same until the AsyncFd, which keeps it, is dropped.
     let listener = unsafe { AsyncFd::register(listener) }?;
-    let mut engine = Current::new(door);
-    let mut stopped = door.stopped();
+    let mut engine = Current::new(intake);
+    let mut stopped = intake.stopped();
     let deadline = loop {
         tokio::select! {
             biased;
             deadline = stopped.asked() => break deadline,
             ready = listener.readable() => {
                 let mut ready = ready?;
-                let batch = accept_batch(listener.get_ref(), door, engine.now(), open)?;
+                let batch = accept_batch(listener.get_ref(), intake, engine.now(), open)?;
                 match batch.then {
                     Then::Wait => {
                         ready.clear_ready();
@@ -144,7 +144,7 @@ pub async fn run(listener: OwnedFd, door: &Arc<Door>, open: &OpenSessions, leave
         return Ok(());
     }
     let owed = waiting(listener.get_ref());
-    let batch = || accept_batch(listener.get_ref(), door, engine.now(), open);
+    let batch = || accept_batch(listener.get_ref(), intake, engine.now(), open);
     take_owed(owed, deadline.sessions(), batch).await
 }
 
@@ -172,9 +172,9 @@ struct Current {
 }
 
 impl Current {
-    fn new(door: &Door) -> Self {
-        let receiver = door.engine.subscribe();
-        Self { engine: door.engine(), receiver }
+    fn new(intake: &Intake) -> Self {
+        let receiver = intake.engine.subscribe();
+        Self { engine: intake.engine(), receiver }
     }
 
     fn now(&mut self) -> &Arc<Engine> {
@@ -204,14 +204,14 @@ enum Then {
     Pause,
 }
 
-fn accept_batch(listener: &OwnedFd, door: &Arc<Door>, engine: &Arc<Engine>, open: &OpenSessions) -> io::Result<Batch> {
-    let admit = |(socket, peer)| admit(socket, peer, door, engine, open);
-    take_batch(door, || accept(listener).map(admit), || waiting(listener))
+fn accept_batch(listener: &OwnedFd, intake: &Arc<Intake>, engine: &Arc<Engine>, open: &OpenSessions) -> io::Result<Batch> {
+    let admit = |(socket, peer)| admit(socket, peer, intake, engine, open);
+    take_batch(intake, || accept(listener).map(admit), || waiting(listener))
 }
 
 /// Has `take` take connections until nothing waits, a batch is full, or it cannot go on.
 fn take_batch(
-    door: &Door,
+    intake: &Intake,
     mut take: impl FnMut() -> Result<(), Errno>,
     waiting: impl Fn() -> usize,
 ) -> io::Result<Batch> {
@@ -221,8 +221,8 @@ fn take_batch(
             Ok(()) => accepted += 1,
             Err(Errno::EAGAIN) => return Ok(Batch { accepted, then: Then::Wait }),
             Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
-                door.shortages.fetch_add(1, Ordering::Relaxed);
-                open_sessions::make_room(&door.sessions_by_worker, waiting().clamp(1, BATCH), Limit::Descriptors);
+                intake.shortages.fetch_add(1, Ordering::Relaxed);
+                open_sessions::make_room(&intake.sessions_by_worker, waiting().clamp(1, BATCH), Limit::Descriptors);
                 return Ok(Batch { accepted, then: Then::Pause });
             }
             Err(error @ (Errno::EBADF | Errno::EFAULT | Errno::EINVAL | Errno::ENOTSOCK | Errno::EOPNOTSUPP)) => {
@@ -230,7 +230,7 @@ fn take_batch(
             }
             // ECONNABORTED, EPERM by a firewall, and errors of the network that accept(2) passes on.
             Err(_) => {
-                door.accept_errors.fetch_add(1, Ordering::Relaxed);
+                intake.accept_errors.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
@@ -251,20 +251,20 @@ fn waiting(listener: &OwnedFd) -> usize {
     if told == 0 { info.tcpi_unacked as usize } else { 0 }
 }
 
-fn admit(socket: OwnedFd, peer: SocketAddr, door: &Door, engine: &Arc<Engine>, open: &OpenSessions) {
+fn admit(socket: OwnedFd, peer: SocketAddr, intake: &Intake, engine: &Arc<Engine>, open: &OpenSessions) {
     let accepted = Moment::now();
-    let make_room = |places, limit| open_sessions::make_room(&door.sessions_by_worker, places, limit) >= places;
+    let make_room = |places, limit| open_sessions::make_room(&intake.sessions_by_worker, places, limit) >= places;
     let permit = if engine.network.believes(peer.ip()) {
-        door.limits.admit_balancer(peer.ip(), accepted.steady, make_room)
+        intake.limits.admit_balancer(peer.ip(), accepted.steady, make_room)
     } else {
-        door.limits.admit(peer.ip(), accepted.steady, make_room)
+        intake.limits.admit(peer.ip(), accepted.steady, make_room)
     };
     let permit = match permit {
         Ok(permit) => permit,
         Err(limit) => {
             let origin = || origin::find(&socket, peer, engine.origins.as_ref()).origin;
             let port = || origin::destination_port(&socket, peer, engine.origins.as_ref());
-            door.rejections.note(peer, limit, accepted, origin, port);
+            intake.rejections.note(peer, limit, accepted, origin, port);
             TALLY.rejected(limit);
             return;
         }
@@ -304,12 +304,12 @@ fn accept(listener: &OwnedFd) -> Result<(OwnedFd, SocketAddr), Errno> {
 }
 
 /// Ends the largest holders of memory whenever it is scarce, for as long as it is polled.
-pub async fn keep_memory(door: &Door) {
-    let budget = door.engine().memory.clone();
+pub async fn keep_memory(intake: &Intake) {
+    let budget = intake.engine().memory.clone();
     loop {
         budget.scarce().await;
         let wanted = budget.wanted();
-        if wanted > 0 && open_sessions::end_largest(&door.sessions_by_worker, wanted) == 0 {
+        if wanted > 0 && open_sessions::end_largest(&intake.sessions_by_worker, wanted) == 0 {
             // Those that were told before have not left yet, or none can be told: every look costs one at all
             // sessions.
             tokio::time::sleep(open_sessions::TICK).await;
@@ -319,22 +319,22 @@ pub async fn keep_memory(door: &Door) {
 
 /// Writes the records of refused connections once an interval, until the agent stops; the last ones are left to the
 /// caller.
-pub async fn report_rejections(door: &Door, mut stopped: Stopped) {
+pub async fn report_rejections(intake: &Intake, mut stopped: Stopped) {
     loop {
-        let interval = door.limits.config().rejected_interval;
+        let interval = intake.limits.config().rejected_interval;
         if tokio::time::timeout(interval, stopped.asked()).await.is_ok() {
             return;
         }
-        record_rejections(door, &stopped).await;
+        record_rejections(intake, &stopped).await;
     }
 }
 
 /// Writes the records of the connections that were refused since the last time; those that the log does not take in
 /// time when the agent stops are counted there.
-pub async fn record_rejections(door: &Door, stopped: &Stopped) {
-    let engine = door.engine();
+pub async fn record_rejections(intake: &Intake, stopped: &Stopped) {
+    let engine = intake.engine();
     let mut line = Vec::new();
-    for session in door.rejections.drain() {
+    for session in intake.rejections.drain() {
         line.clear();
         let _ = engine.sensor.write(&session, usize::MAX, &mut line);
         engine.log.record_until(&line, stopped.clone().past(Deadline::summaries)).await;
@@ -356,18 +356,18 @@ mod tests {
     }
 
     /// A batch in which the kernel answers with these errors, one after the other, and then as if nothing waited.
-    fn batch_of(door: &Door, errors: &[Errno], waiting: usize) -> io::Result<Batch> {
+    fn batch_of(intake: &Intake, errors: &[Errno], waiting: usize) -> io::Result<Batch> {
         let mut errors = errors.iter();
-        take_batch(door, || Err(*errors.next().unwrap_or(&Errno::EAGAIN)), || waiting)
+        take_batch(intake, || Err(*errors.next().unwrap_or(&Errno::EAGAIN)), || waiting)
     }
 
     #[test]
     fn errors_of_single_connections_are_counted_and_the_next_one_is_tried() {
         let bench = Bench::new("accept-errors");
         let errors = [Errno::ECONNABORTED, Errno::EPERM, Errno::EHOSTUNREACH, Errno::EINTR];
-        let batch = batch_of(&bench.door, &errors, 0).expect("the socket is fine");
+        let batch = batch_of(&bench.intake, &errors, 0).expect("the socket is fine");
         assert_eq!(batch, Batch { accepted: 0, then: Then::Wait });
-        assert_eq!(bench.door.faults(), Faults { errors: 4, shortages: 0 });
+        assert_eq!(bench.intake.faults(), Faults { errors: 4, shortages: 0 });
     }
 
     #[test]
@@ -378,7 +378,7 @@ mod tests {
             attempts += 1;
             Err(Errno::EPERM)
         };
-        let batch = take_batch(&bench.door, refuse, || 0).expect("the socket is fine");
+        let batch = take_batch(&bench.intake, refuse, || 0).expect("the socket is fine");
         assert_eq!((batch, attempts), (Batch { accepted: 0, then: Then::Pause }, BATCH));
         // One that lets some through is worth going on.
         let mut attempts = 0;
@@ -386,28 +386,28 @@ mod tests {
             attempts += 1;
             if attempts == 7 { Ok(()) } else { Err(Errno::ECONNABORTED) }
         };
-        let batch = take_batch(&bench.door, mixed, || 0).expect("the socket is fine");
+        let batch = take_batch(&bench.intake, mixed, || 0).expect("the socket is fine");
         assert_eq!(batch, Batch { accepted: 1, then: Then::GoOn });
     }
 
     #[test]
     fn a_shortage_is_counted_and_makes_room_for_those_who_wait() {
         let bench = Bench::new("accept-shortage");
-        let open = &bench.door.sessions_by_worker[0];
+        let open = &bench.intake.sessions_by_worker[0];
         let sessions: Vec<_> = (0..100).map(|_| open.enter(Source::V4([192, 0, 2, 1]), Instant::now())).collect();
         for error in [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM] {
-            let batch = batch_of(&bench.door, &[error], 10).expect("the socket is fine");
+            let batch = batch_of(&bench.intake, &[error], 10).expect("the socket is fine");
             assert_eq!(batch, Batch { accepted: 0, then: Then::Pause });
         }
-        assert_eq!(bench.door.faults(), Faults { errors: 0, shortages: 4 });
+        assert_eq!(bench.intake.faults(), Faults { errors: 0, shortages: 4 });
         assert_eq!(
-            open_sessions::make_room(&bench.door.sessions_by_worker, 0, Limit::Descriptors),
+            open_sessions::make_room(&bench.intake.sessions_by_worker, 0, Limit::Descriptors),
             10,
             "those who were told are not told again"
         );
-        let _ = batch_of(&bench.door, &[Errno::EMFILE], 1_000).expect("the socket is fine");
+        let _ = batch_of(&bench.intake, &[Errno::EMFILE], 1_000).expect("the socket is fine");
         assert_eq!(
-            open_sessions::make_room(&bench.door.sessions_by_worker, 0, Limit::Descriptors),
+            open_sessions::make_room(&bench.intake.sessions_by_worker, 0, Limit::Descriptors),
             10 + 100 / 4,
             "most may stay"
         );
@@ -418,7 +418,7 @@ mod tests {
     fn a_broken_listening_socket_is_the_end() {
         let bench = Bench::new("accept-broken");
         for error in [Errno::EBADF, Errno::EINVAL, Errno::ENOTSOCK] {
-            assert!(batch_of(&bench.door, &[error], 0).is_err());
+            assert!(batch_of(&bench.intake, &[error], 0).is_err());
         }
     }
 
@@ -446,11 +446,11 @@ mod tests {
             .collect();
         let socket = || OwnedFd::from(listener.try_clone().expect("a descriptor"));
         assert_eq!(waiting(&socket()), 3);
-        bench.door.stop();
-        block_on(run(socket(), &bench.door, &bench.door.sessions_by_worker[0], true)).expect("the socket is fine");
+        bench.intake.stop();
+        block_on(run(socket(), &bench.intake, &bench.intake.sessions_by_worker[0], true)).expect("the socket is fine");
         assert_eq!(waiting(&socket()), 3);
         block_on(async {
-            run(socket(), &bench.door, &bench.door.sessions_by_worker[0], false).await.expect("the socket is fine");
+            run(socket(), &bench.intake, &bench.intake.sessions_by_worker[0], false).await.expect("the socket is fine");
         });
         assert_eq!(waiting(&socket()), 0);
         assert_eq!(bench.records().len(), 3);
@@ -467,10 +467,10 @@ mod tests {
             block_on(async {
                 let taken = || accept(&OwnedFd::from(listener.try_clone().expect("a descriptor")));
                 let (socket, peer) = taken().expect("a connection waits");
-                admit(socket, peer, &bench.door, &bench.door.engine(), &bench.door.sessions_by_worker[0]);
+                admit(socket, peer, &bench.intake, &bench.intake.engine(), &bench.intake.sessions_by_worker[0]);
             });
         }
-        assert_eq!(bench.door.limits.open(), 0);
+        assert_eq!(bench.intake.limits.open(), 0);
         let records = bench.records();
         let told: Vec<_> = records.iter().map(|record| (&record["payload"], &record["close_reason"])).collect();
         assert_eq!(

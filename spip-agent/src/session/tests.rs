@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::*;
 use crate::config::Config;
 use crate::log::writer::{self, Writer, WriterThread};
-use crate::session::accept::Door;
+use crate::session::accept::Intake;
 use crate::session::limits::{Bound, BoundFrom, Limits};
 use crate::session::record::tests::UNREADABLE;
 use spip_protocol::client_hello::sample::vectors;
@@ -30,7 +30,7 @@ pub(super) fn panic_if_asked(payload: &Payload) {
 /// Parts of a session, with a log that is written when the test asks for its records.
 pub(crate) struct Bench {
     directory: PathBuf,
-    pub(crate) door: Arc<Door>,
+    pub(crate) intake: Arc<Intake>,
     writer: Option<Writer>,
     thread: Option<WriterThread>,
 }
@@ -77,12 +77,12 @@ impl Bench {
             payload_limit: 1024,
             memory: Budget::new(1 << 20),
         };
-        let door = Arc::new(Door::new(
+        let intake = Arc::new(Intake::new(
             engine,
             Limits::new(&config.limits, Bound { sessions: 10, from: BoundFrom::Descriptors }),
             1,
         ));
-        Self { directory, door, writer: Some(writer), thread: None }
+        Self { directory, intake, writer: Some(writer), thread: None }
     }
 
     /// Has sessions that begin from now on answered.
@@ -129,8 +129,8 @@ impl Bench {
         let (socket, peer) = listener.accept().expect("accepted");
         socket.set_nonblocking(true).expect("non-blocking");
         let (socket, accepted) = (OwnedFd::from(socket), Moment::now());
-        let permit = self.door.limits.admit(peer.ip(), accepted.steady, |_, _| false).expect("admitted");
-        let guard = Guard::new(&self.door.engine(), &socket, peer, accepted, permit);
+        let permit = self.intake.limits.admit(peer.ip(), accepted.steady, |_, _| false).expect("admitted");
+        let guard = Guard::new(&self.intake.engine(), &socket, peer, accepted, permit);
         (client, guard, socket)
     }
 }
@@ -164,8 +164,8 @@ fn record_with(tls: Option<Arc<TlsServer>>, bytes: &[u8], fate: Fate) -> Value {
     let bench = Bench::with(&format!("session-{}", Uuid::new_v4()), tls);
     let (mut client, guard, socket) = bench.connect(bytes);
     block_on(async {
-        let open = &bench.door.sessions_by_worker[0];
-        let watch = Watch::new(open, guard.source(), &bench.door.engine().timeouts, Instant::now());
+        let open = &bench.intake.sessions_by_worker[0];
+        let watch = Watch::new(open, guard.source(), &bench.intake.engine().timeouts, Instant::now());
         let task = tokio::spawn(run(Box::new(guard), socket, watch));
         // Until it waits.
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -183,7 +183,7 @@ fn record_with(tls: Option<Arc<TlsServer>>, bytes: &[u8], fate: Fate) -> Value {
             }
         }
     });
-    assert_eq!(bench.door.limits.open(), 0, "the place is given back");
+    assert_eq!(bench.intake.limits.open(), 0, "the place is given back");
     drop(client);
     let mut records = bench.records();
     assert_eq!(records.len(), 1, "one record");
@@ -234,12 +234,12 @@ fn a_handshake_that_the_sensor_cuts_short_is_nobodys_fault() {
 #[test]
 fn a_session_that_waits_for_the_log_takes_nobodys_turn_to_make_room() {
     let mut bench = Bench::new("session-waits");
-    let log = bench.door.engine().log.clone();
+    let log = bench.intake.engine().log.clone();
     while log.try_record(br#"{"filler":1"#) {}
     let (_client, guard, socket) = bench.connect(b"waits");
     block_on(async {
-        let open = &bench.door.sessions_by_worker[0].clone();
-        let watch = Watch::new(open, guard.source(), &bench.door.engine().timeouts, Instant::now());
+        let open = &bench.intake.sessions_by_worker[0].clone();
+        let watch = Watch::new(open, guard.source(), &bench.intake.engine().timeouts, Instant::now());
         let task = tokio::spawn(run(Box::new(guard), socket, watch));
         tokio::task::yield_now().await;
         assert_eq!(open.len(), 1);
@@ -248,12 +248,12 @@ fn a_session_that_waits_for_the_log_takes_nobodys_turn_to_make_room() {
             tokio::task::yield_now().await;
         }
         assert!(!task.is_finished(), "the log is full");
-        assert_eq!(bench.door.limits.open(), 1, "it has its place until its record is handed over");
-        assert_eq!(crate::session::open_sessions::make_room(&bench.door.sessions_by_worker, 1, Limit::Descriptors), 0);
+        assert_eq!(bench.intake.limits.open(), 1, "it has its place until its record is handed over");
+        assert_eq!(crate::session::open_sessions::make_room(&bench.intake.sessions_by_worker, 1, Limit::Descriptors), 0);
         bench.write();
         task.await.expect("there is room");
     });
-    assert_eq!(bench.door.limits.open(), 0);
+    assert_eq!(bench.intake.limits.open(), 0);
     let records = bench.records();
     assert_eq!(records.iter().filter(|record| record["payload"] == "waits").count(), 1);
 }
@@ -261,14 +261,14 @@ fn a_session_that_waits_for_the_log_takes_nobodys_turn_to_make_room() {
 #[test]
 fn a_session_that_is_cut_off_while_it_waits_for_the_log_has_ended_when_it_ended() {
     let bench = Bench::new("session-waited");
-    let log = bench.door.engine().log.clone();
+    let log = bench.intake.engine().log.clone();
     while log.try_record(br#"{"filler":1"#) {}
     let began = Instant::now();
     let (client, guard, socket) = bench.connect(b"gone at once");
     drop(client);
     let ended = block_on(async {
-        let open = &bench.door.sessions_by_worker[0].clone();
-        let watch = Watch::new(open, guard.source(), &bench.door.engine().timeouts, Instant::now());
+        let open = &bench.intake.sessions_by_worker[0].clone();
+        let watch = Watch::new(open, guard.source(), &bench.intake.engine().timeouts, Instant::now());
         let task = tokio::spawn(run(Box::new(guard), socket, watch));
         tokio::task::yield_now().await;
         while !open.is_empty() {

@@ -34,7 +34,7 @@ use crate::process::shutdown::Deadline;
 use crate::process::stderr;
 use crate::respond::persona::Persona;
 use crate::scans::{self, Scans};
-use crate::session::accept::{self, Door};
+use crate::session::accept::{self, Intake};
 use crate::session::budget::Budget;
 use crate::session::ledger::Ledger;
 use crate::session::limits::Limits;
@@ -93,7 +93,7 @@ pub fn run(loaded: &Loaded, options: Options) -> Result<()> {
     let mut deadline = None;
     let served = started.and_then(|mut agent| {
         let served = agent.serve(config);
-        deadline = Some(agent.door.stop());
+        deadline = Some(agent.intake.stop());
         served
     });
     // Standard error has the reason anyway, from the code that started this.
@@ -124,7 +124,7 @@ fn open_messages(config: &Config) -> Result<Option<(writer::Log, writer::Writer)
 
 /// Everything that has to be had before the first thread.
 struct Agent {
-    door: Arc<Door>,
+    intake: Arc<Intake>,
     listeners: Listeners,
     /// The kernel side works until this is dropped.
     attached: Option<Arc<Attached>>,
@@ -212,13 +212,13 @@ impl Agent {
             Some(attached) if steered => Some(kernel_side::prepare_steering(config, &listeners, attached)?),
             _ => None,
         };
-        let door = Arc::new(Door::new(engine, Limits::new(&config.limits, bound), workers));
+        let intake = Arc::new(Intake::new(engine, Limits::new(&config.limits, bound), workers));
         let pulse = Pulse::new(workers);
-        let sources = metrics.as_ref().map(|_| metrics::Sources::new(Arc::clone(&door), pulse.clone()));
+        let sources = metrics.as_ref().map(|_| metrics::Sources::new(Arc::clone(&intake), pulse.clone()));
         let status = config.status_socket.as_ref().and_then(|path| open_status(path, takes_over));
         let attached = attached.map(Arc::new);
         Ok(Self {
-            door,
+            intake,
             listeners,
             attached,
             unattached,
@@ -286,7 +286,7 @@ impl Agent {
             passed_socket: self.listeners.passed,
             families: self.listeners.families,
             pinned_link,
-            door: Arc::clone(&self.door),
+            intake: Arc::clone(&self.intake),
             messages: self.messages.clone(),
             attached: self.attached.as_ref().map(Arc::downgrade).unwrap_or_default(),
             unattached: self.unattached.clone(),
@@ -301,9 +301,9 @@ impl Agent {
     fn watch_steering(&mut self) -> io::Result<Option<Watch>> {
         let Some(steering) = self.steering.take() else { return Ok(None) };
         let pinned = self.pinned.take();
-        let door = Arc::clone(&self.door);
+        let intake = Arc::clone(&self.intake);
         let relieved = move || {
-            door.stop();
+            intake.stop();
         };
         Watch::spawn(steering, pinned, relieved).map(Some)
     }
@@ -324,7 +324,7 @@ impl Agent {
 
     /// Collects the needs of the agent after the start, for the sandbox.
     fn with_needs<T>(&self, config: &Config, use_them: impl FnOnce(&sandbox::Needs<'_>) -> T) -> T {
-        let engine = self.door.engine();
+        let engine = self.intake.engine();
         let origins = engine.origins.as_ref();
         let files = sandbox::Files::of(config, &self.options.path);
         let persona = config.respond.enabled.then(|| Persona::kept_in(&config.respond.state_dir));
@@ -355,11 +355,11 @@ impl Agent {
         if let Some(attached) = &self.attached {
             attached.forward_messages().context("cannot start the reader of the kernel side's messages")?;
         }
-        let door = Arc::clone(&self.door);
+        let intake = Arc::clone(&self.intake);
         critical::on_loss(move || {
-            door.stop();
+            intake.stop();
         });
-        let (current, for_scans) = watch::channel(engine::scans(config, &self.door.engine()));
+        let (current, for_scans) = watch::channel(engine::scans(config, &self.intake.engine()));
         self.notifier.serves(format!("listening on {}", self.listeners.address));
         let pinned_link = self.pinned_link();
         let steering = self.watch_steering().context("cannot start the steering thread")?.map(Arc::new);
@@ -373,11 +373,11 @@ impl Agent {
         let beat =
             self.notifier.watchdog().map_or(heartbeat::INTERVAL, |watchdog| heartbeat::INTERVAL.min(watchdog / 8));
         let (ended, workers_ended) = mpsc::channel();
-        let workers = self.listeners.sockets.drain(..).zip(self.door.sessions_by_worker.clone());
+        let workers = self.listeners.sockets.drain(..).zip(self.intake.sessions_by_worker.clone());
         for (number, (listener, open)) in workers.enumerate() {
-            let (door, pulse, ended) = (Arc::clone(&self.door), self.pulse.clone(), ended.clone());
+            let (intake, pulse, ended) = (Arc::clone(&self.intake), self.pulse.clone(), ended.clone());
             let leaves_queue = self.listeners.passed;
-            let worker = Worker { number, listener, leaves_queue, open, door, pulse, beat, ended };
+            let worker = Worker { number, listener, leaves_queue, open, intake, pulse, beat, ended };
             worker.spawn().context("cannot start a worker")?;
         }
         drop(ended);
@@ -385,8 +385,8 @@ impl Agent {
         let service = self.spawn_service(refusals_due).context("cannot start the service thread")?;
         log::info!(target: "agent", listen = self.listeners.address.to_string(); "ready");
         self.notifier.ready();
-        let served = join(&workers_ended, &self.door);
-        let deadline = self.door.stop();
+        let served = join(&workers_ended, &self.intake);
+        let deadline = self.intake.stop();
         // No connection is refused any more.
         let _ = all_refused.send(());
         if let Some(scans) = scans {
@@ -414,7 +414,7 @@ impl Agent {
             path: self.options.path.clone(),
             started: config.clone(),
             config: config.clone(),
-            door: Arc::clone(&self.door),
+            intake: Arc::clone(&self.intake),
             scans,
             steering,
             messages: self.messages.clone(),
@@ -422,10 +422,10 @@ impl Agent {
             resources: self.resources,
             notifier: self.notifier.clone(),
         };
-        let door = Arc::clone(&self.door);
+        let intake = Arc::clone(&self.intake);
         let on_stop = move |signal: Signal| {
             log::info!(target: "agent", signal = signal.as_str(); "stopping");
-            door.stop();
+            intake.stop();
         };
         signals.spawn(on_stop, move || reload.run())
     }
@@ -457,24 +457,24 @@ impl Agent {
     /// After the stop it waits until `refusals_due`, and ends with the last of the summaries.
     fn spawn_service(&self, refusals_due: oneshot::Receiver<()>) -> io::Result<JoinHandle<()>> {
         let runtime = runtime::Builder::new_current_thread().enable_time().build()?;
-        let door = Arc::clone(&self.door);
+        let intake = Arc::clone(&self.intake);
         let (notifier, pulse) = (self.notifier.clone(), self.pulse.clone());
         critical::spawn("service", move || {
             runtime.block_on(async {
-                let stopped = || door.stopped();
-                let rejections = accept::report_rejections(&door, stopped());
-                let faults = monitor::report_faults(&door, stopped());
+                let stopped = || intake.stopped();
+                let rejections = accept::report_rejections(&intake, stopped());
+                let faults = monitor::report_faults(&intake, stopped());
                 let alive = monitor::say_alive(&notifier, &pulse, stopped());
-                let engine = door.engine();
+                let engine = intake.engine();
                 let log = monitor::watch_log(&engine.log, &notifier, stopped());
                 let stopping = monitor::say_stopping(&notifier, stopped());
-                let closed = monitor::stop_when_log_closes(&door, stopped());
-                let memory = monitor::give_memory_back(&door, stopped());
-                let disk = monitor::watch_disk(&door, stopped());
+                let closed = monitor::stop_when_log_closes(&intake, stopped());
+                let memory = monitor::give_memory_back(&intake, stopped());
+                let disk = monitor::watch_disk(&intake, stopped());
                 tokio::join!(rejections, faults, alive, log, disk, stopping, closed, memory);
                 // What the workers refused until they ended.
                 let _ = refusals_due.await;
-                accept::record_rejections(&door, &stopped()).await;
+                accept::record_rejections(&intake, &stopped()).await;
             });
         })
     }
@@ -488,10 +488,10 @@ fn missing_directories(path: &Path) -> Vec<PathBuf> {
 /// Waits until all workers have ended. One that ends takes the others with it: a sensor that is half deaf is worse than
 /// one that restarts. One that is stuck is not waited for beyond the deadline; one that panics sends nothing, and is
 /// named at the end.
-fn join(ended: &mpsc::Receiver<io::Result<()>>, door: &Door) -> Result<()> {
+fn join(ended: &mpsc::Receiver<io::Result<()>>, intake: &Intake) -> Result<()> {
     let mut broken = None;
     let mut next = ended.recv().map_err(mpsc::RecvTimeoutError::from);
-    let deadline = door.stop();
+    let deadline = intake.stop();
     loop {
         match next {
             Ok(Ok(())) => {}

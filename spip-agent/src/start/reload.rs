@@ -23,7 +23,7 @@ use crate::log::messages;
 use crate::log::writer::Log;
 use crate::scans;
 use crate::session::Engine;
-use crate::session::accept::Door;
+use crate::session::accept::Intake;
 use crate::start::config_check;
 use crate::start::engine::{self, Lasting};
 use crate::start::readiness::Notifier;
@@ -42,7 +42,7 @@ pub struct Reload {
     /// Configuration as last read.
     pub config: Config,
     /// The place where sessions begin.
-    pub door: Arc<Door>,
+    pub intake: Arc<Intake>,
     /// Settings of the scan records.
     pub scans: watch::Sender<scans::Current>,
     /// Thread that keeps steering current, where connections are steered.
@@ -93,7 +93,7 @@ impl Reload {
 
     /// Opens the logs again, and says which cannot be; whether all are.
     fn reopen(&self) -> bool {
-        let log = self.door.engine().log.reopen();
+        let log = self.intake.engine().log.reopen();
         let messages = self.messages.as_ref().map(Log::reopen);
         let mut reopened = true;
         for opening in [log].into_iter().chain(messages) {
@@ -123,7 +123,7 @@ impl Reload {
         }
         // Whatever can fail comes before whatever cannot.
         let bound = self.resources.session_limit(&new)?;
-        let before = self.door.engine();
+        let before = self.intake.engine();
         let tls = self.tls(&before, &new, files.certificate)?;
         let responder = engine::responder(&new, files.persona, before.responder.as_deref())?;
         let messages = self.messages.as_ref().zip(self.started.messages.own_log(&new.log));
@@ -150,10 +150,10 @@ impl Reload {
         if let Some(steering) = &self.steering {
             steering.reload(new.clone());
         }
-        self.door.limits.change(&new.limits, bound);
+        self.intake.limits.change(&new.limits, bound);
         engine.ledger.change(&new.log);
         engine.memory.resize(self.resources.payload_memory(&new));
-        self.door.change(engine);
+        self.intake.change(engine);
         self.config = new;
         Ok((changed, refused))
     }

@@ -12,7 +12,7 @@ use tokio::runtime;
 use crate::process::critical;
 use crate::process::heartbeat::Pulse;
 use crate::process::shutdown::Deadline;
-use crate::session::accept::{self, Door};
+use crate::session::accept::{self, Intake};
 use crate::session::open_sessions::OpenSessions;
 
 /// Interval at which the end checks whether the sessions have ended.
@@ -29,7 +29,7 @@ pub struct Worker {
     /// Its own sessions.
     pub open: OpenSessions,
     /// State that all workers share.
-    pub door: Arc<Door>,
+    pub intake: Arc<Intake>,
     /// Shows that it is alive.
     pub pulse: Pulse,
     /// Interval of the heartbeat.
@@ -62,22 +62,22 @@ impl Worker {
         let mut time = tokio::spawn(async move { time.keep_time().await });
         tokio::spawn(async move { self.pulse.keep(self.number, self.beat).await });
         if self.number == 0 {
-            let door = Arc::clone(&self.door);
-            tokio::spawn(async move { accept::keep_memory(&door).await });
+            let intake = Arc::clone(&self.intake);
+            tokio::spawn(async move { accept::keep_memory(&intake).await });
         }
         let result = tokio::select! {
-            result = accept::run(self.listener, &self.door, &open, self.leaves_queue) => result,
+            result = accept::run(self.listener, &self.intake, &open, self.leaves_queue) => result,
             // It never ends by itself, and without it no session ever times out.
             _ = &mut time => panic!("nobody keeps the time of the sessions"),
         };
         // The first worker that ends, for whatever reason, takes the others with it.
-        drain(&open, &self.door, self.door.stop()).await;
+        drain(&open, &self.intake, self.intake.stop()).await;
         result
     }
 }
 
 /// Ends the sessions, and waits until they have handed over their records.
-async fn drain(open: &OpenSessions, door: &Door, deadline: Deadline) {
+async fn drain(open: &OpenSessions, intake: &Intake, deadline: Deadline) {
     // A client that was active a moment ago may be about to send the rest.
     open.shut_down(deadline.idle_since());
     while !open.is_empty() && Instant::now() < deadline.grace() {
@@ -85,7 +85,7 @@ async fn drain(open: &OpenSessions, door: &Door, deadline: Deadline) {
     }
     open.shut_down(None);
     // A session that waits for the log is not among the open ones any more, but has its place until its record is handed over.
-    while door.limits.open() > 0 && Instant::now() < deadline.sessions() {
+    while intake.limits.open() > 0 && Instant::now() < deadline.sessions() {
         tokio::time::sleep(END_PAUSE).await;
     }
 }
@@ -107,13 +107,13 @@ mod tests {
             // It does not listen.
             listener: Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket").into(),
             leaves_queue: false,
-            open: bench.door.sessions_by_worker[0].clone(),
-            door: Arc::clone(&bench.door),
+            open: bench.intake.sessions_by_worker[0].clone(),
+            intake: Arc::clone(&bench.intake),
             pulse: Pulse::new(1),
             beat: Duration::from_secs(1),
             ended,
         };
-        let mut stopped = bench.door.stopped();
+        let mut stopped = bench.intake.stopped();
         worker.spawn().expect("a thread");
         runtime::Builder::new_current_thread().build().expect("runtime").block_on(stopped.asked());
         end.recv().expect("it tells its end").expect_err("the socket broke");
@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn the_end_waits_for_sessions_whose_records_wait_for_the_log() {
         let mut bench = Bench::new("worker-drain");
-        let log = bench.door.engine().log.clone();
+        let log = bench.intake.engine().log.clone();
         while log.try_record(br#"{"filler":1"#) {}
         let (_client, mut guard, socket) = bench.connect(b"waits");
         assert_eq!(guard.serve_now(&socket), None);
@@ -131,10 +131,10 @@ mod tests {
         let runtime = runtime::Builder::new_current_thread().enable_time().build().expect("runtime");
         runtime.block_on(async {
             tokio::spawn(Box::new(guard).finish_later(unwritten));
-            let open = bench.door.sessions_by_worker[0].clone();
+            let open = bench.intake.sessions_by_worker[0].clone();
             assert!(open.is_empty(), "nobody could tell it to end");
             bench.write();
-            drain(&open, &bench.door, Deadline::new(Instant::now(), Duration::from_secs(600))).await;
+            drain(&open, &bench.intake, Deadline::new(Instant::now(), Duration::from_secs(600))).await;
         });
         drop(runtime);
         let records = bench.records();

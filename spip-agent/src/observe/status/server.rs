@@ -25,7 +25,7 @@ use crate::observe::metrics;
 use crate::observe::socket_file::{self, SocketFile};
 use crate::process::critical;
 use crate::scans;
-use crate::session::accept::Door;
+use crate::session::accept::Intake;
 
 /// A client that takes longer to read is left.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -79,7 +79,7 @@ pub struct Sources {
     /// Path of the pinned link.
     pub pinned_link: Option<PathBuf>,
     /// Connections, limits, the log.
-    pub door: Arc<Door>,
+    pub intake: Arc<Intake>,
     /// The log of the agent's own messages, where they have a file of their own.
     pub messages: Option<writer::Log>,
     /// The kernel side, as long as it is there.
@@ -165,7 +165,7 @@ impl Sources {
         let kernel = attached.as_ref().and_then(|attached| attached.counters().ok());
         let steered = steering.as_ref().and_then(|steering| steering.counters);
         let scans = self.scans.as_ref().map(|counts| *counts.lock().unwrap_or_else(PoisonError::into_inner));
-        let (engine, faults) = (self.door.engine(), self.door.faults());
+        let (engine, faults) = (self.intake.engine(), self.intake.faults());
         Report {
             unreachable: None,
             counters_from: Some("agent".to_owned()),
@@ -188,8 +188,8 @@ impl Sources {
                 steering: self.steering(steering),
                 sandbox: self.sandbox.iter().map(Step::from).collect(),
                 sessions: Sessions {
-                    open: self.door.limits.open(),
-                    sources: self.door.limits.sources(),
+                    open: self.intake.limits.open(),
+                    sources: self.intake.limits.sources(),
                     waiting_syns: attached.as_ref().map(|attached| attached.origins().waiting()),
                     refused: named(metrics::rejected()),
                     origin_conflicts: named(metrics::conflicts()),

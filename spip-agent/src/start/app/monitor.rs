@@ -7,7 +7,7 @@ use crate::log::writer::{self, Log};
 use crate::process::heartbeat::Pulse;
 use crate::process::shutdown::Stopped;
 use crate::process::stderr;
-use crate::session::accept::{Door, Faults};
+use crate::session::accept::{Intake, Faults};
 use crate::start::readiness::Notifier;
 
 /// Interval at which errors of accept are reported, if there were any.
@@ -26,16 +26,16 @@ const EBB_BYTES: usize = 16 << 20;
 const LAST_STEPS: Duration = Duration::from_secs(5);
 
 /// Says once an interval how many accepts failed, if any did.
-pub(super) async fn report_faults(door: &Door, mut stopped: Stopped) {
+pub(super) async fn report_faults(intake: &Intake, mut stopped: Stopped) {
     let mut stopping = false;
     let mut before = Faults::default();
     while !stopping {
         stopping = tokio::time::timeout(REPORT_INTERVAL, stopped.asked()).await.is_ok();
-        let faults = door.faults();
+        let faults = intake.faults();
         let (errors, shortages) = (faults.errors - before.errors, faults.shortages - before.shortages);
         before = faults;
         if errors > 0 || shortages > 0 {
-            log::warn!(target: "accept", accept_errors = errors, shortages = shortages, open = door.limits.open();
+            log::warn!(target: "accept", accept_errors = errors, shortages = shortages, open = intake.limits.open();
                 "accepts failed; raise the descriptor limit (ulimit -n) if shortages go on");
         }
     }
@@ -52,8 +52,8 @@ pub(super) async fn say_alive(notifier: &Notifier, pulse: &Pulse, mut stopped: S
 }
 
 /// Looks at the room on the disk of the log until the agent stops.
-pub(super) async fn watch_disk(door: &Door, mut stopped: Stopped) {
-    let ledger = door.engine().ledger.clone();
+pub(super) async fn watch_disk(intake: &Intake, mut stopped: Stopped) {
+    let ledger = intake.engine().ledger.clone();
     loop {
         ledger.look_at_disk();
         if tokio::time::timeout(LOG_INTERVAL, stopped.asked()).await.is_ok() {
@@ -90,10 +90,10 @@ pub(super) async fn watch_log(log: &Log, notifier: &Notifier, mut stopped: Stopp
 
 /// Gives memory back to the system when a load is over. The allocator keeps what lies below anything that lives on: of
 /// many payloads of many lengths nearly all.
-pub(super) async fn give_memory_back(door: &Door, mut stopped: Stopped) {
+pub(super) async fn give_memory_back(intake: &Intake, mut stopped: Stopped) {
     let mut ebb = Ebb::default();
     while tokio::time::timeout(EBB_INTERVAL, stopped.asked()).await.is_err() {
-        if ebb.is_reached(door.engine().memory.taken()) {
+        if ebb.is_reached(intake.engine().memory.taken()) {
             trim_heap();
         }
     }
@@ -135,10 +135,10 @@ pub(super) async fn say_stopping(notifier: &Notifier, mut stopped: Stopped) {
 }
 
 /// Stops the agent when the reader of its records is gone.
-pub(super) async fn stop_when_log_closes(door: &Door, mut stopped: Stopped) {
-    let log = door.engine().log.clone();
+pub(super) async fn stop_when_log_closes(intake: &Intake, mut stopped: Stopped) {
+    let log = intake.engine().log.clone();
     tokio::select! {
-        () = log.closed() => { door.stop(); }
+        () = log.closed() => { intake.stop(); }
         _ = stopped.asked() => {}
     }
 }
