@@ -50,7 +50,7 @@ use crate::session::limits::{Permit, Source};
 use crate::session::payload::Payload;
 use crate::session::record::{Moment, Session, Stored};
 use crate::session::rejections::Rejections;
-use crate::tls::{Facts, Failure, Handshake, Meter, Prefixed, Rejected, Tls, TlsServer};
+use crate::tls::{Facts, Failure, Handshake, Meter, Replay, Rejected, Tls, TlsServer};
 use capture::End;
 use spip_protocol::client_hello::{ClientHello, Detection, Detector, MAX_RAW_BYTES, handshake_message};
 use spip_record::{CloseReason, Limit};
@@ -514,7 +514,7 @@ async fn decrypt(mut guard: Box<Guard>, hello: Hello, stream: TcpStream, mut wat
     if let Err(reason) = watch.run(Step::Opening, |context| stream.poll_write_ready(context)).await {
         return guard.fail(unfinished(reason), reason, watch).await;
     }
-    let stream = Prefixed::new(raw, length, stream);
+    let stream = Replay::new(raw, length, stream);
     guard.meter = Some(stream.meter());
     let Some((facts, server)) = guard.session.tls.facts().zip(engine.tls.as_ref()) else {
         return guard.fail(Failure::Internal("no TLS server".to_owned()), CloseReason::Aborted, watch).await;

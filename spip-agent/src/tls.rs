@@ -27,7 +27,7 @@ pub use client_auth::{ClientCertificate, MAX_NAME_CHARS};
 pub use facts::{Facts, Handshake, HelloFacts, Session, Tls};
 pub use failure::Failure;
 pub use identity::Identity;
-pub use replay::{Meter, Prefixed};
+pub use replay::{Meter, Replay};
 pub use stream::Stream;
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -90,7 +90,7 @@ pub struct Rejected<S> {
     pub failure: Failure,
     /// The stream beneath; the alert that says so to the client, if any, was written already. What the client sent
     /// in clear behind its hello can be had from it.
-    pub stream: Prefixed<S>,
+    pub stream: Replay<S>,
 }
 
 /// A server as it will be when what was read for it is taken up; until then nothing has changed.
@@ -161,13 +161,13 @@ impl TlsServer {
     }
 
     /// Completes the handshake of a client whose hello was read, on a stream that repeats this hello from its first
-    /// byte (see [`Prefixed`]). The hello and the bytes behind it may go as soon as this returns its future.
+    /// byte (see [`Replay`]). The hello and the bytes behind it may go as soon as this returns its future.
     ///
     /// There is no deadline in here: drop the future when the session's has passed.
     pub fn accept<'a, S>(
         &'a self,
         hello: &ClientHello<'_>,
-        mut stream: Prefixed<S>,
+        mut stream: Replay<S>,
     ) -> impl Future<Output = Result<Accepted<S>, Rejected<S>>> + use<'a, S>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -250,7 +250,7 @@ impl TlsServer {
         &self,
         name: Option<CertificateName>,
         kind: KeyKind,
-        stream: Prefixed<S>,
+        stream: Replay<S>,
     ) -> Result<Accepted<S>, Rejected<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,

@@ -11,7 +11,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
-use spip_agent::tls::{ClientCertificate, Failure, MAX_NAME_CHARS, Prefixed, TlsServer};
+use spip_agent::tls::{ClientCertificate, Failure, MAX_NAME_CHARS, Replay, TlsServer};
 use spip_protocol::client_hello::{ClientHello, Detection, Detector, handshake_message};
 use tokio::io::{AsyncReadExt, DuplexStream};
 use tokio::runtime::Runtime;
@@ -112,7 +112,7 @@ async fn serve(server: &TlsServer, mut stream: DuplexStream) -> Result<ClientCer
         let raw = received[..length].to_vec();
         let message = handshake_message(&raw);
         let hello = ClientHello::parse(&message).expect("a hello of the library");
-        server.accept(&hello, Prefixed::new(received, length, stream))
+        server.accept(&hello, Replay::new(received, length, stream))
     };
     match handshake.await {
         Ok(accepted) => Ok(accepted.session.client_certificate),

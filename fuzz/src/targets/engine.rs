@@ -10,7 +10,7 @@ use spip_agent::log::sensor::Sensor;
 use spip_agent::session::budget::Budget;
 use spip_agent::session::payload::Payload;
 use spip_agent::session::record::{Moment, Session};
-use spip_agent::tls::{Facts, Failure, Handshake, Prefixed, Tls, TlsServer};
+use spip_agent::tls::{Facts, Failure, Handshake, Replay, Tls, TlsServer};
 use spip_agent::tools::convert;
 use spip_protocol::client_hello::{ClientHello, Detection, detect, handshake_message};
 use spip_record::{CloseReason, DestinationSource, Format, Tail};
@@ -33,7 +33,7 @@ pub(super) fn tls_handshake(bytes: &[u8]) {
         let (runtime, server) = server.get_or_init(start);
         // Half of what follows the hello was read with it, half comes later.
         let (early, late) = bytes.split_at(length + (bytes.len() - length) / 2);
-        let stream = Prefixed::new(early.to_vec(), length, tokio::io::join(late, tokio::io::sink()));
+        let stream = Replay::new(early.to_vec(), length, tokio::io::join(late, tokio::io::sink()));
         let outcome = runtime.block_on(async {
             tokio::time::timeout(Duration::from_secs(60), server.accept(&hello, stream)).await.expect("it ends")
         });

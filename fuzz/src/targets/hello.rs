@@ -1,6 +1,6 @@
 //! The look for a ClientHello, its reader and its fingerprints.
 
-use spip_agent::tls::{HelloFacts, Prefixed};
+use spip_agent::tls::{HelloFacts, Replay};
 use spip_protocol::client_hello::{
     ClientHello, Detection, Detector, MAX_MESSAGE_BYTES, MAX_RAW_BYTES, detect, extension_offsets, handshake_message,
 };
@@ -34,7 +34,7 @@ pub(super) fn client_hello(bytes: &[u8]) {
             let message = handshake_message(&bytes[..length]);
             assert!(message.len() <= MAX_MESSAGE_BYTES);
             parse(&message);
-            let clear = Prefixed::new(bytes.to_vec(), length, ()).go_on_in_clear();
+            let clear = Replay::new(bytes.to_vec(), length, ()).go_on_in_clear();
             assert!(bytes[length..].ends_with(&clear));
         }
         Detection::Sslv2 { length, .. } => assert!(length <= bytes.len()),

@@ -23,14 +23,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_openssl::SslStream;
 
 use super::identity::Identity;
-use super::{ClientCertificate, Failure, Prefixed, Session};
+use super::{ClientCertificate, Failure, Replay, Session};
 use spip_protocol::client_hello::{ClientHello, Version, extension, is_grease};
 
 /// A stream inside TLS.
 pub(super) type Stream<S> = SslStream<Slot<S>>;
 
 /// Stream and agreed parameters of an old session; or the failure, and the stream beneath.
-pub(super) type Outcome<S> = Result<(Box<Stream<S>>, Session), (Failure, Prefixed<S>)>;
+pub(super) type Outcome<S> = Result<(Box<Stream<S>>, Session), (Failure, Replay<S>)>;
 
 /// Reports whether this library may have something in common with a client that the other one cannot serve.
 pub(super) fn may_serve(hello: &ClientHello<'_>) -> bool {
@@ -56,7 +56,7 @@ pub(super) fn wants_ecdsa(hello: &ClientHello<'_>) -> bool {
 }
 
 /// Completes the handshake.
-pub(super) async fn accept<S>(identity: &Identity, asks_certificate: bool, stream: Prefixed<S>) -> Outcome<S>
+pub(super) async fn accept<S>(identity: &Identity, asks_certificate: bool, stream: Replay<S>) -> Outcome<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -184,15 +184,15 @@ pub(super) fn poll_read<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// A place for the stream beneath, so that it can be had back when the handshake fails.
 #[derive(Debug)]
-pub(super) struct Slot<S>(Option<Prefixed<S>>);
+pub(super) struct Slot<S>(Option<Replay<S>>);
 
 /// Fills the slot of a stream that was made empty, since making it may fail.
 trait Filled<S> {
-    fn filled(self, stream: Prefixed<S>) -> Self;
+    fn filled(self, stream: Replay<S>) -> Self;
 }
 
 impl<S: AsyncRead + AsyncWrite> Filled<S> for Box<Stream<S>> {
-    fn filled(mut self, stream: Prefixed<S>) -> Self {
+    fn filled(mut self, stream: Replay<S>) -> Self {
         self.get_mut().0 = Some(stream);
         self
     }

@@ -7,7 +7,7 @@
 //! hashes is what it has sent: the hash functions in the library's hands put the number back. Only hellos in which
 //! the other numbers do not occur are treated like this, so that putting back is exact.
 //!
-//! A client that has to be asked for another group repeats its hello after the handshake began; [`super::Prefixed`] has
+//! A client that has to be asked for another group repeats its hello after the handshake began; [`super::Replay`] has
 //! that second one hidden too.
 
 use std::ops::Range;

@@ -7,7 +7,7 @@
 //!   record cannot take with it what was sent before.
 //! * Bytes in a record's place that are none are recognised as what they are: something in clear. They are handed on
 //!   once, so that the client is refused in the words of the protocol, then the stream seems to end. They are kept, and
-//!   [`Prefixed::go_on_in_clear`] gives them back and makes the stream go on after them.
+//!   [`Replay::go_on_in_clear`] gives them back and makes the stream go on after them.
 //!
 //! Hellos can be rewritten on the way, a second one too, with which a client of TLS 1.3 answers the wish for another
 //! group.
@@ -40,7 +40,7 @@ const MAX_CONTENT_BYTES: usize = (1 << 14) + 2048;
 /// Repeats the bytes that were read from a stream, then goes on with the stream. The memory of the repeated bytes is
 /// given back as soon as the last of them was taken.
 #[derive(Debug)]
-pub struct Prefixed<S> {
+pub struct Replay<S> {
     bytes: Vec<u8>,
     taken: usize,
     /// Until the handshake is over.
@@ -106,7 +106,7 @@ enum Next {
     Clear,
 }
 
-impl<S> Prefixed<S> {
+impl<S> Replay<S> {
     /// Puts `bytes` back in front of a stream; the first `hello` of them are a ClientHello with its record headers.
     pub fn new(bytes: Vec<u8>, hello: usize, stream: S) -> Self {
         let runs_on = !ends_a_record(&bytes, hello);
@@ -260,7 +260,7 @@ fn ends_a_record(bytes: &[u8], length: usize) -> bool {
     at == length
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Replay<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -328,7 +328,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Replay<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
@@ -363,7 +363,7 @@ mod tests {
     const HELLO: &[u8] = b"\x16\x03\x01\x00\x04abcd";
     const RECORD: &[u8] = b"\x14\x03\x03\x00\x01\x01";
 
-    async fn read(stream: &mut Prefixed<&[u8]>) -> Vec<u8> {
+    async fn read(stream: &mut Replay<&[u8]>) -> Vec<u8> {
         let mut bytes = [0; 64];
         let length = stream.read(&mut bytes).await.expect("read");
         bytes[..length].to_vec()
@@ -375,7 +375,7 @@ mod tests {
             let rest = [RECORD, RECORD, b"more"].concat();
             for early in 0..rest.len() {
                 let (early, late) = rest.split_at(early);
-                let mut stream = Prefixed::new([HELLO, early].concat(), HELLO.len(), late);
+                let mut stream = Replay::new([HELLO, early].concat(), HELLO.len(), late);
                 assert_eq!(read(&mut stream).await, HELLO);
                 let mut portions = Vec::new();
                 while portions.len() < RECORD.len() {
@@ -397,7 +397,7 @@ mod tests {
             for clear in [&b"G"[..], b"GET / HTTP/1.1\r\n\r\n", b"\x16\x02\x01", b"\x17\x03\x03\xff\xffx", b"\0"] {
                 for early in 0..=clear.len() {
                     let (early, late) = clear.split_at(early);
-                    let mut stream = Prefixed::new([HELLO, RECORD, early].concat(), HELLO.len(), late);
+                    let mut stream = Replay::new([HELLO, RECORD, early].concat(), HELLO.len(), late);
                     assert_eq!(read(&mut stream).await, HELLO);
                     assert_eq!(read(&mut stream).await, RECORD);
                     assert!(!stream.is_in_clear());
@@ -427,7 +427,7 @@ mod tests {
             ] {
                 for early in 0..=rest.len() {
                     let (early, late) = rest.split_at(early);
-                    let mut stream = Prefixed::new([HELLO, early].concat(), HELLO.len(), late);
+                    let mut stream = Replay::new([HELLO, early].concat(), HELLO.len(), late);
                     let mut kept = stream.go_on_in_clear();
                     assert!(clear.starts_with(&kept), "{kept:?}");
                     stream.read_to_end(&mut kept).await.expect("read");
@@ -440,7 +440,7 @@ mod tests {
     #[test]
     fn what_stands_in_the_hellos_own_record_behind_it_is_in_clear() {
         run(async {
-            let mut stream = Prefixed::new(HELLO.to_vec(), HELLO.len() - 1, RECORD);
+            let mut stream = Replay::new(HELLO.to_vec(), HELLO.len() - 1, RECORD);
             assert_eq!(read(&mut stream).await, HELLO[..HELLO.len() - 1]);
             assert_eq!(read(&mut stream).await, b"d");
             assert!(stream.is_in_clear());
@@ -453,7 +453,7 @@ mod tests {
     #[test]
     fn a_stream_that_ends_inside_a_header_ends() {
         run(async {
-            let mut stream = Prefixed::new([HELLO, b"\x16\x03"].concat(), HELLO.len(), &b"\x01"[..]);
+            let mut stream = Replay::new([HELLO, b"\x16\x03"].concat(), HELLO.len(), &b"\x01"[..]);
             assert_eq!(read(&mut stream).await, HELLO);
             assert_eq!(read(&mut stream).await, b"");
             assert!(!stream.is_in_clear());
@@ -474,7 +474,7 @@ mod tests {
     #[test]
     fn a_rewritten_hello_changes_nothing_behind_it() {
         run(async {
-            let mut stream = Prefixed::new([FIRST, RECORD].concat(), FIRST.len(), &b"!"[..]);
+            let mut stream = Replay::new([FIRST, RECORD].concat(), FIRST.len(), &b"!"[..]);
             assert!(!stream.rewrite_hellos(|_| None, true));
             assert_eq!(stream.hello(), FIRST);
             assert!(stream.rewrite_hellos(longer, false));
@@ -493,14 +493,14 @@ mod tests {
                 let rest = [RECORD, second, RECORD, FIRST].concat();
                 for early in 0..rest.len() {
                     let (early, late) = rest.split_at(early);
-                    let mut stream = Prefixed::new([FIRST, early].concat(), FIRST.len(), late);
+                    let mut stream = Replay::new([FIRST, early].concat(), FIRST.len(), late);
                     assert!(stream.rewrite_hellos(longer, true));
                     let mut all = Vec::new();
                     stream.read_to_end(&mut all).await.expect("read");
                     assert_eq!(all, [LONGER, RECORD, LONGER, RECORD, FIRST].concat());
                 }
                 // Where none is expected it is left alone.
-                let mut stream = Prefixed::new(FIRST.to_vec(), FIRST.len(), &rest[..]);
+                let mut stream = Replay::new(FIRST.to_vec(), FIRST.len(), &rest[..]);
                 assert!(stream.rewrite_hellos(longer, false));
                 let mut all = Vec::new();
                 stream.read_to_end(&mut all).await.expect("read");
@@ -525,7 +525,7 @@ mod tests {
     #[test]
     fn what_was_taken_is_not_held_however_records_are_cut() {
         run(async {
-            let mut stream = Prefixed::new(HELLO.to_vec(), HELLO.len(), Cut(0));
+            let mut stream = Replay::new(HELLO.to_vec(), HELLO.len(), Cut(0));
             let mut bytes = [0; 64];
             for _ in 0..10_000 {
                 assert_ne!(stream.read(&mut bytes).await.expect("read"), 0);

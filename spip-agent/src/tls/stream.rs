@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
-use super::Prefixed;
+use super::Replay;
 #[cfg(feature = "legacy-tls")]
 use super::legacy;
 
@@ -26,14 +26,14 @@ pub struct Stream<S> {
 #[derive(Debug)]
 #[cfg_attr(feature = "legacy-tls", expect(clippy::large_enum_variant, reason = "boxed as a whole, and the rule"))]
 enum Inner<S> {
-    Library(TlsStream<Prefixed<S>>),
+    Library(TlsStream<Replay<S>>),
     #[cfg(feature = "legacy-tls")]
     Legacy(Box<legacy::Stream<S>>),
 }
 
 impl<S> Stream<S> {
     /// The inside of a session whose handshake is complete.
-    pub(super) fn new(mut inner: TlsStream<Prefixed<S>>) -> Self {
+    pub(super) fn new(mut inner: TlsStream<Replay<S>>) -> Self {
         inner.get_mut().0.end_opening();
         Self { inner: Inner::Library(inner), error: None }
     }

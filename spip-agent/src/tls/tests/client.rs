@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_rustls::{TlsConnector, client};
 
 use crate::tls::certificate::tests::fixture;
-use crate::tls::{Accepted, Failure, Prefixed, Rejected, Session, TlsServer};
+use crate::tls::{Accepted, Failure, Replay, Rejected, Session, TlsServer};
 use spip_protocol::client_hello::{ClientHello, Detection, Detector, handshake_message};
 
 pub(super) type Versions = &'static [&'static rustls::SupportedProtocolVersion];
@@ -151,7 +151,7 @@ async fn accept(
     let future = {
         let message = handshake_message(&raw);
         let hello = ClientHello::parse(&message).expect("hello");
-        server.accept(&hello, Prefixed::new(received, length, stream))
+        server.accept(&hello, Replay::new(received, length, stream))
     };
     let result = future.await;
     (raw, result)
