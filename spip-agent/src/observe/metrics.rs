@@ -24,7 +24,7 @@ use crate::kernel::ebpf::KernelCounters;
 use crate::kernel::steering::Watch;
 use crate::log::writer::{Log, STALLED};
 use crate::process::counters::{Named, TALLY, Tally};
-use crate::process::heartbeat::Pulse;
+use crate::process::heartbeat::Heartbeat;
 use crate::scans;
 use crate::session::accept::Intake;
 use crate::tls::Failure;
@@ -41,7 +41,7 @@ pub struct Sources {
     /// Sessions.
     pub intake: Arc<Intake>,
     /// Workers.
-    pub pulse: Pulse,
+    pub heartbeat: Heartbeat,
     /// The log of the agent's own messages, where that has a file of its own.
     pub messages: Option<Log>,
     /// The kernel side, where it is attached.
@@ -57,10 +57,10 @@ pub struct Sources {
 impl Sources {
     /// Of an agent. Opens what cannot be opened from within the sandbox.
     #[must_use]
-    pub fn new(intake: Arc<Intake>, pulse: Pulse) -> Self {
+    pub fn new(intake: Arc<Intake>, heartbeat: Heartbeat) -> Self {
         Self {
             intake,
-            pulse,
+            heartbeat,
             messages: None,
             kernel: None,
             steering: None,
@@ -84,7 +84,7 @@ impl Sources {
 
     /// Returns the reason why the agent is not healthy; `None` when it is.
     fn complaint(&self) -> Option<String> {
-        let oldest = self.pulse.oldest();
+        let oldest = self.heartbeat.oldest();
         let log = &self.intake.engine().log;
         if oldest > STUCK {
             Some(format!("a worker has not answered for {} s", oldest.as_secs()))
@@ -121,7 +121,7 @@ struct Page(Arc<Sources>);
 impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let out = &mut encoder;
-        let Sources { intake, pulse, messages, kernel, steering, scans, process: _ } = &*self.0;
+        let Sources { intake, heartbeat, messages, kernel, steering, scans, process: _ } = &*self.0;
         let engine = intake.engine();
         sessions(out)?;
         gauge(out, "sessions_open", "Sessions that are open.", None, intake.limits.open() as u64)?;
@@ -138,7 +138,7 @@ impl Collector for Page {
             None,
             faults.shortages,
         )?;
-        let beat = pulse.oldest().as_secs_f64();
+        let beat = heartbeat.oldest().as_secs_f64();
         let mut beats = out.encode_descriptor(
             "worker_beat_age",
             "How long ago the worker that was silent for longest was last seen alive.",

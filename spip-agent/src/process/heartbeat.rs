@@ -14,7 +14,7 @@ pub const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The beats of all workers; clones share them.
 #[derive(Clone, Debug)]
-pub struct Pulse(Arc<Shared>);
+pub struct Heartbeat(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -23,14 +23,14 @@ struct Shared {
     last: Vec<AtomicU64>,
 }
 
-impl Default for Pulse {
+impl Default for Heartbeat {
     /// Of one.
     fn default() -> Self {
         Self::new(1)
     }
 }
 
-impl Pulse {
+impl Heartbeat {
     /// Of so many workers, all of which are taken to be alive now.
     #[must_use]
     pub fn new(workers: usize) -> Self {
@@ -74,13 +74,13 @@ mod tests {
 
     #[test]
     fn one_worker_without_a_beat_is_enough() {
-        let pulse = Pulse::new(2);
-        assert_eq!(pulse.oldest_at(20), Duration::from_millis(20), "both were alive at the start");
+        let heartbeat = Heartbeat::new(2);
+        assert_eq!(heartbeat.oldest_at(20), Duration::from_millis(20), "both were alive at the start");
         std::thread::sleep(Duration::from_millis(2));
-        pulse.beat(0);
-        assert_eq!(pulse.oldest_at(20), Duration::from_millis(20), "one of them has not beaten since");
-        pulse.beat(1);
-        assert!(pulse.oldest_at(20) < Duration::from_millis(20));
-        assert!(pulse.oldest_at(1_000_000) > pulse.oldest_at(999_000));
+        heartbeat.beat(0);
+        assert_eq!(heartbeat.oldest_at(20), Duration::from_millis(20), "one of them has not beaten since");
+        heartbeat.beat(1);
+        assert!(heartbeat.oldest_at(20) < Duration::from_millis(20));
+        assert!(heartbeat.oldest_at(1_000_000) > heartbeat.oldest_at(999_000));
     }
 }

@@ -29,7 +29,7 @@ use crate::log::writer;
 use crate::observe::metrics;
 use crate::observe::status;
 use crate::process::critical;
-use crate::process::heartbeat::{self, Pulse};
+use crate::process::heartbeat::{self, Heartbeat};
 use crate::process::shutdown::Deadline;
 use crate::process::stderr;
 use crate::respond::persona::Persona;
@@ -140,7 +140,7 @@ struct Agent {
     status: Option<status::Server>,
     signals: Option<Signals>,
     notifier: Notifier,
-    pulse: Pulse,
+    heartbeat: Heartbeat,
     /// Server of the metrics.
     metrics: Option<metrics::Server>,
     /// Sources of the metrics, until the thread that answers has them.
@@ -213,8 +213,8 @@ impl Agent {
             _ => None,
         };
         let intake = Arc::new(Intake::new(engine, Limits::new(&config.limits, bound), workers));
-        let pulse = Pulse::new(workers);
-        let sources = metrics.as_ref().map(|_| metrics::Sources::new(Arc::clone(&intake), pulse.clone()));
+        let heartbeat = Heartbeat::new(workers);
+        let sources = metrics.as_ref().map(|_| metrics::Sources::new(Arc::clone(&intake), heartbeat.clone()));
         let status = config.status_socket.as_ref().and_then(|path| open_status(path, takes_over));
         let attached = attached.map(Arc::new);
         Ok(Self {
@@ -228,7 +228,7 @@ impl Agent {
             status,
             signals: Some(signals),
             notifier,
-            pulse,
+            heartbeat,
             metrics,
             sources,
             messages,
@@ -375,9 +375,9 @@ impl Agent {
         let (ended, workers_ended) = mpsc::channel();
         let workers = self.listeners.sockets.drain(..).zip(self.intake.sessions_by_worker.clone());
         for (number, (listener, open)) in workers.enumerate() {
-            let (intake, pulse, ended) = (Arc::clone(&self.intake), self.pulse.clone(), ended.clone());
+            let (intake, heartbeat, ended) = (Arc::clone(&self.intake), self.heartbeat.clone(), ended.clone());
             let leaves_queue = self.listeners.passed;
-            let worker = Worker { number, listener, leaves_queue, open, intake, pulse, beat, ended };
+            let worker = Worker { number, listener, leaves_queue, open, intake, heartbeat, beat, ended };
             worker.spawn().context("cannot start a worker")?;
         }
         drop(ended);
@@ -458,13 +458,13 @@ impl Agent {
     fn spawn_service(&self, refusals_due: oneshot::Receiver<()>) -> io::Result<JoinHandle<()>> {
         let runtime = runtime::Builder::new_current_thread().enable_time().build()?;
         let intake = Arc::clone(&self.intake);
-        let (notifier, pulse) = (self.notifier.clone(), self.pulse.clone());
+        let (notifier, heartbeat) = (self.notifier.clone(), self.heartbeat.clone());
         critical::spawn("service", move || {
             runtime.block_on(async {
                 let stopped = || intake.stopped();
                 let rejections = accept::report_rejections(&intake, stopped());
                 let faults = monitor::report_faults(&intake, stopped());
-                let alive = monitor::say_alive(&notifier, &pulse, stopped());
+                let alive = monitor::say_alive(&notifier, &heartbeat, stopped());
                 let engine = intake.engine();
                 let log = monitor::watch_log(&engine.log, &notifier, stopped());
                 let stopping = monitor::say_stopping(&notifier, stopped());

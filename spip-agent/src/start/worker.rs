@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime;
 
 use crate::process::critical;
-use crate::process::heartbeat::Pulse;
+use crate::process::heartbeat::Heartbeat;
 use crate::process::shutdown::Deadline;
 use crate::session::accept::{self, Intake};
 use crate::session::open_sessions::OpenSessions;
@@ -31,7 +31,7 @@ pub struct Worker {
     /// State that all workers share.
     pub intake: Arc<Intake>,
     /// Shows that it is alive.
-    pub pulse: Pulse,
+    pub heartbeat: Heartbeat,
     /// Interval of the heartbeat.
     pub beat: Duration,
     /// Channel for its end.
@@ -60,7 +60,7 @@ impl Worker {
         let open = self.open;
         let time = open.clone();
         let mut time = tokio::spawn(async move { time.keep_time().await });
-        tokio::spawn(async move { self.pulse.keep(self.number, self.beat).await });
+        tokio::spawn(async move { self.heartbeat.keep(self.number, self.beat).await });
         if self.number == 0 {
             let intake = Arc::clone(&self.intake);
             tokio::spawn(async move { accept::keep_memory(&intake).await });
@@ -109,7 +109,7 @@ mod tests {
             leaves_queue: false,
             open: bench.intake.sessions_by_worker[0].clone(),
             intake: Arc::clone(&bench.intake),
-            pulse: Pulse::new(1),
+            heartbeat: Heartbeat::new(1),
             beat: Duration::from_secs(1),
             ended,
         };

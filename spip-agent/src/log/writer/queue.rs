@@ -21,7 +21,7 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit, TryAcquireError};
 
 use super::{Reopened, STALLED, Stats};
 use crate::config;
-use crate::process::heartbeat::Pulse;
+use crate::process::heartbeat::Heartbeat;
 pub(super) use drain::Pause;
 use spip_record::Tail;
 
@@ -47,7 +47,7 @@ pub(super) struct Counters {
     pub(super) failed: AtomicBool,
     pub(super) faulty: AtomicBool,
     /// Beats with each write, and with the first line after none was waiting.
-    pub(super) writes: Pulse,
+    pub(super) writes: Heartbeat,
 }
 
 /// The queue, shared by all handles and the writer.

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::log::writer::{self, Log};
-use crate::process::heartbeat::Pulse;
+use crate::process::heartbeat::Heartbeat;
 use crate::process::shutdown::Stopped;
 use crate::process::stderr;
 use crate::session::accept::{Intake, Faults};
@@ -42,10 +42,10 @@ pub(super) async fn report_faults(intake: &Intake, mut stopped: Stopped) {
 }
 
 /// Tells the watchdog of the service manager that the agent is alive, for as long as every worker is.
-pub(super) async fn say_alive(notifier: &Notifier, pulse: &Pulse, mut stopped: Stopped) {
+pub(super) async fn say_alive(notifier: &Notifier, heartbeat: &Heartbeat, mut stopped: Stopped) {
     let Some(watchdog) = notifier.watchdog() else { return };
     while tokio::time::timeout(watchdog / 4, stopped.asked()).await.is_err() {
-        if pulse.oldest() < watchdog / 2 {
+        if heartbeat.oldest() < watchdog / 2 {
             notifier.alive();
         }
     }
