@@ -44,7 +44,7 @@ use crate::process::clock;
 use crate::process::counters::TALLY;
 use crate::respond::{Conversation, Responder};
 use crate::session::budget::Budget;
-use crate::session::deadline::{Step, Watch};
+use crate::session::deadline::{Step, Timer};
 use crate::session::ledger::{Ledger, SHORT_BYTES, Share};
 use crate::session::limits::{Permit, Source};
 use crate::session::payload::Payload;
@@ -168,11 +168,11 @@ impl Guard {
     ///
     /// # Errors
     /// There is no memory left for it, and the session has to end.
-    fn account(&mut self, watch: &Watch) -> Result<(), CloseReason> {
+    fn account(&mut self, timer: &Timer) -> Result<(), CloseReason> {
         let tls = self.meter.as_ref().map_or(0, Meter::held);
         let replies = self.session.talk.as_ref().map_or(0, |talk| talk.held());
         let charged = self.session.payload.charge_others(tls + replies);
-        watch.hold(self.session.payload.held());
+        timer.hold(self.session.payload.held());
         if charged { Ok(()) } else { Err(CloseReason::Rejected(Limit::Memory)) }
     }
 
@@ -317,8 +317,8 @@ impl Guard {
 
     /// Writes the record, waiting for the log where it is full. What is left of the session by then is no candidate for
     /// making room: ending it would give nothing back.
-    fn finish(mut self: Box<Self>, reason: CloseReason, watch: Watch) -> impl Future<Output = ()> + Send {
-        drop(watch);
+    fn finish(mut self: Box<Self>, reason: CloseReason, timer: Timer) -> impl Future<Output = ()> + Send {
+        drop(timer);
         async move {
             if let Err(unwritten) = self.try_finish(reason) {
                 Box::pin(self.finish_later(unwritten)).await;
@@ -341,12 +341,12 @@ impl Guard {
         mut self: Box<Self>,
         failure: Failure,
         reason: CloseReason,
-        watch: Watch,
+        timer: Timer,
     ) -> impl Future<Output = ()> + Send {
         if let Some(facts) = self.session.tls.facts_mut() {
             facts.handshake = Handshake::Failed(failure);
         }
-        self.finish(reason, watch)
+        self.finish(reason, timer)
     }
 
     /// Completes the outcome with the facts known only at the end.
@@ -450,18 +450,18 @@ fn line_bytes_due(session: &Session) -> usize {
 ///
 /// Its future is most of what a waiting session costs, so it holds little more than what it is given: the guard is
 /// boxed, and so is everything that only some sessions need.
-pub async fn run(mut guard: Box<Guard>, stream: OwnedFd, mut watch: Watch) {
+pub async fn run(mut guard: Box<Guard>, stream: OwnedFd, mut timer: Timer) {
     // Under load the client's bytes come while others are accepted; then the reactor is not needed.
     tokio::task::yield_now().await;
     if let Some(reason) = guard.serve_now(&stream) {
-        return guard.finish(reason, watch).await;
+        return guard.finish(reason, timer).await;
     }
     // The reactor may take no more descriptors.
     let Ok(mut stream) = TcpStream::from_std(stream.into()) else {
-        return guard.finish(CloseReason::Aborted, watch).await;
+        return guard.finish(CloseReason::Aborted, timer).await;
     };
     let mut rest = None;
-    match poll_fn(|context| guard.poll_exchange(&mut stream, &mut watch, &mut rest, context)).await {
+    match poll_fn(|context| guard.poll_exchange(&mut stream, &mut timer, &mut rest, context)).await {
         // Record first: the client learns of the end, by the drop of the stream, when its bytes are safe.
         Raw::Ended(end) => {
             // The reactor may not have told us yet of what has arrived.
@@ -470,9 +470,9 @@ pub async fn run(mut guard: Box<Guard>, stream: OwnedFd, mut watch: Watch) {
                 // Its descriptor is needed, and the log may take long.
                 drop(stream);
             }
-            guard.finish(end.reason, watch).await;
+            guard.finish(end.reason, timer).await;
         }
-        Raw::Hello(hello) => Box::pin(decrypt(guard, hello, stream, watch)).await,
+        Raw::Hello(hello) => Box::pin(decrypt(guard, hello, stream, timer)).await,
     }
 }
 
@@ -504,20 +504,20 @@ struct Hello {
 }
 
 /// Completes the handshake and captures what is inside.
-async fn decrypt(mut guard: Box<Guard>, hello: Hello, stream: TcpStream, mut watch: Watch) {
+async fn decrypt(mut guard: Box<Guard>, hello: Hello, stream: TcpStream, mut timer: Timer) {
     let engine = Arc::clone(&guard.engine);
     let Hello { raw, length } = hello;
     // From here on the record has the hello, whatever happens.
     guard.session.tls = Tls::Recognised(Box::new(Facts::new(&raw[..length], Handshake::Failed(Failure::CutShort))));
     // The library tries once to tell a client why it is refused, and the reactor must know by then that this can be
     // sent.
-    if let Err(reason) = watch.run(Step::Opening, |context| stream.poll_write_ready(context)).await {
-        return guard.fail(unfinished(reason), reason, watch).await;
+    if let Err(reason) = timer.run(Step::Opening, |context| stream.poll_write_ready(context)).await {
+        return guard.fail(unfinished(reason), reason, timer).await;
     }
     let stream = Replay::new(raw, length, stream);
     guard.meter = Some(stream.meter());
     let Some((facts, server)) = guard.session.tls.facts().zip(engine.tls.as_ref()) else {
-        return guard.fail(Failure::Internal("no TLS server".to_owned()), CloseReason::Aborted, watch).await;
+        return guard.fail(Failure::Internal("no TLS server".to_owned()), CloseReason::Aborted, timer).await;
     };
     let handshake = {
         let message = handshake_message(&facts.client_hello);
@@ -529,21 +529,21 @@ async fn decrypt(mut guard: Box<Guard>, hello: Hello, stream: TcpStream, mut wat
     let mut handshake = match handshake {
         Ok(handshake) => pin!(handshake),
         // It declares an end, and is no hello up to there: what follows it is kept all the same.
-        Err(rejected) => return go_on_in_clear(guard, rejected, watch).await,
+        Err(rejected) => return go_on_in_clear(guard, rejected, timer).await,
     };
     let accepted = poll_fn(|context| {
-        let polled = watch.poll(Step::Opening, context, |context| handshake.as_mut().poll(context));
-        match guard.account(&watch) {
+        let polled = timer.poll(Step::Opening, context, |context| handshake.as_mut().poll(context));
+        match guard.account(&timer) {
             Err(reason) if polled.is_pending() => Poll::Ready(Err(reason)),
             _ => polled,
         }
     });
     let mut accepted = match accepted.await {
         Ok(Ok(accepted)) => accepted,
-        Ok(Err(rejected)) => return go_on_in_clear(guard, rejected, watch).await,
-        Err(reason) => return guard.fail(unfinished(reason), reason, watch).await,
+        Ok(Err(rejected)) => return go_on_in_clear(guard, rejected, timer).await,
+        Err(reason) => return guard.fail(unfinished(reason), reason, timer).await,
     };
-    watch.touch();
+    timer.touch();
     let agreed = accepted.session.protocol.as_deref();
     let is_http = agreed.is_some_and(|name| name == "h2" || name.starts_with("http/"));
     if let Some(facts) = guard.session.tls.facts_mut() {
@@ -563,14 +563,14 @@ async fn decrypt(mut guard: Box<Guard>, hello: Hello, stream: TcpStream, mut wat
     }
     let mut rest = None;
     let stream = &mut accepted.stream;
-    let end = match poll_fn(|context| guard.poll_exchange(stream, &mut watch, &mut rest, context)).await {
+    let end = match poll_fn(|context| guard.poll_exchange(stream, &mut timer, &mut rest, context)).await {
         Raw::Ended(end) => end,
         Raw::Hello(_) => CloseReason::Aborted.into(),
     };
     if let (Some(facts), CloseReason::TlsError, Some(error)) = (guard.session.tls.facts_mut(), end.reason, &end.error) {
         facts.broken = Some(Failure::of_stream(error));
     }
-    guard.finish(end.reason, watch).await;
+    guard.finish(end.reason, timer).await;
 }
 
 /// Returns the failure of a handshake that was under way when the session had to end for `reason`.
@@ -583,7 +583,7 @@ fn unfinished(reason: CloseReason) -> Failure {
 
 /// Ends the session of a client whose handshake failed. A client that goes on in clear has a payload all the same; the
 /// sensor hangs up on others, and keeps what is on its way by then.
-async fn go_on_in_clear(mut guard: Box<Guard>, rejected: Rejected<TcpStream>, mut watch: Watch) {
+async fn go_on_in_clear(mut guard: Box<Guard>, rejected: Rejected<TcpStream>, mut timer: Timer) {
     let Rejected { failure, mut stream } = rejected;
     let mut reason = match failure {
         Failure::Closed => CloseReason::ClientClosed,
@@ -594,17 +594,17 @@ async fn go_on_in_clear(mut guard: Box<Guard>, rejected: Rejected<TcpStream>, mu
     let hangs_up = clear.is_empty();
     if reason == CloseReason::TlsError || !hangs_up {
         guard.session.payload.push(&clear);
-        watch.touch();
+        timer.touch();
         let talk = guard.talk();
         talk.mute();
         if hangs_up {
             talk.give_up();
         }
         let mut rest = None;
-        let tail = poll_fn(|context| guard.poll_exchange(&mut stream, &mut watch, &mut rest, context)).await;
+        let tail = poll_fn(|context| guard.poll_exchange(&mut stream, &mut timer, &mut rest, context)).await;
         reason = tail.reason_after(reason);
     }
-    guard.fail(failure, reason, watch).await;
+    guard.fail(failure, reason, timer).await;
 }
 
 /// Receives from a socket that is not with the reactor yet.

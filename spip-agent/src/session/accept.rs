@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use crate::kernel::origin;
 use crate::process::counters::TALLY;
 use crate::process::shutdown::{Deadline, Stop, Stopped};
-use crate::session::deadline::Watch;
+use crate::session::deadline::Timer;
 use crate::session::limits::Limits;
 use crate::session::open_sessions::{self, OpenSessions};
 use crate::session::record::Moment;
@@ -275,8 +275,8 @@ fn admit(socket: OwnedFd, peer: SocketAddr, intake: &Intake, engine: &Arc<Engine
         panic::catch_unwind(AssertUnwindSafe(|| guard.serve_now(&socket).map(|reason| guard.try_finish(reason))));
     match served {
         Ok(None) => {
-            let watch = Watch::new(open, guard.source(), &engine.timeouts, accepted.steady);
-            tokio::spawn(session::run(Box::new(guard), socket, watch));
+            let timer = Timer::new(open, guard.source(), &engine.timeouts, accepted.steady);
+            tokio::spawn(session::run(Box::new(guard), socket, timer));
         }
         Ok(Some(Err(unwritten))) => {
             tokio::spawn(Box::new(guard).finish_later(unwritten));

@@ -28,14 +28,14 @@ pub enum Step {
 /// Watches over one session: its deadlines, and orders to end.
 ///
 /// Every waiting session has one, so its times take half of what instants take: microseconds since `OpenSessions` was created.
-pub struct Watch {
+pub struct Timer {
     registered: Registered,
     opening: u64,
     session: u64,
     idle: u64,
 }
 
-impl Watch {
+impl Timer {
     /// Watches over the session of `source` that was accepted at `accepted`, and enters it into `open`.
     #[must_use]
     pub fn new(open: &OpenSessions, source: Source, timeouts: &Timeouts, accepted: Instant) -> Self {
@@ -70,7 +70,7 @@ impl Watch {
         self.poll_until(step, None, context, operation)
     }
 
-    /// As [`Watch::poll`]; also wakes the session when `alarm` has passed, which is the caller's to notice.
+    /// As [`Timer::poll`]; also wakes the session when `alarm` has passed, which is the caller's to notice.
     pub fn poll_until<T>(
         &mut self,
         step: Step,
@@ -153,17 +153,17 @@ mod tests {
         runtime.block_on(future)
     }
 
-    /// Runs `session` under a watch, with time going on beside it.
-    fn watched<T>(session: impl AsyncFnOnce(Watch) -> T) -> T {
-        watched_with(&timeouts(), session)
+    /// Runs `session` under a timer, with time going on beside it.
+    fn timed<T>(session: impl AsyncFnOnce(Timer) -> T) -> T {
+        timed_with(&timeouts(), session)
     }
 
-    fn watched_with<T>(timeouts: &Timeouts, session: impl AsyncFnOnce(Watch) -> T) -> T {
+    fn timed_with<T>(timeouts: &Timeouts, session: impl AsyncFnOnce(Timer) -> T) -> T {
         block_on(async {
             let open = OpenSessions::default();
-            let watch = Watch::new(&open, Source::V4([192, 0, 2, 1]), timeouts, Instant::now());
+            let timer = Timer::new(&open, Source::V4([192, 0, 2, 1]), timeouts, Instant::now());
             tokio::select! {
-                output = session(watch) => output,
+                output = session(timer) => output,
                 () = open.keep_time() => unreachable!("time does not end"),
             }
         })
@@ -171,15 +171,15 @@ mod tests {
 
     #[test]
     fn silence_ends_with_the_first_byte_deadline() {
-        let ended = watched(async |mut watch| watch.run(Step::Opening, |_| Poll::<()>::Pending).await);
+        let ended = timed(async |mut timer| timer.run(Step::Opening, |_| Poll::<()>::Pending).await);
         assert_eq!(ended, Err(CloseReason::FirstByteTimeout));
     }
 
     #[test]
     fn idleness_runs_from_the_last_activity() {
-        let ended = watched(async |mut watch| {
-            watch.touch();
-            watch.run(Step::Idle, |_| Poll::<()>::Pending).await
+        let ended = timed(async |mut timer| {
+            timer.touch();
+            timer.run(Step::Idle, |_| Poll::<()>::Pending).await
         });
         assert_eq!(ended, Err(CloseReason::IdleTimeout));
     }
@@ -188,22 +188,22 @@ mod tests {
     fn dripping_bytes_does_not_renew_the_session() {
         // Long, so that only the bound on the whole session can end it, however slow the machine is.
         let timeouts = Timeouts { idle: Duration::from_secs(600), ..timeouts() };
-        let ended = watched_with(&timeouts, async |mut watch| {
+        let ended = timed_with(&timeouts, async |mut timer| {
             for _ in 0..3 {
                 std::thread::sleep(Duration::from_millis(2));
-                assert_eq!(watch.run(Step::Idle, |_| Poll::Ready(())).await, Ok(()), "a drip");
-                watch.touch();
+                assert_eq!(timer.run(Step::Idle, |_| Poll::Ready(())).await, Ok(()), "a drip");
+                timer.touch();
             }
-            watch.run(Step::Idle, |_| Poll::<()>::Pending).await
+            timer.run(Step::Idle, |_| Poll::<()>::Pending).await
         });
         assert_eq!(ended, Err(CloseReason::SessionTimeout));
     }
 
     #[test]
     fn what_is_ready_wins_over_a_deadline_that_has_passed() {
-        let output = watched(async |mut watch| {
+        let output = timed(async |mut timer| {
             std::thread::sleep(Duration::from_millis(70));
-            watch.run(Step::Opening, |_| Poll::Ready(7)).await
+            timer.run(Step::Opening, |_| Poll::Ready(7)).await
         });
         assert_eq!(output, Ok(7));
     }

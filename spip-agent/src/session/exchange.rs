@@ -17,7 +17,7 @@ use super::{Guard, Raw};
 use crate::process::clock;
 use crate::respond::{Conversation, Heard};
 use crate::session::capture::{self, End, Rest};
-use crate::session::deadline::{Step, Watch};
+use crate::session::deadline::{Step, Timer};
 use crate::tls::{Facts, Tls};
 use spip_record::CloseReason;
 
@@ -39,7 +39,7 @@ impl Guard {
     pub(super) fn poll_exchange<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         stream: &mut S,
-        watch: &mut Watch,
+        timer: &mut Timer,
         rest: &mut Option<Rest>,
         context: &mut Context<'_>,
     ) -> Poll<Raw> {
@@ -58,12 +58,12 @@ impl Guard {
                 return Poll::Ready(raw);
             }
             let step = self.step(rest);
-            let alarm = self.alarm(watch);
+            let alarm = self.alarm(timer);
             let payload = &mut self.session.payload;
             let read = |context: &mut Context<'_>| capture::poll_read(stream, context, |bytes| payload.push(bytes));
-            match watch.poll_until(step, alarm, context, read) {
+            match timer.poll_until(step, alarm, context, read) {
                 Poll::Ready(Ok(Ok(1..))) => {
-                    watch.touch();
+                    timer.touch();
                     if let Some(meter) = &self.meter {
                         meter.reset();
                     }
@@ -89,7 +89,7 @@ impl Guard {
             match self.say(stream, alarm, context) {
                 Said::Something => {}
                 Said::Nothing => {
-                    return match self.account(watch) {
+                    return match self.account(timer) {
                         Ok(()) => Poll::Pending,
                         Err(reason) => Poll::Ready(Raw::Ended(reason.into())),
                     };
@@ -127,10 +127,10 @@ impl Guard {
     }
 
     /// Returns the time of the next event that the client does not cause.
-    fn alarm(&self, watch: &Watch) -> Option<Instant> {
+    fn alarm(&self, timer: &Timer) -> Option<Instant> {
         let responder = self.engine.responder.as_ref()?;
         let payload = &self.session.payload;
-        let silence = || Some(watch.active() + self.greets_after(responder.banner_after));
+        let silence = || Some(timer.active() + self.greets_after(responder.banner_after));
         match self.session.talk.as_deref() {
             None if payload.received() == 0 && responder.greets(self.port()) => silence(),
             // Part of a hello is no silence.

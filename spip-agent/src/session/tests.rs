@@ -165,8 +165,8 @@ fn record_with(tls: Option<Arc<TlsServer>>, bytes: &[u8], fate: Fate) -> Value {
     let (mut client, guard, socket) = bench.connect(bytes);
     block_on(async {
         let open = &bench.intake.sessions_by_worker[0];
-        let watch = Watch::new(open, guard.source(), &bench.intake.engine().timeouts, Instant::now());
-        let task = tokio::spawn(run(Box::new(guard), socket, watch));
+        let timer = Timer::new(open, guard.source(), &bench.intake.engine().timeouts, Instant::now());
+        let task = tokio::spawn(run(Box::new(guard), socket, timer));
         // Until it waits.
         tokio::time::sleep(Duration::from_millis(50)).await;
         match fate {
@@ -239,8 +239,8 @@ fn a_session_that_waits_for_the_log_takes_nobodys_turn_to_make_room() {
     let (_client, guard, socket) = bench.connect(b"waits");
     block_on(async {
         let open = &bench.intake.sessions_by_worker[0].clone();
-        let watch = Watch::new(open, guard.source(), &bench.intake.engine().timeouts, Instant::now());
-        let task = tokio::spawn(run(Box::new(guard), socket, watch));
+        let timer = Timer::new(open, guard.source(), &bench.intake.engine().timeouts, Instant::now());
+        let task = tokio::spawn(run(Box::new(guard), socket, timer));
         tokio::task::yield_now().await;
         assert_eq!(open.len(), 1);
         open.shut_down(None);
@@ -268,8 +268,8 @@ fn a_session_that_is_cut_off_while_it_waits_for_the_log_has_ended_when_it_ended(
     drop(client);
     let ended = block_on(async {
         let open = &bench.intake.sessions_by_worker[0].clone();
-        let watch = Watch::new(open, guard.source(), &bench.intake.engine().timeouts, Instant::now());
-        let task = tokio::spawn(run(Box::new(guard), socket, watch));
+        let timer = Timer::new(open, guard.source(), &bench.intake.engine().timeouts, Instant::now());
+        let task = tokio::spawn(run(Box::new(guard), socket, timer));
         tokio::task::yield_now().await;
         while !open.is_empty() {
             tokio::task::yield_now().await;

@@ -14,7 +14,7 @@ use super::cursor::{Cursor, Filled};
 use super::directory::{self, Entry, Order};
 use super::position::{Mark, Place, Position};
 use super::source::is_damage;
-use super::wait::Watch;
+use super::wait::Changes;
 use super::{Error, MAX_LINE_BYTES, Step};
 
 pub use lag::Lag;
@@ -65,7 +65,7 @@ pub struct Reader {
     unread: BTreeMap<String, (PathBuf, u64)>,
     /// Files among which there was none to go on with.
     vain: Option<Vec<Entry>>,
-    watch: Watch,
+    changes: Changes,
 }
 
 #[derive(Debug)]
@@ -125,7 +125,7 @@ impl Reader {
             notices: Vec::new(),
             unread: BTreeMap::new(),
             vain: None,
-            watch: Watch::default(),
+            changes: Changes::default(),
         };
         if let Some(position) = position {
             reader.seek(position);
@@ -231,7 +231,7 @@ impl Reader {
             _ => None,
         };
         let timeout = linger.map_or(timeout, |linger| timeout.min(linger));
-        self.watch.wait(directory::parent(&self.log), timeout);
+        self.changes.wait(directory::parent(&self.log), timeout);
     }
 
     /// Decides what becomes of a file that is read to its end for now.

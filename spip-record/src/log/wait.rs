@@ -18,9 +18,9 @@ const DRAINS: usize = 64;
 
 /// A watch on one directory, made when it is first needed.
 #[derive(Debug, Default)]
-pub(super) struct Watch(Option<Inotify>);
+pub(super) struct Changes(Option<Inotify>);
 
-impl Watch {
+impl Changes {
     /// Begins to watch. A watch that is not needed is not made: to end one takes the kernel some ten milliseconds.
     fn begin(&mut self, directory: &Path) {
         let watched = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).and_then(|inotify| {
