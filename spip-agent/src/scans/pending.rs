@@ -27,7 +27,7 @@ use spip_common::{Step, Syn, SynEvent, SynKey};
 
 use super::{Counts, Fill};
 use group::{Attempt, Attempts, Ends, Group, State};
-use queue::{Sizes, Waiting};
+use queue::{Sizes, Queue};
 use spip_protocol::syn::Tools;
 
 /// Decided SYNs that are remembered under shared keys, so that retransmissions of them are known.
@@ -71,7 +71,7 @@ impl GivenUp {
 /// The SYNs that wait.
 #[derive(Debug)]
 pub struct Pending {
-    waiting: Waiting,
+    queue: Queue,
     capacity: usize,
     /// Time up to which observed SYNs may have been completed unseen.
     doubt_until_ns: u64,
@@ -87,7 +87,7 @@ impl Pending {
     #[must_use]
     pub fn new(capacity: NonZeroUsize) -> Self {
         Self {
-            waiting: Waiting::default(),
+            queue: Queue::default(),
             capacity: capacity.get(),
             doubt_until_ns: 0,
             decided: LruCache::unbounded(),
@@ -107,31 +107,31 @@ impl Pending {
             return self.counts.retransmitted += 1;
         }
         let replaced = |group: &mut Group| !group.has(&attempt.ends) && group.is_one_on_its_way();
-        if event.shared == REPLACES && self.waiting.get_mut(&key).is_some_and(replaced) {
-            self.waiting.remove(&key);
+        if event.shared == REPLACES && self.queue.get_mut(&key).is_some_and(replaced) {
+            self.queue.remove(&key);
             self.counts.ignored += 1;
             self.counts.pending -= 1;
         }
-        if let Some(group) = self.waiting.get_mut(&key) {
+        if let Some(group) = self.queue.get_mut(&key) {
             if group.has(&attempt.ends) {
                 if group.is_one_on_its_way() {
                     // The kernel may have thrown the other one away: what is answered, and how it looks, is this one.
                     let shared = group.shared;
-                    self.waiting.remove(&key);
-                    self.waiting.insert(key, Group::new(syn, attempt, shared));
+                    self.queue.remove(&key);
+                    self.queue.insert(key, Group::new(syn, attempt, shared));
                 } else {
                     group.shared = true;
                 }
                 return self.counts.retransmitted += 1;
             }
             group.shared = true;
-            self.waiting.add(&key, attempt);
+            self.queue.add(&key, attempt);
         } else {
-            self.waiting.insert(key, Group::new(syn, attempt, event.shared == SHARED));
+            self.queue.insert(key, Group::new(syn, attempt, event.shared == SHARED));
         }
         self.counts.seen += 1;
         self.counts.pending += 1;
-        while let Some((key, group)) = self.waiting.make_room(self.capacity) {
+        while let Some((key, group)) = self.queue.make_room(self.capacity) {
             self.give_up(key, &group);
         }
     }
@@ -142,7 +142,7 @@ impl Pending {
         if step.doubtful != 0 {
             return self.contradict(&key);
         }
-        match self.waiting.get_mut(&key).map(|group| &mut group.attempts) {
+        match self.queue.get_mut(&key).map(|group| &mut group.attempts) {
             Some(Attempts::One(attempt, view)) if attempt.state == State::Seen => {
                 attempt.state = State::Reached;
                 *view = Some(Ends::of_step(step));
@@ -159,10 +159,10 @@ impl Pending {
     /// again.
     fn contradict(&mut self, key: &SynKey) {
         let on_its_way = |group: &mut Group| group.attempts().iter().all(|attempt| attempt.state == State::Seen);
-        if !self.waiting.get_mut(key).is_some_and(on_its_way) {
+        if !self.queue.get_mut(key).is_some_and(on_its_way) {
             return;
         }
-        let Some(group) = self.waiting.remove(key) else { return };
+        let Some(group) = self.queue.remove(key) else { return };
         let waiting = group.attempts().len() as u64;
         self.counts.contradicted += waiting;
         self.counts.pending -= waiting;
@@ -172,10 +172,10 @@ impl Pending {
     /// A connection is established.
     pub fn joined(&mut self, step: &Step) {
         let key = SynKey { source: step.source, next_sequence: step.next_sequence };
-        let found = match self.waiting.get_mut(&key).map(|group| &mut group.attempts) {
+        let found = match self.queue.get_mut(&key).map(|group| &mut group.attempts) {
             Some(Attempts::Many(many)) => many.join(Ends::of_step(step)),
             Some(Attempts::One(..)) => {
-                self.waiting.remove(&key);
+                self.queue.remove(&key);
                 true
             }
             None => false,
@@ -202,7 +202,7 @@ impl Pending {
 
     /// Decides what was seen at `until_ns` or before; `found` gets the half-open ones.
     pub fn decide(&mut self, until_ns: u64, mut found: impl FnMut(&HalfOpen<'_>)) {
-        while let Some((key, mut group)) = self.waiting.pop_ripe(until_ns) {
+        while let Some((key, mut group)) = self.queue.pop_ripe(until_ns) {
             let later = group.split_off(until_ns);
             for attempt in group.attempts() {
                 let doubtful = attempt.seen_ns <= self.doubt_until_ns;
@@ -231,10 +231,10 @@ impl Pending {
             // One that arrived nowhere may yet be sent again and arrive.
             self.remember(key, &group, |attempt| attempt.state != State::Seen);
             if let Some(later) = later {
-                self.waiting.insert(key, later);
+                self.queue.insert(key, later);
             }
         }
-        self.waiting.shrink();
+        self.queue.shrink();
     }
 
     /// Returns the counts of SYNs so far.
@@ -247,7 +247,7 @@ impl Pending {
     #[must_use]
     pub fn fill(&self) -> [Fill; 6] {
         let most = self.capacity;
-        let Sizes { attempts, groups, sources, settled } = self.waiting.sizes();
+        let Sizes { attempts, groups, sources, settled } = self.queue.sizes();
         [
             Fill { table: "waiting", entries: attempts, most },
             Fill { table: "groups", entries: groups, most },

@@ -20,7 +20,7 @@ const PARTS: usize = 16;
 
 /// The groups.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(super) struct Queue {
     fresh: LruCache<SynKey, Group>,
     /// Groups that had to give way, of sources that have sent more than one SYN.
     kept: Kept,
@@ -29,13 +29,13 @@ pub(super) struct Waiting {
     by_source: HashMap<[u8; 16], usize>,
 }
 
-impl Default for Waiting {
+impl Default for Queue {
     fn default() -> Self {
         Self { fresh: LruCache::unbounded(), kept: Kept::default(), attempts: 0, by_source: HashMap::new() }
     }
 }
 
-impl Waiting {
+impl Queue {
     pub(super) fn get_mut(&mut self, key: &SynKey) -> Option<&mut Group> {
         self.fresh.peek_mut(key).or_else(|| self.kept.groups.get_mut(key).map(|(_, group)| group))
     }
