@@ -38,7 +38,7 @@ use entries::Entries;
 use listening::Listening;
 pub use reasons::Reason;
 use table::{Own, Table};
-pub use watch::{Description, Standing, Watch};
+pub use watch::{Attachment, Description, Watch};
 
 /// The ports that the kernel gives to outgoing connections (ip-sysctl.rst).
 const LOCAL_PORT_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";

@@ -34,7 +34,7 @@ pub struct Watch {
 
 /// State of the program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Standing {
+pub enum Attachment {
     /// It is attached.
     #[default]
     Attached,
@@ -48,7 +48,7 @@ pub enum Standing {
 #[derive(Clone, Debug)]
 pub struct Description {
     /// State of the program.
-    pub standing: Standing,
+    pub attachment: Attachment,
     /// Confinement of the program.
     pub confinement: Confinement,
     /// Exclusions, each with its reason.
@@ -70,7 +70,7 @@ struct Watcher {
     /// Called once, when another agent has taken over and this one has seen its last connections come.
     relieved: Option<Box<dyn FnOnce() + Send>>,
     relieved_at: Option<Instant>,
-    standing: Standing,
+    attachment: Attachment,
     told: Vec<Reason>,
     told_at: Option<Instant>,
     /// Interfaces that were told to be missing.
@@ -99,7 +99,7 @@ impl Watch {
             pinned,
             relieved: Some(Box::new(relieved)),
             relieved_at: None,
-            standing: Standing::default(),
+            attachment: Attachment::default(),
             told,
             told_at: None,
             told_missing: Vec::new(),
@@ -177,9 +177,9 @@ impl Watcher {
                     self.steering.name_owners();
                 }
                 let counters = self.steering.counters().ok();
-                let (standing, reasons) = (self.standing, self.steering.reasons());
+                let (attachment, reasons) = (self.attachment, self.steering.reasons());
                 let confinement = self.steering.confinement();
-                let _ = answer.send(Description { standing, confinement, reasons, counters });
+                let _ = answer.send(Description { attachment, confinement, reasons, counters });
             }
         }
     }
@@ -201,12 +201,12 @@ impl Watcher {
         log::error!(target: "steering",
             "the pinned link was removed: steering has ended; restart the agent to steer again");
         self.pinned = None;
-        self.standing = Standing::Removed;
+        self.attachment = Attachment::Removed;
     }
 
     /// Another agent has its link under the name.
     fn replaced(&mut self) {
-        self.standing = Standing::Relieved;
+        self.attachment = Attachment::Relieved;
         let since = *self.relieved_at.get_or_insert_with(|| {
             log::info!(target: "steering", "another agent has taken over: this one records its open sessions and stops");
             Instant::now()

@@ -19,7 +19,7 @@ use super::{Agent, Listener, Log, Programs, Report, Sessions, Steering, Step, na
 use crate::config::{Config, SteeringMode};
 use crate::confine::sandbox;
 use crate::kernel::ebpf::{Attached, Part};
-use crate::kernel::steering::{Standing, Watch};
+use crate::kernel::steering::{Attachment, Watch};
 use crate::log::writer;
 use crate::observe::metrics;
 use crate::observe::socket_file::{self, SocketFile};
@@ -225,12 +225,12 @@ impl Sources {
             Part::Present(path) => Some(path.display().to_string()),
             Part::Missing(_) => None,
         };
-        let steer = match steering.map(|steering| steering.standing) {
+        let steer = match steering.map(|steering| steering.attachment) {
             _ if self.steering.is_none() => "steering = \"redirect\"",
             None => "unknown: the thread that keeps it current does not answer",
-            Some(Standing::Attached) => "attached",
-            Some(Standing::Removed) => "removed: the pinned link is gone, restart the agent to steer again",
-            Some(Standing::Relieved) => "relieved: another agent steers",
+            Some(Attachment::Attached) => "attached",
+            Some(Attachment::Removed) => "removed: the pinned link is gone, restart the agent to steer again",
+            Some(Attachment::Relieved) => "relieved: another agent steers",
         };
         Programs {
             syn_observer: said(&description.observer),
@@ -246,7 +246,7 @@ impl Sources {
         if self.config.steering.mode == SteeringMode::Redirect {
             return Steering { mode: "redirect".to_owned(), ..Steering::default() };
         }
-        let attached = description.as_ref().is_none_or(|steering| steering.standing == Standing::Attached);
+        let attached = description.as_ref().is_none_or(|steering| steering.attachment == Attachment::Attached);
         let (confinement, exclusions) = description
             .filter(|_| attached)
             .map(|description| (description.confinement, description.reasons))
