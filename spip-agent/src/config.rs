@@ -27,7 +27,7 @@ pub use network::{Network, PublicAddresses};
 pub(crate) use reader::{line, syntax_problem};
 pub(crate) use respond::STATE_DIRECTORY;
 pub use service::{Messages, MetricsAddress, SystemLog};
-pub use spans::Places;
+pub use spans::Spans;
 pub use steering::Prefix;
 
 use std::collections::BTreeMap;

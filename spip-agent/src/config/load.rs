@@ -15,7 +15,7 @@ use spip_record::Format;
 
 use super::error::{ConfigError, Problem};
 use super::reader::{DAY, Found, Reader, accepted_integer};
-use super::spans::Places;
+use super::spans::Spans;
 use super::{
     CertificateFiles, Compress, Config, Ebpf, EbpfMode, Fsync, Limits, Log, Sandbox, SandboxMode, Scans, Timeouts, Tls,
 };
@@ -50,7 +50,7 @@ pub struct Loaded {
     /// Keys of the file that have no effect, one message each, with file and line.
     pub warnings: Vec<String>,
     /// Lines of its keys.
-    pub places: Places,
+    pub spans: Spans,
 }
 
 impl Config {
@@ -94,7 +94,7 @@ impl Config {
         let (problems, lines) = loading.read.finish();
         match config {
             Some(config) if problems.is_empty() => {
-                Ok(Loaded { config, warnings: loading.warnings, places: Places::new(path, lines) })
+                Ok(Loaded { config, warnings: loading.warnings, spans: Spans::new(path, lines) })
             }
             _ => Err(invalid(problems)),
         }

@@ -7,12 +7,12 @@ use super::error::{ConfigError, Problem};
 
 /// The lines of one file.
 #[derive(Clone, Debug, Default)]
-pub struct Places {
+pub struct Spans {
     path: PathBuf,
     lines: BTreeMap<&'static str, usize>,
 }
 
-impl Places {
+impl Spans {
     pub(super) fn new(path: &Path, lines: BTreeMap<&'static str, usize>) -> Self {
         Self { path: path.to_owned(), lines }
     }

@@ -78,7 +78,7 @@ pub fn run(loaded: &Loaded, options: Options) -> Result<()> {
         log::warn!(target: "config", "{warning}");
     }
     let own_log = messages.as_ref().map(|(log, _)| log.clone());
-    let checked = config_check::check(config, &loaded.places).map_err(anyhow::Error::from);
+    let checked = config_check::check(config, &loaded.spans).map_err(anyhow::Error::from);
     let started =
         checked.and_then(|files| Agent::prepare(config, files, &log, own_log, options)).and_then(|mut agent| {
             // What the operator asks of the kernel side must pass; until here it would be the loader's own messages.
@@ -309,10 +309,10 @@ impl Agent {
     }
 
     /// Gives up what is not needed any more. Threads that are started after this inherit it.
-    fn give_up(&mut self, Loaded { config, places, .. }: &Loaded) -> Result<()> {
+    fn give_up(&mut self, Loaded { config, spans, .. }: &Loaded) -> Result<()> {
         let entered = self.with_needs(config, sandbox::enter);
         if let Err(sandbox::Error::User(error)) = &entered {
-            places.refuse([("user", error.to_string())])?;
+            spans.refuse([("user", error.to_string())])?;
         }
         self.sandbox = entered?;
         let steps: Vec<_> = self.sandbox.iter().map(ToString::to_string).collect();

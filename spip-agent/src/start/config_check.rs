@@ -9,7 +9,7 @@
 
 use anyhow::Error;
 
-use crate::config::{Config, ConfigError, Places};
+use crate::config::{Config, ConfigError, Spans};
 use crate::confine::sandbox;
 use crate::respond::persona::Written;
 use crate::tls::{self, Identity};
@@ -27,10 +27,10 @@ pub struct Files {
 ///
 /// # Errors
 /// All that cannot be used.
-pub fn check(config: &Config, places: &Places) -> Result<Files, ConfigError> {
+pub fn check(config: &Config, spans: &Spans) -> Result<Files, ConfigError> {
     sandbox::expect_user(&config.sandbox);
     let (files, mistakes) = read(config);
-    places.refuse(sandbox::look_up(&config.sandbox).into_iter().chain(mistakes))?;
+    spans.refuse(sandbox::look_up(&config.sandbox).into_iter().chain(mistakes))?;
     Ok(files)
 }
 
@@ -38,10 +38,10 @@ pub fn check(config: &Config, places: &Places) -> Result<Files, ConfigError> {
 ///
 /// # Errors
 /// All that cannot be used.
-pub fn check_files(config: &Config, places: &Places) -> Result<Files, ConfigError> {
+pub fn check_files(config: &Config, spans: &Spans) -> Result<Files, ConfigError> {
     sandbox::expect_user(&config.sandbox);
     let (files, mistakes) = read(config);
-    places.refuse(mistakes)?;
+    spans.refuse(mistakes)?;
     Ok(files)
 }
 
@@ -88,7 +88,7 @@ mod tests {
         let text = "ip = \"::\"\nport = 1\nkey_path = \"no.pem\"\ncert_path = \"no.pem\"\npersona = \"persona.toml\"\n\
                     user = \"no-such-user\"\ngroup = \"no-such-group\"\n";
         let loaded = Config::from_str(text, &path).expect("valid by itself");
-        let error = Error::from(check(&loaded.config, &loaded.places).expect_err("nothing of it can be used"));
+        let error = Error::from(check(&loaded.config, &loaded.spans).expect_err("nothing of it can be used"));
         fs::remove_dir_all(&directory).expect("the directory goes");
         assert!(is_mistake(&error));
         let (file, directory) = (path.display(), directory.display());

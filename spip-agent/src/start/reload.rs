@@ -107,9 +107,9 @@ impl Reload {
 
     /// Reads the file and takes up what can be: the keys that changed, and those that would need a restart.
     fn take_up(&mut self) -> Result<(Vec<String>, Vec<String>)> {
-        let Loaded { config: mut new, warnings, places } = Config::load(&self.path)?;
+        let Loaded { config: mut new, warnings, spans } = Config::load(&self.path)?;
         // Users are not read again, and cannot be looked up inside the sandbox.
-        let files = config_check::check_files(&new, &places)?;
+        let files = config_check::check_files(&new, &spans)?;
         let changes = |key: &String| self.can_change(key, &new);
         let changed: Vec<_> = self.config.differences(&new).into_iter().filter(changes).collect();
         let refused: Vec<_> = self.started.differences(&new).into_iter().filter(|key| !changes(key)).collect();
@@ -119,7 +119,7 @@ impl Reload {
         hold(&mut new, &self.started);
         if new.log.file.as_ref().is_some_and(|file| self.started.messages.target.is_file(file)) {
             let why = "log_file: is the system_log until the agent is restarted; choose another file";
-            places.refuse([("log_file", why.to_owned())])?;
+            spans.refuse([("log_file", why.to_owned())])?;
         }
         // Whatever can fail comes before whatever cannot.
         let bound = self.resources.session_limit(&new)?;

@@ -314,14 +314,14 @@ pub fn refuse(error: &impl fmt::Display) -> ExitCode {
 /// `--check`: prints the effective configuration, a file that loads to the same.
 #[must_use]
 pub fn check(path: &Path) -> ExitCode {
-    let Loaded { config, warnings, places } = match load(path) {
+    let Loaded { config, warnings, spans } = match load(path) {
         Ok(loaded) => loaded,
         Err(status) => return status,
     };
     for warning in warnings {
         complain(&format!("warning: {warning}"));
     }
-    if let Err(error) = config_check::check(&config, &places) {
+    if let Err(error) = config_check::check(&config, &spans) {
         return refuse(&error);
     }
     match io::stdout().write_all(config.to_toml().as_bytes()) {

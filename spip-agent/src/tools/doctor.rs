@@ -29,7 +29,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use crate::config::{Config, Loaded, Places};
+use crate::config::{Config, Loaded, Spans};
 use crate::observe::status;
 use crate::start::config_check;
 use process::Running;
@@ -156,7 +156,7 @@ struct Subject<'a> {
     /// Its file.
     path: Option<&'a Path>,
     /// Lines of its keys.
-    places: Places,
+    spans: Spans,
     /// The agent that runs in this network namespace, where one does.
     running: Option<Running>,
     /// Status of that agent, or the reason why it does not answer.
@@ -190,9 +190,9 @@ pub fn examine(path: Option<&Path>, options: Options) -> Report {
         }
     };
     let config = loaded.as_ref().map(|loaded| &loaded.config);
-    let places = loaded.as_ref().map(|loaded| loaded.places.clone()).unwrap_or_default();
+    let spans = loaded.as_ref().map(|loaded| loaded.spans.clone()).unwrap_or_default();
     let (running, answer) = process::find(config.map(|config| config.status_socket.as_deref()));
-    let subject = Subject { config, path, places, running, answer };
+    let subject = Subject { config, path, spans, running, answer };
     let mut findings = vec![first, files(&subject)];
     findings.extend(kernel::findings(&subject));
     findings.extend(privileges::findings(&subject));
@@ -236,7 +236,7 @@ fn files(subject: &Subject<'_>) -> Finding {
         Ok(config) => config,
         Err(finding) => return *finding,
     };
-    match config_check::check_files(config, &subject.places) {
+    match config_check::check_files(config, &subject.spans) {
         Ok(_) => topic.ok("certificate and persona can be used, or none are named"),
         Err(error) if !is_root() => topic.skipped(format!("{error}; run as root")),
         Err(error) => topic.failure(error.to_string(), "correct it, then: spip-agent --config FILE --check"),
