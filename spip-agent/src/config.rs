@@ -276,16 +276,16 @@ pub struct Respond {
     /// `banner_after_ms`: how long a client is silent before it is greeted (1,500 ms).
     pub banner_after: Duration,
     /// `greetings`: the dialogue of each port where the client's own bytes do not decide.
-    pub ports: BTreeMap<u16, Dialogue>,
+    pub ports: BTreeMap<u16, Greeting>,
     /// `persona`: a file with texts in place of the drawn ones.
     pub persona: Option<PathBuf>,
     /// `state_dir`: where what is drawn at the first start is kept (/var/lib/spip).
     pub state_dir: PathBuf,
 }
 
-/// A protocol that the sensor speaks.
+/// What a port says to a client that is silent, or whose bytes decide nothing: the dialogue of one protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialogue {
+pub enum Greeting {
     /// None: the port stays silent.
     Off,
     /// File transfer.
@@ -314,7 +314,7 @@ pub enum Dialogue {
     Vnc,
 }
 
-impl Dialogue {
+impl Greeting {
     /// All of them, by the names that the configuration takes.
     pub const ALL: [(&'static str, Self); 13] = [
         ("off", Self::Off),
@@ -335,7 +335,7 @@ impl Dialogue {
     /// The name in the configuration and of the protocol.
     #[must_use]
     pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(_, dialogue)| *dialogue == self).map_or("off", |(name, _)| name)
+        Self::ALL.iter().find(|(_, greeting)| *greeting == self).map_or("off", |(name, _)| name)
     }
 }
 

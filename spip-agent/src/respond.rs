@@ -45,7 +45,7 @@ use sha2::{Digest, Sha256};
 
 use spip_record::turn::{LISTED, Turn};
 
-use crate::config::Dialogue as Name;
+use crate::config::Greeting;
 use crate::respond::persona::{Face, Persona};
 use spip_protocol::{self as protocol, Protocol, Verdict};
 
@@ -140,7 +140,7 @@ pub struct Responder {
     /// Persona that the sensor plays.
     pub persona: Persona,
     /// Dialogue of each port where the client's bytes do not decide.
-    pub ports: BTreeMap<u16, Name>,
+    pub ports: BTreeMap<u16, Greeting>,
     /// Silence of a client before it is greeted.
     pub banner_after: Duration,
 }

@@ -5,13 +5,13 @@
 //! `USER` and `PASS` alone decide nothing, but their credentials are kept.
 
 use super::Protocol;
-use super::dialogue::{self, Step};
+use super::text_commands::{self, Step};
 
 /// The registry's entry.
 pub(super) static PROTOCOL: Protocol = Protocol {
     name: "ftp",
-    recognise: |reader| dialogue::decide(reader, step),
-    understand: dialogue::understand,
+    recognise: |reader| text_commands::decide(reader, step),
+    understand: text_commands::understand,
     #[cfg(any(test, feature = "samples"))]
     samples: &[include_bytes!("../fixtures/protocol/curl.ftp"), b"AUTH TLS\r\n", b"USER root\r\nPASS root\r\nSYST\r\n"],
 };
@@ -41,9 +41,9 @@ fn step(verb: &[u8], arguments: &[u8]) -> Step {
         b"ALLO" => arguments.first().is_some_and(u8::is_ascii_digit),
         b"AUTH" if is_one_of(&SHARED_MECHANISMS) => return Step::Shared,
         b"AUTH" => is_one_of(&MECHANISMS),
-        b"ADAT" => dialogue::count_words(arguments) == 1,
+        b"ADAT" => text_commands::count_words(arguments) == 1,
         // The four arguments of IRC are no login.
-        b"USER" if dialogue::count_words(arguments) > 3 => return Step::Refuses,
+        b"USER" if text_commands::count_words(arguments) > 3 => return Step::Refuses,
         b"USER" | b"PASS" | b"QUIT" | b"NOOP" | b"HELP" | b"LIST" | b"RETR" | b"DELE" | b"STAT" => return Step::Shared,
         _ => false,
     };

@@ -11,7 +11,7 @@ use std::mem::MaybeUninit;
 
 use body::Body;
 
-use super::dialogue::next_line;
+use super::text_commands::next_line;
 use super::http::{self, Http};
 use super::reader::{End, Reader};
 use super::request_line::{self, Family, request_line};

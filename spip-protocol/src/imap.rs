@@ -3,7 +3,7 @@
 //! Decides at the end of the first line: a tag that is no verb of FTP, POP3, SMTP or IRC, and a command of IMAP with the
 //! arguments that it takes.
 
-use super::dialogue::{self, word};
+use super::text_commands::{self, word};
 use super::reader::{End, Reader};
 use super::sasl::Exchange;
 use super::{Protocol, Understanding};
@@ -26,7 +26,7 @@ pub(super) static PROTOCOL: Protocol = Protocol {
 const TAG_BYTES: usize = 16;
 
 fn recognise(reader: &mut Reader<'_>) -> Result<bool, End> {
-    Ok(dialogue::text_line(reader)?.is_some_and(decides))
+    Ok(text_commands::text_line(reader)?.is_some_and(decides))
 }
 
 fn decides(line: &[u8]) -> bool {
@@ -43,10 +43,10 @@ fn decides(line: &[u8]) -> bool {
         b"NOOP" | b"LOGOUT" => arguments.is_empty() && tag.iter().any(u8::is_ascii_digit),
         b"LOGIN" => {
             is_made
-                && (dialogue::count_words(arguments) == 2 || arguments.contains(&b'"') || arguments.starts_with(b"{"))
+                && (text_commands::count_words(arguments) == 2 || arguments.contains(&b'"') || arguments.starts_with(b"{"))
         }
         b"SELECT" | b"EXAMINE" => is_made && !arguments.is_empty(),
-        b"AUTHENTICATE" => is_made && !arguments.is_empty() && dialogue::count_words(arguments) <= 2,
+        b"AUTHENTICATE" => is_made && !arguments.is_empty() && text_commands::count_words(arguments) <= 2,
         b"ID" => arguments.starts_with(b"(") || arguments.eq_ignore_ascii_case(b"NIL"),
         _ => false,
     }
@@ -93,12 +93,12 @@ fn understand(bytes: &[u8], out: &mut Understanding) -> Result<(), End> {
     let mut commands = Vec::new();
     let mut exchange: Option<Exchange> = None;
     let mut end = Ok(());
-    while let Some(line) = dialogue::next_line(&mut reader) {
+    while let Some(line) = text_commands::next_line(&mut reader) {
         if let Some(running) = exchange.take() {
             exchange = running.line(line, &mut out.credentials);
             continue;
         }
-        dialogue::keep(&mut commands, line);
+        text_commands::keep(&mut commands, line);
         let (command, arguments) = word(word(line).1);
         if command.eq_ignore_ascii_case(b"AUTHENTICATE") {
             exchange = Exchange::start(arguments, &mut out.credentials);
@@ -130,7 +130,7 @@ fn login(line: &mut Vec<u8>, reader: &mut Reader<'_>, out: &mut Understanding) -
                 let length = String::from_utf8(digits).ok().and_then(|digits| digits.parse::<usize>().ok());
                 let Some(length) = length else { break };
                 let literal = reader.take(length)?.to_vec();
-                let after = dialogue::next_line(reader).unwrap_or_default().to_vec();
+                let after = text_commands::next_line(reader).unwrap_or_default().to_vec();
                 (literal, after)
             }
             _ => {

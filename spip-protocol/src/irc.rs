@@ -3,14 +3,14 @@
 //! Decides at the end of a line that neither FTP nor NNTP has: `NICK`, `USER` with its four arguments, `JOIN`, `PRIVMSG`, or
 //! the capabilities of IRCv3. `PASS` decides nothing, and nothing else comes before those.
 
-use super::dialogue::{self, Step, word};
+use super::text_commands::{self, Step, word};
 use super::reader::{End, Reader};
 use super::{Protocol, Understanding};
 
 /// The registry's entry.
 pub(super) static PROTOCOL: Protocol = Protocol {
     name: "irc",
-    recognise: |reader| dialogue::decide(reader, step),
+    recognise: |reader| text_commands::decide(reader, step),
     understand,
     #[cfg(any(test, feature = "samples"))]
     samples: &[
@@ -22,7 +22,7 @@ pub(super) static PROTOCOL: Protocol = Protocol {
 };
 
 fn step(verb: &[u8], arguments: &[u8]) -> Step {
-    let words = dialogue::count_words(arguments);
+    let words = text_commands::count_words(arguments);
     match verb {
         b"NICK" if words == 1 => Step::Decides,
         b"USER" if words >= 4 => Step::Decides,
@@ -44,8 +44,8 @@ fn understand<'a>(bytes: &'a [u8], out: &mut Understanding<'a>) -> Result<(), En
     let mut reader = Reader::new(bytes);
     let (mut nick, mut secret) = (None, None);
     let mut commands = Vec::new();
-    while let Some(line) = dialogue::next_line(&mut reader) {
-        dialogue::keep(&mut commands, line);
+    while let Some(line) = text_commands::next_line(&mut reader) {
+        text_commands::keep(&mut commands, line);
         let (verb, arguments) = word(line);
         if verb.eq_ignore_ascii_case(b"NICK") && nick.is_none() {
             nick = Some(arguments);

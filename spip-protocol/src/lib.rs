@@ -21,7 +21,6 @@ mod bson;
 pub mod client_hello;
 pub mod community_id;
 pub mod credentials;
-mod dialogue;
 mod dns;
 mod docker;
 mod enterprise;
@@ -69,6 +68,7 @@ mod socks;
 pub mod ssh;
 pub mod syn;
 mod telnet;
+mod text_commands;
 mod tpkt;
 pub mod value;
 mod vnc;
@@ -295,7 +295,7 @@ pub fn understand_in<'a>(dialogue: Option<&Protocol>, client_bytes: &'a [u8], tr
         }
         (Verdict::NeedMore | Verdict::Unknown, None) => {
             let mut understanding = Understanding { truncated, ..Understanding::default() };
-            dialogue::undecided_login(client_bytes, &mut understanding.credentials);
+            text_commands::undecided_login(client_bytes, &mut understanding.credentials);
             understanding
         }
     }

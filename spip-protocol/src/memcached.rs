@@ -5,7 +5,7 @@
 //! is also a command of beanstalkd, which scanners do not ask for.) The binary protocol decides at its header of 24
 //! bytes. <https://github.com/memcached/memcached/blob/master/doc/protocol.txt>
 
-use super::dialogue::{self, word};
+use super::text_commands::{self, word};
 use super::reader::{End, Reader};
 use super::value::LIST_ITEMS;
 use super::{Protocol, Understanding, sasl};
@@ -41,7 +41,7 @@ fn recognise(reader: &mut Reader<'_>) -> Result<bool, End> {
         return Ok(header(&mut binary)?.is_some());
     }
     let mut end = *reader;
-    let Some(line) = dialogue::text_line(reader)? else { return Ok(false) };
+    let Some(line) = text_commands::text_line(reader)? else { return Ok(false) };
     // Munin asks for the version too, and ends its lines with LF alone.
     let has_return = end.take(line.len())?.len() == line.len() && end.u8()? == b'\r';
     Ok(decides(line) && (has_return || line != b"version"))
@@ -127,7 +127,7 @@ fn understand(bytes: &[u8], out: &mut Understanding) -> Result<(), End> {
     let mut commands = Vec::new();
     let mut reader = Reader::new(bytes);
     while commands.len() <= LIST_ITEMS {
-        let Some(line) = dialogue::next_line(&mut reader) else {
+        let Some(line) = text_commands::next_line(&mut reader) else {
             break;
         };
         let (verb, _) = word(line);

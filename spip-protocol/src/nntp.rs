@@ -3,14 +3,14 @@
 //! Decides at the end of a line that FTP, POP3, SMTP and IRC do not have: `MODE READER`, `AUTHINFO`, `CAPABILITIES`, a group
 //! or an article.
 
-use super::dialogue::{self, Step, word};
+use super::text_commands::{self, Step, word};
 use super::reader::{End, Reader};
 use super::{Protocol, Understanding};
 
 /// The registry's entry.
 pub(super) static PROTOCOL: Protocol = Protocol {
     name: "nntp",
-    recognise: |reader| dialogue::decide(reader, step),
+    recognise: |reader| text_commands::decide(reader, step),
     understand,
     #[cfg(any(test, feature = "samples"))]
     samples: &[
@@ -24,7 +24,7 @@ pub(super) static PROTOCOL: Protocol = Protocol {
 fn step(verb: &[u8], arguments: &[u8]) -> Step {
     let first = word(arguments).0.to_ascii_uppercase();
     match verb {
-        b"MODE" if matches!(first.as_slice(), b"READER" | b"STREAM") && dialogue::count_words(arguments) == 1 => {
+        b"MODE" if matches!(first.as_slice(), b"READER" | b"STREAM") && text_commands::count_words(arguments) == 1 => {
             Step::Decides
         }
         b"AUTHINFO" if matches!(first.as_slice(), b"USER" | b"PASS" | b"SASL" | b"GENERIC" | b"SIMPLE") => {
@@ -34,9 +34,9 @@ fn step(verb: &[u8], arguments: &[u8]) -> Step {
         b"LIST" if matches!(first.as_slice(), b"ACTIVE" | b"NEWSGROUPS" | b"OVERVIEW.FMT" | b"ACTIVE.TIMES") => {
             Step::Decides
         }
-        b"NEWGROUPS" | b"NEWNEWS" if dialogue::count_words(arguments) >= 2 => Step::Decides,
+        b"NEWGROUPS" | b"NEWNEWS" if text_commands::count_words(arguments) >= 2 => Step::Decides,
         b"XOVER" | b"XHDR" | b"XPAT" | b"LISTGROUP" => Step::Decides,
-        b"GROUP" if dialogue::count_words(arguments) == 1 && arguments.contains(&b'.') => Step::Decides,
+        b"GROUP" if text_commands::count_words(arguments) == 1 && arguments.contains(&b'.') => Step::Decides,
         b"ARTICLE" | b"HEAD" | b"BODY" | b"IHAVE" | b"CHECK" | b"TAKETHIS" if arguments.starts_with(b"<") => {
             Step::Decides
         }
@@ -50,8 +50,8 @@ fn understand<'a>(bytes: &'a [u8], out: &mut Understanding<'a>) -> Result<(), En
     let mut reader = Reader::new(bytes);
     let mut user = None;
     let mut commands = Vec::new();
-    while let Some(line) = dialogue::next_line(&mut reader) {
-        dialogue::keep(&mut commands, line);
+    while let Some(line) = text_commands::next_line(&mut reader) {
+        text_commands::keep(&mut commands, line);
         let (verb, arguments) = word(line);
         if !verb.eq_ignore_ascii_case(b"AUTHINFO") {
             continue;

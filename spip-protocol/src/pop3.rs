@@ -4,13 +4,13 @@
 //! FTP as well, so USER, PASS and STAT leave the protocol unknown, with the credentials kept.
 
 use super::Protocol;
-use super::dialogue::{self, Step};
+use super::text_commands::{self, Step};
 
 /// The registry's entry.
 pub(super) static PROTOCOL: Protocol = Protocol {
     name: "pop3",
-    recognise: |reader| dialogue::decide(reader, step),
-    understand: dialogue::understand,
+    recognise: |reader| text_commands::decide(reader, step),
+    understand: text_commands::understand,
     #[cfg(any(test, feature = "samples"))]
     samples: &[
         include_bytes!("../fixtures/protocol/curl.pop3"),
@@ -31,7 +31,7 @@ fn step(verb: &[u8], arguments: &[u8]) -> Step {
         b"APOP" if arguments.rsplit(|byte| *byte == b' ').next().is_some_and(|digest| digest.len() == 32) => {
             Step::Decides
         }
-        b"USER" if dialogue::count_words(arguments) > 3 => Step::Refuses,
+        b"USER" if text_commands::count_words(arguments) > 3 => Step::Refuses,
         // Without arguments it asks for the mechanisms (RFC 5034); FTP's takes one of its own.
         b"AUTH" if arguments.is_empty() => Step::Shared,
         b"USER" | b"PASS" | b"QUIT" | b"NOOP" | b"RSET" | b"LIST" | b"RETR" | b"DELE" | b"STAT" => Step::Shared,

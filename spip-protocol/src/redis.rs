@@ -4,7 +4,7 @@
 //! Redis understands (`CONFIG GET dir`, `SLAVEOF …`); `PING` or `GET key` alone decide nothing.
 //! <https://redis.io/docs/latest/develop/reference/protocol-spec/>
 
-use super::dialogue;
+use super::text_commands;
 use super::reader::{End, Reader};
 use super::value::LIST_ITEMS;
 use super::{Protocol, Understanding};
@@ -33,7 +33,7 @@ const COMMANDS: usize = 4096;
 fn recognise(reader: &mut Reader<'_>) -> Result<bool, End> {
     let mut array = *reader;
     if array.u8()? != b'*' {
-        return Ok(dialogue::text_line(reader)?.is_some_and(decides));
+        return Ok(text_commands::text_line(reader)?.is_some_and(decides));
     }
     let Some(1..) = number(&mut array)? else {
         return Ok(false);
@@ -104,7 +104,7 @@ fn understand(bytes: &[u8], out: &mut Understanding) -> Result<(), End> {
 /// One command's words; `None` at what is neither an array of strings nor a line.
 fn command<'a>(reader: &mut Reader<'a>) -> Result<Option<Vec<&'a [u8]>>, End> {
     if reader.rest().first() != Some(&b'*') {
-        let Some(line) = dialogue::next_line(reader) else {
+        let Some(line) = text_commands::next_line(reader) else {
             return Ok(None);
         };
         return Ok(Some(line.split(|byte| *byte == b' ').filter(|word| !word.is_empty()).take(ARGUMENTS).collect()));

@@ -3,7 +3,7 @@
 //! The name of the version decides which of the three it is, so no verdict falls before it is seen. Targets with
 //! spaces and raw bytes in them are common in attacks and are accepted; the first version in the line counts.
 
-use super::dialogue;
+use super::text_commands;
 use super::http::HEADERS;
 use super::reader::{End, Reader};
 
@@ -90,8 +90,8 @@ pub(super) fn request_line<'a>(reader: &mut Reader<'a>) -> Result<Option<Request
 pub(super) fn headers(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let mut reader = Reader::new(bytes);
     skip_empty_lines(&mut reader);
-    let _request_line = dialogue::next_line(&mut reader);
-    let lines = std::iter::from_fn(move || dialogue::next_line(&mut reader).filter(|line| !line.is_empty()));
+    let _request_line = text_commands::next_line(&mut reader);
+    let lines = std::iter::from_fn(move || text_commands::next_line(&mut reader).filter(|line| !line.is_empty()));
     lines.take(HEADERS).filter_map(|line| {
         let colon = line.iter().position(|byte| *byte == b':')?;
         Some((line.get(..colon)?.trim_ascii(), line.get(colon + 1..)?.trim_ascii()))

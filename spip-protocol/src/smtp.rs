@@ -3,7 +3,7 @@
 //! Decides at the end of a line with `EHLO`, `HELO`, `LHLO`, `MAIL FROM:`, `RCPT TO:`, `VRFY` or `EXPN`; the verbs that
 //! other mail protocols have may stand before it.
 
-use super::dialogue::{self, Login, Step, word};
+use super::text_commands::{self, Login, Step, word};
 use super::reader::{End, Reader};
 use super::value::LIST_ITEMS;
 use super::{Protocol, Understanding};
@@ -11,7 +11,7 @@ use super::{Protocol, Understanding};
 /// The registry's entry.
 pub(super) static PROTOCOL: Protocol = Protocol {
     name: "smtp",
-    recognise: |reader| dialogue::decide(reader, step),
+    recognise: |reader| text_commands::decide(reader, step),
     understand,
     #[cfg(any(test, feature = "samples"))]
     samples: &[
@@ -49,11 +49,11 @@ fn understand(bytes: &[u8], out: &mut Understanding) -> Result<(), End> {
     let mut commands = Vec::new();
     let mut recipients = Vec::new();
     let mut end = Ok(());
-    while let Some(line) = dialogue::next_line(&mut reader) {
+    while let Some(line) = text_commands::next_line(&mut reader) {
         if login.line(line, &mut out.credentials) {
             continue;
         }
-        dialogue::keep(&mut commands, line);
+        text_commands::keep(&mut commands, line);
         let (verb, arguments) = word(line);
         match verb.to_ascii_uppercase().as_slice() {
             b"EHLO" | b"HELO" | b"LHLO" => out.details.text("helo", arguments),
@@ -83,7 +83,7 @@ fn message(reader: &mut Reader<'_>, out: &mut Understanding) -> Result<(), End> 
     const SUBJECT: &[u8] = b"subject:";
     let before = reader.rest().len();
     let mut in_head = true;
-    while let Some(line) = dialogue::next_line(reader) {
+    while let Some(line) = text_commands::next_line(reader) {
         if line == b"." {
             out.details.count("message_bytes", before - reader.rest().len());
             return Ok(());

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
-use spip_agent::config::Dialogue;
+use spip_agent::config::Greeting;
 use spip_agent::respond::persona::Persona;
 use spip_agent::respond::{self, ALLOWANCE_BYTES, Conversation, Heard, Responder};
 use spip_protocol::{Verdict, classify, pause};
@@ -15,7 +15,7 @@ const MAX_PIECES: usize = 64;
 
 static RESPONDER: LazyLock<Responder> = LazyLock::new(|| Responder {
     persona: Persona::from_text("", Path::new("persona.toml")).expect("nothing is replaced"),
-    ports: Dialogue::ALL.iter().enumerate().map(|(port, (_, dialogue))| (port as u16, *dialogue)).collect(),
+    ports: Greeting::ALL.iter().enumerate().map(|(port, (_, dialogue))| (port as u16, *dialogue)).collect(),
     banner_after: Duration::from_millis(1500),
 });
 

@@ -7,48 +7,48 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::load::{Loading, MAX_BYTES};
-use super::{Dialogue, PayloadStore, Respond};
+use super::{Greeting, PayloadStore, Respond};
 
 /// Default directory of the persona.
 pub(crate) const STATE_DIRECTORY: &str = "/var/lib/spip";
 
 /// Ports whose servers are known to everyone, and those beside them that people move them to.
-const PORTS: [(u16, Dialogue); 35] = [
-    (21, Dialogue::Ftp),
-    (22, Dialogue::Ssh),
-    (23, Dialogue::Telnet),
-    (25, Dialogue::Smtp),
-    (80, Dialogue::Http),
-    (81, Dialogue::Http),
-    (110, Dialogue::Pop3),
-    (143, Dialogue::Imap),
-    (443, Dialogue::Http),
-    (465, Dialogue::Smtp),
-    (587, Dialogue::Smtp),
-    (990, Dialogue::Ftp),
-    (992, Dialogue::Telnet),
-    (993, Dialogue::Imap),
-    (995, Dialogue::Pop3),
-    (1883, Dialogue::Mqtt),
-    (2121, Dialogue::Ftp),
-    (2222, Dialogue::Ssh),
-    (2323, Dialogue::Telnet),
-    (2525, Dialogue::Smtp),
-    (3306, Dialogue::Mysql),
-    (5432, Dialogue::Postgresql),
-    (5900, Dialogue::Vnc),
-    (5901, Dialogue::Vnc),
-    (6379, Dialogue::Redis),
-    (8000, Dialogue::Http),
-    (8008, Dialogue::Http),
-    (8080, Dialogue::Http),
-    (8081, Dialogue::Http),
-    (8088, Dialogue::Http),
-    (8443, Dialogue::Http),
-    (8888, Dialogue::Http),
-    (9000, Dialogue::Http),
-    (9090, Dialogue::Http),
-    (22222, Dialogue::Ssh),
+const PORTS: [(u16, Greeting); 35] = [
+    (21, Greeting::Ftp),
+    (22, Greeting::Ssh),
+    (23, Greeting::Telnet),
+    (25, Greeting::Smtp),
+    (80, Greeting::Http),
+    (81, Greeting::Http),
+    (110, Greeting::Pop3),
+    (143, Greeting::Imap),
+    (443, Greeting::Http),
+    (465, Greeting::Smtp),
+    (587, Greeting::Smtp),
+    (990, Greeting::Ftp),
+    (992, Greeting::Telnet),
+    (993, Greeting::Imap),
+    (995, Greeting::Pop3),
+    (1883, Greeting::Mqtt),
+    (2121, Greeting::Ftp),
+    (2222, Greeting::Ssh),
+    (2323, Greeting::Telnet),
+    (2525, Greeting::Smtp),
+    (3306, Greeting::Mysql),
+    (5432, Greeting::Postgresql),
+    (5900, Greeting::Vnc),
+    (5901, Greeting::Vnc),
+    (6379, Greeting::Redis),
+    (8000, Greeting::Http),
+    (8008, Greeting::Http),
+    (8080, Greeting::Http),
+    (8081, Greeting::Http),
+    (8088, Greeting::Http),
+    (8443, Greeting::Http),
+    (8888, Greeting::Http),
+    (9000, Greeting::Http),
+    (9090, Greeting::Http),
+    (22222, Greeting::Ssh),
 ];
 
 /// Longest silence before a greeting: clients do not wait for longer.
@@ -67,7 +67,7 @@ impl Loading<'_> {
     }
 
     /// The table, with what the operator changes in it.
-    fn greetings(&mut self) -> BTreeMap<u16, Dialogue> {
+    fn greetings(&mut self) -> BTreeMap<u16, Greeting> {
         const ACCEPTED: &str = "must be a table of ports and dialogues: { 2121 = \"ftp\", 23 = \"off\" }";
         let mut ports = BTreeMap::from(PORTS);
         let Some(found) = self.read.take("greetings") else { return ports };
@@ -84,12 +84,12 @@ impl Loading<'_> {
                 continue;
             };
             let word = dialogue.get_ref().as_str();
-            match Dialogue::ALL.iter().find(|(name, _)| Some(*name) == word) {
+            match Greeting::ALL.iter().find(|(name, _)| Some(*name) == word) {
                 Some((_, dialogue)) => {
                     ports.insert(port, *dialogue);
                 }
                 None => {
-                    let names: Vec<String> = Dialogue::ALL.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+                    let names: Vec<String> = Greeting::ALL.iter().map(|(name, _)| format!("\"{name}\"")).collect();
                     self.read.problem(at, format!("greetings.{port}: must be one of {}", names.join(", ")));
                 }
             }

@@ -301,8 +301,8 @@ fn the_effective_configuration_loads_to_the_same() {
 fn greetings_change_the_table_and_nothing_else_in_it() {
     let default = loaded(LEAST).respond.ports;
     let changed = loaded(&format!("{LEAST}greetings = {{ 8022 = \"ssh\", 23 = \"off\" }}\n")).respond.ports;
-    assert_eq!((default.get(&23), default.get(&8022)), (Some(&Dialogue::Telnet), None));
-    assert_eq!((changed.get(&23), changed.get(&8022)), (Some(&Dialogue::Off), Some(&Dialogue::Ssh)));
+    assert_eq!((default.get(&23), default.get(&8022)), (Some(&Greeting::Telnet), None));
+    assert_eq!((changed.get(&23), changed.get(&8022)), (Some(&Greeting::Off), Some(&Greeting::Ssh)));
     assert_eq!(changed.len(), default.len() + 1);
 }
 

@@ -6,9 +6,9 @@ use super::*;
 use crate::respond::persona::tests::persona;
 
 fn responder() -> Responder {
-    let ports = [(21, Name::Ftp), (22, Name::Ssh), (23, Name::Telnet), (25, Name::Smtp), (80, Name::Http)];
-    let more = [(110, Name::Pop3), (143, Name::Imap), (3306, Name::Mysql), (5432, Name::Postgresql)];
-    let rest = [(5900, Name::Vnc), (6379, Name::Redis), (9, Name::Off)];
+    let ports = [(21, Greeting::Ftp), (22, Greeting::Ssh), (23, Greeting::Telnet), (25, Greeting::Smtp), (80, Greeting::Http)];
+    let more = [(110, Greeting::Pop3), (143, Greeting::Imap), (3306, Greeting::Mysql), (5432, Greeting::Postgresql)];
+    let rest = [(5900, Greeting::Vnc), (6379, Greeting::Redis), (9, Greeting::Off)];
     Responder {
         persona: persona(),
         ports: ports.into_iter().chain(more).chain(rest).collect(),
@@ -179,8 +179,8 @@ fn a_port_without_a_greeting_stays_silent() {
 
 #[test]
 fn every_dialogue_that_can_be_configured_exists() {
-    for (name, dialogue) in Name::ALL {
-        assert_eq!(service_for(name).is_some(), dialogue != Name::Off, "{name}");
+    for (name, dialogue) in Greeting::ALL {
+        assert_eq!(service_for(name).is_some(), dialogue != Greeting::Off, "{name}");
         assert_eq!(dialogue.name(), name);
     }
     for service in SERVICES {

@@ -1,6 +1,6 @@
 //! Measures the body of a request (RFC 9112, section 6) without decoding it: its bytes are in the payload.
 
-use super::super::dialogue::next_line;
+use super::super::text_commands::next_line;
 use super::super::reader::Reader;
 use super::Head;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use spip_common::Syn;
 use uuid::Uuid;
 
-use crate::config::{Dialogue, PublicAddresses};
+use crate::config::{Greeting, PublicAddresses};
 use crate::kernel::addr::{ClientAddr, Destination};
 use crate::kernel::origin::Origin;
 use crate::log::sensor::Sensor;
@@ -120,7 +120,7 @@ fn talk() -> Session {
     let mut session = of_payload(b"USER root\r\nPASS toor\r\n");
     let responder = Responder {
         persona: crate::respond::persona::tests::persona(),
-        ports: [(8080, Dialogue::Ftp)].into(),
+        ports: [(8080, Greeting::Ftp)].into(),
         banner_after: Duration::from_millis(1_500),
     };
     let mut talk = Conversation::new(8080, [1; 16]);
