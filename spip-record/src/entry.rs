@@ -29,7 +29,7 @@ use uuid::Uuid;
 use crate::Transport;
 use crate::enrichment::Enrichment;
 use crate::flat;
-use crate::read::Value;
+use crate::read::Json;
 use crate::turn::Turn;
 
 /// Bytes of UTF-8 that a long fact keeps when its line is too long.
@@ -148,7 +148,7 @@ pub enum Details {
     /// Found in the bytes.
     Found(Object),
     /// Read from a line.
-    Read(Value),
+    Read(Json),
 }
 
 impl Details {
@@ -157,7 +157,7 @@ impl Details {
     pub fn text(&self, key: &str) -> Option<&str> {
         match self {
             Self::Found(object) => object.get(key).and_then(spip_protocol::value::Value::as_text),
-            Self::Read(value) => value.get(key).and_then(Value::as_text),
+            Self::Read(value) => value.get(key).and_then(Json::as_text),
         }
     }
 
@@ -172,7 +172,7 @@ impl Details {
                 _ => Vec::new(),
             },
             Self::Read(value) => match value.get(key) {
-                Some(Value::List(list)) => list.iter().filter_map(Value::as_text).collect(),
+                Some(Json::List(list)) => list.iter().filter_map(Json::as_text).collect(),
                 _ => Vec::new(),
             },
         }
@@ -207,7 +207,7 @@ pub enum SynFacts<'a> {
         destination: SocketAddr,
     },
     /// Read from a line.
-    Read(Value),
+    Read(Json),
 }
 
 impl PartialEq for SynFacts<'_> {

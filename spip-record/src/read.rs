@@ -7,12 +7,18 @@
 //! than its own length. Keys that are not known are passed over, too: the format may gain some. Strings are escaped
 //! again when they are written.
 
+mod json;
+mod values;
+
+pub use json::{Json, MAX_VALUES, any};
+pub(super) use values::{Capped, Lent};
+
 use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 
-use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use uuid::Uuid;
 
 use super::enrichment::Enrichment;
@@ -22,12 +28,11 @@ use super::time;
 use super::{SCHEMA, Transport};
 use crate::entry::PresentedCertificate;
 use crate::turn::{LISTED, Turn};
+use json::Bounded;
+use values::Hex;
 use spip_protocol as protocol;
 use spip_protocol::credentials::{CREDENTIALS, Credential};
 use spip_protocol::http::{HEADERS, Http, PIPELINED};
-
-/// Values that the objects of one line may hold: many times what the agent writes.
-pub const MAX_VALUES: usize = 16 * 1024;
 
 /// Names in `shortened`: more than there are.
 const SHORTENED: usize = 16;
@@ -106,7 +111,7 @@ struct Keys<'a> {
     destination_source: Option<Lent<'a>>,
     destination_conflict: Option<Lent<'a>>,
     destination_local_ip: Option<IpAddr>,
-    proxy: Option<Value>,
+    proxy: Option<Json>,
     challenge_hex: Option<Hex>,
     destination_ports: Option<Capped<String, PORT_RANGES>>,
     destination_port_count: Option<u32>,
@@ -118,7 +123,7 @@ struct Keys<'a> {
     ssh_hassh_algorithms: Option<String>,
     credentials: Option<Capped<Credential, CREDENTIALS>>,
     /// Objects under the names of protocols.
-    details: Vec<(&'static str, Value)>,
+    details: Vec<(&'static str, Json)>,
     tls_server_name: Option<String>,
     tls_supported_protocols: Option<Capped<String, PROTOCOLS>>,
     tls_supported_protocols_truncated: Option<bool>,
@@ -132,7 +137,7 @@ struct Keys<'a> {
     tls_alpn: Option<Lent<'a>>,
     tls_client_certificate: Option<Certificate>,
     tls_error: Option<String>,
-    syn: Option<Value>,
+    syn: Option<Json>,
     enrichment: Option<Box<Enrichment>>,
     seq: Option<u64>,
     record_type: Option<String>,
@@ -387,39 +392,6 @@ pub(super) fn wrong(text: &str) -> serde_json::Error {
     serde_json::Error::custom(text)
 }
 
-/// Text of the line itself where nothing in it is escaped.
-pub(super) struct Lent<'a>(pub(super) Text<'a>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Lent<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Borrow<'a>(std::marker::PhantomData<&'a ()>);
-        impl<'de: 'a, 'a> Visitor<'de> for Borrow<'a> {
-            type Value = Lent<'a>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a text")
-            }
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Lent<'a>, E> {
-                Ok(Lent(Cow::Borrowed(text)))
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Lent<'a>, E> {
-                Ok(Lent(Cow::Owned(text.to_owned())))
-            }
-        }
-        deserializer.deserialize_str(Borrow(std::marker::PhantomData))
-    }
-}
-
-/// Bytes in hexadecimal.
-#[derive(Default)]
-struct Hex(Vec<u8>);
-
-impl<'de> Deserialize<'de> for Hex {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Lent(text) = Lent::deserialize(deserializer)?;
-        hex::decode(text.as_bytes()).map(Self).map_err(D::Error::custom)
-    }
-}
-
 /// The first request as the flat format has it.
 #[derive(Deserialize)]
 struct Request {
@@ -485,166 +457,5 @@ impl From<Certificate> for PresentedCertificate {
             issuer: certificate.issuer,
             sha256: certificate.sha256,
         }
-    }
-}
-
-/// A list of which at most `N` items are kept, and not one more is built.
-#[derive(Debug)]
-pub(super) struct Capped<T, const N: usize>(pub(super) Vec<T>);
-
-impl<T, const N: usize> Default for Capped<T, N> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
-}
-
-impl<'de, T: Deserialize<'de>, const N: usize> Deserialize<'de> for Capped<T, N> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Items<T, const N: usize>(std::marker::PhantomData<T>);
-        impl<'de, T: Deserialize<'de>, const N: usize> Visitor<'de> for Items<T, N> {
-            type Value = Capped<T, N>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list")
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Capped<T, N>, A::Error> {
-                let mut kept = Vec::new();
-                while kept.len() < N {
-                    match items.next_element()? {
-                        Some(item) => kept.push(item),
-                        None => return Ok(Capped(kept)),
-                    }
-                }
-                while items.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Capped(kept))
-            }
-        }
-        deserializer.deserialize_seq(Items(std::marker::PhantomData))
-    }
-}
-
-/// Any JSON, with the keys of objects in their order.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Value {
-    /// `null`.
-    Null,
-    /// Yes or no.
-    Flag(bool),
-    /// A number.
-    Number(serde_json::Number),
-    /// Text.
-    Text(String),
-    /// A list.
-    List(Vec<Value>),
-    /// An object.
-    Object(Vec<(String, Value)>),
-}
-
-impl Value {
-    /// The member of that name, of an object.
-    #[must_use]
-    pub fn get(&self, key: &str) -> Option<&Self> {
-        match self {
-            Self::Object(members) => members.iter().find(|(name, _)| name == key).map(|(_, value)| value),
-            _ => None,
-        }
-    }
-
-    /// The text, if it is one.
-    #[must_use]
-    pub fn as_text(&self) -> Option<&str> {
-        match self {
-            Self::Text(text) => Some(text),
-            _ => None,
-        }
-    }
-}
-
-impl Serialize for Value {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Null => serializer.serialize_unit(),
-            Self::Flag(flag) => serializer.serialize_bool(*flag),
-            Self::Number(number) => number.serialize(serializer),
-            Self::Text(text) => serializer.serialize_str(text),
-            Self::List(list) => list.serialize(serializer),
-            Self::Object(members) => serializer.collect_map(members.iter().map(|(key, value)| (key, value))),
-        }
-    }
-}
-
-/// Reads a [`Value`] while the number of values that are left is not used up.
-struct Bounded<'b>(&'b mut usize);
-
-impl<'de> DeserializeSeed<'de> for Bounded<'_> {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        *self.0 = self.0.checked_sub(1).ok_or_else(|| D::Error::custom("too many values"))?;
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Bounded<'_> {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, flag: bool) -> Result<Value, E> {
-        Ok(Value::Flag(flag))
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
-        Ok(Value::Number(number.into()))
-    }
-
-    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
-        Ok(Value::Number(number.into()))
-    }
-
-    fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
-        Ok(serde_json::Number::from_f64(number).map_or(Value::Null, Value::Number))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-        Ok(Value::Text(text.to_owned()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let mut list = Vec::new();
-        while let Some(item) = items.next_element_seed(Bounded(self.0))? {
-            list.push(item);
-        }
-        Ok(Value::List(list))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut members: Vec<(String, Value)> = Vec::new();
-        while let Some(key) = map.next_key::<String>()? {
-            let value = map.next_value_seed(Bounded(self.0))?;
-            members.push((key, value));
-        }
-        Ok(Value::Object(members))
-    }
-}
-
-/// Reads any JSON, keys that come twice included, of at most [`MAX_VALUES`] values.
-///
-/// # Errors
-/// It is no JSON, or holds more values.
-pub fn any(line: &[u8]) -> Result<Value, serde_json::Error> {
-    let mut budget = MAX_VALUES;
-    Bounded(&mut budget).deserialize(&mut serde_json::Deserializer::from_slice(line))
-}
-
-impl<'de> Deserialize<'de> for Value {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut budget = MAX_VALUES;
-        Bounded(&mut budget).deserialize(deserializer)
     }
 }

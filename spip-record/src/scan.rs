@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::entry::{SynFacts, Text};
 use crate::object::{Members, address, list};
-use crate::read::{Capped, Lent, Value, need};
+use crate::read::{Capped, Lent, Json, need};
 use crate::{Format, SCHEMA, Transport, ecs, eve, time};
 
 /// Ranges of ports that a record lists: 14 kB at most.
@@ -286,7 +286,7 @@ struct Keys<'a> {
     tools: Capped<ToolCount<'a>, TOOLS>,
     #[serde(default)]
     syn_variants: u64,
-    syn: Option<Value>,
+    syn: Option<Json>,
     seq: Option<u64>,
 }
 

@@ -2,7 +2,7 @@
 
 use spip_record::enrichment::Enrichment;
 use spip_record::entry::SynFacts;
-use spip_record::read::Value;
+use spip_record::read::Json;
 use spip_record::{Entry, ScanEntry, Transport};
 
 use super::normalise;
@@ -46,7 +46,7 @@ pub(super) fn row(entry: &Entry<'_>, meaning: Enrichment) -> Row {
         add(Kind::Ja4, hello.ja4.as_deref());
     }
     if let Some(SynFacts::Read(syn)) = &entry.syn {
-        add(Kind::Syn, syn.get("muonfp").and_then(Value::as_text));
+        add(Kind::Syn, syn.get("muonfp").and_then(Json::as_text));
         add(Kind::Tool, texts(syn.get("tools")).as_deref());
     }
     facts.extend(meaning::places(&meaning).into_iter().filter_map(|(kind, text)| Some((kind, text?))));
@@ -92,7 +92,7 @@ pub(super) fn scan(entry: &ScanEntry<'_>, meaning: Enrichment) -> ScanRow {
     let tools: Vec<&str> =
         shown.map_or(Vec::new(), |shown| shown.tools.iter().map(|(tool, _)| tool.as_ref()).collect());
     let syn = shown.and_then(|shown| match &shown.syn {
-        Some(SynFacts::Read(syn)) => syn.get("muonfp").and_then(Value::as_text).map(str::to_owned),
+        Some(SynFacts::Read(syn)) => syn.get("muonfp").and_then(Json::as_text).map(str::to_owned),
         _ => None,
     });
     ScanRow {
@@ -118,9 +118,9 @@ pub(super) fn scan(entry: &ScanEntry<'_>, meaning: Enrichment) -> ScanRow {
 #[must_use]
 pub(super) fn message(line: &[u8]) -> Option<MessageRow> {
     let value = spip_record::read::any(line).ok()?;
-    let text = |key: &str| value.get(key).and_then(Value::as_text).map(|text| crate::store::cut(text).to_owned());
+    let text = |key: &str| value.get(key).and_then(Json::as_text).map(|text| crate::store::cut(text).to_owned());
     let seconds = match value.get("timestamp") {
-        Some(Value::Number(number)) => number.as_i64()?,
+        Some(Json::Number(number)) => number.as_i64()?,
         _ => return None,
     };
     Some(MessageRow {
@@ -132,10 +132,10 @@ pub(super) fn message(line: &[u8]) -> Option<MessageRow> {
 }
 
 /// The texts of a list, separated by spaces.
-fn texts(value: Option<&Value>) -> Option<String> {
+fn texts(value: Option<&Json>) -> Option<String> {
     match value {
-        Some(Value::List(list)) => {
-            let texts: Vec<&str> = list.iter().filter_map(Value::as_text).collect();
+        Some(Json::List(list)) => {
+            let texts: Vec<&str> = list.iter().filter_map(Json::as_text).collect();
             Some(texts.join(" "))
         }
         _ => None,

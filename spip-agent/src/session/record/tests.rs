@@ -694,14 +694,14 @@ fn no_text_of_a_file_reaches_a_terminal_through_converting() {
 
 /// The first key that an object of the line has twice.
 fn doubles(line: &[u8]) -> Option<String> {
-    fn of(value: &read::Value) -> Option<String> {
+    fn of(value: &read::Json) -> Option<String> {
         match value {
-            read::Value::Object(members) => {
+            read::Json::Object(members) => {
                 let double =
                     members.iter().enumerate().find(|(at, (key, _))| members[..*at].iter().any(|(k, _)| k == key));
                 double.map(|(_, (key, _))| key.clone()).or_else(|| members.iter().find_map(|(_, value)| of(value)))
             }
-            read::Value::List(list) => list.iter().find_map(of),
+            read::Json::List(list) => list.iter().find_map(of),
             _ => None,
         }
     }
