@@ -50,7 +50,7 @@ use crate::session::limits::{Permit, Source};
 use crate::session::payload::Payload;
 use crate::session::record::{Moment, Session, Stored};
 use crate::session::rejections::Rejections;
-use crate::tls::{Facts, Failure, Handshake, Meter, Replay, Rejected, Tls, TlsServer};
+use crate::tls::{Facts, Failure, Handshake, Meter, Rejected, Replay, Tls, TlsServer};
 use capture::End;
 use spip_protocol::client_hello::{ClientHello, Detection, Detector, MAX_RAW_BYTES, handshake_message};
 use spip_record::{CloseReason, Limit};

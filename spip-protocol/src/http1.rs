@@ -11,10 +11,10 @@ use std::mem::MaybeUninit;
 
 use body::Body;
 
-use super::text_commands::next_line;
 use super::http::{self, Http};
 use super::reader::{End, Reader};
 use super::request_line::{self, Family, request_line};
+use super::text_commands::next_line;
 use super::{Protocol, Understanding, form};
 
 /// The registry's entry.

@@ -3,9 +3,9 @@
 //! Decides at the end of the first line: a tag that is no verb of FTP, POP3, SMTP or IRC, and a command of IMAP with the
 //! arguments that it takes.
 
-use super::text_commands::{self, word};
 use super::reader::{End, Reader};
 use super::sasl::Exchange;
+use super::text_commands::{self, word};
 use super::{Protocol, Understanding};
 
 /// The registry's entry.
@@ -43,7 +43,9 @@ fn decides(line: &[u8]) -> bool {
         b"NOOP" | b"LOGOUT" => arguments.is_empty() && tag.iter().any(u8::is_ascii_digit),
         b"LOGIN" => {
             is_made
-                && (text_commands::count_words(arguments) == 2 || arguments.contains(&b'"') || arguments.starts_with(b"{"))
+                && (text_commands::count_words(arguments) == 2
+                    || arguments.contains(&b'"')
+                    || arguments.starts_with(b"{"))
         }
         b"SELECT" | b"EXAMINE" => is_made && !arguments.is_empty(),
         b"AUTHENTICATE" => is_made && !arguments.is_empty() && text_commands::count_words(arguments) <= 2,

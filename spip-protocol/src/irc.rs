@@ -3,8 +3,8 @@
 //! Decides at the end of a line that neither FTP nor NNTP has: `NICK`, `USER` with its four arguments, `JOIN`, `PRIVMSG`, or
 //! the capabilities of IRCv3. `PASS` decides nothing, and nothing else comes before those.
 
-use super::text_commands::{self, Step, word};
 use super::reader::{End, Reader};
+use super::text_commands::{self, Step, word};
 use super::{Protocol, Understanding};
 
 /// The registry's entry.

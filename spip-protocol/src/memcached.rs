@@ -5,8 +5,8 @@
 //! is also a command of beanstalkd, which scanners do not ask for.) The binary protocol decides at its header of 24
 //! bytes. <https://github.com/memcached/memcached/blob/master/doc/protocol.txt>
 
-use super::text_commands::{self, word};
 use super::reader::{End, Reader};
+use super::text_commands::{self, word};
 use super::value::LIST_ITEMS;
 use super::{Protocol, Understanding, sasl};
 

@@ -3,8 +3,8 @@
 //! Decides at the end of a line that FTP, POP3, SMTP and IRC do not have: `MODE READER`, `AUTHINFO`, `CAPABILITIES`, a group
 //! or an article.
 
-use super::text_commands::{self, Step, word};
 use super::reader::{End, Reader};
+use super::text_commands::{self, Step, word};
 use super::{Protocol, Understanding};
 
 /// The registry's entry.

@@ -4,8 +4,8 @@
 //! Redis understands (`CONFIG GET dir`, `SLAVEOF …`); `PING` or `GET key` alone decide nothing.
 //! <https://redis.io/docs/latest/develop/reference/protocol-spec/>
 
-use super::text_commands;
 use super::reader::{End, Reader};
+use super::text_commands;
 use super::value::LIST_ITEMS;
 use super::{Protocol, Understanding};
 

@@ -3,9 +3,9 @@
 //! The name of the version decides which of the three it is, so no verdict falls before it is seen. Targets with
 //! spaces and raw bytes in them are common in attacks and are accepted; the first version in the line counts.
 
-use super::text_commands;
 use super::http::HEADERS;
 use super::reader::{End, Reader};
+use super::text_commands;
 
 /// The longest method: longer than every registered one.
 const METHOD_BYTES: usize = 32;

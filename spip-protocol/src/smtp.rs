@@ -3,8 +3,8 @@
 //! Decides at the end of a line with `EHLO`, `HELO`, `LHLO`, `MAIL FROM:`, `RCPT TO:`, `VRFY` or `EXPN`; the verbs that
 //! other mail protocols have may stand before it.
 
-use super::text_commands::{self, Login, Step, word};
 use super::reader::{End, Reader};
+use super::text_commands::{self, Login, Step, word};
 use super::value::LIST_ITEMS;
 use super::{Protocol, Understanding};
 

@@ -29,10 +29,10 @@ use super::{SCHEMA, Transport};
 use crate::entry::PresentedCertificate;
 use crate::turn::{LISTED, Turn};
 use json::Bounded;
-use values::Hex;
 use spip_protocol as protocol;
 use spip_protocol::credentials::{CREDENTIALS, Credential};
 use spip_protocol::http::{HEADERS, Http, PIPELINED};
+use values::Hex;
 
 /// Names in `shortened`: more than there are.
 const SHORTENED: usize = 16;
@@ -76,71 +76,106 @@ fn known_schema(schema: Option<Lent<'_>>) -> Result<(), serde_json::Error> {
     if schema == SCHEMA { Ok(()) } else { Err(wrong(&format!("schema is {schema:?}, not {SCHEMA:?}"))) }
 }
 
-/// The keys of a line, as far as they are there.
-#[derive(Default)]
-struct Keys<'a> {
-    timestamp: Option<i64>,
-    payload_hex: Option<Hex>,
-    source_ip: Option<IpAddr>,
-    source_port: Option<u16>,
-    destination_ip: Option<IpAddr>,
-    destination_port: Option<u16>,
-    session_id: Option<Uuid>,
-    is_tls: Option<bool>,
-    schema: Option<Lent<'a>>,
-    name: Option<Lent<'a>>,
-    run: Option<Lent<'a>>,
-    transport: Option<Lent<'a>>,
-    time: Option<time::Read>,
-    duration_us: Option<u64>,
-    duration_ms: Option<u64>,
-    first_byte_us: Option<u64>,
-    bytes_in: Option<u64>,
-    bytes_out: Option<u64>,
-    payload_truncated: Option<bool>,
-    payload_sha256: Option<Hex>,
-    payload_stored: Option<bool>,
-    shortened: Option<Capped<String, SHORTENED>>,
-    close_reason: Option<Lent<'a>>,
-    limit: Option<Lent<'a>>,
-    count: Option<u64>,
-    first_time: Option<time::Read>,
-    last_time: Option<time::Read>,
-    responses: Option<Capped<String, LISTED>>,
-    turns: Option<Capped<Turn, LISTED>>,
-    destination_source: Option<Lent<'a>>,
-    destination_conflict: Option<Lent<'a>>,
-    destination_local_ip: Option<IpAddr>,
-    proxy: Option<Json>,
-    challenge_hex: Option<Hex>,
-    destination_ports: Option<Capped<String, PORT_RANGES>>,
-    destination_port_count: Option<u32>,
-    community_id: Option<Lent<'a>>,
-    protocol: Option<Lent<'a>>,
-    http: Option<Request>,
-    ssh_client: Option<String>,
-    ssh_hassh: Option<String>,
-    ssh_hassh_algorithms: Option<String>,
-    credentials: Option<Capped<Credential, CREDENTIALS>>,
-    /// Objects under the names of protocols.
-    details: Vec<(&'static str, Json)>,
-    tls_server_name: Option<String>,
-    tls_supported_protocols: Option<Capped<String, PROTOCOLS>>,
-    tls_supported_protocols_truncated: Option<bool>,
-    tls_ja3: Option<String>,
-    tls_ja4: Option<String>,
-    tls_ja4_r: Option<String>,
-    tls_client_hello_malformed: Option<Lent<'a>>,
-    tls_client_hello_hex: Option<Hex>,
-    tls_version: Option<Lent<'a>>,
-    tls_cipher_suite: Option<Lent<'a>>,
-    tls_alpn: Option<Lent<'a>>,
-    tls_client_certificate: Option<Certificate>,
-    tls_error: Option<String>,
-    syn: Option<Json>,
-    enrichment: Option<Box<Enrichment>>,
-    seq: Option<u64>,
-    record_type: Option<String>,
+/// Lists the keys of a line once: what was read of each, and how it is taken. serde's derive would pass over the objects
+/// under the names of protocols, and could not share one bound among them.
+macro_rules! keys {
+    (Keys<$line:lifetime> { $($key:ident: $kind:ty,)* } objects { $($object:ident,)* }) => {
+        /// The keys of a line, as far as they are there.
+        #[derive(Default)]
+        struct Keys<$line> {
+            $($key: Option<$kind>,)*
+            $($object: Option<Json>,)*
+            /// Objects under the names of protocols.
+            details: Vec<(&'static str, Json)>,
+        }
+
+        impl<$line> Keys<$line> {
+            /// Takes the value of one key. Objects share `budget`, the number of values that they may hold.
+            fn take<'de: $line, A: MapAccess<'de>>(
+                &mut self,
+                key: &str,
+                map: &mut A,
+                budget: &mut usize,
+            ) -> Result<(), A::Error> {
+                match key {
+                    $(stringify!($key) => once(&mut self.$key, key, map),)*
+                    $(stringify!($object) if self.$object.is_some() => Err(twice(key)),
+                    stringify!($object) => {
+                        self.$object = Some(map.next_value_seed(Bounded(budget))?);
+                        Ok(())
+                    })*
+                    other => self.take_details(other, map, budget),
+                }
+            }
+        }
+    };
+}
+
+keys! {
+    Keys<'a> {
+        timestamp: i64,
+        payload_hex: Hex,
+        source_ip: IpAddr,
+        source_port: u16,
+        destination_ip: IpAddr,
+        destination_port: u16,
+        session_id: Uuid,
+        is_tls: bool,
+        schema: Lent<'a>,
+        name: Lent<'a>,
+        run: Lent<'a>,
+        transport: Lent<'a>,
+        time: time::Read,
+        duration_us: u64,
+        duration_ms: u64,
+        first_byte_us: u64,
+        bytes_in: u64,
+        bytes_out: u64,
+        payload_truncated: bool,
+        payload_sha256: Hex,
+        payload_stored: bool,
+        shortened: Capped<String, SHORTENED>,
+        close_reason: Lent<'a>,
+        limit: Lent<'a>,
+        count: u64,
+        first_time: time::Read,
+        last_time: time::Read,
+        responses: Capped<String, LISTED>,
+        turns: Capped<Turn, LISTED>,
+        destination_source: Lent<'a>,
+        destination_conflict: Lent<'a>,
+        destination_local_ip: IpAddr,
+        challenge_hex: Hex,
+        destination_ports: Capped<String, PORT_RANGES>,
+        destination_port_count: u32,
+        community_id: Lent<'a>,
+        protocol: Lent<'a>,
+        http: Request,
+        ssh_client: String,
+        ssh_hassh: String,
+        ssh_hassh_algorithms: String,
+        credentials: Capped<Credential, CREDENTIALS>,
+        tls_server_name: String,
+        tls_supported_protocols: Capped<String, PROTOCOLS>,
+        tls_supported_protocols_truncated: bool,
+        tls_ja3: String,
+        tls_ja4: String,
+        tls_ja4_r: String,
+        tls_client_hello_malformed: Lent<'a>,
+        tls_client_hello_hex: Hex,
+        tls_version: Lent<'a>,
+        tls_cipher_suite: Lent<'a>,
+        tls_alpn: Lent<'a>,
+        tls_client_certificate: Certificate,
+        tls_error: String,
+        enrichment: Box<Enrichment>,
+        seq: u64,
+        record_type: String,
+    }
+    objects {
+        proxy,
+        syn,
+    }
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Keys<'a> {
@@ -183,80 +218,6 @@ fn twice<E: serde::de::Error>(key: &str) -> E {
 }
 
 impl<'a> Keys<'a> {
-    fn take<'de: 'a, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A, budget: &mut usize) -> Result<(), A::Error> {
-        match key {
-            "timestamp" => once(&mut self.timestamp, key, map),
-            "payload_hex" => once(&mut self.payload_hex, key, map),
-            "source_ip" => once(&mut self.source_ip, key, map),
-            "source_port" => once(&mut self.source_port, key, map),
-            "destination_ip" => once(&mut self.destination_ip, key, map),
-            "destination_port" => once(&mut self.destination_port, key, map),
-            "session_id" => once(&mut self.session_id, key, map),
-            "is_tls" => once(&mut self.is_tls, key, map),
-            "schema" => once(&mut self.schema, key, map),
-            "name" => once(&mut self.name, key, map),
-            "run" => once(&mut self.run, key, map),
-            "transport" => once(&mut self.transport, key, map),
-            "time" => once(&mut self.time, key, map),
-            "duration_us" => once(&mut self.duration_us, key, map),
-            "duration_ms" => once(&mut self.duration_ms, key, map),
-            "first_byte_us" => once(&mut self.first_byte_us, key, map),
-            "bytes_in" => once(&mut self.bytes_in, key, map),
-            "bytes_out" => once(&mut self.bytes_out, key, map),
-            "payload_truncated" => once(&mut self.payload_truncated, key, map),
-            "payload_sha256" => once(&mut self.payload_sha256, key, map),
-            "payload_stored" => once(&mut self.payload_stored, key, map),
-            "responses" => once(&mut self.responses, key, map),
-            "turns" => once(&mut self.turns, key, map),
-            "shortened" => once(&mut self.shortened, key, map),
-            "close_reason" => once(&mut self.close_reason, key, map),
-            "limit" => once(&mut self.limit, key, map),
-            "count" => once(&mut self.count, key, map),
-            "first_time" => once(&mut self.first_time, key, map),
-            "last_time" => once(&mut self.last_time, key, map),
-            "destination_source" => once(&mut self.destination_source, key, map),
-            "destination_conflict" => once(&mut self.destination_conflict, key, map),
-            "destination_local_ip" => once(&mut self.destination_local_ip, key, map),
-            "challenge_hex" => once(&mut self.challenge_hex, key, map),
-            "destination_ports" => once(&mut self.destination_ports, key, map),
-            "destination_port_count" => once(&mut self.destination_port_count, key, map),
-            "proxy" if self.proxy.is_some() => Err(twice(key)),
-            "proxy" => {
-                self.proxy = Some(map.next_value_seed(Bounded(budget))?);
-                Ok(())
-            }
-            "community_id" => once(&mut self.community_id, key, map),
-            "protocol" => once(&mut self.protocol, key, map),
-            "http" => once(&mut self.http, key, map),
-            "ssh_client" => once(&mut self.ssh_client, key, map),
-            "ssh_hassh" => once(&mut self.ssh_hassh, key, map),
-            "ssh_hassh_algorithms" => once(&mut self.ssh_hassh_algorithms, key, map),
-            "credentials" => once(&mut self.credentials, key, map),
-            "tls_server_name" => once(&mut self.tls_server_name, key, map),
-            "tls_supported_protocols" => once(&mut self.tls_supported_protocols, key, map),
-            "tls_supported_protocols_truncated" => once(&mut self.tls_supported_protocols_truncated, key, map),
-            "tls_ja3" => once(&mut self.tls_ja3, key, map),
-            "tls_ja4" => once(&mut self.tls_ja4, key, map),
-            "tls_ja4_r" => once(&mut self.tls_ja4_r, key, map),
-            "tls_client_hello_malformed" => once(&mut self.tls_client_hello_malformed, key, map),
-            "tls_client_hello_hex" => once(&mut self.tls_client_hello_hex, key, map),
-            "tls_version" => once(&mut self.tls_version, key, map),
-            "tls_cipher_suite" => once(&mut self.tls_cipher_suite, key, map),
-            "tls_alpn" => once(&mut self.tls_alpn, key, map),
-            "tls_client_certificate" => once(&mut self.tls_client_certificate, key, map),
-            "tls_error" => once(&mut self.tls_error, key, map),
-            "seq" => once(&mut self.seq, key, map),
-            "record_type" => once(&mut self.record_type, key, map),
-            "syn" if self.syn.is_some() => Err(twice(key)),
-            "enrichment" => once(&mut self.enrichment, key, map),
-            "syn" => {
-                self.syn = Some(map.next_value_seed(Bounded(budget))?);
-                Ok(())
-            }
-            other => self.take_details(other, map, budget),
-        }
-    }
-
     /// Objects are taken under the names of protocols only: no line makes a key of its own.
     fn take_details<'de, A: MapAccess<'de>>(
         &mut self,

@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::entry::{SynFacts, Text};
 use crate::object::{Members, address, list};
-use crate::read::{Capped, Lent, Json, need};
+use crate::read::{Capped, Json, Lent, need};
 use crate::{Format, SCHEMA, Transport, ecs, eve, time};
 
 /// Ranges of ports that a record lists: 14 kB at most.

@@ -6,7 +6,8 @@ use super::*;
 use crate::respond::persona::tests::persona;
 
 fn responder() -> Responder {
-    let ports = [(21, Greeting::Ftp), (22, Greeting::Ssh), (23, Greeting::Telnet), (25, Greeting::Smtp), (80, Greeting::Http)];
+    let ports =
+        [(21, Greeting::Ftp), (22, Greeting::Ssh), (23, Greeting::Telnet), (25, Greeting::Smtp), (80, Greeting::Http)];
     let more = [(110, Greeting::Pop3), (143, Greeting::Imap), (3306, Greeting::Mysql), (5432, Greeting::Postgresql)];
     let rest = [(5900, Greeting::Vnc), (6379, Greeting::Redis), (9, Greeting::Off)];
     Responder {

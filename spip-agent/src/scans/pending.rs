@@ -27,7 +27,7 @@ use spip_common::{Step, Syn, SynEvent, SynKey};
 
 use super::{Counts, Fill};
 use group::{Attempt, Attempts, Ends, Group, State};
-use queue::{Sizes, Queue};
+use queue::{Queue, Sizes};
 use spip_protocol::syn::Tools;
 
 /// Decided SYNs that are remembered under shared keys, so that retransmissions of them are known.

@@ -204,7 +204,12 @@ enum Then {
     Pause,
 }
 
-fn accept_batch(listener: &OwnedFd, intake: &Arc<Intake>, engine: &Arc<Engine>, open: &OpenSessions) -> io::Result<Batch> {
+fn accept_batch(
+    listener: &OwnedFd,
+    intake: &Arc<Intake>,
+    engine: &Arc<Engine>,
+    open: &OpenSessions,
+) -> io::Result<Batch> {
     let admit = |(socket, peer)| admit(socket, peer, intake, engine, open);
     take_batch(intake, || accept(listener).map(admit), || waiting(listener))
 }

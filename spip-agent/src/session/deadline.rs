@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::config::Timeouts;
 use crate::process::clock;
 use crate::session::limits::Source;
-use crate::session::open_sessions::{Registered, OpenSessions};
+use crate::session::open_sessions::{OpenSessions, Registered};
 use spip_record::CloseReason;
 
 /// Events that a session waits for.

@@ -392,7 +392,8 @@ mod tests {
 
     fn sessions(sessions_by_worker: &[OpenSessions], source: [u8; 4], held: &[usize]) -> Vec<Registered> {
         let enter = |(number, &held): (usize, &usize)| {
-            let session = sessions_by_worker[number % sessions_by_worker.len()].enter(Source::V4(source), Instant::now());
+            let session =
+                sessions_by_worker[number % sessions_by_worker.len()].enter(Source::V4(source), Instant::now());
             session.hold(held);
             session
         };

@@ -249,7 +249,10 @@ fn a_session_that_waits_for_the_log_takes_nobodys_turn_to_make_room() {
         }
         assert!(!task.is_finished(), "the log is full");
         assert_eq!(bench.intake.limits.open(), 1, "it has its place until its record is handed over");
-        assert_eq!(crate::session::open_sessions::make_room(&bench.intake.sessions_by_worker, 1, Limit::Descriptors), 0);
+        assert_eq!(
+            crate::session::open_sessions::make_room(&bench.intake.sessions_by_worker, 1, Limit::Descriptors),
+            0
+        );
         bench.write();
         task.await.expect("there is room");
     });

@@ -1,7 +1,7 @@
 //! Measures the body of a request (RFC 9112, section 6) without decoding it: its bytes are in the payload.
 
-use super::super::text_commands::next_line;
 use super::super::reader::Reader;
+use super::super::text_commands::next_line;
 use super::Head;
 
 /// Announced length of a body, and the part of it that is here.

@@ -7,7 +7,7 @@ use crate::log::writer::{self, Log};
 use crate::process::heartbeat::Heartbeat;
 use crate::process::shutdown::Stopped;
 use crate::process::stderr;
-use crate::session::accept::{Intake, Faults};
+use crate::session::accept::{Faults, Intake};
 use crate::start::readiness::Notifier;
 
 /// Interval at which errors of accept are reported, if there were any.

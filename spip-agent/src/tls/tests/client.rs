@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_rustls::{TlsConnector, client};
 
 use crate::tls::certificate::tests::fixture;
-use crate::tls::{Accepted, Failure, Replay, Rejected, Session, TlsServer};
+use crate::tls::{Accepted, Failure, Rejected, Replay, Session, TlsServer};
 use spip_protocol::client_hello::{ClientHello, Detection, Detector, handshake_message};
 
 pub(super) type Versions = &'static [&'static rustls::SupportedProtocolVersion];
