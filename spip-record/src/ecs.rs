@@ -279,7 +279,7 @@ fn encode_url(facts: &Url<'_>, mut url: Members<'_>) {
     url.optional("password", *password);
     url.optional("domain", *domain);
     if let Some(port) = port {
-        url.number("port", u64::from(*port));
+        url.number("port", *port);
     }
     url.optional("path", *path);
     url.optional("query", *query);

@@ -249,7 +249,7 @@ pub(crate) fn ecs_source(source: &Source, side: &mut Members<'_>) {
     if source.asn.is_some() || source.network.is_some() {
         let mut system = side.nested("as");
         if let Some(number) = source.asn {
-            system.number("number", u64::from(number));
+            system.number("number", number);
         }
         if let Some(name) = &source.network {
             let mut organization = system.nested("organization");
@@ -345,7 +345,7 @@ pub(crate) fn eve_alert(tag: &Tag, event: &mut Members<'_>) {
     alert.number("rev", tag.rev);
     alert.text("signature", &tag.name);
     alert.text("category", &tag.class);
-    alert.number("severity", u64::from(tag.priority));
+    alert.number("severity", tag.priority);
     if !tag.cve.is_empty() || !tag.technique.is_empty() || !tag.reference.is_empty() {
         let mut metadata = alert.nested("metadata");
         metadata.texts("cve", &tag.cve);

@@ -236,7 +236,7 @@ fn app_proto(entry: &Entry<'_>) -> Option<&'static str> {
 fn encode_http(facts: &Http<'_>, url: &Url<'_>, mut http: Members<'_>) {
     http.optional("hostname", url.domain);
     if let Some(port) = url.port {
-        http.number("http_port", u64::from(port));
+        http.number("http_port", port);
     }
     http.optional("url", facts.target.as_deref());
     http.optional("http_user_agent", facts.user_agent.as_deref());

@@ -51,7 +51,7 @@ pub(super) fn common(entry: &Entry<'_>, lacks: Lacks, own: &mut Members<'_>) {
     }
     own.texts("destination_ports", &entry.destination_ports);
     if let Some(count) = entry.destination_port_count {
-        own.number("destination_port_count", u64::from(count));
+        own.number("destination_port_count", count);
     }
     if let Some(proxy) = &entry.proxy {
         own.value("proxy", proxy);

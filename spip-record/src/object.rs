@@ -89,7 +89,7 @@ impl<'a> Members<'a> {
         json::lossy_string(self.out, bytes);
     }
 
-    pub(super) fn number(&mut self, key: &'static str, number: u64) {
+    pub(super) fn number(&mut self, key: &'static str, number: impl itoa::Integer) {
         self.key(key);
         json::number(self.out, number);
     }
@@ -126,9 +126,13 @@ impl<'a> Members<'a> {
 
     /// An address and a port.
     pub(super) fn endpoint(&mut self, ip: &'static str, port: &'static str, endpoint: SocketAddr) {
-        self.key(ip);
-        address(self.out, endpoint.ip());
-        self.number(port, u64::from(endpoint.port()));
+        self.ip(ip, endpoint.ip());
+        self.number(port, endpoint.port());
+    }
+
+    pub(super) fn ip(&mut self, key: &'static str, ip: IpAddr) {
+        self.key(key);
+        address(self.out, ip);
     }
 
     /// RFC 3339 in UTC, microseconds.

@@ -22,7 +22,7 @@ use serde::{Deserialize, Deserializer};
 use uuid::Uuid;
 
 use super::enrichment::Enrichment;
-use super::entry::{Details, Entry, HelloText, Repetition, SshFacts, SynFacts, Text, TlsFacts, endpoint};
+use super::entry::{Details, Entry, HelloText, Repetition, SshFacts, SynFacts, TlsFacts, endpoint};
 use super::scan::ScanEntry;
 use super::time;
 use super::{SCHEMA, Transport};

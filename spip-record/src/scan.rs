@@ -234,8 +234,8 @@ impl<'a> ScanEntry<'a> {
         if shown.is_truncated {
             record.flag("destinations_truncated", true);
         }
-        record.number("source_port_min", shown.source_ports.0.into());
-        record.number("source_port_max", shown.source_ports.1.into());
+        record.number("source_port_min", shown.source_ports.0);
+        record.number("source_port_max", shown.source_ports.1);
         if !shown.tools.is_empty() {
             record.key("tools");
             list(record.out, &shown.tools, |out, (tool, count)| {
