@@ -11,7 +11,6 @@ mod load;
 mod network;
 mod paths;
 mod ports;
-mod reader;
 mod respond;
 mod service;
 mod show;
@@ -19,16 +18,17 @@ mod spans;
 mod steering;
 #[cfg(test)]
 mod tests;
+mod values;
 
 pub use error::{ConfigError, Problem};
 pub use levels::Levels;
 pub use load::Loaded;
 pub use network::{Network, PublicAddresses};
-pub(crate) use reader::{line, syntax_problem};
 pub(crate) use respond::STATE_DIRECTORY;
 pub use service::{Messages, MetricsAddress, SystemLog};
 pub use spans::Spans;
 pub use steering::Prefix;
+pub(crate) use values::{line, syntax_problem};
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

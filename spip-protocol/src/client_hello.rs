@@ -13,7 +13,7 @@
 
 mod detect;
 mod list;
-mod reader;
+mod unread;
 
 pub use detect::{Detection, Detector, MAX_MESSAGE_BYTES, MAX_RAW_BYTES, detect, handshake_message};
 pub use list::{Protocols, U16List};
@@ -21,7 +21,7 @@ pub use list::{Protocols, U16List};
 use std::fmt;
 use std::net::IpAddr;
 
-use reader::Reader;
+use unread::Unread;
 
 /// Extension numbers that are looked into (IANA registry of TLS ExtensionType values).
 pub mod extension {
@@ -158,7 +158,7 @@ impl<'a> ClientHello<'a> {
     /// # Errors
     /// When it is another message, or ends before the fixed part does.
     pub fn parse(message: &'a [u8]) -> Result<Self, ParseError> {
-        let mut reader = Reader::new(message);
+        let mut reader = Unread::new(message);
         let kind = reader.u8().ok_or(ParseError::Truncated("header"))?;
         if kind != detect::CLIENT_HELLO {
             return Err(ParseError::NotAClientHello(kind));
@@ -168,7 +168,7 @@ impl<'a> ClientHello<'a> {
     }
 
     fn parse_body(body: &'a [u8]) -> Result<Self, ParseError> {
-        let mut reader = Reader::new(body);
+        let mut reader = Unread::new(body);
         let version = reader.u16().ok_or(ParseError::Truncated("version"))?;
         reader.take(32).ok_or(ParseError::Truncated("random"))?;
         reader.list8().ok_or(ParseError::Truncated("session id"))?;
@@ -218,12 +218,12 @@ impl<'a> ClientHello<'a> {
         }
     }
 
-    fn read_extensions(&mut self, mut reader: Reader<'a>) {
+    fn read_extensions(&mut self, mut reader: Unread<'a>) {
         let length = reader.u16().map(usize::from);
         self.check(length == Some(reader.remaining()), "extensions of another length than they say");
         let block = reader.take_up_to(length.unwrap_or(0));
         let mut seen = Seen::default();
-        let mut rest = Reader::new(block);
+        let mut rest = Unread::new(block);
         let mut whole = 0;
         while !rest.is_empty() {
             let Some((number, body)) = rest.extension() else {
@@ -239,7 +239,7 @@ impl<'a> ClientHello<'a> {
     }
 
     fn read_extension(&mut self, number: u16, body: &'a [u8]) {
-        let mut reader = Reader::new(body);
+        let mut reader = Unread::new(body);
         match number {
             extension::SERVER_NAME => {
                 let (name, exact) = server_name(body);
@@ -278,7 +278,7 @@ impl<'a> ClientHello<'a> {
 
 /// The extensions in a handshake message, header bytes included: where the number of each stands, and the number.
 pub fn extension_offsets(message: &[u8]) -> impl Iterator<Item = (usize, u16)> + '_ {
-    let mut reader = Reader::new(message);
+    let mut reader = Unread::new(message);
     let extensions = {
         // Header, version and random; then what a hello has before its extensions.
         let mut skip = || {
@@ -290,7 +290,7 @@ pub fn extension_offsets(message: &[u8]) -> impl Iterator<Item = (usize, u16)> +
         };
         skip().map(|_| reader)
     };
-    let mut extensions = extensions.unwrap_or(Reader::new(&[]));
+    let mut extensions = extensions.unwrap_or(Unread::new(&[]));
     std::iter::from_fn(move || {
         let at = message.len() - extensions.remaining();
         extensions.extension().map(|(number, _)| (at, number))
@@ -300,7 +300,7 @@ pub fn extension_offsets(message: &[u8]) -> impl Iterator<Item = (usize, u16)> +
 /// The name in the body of extension 0, and whether the body has exactly the shape that RFC 6066 gives it.
 fn server_name(body: &[u8]) -> (ServerName<'_>, bool) {
     const HOST_NAME: u8 = 0;
-    let mut reader = Reader::new(body);
+    let mut reader = Unread::new(body);
     let Some(list_length) = reader.u16() else {
         return (ServerName::Malformed(body), false);
     };
@@ -344,7 +344,7 @@ pub struct Extensions<'a>(&'a [u8]);
 impl<'a> Extensions<'a> {
     /// Their numbers, in the order in which they were sent.
     pub fn numbers(self) -> impl Iterator<Item = u16> + 'a {
-        let mut reader = Reader::new(self.0);
+        let mut reader = Unread::new(self.0);
         std::iter::from_fn(move || reader.extension().map(|(number, _)| number))
     }
 

@@ -14,8 +14,8 @@ use crate::process::reach;
 use spip_record::Format;
 
 use super::error::{ConfigError, Problem};
-use super::reader::{DAY, Found, Reader, accepted_integer};
 use super::spans::Spans;
+use super::values::{DAY, Found, Values, accepted_integer};
 use super::{
     CertificateFiles, Compress, Config, Ebpf, EbpfMode, Fsync, Limits, Log, Sandbox, SandboxMode, Scans, Timeouts, Tls,
 };
@@ -88,7 +88,7 @@ impl Config {
     /// When anything in it is wrong: then all problems are named at once.
     pub fn from_str(text: &str, path: &Path) -> Result<Loaded, ConfigError> {
         let invalid = |problems| ConfigError::Invalid { path: path.to_owned(), problems };
-        let mut loading = Loading { read: Reader::new(text).map_err(invalid)?, path, warnings: Vec::new() };
+        let mut loading = Loading { read: Values::new(text).map_err(invalid)?, path, warnings: Vec::new() };
         let config = loading.config();
         loading.loom();
         let (problems, lines) = loading.read.finish();
@@ -102,7 +102,7 @@ impl Config {
 }
 
 pub(super) struct Loading<'i> {
-    pub(super) read: Reader<'i>,
+    pub(super) read: Values<'i>,
     pub(super) path: &'i Path,
     warnings: Vec<String>,
 }
@@ -239,7 +239,7 @@ impl<'i> Loading<'i> {
     }
 
     fn ebpf(&mut self) -> Ebpf {
-        let entries = |read: &mut Reader<'_>, key| {
+        let entries = |read: &mut Values<'_>, key| {
             u32::try_from(read.integer(key, (64, MAX_ENTRIES), 65_536)).unwrap_or(u32::MAX)
         };
         Ebpf {

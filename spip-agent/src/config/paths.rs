@@ -6,7 +6,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::load::Loading;
-use super::reader::Found;
+use super::values::Found;
 use crate::process::reach;
 
 impl<'i> Loading<'i> {

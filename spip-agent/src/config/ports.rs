@@ -4,7 +4,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::load::Loading;
-use super::reader::Found;
+use super::values::Found;
 
 impl Loading<'_> {
     pub(super) fn exclude_ports(&mut self) -> Vec<(u16, u16)> {

@@ -7,7 +7,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::load::Loading;
-use super::reader::Found;
+use super::values::Found;
 use super::{EbpfMode, Steering, SteeringMode};
 
 /// Longest name of an interface (`IFNAMSIZ` of linux/if.h, which counts a final zero).

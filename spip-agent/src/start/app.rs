@@ -39,7 +39,7 @@ use crate::session::budget::Budget;
 use crate::session::ledger::Ledger;
 use crate::session::limits::Limits;
 use crate::session::rejections::Rejections;
-use crate::start::config_check::{self, Files};
+use crate::start::config_check::{self, NamedFiles};
 use crate::start::engine::{self, Lasting};
 use crate::start::readiness::Notifier;
 use crate::start::reload::Reload;
@@ -159,7 +159,7 @@ struct Agent {
 impl Agent {
     fn prepare(
         config: &Config,
-        files: Files,
+        files: NamedFiles,
         log: &writer::Log,
         messages: Option<writer::Log>,
         options: Options,

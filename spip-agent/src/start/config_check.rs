@@ -16,7 +16,7 @@ use crate::tls::{self, Identity};
 
 /// The files that a configuration names, read and found usable.
 #[derive(Debug, Default)]
-pub struct Files {
+pub struct NamedFiles {
     /// The operator's certificate, where TLS is answered with one.
     pub certificate: Option<Identity>,
     /// The persona, where clients are answered.
@@ -27,7 +27,7 @@ pub struct Files {
 ///
 /// # Errors
 /// All that cannot be used.
-pub fn check(config: &Config, spans: &Spans) -> Result<Files, ConfigError> {
+pub fn check(config: &Config, spans: &Spans) -> Result<NamedFiles, ConfigError> {
     sandbox::expect_user(&config.sandbox);
     let (files, mistakes) = read(config);
     spans.refuse(sandbox::look_up(&config.sandbox).into_iter().chain(mistakes))?;
@@ -38,7 +38,7 @@ pub fn check(config: &Config, spans: &Spans) -> Result<Files, ConfigError> {
 ///
 /// # Errors
 /// All that cannot be used.
-pub fn check_files(config: &Config, spans: &Spans) -> Result<Files, ConfigError> {
+pub fn check_files(config: &Config, spans: &Spans) -> Result<NamedFiles, ConfigError> {
     sandbox::expect_user(&config.sandbox);
     let (files, mistakes) = read(config);
     spans.refuse(mistakes)?;
@@ -46,8 +46,8 @@ pub fn check_files(config: &Config, spans: &Spans) -> Result<Files, ConfigError>
 }
 
 /// Reads the files; with what the mistakes in them, each by its key.
-fn read(config: &Config) -> (Files, Vec<(&'static str, String)>) {
-    let (mut files, mut mistakes) = (Files::default(), Vec::new());
+fn read(config: &Config) -> (NamedFiles, Vec<(&'static str, String)>) {
+    let (mut files, mut mistakes) = (NamedFiles::default(), Vec::new());
     let certificate = config.tls.certificate.as_ref().filter(|_| config.tls.enabled);
     match certificate.map(tls::read_certificate).transpose() {
         Ok(certificate) => files.certificate = certificate,

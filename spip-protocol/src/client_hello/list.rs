@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::is_grease;
-use super::reader::Reader;
+use super::unread::Unread;
 
 /// A list of 16-bit numbers; an odd last byte does not count.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl<'a> Protocols<'a> {
 
     /// The names, in the order of preference, also empty ones; a last name that is cut off is left out.
     pub fn iter(self) -> impl Iterator<Item = &'a [u8]> {
-        let mut reader = Reader::new(self.0);
+        let mut reader = Unread::new(self.0);
         std::iter::from_fn(move || reader.list8())
     }
 
@@ -61,7 +61,7 @@ impl<'a> Protocols<'a> {
 
     /// Reports whether every name is whole and none is empty.
     pub(super) fn is_exact(self) -> bool {
-        let mut reader = Reader::new(self.0);
+        let mut reader = Unread::new(self.0);
         while let Some(name) = reader.list8() {
             if name.is_empty() {
                 return false;

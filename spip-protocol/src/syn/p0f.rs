@@ -70,13 +70,13 @@ struct Values {
 }
 
 /// Reads options one after the other.
-struct Reader<'a> {
+struct OptionWalk<'a> {
     rest: &'a [u8],
     listed: usize,
     values: Values,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> OptionWalk<'a> {
     fn new(raw: &'a [u8]) -> Self {
         Self { rest: raw, listed: 0, values: Values::default() }
     }
@@ -120,7 +120,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-impl Iterator for Reader<'_> {
+impl Iterator for OptionWalk<'_> {
     type Item = Item;
 
     fn next(&mut self) -> Option<Item> {
@@ -174,7 +174,7 @@ impl Signature<'_> {
     /// Appends the signature's text, which no escaping would change.
     pub fn write_to(&self, out: &mut Vec<u8>) {
         let syn = self.0;
-        let mut reader = Reader::new(syn.options());
+        let mut reader = OptionWalk::new(syn.options());
         (&mut reader).for_each(drop);
         let values = reader.values;
 
@@ -201,7 +201,7 @@ impl Signature<'_> {
         out.push(b',');
         number(out, values.scale.unwrap_or_default());
         out.push(b':');
-        list(out, Reader::new(syn.options()), |out, option| match option {
+        list(out, OptionWalk::new(syn.options()), |out, option| match option {
             Item::End { padding } => {
                 out.extend_from_slice(b"eol+");
                 number(out, padding);

@@ -16,7 +16,7 @@ use super::error::{Problem, Quoted};
 pub(super) const DAY: f64 = 86_400.0;
 
 /// A table under examination.
-pub(super) struct Reader<'i> {
+pub(super) struct Values<'i> {
     text: &'i str,
     table: DeTable<'i>,
     known: Vec<&'static str>,
@@ -30,7 +30,7 @@ pub(super) struct Found<'i> {
     pub(super) value: Spanned<DeValue<'i>>,
 }
 
-impl<'i> Reader<'i> {
+impl<'i> Values<'i> {
     /// Reads TOML; every syntax error is a problem, and then nothing else is reported, because what the parser
     /// made of the rest would be guesswork.
     pub(super) fn new(text: &'i str) -> Result<Self, Vec<Problem>> {

@@ -2,9 +2,9 @@
 
 /// The unread bytes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reader<'a>(&'a [u8]);
+pub(super) struct Unread<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> Unread<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
