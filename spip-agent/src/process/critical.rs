@@ -11,15 +11,12 @@
 
 use std::io;
 use std::panic;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Builder, JoinHandle};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::process::rate::Window;
 use crate::process::stderr;
-
-/// Panics that are described within one second; clients may have found out how to cause them.
-const DESCRIBED_A_SECOND: u64 = 10;
 
 /// State of the critical threads of this process.
 struct State {
@@ -108,13 +105,13 @@ pub fn describe_panics() {
     }));
 }
 
+/// Reports whether one more panic is described now: clients may have found out how to cause them.
 fn describes_another() -> bool {
-    /// The second, shifted, and how many were described in it.
-    static DESCRIBED: AtomicU64 = AtomicU64::new(0);
-    let second = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    let next = |described: u64| if described >> 16 == second { described + 1 } else { second << 16 };
-    let before = DESCRIBED.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |d| Some(next(d))).unwrap_or_default();
-    next(before) & 0xffff < DESCRIBED_A_SECOND
+    /// Nothing panics while it is locked.
+    static DESCRIBED: Mutex<Window> = Mutex::new(Window::beginning(0));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    DESCRIBED.lock().unwrap_or_else(PoisonError::into_inner).admits(now_ms)
 }
 
 /// Goes off when the thread that owns it is lost.
@@ -179,7 +176,7 @@ pub(crate) mod tests {
     /// Runs an agent that loses the thread `name` as soon as it starts: nothing else ends this one. Says how that was
     /// told.
     fn expect_loss(how: &str, name: &str, config: &str) -> String {
-        let directory = std::env::temp_dir().join(format!("spip-vital-{}-{how}-{name}", std::process::id()));
+        let directory = std::env::temp_dir().join(format!("spip-critical-{}-{how}-{name}", std::process::id()));
         fs::create_dir(&directory).expect("a directory for the test");
         let output = Command::new(std::env::current_exe().expect("own path"))
             .args(["--ignored", "--exact", "process::critical::tests::agent_of_the_test", "--nocapture"])

@@ -15,6 +15,7 @@ use lru::LruCache;
 use spip_record::Limit;
 
 use crate::config;
+use crate::process::rate::{Bucket, Rate};
 
 /// Sessions that may be let in beyond the bound on all of them, for others that are about to end.
 const AHEAD_MAX: usize = 48;
@@ -100,26 +101,25 @@ struct State {
 
 struct Tally {
     open: u32,
-    tokens: f64,
-    refilled: Instant,
+    bucket: Bucket,
 }
 
 impl Tally {
-    /// Refills the bucket up to `now`, and names the limit that one session more would exceed.
+    /// Fills the bucket up to `now`, and names the limit that one session more would exceed.
     fn check(&mut self, limits: &config::Limits, now: Instant) -> Result<(), Limit> {
         if self.open as usize >= limits.sessions_per_source {
             return Err(Limit::SessionsPerSource);
         }
-        if limits.rate_per_second > 0.0 {
-            let elapsed = now.saturating_duration_since(self.refilled).as_secs_f64();
-            self.tokens = (self.tokens + elapsed * limits.rate_per_second).min(limits.rate_burst);
-            self.refilled = now;
-            if self.tokens < 1.0 {
-                return Err(Limit::Rate);
-            }
+        if limits.rate_per_second > 0.0 && !self.bucket.fill(rate(limits), now) {
+            return Err(Limit::Rate);
         }
         Ok(())
     }
+}
+
+/// Returns how often one source may begin sessions.
+fn rate(limits: &config::Limits) -> Rate {
+    Rate { per_second: limits.rate_per_second, burst: limits.rate_burst }
 }
 
 /// The right to one session; dropping it gives the place back.
@@ -205,7 +205,7 @@ impl Limits {
         let mut state = self.state();
         let State { config: limits, bound, open, sources } = &mut *state;
         let is_full = *open >= bound.sessions;
-        let fresh = || Tally { open: 0, tokens: limits.rate_burst, refilled: now };
+        let fresh = || Tally { open: 0, bucket: Bucket::full(rate(limits), now) };
         let tally = sources.get_or_insert_mut(source, fresh);
         if counts {
             tally.check(limits, now)?;
@@ -219,8 +219,10 @@ impl Limits {
             return Err(Limit::Sessions);
         }
         // A balancer may have any number of sessions, and spends nothing.
-        tally.tokens -= f64::from(u8::from(counts));
-        tally.open += u32::from(counts);
+        if counts {
+            tally.bucket.spend();
+            tally.open += 1;
+        }
         *open += 1;
         drop(state);
         Ok(Permit { limits: self.clone(), source, counts })
@@ -260,10 +262,10 @@ impl Permit {
         let limits = self.limits.clone();
         let mut state = limits.state();
         let State { config: limits, sources, .. } = &mut *state;
-        let fresh = || Tally { open: 0, tokens: limits.rate_burst, refilled: now };
+        let fresh = || Tally { open: 0, bucket: Bucket::full(rate(limits), now) };
         let tally = sources.get_or_insert_mut(source, fresh);
         tally.check(limits, now)?;
-        tally.tokens -= 1.0;
+        tally.bucket.spend();
         tally.open += 1;
         self.give_back(&mut state);
         (self.source, self.counts) = (source, true);

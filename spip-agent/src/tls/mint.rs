@@ -5,12 +5,11 @@
 //! its name and a secret of this process, so that a name that is asked for again has the same certificate even after
 //! it fell out of the cache.
 //!
-//! Names are a client's, and signatures cost time. At most [`RATE_PER_SECOND`] are minted, one at a time, on the
+//! Names are a client's, and signatures cost time. As many as [`RATE`] allows are minted, one at a time, on the
 //! runtime's threads for blocking work; over that rate a client gets the certificate for no name at all, which
 //! exists already. Clients that take no ECDSA get RSA; its key is made when the first of them comes.
 
 mod name;
-mod rate;
 
 pub(super) use name::{CertificateName, certificate_name};
 
@@ -32,15 +31,14 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use super::identity::Identity;
-use rate::Rate;
+use crate::process::rate::{Bucket, Rate};
 use spip_protocol::client_hello::{ClientHello, Version, extension};
 
 /// Certificates that are kept; each takes about a kilobyte.
 const CACHED: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
-/// Certificates minted a second in the long run. An RSA signature takes about a millisecond: 3 % of one core.
-const RATE_PER_SECOND: u32 = 30;
-/// Certificates minted at once after a quiet time.
-const BURST: u32 = 60;
+/// Certificates that are minted: 30 a second in the long run, 60 at once after a quiet time. An RSA signature takes about a
+/// millisecond: 3 % of one core.
+const RATE: Rate = Rate { per_second: 30.0, burst: 60.0 };
 /// Lifetime of a certificate; the default of many instructions on the web.
 const LIFETIME: Duration = Duration::from_secs(365 * DAY);
 const DAY: u64 = 24 * 60 * 60;
@@ -96,7 +94,7 @@ pub(super) struct Mint {
     ecdsa: Key,
     rsa: OnceLock<Key>,
     cache: Mutex<LruCache<(KeyKind, Option<CertificateName>), Minted>>,
-    rate: Mutex<Rate>,
+    bucket: Mutex<Bucket>,
     /// One at a time: minting never takes more than one core.
     turn: Arc<Semaphore>,
 }
@@ -125,7 +123,7 @@ impl Mint {
             secret,
             started: now(),
             cache: Mutex::new(LruCache::new(CACHED)),
-            rate: Mutex::new(Rate::new(RATE_PER_SECOND, BURST, Instant::now())),
+            bucket: Mutex::new(Bucket::full(RATE, Instant::now())),
             turn: Arc::new(Semaphore::new(1)),
             provider,
         };
@@ -165,7 +163,7 @@ impl Mint {
     }
 
     fn may_mint(&self) -> bool {
-        self.rate.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now())
+        self.bucket.lock().unwrap_or_else(PoisonError::into_inner).take(RATE, Instant::now())
     }
 
     fn kept(&self, key: &(KeyKind, Option<CertificateName>)) -> Option<Arc<Identity>> {

@@ -7,11 +7,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use log::{Level, Record};
 
-/// Messages of one place that pass within [`WINDOW_MS`].
-const PASS: u32 = 10;
-
-/// Milliseconds that are looked at together.
-const WINDOW_MS: u64 = 1000;
+use crate::process::rate::Window;
 
 /// Places that are remembered.
 const SLOTS: usize = 64;
@@ -33,8 +29,7 @@ pub(super) struct Repeats {
 #[derive(Debug, Default)]
 struct Slot {
     place: u64,
-    since_ms: u64,
-    passed: u32,
+    window: Window,
     left_out: Option<LeftOut>,
 }
 
@@ -62,17 +57,15 @@ impl Repeats {
         let place =
             self.hasher.hash_one((record.level(), record.target(), record.module_path(), record.file(), record.line()));
         let slot = &mut self.slots[place as usize % SLOTS];
-        if slot.place != place || now_ms.saturating_sub(slot.since_ms) >= WINDOW_MS {
+        if slot.place != place || slot.window.is_over(now_ms) {
             if let Some(left_out) = slot.left_out.take() {
                 self.waiting -= 1;
                 self.pushed_out.push(left_out);
             }
             slot.place = place;
-            slot.since_ms = now_ms;
-            slot.passed = 0;
+            slot.window = Window::beginning(now_ms);
         }
-        if slot.passed < PASS {
-            slot.passed += 1;
+        if slot.window.admits(now_ms) {
             return true;
         }
         match &mut slot.left_out {
@@ -95,7 +88,7 @@ impl Repeats {
         let mut due = std::mem::take(&mut self.pushed_out);
         if self.waiting > 0 {
             for slot in &mut self.slots {
-                if now_ms.saturating_sub(slot.since_ms) >= WINDOW_MS
+                if slot.window.is_over(now_ms)
                     && let Some(left_out) = slot.left_out.take()
                 {
                     self.waiting -= 1;
