@@ -4,15 +4,14 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::ResolvesClientCert;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs::{default_provider, sign};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::{CertifiedKey, SigningKey};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use spip_agent::tls::{ClientCertificate, Failure, MAX_NAME_CHARS, Replay, TlsServer};
 use spip_protocol::client_hello::{ClientHello, Detection, Detector, handshake_message};
+use spip_tls_client::{Shown, Trust};
 use tokio::io::{AsyncReadExt, DuplexStream};
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsConnector;
@@ -63,7 +62,7 @@ impl World {
             .with_protocol_versions(&[version])
             .expect("a version of the library")
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Trusting))
+            .with_custom_certificate_verifier(Arc::new(Trust(true)))
             .with_client_cert_resolver(Arc::new(Shown(Arc::new(CertifiedKey::new(chain, Arc::clone(&self.key))))));
         TlsConnector::from(Arc::new(config))
     }
@@ -117,59 +116,6 @@ async fn serve(server: &TlsServer, mut stream: DuplexStream) -> Result<ClientCer
     match handshake.await {
         Ok(accepted) => Ok(accepted.session.client_certificate),
         Err(rejected) => Err(rejected.failure),
-    }
-}
-
-/// Shows one certificate, whether or not it was asked for such a one.
-#[derive(Debug)]
-struct Shown(Arc<CertifiedKey>);
-
-impl ResolvesClientCert for Shown {
-    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0))
-    }
-
-    fn has_certs(&self) -> bool {
-        true
-    }
-}
-
-/// Goes on with any server: it is the server that is looked at.
-#[derive(Debug)]
-struct Trusting;
-
-impl ServerCertVerifier for Trusting {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        default_provider().signature_verification_algorithms.supported_schemes()
     }
 }
 
