@@ -105,7 +105,7 @@ pub fn run(options: &Options) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(io::stderr(), "spip-agent: {error}");
-            ExitCode::from(if matches!(error, Error::Answer(_)) { crate::tools::cli::USAGE } else { 1 })
+            ExitCode::from(if matches!(error, Error::Answer(_)) { crate::tools::USAGE } else { 1 })
         }
     }
 }
