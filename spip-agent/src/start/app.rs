@@ -3,18 +3,14 @@
 
 mod kernel_side;
 mod monitor;
+mod threads;
 
 use std::io;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use jiff::Timestamp;
-use nix::sys::signal::Signal;
-use tokio::runtime;
 use tokio::sync::{oneshot, watch};
 
 use crate::config::{Config, Loaded, MetricsAddress, SteeringMode, SystemLog};
@@ -22,7 +18,7 @@ use crate::confine::sandbox;
 use crate::kernel::early_demux;
 use crate::kernel::ebpf::{self, Attached, Origins, Part, PinnedSteering};
 use crate::kernel::listen::{self, Listeners, Sharing};
-use crate::kernel::steering::{Steering, Watch};
+use crate::kernel::steering::Steering;
 use crate::log::messages;
 use crate::log::payload_files::{PayloadStore, Prepared};
 use crate::log::writer;
@@ -33,8 +29,7 @@ use crate::process::heartbeat::{self, Heartbeat};
 use crate::process::shutdown::Deadline;
 use crate::process::stderr;
 use crate::respond::persona::Persona;
-use crate::scans::{self, Scans};
-use crate::session::accept::{self, Intake};
+use crate::session::accept::Intake;
 use crate::session::budget::Budget;
 use crate::session::ledger::Ledger;
 use crate::session::limits::Limits;
@@ -42,7 +37,6 @@ use crate::session::rejections::Rejections;
 use crate::start::config_check::{self, NamedFiles};
 use crate::start::engine::{self, Lasting};
 use crate::start::readiness::Notifier;
-use crate::start::reload::Reload;
 use crate::start::resources::Resources;
 use crate::start::signals::Signals;
 use crate::start::worker::Worker;
@@ -269,45 +263,6 @@ impl Agent {
         Ok(())
     }
 
-    /// Starts to answer those who ask what the agent does.
-    fn answer_status(
-        &self,
-        config: &Config,
-        pinned_link: Option<PathBuf>,
-        steering: Option<Arc<Watch>>,
-        scans: Option<&Scans>,
-    ) -> io::Result<()> {
-        let Some(server) = &self.status else { return Ok(()) };
-        server.spawn(status::Sources {
-            config: config.clone(),
-            path: self.options.path.clone(),
-            listen: self.listeners.address,
-            workers: self.listeners.sockets.len(),
-            passed_socket: self.listeners.passed,
-            families: self.listeners.families,
-            pinned_link,
-            intake: Arc::clone(&self.intake),
-            messages: self.messages.clone(),
-            attached: self.attached.as_ref().map(Arc::downgrade).unwrap_or_default(),
-            unattached: self.unattached.clone(),
-            steering,
-            sandbox: self.sandbox.clone(),
-            scans: scans.map(Scans::counts),
-            started: (Timestamp::now(), Instant::now()),
-        })
-    }
-
-    /// Starts to keep steering current. An agent that is relieved stops as if it had been told to.
-    fn watch_steering(&mut self) -> io::Result<Option<Watch>> {
-        let Some(steering) = self.steering.take() else { return Ok(None) };
-        let pinned = self.pinned.take();
-        let intake = Arc::clone(&self.intake);
-        let relieved = move || {
-            intake.stop();
-        };
-        Watch::spawn(steering, pinned, relieved).map(Some)
-    }
-
     /// Gives up what is not needed any more. Threads that are started after this inherit it.
     fn give_up(&mut self, Loaded { config, spans, .. }: &Loaded) -> Result<()> {
         let entered = self.with_needs(config, sandbox::enter);
@@ -401,82 +356,6 @@ impl Agent {
         // It shares the deadline; if it panicked, the end names it.
         let _ = service.join();
         served
-    }
-
-    fn take_signals(
-        &mut self,
-        config: &Config,
-        scans: watch::Sender<scans::Current>,
-        steering: Option<Arc<Watch>>,
-    ) -> io::Result<()> {
-        let Some(signals) = self.signals.take() else { return Ok(()) };
-        let mut reload = Reload {
-            path: self.options.path.clone(),
-            started: config.clone(),
-            config: config.clone(),
-            intake: Arc::clone(&self.intake),
-            scans,
-            steering,
-            messages: self.messages.clone(),
-            kernel_level: self.kernel_level(),
-            resources: self.resources,
-            notifier: self.notifier.clone(),
-        };
-        let intake = Arc::clone(&self.intake);
-        let on_stop = move |signal: Signal| {
-            log::info!(target: "agent", signal = signal.as_str(); "stopping");
-            intake.stop();
-        };
-        signals.spawn(on_stop, move || reload.run())
-    }
-
-    /// Starts to watch for scans, where the kernel side tells of them.
-    fn watch_scans(&self, config: &Config, current: watch::Receiver<scans::Current>) -> io::Result<Option<Scans>> {
-        let Some(events) = self.attached.as_ref().and_then(|attached| attached.take_events()) else {
-            return Ok(None);
-        };
-        let capacity = usize::try_from(config.ebpf.syn_entries).unwrap_or(usize::MAX);
-        let setting =
-            scans::Setting { events, current, capacity: NonZeroUsize::new(capacity).unwrap_or(NonZeroUsize::MIN) };
-        Scans::spawn(setting).map(Some)
-    }
-
-    /// Starts to answer those who ask what the agent has done.
-    fn serve_metrics(&mut self, scans: Option<&Scans>, steering: Option<Arc<Watch>>) -> io::Result<()> {
-        let (Some(server), Some(mut sources)) = (&self.metrics, self.sources.take()) else { return Ok(()) };
-        sources.messages.clone_from(&self.messages);
-        sources.kernel = self.attached.as_ref().map(|attached| attached.kernel_counters());
-        sources.steering = steering;
-        sources.scans = scans.map(Scans::counts);
-        server.spawn(sources)
-    }
-
-    /// The thread for what belongs to no connection: summaries of refusals, reports, the end of the log's reader, and
-    /// word to the service manager.
-    ///
-    /// After the stop it waits until `refusals_due`, and ends with the last of the summaries.
-    fn spawn_service(&self, refusals_due: oneshot::Receiver<()>) -> io::Result<JoinHandle<()>> {
-        let runtime = runtime::Builder::new_current_thread().enable_time().build()?;
-        let intake = Arc::clone(&self.intake);
-        let (notifier, heartbeat) = (self.notifier.clone(), self.heartbeat.clone());
-        critical::spawn("service", move || {
-            runtime.block_on(async {
-                let stopped = || intake.stopped();
-                let rejections = accept::report_rejections(&intake, stopped());
-                let faults = monitor::report_faults(&intake, stopped());
-                let alive = monitor::say_alive(&notifier, &heartbeat, stopped());
-                let engine = intake.engine();
-                let log = monitor::watch_log(&engine.log, &notifier, stopped());
-                let stopping = monitor::say_stopping(&notifier, stopped());
-                let closed = monitor::stop_when_log_closes(&intake, stopped());
-                let memory = monitor::give_memory_back(&intake, stopped());
-                let disk = monitor::watch_disk(&intake, stopped());
-                tokio::join!(rejections, faults, alive, log, disk, stopping, closed, memory);
-                // What the workers refused until they ended.
-                let _ = refusals_due.await;
-                accept::record_rejections(&intake, &stopped()).await;
-            });
-        })
     }
 }
 
