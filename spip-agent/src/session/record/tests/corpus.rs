@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::schemas::{heading, scan_samples};
 use super::*;
 
 /// The start of every session.
