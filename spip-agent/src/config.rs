@@ -82,7 +82,7 @@ pub struct Config {
 /// Rights that the process gives up after its start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sandbox {
-    /// `sandbox`: auto | required | off (auto).
+    /// `sandbox`: auto | required | off.
     pub mode: SandboxMode,
     /// `user`: name or number; the process stays what it is when absent.
     pub user: Option<String>,
@@ -106,27 +106,27 @@ pub enum SandboxMode {
 pub struct Log {
     /// `log_file`; standard output when absent.
     pub file: Option<PathBuf>,
-    /// `log_format`: flat | ecs | eve (flat).
+    /// `log_format`: flat | ecs | eve.
     pub format: Format,
     /// `max_line_bytes`: the longest line; what does not fit is left out of its record (eight times
     /// `payload_limit_bytes` and 4 MiB: nothing ever is).
     pub max_line_bytes: usize,
-    /// `fsync`: never | interval | always (never).
+    /// `fsync`: never | interval | always.
     pub fsync: Fsync,
-    /// `log_rotate_bytes`: rotate when the file has reached this size; 0 turns it off (256 MiB).
+    /// `log_rotate_bytes`: rotate when the file has reached this size; 0 turns it off.
     pub rotate_bytes: u64,
-    /// `log_rotate_seconds`: rotate when the file is this old; 0 turns it off (0).
+    /// `log_rotate_seconds`: rotate when the file is this old; 0 turns it off.
     pub rotate_age: Option<Duration>,
-    /// `log_keep_files`: closed files that are kept, beside those that a reader still needs; 0 keeps all (10).
+    /// `log_keep_files`: closed files that are kept, beside those that a reader still needs; 0 keeps all.
     pub keep_files: usize,
-    /// `log_keep_bytes`: total size of closed files that is kept; 0 keeps all (0).
+    /// `log_keep_bytes`: total size of closed files that is kept; 0 keeps all.
     pub keep_bytes: u64,
     /// `log_min_free_bytes`: below so much free room on its disk the log is kept small; derived from the size of the
     /// file system when absent.
     pub min_free_bytes: Option<u64>,
-    /// `log_compress`: none | zstd, for closed files (none).
+    /// `log_compress`: none | zstd, for closed files.
     pub compress: Compress,
-    /// `log_queue_bytes`: finished lines that wait in memory before sessions wait (8 MiB).
+    /// `log_queue_bytes`: finished lines that wait in memory before sessions wait.
     pub queue_bytes: usize,
 }
 
@@ -190,11 +190,11 @@ pub enum Compress {
 /// TLS.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tls {
-    /// `tls`: auto | off (auto).
+    /// `tls`: auto | off.
     pub enabled: bool,
     /// `cert_path` and `key_path`, made absolute against the directory of the configuration file.
     pub certificate: Option<CertificateFiles>,
-    /// `tls_client_certificates`: ask clients for a certificate and record what it says (false).
+    /// `tls_client_certificates`: ask clients for a certificate and record what it says.
     pub ask_client_certificate: bool,
 }
 
@@ -210,26 +210,26 @@ pub struct CertificateFiles {
 /// eBPF.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ebpf {
-    /// `ebpf`: auto | off | required (auto).
+    /// `ebpf`: auto | off | required.
     pub mode: EbpfMode,
     /// `cgroup_path`: the cgroup v2 directory; found through mountinfo when absent.
     pub cgroup_path: Option<PathBuf>,
-    /// `bpf_pin_path`: directory on a bpffs (/sys/fs/bpf/spip).
+    /// `bpf_pin_path`: directory on a bpffs.
     pub pin_path: PathBuf,
-    /// `ebpf_syn_entries`: entries of the map SYNS (65,536).
+    /// `ebpf_syn_entries`: entries of the map SYNS.
     pub syn_entries: u32,
-    /// `ebpf_origin_entries`: entries of the map ORIGINS (65,536).
+    /// `ebpf_origin_entries`: entries of the map ORIGINS.
     pub origin_entries: u32,
 }
 
 /// Half-open scans.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scans {
-    /// `scans`: record half-open SYNs (true).
+    /// `scans`: record half-open completes.
     pub enabled: bool,
-    /// `scan_timeout_seconds`: how long a SYN may take to become a connection (5).
+    /// `scan_timeout_seconds`: how long a SYN may take to become a connection.
     pub timeout: Duration,
-    /// `scan_interval_seconds`: how often a source's scans are summarised (60).
+    /// `scan_interval_seconds`: how often a source's scans are summarised.
     pub interval: Duration,
 }
 
@@ -247,15 +247,15 @@ pub enum EbpfMode {
 /// Steering of connections to other ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Steering {
-    /// `steering`: redirect | sk_lookup (redirect).
+    /// `steering`: redirect | sk_lookup.
     pub mode: SteeringMode,
-    /// `steer_loopback`: steer clients on this machine, too (false).
+    /// `steer_loopback`: steer clients on this machine, too.
     pub loopback: bool,
     /// `steer_prefixes`: local addresses to steer; all when empty.
     pub prefixes: Vec<Prefix>,
     /// `steer_interfaces`: names of interfaces by which connections have to come; any when empty.
     pub interfaces: Vec<String>,
-    /// `pin_links`: steering outlives the agent, and the next one takes it over (false).
+    /// `pin_links`: steering outlives the agent, and the next one takes it over.
     pub pin_links: bool,
 }
 
@@ -271,15 +271,15 @@ pub enum SteeringMode {
 /// Replies to clients.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Respond {
-    /// `respond`: banners | off (banners).
+    /// `respond`: banners | off.
     pub enabled: bool,
-    /// `banner_after_ms`: how long a client is silent before it is greeted (1,500 ms).
+    /// `banner_after_ms`: how long a client is silent before it is greeted.
     pub banner_after: Duration,
     /// `greetings`: the dialogue of each port where the client's own bytes do not decide.
     pub ports: BTreeMap<u16, Greeting>,
     /// `persona`: a file with texts in place of the drawn ones.
     pub persona: Option<PathBuf>,
-    /// `state_dir`: where what is drawn at the first start is kept (/var/lib/spip).
+    /// `state_dir`: where what is drawn at the first start is kept.
     pub state_dir: PathBuf,
 }
 
@@ -344,47 +344,47 @@ impl Greeting {
 pub struct PayloadStore {
     /// `payload_dir`: one file for each distinct payload; off when absent.
     pub directory: Option<PathBuf>,
-    /// `payload_store_min_bytes`: shorter payloads stay in the record alone (4,096).
+    /// `payload_store_min_bytes`: shorter payloads stay in the record alone.
     pub min_bytes: usize,
-    /// `payload_store_max_bytes`: disk budget; the oldest files go (1 GiB).
+    /// `payload_store_max_bytes`: disk budget; the oldest files go.
     pub max_bytes: u64,
-    /// `payload_preview_bytes`: what of a payload that is kept in a file stays in the record (256).
+    /// `payload_preview_bytes`: what of a payload that is kept in a file stays in the record.
     pub preview_bytes: usize,
 }
 
 /// Bounds of a connection in time; all run from the accept.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Timeouts {
-    /// `first_byte_timeout_seconds`: first byte, and TLS handshake (10).
+    /// `first_byte_timeout_seconds`: first byte, and TLS handshake.
     pub first_byte: Duration,
-    /// `read_timeout_seconds`: idleness between bytes (30).
+    /// `read_timeout_seconds`: idleness between bytes.
     pub idle: Duration,
-    /// `write_timeout_seconds`: one reply (10).
+    /// `write_timeout_seconds`: one reply.
     pub write: Duration,
-    /// `session_timeout_seconds`: the whole connection (300).
+    /// `session_timeout_seconds`: the whole connection.
     pub session: Duration,
-    /// `drain_timeout_seconds`: from the stop signal to the end of the process (5).
+    /// `drain_timeout_seconds`: from the stop signal to the end of the process.
     pub drain: Duration,
 }
 
 /// Bounds of connections in number and memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
-    /// `payload_limit_bytes`: bytes kept of one connection (65,536).
+    /// `payload_limit_bytes`: bytes kept of one connection.
     pub payload_bytes: usize,
     /// `payload_memory_bytes`: memory that connections may hold beyond what each is guaranteed; derived from the memory
     /// of the machine when absent.
     pub payload_memory_bytes: Option<usize>,
     /// `max_sessions`: connections at once; derived from descriptors and memory when absent.
     pub sessions: Option<usize>,
-    /// `max_sessions_per_source`: connections at once from one IPv4 address or IPv6 /64 (4,096).
+    /// `max_sessions_per_source`: connections at once from one IPv4 address or IPv6 /64.
     pub sessions_per_source: usize,
     /// `rate_limit_per_second`: sustained connections a second from one source; 0 turns it off.
     pub rate_per_second: f64,
     /// `rate_limit_burst`: connections that a source may open at once before the rate counts.
     pub rate_burst: f64,
-    /// `max_sources`: sources that are remembered; the least recently seen goes (65,536).
+    /// `max_sources`: sources that are remembered; the least recently seen goes.
     pub sources: usize,
-    /// `rejected_interval_seconds`: how often refused connections are summarised (10).
+    /// `rejected_interval_seconds`: how often refused connections are summarised.
     pub rejected_interval: Duration,
 }

@@ -1,8 +1,14 @@
-//! Every key of the configuration, once: what it defaults to, what it takes, what it means, and when a change of it takes
-//! effect. `init` writes its commented file from this, a reload asks it what can change, and the tests hold the parser,
-//! `--check` and `docs/configuration.md` against it.
+//! Every key of the configuration, once: what it takes and defaults to, what it means, and when a change of it takes
+//! effect. The parser takes bounds, words and defaults from here, `init` writes its commented file from this, a reload asks
+//! it what can change, the rows of `docs/configuration.md` are written from it, and a test holds `--check` against it.
 
+mod kind;
 mod table;
+
+pub(in crate::config) use kind::SECONDS;
+pub use kind::{Kind, Words, words};
+
+use std::borrow::Cow;
 
 use table::KEYS;
 
@@ -11,16 +17,28 @@ use table::KEYS;
 pub struct Key {
     /// Its name in the file.
     pub name: &'static str,
-    /// Its default: TOML in backquotes, or words.
-    pub default: &'static str,
-    /// The values that it takes.
-    pub accepted: &'static str,
+    /// What it takes, and what it is where the file does not have it.
+    pub kind: Kind,
     /// Meaning of the key.
     pub meaning: &'static str,
     /// A value of it, as TOML.
     pub example: &'static str,
     /// Time at which a change takes effect.
     pub effect: Effect,
+}
+
+impl Key {
+    /// Returns its default: TOML in backquotes, or words.
+    #[must_use]
+    pub fn default(&self) -> Cow<'static, str> {
+        self.kind.default()
+    }
+
+    /// Returns the values that it takes, in words.
+    #[must_use]
+    pub fn accepted(&self) -> Cow<'static, str> {
+        self.kind.accepted(self.name.ends_with("_bytes"))
+    }
 }
 
 /// Times at which a change of a key takes effect.
@@ -53,8 +71,8 @@ mod tests {
 
     /// The row of a key in the documentation, with its pages as links.
     fn row(key: &Key) -> String {
-        let Key { name, default, accepted, meaning, .. } = key;
-        format!("| `{name}` | {} | {} | {} |", linked(default), linked(accepted), linked(meaning))
+        let Key { name, meaning, .. } = key;
+        format!("| `{name}` | {} | {} | {} |", linked(&key.default()), linked(&key.accepted()), linked(meaning))
     }
 
     /// Makes links of the pages that a text names.

@@ -1,6 +1,4 @@
-//! From a file to a [`Config`]: every key is read here, with its default and its bounds.
-//!
-//! The bounds refuse what cannot have been meant (a timeout of a year, a map of a billion entries), not what is unwise.
+//! From a file to a [`Config`]: every key is read here or in a neighbour, with the bounds and the default of the table.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -11,43 +9,25 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use crate::process::reach;
-use spip_record::Format;
 
 use super::error::{ConfigError, Problem};
 use super::spans::Spans;
-use super::values::{DAY, Found, Values, accepted_integer};
-use super::{
-    CertificateFiles, Compress, Config, Ebpf, EbpfMode, Fsync, Limits, Log, Sandbox, SandboxMode, Scans, Timeouts, Tls,
-};
+use super::values::{Found, Values};
+use super::{CertificateFiles, Config, Ebpf, Limits, Log, Sandbox, Scans, Timeouts, Tls};
 
 /// Largest configuration file; the full one of the documentation has a few kilobytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
-/// Smallest bound of a line: what is never left out of a record fits.
-const MIN_LINE_BYTES: u64 = 8 << 10;
 /// More than everything in a line beside the payload: all that is said in it is clipped.
 const FACTS_BYTES: usize = 4 << 20;
-/// Largest size in bytes that a key takes: 1 TiB.
-pub(super) const MAX_BYTES: u64 = 1 << 40;
-/// Largest number of table or map entries: a map of that size takes gigabytes.
-const MAX_ENTRIES: u64 = 1 << 24;
-/// Oldest log file: ten years.
-const MAX_AGE_SECONDS: u64 = 315_360_000;
-/// Connections a second from one source, sustained. One core of a small machine records about as many: above it a
-/// single source would take the sensor from all others. A scanner at full speed stays below it.
-const RATE_PER_SECOND: f64 = 20_000.0;
-/// Connections of one source before the rate counts: a scan of all 65,535 ports in one breath, and some retries.
-const RATE_BURST: f64 = 70_000.0;
-/// Default of `status_socket`, in a directory that is gone after a reboot.
+/// Where the agent answers `spip-agent status`, in a directory that is gone after a reboot.
 const STATUS_SOCKET: &str = "/run/spip/status.sock";
-/// More than any machine accepts in a second; only keeps arithmetic finite.
-const MAX_RATE: f64 = 1e9;
 
 /// A configuration, and what should be said about it.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// The configuration, complete with defaults.
     pub config: Config,
-    /// Keys of the file that have no effect, one message each, with file and line.
+    /// What the file that have no effect, one message each, with file and line.
     pub warnings: Vec<String>,
     /// Lines of its keys.
     pub spans: Spans,
@@ -132,13 +112,12 @@ impl<'i> Loading<'i> {
             respond: self.respond(),
             payload_store: self.payload_store(),
             scans: Scans {
-                enabled: self.read.boolean("scans", true),
-                timeout: self.read.seconds("scan_timeout_seconds", 5.0),
-                interval: self.read.seconds("scan_interval_seconds", 60.0),
+                enabled: self.read.boolean("scans"),
+                timeout: self.read.seconds("scan_timeout_seconds"),
+                interval: self.read.seconds("scan_interval_seconds"),
             },
             exclude_ports: self.exclude_ports(),
-            community_id_seed: u16::try_from(self.read.integer("community_id_seed", (0, 65_535), 0))
-                .unwrap_or_default(),
+            community_id_seed: u16::try_from(self.read.integer("community_id_seed")).unwrap_or_default(),
             sandbox: self.sandbox(),
             metrics: self.metrics(listen, status_socket.as_deref()),
             status_socket,
@@ -146,7 +125,7 @@ impl<'i> Loading<'i> {
         // Unless the operator asks for less, nothing is ever left out: a byte of payload costs at most six as text and
         // two as digits.
         let line = config.limits.payload_bytes.saturating_mul(8).saturating_add(FACTS_BYTES);
-        config.log.max_line_bytes = self.optional_size("max_line_bytes", (MIN_LINE_BYTES, MAX_BYTES)).unwrap_or(line);
+        config.log.max_line_bytes = self.optional_size("max_line_bytes").unwrap_or(line);
         (ip.is_some() && port.is_some()).then_some(config)
     }
 
@@ -166,13 +145,7 @@ impl<'i> Loading<'i> {
     }
 
     fn port(&mut self) -> Option<u16> {
-        let accepted = accepted_integer((1, 65_535));
-        let Some(found) = self.read.take("port") else {
-            self.read.problem(None, format!("port: missing; {accepted}, for example port = 8080"));
-            return None;
-        };
-        let port = self.read.as_integer(&found, (1, 65_535), &accepted)?;
-        u16::try_from(port).ok()
+        self.read.required("port", "8080").and_then(|port| u16::try_from(port).ok())
     }
 
     fn name(&mut self) -> String {
@@ -187,37 +160,25 @@ impl<'i> Loading<'i> {
     }
 
     fn log(&mut self) -> Log {
-        let age = self.read.integer("log_rotate_seconds", (0, MAX_AGE_SECONDS), 0);
+        let age = self.read.integer("log_rotate_seconds");
         Log {
             // The destination of output is up to the program's starter, as in a shell: the working directory.
             file: self.path("log_file"),
-            format: self.read.choice(
-                "log_format",
-                &[("flat", Format::Flat), ("ecs", Format::Ecs), ("eve", Format::Eve)],
-                Format::Flat,
-            ),
+            format: self.read.choice("log_format"),
             max_line_bytes: 0,
-            fsync: self.read.choice(
-                "fsync",
-                &[("never", Fsync::Never), ("interval", Fsync::Interval), ("always", Fsync::Always)],
-                Fsync::Never,
-            ),
-            rotate_bytes: self.read.integer("log_rotate_bytes", (0, MAX_BYTES), 256 << 20),
+            fsync: self.read.choice("fsync"),
+            rotate_bytes: self.read.integer("log_rotate_bytes"),
             rotate_age: (age > 0).then_some(Duration::from_secs(age)),
-            keep_files: self.size("log_keep_files", (0, 1_000_000), 10),
-            keep_bytes: self.read.integer("log_keep_bytes", (0, 1 << 53), 0),
-            min_free_bytes: self.optional_size("log_min_free_bytes", (0, 1 << 53)).map(|bytes| bytes as u64),
-            compress: self.read.choice(
-                "log_compress",
-                &[("none", Compress::None), ("zstd", Compress::Zstd)],
-                Compress::None,
-            ),
-            queue_bytes: self.size("log_queue_bytes", (64 << 10, MAX_BYTES), 8 << 20),
+            keep_files: self.size("log_keep_files"),
+            keep_bytes: self.read.integer("log_keep_bytes"),
+            min_free_bytes: self.read.derived("log_min_free_bytes").map(|(bytes, _)| bytes),
+            compress: self.read.choice("log_compress"),
+            queue_bytes: self.size("log_queue_bytes"),
         }
     }
 
     fn tls(&mut self) -> Tls {
-        let enabled = self.read.choice("tls", &[("auto", true), ("off", false)], true);
+        let enabled = self.read.switch("tls");
         let chain = self.readable("cert_path", "PEM");
         let key = self.readable("key_path", "PEM");
         let certificate = match (chain, key) {
@@ -235,19 +196,13 @@ impl<'i> Loading<'i> {
         if certificate.is_some() && !enabled {
             self.warn(None, "cert_path and key_path are not used, because tls = \"off\"");
         }
-        Tls { enabled, certificate, ask_client_certificate: self.read.boolean("tls_client_certificates", false) }
+        Tls { enabled, certificate, ask_client_certificate: self.read.boolean("tls_client_certificates") }
     }
 
     fn ebpf(&mut self) -> Ebpf {
-        let entries = |read: &mut Values<'_>, key| {
-            u32::try_from(read.integer(key, (64, MAX_ENTRIES), 65_536)).unwrap_or(u32::MAX)
-        };
+        let entries = |read: &mut Values<'_>, key| u32::try_from(read.integer(key)).unwrap_or(u32::MAX);
         Ebpf {
-            mode: self.read.choice(
-                "ebpf",
-                &[("auto", EbpfMode::Auto), ("off", EbpfMode::Off), ("required", EbpfMode::Required)],
-                EbpfMode::Auto,
-            ),
+            mode: self.read.choice("ebpf"),
             cgroup_path: self.absolute("cgroup_path"),
             pin_path: self.absolute("bpf_pin_path").unwrap_or_else(|| PathBuf::from("/sys/fs/bpf/spip")),
             syn_entries: entries(&mut self.read, "ebpf_syn_entries"),
@@ -271,11 +226,7 @@ impl<'i> Loading<'i> {
 
     fn sandbox(&mut self) -> Sandbox {
         const ACCEPTED: &str = "must be a name or a number";
-        let mode = self.read.choice(
-            "sandbox",
-            &[("auto", SandboxMode::Auto), ("required", SandboxMode::Required), ("off", SandboxMode::Off)],
-            SandboxMode::Auto,
-        );
+        let mode = self.read.choice("sandbox");
         let user = self.read.string("user", ACCEPTED).map(|(user, _)| user);
         let group = self.read.string("group", ACCEPTED);
         if let (None, Some((_, found))) = (&user, &group) {
@@ -286,68 +237,63 @@ impl<'i> Loading<'i> {
 
     fn timeouts(&mut self) -> Timeouts {
         Timeouts {
-            first_byte: self.read.seconds("first_byte_timeout_seconds", 10.0),
-            idle: self.predecessor_seconds("read_timeout_seconds", 30.0),
-            write: self.predecessor_seconds("write_timeout_seconds", 10.0),
-            session: self.read.seconds("session_timeout_seconds", 300.0),
-            drain: self.read.seconds("drain_timeout_seconds", 5.0),
+            first_byte: self.read.seconds("first_byte_timeout_seconds"),
+            idle: self.predecessor_seconds("read_timeout_seconds"),
+            write: self.predecessor_seconds("write_timeout_seconds"),
+            session: self.read.seconds("session_timeout_seconds"),
+            drain: self.read.seconds("drain_timeout_seconds"),
         }
     }
 
     fn limits(&mut self) -> Limits {
-        let payload_bytes = self.size("payload_limit_bytes", (1, 1 << 30), 64 << 10);
-        let memory = self.read.take("payload_memory_bytes");
-        let payload_memory_bytes = memory.and_then(|found| {
-            let bounds = (1, MAX_BYTES);
-            let bytes = self.read.as_integer(&found, bounds, &accepted_integer(bounds))?;
+        let payload_bytes = self.size("payload_limit_bytes");
+        let memory = self.read.derived("payload_memory_bytes");
+        let payload_memory_bytes = memory.map(|(bytes, found)| {
             let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
             if bytes < payload_bytes {
                 let why =
                     format!("must be at least payload_limit_bytes ({payload_bytes}), or no connection could fill it");
                 self.read.refuse(&found, &why);
             }
-            Some(bytes)
+            bytes
         });
         Limits {
             payload_bytes,
             payload_memory_bytes,
-            sessions: self.optional_size("max_sessions", (1, MAX_ENTRIES)),
-            sessions_per_source: self.size("max_sessions_per_source", (1, MAX_ENTRIES), 4_096),
-            rate_per_second: self.rate("rate_limit_per_second", RATE_PER_SECOND),
+            sessions: self.optional_size("max_sessions"),
+            sessions_per_source: self.size("max_sessions_per_source"),
+            rate_per_second: self.read.number_unless("rate_limit_per_second", |_, _, _| false),
             rate_burst: self.burst(),
-            sources: self.size("max_sources", (1, MAX_ENTRIES), 65_536),
-            rejected_interval: self.read.seconds("rejected_interval_seconds", 10.0),
+            sources: self.size("max_sources"),
+            rejected_interval: self.read.seconds("rejected_interval_seconds"),
         }
-    }
-
-    fn rate(&mut self, key: &'static str, default: f64) -> f64 {
-        let found = self.read.take(key);
-        found.and_then(|found| self.read.as_number(&found, (0.0, MAX_RATE))).unwrap_or(default)
     }
 
     /// Without a burst no connection would ever be let in; for the predecessor 0 meant its default.
     fn burst(&mut self) -> f64 {
-        let Some(found) = self.read.take("rate_limit_burst") else {
-            return RATE_BURST;
-        };
-        if is_zero(found.value.get_ref()) {
-            self.warn(Some(&found), &format!("rate_limit_burst = 0 means the default, {RATE_BURST}"));
-            return RATE_BURST;
-        }
-        self.read.as_number(&found, (1.0, MAX_RATE)).unwrap_or(RATE_BURST)
+        let mut zero = None;
+        let burst = self.read.number_unless("rate_limit_burst", |read, found, default| {
+            zero = means_default(read, found, default);
+            zero.is_some()
+        });
+        self.warn_of_zero(zero);
+        burst
     }
 
     /// A duration that the predecessor took, too: for it 0 meant the default, and its files must load.
-    fn predecessor_seconds(&mut self, key: &'static str, default: f64) -> Duration {
-        debug_assert!(default <= DAY);
-        let mut found = self.read.take(key);
-        if let Some(zero) = &found
-            && is_zero(zero.value.get_ref())
-        {
-            self.warn(Some(zero), &format!("{key} = 0 means the default, {default}"));
-            found = None;
-        }
-        self.read.as_seconds(found, default)
+    fn predecessor_seconds(&mut self, key: &'static str) -> Duration {
+        let mut zero = None;
+        let seconds = self.read.seconds_unless(key, |read, found, default| {
+            zero = means_default(read, found, default);
+            zero.is_some()
+        });
+        self.warn_of_zero(zero);
+        seconds
+    }
+
+    fn warn_of_zero(&mut self, zero: Option<(usize, String)>) {
+        let file = self.path.display();
+        self.warnings.extend(zero.map(|(line, text)| format!("{file}:{line}: {text}")));
     }
 
     /// `[loom]` is the predecessor's and does nothing yet. TOML counts every key below its header as part of it, also
@@ -372,14 +318,12 @@ impl<'i> Loading<'i> {
         self.warn(Some(&found), &text);
     }
 
-    pub(super) fn size(&mut self, key: &'static str, bounds: (u64, u64), default: u64) -> usize {
-        usize::try_from(self.read.integer(key, bounds, default)).unwrap_or(usize::MAX)
+    pub(super) fn size(&mut self, key: &'static str) -> usize {
+        usize::try_from(self.read.integer(key)).unwrap_or(usize::MAX)
     }
 
-    fn optional_size(&mut self, key: &'static str, bounds: (u64, u64)) -> Option<usize> {
-        let found = self.read.take(key)?;
-        let number = self.read.as_integer(&found, bounds, &accepted_integer(bounds))?;
-        usize::try_from(number).ok()
+    fn optional_size(&mut self, key: &'static str) -> Option<usize> {
+        self.read.derived(key).and_then(|(number, _)| usize::try_from(number).ok())
     }
 
     pub(super) fn warn(&mut self, found: Option<&Found<'_>>, text: &str) {
@@ -398,9 +342,9 @@ fn host_name() -> String {
     if name.is_empty() { "spip".to_owned() } else { name }
 }
 
-fn is_zero(value: &DeValue<'_>) -> bool {
-    match value {
-        DeValue::Integer(integer) => integer.as_str().parse() == Ok(0),
-        _ => false,
-    }
+/// Returns the line of a value of 0 and what it means, where it is one.
+fn means_default(read: &Values<'_>, found: &Found<'_>, default: f64) -> Option<(usize, String)> {
+    let DeValue::Integer(integer) = found.value.get_ref() else { return None };
+    let is_zero = integer.as_str().parse() == Ok(0);
+    is_zero.then(|| (read.line(found.value.span().start), format!("{} = 0 means the default, {default}", found.key)))
 }

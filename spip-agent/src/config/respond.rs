@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::load::{Loading, MAX_BYTES};
+use super::load::Loading;
 use super::{Greeting, PayloadStore, Respond};
 
 /// Default directory of the persona.
@@ -51,15 +51,12 @@ const PORTS: [(u16, Greeting); 35] = [
     (22222, Greeting::Ssh),
 ];
 
-/// Longest silence before a greeting: clients do not wait for longer.
-const MAX_BANNER_MS: u64 = 60_000;
-
 impl Loading<'_> {
     /// The keys of drawing out.
     pub(super) fn respond(&mut self) -> Respond {
         Respond {
-            enabled: self.read.choice("respond", &[("banners", true), ("off", false)], true),
-            banner_after: Duration::from_millis(self.read.integer("banner_after_ms", (1, MAX_BANNER_MS), 1_500)),
+            enabled: self.read.switch("respond"),
+            banner_after: Duration::from_millis(self.read.integer("banner_after_ms")),
             ports: self.greetings(),
             persona: self.readable("persona", "TOML").map(|(path, _)| path),
             state_dir: self.path("state_dir").unwrap_or_else(|| PathBuf::from(STATE_DIRECTORY)),
@@ -101,9 +98,9 @@ impl Loading<'_> {
     pub(super) fn payload_store(&mut self) -> PayloadStore {
         PayloadStore {
             directory: self.path("payload_dir"),
-            min_bytes: self.size("payload_store_min_bytes", (1, 1 << 30), 4_096),
-            max_bytes: self.read.integer("payload_store_max_bytes", (4_096, MAX_BYTES), 1 << 30),
-            preview_bytes: self.size("payload_preview_bytes", (0, 1 << 30), 256),
+            min_bytes: self.size("payload_store_min_bytes"),
+            max_bytes: self.read.integer("payload_store_max_bytes"),
+            preview_bytes: self.size("payload_preview_bytes"),
         }
     }
 }

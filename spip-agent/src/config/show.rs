@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use toml::Value;
 
-use spip_record::Format;
-
-use super::{Compress, Config, EbpfMode, Fsync, PayloadStore, Prefix, SandboxMode, SteeringMode, SystemLog};
+use super::keys::{self, Kind, Words as _};
+use super::{Config, PayloadStore, Prefix, SystemLog};
 
 impl Config {
     /// The configuration as TOML. What is derived at the start stands there as a comment.
@@ -74,23 +73,9 @@ impl Page {
 
         self.heading("log")?;
         self.path("log_file", log.file.as_deref(), "standard output")?;
-        self.key(
-            "log_format",
-            text(match log.format {
-                Format::Flat => "flat",
-                Format::Ecs => "ecs",
-                Format::Eve => "eve",
-            }),
-        )?;
+        self.key("log_format", text(log.format.word()))?;
         self.key("max_line_bytes", log.max_line_bytes)?;
-        self.key(
-            "fsync",
-            text(match log.fsync {
-                Fsync::Never => "never",
-                Fsync::Interval => "interval",
-                Fsync::Always => "always",
-            }),
-        )?;
+        self.key("fsync", text(log.fsync.word()))?;
         self.key("log_rotate_bytes", log.rotate_bytes)?;
         self.key("log_rotate_seconds", log.rotate_age.map_or(0, |age| age.as_secs()))?;
         self.key("log_keep_files", log.keep_files)?;
@@ -99,13 +84,7 @@ impl Page {
             Some(bytes) => self.key("log_min_free_bytes", bytes)?,
             None => self.absent("log_min_free_bytes", "a twentieth of the file system, at most 1 GiB")?,
         }
-        self.key(
-            "log_compress",
-            text(match log.compress {
-                Compress::None => "none",
-                Compress::Zstd => "zstd",
-            }),
-        )?;
+        self.key("log_compress", text(log.compress.word()))?;
         self.key("log_queue_bytes", log.queue_bytes)?;
 
         self.key("log_level", text(&messages.levels.to_string()))?;
@@ -116,34 +95,21 @@ impl Page {
         }
 
         self.heading("TLS")?;
-        self.key("tls", text(if tls.enabled { "auto" } else { "off" }))?;
+        self.switch("tls", tls.enabled)?;
         let files = tls.certificate.as_ref();
         self.path("cert_path", files.map(|files| files.chain.as_path()), "certificates are made per server name")?;
         self.path("key_path", files.map(|files| files.key.as_path()), "one key per start")?;
         self.key("tls_client_certificates", tls.ask_client_certificate)?;
 
         self.heading("eBPF")?;
-        self.key(
-            "ebpf",
-            text(match ebpf.mode {
-                EbpfMode::Auto => "auto",
-                EbpfMode::Off => "off",
-                EbpfMode::Required => "required",
-            }),
-        )?;
+        self.key("ebpf", text(ebpf.mode.word()))?;
         self.path("cgroup_path", ebpf.cgroup_path.as_deref(), "found in /proc/self/mountinfo")?;
         self.path("bpf_pin_path", Some(&ebpf.pin_path), "")?;
         self.key("ebpf_syn_entries", ebpf.syn_entries)?;
         self.key("ebpf_origin_entries", ebpf.origin_entries)?;
 
         self.heading("steering")?;
-        self.key(
-            "steering",
-            text(match steering.mode {
-                SteeringMode::Redirect => "redirect",
-                SteeringMode::SkLookup => "sk_lookup",
-            }),
-        )?;
+        self.key("steering", text(steering.mode.word()))?;
         self.key("steer_loopback", steering.loopback)?;
         self.key("steer_prefixes", array(steering.prefixes.iter().map(Prefix::to_string)))?;
         self.key("steer_interfaces", array(steering.interfaces.iter().cloned()))?;
@@ -157,14 +123,7 @@ impl Page {
         }
 
         self.heading("privileges")?;
-        self.key(
-            "sandbox",
-            text(match sandbox.mode {
-                SandboxMode::Auto => "auto",
-                SandboxMode::Required => "required",
-                SandboxMode::Off => "off",
-            }),
-        )?;
+        self.key("sandbox", text(sandbox.mode.word()))?;
         self.name("user", sandbox.user.as_deref(), "the one that starts the agent")?;
         self.name("group", sandbox.group.as_deref(), "the user's own")?;
 
@@ -197,7 +156,7 @@ impl Page {
         self.key("rejected_interval_seconds", seconds(limits.rejected_interval))?;
 
         self.heading("responses")?;
-        self.key("respond", text(if respond.enabled { "banners" } else { "off" }))?;
+        self.switch("respond", respond.enabled)?;
         self.key("banner_after_ms", respond.banner_after.as_millis())?;
         let ports = respond.ports.iter().map(|(port, dialogue)| format!("{port} = \"{}\"", dialogue.name()));
         self.key("greetings", format!("{{ {} }}", ports.collect::<Vec<_>>().join(", ")))?;
@@ -218,6 +177,14 @@ impl Page {
 
     fn key(&mut self, key: &str, value: impl fmt::Display) -> fmt::Result {
         writeln!(self.0, "{key} = {value}")
+    }
+
+    fn switch(&mut self, key: &str, is_on: bool) -> fmt::Result {
+        let on = match keys::of(key).map(|key| key.kind) {
+            Some(Kind::Switch(on)) if is_on => on,
+            _ => "off",
+        };
+        self.key(key, text(on))
     }
 
     fn absent(&mut self, key: &str, instead: &str) -> fmt::Result {

@@ -112,9 +112,7 @@ fn masked(address: IpAddr, length: u8) -> IpAddr {
 impl Loading<'_> {
     /// All keys of steering; `ebpf` is what the file says of eBPF, without which there is no `sk_lookup`.
     pub(super) fn steering(&mut self, ebpf: EbpfMode) -> Steering {
-        const MODES: &[(&str, SteeringMode)] =
-            &[("redirect", SteeringMode::Redirect), ("sk_lookup", SteeringMode::SkLookup)];
-        let mode = self.read.choice("steering", MODES, SteeringMode::Redirect);
+        let mode: SteeringMode = self.read.choice("steering");
         if mode == SteeringMode::SkLookup && ebpf == EbpfMode::Off {
             let why =
                 "steering = \"sk_lookup\": is done by eBPF; remove ebpf = \"off\", or set steering = \"redirect\"";
@@ -122,10 +120,10 @@ impl Loading<'_> {
         }
         let steering = Steering {
             mode,
-            loopback: self.read.boolean("steer_loopback", false),
+            loopback: self.read.boolean("steer_loopback"),
             prefixes: self.prefixes(),
             interfaces: self.interfaces(),
-            pin_links: self.read.boolean("pin_links", false),
+            pin_links: self.read.boolean("pin_links"),
         };
         if mode == SteeringMode::Redirect {
             let unused = [

@@ -345,7 +345,7 @@ fn the_table_of_keys_has_the_keys_of_the_parser_and_their_defaults() {
             let key = keys::of(name).expect(name);
             // What has no value of its own is told in words.
             let in_words = ["name", "ip", "port", "greetings"].contains(&name);
-            assert!(in_words || key.default == format!("`{default}`"), "{name}: {} is not {default}", key.default);
+            assert!(in_words || key.default() == format!("`{default}`"), "{name}: {} is not {default}", key.default());
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Takes typed values out of a TOML table and remembers everything that is wrong with them.
 //!
 //! serde would stop at the first problem and knows neither the line nor what else is accepted. Each method here takes
-//! one key, writes down a problem if there is one, and goes on with the default, so that one run shows them all. The
-//! keys that were asked for are the keys that exist: there is no second list to forget.
+//! one key, writes down a problem if there is one, and goes on with the default, so that one run shows them all. Bounds,
+//! words and defaults are those of the table of keys.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,9 +11,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{Problem, Quoted};
-
-/// Longest duration that any key takes, but for the age of a log file: a day.
-pub(super) const DAY: f64 = 86_400.0;
+use super::keys::{self, Kind, SECONDS, Words};
 
 /// A table under examination.
 pub(super) struct Values<'i> {
@@ -80,12 +78,48 @@ impl<'i> Values<'i> {
         self.text.get(value.span()).unwrap_or_default().trim_end()
     }
 
-    /// A number of anything, within inclusive bounds.
-    pub(super) fn integer(&mut self, key: &'static str, bounds: (u64, u64), default: u64) -> u64 {
-        let Some(found) = self.take(key) else {
-            return default;
+    /// Returns what the table has of a key. One without a kind of that sort is a defect, which any file shows.
+    fn kind<T>(&mut self, key: &'static str, of: fn(Kind) -> Option<T>) -> Option<T> {
+        let kind = keys::of(key).and_then(|key| of(key.kind));
+        if kind.is_none() {
+            self.problem(None, format!("{key}: is not in the table of keys as it is read: a defect of spip-agent"));
+        }
+        kind
+    }
+
+    /// Returns the bounds of a whole number.
+    fn bounds(&mut self, key: &'static str) -> (u64, u64) {
+        let of = |kind| match kind {
+            Kind::Integer(bounds, _) | Kind::Derived(bounds, _) => Some(bounds),
+            _ => None,
         };
-        self.as_integer(&found, bounds, &accepted_integer(bounds)).unwrap_or(default)
+        self.kind(key, of).unwrap_or_default()
+    }
+
+    /// A number of anything.
+    pub(super) fn integer(&mut self, key: &'static str) -> u64 {
+        let default = |kind| if let Kind::Integer(_, default) = kind { Some(default) } else { None };
+        let default = self.kind(key, default).unwrap_or_default();
+        self.derived(key).map_or(default, |(number, _)| number)
+    }
+
+    /// A number of anything, as far as the file has one.
+    pub(super) fn derived(&mut self, key: &'static str) -> Option<(u64, Found<'i>)> {
+        let bounds = self.bounds(key);
+        let found = self.take(key)?;
+        let number = self.as_integer(&found, bounds, &accepted_integer(bounds))?;
+        Some((number, found))
+    }
+
+    /// A number of anything that the file must have.
+    pub(super) fn required(&mut self, key: &'static str, example: &str) -> Option<u64> {
+        let known = self.problems.len();
+        let given = self.derived(key);
+        if given.is_none() && self.problems.len() == known {
+            let accepted = accepted_integer(self.bounds(key));
+            self.problem(None, format!("{key}: missing; {accepted}, for example {key} = {example}"));
+        }
+        given.map(|(number, _)| number)
     }
 
     /// The number in a value, if it is one within inclusive bounds.
@@ -98,49 +132,78 @@ impl<'i> Values<'i> {
         number
     }
 
-    /// A duration in seconds, whole or not, above zero and up to a day.
-    pub(super) fn seconds(&mut self, key: &'static str, default: f64) -> Duration {
-        let found = self.take(key);
-        self.as_seconds(found, default)
+    /// A duration.
+    pub(super) fn seconds(&mut self, key: &'static str) -> Duration {
+        self.seconds_unless(key, |_, _, _| false)
     }
 
-    /// The duration in a value that was taken already.
-    pub(super) fn as_seconds(&mut self, found: Option<Found<'_>>, default: f64) -> Duration {
-        let Some(found) = found else {
+    /// A duration; the default where `is_none` says of the value that it means none.
+    pub(super) fn seconds_unless(
+        &mut self,
+        key: &'static str,
+        is_none: impl FnOnce(&Self, &Found<'i>, f64) -> bool,
+    ) -> Duration {
+        let default = |kind| if let Kind::Seconds(default) = kind { Some(default) } else { None };
+        let default = self.kind(key, default).unwrap_or_default();
+        let Some(found) = self.take(key).filter(|found| !is_none(self, found, default)) else {
             return Duration::from_secs_f64(default);
         };
-        let seconds = number(found.value.get_ref()).filter(|s| (0.001..=DAY).contains(s));
+        let seconds = number(found.value.get_ref()).filter(|s| (SECONDS.0..=SECONDS.1).contains(s));
         if seconds.is_none() {
-            self.refuse_type(&found, "number", "must be a number of seconds from 0.001 to 86400 (a day)");
+            let (from, to) = SECONDS;
+            self.refuse_type(&found, "number", &format!("must be a number of seconds from {from} to {to} (a day)"));
         }
         Duration::from_secs_f64(seconds.unwrap_or(default))
     }
 
-    /// The number in a value, whole or not, within inclusive bounds.
-    pub(super) fn as_number(&mut self, found: &Found<'_>, bounds: (f64, f64)) -> Option<f64> {
+    /// A number, whole or not; the default where `is_none` says of the value that it means none.
+    pub(super) fn number_unless(
+        &mut self,
+        key: &'static str,
+        is_none: impl FnOnce(&Self, &Found<'i>, f64) -> bool,
+    ) -> f64 {
+        let of = |kind| if let Kind::Number(bounds, default) = kind { Some((bounds, default)) } else { None };
+        let (bounds, default) = self.kind(key, of).unwrap_or_default();
+        let Some(found) = self.take(key).filter(|found| !is_none(self, found, default)) else { return default };
         let number = number(found.value.get_ref()).filter(|n| (bounds.0..=bounds.1).contains(n));
         if number.is_none() {
-            self.refuse_type(found, "number", &format!("must be a number from {} to {}", bounds.0, bounds.1));
+            self.refuse_type(&found, "number", &format!("must be a number from {} to {}", bounds.0, bounds.1));
         }
-        number
+        number.unwrap_or(default)
     }
 
     /// One of a few words.
-    pub(super) fn choice<T: Copy>(&mut self, key: &'static str, choices: &[(&str, T)], default: T) -> T {
-        let Some(found) = self.take(key) else {
-            return default;
-        };
-        let word = found.value.get_ref().as_str();
-        if let Some((_, value)) = choices.iter().find(|(name, _)| Some(*name) == word) {
-            return *value;
+    pub(super) fn choice<T: Words>(&mut self, key: &'static str) -> T {
+        let words = keys::words::<T>();
+        let listed = |kind| if let Kind::Choice(words) = kind { Some(words()) } else { None };
+        debug_assert_eq!(self.kind(key, listed).as_ref(), Some(&words), "{key} is of another type in the table");
+        let place = self.word(key, &words);
+        place.and_then(|place| T::WORDS.get(place)).map_or(T::DEFAULT, |(_, value)| *value)
+    }
+
+    /// On, by the word that the table has for it, or off.
+    pub(super) fn switch(&mut self, key: &'static str) -> bool {
+        let on = |kind| if let Kind::Switch(on) = kind { Some(on) } else { None };
+        let on = self.kind(key, on).unwrap_or_default();
+        self.word(key, &[on, "off"]) != Some(1)
+    }
+
+    /// The place of the given word among those that are accepted.
+    fn word(&mut self, key: &'static str, words: &[&str]) -> Option<usize> {
+        let found = self.take(key)?;
+        let given = found.value.get_ref().as_str();
+        let place = words.iter().position(|word| Some(*word) == given);
+        if place.is_none() {
+            let words: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
+            self.refuse_type(&found, "string", &format!("must be one of {}", words.join(", ")));
         }
-        let names: Vec<String> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
-        self.refuse_type(&found, "string", &format!("must be one of {}", names.join(", ")));
-        default
+        place
     }
 
     /// True or false.
-    pub(super) fn boolean(&mut self, key: &'static str, default: bool) -> bool {
+    pub(super) fn boolean(&mut self, key: &'static str) -> bool {
+        let default = |kind| if let Kind::Boolean(default) = kind { Some(default) } else { None };
+        let default = self.kind(key, default).unwrap_or_default();
         let Some(found) = self.take(key) else {
             return default;
         };
@@ -205,7 +268,7 @@ impl<'i> Values<'i> {
 }
 
 /// Returns the text on a number's bounds.
-pub(super) fn accepted_integer(bounds: (u64, u64)) -> String {
+fn accepted_integer(bounds: (u64, u64)) -> String {
     format!("must be a whole number from {} to {}", bounds.0, bounds.1)
 }
 

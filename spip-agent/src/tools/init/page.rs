@@ -119,7 +119,7 @@ fn entry(page: &mut String, line: &str, set: &BTreeMap<&str, String>, why: &BTre
 fn describe(page: &mut String, key: &str, why: &BTreeMap<&str, String>) {
     if let Some(key) = keys::of(key) {
         page.push_str(&commented(&unquoted(key.meaning)));
-        page.push_str(&commented(&format!("Accepted: {}.", key.accepted.replace('`', ""))));
+        page.push_str(&commented(&format!("Accepted: {}.", key.accepted().replace('`', ""))));
     }
     if let Some(reason) = why.get(key).filter(|reason| !reason.is_empty()) {
         page.push_str(&commented(reason));
