@@ -17,7 +17,10 @@ use super::time::instant;
 use super::url::{Host, Url};
 use super::{Tail, Transport};
 use crate::entry::PresentedCertificate;
+use crate::format::Encoder;
 use crate::json;
+use crate::message::Head;
+use crate::scan::ScanEntry;
 use spip_protocol::UNKNOWN;
 use spip_protocol::http::Http;
 
@@ -38,8 +41,13 @@ pub(super) fn transport_of(transport: Transport, network: &mut Members<'_>) {
 /// The version whose definitions the fields follow.
 pub const VERSION: &str = version!();
 
-/// End of a record, with its number in the log.
-pub(super) const TAIL: Tail = Tail { key: "sequence", end: "}}" };
+pub(super) static ENCODER: Encoder = Encoder {
+    session: encode,
+    scan: encode_scan,
+    message: encode_message,
+    after_fields: "}",
+    tail: Tail { key: "sequence", end: "}}" },
+};
 
 /// Appends the record of `entry`, with `event` open.
 pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
@@ -181,6 +189,49 @@ pub(super) fn envelope(name: &str, record: &mut Members<'_>) {
     ));
     json::string(record.out, name);
     record.constant("}");
+}
+
+/// Appends a scan, with `event` open.
+fn encode_scan(scan: &ScanEntry<'_>, out: &mut Vec<u8>) {
+    let mut record = Members::open(out);
+    record.time("@timestamp", scan.first_us);
+    envelope(&scan.name, &mut record);
+    record.constant(r#","source":{"ip":"#);
+    address(record.out, scan.source);
+    record.constant(r#"},"network":{"#);
+    transport_of(Transport::Tcp, &mut record);
+    record.constant(if scan.source.is_ipv4() { r#""ipv4"}"# } else { r#""ipv6"}"# });
+    // The rest is of no address.
+    if !scan.source.is_unspecified() {
+        record.constant(r#","related":{"ip":["#);
+        address(record.out, scan.source);
+        record.constant("]}");
+    }
+    let mut spip = record.nested("spip");
+    scan.own(&mut spip);
+    spip.close();
+    let mut event = record.nested("event");
+    event.constant(
+        r#""kind":"event","module":"spip","dataset":"spip.scan","category":["network"],"type":["connection","info"]"#,
+    );
+    event.time("start", scan.first_us);
+    event.time("end", scan.last_us);
+}
+
+/// Appends a system message, with `spip` open for its fields.
+fn encode_message(head: &Head<'_>, out: &mut Vec<u8>) {
+    let mut record = Members::open(out);
+    record.time("@timestamp", head.us);
+    envelope(head.name, &mut record);
+    record.constant(r#","event":{"kind":"event","module":"spip","dataset":"spip.log"}"#);
+    let mut log = record.nested("log");
+    log.word("level", &head.record.level().as_str().to_ascii_lowercase());
+    log.formatted("logger", head.record.target());
+    log.close();
+    record.formatted("message", head.record.args());
+    let mut spip = record.nested("spip");
+    spip.word("record_type", "log");
+    spip.optional("run", head.run());
 }
 
 fn ports_and_bytes(port: u16, bytes: u64, side: &mut Members<'_>) {

@@ -7,6 +7,8 @@
 //!
 //! Fields follow the published documentation of Suricata 8, <https://docs.suricata.io/en/suricata-8.0.4/>.
 
+use log::Level;
+
 use super::enrichment::eve_alert;
 use super::entry::{Entry, HelloText, TlsFacts};
 use super::extension::{self, Lacks};
@@ -15,11 +17,19 @@ use super::time::{instant, seconds};
 use super::url::Url;
 use super::{Tail, Transport, ecs};
 use crate::entry::PresentedCertificate;
+use crate::format::Encoder;
 use crate::json;
+use crate::message::Head;
+use crate::scan::ScanEntry;
 use spip_protocol::http::Http;
 
-/// End of a record, with its number in the log.
-pub(super) const TAIL: Tail = Tail { key: "seq", end: "}}" };
+pub(super) static ENCODER: Encoder = Encoder {
+    session: encode,
+    scan: encode_scan,
+    message: encode_message,
+    after_fields: "}",
+    tail: Tail { key: "seq", end: "}}" },
+};
 
 /// Bits of a `flow_id`: it is a number, and readers keep 53 bits of one exactly.
 const FLOW_ID_BITS: u32 = 51;
@@ -169,8 +179,47 @@ pub fn encode_alerts(entry: &Entry<'_>, out: &mut Vec<u8>) {
     }
 }
 
+/// Appends a scan, with `spip` open. Its `event_type` is `scan`, which Suricata does not have: it is neither a flow nor an
+/// alert.
+fn encode_scan(scan: &ScanEntry<'_>, out: &mut Vec<u8>) {
+    let mut event = Members::open(out);
+    time(&mut event, "timestamp", scan.first_us);
+    event.constant(r#","event_type":"scan","src_ip":"#);
+    address(event.out, scan.source);
+    event.constant(r#","proto":"TCP""#);
+    event.text("host", &scan.name);
+    let mut spip = event.nested("spip");
+    scan.own(&mut spip);
+    spip.time("first_time", scan.first_us);
+    spip.time("last_time", scan.last_us);
+}
+
+/// Appends a system message, an event of Suricata's type `engine`, with `spip` open for its fields.
+fn encode_message(head: &Head<'_>, out: &mut Vec<u8>) {
+    let mut event = Members::open(out);
+    time(&mut event, "timestamp", head.us);
+    event.constant(r#","event_type":"engine""#);
+    event.text("host", head.name);
+    event.word(
+        "log_level",
+        match head.record.level() {
+            Level::Error => "Error",
+            Level::Warn => "Warning",
+            Level::Info => "Info",
+            Level::Debug | Level::Trace => "Debug",
+        },
+    );
+    let mut engine = event.nested("engine");
+    engine.formatted("message", head.record.args());
+    engine.formatted("module", head.record.target());
+    engine.close();
+    let mut spip = event.nested("spip");
+    spip.word("record_type", "log");
+    spip.optional("run", head.run());
+}
+
 /// A time as Suricata writes it: microseconds and an offset without a colon.
-pub(super) fn time(members: &mut Members<'_>, key: &'static str, us: i64) {
+fn time(members: &mut Members<'_>, key: &'static str, us: i64) {
     members.key(key);
     offset_time(members.out, us);
 }

@@ -10,13 +10,21 @@ use super::entry::{Entry, HelloText, TlsFacts};
 use super::time;
 use super::{SCHEMA, Tail};
 use crate::entry::PresentedCertificate;
+use crate::format::Encoder;
 use crate::json;
+use crate::message::Head;
 use crate::object::{Members, list};
+use crate::scan::ScanEntry;
 use spip_protocol::http::Http;
 use spip_protocol::syn::{Signature, SynOptions, Tool, Tools};
 
-/// End of a record, with its number in the log.
-pub(super) const TAIL: Tail = Tail { key: "seq", end: "}" };
+pub(super) static ENCODER: Encoder = Encoder {
+    session: encode,
+    scan: encode_scan,
+    message: encode_message,
+    after_fields: "",
+    tail: Tail { key: "seq", end: "}" },
+};
 
 /// Appends the record of `entry`, without the closing brace.
 pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
@@ -145,6 +153,34 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
     if let Some(enrichment) = enrichment {
         object.value("enrichment", enrichment);
     }
+}
+
+/// Appends a scan.
+fn encode_scan(scan: &ScanEntry<'_>, out: &mut Vec<u8>) {
+    let mut object = Members::open(out);
+    object.number("timestamp", unix_seconds(scan.first_us));
+    object.word("record_type", "scan");
+    object.word("schema", SCHEMA);
+    object.text("name", &scan.name);
+    object.optional("run", scan.run.as_deref());
+    object.time("time", scan.first_us);
+    object.ip("source_ip", scan.source);
+    scan.counts(&mut object);
+    object.time("first_time", scan.first_us);
+    object.time("last_time", scan.last_us);
+    scan.ends(&mut object);
+}
+
+/// Appends a system message; its fields follow in the same object.
+fn encode_message(head: &Head<'_>, out: &mut Vec<u8>) {
+    let mut object = Members::open(out);
+    object.number("timestamp", unix_seconds(head.us));
+    object.word("level", &head.record.level().as_str().to_ascii_lowercase());
+    object.formatted("message", head.record.args());
+    object.formatted("target", head.record.target());
+    object.word("record_type", "log");
+    object.optional("name", head.name());
+    object.optional("run", head.run());
 }
 
 fn encode_http(http: &Http<'_>, mut object: Members<'_>) {

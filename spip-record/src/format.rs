@@ -1,7 +1,23 @@
 //! The formats of a log: which encoder writes a record, and how its line ends.
 
 use crate::entry::Entry;
+use crate::message::Head;
+use crate::scan::ScanEntry;
 use crate::{ecs, eve, flat};
+
+/// How a format writes each kind of line. A format is one file that has one of these, and a line in [`Format::encoder`].
+pub(crate) struct Encoder {
+    /// Appends the record of a session, without its end.
+    pub(crate) session: fn(&Entry<'_>, &mut Vec<u8>),
+    /// Appends the record of a scan, without its end.
+    pub(crate) scan: fn(&ScanEntry<'_>, &mut Vec<u8>),
+    /// Appends a system message, up to where its fields follow.
+    pub(crate) message: fn(&Head<'_>, &mut Vec<u8>),
+    /// What closes the object of these fields, where it is not the line itself.
+    pub(crate) after_fields: &'static str,
+    /// How a record ends.
+    pub(crate) tail: Tail,
+}
 
 /// The shape of records in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,11 +34,7 @@ pub enum Format {
 impl Format {
     /// Appends a record, without its end.
     pub fn encode(self, entry: &Entry<'_>, out: &mut Vec<u8>) {
-        match self {
-            Self::Flat => flat::encode(entry, out),
-            Self::Ecs => ecs::encode(entry, out),
-            Self::Eve => eve::encode(entry, out),
-        }
+        (self.encoder().session)(entry, out);
     }
 
     /// Appends a record, without its end: with that it is at most `max_line_bytes` long, as far as leaving out what
@@ -43,10 +55,14 @@ impl Format {
     /// Returns the end of a record.
     #[must_use]
     pub fn tail(self) -> Tail {
+        self.encoder().tail
+    }
+
+    pub(crate) fn encoder(self) -> &'static Encoder {
         match self {
-            Self::Flat => flat::TAIL,
-            Self::Ecs => ecs::TAIL,
-            Self::Eve => eve::TAIL,
+            Self::Flat => &flat::ENCODER,
+            Self::Ecs => &ecs::ENCODER,
+            Self::Eve => &eve::ENCODER,
         }
     }
 }

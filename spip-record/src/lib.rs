@@ -19,7 +19,6 @@ mod object;
 mod outcome;
 pub mod read;
 pub mod scan;
-mod system;
 mod time;
 pub mod turn;
 mod url;

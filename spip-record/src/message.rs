@@ -6,14 +6,14 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use log::Record;
 use log::kv::{Error, Key, Value, VisitSource, VisitValue};
 
+use crate::Format;
 use crate::entry::unix_micros;
 use crate::json::{self, Formatted};
-use crate::{Format, system};
 
 /// Length at which the text of a message or a field is cut, in bytes before it is escaped.
 const TEXT_BYTES: usize = 4096;
@@ -47,76 +47,48 @@ impl Default for Shape {
     }
 }
 
-impl Shape {
-    /// The line of a message, still open at its end.
-    pub fn line(&self, record: &Record<'_>) -> Vec<u8> {
-        let now = SystemTime::now();
-        let mut out = Vec::with_capacity(256);
-        match self.format {
-            Format::Flat => {
-                flat(record, now, &mut out);
-                self.origin("name", &self.name, &mut out);
-                self.origin("run", &self.run, &mut out);
-            }
-            Format::Ecs => {
-                system::ecs(record.level(), unix_micros(now), &self.name, &mut out);
-                json::key(&mut out, "logger");
-                quoted(&mut out, record.target());
-                out.push(b'}');
-                json::key(&mut out, "message");
-                quoted(&mut out, record.args());
-                out.extend_from_slice(b",\"spip\":{\"record_type\":\"log\"");
-                self.origin("run", &self.run, &mut out);
-            }
-            Format::Eve => {
-                system::eve(record.level(), unix_micros(now), &self.name, &mut out);
-                out.extend_from_slice(b",\"engine\":{\"message\":");
-                quoted(&mut out, record.args());
-                json::key(&mut out, "module");
-                quoted(&mut out, record.target());
-                out.extend_from_slice(b"},\"spip\":{\"record_type\":\"log\"");
-                self.origin("run", &self.run, &mut out);
-            }
-        }
-        let mut fields = Fields { out, names: Vec::new(), end: self.max_bytes.saturating_sub(END_BYTES) };
-        // A source that fails has said what it could.
-        let _ = record.key_values().visit(&mut fields);
-        if self.format != Format::Flat {
-            fields.out.push(b'}');
-        }
-        fields.out
+/// What a message begins with, before its fields.
+pub(crate) struct Head<'a> {
+    pub(crate) record: &'a Record<'a>,
+    /// Microseconds since 1970.
+    pub(crate) us: i64,
+    /// The sensor; empty where it is not known.
+    pub(crate) name: &'a str,
+    run: &'a str,
+}
+
+impl Head<'_> {
+    /// Returns the sensor, where it is known.
+    pub(crate) fn name(&self) -> Option<&str> {
+        Some(self.name).filter(|name| !name.is_empty())
+    }
+
+    /// Returns the run of the agent, where it is known.
+    pub(crate) fn run(&self) -> Option<&str> {
+        Some(self.run).filter(|run| !run.is_empty())
     }
 }
 
 impl Shape {
-    /// Appends a member that says whose message it is, where that is known.
-    fn origin(&self, key: &str, text: &str, out: &mut Vec<u8>) {
-        if !text.is_empty() {
-            json::key(out, key);
-            json::string(out, text);
-        }
+    /// The line of a message, still open at its end.
+    pub fn line(&self, record: &Record<'_>) -> Vec<u8> {
+        let head = Head { record, us: unix_micros(SystemTime::now()), name: &self.name, run: &self.run };
+        let encoder = self.format.encoder();
+        let mut out = Vec::with_capacity(256);
+        (encoder.message)(&head, &mut out);
+        let mut fields = Fields { out, names: Vec::new(), end: self.max_bytes.saturating_sub(END_BYTES) };
+        // A source that fails has said what it could.
+        let _ = record.key_values().visit(&mut fields);
+        fields.out.extend_from_slice(encoder.after_fields.as_bytes());
+        fields.out
     }
 }
 
 /// Room for what ends a line: two braces and the line feed.
 const END_BYTES: usize = 3;
 
-fn flat(record: &Record<'_>, now: SystemTime, out: &mut Vec<u8>) {
-    let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    // Writing to a vector and to `Formatted` never fails, but a `Display` may: then the text ends there.
-    out.extend_from_slice(b"{\"timestamp\":");
-    out.extend_from_slice(seconds.to_string().as_bytes());
-    json::key(out, "level");
-    json::string(out, &record.level().as_str().to_ascii_lowercase());
-    json::key(out, "message");
-    quoted(out, record.args());
-    json::key(out, "target");
-    quoted(out, record.target());
-    json::key(out, "record_type");
-    json::string(out, "log");
-}
-
-fn quoted(out: &mut Vec<u8>, text: impl std::fmt::Display) {
+/// Appends a text as a string, as far as its `Display` goes: writing never fails, but that may.
+pub(crate) fn quoted(out: &mut Vec<u8>, text: impl std::fmt::Display) {
     out.push(b'"');
     let _ = write!(Formatted::new(out, TEXT_BYTES), "{text}");
     out.push(b'"');

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::time::instant;
 use crate::json;
+use crate::message::quoted;
 
 /// An object that is being written. The caller that opens one closes it, unless the log is to add to its end.
 #[derive(Debug)]
@@ -68,6 +69,12 @@ impl<'a> Members<'a> {
     pub(super) fn text(&mut self, key: &'static str, text: &str) {
         self.key(key);
         json::string(self.out, text);
+    }
+
+    /// A text that is cut at the length of messages.
+    pub(super) fn formatted(&mut self, key: &'static str, text: impl std::fmt::Display) {
+        self.key(key);
+        quoted(self.out, text);
     }
 
     pub(super) fn optional(&mut self, key: &'static str, text: Option<&str>) {

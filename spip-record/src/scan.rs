@@ -1,8 +1,7 @@
 //! A scan as it is written: made of one that was seen, or read from a line of the flat format.
 //!
 //! No schema has fields for a scan of many ports, so nothing but the envelope is told in the words of others; the rest
-//! stands under `spip`. In EVE the `event_type` is `scan`, which Suricata does not have: it is neither a flow nor an
-//! alert.
+//! stands under `spip`.
 
 use std::fmt::Display;
 use std::io::Write as _;
@@ -13,9 +12,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer};
 
 use crate::entry::{SynFacts, Text};
-use crate::object::{Members, address, list};
+use crate::object::{Members, list};
 use crate::read::{Capped, Json, Lent, need};
-use crate::{Format, SCHEMA, Transport, ecs, eve, time};
+use crate::{Format, SCHEMA, time};
 
 /// Ranges of ports that a record lists: 14 kB at most.
 pub const PORT_RANGES: usize = 1_024;
@@ -145,70 +144,11 @@ impl<'a> ScanEntry<'a> {
 
     /// Appends the record, without its end.
     pub fn encode(&self, format: Format, out: &mut Vec<u8>) {
-        match format {
-            Format::Flat => self.flat(out),
-            Format::Ecs => self.ecs(out),
-            Format::Eve => self.eve(out),
-        }
-    }
-
-    fn flat(&self, out: &mut Vec<u8>) {
-        let mut record = Members::open(out);
-        record.number("timestamp", u64::try_from(self.first_us).unwrap_or(0) / 1_000_000);
-        record.constant(r#","record_type":"scan""#);
-        record.word("schema", SCHEMA);
-        record.text("name", &self.name);
-        record.optional("run", self.run.as_deref());
-        record.time("time", self.first_us);
-        record.key("source_ip");
-        address(record.out, self.source);
-        self.counts(&mut record);
-        record.time("first_time", self.first_us);
-        record.time("last_time", self.last_us);
-        self.ends(&mut record);
-    }
-
-    fn ecs(&self, out: &mut Vec<u8>) {
-        let mut record = Members::open(out);
-        record.time("@timestamp", self.first_us);
-        ecs::envelope(&self.name, &mut record);
-        record.constant(r#","source":{"ip":"#);
-        address(record.out, self.source);
-        record.constant(r#"},"network":{"#);
-        ecs::transport_of(Transport::Tcp, &mut record);
-        record.constant(if self.source.is_ipv4() { r#""ipv4"}"# } else { r#""ipv6"}"# });
-        // The rest is of no address.
-        if !self.source.is_unspecified() {
-            record.constant(r#","related":{"ip":["#);
-            address(record.out, self.source);
-            record.constant("]}");
-        }
-        let mut spip = record.nested("spip");
-        self.own(&mut spip);
-        spip.close();
-        let mut event = record.nested("event");
-        event.constant(
-            r#""kind":"event","module":"spip","dataset":"spip.scan","category":["network"],"type":["connection","info"]"#,
-        );
-        event.time("start", self.first_us);
-        event.time("end", self.last_us);
-    }
-
-    fn eve(&self, out: &mut Vec<u8>) {
-        let mut event = Members::open(out);
-        eve::time(&mut event, "timestamp", self.first_us);
-        event.constant(r#","event_type":"scan","src_ip":"#);
-        address(event.out, self.source);
-        event.constant(r#","proto":"TCP""#);
-        event.text("host", &self.name);
-        let mut spip = event.nested("spip");
-        self.own(&mut spip);
-        spip.time("first_time", self.first_us);
-        spip.time("last_time", self.last_us);
+        (format.encoder().scan)(self, out);
     }
 
     /// Writes the facts that the envelopes of ECS and EVE have no field for.
-    fn own(&self, spip: &mut Members<'_>) {
+    pub(crate) fn own(&self, spip: &mut Members<'_>) {
         spip.word("record_type", "scan");
         spip.word("schema", SCHEMA);
         spip.optional("run", self.run.as_deref());
@@ -216,14 +156,16 @@ impl<'a> ScanEntry<'a> {
         self.ends(spip);
     }
 
-    fn counts(&self, record: &mut Members<'_>) {
+    /// Writes how many SYNs came.
+    pub(crate) fn counts(&self, record: &mut Members<'_>) {
         record.number("count", self.count);
         if self.undecided > 0 {
             record.number("undecided", self.undecided);
         }
     }
 
-    fn ends(&self, record: &mut Members<'_>) {
+    /// Writes what the SYNs asked for, and from where.
+    pub(crate) fn ends(&self, record: &mut Members<'_>) {
         let Some(shown) = &self.shown else { return };
         record.key("destination_ports");
         list(record.out, &shown.ports, range);
