@@ -225,7 +225,7 @@ pub struct Ebpf {
 /// Half-open scans.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scans {
-    /// `scans`: record half-open completes.
+    /// `scans`: record half-open SYNs.
     pub enabled: bool,
     /// `scan_timeout_seconds`: how long a SYN may take to become a connection.
     pub timeout: Duration,

@@ -52,15 +52,15 @@ use handshake::{Hello, decrypt};
 use spip_protocol::client_hello::{Detection, Detector, MAX_RAW_BYTES};
 use spip_record::{CloseReason, Limit};
 
-/// What all sessions share.
+/// State that all sessions share.
 pub struct Engine {
     /// Names the sensor in its records.
     pub sensor: Sensor,
-    /// Where records go.
+    /// Log of the records.
     pub log: Log,
     /// Answers TLS, unless it is turned off.
     pub tls: Option<Arc<TlsServer>>,
-    /// What the kernel side saw, where it is attached.
+    /// Observations of the kernel side, where it is attached.
     pub origins: Option<Origins>,
     /// Replies to clients, unless they are turned off.
     pub responder: Option<Arc<Responder>>,
@@ -301,7 +301,7 @@ pub async fn run(mut guard: Box<Guard>, stream: OwnedFd, mut timer: Timer) {
             // The reactor may not have told us yet of what has arrived.
             let _ = guard.read_now(&stream);
             if matches!(end.reason, CloseReason::Rejected(_)) {
-                // It is the descriptor that somebody needs, and the log may take long.
+                // Its descriptor is needed, and the log may take long.
                 drop(stream);
             }
             guard.finish(end.reason, timer).await;
@@ -310,7 +310,7 @@ pub async fn run(mut guard: Box<Guard>, stream: OwnedFd, mut timer: Timer) {
     }
 }
 
-/// What reading without TLS came to.
+/// Result of reading without TLS.
 enum Raw {
     /// The end of the session.
     Ended(End),
@@ -319,8 +319,8 @@ enum Raw {
 }
 
 impl Raw {
-    /// Why a connection ended whose handshake failed with `failed`, and which went on in clear until this: a client
-    /// that leaves then leaves because with that; what ends it otherwise says so.
+    /// Chooses the close reason of a connection that went on in clear after its handshake failed with `failed`: a
+    /// client that leaves then leaves because of the failure; any other end has its own reason.
     fn reason_after(&self, failed: CloseReason) -> CloseReason {
         match self {
             Self::Ended(End { reason: CloseReason::ClientClosed | CloseReason::ClientReset, .. }) | Self::Hello(_) => {

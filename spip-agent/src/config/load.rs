@@ -27,7 +27,7 @@ const STATUS_SOCKET: &str = "/run/spip/status.sock";
 pub struct Loaded {
     /// The configuration, complete with defaults.
     pub config: Config,
-    /// What the file that have no effect, one message each, with file and line.
+    /// Keys of the file that have no effect, one message each, with file and line.
     pub warnings: Vec<String>,
     /// Lines of its keys.
     pub spans: Spans,

@@ -133,7 +133,7 @@ impl Written {
     }
 
     /// Makes the persona: the face that is kept, or one that is drawn now and kept, with the operator's texts in place of
-    /// its own. Also returns why it could not be kept, if so; then the face of a drawn for `before` stays, because a
+    /// its own. Also returns why it could not be kept, if so; then the face that was drawn for `before` stays, because a
     /// host does not change its face.
     ///
     /// # Errors

@@ -5,13 +5,13 @@
 
 use std::cell::RefCell;
 use std::panic::{self, AssertUnwindSafe};
-use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
 use super::Guard;
 use crate::kernel::origin;
 use crate::log::writer::Log;
+use crate::process::clock;
 use crate::process::counters::TALLY;
 use crate::session::deadline::Timer;
 use crate::session::ledger::{SHORT_BYTES, Share};
@@ -22,10 +22,10 @@ use spip_record::{CloseReason, Limit};
 /// A line buffer that grew beyond this for one large payload is not kept.
 const LINE_KEPT_BYTES: usize = 64 * 1024;
 
-/// What a line may always have: the keys, and facts that repeat little.
+/// Size that a line may always have: the keys, and facts that repeat little.
 const LINE_BYTES: usize = 2560;
-/// The first bytes of a client may cost eight times as many in the log, which is what control characters take as text and
-/// digits; later ones four times, which is printable text, its digits, and some facts.
+/// The first bytes of a client may cost eight times as many in the log, which is what control characters take as text
+/// and digits; later ones four times, which is printable text, its digits, and some facts.
 const FIRST_BYTES: usize = 256;
 
 thread_local! {
@@ -34,7 +34,7 @@ thread_local! {
 
 /// A record that found no room in the log.
 pub struct Unwritten {
-    /// How long its line is.
+    /// Length of its line in bytes.
     bytes: usize,
 }
 
@@ -87,7 +87,7 @@ impl Guard {
         self.finish(reason, timer)
     }
 
-    /// What only the end of the session can tell.
+    /// Completes the outcome with the facts known only at the end.
     fn end(&mut self, reason: CloseReason) {
         if self.session.payload.is_opening() {
             let verdict = self.detect();
@@ -121,7 +121,7 @@ impl Guard {
     /// Counts the session in a summary where its source has taken its part of the log; reports whether it did.
     fn summarised(&mut self) -> bool {
         let source = self.permit.source();
-        if self.engine.ledger.share(source, Instant::now()) != Share::Summary {
+        if self.engine.ledger.share(source, clock::now()) != Share::Summary {
             return false;
         }
         let Session { origin, accepted, .. } = &self.session;
@@ -135,7 +135,7 @@ impl Guard {
     fn with_line<T>(&mut self, write: impl FnOnce(&Log, &[u8]) -> T) -> T {
         LINE.with_borrow_mut(|line| {
             line.clear();
-            let (source, now) = (self.permit.source(), Instant::now());
+            let (source, now) = (self.permit.source(), clock::now());
             let due = line_bytes_due(&self.session);
             let most = if self.engine.ledger.share(source, now) == Share::Whole { due } else { due.min(SHORT_BYTES) };
             let sensor = &self.engine.sensor;
@@ -176,7 +176,8 @@ impl Drop for Guard {
     }
 }
 
-/// Returns how long a line may be for what its client sent: so that a byte on the wire costs a bounded number in the log.
+/// Returns how long a line may be for what its client sent: so that a byte on the wire costs a bounded number in the
+/// log.
 fn line_bytes_due(session: &Session) -> usize {
     let hello = session.tls.facts().map_or(0, |facts| facts.client_hello.len());
     let received = session.payload.kept().len() + hello;

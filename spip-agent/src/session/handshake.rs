@@ -26,7 +26,8 @@ pub(super) async fn decrypt(mut guard: Box<Guard>, hello: Hello, stream: TcpStre
     let Hello { raw, length } = hello;
     // From here on the record has the hello, whatever happens.
     guard.session.tls = Tls::Recognised(Box::new(Facts::new(&raw[..length], Handshake::Failed(Failure::CutShort))));
-    // The library tries once to tell a client why it is refused, and the reactor must know by then that this can be sent.
+    // The library tries once to tell a client why it is refused, and the reactor must know by then that this can be
+    // sent.
     if let Err(reason) = timer.run(Step::Opening, |context| stream.poll_write_ready(context)).await {
         return guard.fail(unfinished(reason), reason, timer).await;
     }
@@ -89,7 +90,7 @@ pub(super) async fn decrypt(mut guard: Box<Guard>, hello: Hello, stream: TcpStre
     guard.finish(end.reason, timer).await;
 }
 
-/// Why a handshake failed that was still on its way when the session had to end for `reason`.
+/// Returns the failure of a handshake that was under way when the session had to end for `reason`.
 fn unfinished(reason: CloseReason) -> Failure {
     match reason {
         CloseReason::FirstByteTimeout | CloseReason::SessionTimeout => Failure::TimedOut,
@@ -97,8 +98,8 @@ fn unfinished(reason: CloseReason) -> Failure {
     }
 }
 
-/// Ends the session of a client whose handshake failed. Whoever goes on in clear has a payload all the same; the sensor
-/// hangs up on others, and keeps what is on its way by then.
+/// Ends the session of a client whose handshake failed. A client that goes on in clear has a payload all the same; the
+/// sensor hangs up on others, and keeps what is on its way by then.
 async fn go_on_in_clear(mut guard: Box<Guard>, rejected: Rejected<TcpStream>, mut timer: Timer) {
     let Rejected { failure, mut stream } = rejected;
     let mut reason = match failure {

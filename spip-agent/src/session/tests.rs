@@ -87,8 +87,8 @@ impl Bench {
 
     /// Has sessions that begin from now on answered.
     fn answer(&self, responder: Responder) {
-        let before = self.door.engine();
-        self.door.change(Engine {
+        let before = self.intake.engine();
+        self.intake.change(Engine {
             sensor: before.sensor.clone(),
             log: before.log.clone(),
             tls: before.tls.clone(),

@@ -1,6 +1,5 @@
-//! Reads that the things named by the machine, and checks that it can be used on this machine: user and group, certificate and
-//! key,
-//! persona.
+//! Reads what the configuration names on this machine, and checks that it can be used: user and group, certificate and
+//! key, persona.
 //!
 //! None of it is part of the file's own rules, which hold on any machine; the start needs all of it. `--check`, the
 //! doctor, the start and a reload ask here, and name every mistake at once, in its place in the file. Start and reload then use
@@ -45,7 +44,7 @@ pub fn check_files(config: &Config, spans: &Spans) -> Result<NamedFiles, ConfigE
     Ok(files)
 }
 
-/// Reads the files; with what the mistakes in them, each by its key.
+/// Reads the files. Returns the mistakes in them, too, each by its key.
 fn read(config: &Config) -> (NamedFiles, Vec<(&'static str, String)>) {
     let (mut files, mut mistakes) = (NamedFiles::default(), Vec::new());
     let certificate = config.tls.certificate.as_ref().filter(|_| config.tls.enabled);

@@ -85,7 +85,7 @@ pub fn scans(config: &Config, engine: &Engine) -> scans::Current {
     }
 }
 
-/// What is the same in every record.
+/// Builds the facts that are the same in every record.
 fn sensor(config: &Config) -> Sensor {
     Sensor {
         name: config.name.clone(),

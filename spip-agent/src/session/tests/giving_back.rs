@@ -1,13 +1,13 @@
 //! What sessions give back when they end, and what a refusal must not cost.
 
 use std::net::IpAddr;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
 use super::*;
 use crate::session::limits::Source;
-use crate::session::open_sessions::{Registered, Registry, end_largest, make_room};
+use crate::session::open_sessions::{OpenSessions, Registered, end_largest, make_room};
 
-fn config(lines: &str) -> config::Limits {
+fn config(lines: &str) -> crate::config::Limits {
     let text = format!("ip = \"::\"\nport = 1\n{lines}\n");
     Config::from_str(&text, std::path::Path::new("/x")).expect("a valid configuration").config.limits
 }
@@ -94,9 +94,9 @@ fn sessions_of_a_source_that_was_forgotten_are_not_taken_from_its_next_ones() {
     assert_eq!(limits.open(), 2);
 }
 
-fn enter(registry: &Registry, count: usize) -> Vec<Registered> {
+fn enter(open: &OpenSessions, count: usize) -> Vec<Registered> {
     let far = Instant::now() + DAY;
-    (0..count).map(|_| registry.enter(Source::V4([192, 0, 2, 1]), far)).collect()
+    (0..count).map(|_| open.enter(Source::V4([192, 0, 2, 1]), far)).collect()
 }
 
 /// The sessions that were told to end, in order, with the reason.
@@ -110,32 +110,32 @@ fn told(sessions: &[Registered]) -> Vec<(usize, CloseReason)> {
 #[test]
 fn sessions_that_left_to_make_room_are_uncounted_and_others_can_be_told() {
     for limit in [Limit::Sessions, Limit::Descriptors] {
-        let registries = [Registry::default()];
-        let mut sessions = enter(&registries[0], 8);
+        let sessions_by_worker = [OpenSessions::default()];
+        let mut sessions = enter(&sessions_by_worker[0], 8);
         for round in 0..8 {
-            assert_eq!(make_room(&registries, 1, limit), 1, "round {round}");
+            assert_eq!(make_room(&sessions_by_worker, 1, limit), 1, "round {round}");
             let leaving = told(&sessions);
             assert_eq!(leaving.len(), 1, "round {round}: one more, and not two");
             assert_eq!(leaving[0].1, CloseReason::Rejected(limit));
             drop(sessions.remove(leaving[0].0));
-            assert_eq!(make_room(&registries, 0, limit), 0, "round {round}: it is gone");
+            assert_eq!(make_room(&sessions_by_worker, 0, limit), 0, "round {round}: it is gone");
         }
-        assert!(registries[0].is_empty());
+        assert!(sessions_by_worker[0].is_empty());
     }
 }
 
 #[test]
 fn a_session_that_ends_for_another_reason_is_not_uncounted() {
-    let registries = [Registry::default()];
-    let mut sessions = enter(&registries[0], 3);
+    let sessions_by_worker = [OpenSessions::default()];
+    let mut sessions = enter(&sessions_by_worker[0], 3);
     sessions[0].hold(1 << 20);
-    assert_eq!(end_largest(&registries, 1), 1);
+    assert_eq!(end_largest(&sessions_by_worker, 1), 1);
     assert_eq!(told(&sessions), [(0, CloseReason::Rejected(Limit::Memory))]);
     drop(sessions.remove(0));
-    assert_eq!(make_room(&registries, 0, Limit::Sessions), 0);
+    assert_eq!(make_room(&sessions_by_worker, 0, Limit::Sessions), 0);
     drop(sessions.remove(0));
-    assert_eq!(make_room(&registries, 0, Limit::Sessions), 0, "it left by itself");
-    registries[0].shut_down(None);
-    assert_eq!(make_room(&registries, 1, Limit::Sessions), 0, "whoever ends already makes no room by an order");
+    assert_eq!(make_room(&sessions_by_worker, 0, Limit::Sessions), 0, "it left by itself");
+    sessions_by_worker[0].shut_down(None);
+    assert_eq!(make_room(&sessions_by_worker, 1, Limit::Sessions), 0, "whoever ends already makes no room by an order");
     assert_eq!(told(&sessions), [(0, CloseReason::Shutdown)], "the first order holds");
 }

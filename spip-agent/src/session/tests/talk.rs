@@ -33,22 +33,22 @@ impl Stage {
     /// Runs the session until it has ended, and `client` beside it; returns the record.
     fn record(self, client: impl AsyncFnOnce(DuplexStream)) -> Value {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
-        let engine = self.bench.door.engine();
+        let engine = self.bench.intake.engine();
         runtime.expect("runtime").block_on(async {
             let (_peer, mut guard, _socket) = self.bench.connect(b"");
             guard.session.origin.destination = Destination::new(([127, 0, 0, 1], self.port).into());
-            let registry = &self.bench.door.registries[0];
-            let mut watch = Watch::new(registry, guard.source(), &engine.timeouts, guard.session.accepted.steady);
+            let open = &self.bench.intake.sessions_by_worker[0];
+            let mut timer = Timer::new(open, guard.source(), &engine.timeouts, guard.session.accepted.steady);
             let (theirs, mut ours) = tokio::io::duplex(self.window);
             let session = async {
                 let mut rest = None;
-                let exchange = poll_fn(|context| guard.poll_exchange(&mut ours, &mut watch, &mut rest, context)).await;
+                let exchange = poll_fn(|context| guard.poll_exchange(&mut ours, &mut timer, &mut rest, context)).await;
                 let Raw::Ended(end) = exchange else { panic!("no client here sends a hello") };
-                Box::new(guard).finish(end.reason, watch).await;
+                Box::new(guard).finish(end.reason, timer).await;
                 drop(ours);
             };
             tokio::select! {
-                () = registry.keep_time() => {}
+                () = open.keep_time() => {}
                 _ = async { tokio::join!(session, client(theirs)) } => {}
             }
         });
@@ -205,11 +205,11 @@ fn a_client_that_sends_without_end_is_counted_up_to_a_bound() {
 #[test]
 fn a_stop_reaches_a_session_that_waits_for_its_client_to_read() {
     let stage = Stage::to(21, "").window(8);
-    let registry = stage.bench.door.registries[0].clone();
+    let open = stage.bench.intake.sessions_by_worker[0].clone();
     let record = stage.record(async |mut client| {
         client.write_all(b"NOOP\r\n").await.expect("sent");
         tokio::time::sleep(SECOND).await;
-        registry.shut_down(None);
+        open.shut_down(None);
         tokio::time::sleep(SECOND).await;
     });
     assert_ended(&record, "shutdown", SECOND);

@@ -138,7 +138,7 @@ fn help_says_what_the_configuration_is_and_does_not_offer_it_where_it_is_not_use
         ("x init --help", "-c, --config <FILE> The same as --output"),
         ("x rules show --help", "-c, --config <FILE> The configuration, a TOML file"),
         ("x convert --help", "Write a log in another format"),
-        ("x rules remove --help", "Take away what install set up"),
+        ("x rules remove --help", "Remove exactly the rules that install made"),
     ] {
         let help = refused(line).1.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(help.contains(text), "{text} is missing in the help of {line}: {help}");

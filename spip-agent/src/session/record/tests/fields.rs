@@ -40,7 +40,7 @@ fn ecs_uses_only_fields_that_are_defined_with_their_types() {
     assert!(unused.is_empty(), "no sample has {unused:?}");
 }
 
-/// Whether a text is a date for Elasticsearch, whose years have four digits.
+/// Reports whether a text is a date for Elasticsearch, whose years have four digits.
 fn is_date(text: &str) -> bool {
     // The library's own calendar ends a day before that.
     text.len() == 27 && (text.parse::<jiff::Timestamp>().is_ok() || text.starts_with("9999-12-31T"))

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What a line of the log is.
+/// Kinds of lines of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Session,
@@ -150,7 +150,7 @@ pub(super) fn scan_samples() -> [scan::Scan; 3] {
     [one, many, rest]
 }
 
-/// Where a line has what only this project says.
+/// Returns the place of the facts that only this project has.
 fn own(format: Format) -> &'static str {
     if format == Format::Flat { "" } else { "/spip" }
 }
