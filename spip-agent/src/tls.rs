@@ -362,4 +362,4 @@ impl ResolvesServerCert for Fixed {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -142,7 +142,7 @@ impl Guard {
 
     /// Draws the silence before this client is greeted: up to a quarter longer than configured, another time in each
     /// session. Servers answer after times of their own, and one time on all ports would tell a sensor.
-    fn greets_after(&self, least: Duration) -> Duration {
+    pub(super) fn greets_after(&self, least: Duration) -> Duration {
         let [a, b, ..] = *self.session.id.as_bytes();
         least + least / 4 * u32::from(u16::from_be_bytes([a, b])) / u32::from(u16::MAX)
     }

@@ -201,12 +201,21 @@ mod tests {
     #[test]
     fn a_flood_of_sources_stays_bounded_and_counted() {
         let rejections = Rejections::default();
-        for n in 0..20_000_u32 {
+        for n in 1..=20_000_u32 {
             refuse(&rejections, n.to_be_bytes(), Limit::Sessions);
+        }
+        // One that has its own entry keeps it.
+        for _ in 0..4 {
+            refuse(&rejections, [0, 0, 0, 1], Limit::Sessions);
         }
         let records: Vec<_> = rejections.drain().collect();
         assert_eq!(records.len(), SOURCES_MAX + 1);
-        let refused: u64 = records.iter().map(|r| r.repeated.as_ref().map_or(1, |r| r.count)).sum();
-        assert_eq!(refused, 20_000);
+        let count = |record: &Session| record.repeated.as_ref().map_or(1, |repeated| repeated.count);
+        assert_eq!(records.iter().map(count).sum::<u64>(), 20_004);
+        let of = |address: [u8; 4]| {
+            records.iter().find(|r| r.origin.client.ip() == std::net::IpAddr::from(address)).map(count)
+        };
+        assert_eq!(of([0, 0, 0, 1]), Some(5));
+        assert_eq!(of([0, 0, 0, 0]), Some(20_000 - SOURCES_MAX as u64), "the rest together");
     }
 }

@@ -2,6 +2,7 @@
 
 mod giving_back;
 mod talk;
+mod tls;
 
 use std::fs;
 use std::io::Write as _;

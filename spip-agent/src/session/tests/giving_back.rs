@@ -68,10 +68,23 @@ fn a_balancer_spends_no_token_and_its_client_spends_one() {
 }
 
 #[test]
+fn a_balancer_that_leaves_takes_nothing_from_what_its_own_address_has_open() {
+    let limits = limits(9, "max_sessions_per_source = 1");
+    let now = Instant::now();
+    let held = admit(&limits, ip(1), now).expect("a place");
+    drop(limits.admit_balancer(ip(1), now, |_, _| false).expect("a place"));
+    assert_eq!(admit(&limits, ip(1), now).err(), Some(Limit::SessionsPerSource));
+    drop(held);
+    assert!(admit(&limits, ip(1), now).is_ok());
+}
+
+#[test]
 fn the_source_that_was_seen_longest_ago_is_forgotten_first() {
     let limits = limits(9, "rate_limit_per_second = 0.000001\nrate_limit_burst = 1\nmax_sources = 2");
     let start = Instant::now();
     let spend = |last| admit(&limits, ip(last), start).map(drop);
+    assert_eq!([spend(7), spend(8), spend(9)], [Ok(()); 3]);
+    assert_eq!([spend(8), spend(9)], [Err(Limit::Rate); 2], "the first of the three is forgotten, and no other");
     assert_eq!([spend(1), spend(2), spend(1)], [Ok(()), Ok(()), Err(Limit::Rate)]);
     // The first one was seen again since the second.
     assert_eq!(spend(3), Ok(()));
@@ -92,6 +105,21 @@ fn sessions_of_a_source_that_was_forgotten_are_not_taken_from_its_next_ones() {
     let held: Vec<_> = (0..3).map(|_| admit(&limits, ip(1), now)).collect();
     assert_eq!(held.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, true, false]);
     assert_eq!(limits.open(), 2);
+}
+
+#[test]
+fn a_session_that_waits_for_the_log_is_counted_once() {
+    let bench = Bench::new("counted-once");
+    let log = bench.intake.engine().log.clone();
+    while log.try_record(br#"{"filler":1"#) {}
+    let (client, mut guard, _socket) = bench.connect(b"waits");
+    drop(client);
+    for _ in 0..2 {
+        assert!(guard.try_finish(CloseReason::ClientClosed).is_err(), "the log is full");
+        assert!(guard.counted, "whoever looks at this does not count it again");
+    }
+    drop(guard);
+    drop(bench.records());
 }
 
 fn enter(open: &OpenSessions, count: usize) -> Vec<Registered> {

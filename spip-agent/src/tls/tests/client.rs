@@ -10,14 +10,14 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::CertifiedKey;
 use spip_tls_client::{Shown, Trust};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio_rustls::{TlsConnector, client};
 
 use crate::tls::certificate::tests::fixture;
 use crate::tls::{Accepted, Failure, Rejected, Replay, Session, TlsServer};
 use spip_protocol::client_hello::{ClientHello, Detection, Detector, handshake_message};
 
-pub(super) type Versions = &'static [&'static rustls::SupportedProtocolVersion];
+pub(crate) type Versions = &'static [&'static rustls::SupportedProtocolVersion];
 pub(super) static TLS_1_2: Versions = &[&rustls::version::TLS12];
 pub(super) static TLS_1_3: Versions = &[&rustls::version::TLS13];
 
@@ -32,13 +32,13 @@ pub(super) fn minting() -> TlsServer {
 }
 
 /// Settings of a client of the library.
-pub(super) struct Client {
-    pub(super) versions: Versions,
-    pub(super) provider: CryptoProvider,
-    pub(super) protocols: Vec<&'static [u8]>,
-    pub(super) name: &'static str,
-    pub(super) trusts: bool,
-    pub(super) certificate: Option<(&'static str, &'static str)>,
+pub(crate) struct Client {
+    pub(crate) versions: Versions,
+    pub(crate) provider: CryptoProvider,
+    pub(crate) protocols: Vec<&'static [u8]>,
+    pub(crate) name: &'static str,
+    pub(crate) trusts: bool,
+    pub(crate) certificate: Option<(&'static str, &'static str)>,
 }
 
 impl Default for Client {
@@ -55,7 +55,11 @@ impl Default for Client {
 }
 
 impl Client {
-    async fn connect(self, stream: DuplexStream) -> io::Result<client::TlsStream<DuplexStream>> {
+    /// Connects over `stream`.
+    pub(crate) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
+        self,
+        stream: S,
+    ) -> io::Result<client::TlsStream<S>> {
         let builder = ClientConfig::builder_with_provider(Arc::new(self.provider))
             .with_protocol_versions(self.versions)
             .expect("versions")
