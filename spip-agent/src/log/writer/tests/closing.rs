@@ -47,3 +47,58 @@ fn a_closed_file_that_another_process_still_writes_to_is_not_replaced() {
     put(8).expect("it is as it was copied");
     assert_eq!(directory.names(), ["log.20200101T000000.000000Z.zst"]);
 }
+
+#[test]
+fn each_setting_of_a_log_that_goes_on_holds_from_a_change_on() {
+    let directory = Directory::new();
+    let path = directory.file("log");
+    let before = config(&path);
+    let (log, thread) = started(&before);
+    let mut number = 0;
+    let mut write = |records: usize| {
+        block_on(async {
+            for _ in 0..records {
+                log.record(&record(0, number)).await;
+                number += 1;
+            }
+        });
+        until("it is written", || log.stats().queued_bytes == 0);
+    };
+    let closed = |ending: &str| {
+        let names = directory.names();
+        names.iter().filter(|name| name.starts_with("log.2") && name.ends_with(ending)).count()
+    };
+    write(300);
+    assert_eq!((log.stats().rotations, log.stats().syncs, closed("Z")), (0, 0, 0));
+    // By size, and all are kept.
+    let by_size = config::Log { rotate_bytes: 10_000, keep_files: 0, ..before.clone() };
+    log.change(&by_size).expect("the file is there");
+    write(300);
+    let rotated = log.stats().rotations;
+    assert!(rotated >= 3 && log.stats().syncs == 0, "{:?}", log.stats());
+    until("all are kept", || closed("Z") as u64 == rotated);
+    // Fewer, by number and then by size.
+    log.change(&config::Log { keep_files: 2, ..by_size.clone() }).expect("the file is there");
+    until("two are left", || closed("Z") == 2);
+    log.change(&config::Log { keep_bytes: 1, ..by_size.clone() }).expect("the file is there");
+    until("one is left", || closed("Z") == 1);
+    log.change(&config::Log { compress: Compress::Zstd, ..by_size.clone() }).expect("the file is there");
+    until("it is compressed", || (closed("Z"), closed("Z.zst")) == (0, 1));
+    // Not by size any more, but by age.
+    log.change(&before).expect("the file is there");
+    let rotated = log.stats().rotations;
+    write(300);
+    assert_eq!(log.stats().rotations, rotated);
+    let by_age = config::Log { rotate_age: Some(Duration::from_millis(1)), ..before.clone() };
+    log.change(&by_age).expect("the file is there");
+    until("it is old", || log.stats().rotations > rotated);
+    log.change(&config::Log { fsync: Fsync::Always, ..before.clone() }).expect("the file is there");
+    write(1);
+    assert!(log.stats().syncs > 0);
+    // Under another name, where the next line goes.
+    let other = directory.file("other");
+    log.change(&config::Log { file: Some(other.clone()), ..before }).expect("its directory is there");
+    write(1);
+    assert_eq!(lines(&other).len(), 1);
+    assert!(end(thread).complete);
+}
