@@ -190,6 +190,16 @@ enum Read {
     Until(u64),
 }
 
+impl Read {
+    /// Returns the time up to which it is known what became of SYNs: what has not been read yet may tell of later ones.
+    fn known_ns(self, now_ns: u64) -> u64 {
+        match self {
+            Self::All => now_ns,
+            Self::Until(seen_ns) => seen_ns.min(now_ns),
+        }
+    }
+}
+
 impl Watcher {
     fn new(setting: Setting, published: Arc<Mutex<Counts>>) -> Self {
         Self {
@@ -237,11 +247,7 @@ impl Watcher {
         let read = self.read();
         self.note_losses(now_ns);
         let timeout = u64::try_from(self.config().timeout.as_nanos()).unwrap_or(u64::MAX);
-        // What has not been read yet may say what became of SYNs until now.
-        let known_ns = match read {
-            Read::All => now_ns,
-            Read::Until(seen_ns) => seen_ns.min(now_ns),
-        };
+        let known_ns = read.known_ns(now_ns);
         self.decide(known_ns.saturating_sub(timeout));
         read
     }
@@ -383,6 +389,13 @@ mod tests {
         assert_eq!(read_until(250, far, || times.next().expect("it stops")), Read::Until(300));
         let mut times = [Read::Until(100), Read::All].into_iter();
         assert_eq!(read_until(250, far, || times.next().expect("it stops")), Read::All);
+    }
+
+    #[test]
+    fn a_scan_is_decided_after_the_events_that_were_unread() {
+        assert_eq!(Read::All.known_ns(900), 900);
+        assert_eq!(Read::Until(300).known_ns(900), 300, "what comes later may complete it");
+        assert_eq!(Read::Until(901).known_ns(900), 900);
     }
 
     #[test]

@@ -306,6 +306,38 @@ mod tests {
     }
 
     #[test]
+    fn the_rest_has_the_times_of_all_that_it_stands_for() {
+        let mut sources = Sources::default();
+        for (number, second) in [(1, 500), (2, 100), (3, 900)] {
+            sources.add(&half_open(number, 80, second * 1_000_000_000, &Syn::ZERO));
+        }
+        sources.keep(0);
+        let records = ended(&mut sources);
+        let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).expect("later").as_secs();
+        assert_eq!((records.len(), records[0].count), (1, 3));
+        assert_eq!((seconds(records[0].first), seconds(records[0].last)), (100, 900));
+    }
+
+    #[test]
+    fn blocks_of_a_source_that_is_given_up_serve_the_next_ones() {
+        let mut sources = Sources::default();
+        // Every second address: more ranges than are kept, so that they become blocks.
+        let scan = |sources: &mut Sources, source: u32| {
+            for number in 0..300_u16 {
+                let [high, low] = (2 * number).to_be_bytes();
+                let destination = spip_common::packet::mapped([198, 18, high, low]);
+                sources.add(&HalfOpen { destination, ..half_open(source, 80, 1, &Syn::ZERO) });
+            }
+        };
+        for source in 1..=3 {
+            scan(&mut sources, source);
+            assert_eq!(sources.store.taken(), 1, "source {source} has a block, and no other");
+            sources.keep(0);
+            assert_eq!(sources.store.taken(), 0, "source {source} was given up");
+        }
+    }
+
+    #[test]
     fn what_could_not_be_decided_has_a_record_too() {
         let mut sources = Sources::default();
         let clock = Clock::new(SystemTime::UNIX_EPOCH, 0);
