@@ -157,6 +157,15 @@ mod tests {
     }
 
     #[test]
+    fn the_agents_own_metrics_are_left_alone_for_clients_on_this_machine() {
+        let text = "ip = \"::\"\nport = 8080\nmetrics = \"127.0.0.1:9464\"";
+        let config = Config::from_str(text, std::path::Path::new("/spip.toml")).expect("valid").config;
+        let exclusions = Exclusions::of(&config, &Sockets::default(), None, true);
+        assert_eq!(shown(&exclusions.outside), ["8080-8080 the agent itself listens here"]);
+        assert_eq!(shown(&exclusions.local), ["8080-8080 the agent itself listens here", "9464-9464 metrics"]);
+    }
+
+    #[test]
     fn a_strange_ssh_connection_is_passed_over() {
         for text in ["", "a b c d", "1 2 3", "192.0.2.9 50000 192.0.2.1 99999"] {
             let exclusions = Exclusions::of(&config(), &Sockets::default(), Some(text), false);
