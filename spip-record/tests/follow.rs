@@ -183,6 +183,22 @@ fn a_truncation_without_a_copy_is_reported() {
 }
 
 #[test]
+fn a_file_that_begins_as_it_did_and_goes_on_otherwise_is_read_again_and_that_is_reported() {
+    let log = Log::new();
+    log.append(&lines(0..60).concat());
+    let mut reader = log.reader(None);
+    assert_eq!(read(&mut reader).0, lines(0..60));
+    let position = stored(&reader.position());
+    drop(reader);
+    let read_bytes = fs::metadata(&log.path).expect("log").len();
+    // Written over in place, and longer than before: neither its number nor its length tells.
+    let others = || lines((0..30).chain(100..160));
+    fs::write(&log.path, others().concat()).expect("written");
+    let rewritten = Notice::Rewritten { path: log.path.clone(), read_bytes };
+    assert_eq!(read(&mut log.reader(Some(&position))), (others(), vec![rewritten]));
+}
+
+#[test]
 fn a_removed_log_is_read_to_its_end_and_the_new_one_from_its_beginning() {
     let log = Log::new();
     log.append(&lines(0..5).concat());

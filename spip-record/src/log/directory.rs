@@ -216,6 +216,21 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_being_compressed_is_listed_once_by_its_plain_name() {
+        let directory = std::env::temp_dir().join(format!("spip-directory-{}", std::process::id()));
+        fs::create_dir(&directory).expect("a directory for the test");
+        let closed = [".20250131T235959.000001Z", ".20250131T235959.000002Z", ".1"];
+        for name in closed.iter().flat_map(|name| ["", ".zst"].map(|ending| format!("log{name}{ending}"))) {
+            fs::write(directory.join(name), "{}\n").expect("a file");
+        }
+        fs::write(directory.join("log"), "{}\n").expect("a file");
+        let entries = list(&directory.join("log")).expect("a directory");
+        let names: Vec<_> = entries.iter().map(|entry| entry.path.file_name().expect("a name").to_owned()).collect();
+        assert_eq!(names, ["log.1", &format!("log{}", closed[0]), &format!("log{}", closed[1]), "log"]);
+        fs::remove_dir_all(&directory).expect("the directory goes");
+    }
+
+    #[test]
     fn other_names_are_no_part_of_the_log() {
         for name in [".", ".zst", ".old", ".bak", "-", "-x", ".1.xz", ".20250131T235959.000001Z.zst.part", "2", ".1.2"]
         {
