@@ -297,6 +297,13 @@ mod tests {
     fn indicators_are_bounded() {
         let payload: String = (0..1000).map(|n| format!("wget http://192.0.2.9/{n};\n")).collect();
         assert_eq!(find(payload.as_bytes(), false).len(), INDICATORS);
+        // Each once, however often it comes.
+        assert_eq!(values(&"wget http://192.0.2.9/a;\n".repeat(3), false), ["http://192.0.2.9/a", "192.0.2.9"]);
+        // An address as long as one may be, and one that is longer by a byte.
+        let url = |length: usize| format!("http://192.0.2.9/{}", "a".repeat(length - "http://192.0.2.9/".len()));
+        let of = |length| values(&format!("wget {};", url(length)), false);
+        assert_eq!(of(URL_BYTES), [url(URL_BYTES), "192.0.2.9".to_owned()]);
+        assert_eq!(of(URL_BYTES + 1), Vec::<String>::new());
     }
 
     #[test]
