@@ -53,6 +53,9 @@ impl<'net> Launch<'net> {
             ("bpf_pin_path", json!(net.pins())),
             ("status_socket", json!(net.path().join("run/status.sock"))),
             ("state_dir", json!(net.path().join("state"))),
+            // A client or an agent that waits for a processor is not what ends a session or a stop, unless a test says so.
+            ("first_byte_timeout_seconds", json!(60)),
+            ("drain_timeout_seconds", json!(60)),
         ];
         let settings = settings.map(|(key, value)| (key.to_owned(), value)).into();
         Self {
@@ -346,6 +349,15 @@ impl Agent {
             open.set(sockets::open(&self.namespace, LISTENER));
             (open.get() == count).then_some(())
         });
+    }
+
+    /// Descriptors that the process has open.
+    ///
+    /// # Panics
+    /// When the process is gone.
+    #[must_use]
+    pub fn open_descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("the agent runs").count()
     }
 
     /// Memory that the process has in RAM, in bytes.

@@ -215,7 +215,7 @@ fn clients_that_close_their_half_and_stay_do_not_hold_a_session() {
 }
 
 #[test]
-fn clients_that_never_read_are_recorded_and_let_go() {
+fn clients_that_never_read_are_recorded_and_do_not_hold_a_session() {
     let Some(net) = Net::new() else { return };
     net.redirect();
     let agent = net.agent().set("read_timeout_seconds", 1).set("write_timeout_seconds", 1).start();
@@ -229,7 +229,12 @@ fn clients_that_never_read_are_recorded_and_let_go() {
         .collect();
     for record in agent.expect_count(50, json!({"bytes_in": request.len()})) {
         assert_eq!(payload(&record), request, "{record}");
+        let reason = record["close_reason"].as_str().expect("a reason");
+        assert!(["server_closed", "idle_timeout", "write_timeout"].contains(&reason), "{record}");
+        assert!(record["bytes_out"].as_u64().is_some_and(|bytes| bytes > 0), "{record}");
     }
+    // While all of them are still there.
+    agent.wait_open(0);
     drop(streams);
 }
 

@@ -195,7 +195,7 @@ fn a_long_payload_is_cut_at_the_limit_and_counted_to_its_end() {
     stream.write_all(&bytes).expect("the sensor takes bytes");
     half_close(&stream);
     read_to_end(&mut stream);
-    let record = agent.expect_one(json!({"payload_truncated": true}));
+    let record = agent.expect_one(json!({"payload_truncated": true, "bytes_in": bytes.len()}));
     assert_eq!(payload(&record), bytes[..1000]);
 }
 

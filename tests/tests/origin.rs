@@ -1,12 +1,14 @@
 //! The true destination and source port of a connection, and records without them.
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use spip_tests::{CLIENT_V4, CLIENT_V6, LISTENER, Net, SENSOR_V4, SENSOR_V6, half_close, reset};
+use spip_tests::{
+    CLIENT_V4, CLIENT_V6, LISTENER, Net, SENSOR_V4, SENSOR_V6, eventually, half_close, read_to_end, reset,
+};
 
 /// The port from which scanners of one kind send everything.
 const ONE_PORT: u16 = 40_000;
@@ -186,6 +188,69 @@ fn two_agents_side_by_side_record_their_own_connections_only() {
 }
 
 #[test]
+fn nothing_of_a_session_stays_in_the_maps_whichever_side_ends_it() {
+    let Some(net) = Net::new() else { return };
+    if !net.has_bpffs() || !has_bpftool() {
+        return eprintln!("skipped: needs a BPF file system and bpftool");
+    }
+    net.redirect();
+    let agent = net.agent().set("ebpf", "required").set("read_timeout_seconds", 0.5).start();
+    let open = net.connect(5900);
+    eventually("the origin of an open session is there", || (entries(&net, "ORIGINS") == 1).then_some(()));
+    drop(open);
+    let all_gone = |what: &str| {
+        eventually(format!("nothing is left of sessions that {what}"), || {
+            (entries(&net, "ORIGINS") + entries(&net, "SYNS") == 0).then_some(())
+        });
+    };
+    agent.expect_one(json!({"destination_port": 5900}));
+    all_gone("said nothing");
+    // The handshake of the end that the client begins: the sensor's side ends in LAST_ACK.
+    for port in 1000..1010 {
+        net.client.deliver((SENSOR_V4, port), b"client first");
+    }
+    agent.expect_count(10, json!({"payload": "client first", "close_reason": "client_closed"}));
+    all_gone("the client ended");
+    let open = |text: &[u8], from: u16| -> Vec<_> {
+        let mut streams: Vec<_> = (from..from + 10).map(|port| net.connect(port)).collect();
+        streams.iter_mut().for_each(|stream| stream.write_all(text).expect("the sensor takes bytes"));
+        streams
+    };
+    let mut idle = open(b"sensor first", 2000);
+    agent.expect_count(10, json!({"payload": "sensor first", "close_reason": "idle_timeout"}));
+    idle.iter_mut().for_each(|stream| drop(read_to_end(stream)));
+    drop(idle);
+    all_gone("the sensor ended");
+    let gone = open(b"reset", 3000);
+    agent.wait_all_read();
+    gone.into_iter().for_each(reset);
+    agent.expect_count(10, json!({"payload": "reset", "close_reason": "client_reset"}));
+    all_gone("the client reset");
+}
+
+#[test]
+fn connections_that_this_machine_opens_leave_no_syn_behind() {
+    let Some(net) = Net::new() else { return };
+    if !net.has_bpffs() || !has_bpftool() {
+        return eprintln!("skipped: needs a BPF file system and bpftool");
+    }
+    net.redirect();
+    let agent = net.agent().set("ebpf", "required").start();
+    let far = net.client.enter(|| TcpListener::bind((CLIENT_V4, 7777))).expect("the port is free");
+    for _ in 0..5 {
+        drop(net.sensor.connect((CLIENT_V4, 7777)));
+        far.accept().expect("it is connected");
+    }
+    // Refused, too.
+    let refused = net.sensor.connect_all([(None, SocketAddr::new(CLIENT_V4, 7778))].into_iter());
+    assert!(refused.is_empty());
+    // Whatever the packet filter saw before this is in the map by now.
+    net.client.deliver((SENSOR_V4, 80), b"after them");
+    agent.expect_one(json!({"payload": "after them", "destination_source": "ebpf"}));
+    eventually("the SYN of the one session is gone", || (entries(&net, "SYNS") == 0).then_some(()));
+}
+
+#[test]
 fn pinned_maps_of_another_shape_are_replaced() {
     let Some(net) = Net::new() else { return };
     if !net.has_bpffs() {
@@ -239,6 +304,14 @@ fn pinned_maps_show_their_fields_by_name() {
     }
     assert!(dumps.contains("5900"), "the open connection is in no map: {dumps}");
     drop(open);
+}
+
+/// How many entries a map of the kernel side has now.
+fn entries(net: &Net, map: &str) -> usize {
+    let pin = net.pins().join(map);
+    let text = net.sensor.shell(&format!("bpftool --json map dump pinned {}", pin.display()));
+    let dump: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    dump.as_array().unwrap_or_else(|| panic!("no list: {text}")).len()
 }
 
 fn has_bpftool() -> bool {

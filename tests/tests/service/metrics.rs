@@ -123,6 +123,24 @@ fn the_responder_bears_with_broken_and_silent_clients() {
 }
 
 #[test]
+fn the_agents_own_metrics_are_left_alone_where_loopback_is_steered() {
+    let Some(net) = Net::new() else { return };
+    net.sensor.shell("ip link set lo up");
+    let agent = net
+        .agent()
+        .set("steering", "sk_lookup")
+        .set("ebpf", "required")
+        .set("steer_loopback", true)
+        .set("metrics", METRICS.to_string())
+        .start();
+    assert!(page(&net, "/metrics").contains("spip_"), "the metrics answer themselves");
+    let beside = SocketAddr::new(METRICS.ip(), METRICS.port() + 1);
+    net.sensor.deliver(beside, b"beside them");
+    agent.expect_one(json!({"payload": "beside them", "destination_port": beside.port()}));
+    assert_eq!(agent.stop().log.connections(json!({})), 1, "and none of theirs is a session");
+}
+
+#[test]
 fn metrics_on_a_unix_socket_replace_one_that_nobody_listens_on() {
     let Some(net) = Net::new() else { return };
     let path = net.path().join("metrics.sock");

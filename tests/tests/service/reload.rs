@@ -52,6 +52,10 @@ fn a_reload_changes_what_comes_next_and_leaves_what_is_open() {
     change(&net, &[("name", "\"after\""), ("payload_limit_bytes", "4"), ("read_timeout_seconds", "0.2")]);
     // The longest line follows the payload limit.
     reload(&agent, "max_line_bytes, name, payload_limit_bytes, read_timeout_seconds");
+    // Its own messages have the new name, too.
+    agent.wait_message(
+        json!({"changed": "max_line_bytes, name, payload_limit_bytes, read_timeout_seconds", "name": "after"}),
+    );
 
     net.client.deliver((SENSOR_V4, 81), b"cut off");
     agent.expect_one(json!({"name": "after", "destination_port": 81, "payload": "cut ", "bytes_in": 7}));
@@ -343,7 +347,13 @@ fn format_and_persona_change_while_it_runs() {
         let text = fs::read_to_string(&log).ok()?;
         let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         let has = |known: fn(&Value) -> bool| lines.iter().any(known);
-        (has(|line| line["schema"] == "spip/1") && has(|line| line["ecs"]["version"].is_string())).then_some(())
+        // The message of the reload has the new shape, too.
+        let is_message =
+            |line: &Value| line["message"].as_str().is_some_and(|text| text.contains("configuration and certificate"));
+        let reloads: Vec<&Value> = lines.iter().filter(|line| is_message(line)).collect();
+        let are_ecs = !reloads.is_empty() && reloads.iter().all(|line| line["ecs"]["version"].is_string());
+        (are_ecs && has(|line| line["schema"] == "spip/1") && has(|line| line["ecs"]["version"].is_string()))
+            .then_some(())
     });
     let _ = agent.kill();
 }
