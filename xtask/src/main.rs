@@ -20,6 +20,7 @@ mod geo;
 mod interrupt;
 mod lint;
 mod markdown;
+mod mutants;
 mod network;
 mod newcomer;
 mod package;
@@ -67,6 +68,8 @@ enum Task {
     Bench(bench::Options),
     /// Fuzz every reader of hostile bytes
     Fuzz(fuzz::Options),
+    /// Put small faults in, one at a time, and see whether a test notices
+    Mutants(mutants::Options),
     /// Run mixed load for MINUTES and check that nothing grew
     Soak(soak::Options),
     /// Run sensors, a cluster and a hub under random failures, and check what was stored
@@ -108,6 +111,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Test(options) => test::run(&project()?, options),
         Task::Bench(options) => bench::run(&project()?, options),
         Task::Fuzz(options) => fuzz::run(&project()?, options),
+        Task::Mutants(options) => mutants::run(&project()?, options),
         Task::Soak(options) => soak::run(&project()?, options),
         Task::FleetTest(options) => fleet_test::run(&project()?, options),
         Task::Vmtest(options) => vmtest::run(&project()?, options),

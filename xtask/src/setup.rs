@@ -68,6 +68,9 @@ const DENY: (&str, Version) = ("cargo-deny", Version(0, 20, 2));
 /// Builds the documentation as a book. A tool, so that its licence (MPL-2.0) concerns no program of this project.
 const BOOK: (&str, Version) = ("mdbook", Version(0, 5, 4));
 
+/// cargo-mutants is pinned: another version makes other mutants, and the list of accepted ones names those of this one.
+const MUTANTS: (&str, Version) = ("cargo-mutants", Version(27, 1, 0));
+
 /// Something that is not there and could not be installed.
 #[derive(Debug)]
 struct Missing {
@@ -173,6 +176,11 @@ pub(crate) fn for_lint(project: &Project) -> Result<PathBuf> {
 /// Makes mdbook available, and returns its path.
 pub(crate) fn for_docs(project: &Project) -> Result<PathBuf> {
     pinned_tool(&Machine::new(project), BOOK, true).map_err(|missing| incomplete(vec![missing]))
+}
+
+/// Returns the pinned cargo-mutants, which no other command needs.
+pub(crate) fn for_mutants(project: &Project) -> Result<PathBuf> {
+    pinned_tool(&Machine::new(project), MUTANTS, true).map_err(|missing| incomplete(vec![missing]))
 }
 
 /// Makes available what fuzzing needs. Without a compiler for C++ it goes on, and a note names what is left out.

@@ -1,6 +1,7 @@
-//! Tools that cargo builds into the target folder, in pinned versions: bpf-linker, cargo-deny and mdbook.
+//! Tools that cargo builds into the target folder, in pinned versions: bpf-linker, cargo-deny, mdbook and
+//! cargo-mutants.
 //!
-//! They are built without optimisation: they wait for LLVM or for files, and a build that takes half the time is what a
+//! They are built without optimisation: they wait for LLVM, for files or for a compiler, and a build that takes half the time is what a
 //! newcomer notices.
 
 use std::path::PathBuf;
