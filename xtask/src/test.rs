@@ -5,16 +5,17 @@
 //! its own. They are compiled as the caller and only run as root. Without a way to become root they are
 //! skipped, and the summary says so; with `CI=true` that is a failure.
 //!
-//! They share the machine with each other and with other programs. One that fails is run again by itself: if it
-//! passes then, the summary names it as unsteady, which is a defect but no failure. When many fail, none has that
-//! chance.
+//! They share the machine with each other and with whatever else runs on it, and none is run again when it fails: a test
+//! waits for what it needs, however long that takes. The summary names those that took longest.
 
+use std::cmp::Reverse;
 use std::env;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{BufRead, BufReader, Write, stdout};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -30,8 +31,12 @@ use crate::setup::{self, Need, Peer};
 /// The package of the end-to-end tests.
 const END_TO_END: &str = "spip-tests";
 
-/// Upper bound of failed tests of one program that are run again: more have a cause in common, which is no coincidence.
-const AGAIN_MAX: usize = 3;
+/// Upper bound of the slowest end-to-end tests, and of their programs, that the summary names.
+const SLOWEST: usize = 8;
+
+/// Has the test programs print how long each test took, which the library for tests keeps for nightly compilers. The
+/// variable reaches these programs only, and no compiler.
+const TIMED: (&str, &str) = ("RUSTC_BOOTSTRAP", "1");
 
 /// The feature that is built and tested beside the ordinary agent, for both packages that have it.
 pub(crate) const LEGACY: &str = "spip-agent/legacy-tls,spip-tests/legacy-tls";
@@ -145,6 +150,7 @@ fn end_to_end(
         ("PATH", process::full_path()),
         ("CARGO_MANIFEST_DIR", folder.clone().into()),
         ("RUST_BACKTRACE", "1".into()),
+        (TIMED.0, TIMED.1.into()),
     ];
     environment.extend_from_slice(peers);
     if let Some(ci) = env::var_os("CI") {
@@ -152,22 +158,13 @@ fn end_to_end(
     }
     let mut counts = Counts::default();
     for program in programs {
-        let command = || {
-            let mut command = root.command(program, &environment)?;
-            command.args(&options.arguments).current_dir(&folder);
-            Some(command)
-        };
-        let Some(mut all) = command() else {
+        let Some(mut command) = root.command(program, &environment) else {
             return Ok(Outcome::Skipped(format!("they need root: {}", privilege::REMEDY)));
         };
-        let mut ran = counted(all.args(&options.filter))?;
-        if ran.broken == 0 && ran.names.len() <= AGAIN_MAX {
-            for name in std::mem::take(&mut ran.names) {
-                let mut one = command().context("the first time it could be run")?;
-                one.args(["--exact", &name]);
-                ran.again(name, &counted(&mut one)?);
-            }
-        }
+        command.args(["-Z", "unstable-options", "--report-time"]).args(&options.arguments).args(&options.filter);
+        let began = Instant::now();
+        let mut ran = counted(command.current_dir(&folder))?;
+        ran.note_program(program, began.elapsed());
         counts.merge(&ran);
     }
     Ok(Outcome::Ran(counts))
@@ -229,17 +226,25 @@ pub(crate) struct Counts {
     broken: u64,
     /// Of tests that failed.
     names: Vec<String>,
-    /// Of tests that failed beside others and passed by themselves; they count as passed.
-    unsteady: Vec<String>,
+    /// How long tests took, by name, where their program says so.
+    tests: Vec<(Duration, String)>,
+    /// How long programs took, by name.
+    programs: Vec<(Duration, String)>,
 }
 
 impl Counts {
     /// Reads a line of a test program: the result of one test, or of all.
     pub(crate) fn read(&mut self, line: &str) {
-        if let Some(test) = line.strip_prefix("test ")
-            && let Some(name) = test.strip_suffix(" ... FAILED")
-        {
-            self.names.push(name.to_owned());
+        if let Some((name, outcome)) = line.strip_prefix("test ").and_then(|test| test.split_once(" ... ")) {
+            // `ok <1.234s>`, with the time where it was asked for.
+            let (outcome, time) = outcome.split_once(" <").unwrap_or((outcome, ""));
+            if outcome == "FAILED" {
+                self.names.push(name.to_owned());
+            }
+            let seconds = time.strip_suffix("s>").and_then(|seconds| seconds.parse().ok());
+            if let Some(time) = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) {
+                self.tests.push((time, name.to_owned()));
+            }
         }
         let Some(result) = line.strip_prefix("test result: ") else {
             return;
@@ -260,15 +265,13 @@ impl Counts {
         &self.names
     }
 
-    /// Records the result of running the failed test `name` by itself.
-    fn again(&mut self, name: String, alone: &Self) {
-        if (alone.passed, alone.failed, alone.broken) == (1, 0, 0) {
-            self.failed -= 1;
-            self.passed += 1;
-            self.unsteady.push(name);
-        } else {
-            self.names.push(name);
-        }
+    /// Notes how long `program` took; its tests are named after it from now on.
+    fn note_program(&mut self, program: &Path, time: Duration) {
+        let file = program.file_name().unwrap_or_default().to_string_lossy();
+        // Without the hash that cargo adds.
+        let name = file.rsplit_once('-').map_or(&*file, |(name, _)| name).to_owned();
+        self.tests.iter_mut().for_each(|(_, test)| *test = format!("{name} {test}"));
+        self.programs.push((time, name));
     }
 
     fn merge(&mut self, other: &Self) {
@@ -277,7 +280,8 @@ impl Counts {
         self.ignored += other.ignored;
         self.broken += other.broken;
         self.names.extend_from_slice(&other.names);
-        self.unsteady.extend_from_slice(&other.unsteady);
+        self.tests.extend_from_slice(&other.tests);
+        self.programs.extend_from_slice(&other.programs);
     }
 }
 
@@ -314,6 +318,14 @@ impl Summary {
     }
 }
 
+/// Returns the slowest of some, beginning with the slowest.
+fn slowest(times: &[(Duration, String)]) -> Vec<&(Duration, String)> {
+    let mut times: Vec<_> = times.iter().collect();
+    times.sort_by_key(|(time, _)| Reverse(*time));
+    times.truncate(SLOWEST);
+    times
+}
+
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, outcome) in &self.parts {
@@ -330,8 +342,10 @@ impl fmt::Display for Summary {
                     for test in &counts.names {
                         writeln!(f, "{:>18}  failed: {test}", "")?;
                     }
-                    for test in &counts.unsteady {
-                        writeln!(f, "{:>18}  unsteady, failed beside others and passed by itself: {test}", "")?;
+                    for (what, times) in [("program", &counts.programs), ("test", &counts.tests)] {
+                        for (time, name) in slowest(times) {
+                            writeln!(f, "{:>18}  slow {what}: {:>5.1} s  {name}", "", time.as_secs_f64())?;
+                        }
                     }
                 }
                 Outcome::Skipped(why) => writeln!(f, "{name:>18}: skipped, {why}")?,
@@ -359,22 +373,26 @@ mod tests {
     }
 
     #[test]
-    fn a_test_that_passes_by_itself_is_unsteady_and_one_that_does_not_has_failed() {
-        let alone = |line| {
-            let mut counts = Counts::default();
-            counts.read(line);
-            counts
-        };
+    fn the_slowest_programs_and_tests_are_named_with_their_seconds() {
         let mut counts = Counts::default();
-        counts.read("test result: FAILED. 5 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out");
-        counts.again("steady".to_owned(), &alone("test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured"));
-        counts.again("unsteady".to_owned(), &alone("test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured"));
-        counts.again("unknown".to_owned(), &alone("test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured"));
-        assert_eq!((counts.passed, counts.failed), (6, 2));
-        assert_eq!(
-            (counts.names.as_slice(), counts.unsteady.as_slice()),
-            (&["steady".to_owned(), "unknown".to_owned()][..], &["unsteady".to_owned()][..])
-        );
+        for number in 0..20 {
+            counts.read(&format!("test a::number_{number} ... ok <{number}.500s>"));
+        }
+        counts.read("test a::slow ... FAILED <61.000s>");
+        counts.read("test a::other has been running for over 60 seconds");
+        counts.read("test a::untimed ... ok");
+        counts.read("test a::ignored ... ignored, run by another");
+        counts.read(RESULT);
+        counts.note_program(Path::new("/t/deps/log_file-0123abcd"), Duration::from_secs(70));
+        assert_eq!(counts.names, ["a::slow"]);
+        let mut summary = Summary::default();
+        summary.add("end-to-end tests", Outcome::Ran(counts));
+        let shown = summary.to_string();
+        let slow: Vec<&str> = shown.lines().filter_map(|line| line.trim().strip_prefix("slow ")).collect();
+        assert_eq!(slow.len(), 1 + SLOWEST, "{shown}");
+        assert_eq!(slow[0], "program:  70.0 s  log_file");
+        assert_eq!(slow[1], "test:  61.0 s  log_file a::slow");
+        assert_eq!(slow[2], "test:  19.5 s  log_file a::number_19");
     }
 
     #[test]
