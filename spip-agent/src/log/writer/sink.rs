@@ -83,9 +83,8 @@ pub(super) struct Sink {
     key: &'static str,
     target: Target,
     opened: Option<Opened>,
-    /// A descriptor that is given up when none is left for the file: sessions, which wait for the log, may have them
-    /// all.
-    spare: Option<OwnedFd>,
+    /// Descriptors that are given up when none is left for the file: sessions, which wait for the log, may have all others.
+    spares: Vec<OwnedFd>,
     /// Time at which the name was last compared with the open file.
     looked: Instant,
     lock_again: Instant,
@@ -108,6 +107,8 @@ impl Sink {
         counters: Arc<Counters>,
     ) -> Result<Self, Error> {
         let now = Instant::now();
+        let mut spares = Vec::with_capacity(SPARES);
+        keep_spares(&mut spares);
         let opened = match &target {
             Target::Path(path) => Opened::path(key, path, config.rotate_age)?,
             Target::Output(output) => Opened::output(output).map_err(Error::Output)?,
@@ -116,7 +117,7 @@ impl Sink {
             key,
             target,
             opened: Some(opened),
-            spare: spare(),
+            spares,
             looked: now,
             lock_again: now,
             rotate_bytes: config.rotate_bytes,
@@ -157,7 +158,7 @@ impl Sink {
         let Target::Path(path) = &self.target else {
             return Ok(());
         };
-        match open_path(self.key, path, self.rotate_age, &mut self.spare) {
+        match open_path(self.key, path, self.rotate_age, &mut self.spares) {
             Ok(opened) => {
                 self.replace(opened);
                 Ok(())
@@ -312,7 +313,7 @@ impl Sink {
 
     fn open_again(&mut self) -> Result<(), Failure> {
         if let Target::Path(path) = &self.target {
-            let opened = open_path(self.key, path, self.rotate_age, &mut self.spare);
+            let opened = open_path(self.key, path, self.rotate_age, &mut self.spares);
             let opened = opened.map_err(|error| Failure::Fault(error.to_string()))?;
             self.replace(opened);
         }
@@ -371,25 +372,35 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
     Place::named(from)?.rename(&name(from), &name(to))
 }
 
-/// Opens the file, with the spare descriptor where there is no other.
+/// What the walk to the file holds at once at most: a directory, a symbolic link in it, and the directory where that begins
+/// ([`Place`]).
+const SPARES: usize = 3;
+
+/// Opens the file, with the spare descriptors where there is no other.
 fn open_path(
     key: &'static str,
     path: &Path,
     rotate_age: Option<Duration>,
-    spare: &mut Option<OwnedFd>,
+    spares: &mut Vec<OwnedFd>,
 ) -> Result<Opened, Error> {
     let none_left = |error: &Error| matches!(error, Error::Open { cause, .. } if matches!(cause.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)));
     let mut opened = Opened::path(key, path, rotate_age);
-    if opened.as_ref().is_err_and(none_left) && spare.take().is_some() {
+    // Looking takes none: they are not given up for a directory that is not there, because sessions could take them.
+    let has_directory = path.parent().is_none_or(|parent| parent.as_os_str().is_empty() || parent.is_dir());
+    if opened.as_ref().is_err_and(none_left) && has_directory && !spares.is_empty() {
+        spares.clear();
         opened = Opened::path(key, path, rotate_age);
     }
-    if spare.is_none() {
-        *spare = self::spare();
-    }
+    keep_spares(spares);
     opened
 }
 
-/// Any descriptor does, of which another copy stays open anyway.
-fn spare() -> Option<OwnedFd> {
-    io::stderr().as_fd().try_clone_to_owned().ok()
+/// Takes as many spare descriptors as are missing and can be had. Any descriptor does, of which another copy stays open
+/// anyway.
+fn keep_spares(spares: &mut Vec<OwnedFd>) {
+    while spares.len() < SPARES
+        && let Ok(spare) = io::stderr().as_fd().try_clone_to_owned()
+    {
+        spares.push(spare);
+    }
 }
