@@ -197,6 +197,12 @@ impl Log {
         Ok(())
     }
 
+    /// Returns the change that the thread has not taken over yet.
+    #[cfg(test)]
+    pub(crate) fn pending_change(&self) -> Option<config::Log> {
+        self.shared.pending_change()
+    }
+
     /// Checks that the log could continue as `config` says, before anything else changes.
     ///
     /// # Errors

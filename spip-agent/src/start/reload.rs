@@ -198,6 +198,8 @@ fn list(keys: &[String]) -> String {
 }
 
 #[cfg(test)]
+mod key_by_key;
+#[cfg(test)]
 mod tests {
     use std::path::Path;
 

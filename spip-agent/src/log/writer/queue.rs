@@ -272,6 +272,12 @@ impl Shared {
         self.lock().file.clone()
     }
 
+    /// Returns the pending change.
+    #[cfg(test)]
+    pub(super) fn pending_change(&self) -> Option<config::Log> {
+        self.lock().change.as_deref().cloned()
+    }
+
     /// Takes the pending change, once.
     pub(super) fn take_change(&self) -> Option<Box<config::Log>> {
         self.lock().change.take()
