@@ -85,15 +85,15 @@ struct Options {
     token_file: Option<PathBuf>,
 
     /// Days with records that the store keeps.
-    #[arg(long, value_name = "DAYS")]
+    #[arg(long, value_name = "DAYS", global = true)]
     keep_days: Option<u32>,
 
     /// Bytes that the store may take.
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", global = true)]
     keep_bytes: Option<u64>,
 
     /// Keep records in the store, or find them in the log again.
-    #[arg(long, value_parser = ["store", "log"])]
+    #[arg(long, value_parser = ["store", "log"], global = true)]
     records: Option<String>,
 
     /// Another name under which browsers reach the page.

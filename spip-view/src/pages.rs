@@ -28,7 +28,7 @@ use crate::data::is_shown;
 use crate::filter::{Filter, RangeText, Without};
 use crate::query::FIELDS;
 use crate::web::Failure;
-use crate::web::routes::{self, Page, Route};
+use crate::web::routes::{Page, Route};
 
 /// Files that pages use: address, type, content.
 pub const ASSETS: &[(&str, &str, &[u8])] = &[
@@ -142,8 +142,8 @@ fn frame(route: Route, title: &str, filter: &Filter, query: &str, main: &Markup)
                 }
                 main { (main) }
                 footer {
-                    "Times are " (if filter.is_local { "in your zone" } else { "in UTC" }) ". The data of this page: "
-                    code { (routes::api("/…")) } ". "
+                    "Times are " (if filter.is_local { "in your zone" } else { "in UTC" }) ". The data of each page is JSON at the same path below "
+                    code { "/api/v1" } ". "
                     button #keys type="button" { "Keys" } " " button #theme type="button" { "Light or dark" }
                 }
                 dialog #help {
@@ -249,7 +249,7 @@ mod tests {
         keys.sort_unstable();
         keys.dedup();
         assert_eq!(keys.len(), MENU.len());
-        for (route, path) in routes::ROUTES {
+        for (route, path) in crate::web::routes::ROUTES {
             assert_eq!(MENU.iter().any(|(other, ..)| other == route), !path.contains('{'), "{path}");
         }
     }

@@ -29,6 +29,7 @@ mod process;
 mod project;
 mod report;
 mod run;
+mod screenshots;
 mod setup;
 mod soak;
 mod test;
@@ -80,6 +81,8 @@ enum Task {
     Newcomer(newcomer::Options),
     /// Make a Debian package and an archive
     Package(package::Options),
+    /// Make the pictures of the documentation anew, in a headless browser
+    Screenshots(screenshots::Options),
     /// Fetch data about addresses and package it with its attribution
     Geo(geo::Options),
     /// Build the documentation as a book with search, and check its links
@@ -116,6 +119,7 @@ fn run(task: &Task) -> Result<()> {
         Task::FleetTest(options) => fleet_test::run(&project()?, options),
         Task::Vmtest(options) => vmtest::run(&project()?, options),
         Task::Newcomer(options) => newcomer::run(&project()?, options),
+        Task::Screenshots(options) => screenshots::run(&project()?, options),
         Task::Geo(options) => geo::run(&project()?, options),
         Task::Package(options) => package::run(&project()?, options),
         Task::Docs => docs::run(&project()?),

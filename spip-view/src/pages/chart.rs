@@ -27,8 +27,8 @@ pub(super) fn chart(name: &str, series: &Series) -> Markup {
                         title { (begin(index).to_seconds()) ": " (number(*point)) }
                     }
                 }
-                text x="0" y=(HEIGHT + TOP + 12.0) { (begin(0).to_seconds()) }
-                text x=(WIDTH) y=(HEIGHT + TOP + 12.0) text-anchor="end" { (begin(series.points.len()).to_seconds()) }
+                text.axis x="0" y=(HEIGHT + TOP + 12.0) { (axis(begin(0))) }
+                text.axis x=(WIDTH) y=(HEIGHT + TOP + 12.0) text-anchor="end" { (axis(begin(series.points.len()))) }
             }
             details {
                 summary { (name) " as a table" }
@@ -42,6 +42,12 @@ pub(super) fn chart(name: &str, series: &Series) -> Markup {
             }
         }
     }
+}
+
+/// Writes a moment at an axis, to the minute.
+pub(super) fn axis(moment: Moment) -> String {
+    let text = moment.to_seconds().replace('T', " ");
+    text.get(..16).unwrap_or(&text).to_owned()
 }
 
 /// Draws a small chart without a scale, beside a number that stands in a table.

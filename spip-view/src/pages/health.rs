@@ -18,7 +18,7 @@ pub(super) fn draw(page: &HealthPage, filter: &Filter) -> Markup {
         h2 { "Logs" }
         @for log in &page.logs { (one_log(log)) }
         h2 { "Store" }
-        p { code { (shown(&store.directory)) } ": " (bytes(store.bytes)) " of " (bytes(store.keep_bytes)) ", at most " (store.keep_days) " days; " (bytes(store.free_bytes)) " free on its disk" }
+        p { code { (shown(&store.directory)) } ": " (bytes(store.bytes)) @if store.keep_bytes < u64::MAX { " of " (bytes(store.keep_bytes)) ", at most " (store.keep_days) " days" } "; " (bytes(store.free_bytes)) " free on its disk" }
         div.wide {
             table {
                 thead { tr { th { "day" } th.n { "session records" } th.n { "size" } } }
@@ -71,7 +71,7 @@ fn one_run(run: &Run) -> Markup {
 fn one_log(log: &Log) -> Markup {
     html! {
         p {
-            code { (shown(&log.path)) } ": " (number(log.lines)) " lines, at " (shown(&log.position)) ", last read " (maybe_time(log.last_read))
+            code { (shown(&log.path)) } ": " (number(log.lines)) " lines, " @if !log.position.is_empty() { "at " (shown(&log.position)) ", " } "last read " (maybe_time(log.last_read))
             @if log.overlong > 0 { " · " (number(log.overlong)) " too long" }
             @if log.lost_files > 0 { " · " span.bad { (number(log.lost_files)) " files went before they were read" } }
             @if log.foreign > 0 { " · " (number(log.foreign)) " foreign lines" @if let Some(reason) = &log.foreign_reason { ", the newest: " (text(reason)) } }

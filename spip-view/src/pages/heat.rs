@@ -2,6 +2,7 @@
 
 use maud::{Markup, html};
 
+use super::chart::axis;
 use super::parts::number;
 use crate::data::ports::Heat;
 use crate::filter::Filter;
@@ -44,8 +45,8 @@ pub(super) fn map(heat: &Heat, filter: &Filter) -> Markup {
                         }
                     }
                 }
-                text x=(LEFT) y=(height + 12.0) { (begin(0).to_seconds()) }
-                text x=(WIDTH) y=(height + 12.0) text-anchor="end" { (begin(columns).to_seconds()) }
+                text x=(LEFT) y=(height + 12.0) { (axis(begin(0))) }
+                text x=(WIDTH) y=(height + 12.0) text-anchor="end" { (axis(begin(columns))) }
             }
         }
     }

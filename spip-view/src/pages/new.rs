@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::parts::{count, fact, kind, maybe_time, number, port, session, source, time};
+use super::parts::{count, fact, kind, maybe_time, number, plural, port, session, source, time};
 use crate::data::new::NewPage;
 use crate::filter::Filter;
 
@@ -12,7 +12,7 @@ pub(super) fn draw(page: &NewPage, filter: &Filter) -> Markup {
         p.note { "Values that appeared for the first time in this range. The store begins " (maybe_time(page.since)) "; earlier appearances are unknown." }
         @if page.sections.is_empty() && page.returned.is_empty() { p.empty { "Nothing new in this range." } }
         @for section in &page.sections {
-            h2 { (kind(section.kind)) " " small { (count(section.total)) " new" } }
+            h2 { (plural(section.kind)) " " small { (count(section.total)) " new" } }
             div.wide {
                 table {
                     thead { tr { th { "first" } th { "what" } th { "from" } th.n { "port" } th { "last" } th.n { "since then" } } }

@@ -13,18 +13,18 @@ pub(super) fn draw(page: &NowPage, filter: &Filter) -> Markup {
     html! {
         h1 { "Now" }
         p {
-            "Last record " (maybe_time(status.last_record)) " · " (number(status.sensors)) " sensors · "
+            "Last record " (maybe_time(status.last_record)) " · " (number(status.sensors)) (if status.sensors == 1 { " sensor · " } else { " sensors · " })
             @if status.behind_bytes > 0 { (bytes(status.behind_bytes)) " of logs not read yet" } @else { "logs read to their ends" }
             " · "
             @if status.missing > 0 { a.bad href=(filter.link("/health", &[])) { (number(status.missing)) " records missing" } } @else { "no record missing" }
         }
-        (messages(&status.warnings, "Warnings of the sensors"))
         (totals(&page.totals, Some(&page.before)))
         dl.numbers {
             div { dt { "connections in the last hour" } dd { (number(page.rates.hour)) } }
             div { dt { "that hour yesterday" } dd { @match page.rates.yesterday { Some(before) => { (number(before)) small { (change(page.rates.hour, before)) } } None => "–" } } }
             div { dt { "a week ago" } dd { @match page.rates.last_week { Some(before) => { (number(before)) small { (change(page.rates.hour, before)) } } None => "–" } } }
         }
+        (messages(&status.warnings, "Warnings of the sensors"))
         h2 { "Connections" }
         (chart("connections", &page.connections))
         h2 { "Half-open SYNs" }

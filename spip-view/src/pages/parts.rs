@@ -106,6 +106,16 @@ pub(super) fn kind(kind: Kind) -> String {
     }
 }
 
+/// Returns the name of many of a kind.
+pub(super) fn plural(of: Kind) -> String {
+    match of {
+        Kind::Country => "Countries".to_owned(),
+        Kind::Cve => "Vulnerabilities".to_owned(),
+        Kind::Ja3 | Kind::Ja4 | Kind::Hassh => kind(of),
+        of => format!("{}s", kind(of)),
+    }
+}
+
 /// Returns the address of the page of a fact.
 fn address(kind: Kind, value: &str) -> String {
     match kind {
@@ -121,6 +131,13 @@ fn address(kind: Kind, value: &str) -> String {
 pub(super) fn fact(kind: Kind, value: &str, label: Option<&str>, filter: &Filter) -> Markup {
     if kind == Kind::Credential {
         return html! { (text(label.unwrap_or(value))) };
+    }
+    // Names of things are no text of a client.
+    if matches!(kind, Kind::Tag | Kind::Cve | Kind::Network | Kind::Scanner)
+        || (kind == Kind::Payload && label.is_some())
+    {
+        let name = shown(label.unwrap_or(value));
+        return html! { a.name href=(filter.link(&address(kind, value), &[])) { (name) } };
     }
     if kind == Kind::Country {
         let name = super::world::name(value).map_or_else(|| value.to_owned(), |name| format!("{value} {name}"));
@@ -147,7 +164,7 @@ pub(super) fn top(kind: Kind, items: &[Top], filter: &Filter) -> Markup {
 /// Draws a list of the most frequent under its name, with how many there are.
 pub(super) fn top_list(list: &TopList, filter: &Filter) -> Markup {
     html! {
-        section { h2 { (kind(list.kind)) " " small { (count(list.distinct)) " different" } } (top(list.kind, &list.items, filter)) }
+        section { h2 { (plural(list.kind)) " " small { (count(list.distinct)) " different" } } (top(list.kind, &list.items, filter)) }
     }
 }
 

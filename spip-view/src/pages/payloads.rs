@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::chart::chart;
-use super::parts::{bytes, count, fact, inexact, number, sessions, source, text, time, top};
+use super::parts::{bytes, count, fact, inexact, number, sessions, source, time, top};
 use super::{shown, shown_lines};
 use crate::data::payloads::{GroupPage, PayloadPage, PayloadsPage};
 use crate::filter::Filter;
@@ -93,7 +93,7 @@ pub(super) fn dump(hex: &str) -> String {
 
 /// Draws a text of one line beside a name.
 pub(super) fn named(name: &str, value: &str) -> Markup {
-    html! { tr { td.t.soft { (name) } td { (text(value)) } } }
+    html! { tr { td.t.soft { (name) } td { (shown(value)) } } }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::parts::{count, fact, kind, number, top};
+use super::parts::{count, fact, number, plural, top};
 use super::world;
 use crate::data::places::{CountriesPage, NetworksPage};
 use crate::data::{Top, TopList};
@@ -36,7 +36,7 @@ fn list(countries: &[Top], filter: &Filter) -> Markup {
 pub(super) fn networks(page: &NetworksPage, filter: &Filter) -> Markup {
     html! {
         h1 { "Networks" }
-        p.note { "Autonomous systems by the operator's data; addresses that belong to nobody by RFC 6890." }
+        p.note { "Autonomous systems by the operator's data; special ranges of RFC 6890 by their names." }
         @if !page.has_data { (missing()) }
         div.halves {
             (one(&page.networks, "No connections in this range.", filter))
@@ -54,7 +54,7 @@ pub(super) fn networks(page: &NetworksPage, filter: &Filter) -> Markup {
 fn one(list: &TopList, empty: &str, filter: &Filter) -> Markup {
     html! {
         section {
-            h2 { (kind(list.kind)) " " small { (count(list.distinct)) " different" } }
+            h2 { (plural(list.kind)) " " small { (count(list.distinct)) " different" } }
             @if list.items.is_empty() { p.empty { (empty) } } @else { (top(list.kind, &list.items, filter)) }
         }
     }

@@ -3,10 +3,11 @@
 use maud::{Markup, html};
 
 use super::credentials::attempts;
-use super::parts::{fact, facts, number, port, sessions, source, time, top};
+use super::parts::{fact, facts, number, port, sessions, source, time};
 use super::payloads::{both, dump, named};
 use super::shown_lines;
 use super::tags::of_session;
+use crate::data::Top;
 use crate::data::session::{SessionPage, TurnPart};
 use crate::filter::Filter;
 use crate::row::Kind;
@@ -17,11 +18,11 @@ pub(super) fn draw(page: &SessionPage, filter: &Filter) -> Markup {
     html! {
         h1 { (source(line.source, filter)) " to port " (port(&port_text, filter)) }
         p {
-            (time(line.time)) " to " (time(page.ended)) " · " (line.duration_us / 1000) " ms"
+            (time(line.time)) " to " (time(page.ended)) " · " (number(line.duration_us / 1000)) " ms"
             @if let Some(first) = page.first_byte_us { " · first byte after " (first / 1000) " ms" }
             @if let Some(sha256) = &page.sha256 { " · " (fact(Kind::Payload, sha256, Some("the same payload elsewhere"), filter)) }
         }
-        table {
+        table.facts {
             tbody {
                 (named("from", &format!("{} port {}", line.source, line.source_port)))
                 (named("to", &format!("{} port {} ({}, known by {})", line.destination, line.port, line.transport, page.destination_source)))
@@ -35,7 +36,7 @@ pub(super) fn draw(page: &SessionPage, filter: &Filter) -> Markup {
             }
         }
         @if !page.tags.is_empty() { h2 { "Tags" } (of_session(&page.tags, filter)) }
-        @if !page.indicators.is_empty() { h2 { "Indicators" } (top(Kind::Indicator, &page.indicators, filter)) }
+        @if !page.indicators.is_empty() { h2 { "Indicators" } (indicators(&page.indicators, filter)) }
         h2 { "Conversation" }
         @if page.turns.is_empty() { p.empty { "Neither side said anything." } }
         @for turn in &page.turns { (one_turn(turn)) }
@@ -63,6 +64,12 @@ pub(super) fn draw(page: &SessionPage, filter: &Filter) -> Markup {
         }
         h2 { "The same source around it" }
         (sessions(&page.neighbours, filter))
+    }
+}
+
+fn indicators(list: &[Top], filter: &Filter) -> Markup {
+    html! {
+        table { tbody { @for one in list { tr { td { (fact(Kind::Indicator, &one.value, one.label.as_deref(), filter)) } } } } }
     }
 }
 

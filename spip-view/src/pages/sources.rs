@@ -17,7 +17,7 @@ pub(super) fn list(page: &SourcesPage, filter: &Filter) -> Markup {
     html! {
         h1 { "Sources" }
         p.note { (count(page.total)) " sources, most connections first." }
-        @if page.sources.is_empty() { p.empty { "Nobody connected in this range." } } @else {
+        @if page.sources.is_empty() { p.empty { "No connections in this range." } } @else {
             div.wide {
                 table {
                     thead { tr { th { "source" } th.n { "connections" } th.n { "half-open SYNs" } th { "first here" } th { "last here" } } }

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 use spip_record::enrichment::Tag;
 
 use super::chart::chart;
-use super::parts::{count, fact, number, source, text, time, top_list};
+use super::parts::{count, fact, number, text, time, top_list};
 use super::shown;
 use crate::data::tags::TagsPage;
 use crate::filter::Filter;
@@ -25,17 +25,16 @@ pub(super) fn draw(page: &TagsPage, filter: &Filter) -> Markup {
             (chart("tagged connections", &page.series))
             div.wide {
                 table {
-                    thead { tr { th { "priority" } th { "rule" } th { "class" } th { "vulnerabilities" } th.n { "connections" } th { "first" } th { "first from" } th { "last" } } }
+                    thead { tr { th { "priority" } th { "rule" } th { "class" } th { "vulnerabilities" } th.n { "connections" } th { "first" } th { "last" } } }
                     tbody {
                         @for line in &page.tags {
                             tr {
                                 td { (priority(line.tag.priority)) }
                                 td { (fact(Kind::Tag, &line.tag.id.to_string(), Some(&line.tag.name), filter)) }
-                                td.soft { (shown(&line.tag.class)) }
+                                td.t.soft { (shown(&line.tag.class)) }
                                 td { @for cve in &line.tag.cve { (fact(Kind::Cve, cve, None, filter)) " " } }
                                 td.n { (number(line.connections)) }
                                 td.t { (time(line.first)) }
-                                td { (source(line.source, filter)) }
                                 td.t { (time(line.last)) }
                             }
                         }
