@@ -177,7 +177,7 @@ impl Found {
     fn percent(&self) -> usize {
         let caught = self.caught + self.timed_out;
         let all = caught + self.missed.len();
-        if all == 0 { 100 } else { caught * 100 / all }
+        (caught * 100).checked_div(all).unwrap_or(100)
     }
 
     fn summary(&self) -> String {

@@ -24,8 +24,11 @@ const ELSEWHERE: &[&str] = &[
     "tls_client_certificates",
 ];
 
-/// Another value of each key than its default, and what shows it.
-fn changes() -> Vec<(&'static str, &'static str, fn(&Reload) -> String)> {
+/// A key, another value than its default, and what shows the value that is in effect.
+type Change = (&'static str, &'static str, fn(&Reload) -> String);
+
+/// Returns a change of each key that a reload may change.
+fn changes() -> Vec<Change> {
     let log: fn(&Reload) -> String = |reload| format!("{:?}", reload.intake.engine().log.pending_change());
     vec![
         ("name", r#""other""#, |reload| {
