@@ -4,6 +4,7 @@ pub mod addr;
 pub mod early_demux;
 pub mod ebpf;
 pub mod listen;
+pub mod listening;
 pub mod origin;
 pub mod sockets;
 pub mod steering;

@@ -15,7 +15,6 @@
 //! done, ports behave as before until an agent comes; a program of this kind cannot make a client wait.
 
 mod entries;
-mod listening;
 mod reasons;
 mod table;
 mod watch;
@@ -32,10 +31,10 @@ use thiserror::Error;
 
 use crate::config::{self, Config};
 use crate::kernel::ebpf::{self, SteerMaps};
+use crate::kernel::listening::{self, Listening};
 use crate::kernel::sockets::Sockets;
 
 use entries::Entries;
-use listening::Listening;
 pub use reasons::Reason;
 use table::{Own, Table};
 pub use watch::{Attachment, Description, Watch};

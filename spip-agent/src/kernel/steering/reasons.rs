@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::listening::Listening;
+use crate::kernel::listening::Listening;
 use crate::kernel::sockets::Sockets;
 
 /// Something that is left alone.

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use spip_common::steer::{Endpoint, Exclusion, MAX_ENDPOINTS};
 
-use super::listening::Listening;
+use crate::kernel::listening::Listening;
 
 /// Services on single addresses that are told apart: half of what the map holds, because new ones enter before old ones
 /// leave. Beyond it a service keeps its port on every address.

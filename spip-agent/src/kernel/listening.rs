@@ -49,17 +49,18 @@ const PATIENCE_SECONDS: i64 = 2;
 
 /// A listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Listening {
-    pub(super) port: u16,
+pub struct Listening {
+    /// Its port.
+    pub port: u16,
     /// An IPv4 address is never written as IPv6.
-    pub(super) ip: IpAddr,
+    pub ip: IpAddr,
     /// Number of the socket; 0 when it is unknown.
-    pub(super) inode: u32,
+    pub inode: u32,
 }
 
 /// Source of the list.
 #[derive(Debug)]
-pub(super) enum Source {
+pub enum Source {
     /// The kernel, by netlink.
     Netlink(Netlink),
     /// `/proc/net/tcp` and `/proc/net/tcp6`, as far as they exist.
@@ -68,7 +69,10 @@ pub(super) enum Source {
 
 impl Source {
     /// Opens what answers.
-    pub(super) fn open() -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// Neither netlink nor the tables can be opened.
+    pub fn open() -> io::Result<Self> {
         if let Ok(mut netlink) = Netlink::open()
             && netlink.all().is_ok()
         {
@@ -80,7 +84,10 @@ impl Source {
     }
 
     /// Every listening TCP socket of the namespace, sorted.
-    pub(super) fn all(&mut self) -> io::Result<Vec<Listening>> {
+    ///
+    /// # Errors
+    /// The kernel does not answer, or not as it should.
+    pub fn all(&mut self) -> io::Result<Vec<Listening>> {
         let mut found = match self {
             Self::Netlink(netlink) => netlink.all()?,
             Self::Tables(tables) => by_tables(tables)?,
@@ -93,7 +100,7 @@ impl Source {
 
 /// A socket to the kernel.
 #[derive(Debug)]
-pub(super) struct Netlink {
+pub struct Netlink {
     socket: OwnedFd,
     /// Number of the last question: an answer that comes too late is told by it.
     sequence: u32,
