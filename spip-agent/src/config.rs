@@ -231,6 +231,9 @@ pub struct Scans {
     pub timeout: Duration,
     /// `scan_interval_seconds`: how often a source's scans are summarised.
     pub interval: Duration,
+    /// `deaf_after_seconds`: how long no SYN may reach the listener while some should, until the sensor is called deaf (60);
+    /// absent where it is not watched.
+    pub deaf_after: Option<Duration>,
 }
 
 /// Use of eBPF.

@@ -10,6 +10,8 @@
 
 mod addresses;
 mod allowance;
+mod deafness;
+mod hearing;
 mod pending;
 pub mod record;
 mod sources;
@@ -29,6 +31,9 @@ use tokio::sync::watch;
 pub use crate::process::ports::Ports;
 pub use addresses::{Addresses, Store};
 use allowance::Allowance;
+pub use deafness::{Deafness, Missed, Surroundings};
+use deafness::{Judge, Wanted};
+pub use hearing::{Family, Hearing};
 pub use pending::{GivenUp, HalfOpen, Pending};
 pub use sources::{Clock, SOURCES_MAX, Sources};
 
@@ -109,6 +114,8 @@ pub struct Setting {
     pub current: watch::Receiver<Current>,
     /// SYNs that may wait for their decision at once.
     pub capacity: NonZeroUsize,
+    /// What is known of the machine.
+    pub surroundings: Surroundings,
 }
 
 /// Settings that can change while the thread runs.
@@ -122,11 +129,14 @@ pub struct Current {
     pub config: config::Scans,
     /// Bytes of their records in a day.
     pub day_bytes: u64,
+    /// `exclude_ports`.
+    pub exclude_ports: Arc<[(u16, u16)]>,
 }
 
 /// The running thread. Dropped without [`Scans::finish`], it ends without the last records.
 pub struct Scans {
     counts: Arc<Mutex<Counts>>,
+    deafness: Arc<Deafness>,
     stop: watch::Sender<Option<Instant>>,
     thread: JoinHandle<()>,
 }
@@ -141,18 +151,25 @@ impl Scans {
         let counts = Arc::new(Mutex::new(Counts::default()));
         let (stop, stopped) = watch::channel(None);
         let ready = setting.events.as_fd().try_clone_to_owned()?;
-        let published = Arc::clone(&counts);
+        let deafness = Arc::new(Deafness::default());
+        let (published, published_deafness) = (Arc::clone(&counts), Arc::clone(&deafness));
         let thread = critical::spawn("scans", move || {
-            let watcher = Watcher::new(setting, published);
+            let watcher = Watcher::new(setting, published, published_deafness);
             runtime.block_on(watcher.run(ready, stopped));
         })?;
-        Ok(Self { counts, stop, thread })
+        Ok(Self { counts, deafness, stop, thread })
     }
 
     /// Returns the counts of SYNs, as of a moment ago.
     #[must_use]
     pub fn counts(&self) -> Arc<Mutex<Counts>> {
         Arc::clone(&self.counts)
+    }
+
+    /// Where it is written which address families are deaf.
+    #[must_use]
+    pub fn deafness(&self) -> Arc<Deafness> {
+        Arc::clone(&self.deafness)
     }
 
     /// Ends the thread when nothing is accepted any more: what is waiting then will never be completed. Its records are
@@ -169,7 +186,8 @@ impl Scans {
 
 /// The thread's own.
 struct Watcher {
-    setting: Setting,
+    events: Events,
+    current: watch::Receiver<Current>,
     pending: Pending,
     sources: Sources,
     lost: Lost,
@@ -178,6 +196,7 @@ struct Watcher {
     contradicted_before: u64,
     /// Made with the first interval that ends.
     allowance: Option<Allowance>,
+    judge: Judge,
     published: Arc<Mutex<Counts>>,
 }
 
@@ -201,17 +220,20 @@ impl Read {
 }
 
 impl Watcher {
-    fn new(setting: Setting, published: Arc<Mutex<Counts>>) -> Self {
+    fn new(setting: Setting, published: Arc<Mutex<Counts>>, deafness: Arc<Deafness>) -> Self {
+        let Setting { events, current, capacity, surroundings } = setting;
         Self {
-            pending: Pending::new(setting.capacity),
+            pending: Pending::new(capacity, surroundings.hearing()),
             sources: Sources::default(),
             lost: Lost::default(),
             interval_began: Instant::now(),
             evicted_before: 0,
             contradicted_before: 0,
             allowance: None,
+            judge: Judge::new(surroundings, deafness),
             published,
-            setting,
+            events,
+            current,
         }
     }
 
@@ -244,16 +266,22 @@ impl Watcher {
 
     /// Reads what has happened and decides what is old enough; how far it has read.
     fn turn(&mut self, now_ns: u64) -> Read {
+        self.pending.hearing().at(now_ns);
         let read = self.read();
         self.note_losses(now_ns);
         let timeout = u64::try_from(self.config().timeout.as_nanos()).unwrap_or(u64::MAX);
         let known_ns = read.known_ns(now_ns);
         self.decide(known_ns.saturating_sub(timeout));
+        if read == Read::All {
+            let Current { config, exclude_ports, .. } = &*self.current.borrow();
+            let wanted = Wanted { after: config.deaf_after, excluded: exclude_ports };
+            self.judge.judge(self.pending.hearing(), wanted, now_ns);
+        }
         read
     }
 
     fn config(&self) -> config::Scans {
-        self.setting.current.borrow().config
+        self.current.borrow().config
     }
 
     fn decide(&mut self, until_ns: u64) {
@@ -266,7 +294,7 @@ impl Watcher {
         let mut seen_ns = 0;
         let pending = &mut self.pending;
         for _ in 0..BATCH {
-            let any = self.setting.events.take_next(|event| match event {
+            let any = self.events.take_next(|event| match event {
                 Event::Syn(event) => {
                     seen_ns = event.syn.seen_ns;
                     pending.seen(&event);
@@ -282,7 +310,7 @@ impl Watcher {
     }
 
     fn note_losses(&mut self, now_ns: u64) {
-        let lost = self.setting.events.lost();
+        let lost = self.events.lost();
         let syns = lost.syns.saturating_sub(self.lost.syns);
         if syns > 0 {
             self.pending.untold(syns, now_ns);
@@ -312,7 +340,7 @@ impl Watcher {
         }
         let clock = Clock::new(SystemTime::now(), steady_ns());
         let given_up = self.pending.take_given_up();
-        let Current { sensor, log, config: _, day_bytes } = self.setting.current.borrow().clone();
+        let Current { sensor, log, config: _, day_bytes, exclude_ports: _ } = self.current.borrow().clone();
         let mut line = Vec::new();
         let now = Instant::now();
         let allowance = self.allowance.get_or_insert_with(|| Allowance::new(day_bytes, now));

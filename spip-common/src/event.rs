@@ -15,12 +15,14 @@ pub const KIND_REACHED: u32 = 2;
 /// A [`Step`]: the connection that a SYN began is established.
 pub const KIND_JOINED: u32 = 3;
 
-/// [`SynEvent::shared`]: another SYN has the same source and sequence number: then retransmissions cannot be told apart
+/// [`SynEvent::flags`]: another SYN has the same source and sequence number: then retransmissions cannot be told apart
 /// here, and are told again.
 pub const SHARED: u32 = 1;
-/// [`SynEvent::shared`]: the SYN that was seen under its key before has a wrong checksum, and this one does not: that one has
+/// [`SynEvent::flags`]: the SYN that was seen under its key before has a wrong checksum, and this one does not: that one has
 /// arrived nowhere.
 pub const REPLACES: u32 = 2;
+/// [`SynEvent::flags`]: the TCP checksum is wrong, as far as the filter can tell: the kernel discards the packet.
+pub const WRONG_CHECKSUM: u32 = 4;
 
 /// Bytes of the ring buffer: a power of two, and of whole pages. Room for 30,000 SYNs.
 pub const RING_BYTES: u32 = 4 << 20;
@@ -35,8 +37,8 @@ pub const RING_WAKE_BYTES: u32 = RING_BYTES / 16;
 pub struct SynEvent {
     /// [`KIND_SYN`].
     pub kind: u32,
-    /// 0, [`SHARED`] or [`REPLACES`].
-    pub shared: u32,
+    /// Any of [`SHARED`], [`REPLACES`] and [`WRONG_CHECKSUM`].
+    pub flags: u32,
     /// The sender's address; IPv4 as `::ffff:a.b.c.d`.
     pub source: [u8; 16],
     /// The SYN.

@@ -38,9 +38,9 @@ fn wake(waiting: u64) -> u64 {
     if waiting >= RING_WAKE_BYTES.into() { BPF_RB_FORCE_WAKEUP.into() } else { BPF_RB_NO_WAKEUP.into() }
 }
 
-/// A SYN was seen that is not known to have been seen before; `shared` is that of [`SynEvent`].
+/// A SYN was seen that is not known to have been seen before; `flags` are those of [`SynEvent`].
 #[inline(always)]
-pub fn tell_syn(source: &[u8; 16], syn: &Syn, shared: u32) {
+pub fn tell_syn(source: &[u8; 16], syn: &Syn, flags: u32) {
     if !wanted() || syn.interface == LOOPBACK_INTERFACE {
         return;
     }
@@ -53,7 +53,7 @@ pub fn tell_syn(source: &[u8; 16], syn: &Syn, shared: u32) {
     };
     let event = slot.as_mut_ptr();
     // SAFETY: the slot is large enough, aligned, and this program's alone until it is submitted; this writes all of it.
-    unsafe { event.write(SynEvent { kind: KIND_SYN, shared, source: *source, syn: *syn }) };
+    unsafe { event.write(SynEvent { kind: KIND_SYN, flags, source: *source, syn: *syn }) };
     slot.submit(wake(waiting));
     count(|counters| counters.told += 1);
 }

@@ -28,7 +28,7 @@ use aya_ebpf::{
 use aya_log_ebpf::{debug, info};
 use spip_common::{
     Entry, Refused, Syn, SynKey,
-    event::{REPLACES, SHARED},
+    event::{REPLACES, SHARED, WRONG_CHECKSUM},
     map::RETRANSMISSION_NS,
     packet::{read_ipv4, read_ipv6},
 };
@@ -89,6 +89,7 @@ fn observe(ctx: &SkBuffContext) {
 fn store(ctx: &SkBuffContext, source: &[u8; 16], entry: &mut Entry) {
     let syn = &entry.syn;
     let key = SynKey::of(source, syn);
+    let wrong = if entry.wrong_checksum != 0 { WRONG_CHECKSUM } else { 0 };
     let stored = SYNS.insert(&key, &*entry, BPF_NOEXIST.into()).is_ok();
     count(|counters| {
         counters.syns += 1;
@@ -97,7 +98,7 @@ fn store(ctx: &SkBuffContext, source: &[u8; 16], entry: &mut Entry) {
         }
     });
     if stored {
-        events::tell_syn(source, syn, 0);
+        events::tell_syn(source, syn, wrong);
         debug!(
             ctx,
             "syn from {:i} port {} to {:i} port {}", *source, syn.source_port, syn.destination, syn.destination_port
@@ -108,7 +109,7 @@ fn store(ctx: &SkBuffContext, source: &[u8; 16], entry: &mut Entry) {
     let Some(known) = SYNS.get_ptr_mut(&key) else {
         // Neither new nor there: the map could not take it.
         count(|counters| counters.failed += 1);
-        events::tell_syn(source, syn, SHARED);
+        events::tell_syn(source, syn, SHARED | wrong);
         return;
     };
     // SAFETY: the entry is valid while the program runs. Another CPU may change it, or the LRU give it to another key,
@@ -130,7 +131,7 @@ fn store(ctx: &SkBuffContext, source: &[u8; 16], entry: &mut Entry) {
             let ambiguous = known.ambiguous != 0;
             let renewed = ambiguous || SYNS.insert(&key, &*entry, BPF_EXIST.into()).is_ok();
             count(|counters| if renewed { counters.renewed += 1 } else { counters.failed += 1 });
-            events::tell_syn(source, syn, if ambiguous { SHARED } else { 0 });
+            events::tell_syn(source, syn, wrong | if ambiguous { SHARED } else { 0 });
         } else if known.syn.interface == syn.interface {
             known.repeats = known.repeats.saturating_add(1);
             if !looks_like(&known.syn, syn) {
@@ -143,7 +144,7 @@ fn store(ctx: &SkBuffContext, source: &[u8; 16], entry: &mut Entry) {
     } else {
         known.ambiguous |= Entry::SHARED;
         count(|counters| counters.ambiguous += 1);
-        events::tell_syn(source, syn, SHARED);
+        events::tell_syn(source, syn, SHARED | wrong);
         info!(
             ctx,
             "ambiguous syn from {:i} port {} to {:i} port {}",

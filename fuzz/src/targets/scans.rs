@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use spip_agent::log::sensor::Sensor;
 use spip_agent::scans::record as scan;
-use spip_agent::scans::{Clock, Counts, Pending, Sources};
+use spip_agent::scans::{Clock, Counts, Hearing, Pending, Sources};
 use spip_agent::tools::convert;
 use spip_common::event::{KIND_JOINED, KIND_REACHED, KIND_SYN};
 use spip_common::packet::mapped;
@@ -22,7 +22,10 @@ const APART_NS: u64 = 1_000;
 pub(super) fn scans(bytes: &[u8]) {
     let (first, events) = bytes.split_first().unwrap_or((&0, &[]));
     let mut world = World {
-        pending: Pending::new(NonZeroUsize::new(usize::from(*first) + 1).unwrap_or(NonZeroUsize::MIN)),
+        pending: Pending::new(
+            NonZeroUsize::new(usize::from(*first) + 1).unwrap_or(NonZeroUsize::MIN),
+            Hearing::new(80, [mapped([198, 51, 100, 1])].into(), 0),
+        ),
         sources: Sources::default(),
         now_ns: APART_NS,
         recorded: 0,

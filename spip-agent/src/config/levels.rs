@@ -21,8 +21,8 @@ pub(super) const ACCEPTED: &str = "must be off, error, warn, info, debug or trac
 
 /// Targets of the agent's messages: its own, then those of the kernel side, which has one for each of its programs, and of
 /// the libraries that say something. Of a path such as `spip::steer` the first name is here.
-const TARGETS: [&str; 16] = [
-    "accept", "agent", "config", "ebpf", "log", "origin", "payloads", "respond", "sandbox", "scans", "status",
+const TARGETS: [&str; 17] = [
+    "accept", "agent", "config", "deaf", "ebpf", "log", "origin", "payloads", "respond", "sandbox", "scans", "status",
     "steering", "spip", "aya", "aya_log", "aya_obj",
 ];
 

@@ -111,11 +111,7 @@ impl<'i> Loading<'i> {
             limits: self.limits(),
             respond: self.respond(),
             payload_store: self.payload_store(),
-            scans: Scans {
-                enabled: self.read.boolean("scans"),
-                timeout: self.read.seconds("scan_timeout_seconds"),
-                interval: self.read.seconds("scan_interval_seconds"),
-            },
+            scans: self.scans(),
             exclude_ports: self.exclude_ports(),
             community_id_seed: u16::try_from(self.read.integer("community_id_seed")).unwrap_or_default(),
             sandbox: self.sandbox(),
@@ -157,6 +153,16 @@ impl<'i> Loading<'i> {
             self.read.refuse(found, ACCEPTED);
         }
         given.map(|(name, _)| name).unwrap_or_else(host_name)
+    }
+
+    fn scans(&mut self) -> Scans {
+        let deaf_after = self.read.integer("deaf_after_seconds");
+        Scans {
+            enabled: self.read.boolean("scans"),
+            timeout: self.read.seconds("scan_timeout_seconds"),
+            interval: self.read.seconds("scan_interval_seconds"),
+            deaf_after: (deaf_after > 0).then_some(Duration::from_secs(deaf_after)),
+        }
     }
 
     fn log(&mut self) -> Log {

@@ -131,6 +131,7 @@ impl Page {
         self.key("scans", scans.enabled)?;
         self.key("scan_timeout_seconds", seconds(scans.timeout))?;
         self.key("scan_interval_seconds", seconds(scans.interval))?;
+        self.key("deaf_after_seconds", scans.deaf_after.map_or(0, |after| after.as_secs()))?;
 
         self.heading("time")?;
         self.key("first_byte_timeout_seconds", seconds(timeouts.first_byte))?;

@@ -91,7 +91,12 @@ fn everything_but_the_address_has_a_default() {
             state_dir: PathBuf::from("/var/lib/spip"),
         },
         payload_store: PayloadStore { directory: None, min_bytes: 4_096, max_bytes: 1_073_741_824, preview_bytes: 256 },
-        scans: Scans { enabled: true, timeout: Duration::from_secs(5), interval: Duration::from_secs(60) },
+        scans: Scans {
+            enabled: true,
+            timeout: Duration::from_secs(5),
+            interval: Duration::from_secs(60),
+            deaf_after: Some(Duration::from_secs(60)),
+        },
         exclude_ports: Vec::new(),
         community_id_seed: 0,
         sandbox: Sandbox { mode: SandboxMode::Auto, user: None, group: None },
@@ -195,6 +200,7 @@ payload_preview_bytes = 0
 scans = false
 scan_timeout_seconds = 3
 scan_interval_seconds = 1.5
+deaf_after_seconds = 0
 "#;
 
 #[test]
@@ -273,7 +279,12 @@ fn every_key_is_read() {
             max_bytes: 1_000_000,
             preview_bytes: 0,
         },
-        scans: Scans { enabled: false, timeout: Duration::from_secs(3), interval: Duration::from_millis(1_500) },
+        scans: Scans {
+            enabled: false,
+            timeout: Duration::from_secs(3),
+            interval: Duration::from_millis(1_500),
+            deaf_after: None,
+        },
         messages: Messages {
             levels: "warn,scans=debug".parse().expect("valid"),
             target: SystemLog::File(PathBuf::from("/var/log/spip-messages.json")),

@@ -50,6 +50,8 @@ pub struct Sources {
     pub steering: Option<Arc<Watch>>,
     /// Half-open scans, where they are recorded.
     pub scans: Option<Arc<Mutex<scans::Counts>>>,
+    /// Which address families are deaf, where that is known.
+    pub deafness: Option<Arc<scans::Deafness>>,
     /// This process.
     process: Arc<Process>,
 }
@@ -65,6 +67,7 @@ impl Sources {
             kernel: None,
             steering: None,
             scans: None,
+            deafness: None,
             process: Arc::new(Process::open()),
         }
     }
@@ -92,7 +95,9 @@ impl Sources {
             Some("the reader of the log is gone".to_owned())
         } else {
             let logs = [("the log", Some(log)), ("system_log", self.messages.as_ref())];
-            logs.into_iter().find_map(|(name, log)| unwritten(name, log?))
+            let unwritten = logs.into_iter().find_map(|(name, log)| unwritten(name, log?));
+            let deaf = || self.deafness.as_ref()?.all().into_iter().next();
+            unwritten.or_else(|| Some(format!("degraded: the sensor is deaf: {}", deaf()?.reason)))
         }
     }
 }
@@ -121,7 +126,7 @@ struct Page(Arc<Sources>);
 impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let out = &mut encoder;
-        let Sources { intake, heartbeat, messages, kernel, steering, scans, process: _ } = &*self.0;
+        let Sources { intake, heartbeat, messages, kernel, steering, scans, deafness, process: _ } = &*self.0;
         let engine = intake.engine();
         sessions(out)?;
         gauge(out, "sessions_open", "Sessions that are open.", None, intake.limits.open() as u64)?;
@@ -161,6 +166,11 @@ impl Collector for Page {
         if let Some(counters) = steering.as_ref().and_then(|steering| steering.describe()?.counters) {
             const HELP: &str = "What the program that steers connections decided, since it was loaded.";
             family(out, "steering_events", HELP, "event", &counters.named())?;
+        }
+        if let Some(deafness) = deafness {
+            const HELP: &str = "1 while no SYN of an address family reaches the listener, though some should.";
+            let values = scans::Family::ALL.map(|family| (family.name(), u64::from(deafness.is_deaf(family))));
+            gauges(out, "deaf", HELP, "family", &values)?;
         }
         if let Some(counts) = scans {
             let counts = *counts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -254,6 +264,21 @@ fn gauge(
 ) -> Result<(), fmt::Error> {
     let metric = ConstGauge::new(value);
     metric.encode(out.encode_descriptor(name, help, unit, metric.metric_type())?)
+}
+
+fn gauges(
+    out: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    label: &'static str,
+    values: &[(&'static str, u64)],
+) -> Result<(), fmt::Error> {
+    let mut family = out.encode_descriptor(name, help, None, ConstGauge::new(0_u64).metric_type())?;
+    for (value, number) in values {
+        let metric = ConstGauge::new(*number);
+        metric.encode(family.encode_family(&[(label, *value)])?)?;
+    }
+    Ok(())
 }
 
 fn family(

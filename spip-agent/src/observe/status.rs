@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::confine::sandbox::{self, StepResult};
 use crate::kernel::ebpf::Part;
 use crate::kernel::steering::{Confinement, Reason};
+use crate::scans::Missed;
 
 /// Everything that is known. Keys are the field names, and those that are unknown are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +74,9 @@ pub struct Agent {
     pub sandbox: Vec<Step>,
     /// Connections.
     pub sessions: Sessions,
+    /// Address families of which no SYN reaches the listener, though some should.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub deaf: Vec<Missed>,
     /// Counts of SYNs by their fate; absent when scans are not recorded (`programs.syn_arrival` has the reason).
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub scans: BTreeMap<String, u64>,

@@ -40,6 +40,18 @@ impl Ports {
         }
     }
 
+    /// Reports whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.next(0).is_none()
+    }
+
+    /// Reports whether a port is in the set.
+    #[must_use]
+    pub fn contains(&self, port: u16) -> bool {
+        self.next(port) == Some(port)
+    }
+
     /// Returns the number of ports.
     #[must_use]
     pub fn count(&self) -> u32 {
@@ -125,11 +137,15 @@ mod tests {
         #[test]
         fn ranges_are_the_ports_that_came(ports in proptest::collection::vec(any::<u16>(), 0..3_000)) {
             let expected: BTreeSet<u16> = ports.iter().copied().collect();
-            let set = of(ports);
+            let set = of(ports.clone());
             let ranges: Vec<_> = set.ranges().collect();
             prop_assert!(ranges.windows(2).all(|pair| u32::from(pair[0].1) + 1 < u32::from(pair[1].0)));
             let found: BTreeSet<u16> = ranges.iter().flat_map(|(from, to)| *from..=*to).collect();
             prop_assert_eq!(set.count() as usize, expected.len());
+            prop_assert_eq!(set.is_empty(), expected.is_empty());
+            for port in ports.iter().flat_map(|port| [port.wrapping_sub(1), *port, port.wrapping_add(1)]) {
+                prop_assert_eq!(set.contains(port), expected.contains(&port));
+            }
             prop_assert_eq!(found, expected);
         }
     }

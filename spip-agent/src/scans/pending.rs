@@ -25,6 +25,7 @@ use spip_common::event::{REPLACES, SHARED};
 use spip_common::map::RETRANSMISSION_NS;
 use spip_common::{Step, Syn, SynEvent, SynKey};
 
+use super::hearing::{Arrival, Hearing};
 use super::{Counts, Fill};
 use group::{Attempt, Attempts, Ends, Group, State};
 use queue::{Queue, Sizes};
@@ -80,12 +81,13 @@ pub struct Pending {
     decided_len: usize,
     counts: Counts,
     given_up: GivenUp,
+    hearing: Hearing,
 }
 
 impl Pending {
     /// Room for `capacity` SYNs.
     #[must_use]
-    pub fn new(capacity: NonZeroUsize) -> Self {
+    pub fn new(capacity: NonZeroUsize, hearing: Hearing) -> Self {
         Self {
             queue: Queue::default(),
             capacity: capacity.get(),
@@ -94,20 +96,26 @@ impl Pending {
             decided_len: 0,
             counts: Counts::default(),
             given_up: GivenUp::default(),
+            hearing,
         }
+    }
+
+    /// What the SYNs say of whether any reach the listener.
+    pub fn hearing(&mut self) -> &mut Hearing {
+        &mut self.hearing
     }
 
     /// A SYN was seen.
     pub fn seen(&mut self, event: &SynEvent) {
         let syn = &event.syn;
         let key = SynKey { source: event.source, next_sequence: syn.sequence.wrapping_add(1) };
-        let attempt = Attempt::new(syn);
+        let attempt = Attempt::new(event);
         let decided_ns = self.decided.peek(&key).and_then(|ends| ends.get(&attempt.ends));
         if decided_ns.is_some_and(|decided_ns| syn.seen_ns.saturating_sub(*decided_ns) <= RETRANSMISSION_NS) {
             return self.counts.retransmitted += 1;
         }
         let replaced = |group: &mut Group| !group.has(&attempt.ends) && group.is_one_on_its_way();
-        if event.shared == REPLACES && self.queue.get_mut(&key).is_some_and(replaced) {
+        if event.flags & REPLACES != 0 && self.queue.get_mut(&key).is_some_and(replaced) {
             self.queue.remove(&key);
             self.counts.ignored += 1;
             self.counts.pending -= 1;
@@ -127,7 +135,7 @@ impl Pending {
             group.shared = true;
             self.queue.add(&key, attempt);
         } else {
-            self.queue.insert(key, Group::new(syn, attempt, event.shared == SHARED));
+            self.queue.insert(key, Group::new(syn, attempt, event.flags & SHARED != 0));
         }
         self.counts.seen += 1;
         self.counts.pending += 1;
@@ -142,13 +150,20 @@ impl Pending {
         if step.doubtful != 0 {
             return self.contradict(&key);
         }
-        match self.queue.get_mut(&key).map(|group| &mut group.attempts) {
-            Some(Attempts::One(attempt, view)) if attempt.state == State::Seen => {
-                attempt.state = State::Reached;
-                *view = Some(Ends::of_step(step));
+        let Some(group) = self.queue.get_mut(&key) else { return };
+        let interface = group.syn.interface;
+        match &mut group.attempts {
+            Attempts::One(attempt, view) => {
+                if attempt.state == State::Seen {
+                    attempt.state = State::Reached;
+                    *view = Some(Ends::of_step(step));
+                }
+                self.hearing.reached(&arrival(key.source, attempt, interface));
             }
-            Some(Attempts::Many(many)) => many.reach(Ends::of_step(step)),
-            _ => {}
+            Attempts::Many(many) => {
+                many.reach(Ends::of_step(step));
+                self.hearing.reached_one_of(&key.source, group.attempts().iter().map(|attempt| attempt.ends.port));
+            }
         }
     }
 
@@ -191,6 +206,7 @@ impl Pending {
     /// The kernel could not tell all that became of the SYNs that were seen until `now_ns`.
     pub fn doubt(&mut self, now_ns: u64) {
         self.doubt_until_ns = now_ns;
+        self.hearing.cannot_know();
     }
 
     /// The kernel could not tell `count` SYNs.
@@ -212,7 +228,13 @@ impl Pending {
                         self.counts.evicted += 1;
                         self.given_up.add(1, attempt.seen_ns);
                     }
-                    State::Seen => self.counts.ignored += 1,
+                    State::Seen => {
+                        self.counts.ignored += 1;
+                        if attempt.plain {
+                            let arrival = arrival(key.source, attempt, group.syn.interface);
+                            self.hearing.unanswered(&arrival, attempt.seen_ns);
+                        }
+                    }
                     State::Reached => {
                         self.counts.half_open += 1;
                         found(&HalfOpen {
@@ -292,6 +314,11 @@ impl Pending {
             self.decided_len -= ends.len();
         }
     }
+}
+
+/// Where one SYN of a source went.
+fn arrival(source: [u8; 16], attempt: &Attempt, interface: u32) -> Arrival {
+    Arrival { source, destination: attempt.ends.address, port: attempt.ends.port, interface }
 }
 
 #[cfg(test)]

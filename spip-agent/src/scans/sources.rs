@@ -227,7 +227,7 @@ impl Clock {
         Self { wall, steady_ns }
     }
 
-    fn time(&self, steady_ns: u64) -> SystemTime {
+    pub(super) fn time(&self, steady_ns: u64) -> SystemTime {
         let past = Duration::from_nanos(self.steady_ns.saturating_sub(steady_ns));
         self.wall.checked_sub(past).unwrap_or(SystemTime::UNIX_EPOCH)
     }

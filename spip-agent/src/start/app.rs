@@ -29,6 +29,7 @@ use crate::process::heartbeat::{self, Heartbeat};
 use crate::process::shutdown::Deadline;
 use crate::process::stderr;
 use crate::respond::persona::Persona;
+use crate::scans;
 use crate::session::accept::Intake;
 use crate::session::budget::Budget;
 use crate::session::ledger::Ledger;
@@ -126,6 +127,8 @@ struct Agent {
     unattached: Option<String>,
     /// Present where connections are steered.
     steering: Option<Steering>,
+    /// Present until the thread of the scans has it.
+    surroundings: Option<scans::Surroundings>,
     /// Present where the link outlives the process.
     pinned: Option<PinnedSteering>,
     /// Set when another agent may still run and is to be replaced.
@@ -211,12 +214,14 @@ impl Agent {
         let sources = metrics.as_ref().map(|_| metrics::Sources::new(Arc::clone(&intake), heartbeat.clone()));
         let status = config.status_socket.as_ref().and_then(|path| open_status(path, takes_over));
         let attached = attached.map(Arc::new);
+        let surroundings = config.scans.enabled.then(|| scans::Surroundings::open(config, listeners.address.port()));
         Ok(Self {
             intake,
             listeners,
             attached,
             unattached,
             steering,
+            surroundings,
             pinned: None,
             takes_over,
             status,

@@ -82,6 +82,7 @@ pub fn scans(config: &Config, engine: &Engine) -> scans::Current {
         log: engine.log.clone(),
         config: config.scans,
         day_bytes: config.log.scan_bytes_a_day(),
+        exclude_ports: config.exclude_ports.as_slice().into(),
     }
 }
 

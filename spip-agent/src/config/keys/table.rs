@@ -401,6 +401,13 @@ pub(super) static KEYS: &[Key] = &[
         example: "60",
         effect: Effect::Live,
     },
+    Key {
+        name: "deaf_after_seconds",
+        kind: Kind::Integer((0, 86_400), 60),
+        meaning: "How long no SYN may reach the listener, while some that should do not, until the sensor says that it is deaf (steering.md#deafness); 0: it does not look. Needs `scans`.",
+        example: "60",
+        effect: Effect::Live,
+    },
     // Time
     Key {
         name: "first_byte_timeout_seconds",

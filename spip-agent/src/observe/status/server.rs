@@ -92,6 +92,8 @@ pub struct Sources {
     pub sandbox: Vec<sandbox::Step>,
     /// Half-open scans, where they are recorded.
     pub scans: Option<Arc<Mutex<scans::Counts>>>,
+    /// Which address families are deaf, where that is known.
+    pub deafness: Option<Arc<scans::Deafness>>,
     /// Time at which the agent was ready.
     pub started: (Timestamp, Instant),
 }
@@ -196,6 +198,7 @@ impl Sources {
                     accept_errors: faults.errors,
                     accept_shortages: faults.shortages,
                 },
+                deaf: self.deafness.as_ref().map(|deafness| deafness.all()).unwrap_or_default(),
                 scans: named(scans.iter().flat_map(scans::Counts::named)),
                 log: log(&engine.log),
                 system_log: self.messages.as_ref().map(log),

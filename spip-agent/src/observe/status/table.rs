@@ -52,6 +52,9 @@ impl Page {
         self.line("syn_arrival", &programs.syn_arrival);
         self.line("steer", &programs.steer);
         self.line("pins", programs.pins.as_deref().unwrap_or("none"));
+        for crate::scans::Missed { family, since, reason } in &agent.deaf {
+            self.line("deaf", &format!("{family} since {since}: {reason}"));
+        }
         self.steering(&agent.steering);
         for super::Step { name, result, detail } in &agent.sandbox {
             self.line("sandbox", &format!("{name} {result}: {detail}"));

@@ -4,7 +4,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use spip_common::{Step, Syn};
+use spip_common::event::WRONG_CHECKSUM;
+use spip_common::{Step, Syn, SynEvent};
+
+use super::super::hearing;
 
 use spip_protocol::syn::Tools;
 
@@ -32,6 +35,8 @@ pub(super) struct Attempt {
     pub(super) ends: Ends,
     pub(super) seen_ns: u64,
     pub(super) tools: Tools,
+    /// Whether nothing in its headers keeps it from a listener.
+    pub(super) plain: bool,
     pub(super) state: State,
 }
 
@@ -46,8 +51,15 @@ pub(super) enum State {
 }
 
 impl Attempt {
-    pub(super) fn new(syn: &Syn) -> Self {
-        Self { ends: Ends::of_syn(syn), seen_ns: syn.seen_ns, tools: Tools::of(syn), state: State::Seen }
+    pub(super) fn new(event: &SynEvent) -> Self {
+        let syn = &event.syn;
+        Self {
+            ends: Ends::of_syn(syn),
+            seen_ns: syn.seen_ns,
+            tools: Tools::of(syn),
+            plain: event.flags & WRONG_CHECKSUM == 0 && hearing::is_plain(syn),
+            state: State::Seen,
+        }
     }
 }
 

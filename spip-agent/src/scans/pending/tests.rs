@@ -10,7 +10,8 @@ const SOURCE: [u8; 4] = [192, 0, 2, 7];
 const LISTENER: u16 = 12_345;
 
 fn pending(capacity: usize) -> Pending {
-    Pending::new(NonZeroUsize::new(capacity).expect("above zero"))
+    let hearing = Hearing::new(LISTENER, [].into(), 0);
+    Pending::new(NonZeroUsize::new(capacity).expect("above zero"), hearing)
 }
 
 fn syn(port: u16, source_port: u16, sequence: u32, seen_ns: u64) -> SynEvent {
@@ -19,7 +20,7 @@ fn syn(port: u16, source_port: u16, sequence: u32, seen_ns: u64) -> SynEvent {
     syn.destination = mapped([198, 51, 100, 1]);
     (syn.destination_port, syn.source_port) = (port, source_port);
     (syn.sequence, syn.seen_ns) = (sequence, seen_ns);
-    SynEvent { kind: KIND_SYN, shared: 0, source: mapped(SOURCE), syn }
+    SynEvent { kind: KIND_SYN, flags: 0, source: mapped(SOURCE), syn }
 }
 
 /// Builds the event of the listener after a REDIRECT that gave the connection another source port.
@@ -91,7 +92,7 @@ fn a_connection_is_no_scan() {
 #[test]
 fn retransmissions_count_once_before_and_after_the_decision() {
     let mut pending = pending(10);
-    let [one, other] = [syn(80, 40_000, 1, 100), SynEvent { shared: 1, ..syn(81, 40_000, 1, 100) }];
+    let [one, other] = [syn(80, 40_000, 1, 100), SynEvent { flags: 1, ..syn(81, 40_000, 1, 100) }];
     for event in [one, other, one, other] {
         pending.seen(&event);
         reached(&mut pending, 1, event.syn.destination_port);
@@ -430,7 +431,7 @@ fn a_syn_with_a_right_checksum_takes_the_place_and_the_look_of_one_without() {
     let mut lie = syn(22, 31_337, 7, 1);
     lie.syn.ttl = 200;
     pending.seen(&lie);
-    pending.seen(&SynEvent { shared: REPLACES, ..syn(80, 40_000, 7, 2) });
+    pending.seen(&SynEvent { flags: REPLACES, ..syn(80, 40_000, 7, 2) });
     assert_adds_up(&pending);
     reached(&mut pending, 7, 40_000);
     let mut shown = Vec::new();

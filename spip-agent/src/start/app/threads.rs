@@ -47,6 +47,7 @@ impl Agent {
             steering,
             sandbox: self.sandbox.clone(),
             scans: scans.map(Scans::counts),
+            deafness: scans.map(Scans::deafness),
             started: (Timestamp::now(), Instant::now()),
         })
     }
@@ -91,7 +92,7 @@ impl Agent {
 
     /// Starts to watch for scans, where the kernel side tells of them.
     pub(super) fn watch_scans(
-        &self,
+        &mut self,
         config: &Config,
         current: watch::Receiver<scans::Current>,
     ) -> io::Result<Option<Scans>> {
@@ -99,8 +100,9 @@ impl Agent {
             return Ok(None);
         };
         let capacity = usize::try_from(config.ebpf.syn_entries).unwrap_or(usize::MAX);
-        let setting =
-            scans::Setting { events, current, capacity: NonZeroUsize::new(capacity).unwrap_or(NonZeroUsize::MIN) };
+        let Some(surroundings) = self.surroundings.take() else { return Ok(None) };
+        let capacity = NonZeroUsize::new(capacity).unwrap_or(NonZeroUsize::MIN);
+        let setting = scans::Setting { events, current, capacity, surroundings };
         Scans::spawn(setting).map(Some)
     }
 
@@ -111,6 +113,7 @@ impl Agent {
         sources.kernel = self.attached.as_ref().map(|attached| attached.kernel_counters());
         sources.steering = steering;
         sources.scans = scans.map(Scans::counts);
+        sources.deafness = scans.map(Scans::deafness);
         server.spawn(sources)
     }
 
