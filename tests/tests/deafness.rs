@@ -84,7 +84,7 @@ fn page(net: &Net, path: &str) -> String {
 
 /// Messages of the agent that it is deaf.
 fn alarms(agent: &Agent) -> usize {
-    agent.log().messages().filter(|line| line.value["target"] == "deaf" && line.value["level"] == "ERROR").count()
+    agent.log().messages().filter(|line| line.value["target"] == "deaf" && line.value["level"] == "error").count()
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn a_flushed_chain_makes_one_family_deaf_until_it_is_there_again() {
         crowd_beside(&net);
         deaf(&net) == ["IPv4"]
     });
-    let said = agent.wait_message(json!({"target": "deaf", "level": "ERROR", "family": "IPv4"}));
+    let said = agent.wait_message(json!({"target": "deaf", "level": "error", "family": "IPv4"}));
     assert!(said["message"].as_str().is_some_and(|text| text.contains("rules install")), "{said}");
     assert_eq!(said["ports"], "23");
     assert!(page(&net, "/metrics").contains("spip_deaf{family=\"IPv4\"} 1\nspip_deaf{family=\"IPv6\"} 0\n"));
@@ -116,7 +116,7 @@ fn a_flushed_chain_makes_one_family_deaf_until_it_is_there_again() {
 
     net.redirect();
     crowd.send_until(SENSOR_V4, 80, "the agent hears again", || deaf(&net).is_empty());
-    agent.wait_message(json!({"target": "deaf", "level": "INFO", "family": "IPv4"}));
+    agent.wait_message(json!({"target": "deaf", "level": "info", "family": "IPv4"}));
     assert!(page(&net, "/healthz").ends_with("ok\n"));
     assert!(page(&net, "/metrics").contains("spip_deaf{family=\"IPv4\"} 0\n"));
     assert_eq!(alarms(&agent), 1);
@@ -167,7 +167,7 @@ fn a_packet_filter_before_sk_lookup_makes_deaf_too() {
     crowd.send_until(SENSOR_V4, 23, "the agent hears", || half_open(&net) >= 1);
     net.sensor.shell("iptables -w -I INPUT -p tcp --dport 23 -j DROP");
     crowd.send_until(SENSOR_V4, 23, "the agent is deaf", || deaf(&net) == ["IPv4"]);
-    let said = agent.wait_message(json!({"target": "deaf", "level": "ERROR"}));
+    let said = agent.wait_message(json!({"target": "deaf", "level": "error"}));
     assert!(said["message"].as_str().is_some_and(|text| text.contains("bpftool net")), "{said}");
     net.sensor.shell("iptables -w -D INPUT -p tcp --dport 23 -j DROP");
     crowd.send_until(SENSOR_V4, 23, "the agent hears again", || deaf(&net).is_empty());
