@@ -37,6 +37,9 @@ fn understand(bytes: &[u8], out: &mut Understanding) -> Result<(), End> {
     };
     out.details.text("version", version.as_bytes());
     out.details.number("protocol_id", identifier);
+    if identifier == 3 {
+        return sasl_init(&mut reader, out);
+    }
     if identifier != 0 || major != 0 {
         return Ok(());
     }
@@ -54,6 +57,48 @@ fn understand(bytes: &[u8], out: &mut Understanding) -> Result<(), End> {
         }
     }
     Ok(())
+}
+
+/// The frame of SASL of version 1.0 that chooses a mechanism (AMQP 1.0, part 5.3.3.2): a list of mechanism and response.
+fn sasl_init(reader: &mut Reader<'_>, out: &mut Understanding) -> Result<(), End> {
+    if reader.rest().is_empty() {
+        return Ok(());
+    }
+    let length = usize::try_from(reader.be32()?).map_err(|_| End)?;
+    let (mut frame, whole) = reader.up_to(length.saturating_sub(4));
+    let mut read = || -> Result<(), End> {
+        // Data offset, type, channel, and the descriptor of sasl-init.
+        frame.take(4)?;
+        if !frame.literal(&[0, 0x53, 0x41])? {
+            return Ok(());
+        }
+        // A list with small or large size and count.
+        match frame.u8()? {
+            0xc0 => frame.take(2)?,
+            0xd0 => frame.take(8)?,
+            _ => return Ok(()),
+        };
+        let mechanism = variable(&mut frame)?;
+        out.details.text("mechanism", mechanism);
+        let response = variable(&mut frame)?;
+        if mechanism == b"PLAIN" {
+            sasl::message(response, &mut out.credentials);
+        }
+        Ok(())
+    };
+    // Fields beyond the end of their own frame are the client's fault, not that of what was kept.
+    let _read = read();
+    if whole { Ok(()) } else { Err(End) }
+}
+
+/// A symbol or binary of the type system of version 1.0; empty where there is none.
+fn variable<'a>(frame: &mut Reader<'a>) -> Result<&'a [u8], End> {
+    let length = match frame.u8()? {
+        0xa0 | 0xa3 => usize::from(frame.u8()?),
+        0xb0 | 0xb3 => usize::try_from(frame.be32()?).map_err(|_| End)?,
+        _ => 0,
+    };
+    frame.take(length)
 }
 
 /// Properties of the client, mechanism, response.
@@ -110,6 +155,20 @@ mod tests {
         assert_eq!(details, expected);
         let credential = understanding.credentials.list.first().expect("a login");
         assert_eq!((credential.user.as_deref(), credential.secret.as_deref()), (Some("guest"), Some("guest")));
+    }
+
+    #[test]
+    fn version_1_0_shows_its_login() {
+        let body = b"\x02\x01\0\0\0\x53\x41\xc0\x12\x02\xa3\x05PLAIN\xa0\x0a\0root\0toor";
+        let length = u32::try_from(body.len() + 4).expect("short").to_be_bytes();
+        let bytes = [PROTOCOL.samples[1], &length, body].concat();
+        let understanding = understand(&bytes, false);
+        assert_eq!(understanding.details.get("mechanism").and_then(|value| value.as_text()), Some("PLAIN"));
+        let credential = understanding.credentials.list.first().expect("a login");
+        assert_eq!((credential.user.as_deref(), credential.secret.as_deref()), (Some("root"), Some("toor")));
+        for end in PROTOCOL.samples[1].len()..bytes.len() {
+            assert_eq!(understand(&bytes[..end], false).protocol, Some("amqp"));
+        }
     }
 
     #[test]

@@ -29,16 +29,6 @@ opening!(
     [b"\x80\x00\x00\x28\x72\xfe\x1d\x13\x00\x00\x00\x00\x00\x00\x00\x02\x00\x01\x86\xa0\x00\x01\x97\x7c\x00\x00\x00\x00\x00\x00\x00\x00"]
 );
 opening!(
-    /// SQL Server ([MS-TDS]): a pre-login with its table of options, or a login of version 7.
-    TDS,
-    "tds",
-    tds,
-    [
-        b"\x12\x01\x00\x2f\x00\x00\x01\x00\x00\x00\x1a\x00\x06\x01\x00\x20\x00\x01\x02\x00\x21\x00\x01\x03\x00\x22\x00\x04\x00\x22\x00\x01\xff",
-        b"\x10\x01\x00\x9b\x00\x00\x01\x00\x93\x00\x00\x00\x04\x00\x00\x74\x00\x10\x00\x00"
-    ]
-);
-opening!(
     /// Oracle's TNS: a packet to connect, with the versions that the client speaks.
     TNS,
     "tns",
@@ -366,32 +356,6 @@ fn sunrpc(reader: &mut Reader<'_>) -> Result<bool, End> {
     let _procedure = reader.be32()?;
     // Kinds of authentication: none, unix, short, DES, Kerberos, RSA, GSS.
     Ok(reader.be32()? <= 6)
-}
-
-fn tds(reader: &mut Reader<'_>) -> Result<bool, End> {
-    const HEAD_BYTES: u16 = 8;
-    let kind = reader.u8()?;
-    if !matches!(kind, 0x10 | 0x12) || reader.u8()? > 1 {
-        return Ok(false);
-    }
-    let length = reader.be16()?;
-    // Channel, packet, window.
-    reader.take(2)?;
-    reader.u8()?;
-    if length <= HEAD_BYTES || reader.u8()? != 0 {
-        return Ok(false);
-    }
-    if kind == 0x10 {
-        let login = reader.le32()?;
-        reader.take(3)?;
-        return Ok(login == u32::from(length - HEAD_BYTES) && matches!(reader.u8()?, 0x70..=0x74));
-    }
-    // The first option is the version, of six bytes; options stand before their values.
-    if reader.u8()? != 0 {
-        return Ok(false);
-    }
-    let offset = reader.be16()?;
-    Ok((6..length).contains(&offset) && reader.be16()? == 6)
 }
 
 fn tns(reader: &mut Reader<'_>) -> Result<bool, End> {

@@ -48,6 +48,7 @@ mod mongodb;
 mod mqtt;
 mod mysql;
 mod nntp;
+mod ntlm;
 mod openflow;
 mod openings;
 mod pause;
@@ -67,6 +68,7 @@ mod smtp;
 mod socks;
 pub mod ssh;
 pub mod syn;
+mod tds;
 mod telnet;
 mod text_commands;
 mod tpkt;
@@ -159,7 +161,7 @@ static PROTOCOLS: &[&Protocol] = &[
     &enterprise::DCERPC,
     &enterprise::KRB5,
     &enterprise::SUNRPC,
-    &enterprise::TDS,
+    &tds::PROTOCOL,
     &enterprise::TNS,
     &enterprise::DRDA,
     &enterprise::AJP,
