@@ -16,6 +16,7 @@
 //! A protocol is one file with a [`Service`], and a line in [`SERVICES`].
 
 mod adb;
+mod amqp;
 mod ftp;
 mod http;
 mod http2;
@@ -29,9 +30,11 @@ mod postgresql;
 mod rdp;
 mod redis;
 mod rtsp;
+mod smb;
 mod smtp;
 mod socks;
 mod ssh;
+mod tds;
 mod telnet;
 #[cfg(test)]
 mod tests;
@@ -65,6 +68,7 @@ struct Service {
 
 static SERVICES: &[&Service] = &[
     &adb::SERVICE,
+    &amqp::SERVICE,
     &ftp::SERVICE,
     &http::SERVICE,
     &http2::SERVICE,
@@ -76,9 +80,11 @@ static SERVICES: &[&Service] = &[
     &rdp::SERVICE,
     &redis::SERVICE,
     &rtsp::SERVICE,
+    &smb::SERVICE,
     &smtp::SERVICE,
     &socks::SERVICE,
     &ssh::SERVICE,
+    &tds::SERVICE,
     &telnet::SERVICE,
     &vnc::SERVICE,
 ];

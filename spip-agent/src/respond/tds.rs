@@ -1,0 +1,196 @@
+//! SQL Server ([MS-TDS]): the sensor has no encryption, so the login comes in clear; any is let in, and statements are refused.
+//! Clients of TDS 8 speak TLS first, as any client of TLS, and the same inside.
+
+use super::{Dialogue, Reply, Scene, Service};
+
+pub(super) static SERVICE: Service =
+    Service { protocols: &["tds"], speaks_first: false, begin: || Box::new(Tds { message: 0, broken: false }) };
+
+/// Types of packets ([MS-TDS] 2.2.3.1.1).
+mod kind {
+    pub(super) const BATCH: u8 = 1;
+    pub(super) const RPC: u8 = 3;
+    pub(super) const RESPONSE: u8 = 4;
+    pub(super) const ATTENTION: u8 = 6;
+    pub(super) const LOGIN: u8 = 16;
+    pub(super) const PRELOGIN: u8 = 18;
+}
+
+/// Bytes of a packet's header: type, status, length, process, number, window.
+const HEADER: usize = 8;
+/// Status of the last packet of a message.
+const LAST: u8 = 1;
+/// Bytes of one message that the sensor goes along with.
+const MESSAGE_BYTES: usize = 256 * 1024;
+
+/// Version, encryption (not supported), instance, process, several results at once (no): each its token, offset and length.
+/// The version is that of SQL Server 2019.
+const PRELOGIN: [u8; 35] = [
+    0, 0, 26, 0, 6, 1, 0, 32, 0, 1, 2, 0, 33, 0, 1, 3, 0, 34, 0, 0, 4, 0, 34, 0, 1, 0xff, // options
+    15, 0, 0x10, 0x04, 0, 0, 2, 0, 0,
+];
+
+struct Tds {
+    /// Bytes of the message that is under way.
+    message: usize,
+    broken: bool,
+}
+
+impl Dialogue for Tds {
+    fn hear(&mut self, heard: &[u8], scene: &Scene<'_>, reply: &mut Reply<'_>) -> usize {
+        if self.broken {
+            return heard.len();
+        }
+        let Some([kind, status, high, low, ..]) = heard.first_chunk::<HEADER>() else { return 0 };
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        self.message += length;
+        if length < HEADER || self.message > MESSAGE_BYTES {
+            self.broken = true;
+            reply.close();
+            return heard.len();
+        }
+        if heard.len() < length {
+            self.message -= length;
+            return 0;
+        }
+        // A message may have many packets; the last one is answered.
+        if status & LAST != 0 {
+            self.message = 0;
+            answer(*kind, scene, reply);
+        }
+        length
+    }
+}
+
+fn answer(kind: u8, scene: &Scene<'_>, reply: &mut Reply<'_>) {
+    match kind {
+        kind::PRELOGIN => {
+            reply.understood();
+            reply.say("tds_greeting", &packet(&PRELOGIN));
+        }
+        kind::LOGIN => {
+            reply.understood();
+            reply.say("tds_login", &packet(&logged_in()));
+        }
+        kind::ATTENTION => reply.say("tds_answer", &packet(&done(0x20))),
+        kind::BATCH | kind::RPC => {
+            let text = "The SELECT permission was denied on the object 'objects', database 'mssqlsystemresource', schema 'sys'.";
+            let mut tokens = error(229, 5, 14, text, &server(scene));
+            tokens.extend_from_slice(&done(2));
+            reply.say("tds_refusal", &packet(&tokens));
+            reply.count_refusal();
+        }
+        _ => {
+            reply.say("tds_refusal", &packet(&done(2)));
+            reply.count_refusal();
+        }
+    }
+}
+
+fn server(scene: &Scene<'_>) -> String {
+    let label = scene.face.host.split('.').next().unwrap_or_default();
+    label.chars().take(15).collect::<String>().to_uppercase()
+}
+
+/// The database, the size of packets, and who lets the client in ([MS-TDS] 2.2.7.9, 2.2.7.14).
+fn logged_in() -> Vec<u8> {
+    let mut tokens = change(1, "master", "master");
+    tokens.extend_from_slice(&change(4, "4096", "4096"));
+    // Interface SQL_TSQL, version 7.4, name, version of the program.
+    let mut acknowledged = vec![1, 0x74, 0, 0, 4];
+    short(&mut acknowledged, "Microsoft SQL Server");
+    acknowledged.extend_from_slice(&[15, 0, 0x10, 0x04]);
+    tokens.extend_from_slice(&token(0xad, &acknowledged));
+    tokens.extend_from_slice(&done(0));
+    tokens
+}
+
+fn change(kind: u8, new: &str, old: &str) -> Vec<u8> {
+    let mut body = vec![kind];
+    short(&mut body, new);
+    short(&mut body, old);
+    token(0xe3, &body)
+}
+
+fn error(number: u32, state: u8, class: u8, text: &str, server: &str) -> Vec<u8> {
+    let mut body = number.to_le_bytes().to_vec();
+    body.extend_from_slice(&[state, class]);
+    body.extend_from_slice(&u16::try_from(text.chars().count()).unwrap_or_default().to_le_bytes());
+    body.extend(utf16(text));
+    short(&mut body, server);
+    short(&mut body, "");
+    body.extend_from_slice(&1_u32.to_le_bytes());
+    token(0xaa, &body)
+}
+
+/// The end of what answers a command: status, command, count of rows.
+fn done(status: u16) -> [u8; 13] {
+    let [low, high] = status.to_le_bytes();
+    [0xfd, low, high, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+}
+
+fn token(kind: u8, body: &[u8]) -> Vec<u8> {
+    [&[kind][..], &u16::try_from(body.len()).unwrap_or_default().to_le_bytes(), body].concat()
+}
+
+/// Appends text behind its count of characters.
+fn short(into: &mut Vec<u8>, text: &str) {
+    into.push(u8::try_from(text.chars().count()).unwrap_or_default());
+    into.extend(utf16(text));
+}
+
+fn utf16(text: &str) -> impl Iterator<Item = u8> {
+    text.encode_utf16().flat_map(u16::to_le_bytes)
+}
+
+fn packet(body: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(body.len() + HEADER).unwrap_or_default().to_be_bytes();
+    [&[kind::RESPONSE, LAST][..], &length, &[0, 0, 1, 0], body].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::Talk;
+    use super::*;
+
+    fn message(kind: u8, status: u8, body: &[u8]) -> Vec<u8> {
+        let mut message = packet(body);
+        (message[0], message[1]) = (kind, status);
+        message
+    }
+
+    const ASKED: &[u8] = b"\0\0\x1a\0\x06\x01\0\x20\0\x01\x02\0\x21\0\x01\x03\0\x22\0\x04\0\x04\0\x22\0\x01\xff\x0a\0\x0f\xa0\0\0\0\0\0\0\0\0\0";
+
+    #[test]
+    fn a_client_logs_in_without_encryption_and_its_statements_are_refused() {
+        let mut talk = Talk::to(4444);
+        talk.says(&message(kind::PRELOGIN, 1, ASKED));
+        assert_eq!((talk.server[0], talk.server[HEADER + 32]), (4, 2), "a response, and no encryption");
+        assert_eq!(usize::from(u16::from_be_bytes([talk.server[2], talk.server[3]])), talk.server.len());
+        // The login in two packets.
+        assert_eq!(talk.says(&message(kind::LOGIN, 0, &[7; 40])), "");
+        talk.server.clear();
+        talk.says(&message(kind::LOGIN, 1, &[7; 40]));
+        assert_eq!(talk.server[HEADER], 0xe3);
+        talk.server.clear();
+        talk.says(&message(kind::BATCH, 1, b"s\0e\0l\0"));
+        assert_eq!(talk.server[HEADER], 0xaa);
+        assert_eq!(talk.conversation.responses(), ["tds_greeting", "tds_login", "tds_refusal"]);
+        assert!(talk.server.ends_with(&done(2)));
+    }
+
+    #[test]
+    fn a_length_that_is_none_or_a_message_without_end_ends_the_talk() {
+        let mut talk = Talk::to(4444);
+        talk.says(&message(kind::PRELOGIN, 1, ASKED));
+        talk.says(&[kind::LOGIN, 1, 0, 3, 0, 0, 1, 0]);
+        assert!(talk.conversation.is_over());
+
+        let mut talk = Talk::to(4444);
+        talk.says(&message(kind::PRELOGIN, 1, ASKED));
+        for _ in 0..=MESSAGE_BYTES / 32_008 {
+            assert_eq!(talk.says(&message(kind::BATCH, 0, &[0; 32_000])), "");
+        }
+        assert!(talk.conversation.is_over());
+    }
+}
