@@ -140,8 +140,9 @@ enum Sub {
 
     /// Manage the firewall rules that redirect every port to the agent.
     ///
-    /// They live in chains of their own, SPIP and SPIP_LOCAL in the table nat; nothing else is touched. Left alone are
-    /// the agent's own port, exclude_ports, the port of sshd and every port on which something listens now.
+    /// Made with iptables or nft, whichever the machine uses. They live in chains of their own, SPIP and SPIP_LOCAL in the table
+    /// nat, or in the table inet spip; nothing else is touched. Left alone are the agent's own port, exclude_ports, the port of
+    /// sshd and every port on which something listens now.
     #[command(subcommand)]
     Rules(RulesSub),
     /// Write a commented configuration that fits this machine; change nothing else.

@@ -1,6 +1,8 @@
 //! Firewall rules that lead every port to the agent: shown, installed, removed.
 //!
-//! All of it lives in two chains of our own in the table `nat`, `SPIP` for connections from outside and `SPIP_LOCAL`
+//! They are made with what the machine uses ([`backend`]): `iptables`, or `nft` with a table of our own ([`nft`]).
+//!
+//! With `iptables` all of it lives in two chains of our own in the table `nat`, `SPIP` for connections from outside and `SPIP_LOCAL`
 //! for clients on this machine, and in one jump to each. Nothing else is ever touched: no chain is flushed but these,
 //! no foreign rule is moved or read for anything but a jump to them. Each address family changes in one transaction of
 //! `iptables-restore --noflush`, so a port is never half steered; across the two families there is no transaction.
@@ -9,10 +11,13 @@
 //! that listens unless the operator says otherwise. That is a look at one moment: a service that starts later
 //! needs another `rules install`.
 
+mod backend;
 mod exclusions;
 mod installed;
 mod iptables;
+mod nft;
 mod plan;
+mod programs;
 mod saved;
 
 use std::fmt::Write as _;
@@ -24,10 +29,13 @@ use thiserror::Error;
 use crate::config::{Config, SteeringMode};
 use crate::kernel::early_demux;
 use crate::kernel::sockets::{self, Sockets};
+use backend::Backend;
 use exclusions::Exclusions;
 pub use installed::{Found, Standing, any_installed, standing};
 use iptables::{Family, Iptables};
+use nft::Ruleset;
 use plan::{Chain, Reach};
+use programs::Programs;
 use saved::Saved;
 
 /// Actions on the rules.
@@ -65,7 +73,7 @@ pub enum Outcome {
 #[derive(Debug, Error)]
 pub enum Error {
     /// There is no program to change rules with.
-    #[error("cannot find {0}: install the package iptables, or write rules of your own for nftables")]
+    #[error("cannot find {0}: install the package nftables or iptables")]
     NotFound(&'static str),
     /// The program could not be started.
     #[error("cannot run {0}: {1}")]
@@ -117,9 +125,8 @@ impl Error {
 /// # Errors
 /// See [`Error`]; whatever it is, the rules of the family named in it are as they were before.
 pub fn run(action: Action, config: Option<&Config>, options: Options) -> Result<Outcome, Error> {
-    let iptables = Iptables::from_environment();
     let ssh_connection = std::env::var("SSH_CONNECTION").ok();
-    let (wanted, notes) = match (action, config) {
+    let (wanted, mut notes) = match (action, config) {
         (Action::Remove, _) => (Wanted::default(), Vec::new()),
         (_, None) => return Err(Error::NoConfiguration),
         (_, Some(config)) => {
@@ -127,7 +134,86 @@ pub fn run(action: Action, config: Option<&Config>, options: Options) -> Result<
             wanted(config, options, &sockets, ssh_connection.as_deref())?
         }
     };
-    carry_out(action, &wanted, &notes, options.yes, &iptables, &mut io::stdout())
+    let backend = Backend::choose(Programs::from_environment);
+    if action != Action::Remove {
+        notes.insert(0, format!("made with {}", backend.name()));
+    }
+    match backend {
+        Backend::Iptables(iptables) => {
+            let outcome = carry_out(action, &wanted, &notes, options.yes, &iptables, &mut io::stdout())?;
+            // Whatever was made with the other programs goes, too.
+            let programs = iptables.programs();
+            if action == Action::Remove && nft::listing(programs).is_ok_and(|listing| listing.is_some()) {
+                return carry_out_by_nft(action, &wanted.nft, &[], options.yes, programs, &mut io::stdout());
+            }
+            Ok(outcome)
+        }
+        Backend::Nft(programs) => {
+            carry_out_by_nft(action, &wanted.nft, &notes, options.yes, &programs, &mut io::stdout())
+        }
+    }
+}
+
+/// Shows what is to be done, asks, and does it, with nftables.
+fn carry_out_by_nft(
+    action: Action,
+    wanted: &Ruleset,
+    notes: &[String],
+    yes: bool,
+    programs: &Programs,
+    output: &mut dyn io::Write,
+) -> Result<Outcome, Error> {
+    let mut page = String::new();
+    for note in notes {
+        let _ = writeln!(page, "# note: {note}");
+    }
+    let present = match nft::listing(programs) {
+        Ok(present) => present,
+        Err(error) if action == Action::Show => {
+            let _ = writeln!(page, "# note: the present rules are unknown, taken for empty: {error}");
+            None
+        }
+        Err(error) => return Err(error),
+    };
+    let is_wanted = *wanted != Ruleset::default();
+    let is_there = match &present {
+        Some(listing) => is_wanted && wanted.is_in(listing),
+        None => !is_wanted,
+    };
+    if is_there && is_wanted {
+        let _ = writeln!(page, "# in place already");
+    }
+    if !is_there || action == Action::Show {
+        page.push_str(&nft::script(wanted, if action == Action::Remove { "taken away" } else { "set up" }));
+    }
+    print(output, &page)?;
+    let end = match action {
+        Action::Show => return Ok(Outcome::Done),
+        _ if is_there => {
+            if is_wanted {
+                "nothing to change\n"
+            } else {
+                "nothing to remove: there is no table inet spip\n"
+            }
+        }
+        _ if !yes && !confirmed(output)? => {
+            print(output, "nothing was changed\n")?;
+            return Ok(Outcome::Declined);
+        }
+        Action::Remove => {
+            nft::apply(programs, wanted)?;
+            "removed\n"
+        }
+        Action::Install => {
+            nft::apply(programs, wanted)?;
+            "installed; `spip-agent rules remove` takes it away again\n"
+        }
+    };
+    print(output, end)?;
+    if action == Action::Install && early_demux::loses_connections() == Some(true) {
+        print(output, &format!("note: {}; mend it with: {}\n", early_demux::LOSS, early_demux::REMEDY))?;
+    }
+    Ok(Outcome::Done)
 }
 
 /// Shows what is to be done, asks, and does it.
@@ -208,23 +294,24 @@ fn steps(
         };
         if !plan::is_in_place(chains, &saved) {
             let input = plan::input(chains, &saved);
-            page.push_str(&script(family, &input, action));
+            page.push_str(&script(iptables, family, &input, action));
             steps.push((family, input));
         } else if !chains.is_empty() {
             let _ = writeln!(page, "# {family}: in place already");
             if action == Action::Show {
-                page.push_str(&script(family, &plan::input(chains, &saved), action));
+                page.push_str(&script(iptables, family, &plan::input(chains, &saved), action));
             }
         }
     }
     Ok(steps)
 }
 
-/// Chains by family; none means that ours are to go.
+/// Chains by family, and the same for nftables; none means that ours are to go.
 #[derive(Default)]
 struct Wanted {
     v4: Vec<Chain>,
     v6: Vec<Chain>,
+    nft: Ruleset,
 }
 
 /// Returns the rules that the configuration asks for, and the notes on them.
@@ -247,13 +334,14 @@ fn wanted(
     }
     let exclusions = Exclusions::of(config, sockets, ssh_connection, options.include_listening);
     let chains = |(outside, local)| plan::chains(outside, local, &exclusions, config.listen.port());
-    Ok((Wanted { v4: chains(reach.v4), v6: chains(reach.v6) }, notes))
+    let nft = Ruleset::of(reach, &exclusions, config.listen.port());
+    Ok((Wanted { v4: chains(reach.v4), v6: chains(reach.v6), nft }, notes))
 }
 
 /// The same step as a person would take it in a shell.
-fn script(family: Family, input: &str, action: Action) -> String {
+fn script(iptables: &Iptables, family: Family, input: &str, action: Action) -> String {
     let what = if action == Action::Remove { "taken away" } else { "set up" };
-    format!("# {family}, {what} in one step\n{} <<'END'\n{input}END\n", family.restore_command())
+    format!("# {family}, {what} in one step\n{} <<'END'\n{input}END\n", iptables.restore_command(family))
 }
 
 /// Applies the steps. IPv6 may be missing behind tools that are there: then IPv4 alone is better than nothing.

@@ -218,6 +218,10 @@ fn by_rules(config: &Config) -> Vec<Finding> {
         match standing {
             Standing::InPlace => topic.ok("as `rules install` makes them"),
             Standing::Unwanted => topic.ok("none, and the agent does not listen on this family"),
+            Standing::Shadowed(rule) => topic.failure(
+                format!("there, behind a rule that takes every connection before them: {rule}"),
+                "delete that rule (iptables -t nat -D in the place of -A), or append it again behind ours",
+            ),
             Standing::Absent => topic.warning(
                 "none of ours: only the agent's own port is recorded, unless you have rules of your own (--probe shows it)",
                 install,
@@ -236,7 +240,7 @@ fn by_rules(config: &Config) -> Vec<Finding> {
             }
             Standing::Unknown { reason, wanted: true } => topic.warning(
                 format!("{reason}: with steering = \"redirect\" only the agent's own port is recorded without rules"),
-                "apt-get install iptables, or steering = \"sk_lookup\" in the configuration, which needs no rules",
+                "install the package nftables or iptables, or steering = \"sk_lookup\" in the configuration, which needs no rules",
             ),
             Standing::Unknown { reason, wanted: false } => topic.skipped(reason),
         }

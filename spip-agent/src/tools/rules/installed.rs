@@ -2,9 +2,12 @@
 
 use std::path::Path;
 
+use super::backend::Backend;
 use super::iptables::{Family, Iptables};
+use super::nft::{self, Ruleset};
+use super::programs::Programs;
 use super::saved::{LOCAL, Saved};
-use super::{Error, Options, plan, wanted};
+use super::{Error, Options, Wanted, plan, wanted};
 use crate::config::Config;
 use crate::kernel::sockets::Sockets;
 
@@ -18,6 +21,8 @@ pub enum Standing {
     TakesServices,
     /// Ours, but `rules install` would make others now: services have come or gone since, or the configuration changed.
     Outdated,
+    /// Ours, and behind a rule that ends the way of every connection before they are asked.
+    Shadowed(String),
     /// None of ours.
     Absent,
     /// The configuration asks for none in this family, and there are none.
@@ -49,15 +54,18 @@ pub struct Found {
 pub fn standing(config: &Config) -> Result<Found, Error> {
     let sockets = Sockets::read(Path::new("/proc"))?;
     let ssh_connection = std::env::var("SSH_CONNECTION").ok();
-    let iptables = Iptables::from_environment();
+    let iptables = match Backend::choose(Programs::from_environment) {
+        Backend::Iptables(iptables) => iptables,
+        Backend::Nft(programs) => {
+            let listing = nft::listing(&programs);
+            let local = listing.as_ref().is_ok_and(|listing| listing.as_deref().is_some_and(nft::has_local));
+            let variants = variants(config, local, &sockets, ssh_connection.as_deref())?;
+            return Ok(Found { families: by_nft(listing, &variants), local });
+        }
+    };
     let saved = [Family::V4, Family::V6].map(|family| (family, iptables.saved(family)));
     let has_local = saved.iter().any(|(_, saved)| saved.as_ref().is_ok_and(|saved| saved.chains.contains(&LOCAL)));
-    // Which options the rules were installed with is not written down: whichever fits is the one.
-    let mut variants = Vec::new();
-    for include_listening in [false, true] {
-        let options = Options { local: has_local, include_listening, yes: false };
-        variants.push(wanted(config, options, &sockets, ssh_connection.as_deref())?.0);
-    }
+    let variants = variants(config, has_local, &sockets, ssh_connection.as_deref())?;
     let judged = saved.into_iter().map(|(family, saved)| {
         let chains = variants.iter().map(|wanted| match family {
             Family::V4 => wanted.v4.as_slice(),
@@ -73,12 +81,46 @@ pub fn standing(config: &Config) -> Result<Found, Error> {
     Ok(Found { families: judged.collect(), local: has_local })
 }
 
+/// What `rules install` would make, without and with `--include-listening`: which options the rules were installed with is not
+/// written down, so whichever fits is the one.
+fn variants(config: &Config, local: bool, sockets: &Sockets, ssh: Option<&str>) -> Result<[Wanted; 2], Error> {
+    let wanted = |include_listening| {
+        let options = Options { local, include_listening, yes: false };
+        Ok::<_, Error>(wanted(config, options, sockets, ssh)?.0)
+    };
+    Ok([wanted(false)?, wanted(true)?])
+}
+
+/// How the table of nftables stands, for both families.
+fn by_nft(listing: Result<Option<String>, Error>, variants: &[Wanted; 2]) -> Vec<(&'static str, Standing)> {
+    let families = [(Family::V4, !variants[0].v4.is_empty()), (Family::V6, !variants[0].v6.is_empty())];
+    let judged = families.into_iter().map(|(family, is_wanted)| {
+        let standing = match &listing {
+            Err(error) => Standing::Unknown { reason: error.to_string(), wanted: is_wanted },
+            // The table of both families has rules for those that are wanted alone.
+            _ if !is_wanted => Standing::Unwanted,
+            Ok(None) => Standing::Absent,
+            Ok(Some(listing)) => {
+                match variants.iter().position(|Wanted { nft, .. }: &Wanted| Ruleset::is_in(nft, listing)) {
+                    Some(0) => Standing::InPlace,
+                    Some(_) => Standing::TakesServices,
+                    None => Standing::Outdated,
+                }
+            }
+        };
+        (family.name(), standing)
+    });
+    judged.collect()
+}
+
 /// Reports whether there are rules of ours at all, whatever the configuration says; those that cannot be read count as
 /// none.
 #[must_use]
 pub fn any_installed() -> bool {
     let iptables = Iptables::from_environment();
-    [Family::V4, Family::V6].iter().any(|family| iptables.saved(*family).is_ok_and(|saved| !saved.chains.is_empty()))
+    let by_nft = || nft::listing(iptables.programs()).is_ok_and(|listing| listing.is_some());
+    let by_iptables = |family| iptables.saved(family).is_ok_and(|saved| !saved.chains.is_empty());
+    [Family::V4, Family::V6].into_iter().any(by_iptables) || by_nft()
 }
 
 /// `variants` are the rules as install makes them, and with `--include-listening`.
@@ -89,6 +131,7 @@ fn judge<'a>(mut variants: impl Iterator<Item = &'a [plan::Chain]> + Clone, save
         (false, false) => Standing::Unwanted,
         (false, true) => Standing::LeftOver,
         (true, false) => Standing::Absent,
+        (true, true) if !saved.before.is_empty() => Standing::Shadowed(saved.before.join("; ")),
         (true, true) => match variants.position(|chains| plan::is_in_place(chains, saved)) {
             Some(0) => Standing::InPlace,
             Some(_) => Standing::TakesServices,

@@ -1,14 +1,13 @@
-//! Runs `iptables-save` and `iptables-restore`, and says in an operator's words why one of them failed.
+//! Runs `iptables-save` and `iptables-restore`.
 //!
 //! The tools, not netlink: they know whether this machine's rules are those of nftables or of the older tables, and what
 //! they do is what `show` prints.
 
 use std::fmt;
-use std::io::{self, Write as _};
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 
 use super::Error;
+use super::programs::{Programs, checked};
 use super::saved::Saved;
 
 /// Seconds to wait for another program that changes rules.
@@ -22,23 +21,22 @@ pub(super) enum Family {
 }
 
 impl Family {
-    fn save(self) -> &'static str {
-        match self {
-            Self::V4 => "iptables-save",
-            Self::V6 => "ip6tables-save",
+    pub(super) fn save(self, variant: Variant) -> &'static str {
+        match (self, variant) {
+            (Self::V4, Variant::Usual) => "iptables-save",
+            (Self::V6, Variant::Usual) => "ip6tables-save",
+            (Self::V4, Variant::Legacy) => "iptables-legacy-save",
+            (Self::V6, Variant::Legacy) => "ip6tables-legacy-save",
         }
     }
 
-    fn restore(self) -> &'static str {
-        match self {
-            Self::V4 => "iptables-restore",
-            Self::V6 => "ip6tables-restore",
+    pub(super) fn restore(self, variant: Variant) -> &'static str {
+        match (self, variant) {
+            (Self::V4, Variant::Usual) => "iptables-restore",
+            (Self::V6, Variant::Usual) => "ip6tables-restore",
+            (Self::V4, Variant::Legacy) => "iptables-legacy-restore",
+            (Self::V6, Variant::Legacy) => "ip6tables-legacy-restore",
         }
-    }
-
-    /// The command that reads a plan, as a person would type it.
-    pub(super) fn restore_command(self) -> String {
-        format!("{} --noflush {WAIT}", self.restore())
     }
 
     /// As people call it.
@@ -56,63 +54,68 @@ impl fmt::Display for Family {
     }
 }
 
-/// Paths of the tools.
+/// Which of the two programs of a name, where a machine has both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Variant {
+    /// The one that the machine has chosen.
+    Usual,
+    /// That of the older tables, where rules are in these alone.
+    Legacy,
+}
+
+/// The programs of one variant.
 pub(super) struct Iptables {
-    directories: Vec<PathBuf>,
+    programs: Programs,
+    variant: Variant,
 }
 
 impl Iptables {
-    /// Looks in `PATH`, and where the tools usually are, which is not in the path of every user.
+    /// The usual programs, looked for where [`Programs`] does.
     pub(super) fn from_environment() -> Self {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let usual = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
-        Self { directories: std::env::split_paths(&path).filter(|path| path.is_absolute()).chain(usual).collect() }
+        Self::new(Programs::from_environment(), Variant::Usual)
+    }
+
+    /// The programs of a variant.
+    pub(super) fn new(programs: Programs, variant: Variant) -> Self {
+        Self { programs, variant }
+    }
+
+    /// Where programs are.
+    pub(super) fn programs(&self) -> &Programs {
+        &self.programs
+    }
+
+    /// The command that reads a plan, as a person would type it.
+    pub(super) fn restore_command(&self, family: Family) -> String {
+        format!("{} --noflush {WAIT}", family.restore(self.variant))
     }
 
     /// Our part of the present rules.
     pub(super) fn saved(&self, family: Family) -> Result<Saved, Error> {
-        let mut command = self.command(family.save())?;
+        let program = family.save(self.variant);
+        let mut command = self.programs.command(program)?;
         let output = command.args(["-t", "nat"]).stdin(Stdio::null()).output();
-        let output = checked(family.save(), family, output)?;
+        let output = checked(program, family.name(), output)?;
         Ok(Saved::parse(&String::from_utf8_lossy(&output.stdout)))
     }
 
     /// Applies a plan in one transaction.
     pub(super) fn restore(&self, family: Family, input: &str) -> Result<(), Error> {
-        let tool = family.restore();
-        let mut command = self.command(tool)?;
-        command.args(["--noflush", WAIT]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let output = command.spawn().and_then(|mut child| {
-            if let Some(mut pipe) = child.stdin.take() {
-                match pipe.write_all(input.as_bytes()) {
-                    // It ended before it read all: its status and its words say why.
-                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-                    other => other?,
-                }
-            }
-            child.wait_with_output()
-        });
-        checked(tool, family, output).map(drop)
+        let program = family.restore(self.variant);
+        checked(program, family.name(), self.programs.feed(program, &["--noflush", WAIT], input)?).map(drop)
     }
 
-    fn command(&self, tool: &'static str) -> Result<Command, Error> {
-        let path = self.directories.iter().map(|directory| directory.join(tool)).find(|path| path.is_file());
-        let mut command = Command::new(path.ok_or(Error::NotFound(tool))?);
-        command.env("LC_ALL", "C");
-        Ok(command)
+    /// Which of the programs it is, with its version: `iptables-restore v1.8.9 (nf_tables)`.
+    pub(super) fn version(&self) -> String {
+        self.programs.version(Family::V4.restore(self.variant))
     }
-}
 
-fn checked(tool: &'static str, family: Family, output: io::Result<Output>) -> Result<Output, Error> {
-    let output = output.map_err(|error| Error::NotRun(tool, error))?;
-    if output.status.success() {
-        return Ok(output);
+    /// Reports whether there is a rule of anybody.
+    pub(super) fn has_rules(&self) -> bool {
+        [Family::V4, Family::V6].into_iter().any(|family| {
+            let command = self.programs.command(family.save(self.variant)).ok();
+            let output = command.and_then(|mut command| command.stdin(Stdio::null()).output().ok());
+            output.is_some_and(|output| output.stdout.split(|byte| *byte == b'\n').any(|line| line.starts_with(b"-A ")))
+        })
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    if said.contains("Permission denied") || said.contains("Operation not permitted") {
-        return Err(Error::NotPermitted(tool));
-    }
-    let said = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
-    let said = if said.is_empty() { output.status.to_string() } else { said };
-    Err(Error::Failed(tool, family.name(), said))
 }

@@ -106,7 +106,7 @@ pub(super) fn chains(outside: bool, local: bool, exclusions: &Exclusions, port: 
 }
 
 /// A line for each reason, in the order in which they came up.
-fn comments(exclusions: &[Exclusion]) -> Vec<String> {
+pub(super) fn comments(exclusions: &[Exclusion]) -> Vec<String> {
     let mut reasons: Vec<(&str, String)> = Vec::new();
     for Exclusion { from, to, reason } in exclusions {
         let ports = if from == to { from.to_string() } else { format!("{from}-{to}") };
@@ -121,8 +121,8 @@ fn comments(exclusions: &[Exclusion]) -> Vec<String> {
     reasons.into_iter().map(|(reason, ports)| format!("# left alone: {ports}: {reason}")).collect()
 }
 
-/// The ports of all exclusions, each list short enough for one match.
-fn port_lists(exclusions: &[Exclusion]) -> Vec<String> {
+/// The ports of all exclusions as ranges that do not overlap, ascending.
+pub(super) fn merged(exclusions: &[Exclusion]) -> Vec<(u16, u16)> {
     let mut ranges: Vec<(u16, u16)> = exclusions.iter().map(|exclusion| (exclusion.from, exclusion.to)).collect();
     ranges.sort_unstable();
     let mut merged: Vec<(u16, u16)> = Vec::new();
@@ -132,9 +132,14 @@ fn port_lists(exclusions: &[Exclusion]) -> Vec<String> {
             _ => merged.push((from, to)),
         }
     }
+    merged
+}
+
+/// The ports of all exclusions, each list short enough for one match.
+fn port_lists(exclusions: &[Exclusion]) -> Vec<String> {
     let mut lists: Vec<String> = Vec::new();
     let mut used = MULTIPORT_SLOTS;
-    for (from, to) in merged {
+    for (from, to) in merged(exclusions) {
         let (slots, ports) = if from == to { (1, from.to_string()) } else { (2, format!("{from}:{to}")) };
         match lists.last_mut() {
             Some(list) if used + slots <= MULTIPORT_SLOTS => {

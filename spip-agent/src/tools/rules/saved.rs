@@ -17,6 +17,8 @@ pub(super) struct Saved {
     pub(super) rules: Vec<String>,
     /// Rules elsewhere that lead to them: target, and the rule as `-A CHAIN …`.
     pub(super) jumps: Vec<(&'static str, String)>,
+    /// Rules of others that stand before a jump to ours in `PREROUTING` or `OUTPUT`, and end the way of every TCP connection.
+    pub(super) before: Vec<String>,
 }
 
 impl Saved {
@@ -24,6 +26,7 @@ impl Saved {
     pub(super) fn parse(text: &str) -> Self {
         let mut saved = Self::default();
         let mut table = "";
+        let mut ending = Vec::new();
         for line in text.lines() {
             if let Some(name) = line.strip_prefix('*') {
                 table = name.trim();
@@ -34,13 +37,14 @@ impl Saved {
             if let Some(chain) = line.strip_prefix(':') {
                 saved.chains.extend(chain.split(' ').next().and_then(ours));
             } else if line.starts_with("-A ") {
-                saved.rule(line);
+                saved.rule(line, &mut ending);
             }
         }
         saved
     }
 
-    fn rule(&mut self, line: &str) {
+    /// `ending`: rules that were read before, and that end the way of every TCP connection.
+    fn rule(&mut self, line: &str, ending: &mut Vec<String>) {
         let words = words(line);
         if words.get(1).is_some_and(|chain| ours(chain).is_some()) {
             self.rules.push(line.to_owned());
@@ -51,9 +55,32 @@ impl Saved {
             _ => None,
         });
         if let Some(target) = target {
+            let chain = words.get(1).map(String::as_str).unwrap_or_default();
+            let of_chain = |rule: &&String| rule.split(' ').nth(1) == Some(chain);
+            self.before.extend(ending.iter().filter(of_chain).cloned());
             self.jumps.push((target, line.to_owned()));
+        } else if ends_all(&words) {
+            ending.push(line.to_owned());
         }
     }
+}
+
+/// Reports whether a rule of `PREROUTING` or `OUTPUT` takes every TCP connection out of the chain: it has no other match than
+/// the protocol and perhaps that the address is local, and a target that ends.
+fn ends_all(words: &[String]) -> bool {
+    let mut words = words.iter().map(String::as_str).skip(1);
+    if !matches!(words.next(), Some("PREROUTING" | "OUTPUT")) {
+        return false;
+    }
+    while let Some(option) = words.next() {
+        match (option, words.next()) {
+            ("-j", Some("ACCEPT" | "RETURN" | "REDIRECT" | "DNAT" | "DROP" | "NETMAP")) => return true,
+            ("-p", Some("tcp" | "all")) | ("-m", Some("tcp" | "addrtype" | "comment" | "conntrack")) => {}
+            ("--dst-type", Some("LOCAL")) | ("--comment", Some(_)) | ("--ctstate", Some("NEW")) => {}
+            _ => return false,
+        }
+    }
+    false
 }
 
 fn ours(chain: &str) -> Option<&'static str> {
@@ -120,8 +147,32 @@ COMMIT
                     jump(r#"-A PREROUTING -p tcp -m comment --comment "mine \" -j X" -j SPIP"#),
                     jump("-A DOCKER -i lo -g SPIP"),
                 ],
+                before: Vec::new(),
             }
         );
+    }
+
+    #[test]
+    fn rules_before_a_jump_that_take_every_connection_are_found() {
+        const JUMP: &str = "-A PREROUTING -p tcp -m addrtype --dst-type LOCAL -j SPIP";
+        for (rule, takes_all) in [
+            ("-A PREROUTING -j ACCEPT", true),
+            ("-A PREROUTING -p tcp -j REDIRECT --to-ports 9000", true),
+            ("-A PREROUTING -p tcp -m comment --comment \"a b\" -j RETURN", true),
+            ("-A PREROUTING -m addrtype --dst-type LOCAL -j DNAT --to-destination 192.0.2.1", true),
+            ("-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER", false),
+            ("-A PREROUTING -p udp -j ACCEPT", false),
+            ("-A PREROUTING -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 9000", false),
+            ("-A PREROUTING -s 192.0.2.0/24 -j ACCEPT", false),
+            ("-A PREROUTING ! -p tcp -j ACCEPT", false),
+            ("-A OUTPUT -j ACCEPT", false),
+            ("-A DOCKER -j RETURN", false),
+        ] {
+            let found = Saved::parse(&format!("*nat\n{rule}\n{JUMP}\nCOMMIT\n")).before;
+            assert_eq!(found, if takes_all { vec![rule.to_owned()] } else { vec![] }, "{rule}");
+            let behind = Saved::parse(&format!("*nat\n{JUMP}\n{rule}\nCOMMIT\n")).before;
+            assert_eq!(behind, [""; 0], "{rule}");
+        }
     }
 
     #[test]

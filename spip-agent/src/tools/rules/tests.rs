@@ -133,6 +133,129 @@ fn another_configuration_replaces_the_rules_of_the_one_before() {
     );
 }
 
+/// All tables of this namespace that nftables has, without handles and counts.
+fn tables() -> String {
+    let output = Command::new("nft").args(["-s", "list", "ruleset"]).output().expect("nft");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// Runs an action on a namespace that has nft alone.
+fn run_by_nft(action: Action, config: &str, local: bool) -> String {
+    let config = Config::from_str(config, Path::new("/spip.toml")).expect("valid").config;
+    let options = Options { local, ..Options::default() };
+    let sockets = Sockets { complete: true, ..Sockets::default() };
+    let ruleset = match action {
+        Action::Remove => Ruleset::default(),
+        _ => wanted(&config, options, &sockets, None).expect("reachable").0.nft,
+    };
+    let mut output = Vec::new();
+    carry_out_by_nft(action, &ruleset, &[], true, &Programs::from_environment(), &mut output).expect("done");
+    String::from_utf8(output).expect("text")
+}
+
+const FOREIGN_TABLES: &str = "table inet other {
+	chain prerouting {
+		type nat hook prerouting priority dstnat; policy accept;
+		tcp dport 9999 counter redirect to :9998
+	}
+}
+table ip6 mine {
+	chain spip {
+		ip6 saddr ::1 drop comment \"spip\"
+	}
+}
+";
+
+fn has_nft() -> bool {
+    let has = Programs::from_environment().has("nft");
+    assert!(has || std::env::var_os("CI").is_none(), "no nft: install the package nftables");
+    has
+}
+
+#[test]
+fn nftables_alone_takes_one_table_beside_foreign_ones_which_goes_without_a_trace() {
+    if !has_nft() || !namespace() {
+        return;
+    }
+    checked_feed(FOREIGN_TABLES);
+    let before = tables();
+    let shown = run_by_nft(Action::Show, DUAL, true);
+    assert!(shown.contains("nft -f - <<'END'") && shown.contains("redirect to :8080"), "{shown}");
+    assert_eq!(tables(), before, "showing changes nothing");
+    assert!(run_by_nft(Action::Install, DUAL, true).ends_with("takes it away again\n"));
+    let installed = tables();
+    assert!(installed.starts_with(before.trim_end()), "foreign tables have changed: {installed}");
+    for line in [
+        "table inet spip {",
+        "tcp dport { 22, 100-200, 8080 } counter return",
+        "meta l4proto tcp fib daddr type local jump from_outside",
+        "meta l4proto tcp oifname \"lo\" jump from_here",
+    ] {
+        assert!(installed.contains(line), "no {line} in {installed}");
+    }
+    assert!(run_by_nft(Action::Install, DUAL, true).ends_with("nothing to change\n"));
+    assert_eq!(tables(), installed);
+    // Another configuration takes its place.
+    run_by_nft(Action::Install, "ip = \"0.0.0.0\"\nport = 9090", false);
+    let other = tables();
+    assert!(other.contains("redirect to :9090") && !other.contains(":8080") && !other.contains("from_here"), "{other}");
+    assert!(run_by_nft(Action::Remove, DUAL, false).ends_with("removed\n"));
+    assert_eq!(tables(), before);
+    assert!(run_by_nft(Action::Remove, DUAL, false).starts_with("nothing to remove"));
+    assert_eq!(tables(), before);
+}
+
+#[track_caller]
+fn checked_feed(input: &str) {
+    let output = Programs::from_environment().feed("nft", &["-f", "-"], input).expect("nft").expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn rules_are_made_with_what_the_machine_uses() {
+    if !has_nft() || !matches!(unshare(CloneFlags::CLONE_NEWNET), Ok(())) {
+        return;
+    }
+    let choose = || Backend::choose(Programs::from_environment);
+    assert!(matches!(choose(), Backend::Iptables(_)), "nothing is in use");
+    assert!(choose().name().starts_with("iptables"), "{}", choose().name());
+    // Directories with single programs.
+    let directory = std::env::temp_dir().join(format!("spip-programs-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a directory");
+    let nothing = || Programs::within(directory.clone());
+    assert!(matches!(Backend::choose(nothing), Backend::Nft(_)), "neither is there");
+    assert!(Backend::choose(nothing).name().contains("nftables"));
+    std::fs::remove_dir_all(&directory).expect("ours");
+    // Tables of nftables itself.
+    checked_feed(FOREIGN_TABLES);
+    assert!(matches!(choose(), Backend::Nft(_)), "tables of nftables are in use");
+    assert!(choose().name().contains("table inet spip"));
+    let iptables = Iptables::from_environment();
+    iptables.restore(Family::V4, "*filter\n-A INPUT -p tcp --dport 1 -j DROP\nCOMMIT\n").expect("a rule");
+    assert!(matches!(choose(), Backend::Iptables(_)), "both are in use");
+    // Where ours are, they stay.
+    run_by_nft(Action::Install, DUAL, false);
+    assert!(matches!(choose(), Backend::Nft(_)), "ours are in nftables");
+    run_by_nft(Action::Remove, DUAL, false);
+    run_rules(Action::Install, DUAL, false);
+    assert!(matches!(choose(), Backend::Iptables(_)), "ours are in iptables");
+}
+
+#[test]
+fn rules_in_the_older_tables_alone_are_made_there() {
+    let programs = Programs::from_environment();
+    if !programs.has("iptables-legacy-restore") || !matches!(unshare(CloneFlags::CLONE_NEWNET), Ok(())) {
+        return;
+    }
+    let legacy = Iptables::new(programs, iptables::Variant::Legacy);
+    if legacy.restore(Family::V4, "*filter\n-A INPUT -p tcp --dport 1 -j DROP\nCOMMIT\n").is_err() {
+        return eprintln!("skipped: this kernel has no older tables");
+    }
+    let Backend::Iptables(chosen) = Backend::choose(Programs::from_environment) else { panic!("nft was chosen") };
+    assert!(chosen.version().contains("legacy"), "{}", chosen.version());
+    assert_eq!(chosen.restore_command(Family::V6), "ip6tables-legacy-restore --noflush --wait=5");
+}
+
 #[test]
 fn showing_changes_nothing() {
     if !namespace() {
