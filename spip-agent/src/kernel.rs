@@ -3,6 +3,7 @@
 pub mod addr;
 pub mod early_demux;
 pub mod ebpf;
+pub mod interfaces;
 pub mod listen;
 pub mod listening;
 pub mod origin;

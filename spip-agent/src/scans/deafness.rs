@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
-use nix::ifaddrs::getifaddrs;
 use serde::{Deserialize, Serialize};
 
 use super::hearing::{Change, Deaf, Family, Hearing};
 use super::sources::Clock;
 use super::steady_ns;
 use crate::config::{Config, SteeringMode};
+use crate::kernel::interfaces;
 use crate::kernel::listening::Source;
 
 /// How often hearing is judged.
@@ -49,11 +49,7 @@ impl Surroundings {
 
 /// Addresses of the machine, as in the maps of the kernel side.
 fn own_addresses() -> HashSet<[u8; 16]> {
-    let found = getifaddrs().into_iter().flatten().filter_map(|interface| {
-        let address = interface.address?;
-        let ipv4 = address.as_sockaddr_in().map(|address| IpAddr::from(address.ip()));
-        ipv4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::from(address.ip())))
-    });
+    let found = interfaces::addresses().map(|(_, ip)| ip);
     let mapped = found.filter(|ip| !ip.is_loopback()).map(|ip| match ip {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
         IpAddr::V6(ip) => ip.octets(),

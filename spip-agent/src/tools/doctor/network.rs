@@ -5,8 +5,10 @@ use std::path::Path;
 
 use super::{Finding, Subject, Topic, steering, sysctl, sysctl_number};
 use crate::config::Config;
+use crate::kernel::interfaces;
 use crate::kernel::listen;
 use crate::kernel::sockets::{Listener, Sockets};
+use crate::tools::translated;
 
 /// Part of the connection tracking table, in percent, from which on new connections are soon dropped.
 const NEARLY_FULL: u64 = 80;
@@ -14,7 +16,13 @@ const NEARLY_FULL: u64 = 80;
 const SMALL_TABLE: u64 = 65_536;
 
 pub(super) fn findings(subject: &Subject<'_>) -> Vec<Finding> {
-    vec![ipv6(subject.config), conntrack(subject.config), port_range(subject.config), listener(subject)]
+    vec![
+        ipv6(subject.config),
+        public_address(subject.config),
+        conntrack(subject.config),
+        port_range(subject.config),
+        listener(subject),
+    ]
 }
 
 fn ipv6(config: Option<&Config>) -> Finding {
@@ -31,6 +39,27 @@ fn ipv6(config: Option<&Config>) -> Finding {
             topic.failure("this kernel has no IPv6, and ip is an IPv6 address", remedy)
         }
         (false, false) => topic.ok("not present"),
+    }
+}
+
+fn public_address(config: Option<&Config>) -> Finding {
+    let topic = Topic::new(
+        "network.public_address",
+        "behind a provider's translation records name the private address, which no client asked for, unless public_addresses says which",
+    );
+    let named = config.map(|config| config.network.public.clone()).unwrap_or_default();
+    let private = translated::private_addresses(interfaces::addresses(), &named);
+    match private.first() {
+        None if named.pairs().is_empty() => topic.ok("no private address stands alone"),
+        None => topic.ok("public_addresses names it"),
+        Some(first) => {
+            let all: Vec<_> = private.iter().map(ToString::to_string).collect();
+            topic.ok(format!(
+                "only private ones: {}; if clients reach it by another one, the configuration needs {}",
+                all.join(", "),
+                translated::example(*first)
+            ))
+        }
     }
 }
 

@@ -3,13 +3,13 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
-use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
 
 use super::{Finding, Subject, Topic};
 use crate::config::{self, Config, Prefix, SteeringMode};
 use crate::kernel::early_demux;
 use crate::kernel::ebpf;
+use crate::kernel::interfaces;
 use crate::observe::status;
 use crate::tools::rules::{self, Standing};
 
@@ -56,11 +56,7 @@ pub(super) fn address_in_reach(config: &Config, own: IpAddr) -> Option<IpAddr> {
     let routes = fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap_or_default();
     let routed =
         local_routes(&routes).flat_map(|route| prefixes.iter().filter_map(move |prefix| common(prefix, &route)));
-    let on_interfaces = getifaddrs().into_iter().flatten().filter_map(|interface| {
-        let address = interface.address?;
-        let ipv4 = address.as_sockaddr_in().map(|address| IpAddr::from(address.ip()));
-        ipv4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::from(address.ip())))
-    });
+    let on_interfaces = interfaces::addresses().map(|(_, address)| address);
     let on_interfaces = on_interfaces.filter(|address| prefixes.iter().any(|prefix| prefix.contains(*address)));
     first.chain(routed).chain(on_interfaces).find(|address| address.is_ipv4() == own.is_ipv4())
 }

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use super::answers::Answers;
 use super::detect::Found;
 use super::{Made, validate};
-use crate::config::STATE_DIRECTORY;
+use crate::config::{PublicAddresses, STATE_DIRECTORY};
 use crate::confine::sandbox;
+use crate::kernel::interfaces;
 use crate::respond::persona::Persona;
 use crate::tools::shell;
+use crate::tools::translated;
 
 /// Directories of a package's unit.
 const UNITS: [&str; 3] = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
@@ -226,6 +228,14 @@ fn seen(page: &mut String, found: &Found, answers: &Answers, made: Option<&Made<
     }
     if !found.complete {
         writeln!(page, "  Not every process is visible: run this as root to see who listens where.")?;
+    }
+    let private = translated::private_addresses(interfaces::addresses(), &PublicAddresses::default());
+    if let Some(ip) = private.first() {
+        writeln!(
+            page,
+            "  This machine has only private addresses ({ip}). If clients reach it by a public one, name it in the file:"
+        )?;
+        writeln!(page, "    {}", translated::example(*ip))?;
     }
     for note in validate::notes(answers, found, made.map(|made| made.file)) {
         writeln!(page, "  {note}")?;
