@@ -23,12 +23,12 @@ const LAST: u8 = 1;
 /// Bytes of one message that the sensor goes along with.
 const MESSAGE_BYTES: usize = 256 * 1024;
 
-/// Version, encryption (not supported), instance, process, several results at once (no): each its token, offset and length.
-/// The version is that of SQL Server 2019.
-const PRELOGIN: [u8; 35] = [
-    0, 0, 26, 0, 6, 1, 0, 32, 0, 1, 2, 0, 33, 0, 1, 3, 0, 34, 0, 0, 4, 0, 34, 0, 1, 0xff, // options
-    15, 0, 0x10, 0x04, 0, 0, 2, 0, 0,
-];
+/// Options of a pre-login with the server's answers: version (that of SQL Server 2019), encryption (not supported), instance,
+/// process (left out), several results at once (no). A server answers those that it was asked for.
+const OPTIONS: [&[u8]; 5] = [&[15, 0, 0x10, 0x04, 0, 0], &[2], &[0], &[], &[0]];
+/// Bytes of an option in front of the values: token, offset, length; and what ends them.
+const OPTION: usize = 5;
+const END: u8 = 0xff;
 
 struct Tds {
     /// Bytes of the message that is under way.
@@ -56,35 +56,54 @@ impl Dialogue for Tds {
         // A message may have many packets; the last one is answered.
         if status & LAST != 0 {
             self.message = 0;
-            answer(*kind, scene, reply);
+            answer(*kind, &heard[HEADER..length], scene, reply);
         }
         length
     }
 }
 
-fn answer(kind: u8, scene: &Scene<'_>, reply: &mut Reply<'_>) {
+/// `packet`: the last one of the message.
+fn answer(kind: u8, packet: &[u8], scene: &Scene<'_>, reply: &mut Reply<'_>) {
     match kind {
         kind::PRELOGIN => {
             reply.understood();
-            reply.say("tds_greeting", &packet(&PRELOGIN));
+            reply.say("tds_greeting", &framed(&prelogin(packet)));
         }
         kind::LOGIN => {
             reply.understood();
-            reply.say("tds_login", &packet(&logged_in()));
+            reply.say("tds_login", &framed(&logged_in()));
         }
-        kind::ATTENTION => reply.say("tds_answer", &packet(&done(0x20))),
+        kind::ATTENTION => reply.say("tds_answer", &framed(&done(0x20))),
         kind::BATCH | kind::RPC => {
             let text = "The SELECT permission was denied on the object 'objects', database 'mssqlsystemresource', schema 'sys'.";
             let mut tokens = error(229, 5, 14, text, &server(scene));
             tokens.extend_from_slice(&done(2));
-            reply.say("tds_refusal", &packet(&tokens));
+            reply.say("tds_refusal", &framed(&tokens));
             reply.count_refusal();
         }
         _ => {
-            reply.say("tds_refusal", &packet(&done(2)));
+            reply.say("tds_refusal", &framed(&done(2)));
             reply.count_refusal();
         }
     }
+}
+
+/// The answers to the options of a client's pre-login, the version and encryption in any case.
+fn prelogin(asked: &[u8]) -> Vec<u8> {
+    let tokens = asked.chunks_exact(OPTION).map(|option| option[0]).take_while(|token| *token != END);
+    let asked: Vec<_> = tokens.collect();
+    let answered: Vec<_> = (0..).zip(OPTIONS).filter(|(token, _)| *token < 2 || asked.contains(token)).collect();
+    let mut offset = answered.len() * OPTION + 1;
+    let (mut options, mut values) = (Vec::new(), Vec::new());
+    for (token, value) in answered {
+        options.push(token);
+        options.extend_from_slice(&u16::try_from(offset).unwrap_or_default().to_be_bytes());
+        options.extend_from_slice(&u16::try_from(value.len()).unwrap_or_default().to_be_bytes());
+        values.extend_from_slice(value);
+        offset += value.len();
+    }
+    options.push(END);
+    [options, values].concat()
 }
 
 fn server(scene: &Scene<'_>) -> String {
@@ -143,7 +162,7 @@ fn utf16(text: &str) -> impl Iterator<Item = u8> {
     text.encode_utf16().flat_map(u16::to_le_bytes)
 }
 
-fn packet(body: &[u8]) -> Vec<u8> {
+fn framed(body: &[u8]) -> Vec<u8> {
     let length = u16::try_from(body.len() + HEADER).unwrap_or_default().to_be_bytes();
     [&[kind::RESPONSE, LAST][..], &length, &[0, 0, 1, 0], body].concat()
 }
@@ -154,18 +173,19 @@ mod tests {
     use super::*;
 
     fn message(kind: u8, status: u8, body: &[u8]) -> Vec<u8> {
-        let mut message = packet(body);
+        let mut message = framed(body);
         (message[0], message[1]) = (kind, status);
         message
     }
 
-    const ASKED: &[u8] = b"\0\0\x1a\0\x06\x01\0\x20\0\x01\x02\0\x21\0\x01\x03\0\x22\0\x04\0\x04\0\x22\0\x01\xff\x0a\0\x0f\xa0\0\0\0\0\0\0\0\0\0";
+    const ASKED: &[u8] = b"\0\0\x1a\0\x06\x01\0\x20\0\x01\x02\0\x21\0\x01\x03\0\x22\0\x04\x04\0\x26\0\x01\xff\x0a\0\x0f\xa0\0\0\0\0\0\0\0\0\0";
 
     #[test]
     fn a_client_logs_in_without_encryption_and_its_statements_are_refused() {
         let mut talk = Talk::to(4444);
         talk.says(&message(kind::PRELOGIN, 1, ASKED));
         assert_eq!((talk.server[0], talk.server[HEADER + 32]), (4, 2), "a response, and no encryption");
+        assert_eq!(talk.server.len(), HEADER + 35);
         assert_eq!(usize::from(u16::from_be_bytes([talk.server[2], talk.server[3]])), talk.server.len());
         // The login in two packets.
         assert_eq!(talk.says(&message(kind::LOGIN, 0, &[7; 40])), "");
@@ -177,6 +197,15 @@ mod tests {
         assert_eq!(talk.server[HEADER], 0xaa);
         assert_eq!(talk.conversation.responses(), ["tds_greeting", "tds_login", "tds_refusal"]);
         assert!(talk.server.ends_with(&done(2)));
+    }
+
+    #[test]
+    fn options_are_answered_that_were_asked_for() {
+        // Clients that know no more read the values behind those that they know.
+        let asked = b"\0\0\x15\0\x06\x01\0\x1b\0\x01\x02\0\x1c\0\x01\x03\0\x1d\0\x04\xff";
+        let expected = b"\0\0\x15\0\x06\x01\0\x1b\0\x01\x02\0\x1c\0\x01\x03\0\x1d\0\0\xff\x0f\0\x10\x04\0\0\x02\0";
+        assert_eq!(prelogin(asked), expected);
+        assert_eq!(prelogin(b""), prelogin(&[END; 7]));
     }
 
     #[test]
