@@ -71,6 +71,18 @@ pub(crate) fn root(
     Ok(())
 }
 
+/// Fetches packages of a suite with what they depend on, for an architecture that need not be this machine's, into a folder:
+/// what a root consists of is unpacked there, the rest lies in `var/cache/apt/archives`. Nothing is configured.
+pub(crate) fn fetch(folder: &Path, architecture: &str, suite: &str, packages: &str) -> Result<()> {
+    let mut command = Command::new("debootstrap");
+    command
+        .args(["--foreign", "--variant=minbase"])
+        .args([format!("--arch={architecture}"), format!("--include={packages}"), suite.to_owned()])
+        .arg(folder)
+        .env("PATH", process::full_path());
+    process::run_within(&mut command, LIMIT)
+}
+
 /// Runs a command in a root, in mount and process namespaces that end with it.
 pub(crate) fn within(root: &Path, command: &[&str]) -> Result<()> {
     let mut inside = Command::new("unshare");

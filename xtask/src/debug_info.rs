@@ -47,6 +47,14 @@ pub(crate) fn split(program: &Path, architecture: Architecture) -> Result<()> {
     Ok(())
 }
 
+/// Copies a program without its debug information; with it where no tool knows the architecture.
+pub(crate) fn leave_out(program: &Path, copy: &Path, architecture: Architecture) -> Result<()> {
+    match objcopy(architecture) {
+        Some(objcopy) => process::output(Command::new(objcopy).arg("--strip-debug").args([program, copy])).map(|_| ()),
+        None => fs::copy(program, copy).map(|_| ()).with_context(|| format!("cannot copy {}", program.display())),
+    }
+}
+
 /// Returns an objcopy that knows an architecture: that of binutils knows its own, that of the Rust toolchain all.
 fn objcopy(architecture: Architecture) -> Option<PathBuf> {
     if architecture.is_own() {

@@ -19,7 +19,7 @@ mod deb;
 mod needs;
 mod tree;
 
-pub(crate) use check::later;
+pub(crate) use check::{later, stage};
 pub(crate) use needs::NEWEST_GLIBC;
 
 use std::fs;
@@ -69,7 +69,7 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
     let architecture = options.target.map_or_else(Architecture::own, Ok)?;
     let (name, triple) = (architecture.name(), architecture.triple());
     if (options.check || options.roots) && !architecture.is_own() {
-        bail!("the check starts the programs, which are for {name}: cargo xtask vmtest --target {triple}");
+        bail!("the check starts the programs, which are for {name}: cargo xtask vmtest --package --target {triple}");
     }
     let programs = if options.no_build { built(project, architecture)? } else { build(project, architecture)? };
     let made = make(project, &programs)?;
@@ -107,7 +107,7 @@ fn built(project: &Project, architecture: Architecture) -> Result<Programs> {
 /// The packages that were built.
 pub(crate) struct Made {
     pub(crate) deb: Option<PathBuf>,
-    archive: PathBuf,
+    pub(crate) archive: PathBuf,
     /// The same two with the debug information.
     debug: Vec<PathBuf>,
     needs: Needs,

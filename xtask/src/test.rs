@@ -82,7 +82,7 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
         summary.add("unit tests", Outcome::Ran(counts));
     }
     if !options.unit {
-        let programs = end_to_end_programs(project, &[])?;
+        let programs = end_to_end_programs(project.cargo("test"), &[])?;
         let outcome = end_to_end(project, options, root, &programs, &project.agent(), &peers)?;
         summary.add("end-to-end tests", outcome);
     }
@@ -127,7 +127,7 @@ fn legacy(project: &Project, options: &Options, root: Root, peers: &Peers) -> Re
         let mut build = project.cargo("build");
         build.args(["--package", "spip-agent", "--locked", "--features", "legacy-tls", "--target-dir"]).arg(&target);
         process::run(&mut build)?;
-        let programs = end_to_end_programs(project, &["--test", "tls", "--features", "legacy-tls"])?;
+        let programs = end_to_end_programs(project.cargo("test"), &["--test", "tls", "--features", "legacy-tls"])?;
         match end_to_end(project, options, root, &programs, &target.join("debug/spip-agent"), peers)? {
             Outcome::Ran(ran) => counts.merge(&ran),
             skipped => return Ok(skipped),
@@ -171,8 +171,7 @@ fn end_to_end(
 }
 
 /// Compiles the end-to-end tests, those that `which` names, and returns their programs.
-pub(crate) fn end_to_end_programs(project: &Project, which: &[&str]) -> Result<Vec<PathBuf>> {
-    let mut cargo = project.cargo("test");
+pub(crate) fn end_to_end_programs(mut cargo: Command, which: &[&str]) -> Result<Vec<PathBuf>> {
     cargo
         .args(["--package", END_TO_END, "--locked", "--no-run"])
         .args(which)

@@ -88,12 +88,7 @@ pub(super) fn roots(project: &Project, made: &Made) -> Result<()> {
 
 /// Without a service manager.
 fn by_hand(overlay: &Overlay, deb: &Path, later: &Path, archive: &Path) -> Result<()> {
-    let inside = overlay.root.join("walk");
-    fs::create_dir_all(&inside)?;
-    fs::copy(deb, inside.join("first.deb"))?;
-    fs::copy(later, inside.join("later.deb"))?;
-    fs::copy(archive, inside.join("archive.tar.gz"))?;
-    fs::write(inside.join("check.sh"), STEPS)?;
+    stage(&overlay.root.join("walk"), deb, later, archive)?;
     let group = Group::make()?;
     let mut command = group.command();
     command
@@ -102,6 +97,16 @@ fn by_hand(overlay: &Overlay, deb: &Path, later: &Path, archive: &Path) -> Resul
         .arg(&overlay.root)
         .args(["sh", "-eu", "/walk/check.sh", "/walk/first.deb", "/walk/later.deb", "/walk/archive.tar.gz"]);
     process::run_within(&mut command, CHECK_LIMIT)
+}
+
+/// Puts what the steps by hand need into a folder that will be `/walk`.
+pub(crate) fn stage(inside: &Path, deb: &Path, later: &Path, archive: &Path) -> Result<()> {
+    fs::create_dir_all(inside)?;
+    fs::copy(deb, inside.join("first.deb"))?;
+    fs::copy(later, inside.join("later.deb"))?;
+    fs::copy(archive, inside.join("archive.tar.gz"))?;
+    fs::write(inside.join("check.sh"), STEPS)?;
+    Ok(())
 }
 
 /// The same package with a later version.

@@ -46,7 +46,7 @@ start() {
     tries=0
     until spip-agent status >/dev/null 2>&1; do
         tries=$((tries + 1))
-        [ "$tries" -lt 100 ] && kill -0 "$agent" || fail "the agent is not ready: $(cat /walk/agent.out "$log")"
+        [ "$tries" -lt "${TENTHS:-100}" ] && kill -0 "$agent" || fail "the agent is not ready: $(cat /walk/agent.out "$log")"
         sleep 0.1
     done
 }

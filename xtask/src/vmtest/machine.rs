@@ -25,7 +25,9 @@ const SUITE: &str = "bookworm";
 const PACKAGES: &str = "qemu-system-x86,openssl,openssh-client,python3,bpftool,kmod,ca-certificates";
 /// Suites that have a kernel, oldest first, so that each is an upgrade.
 const KERNELS: [(&str, &str); 3] = [("5.10", "bullseye"), ("6.1", "bookworm"), ("6.12", "bookworm-backports")];
-const KERNEL: &str = "linux-image-cloud-amd64";
+/// The kernel to boot where none is named.
+pub(super) const KERNEL: &str = "6.1";
+const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
 /// Room for the root and what the tests write.
 const IMAGE: &str = "4G";
 /// All that is emulated, but for `cmpxchg16b`: under this emulator (7.2) Linux 6.12 dies of it while it boots.
@@ -124,7 +126,7 @@ impl Machine {
 }
 
 /// The emulator; killed when dropped.
-struct Running(Child);
+pub(super) struct Running(pub(super) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -134,7 +136,7 @@ impl Drop for Running {
 }
 
 /// Shows and keeps what the machine says.
-fn listen(mut running: Running, limit: Duration) -> Result<Vec<String>> {
+pub(super) fn listen(mut running: Running, limit: Duration) -> Result<Vec<String>> {
     let serial = running.0.stdout.take().context("the emulator has no output")?;
     let (sender, lines) = channel();
     let reader = std::thread::spawn(move || {
@@ -188,7 +190,7 @@ fn install_kernels(root: &Path) -> Result<()> {
     fs::write(root.join("etc/apt/sources.list"), sources)?;
     debian::within(root, &["apt-get", "update"])?;
     for (_, suite) in KERNELS {
-        let kernel = format!("{KERNEL}/{suite}");
+        let kernel = format!("{KERNEL_PACKAGE}/{suite}");
         debian::within(root, &["apt-get", "install", "--yes", "--no-install-recommends", &kernel])?;
     }
     Ok(())
