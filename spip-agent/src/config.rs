@@ -286,7 +286,7 @@ pub struct Respond {
     pub state_dir: PathBuf,
 }
 
-/// What a port says to a client that is silent, or whose bytes decide nothing: the dialogue of one protocol.
+/// Greeting of a port for a client that is silent, or whose bytes decide nothing: the dialogue of one protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Greeting {
     /// None: the port stays silent.

@@ -114,7 +114,7 @@ pub struct Setting {
     pub current: watch::Receiver<Current>,
     /// SYNs that may wait for their decision at once.
     pub capacity: NonZeroUsize,
-    /// What is known of the machine.
+    /// Facts about the machine.
     pub surroundings: Surroundings,
 }
 
@@ -166,7 +166,7 @@ impl Scans {
         Arc::clone(&self.counts)
     }
 
-    /// Where it is written which address families are deaf.
+    /// Returns the state of the deaf address families.
     #[must_use]
     pub fn deafness(&self) -> Arc<Deafness> {
         Arc::clone(&self.deafness)

@@ -5,7 +5,8 @@ use crate::message::Head;
 use crate::scan::ScanEntry;
 use crate::{ecs, eve, flat};
 
-/// How a format writes each kind of line. A format is one file that has one of these, and a line in [`Format::encoder`].
+/// Encoder of a format, one for each kind of line. A format is one file that has one of these, and a line in
+/// [`Format::encoder`].
 pub(crate) struct Encoder {
     /// Appends the record of a session, without its end.
     pub(crate) session: fn(&Entry<'_>, &mut Vec<u8>),
@@ -13,9 +14,9 @@ pub(crate) struct Encoder {
     pub(crate) scan: fn(&ScanEntry<'_>, &mut Vec<u8>),
     /// Appends a system message, up to where its fields follow.
     pub(crate) message: fn(&Head<'_>, &mut Vec<u8>),
-    /// What closes the object of these fields, where it is not the line itself.
+    /// Text that closes the object of these fields, unless it is the line itself.
     pub(crate) after_fields: &'static str,
-    /// How a record ends.
+    /// End of a record.
     pub(crate) tail: Tail,
 }
 

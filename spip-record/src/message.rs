@@ -47,7 +47,7 @@ impl Default for Shape {
     }
 }
 
-/// What a message begins with, before its fields.
+/// Start of a message, before its fields.
 pub(crate) struct Head<'a> {
     pub(crate) record: &'a Record<'a>,
     /// Microseconds since 1970.

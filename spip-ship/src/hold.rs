@@ -17,7 +17,7 @@ use crate::state::write_durably;
 /// Bytes of a marker that are read: a line, and the path of a directory.
 const MAX_BYTES: u64 = MAX_MARKER_BYTES as u64 + 4096 + 16;
 
-/// What the second line begins with.
+/// Start of the second line.
 const OWNER: &str = "state_dir ";
 
 /// The marker of one sink.

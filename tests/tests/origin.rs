@@ -306,7 +306,7 @@ fn pinned_maps_show_their_fields_by_name() {
     drop(open);
 }
 
-/// How many entries a map of the kernel side has now.
+/// Returns the number of entries of a map of the kernel side.
 fn entries(net: &Net, map: &str) -> usize {
     let pin = net.pins().join(map);
     let text = net.sensor.shell(&format!("bpftool --json map dump pinned {}", pin.display()));

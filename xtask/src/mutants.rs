@@ -42,8 +42,8 @@ const AGENT: [&str; 12] = [
 /// Survivors that are no gap, each with its reason.
 const ACCEPTED: &str = include_str!("mutants/accepted.txt");
 
-/// How long the tests of one mutant may take, in seconds: several times what they take on a busy machine. A mutant that
-/// has not ended by then is caught, for it has hung what waits for it.
+/// Upper bound of the tests of one mutant, in seconds: several times their usual time on a busy machine. A mutant that
+/// has not ended by then is caught, because it has stopped its tests.
 const TIMEOUT_SECONDS: &str = "300";
 
 #[derive(Args)]
@@ -55,7 +55,7 @@ pub(crate) struct Options {
     arguments: Vec<String>,
 }
 
-/// What is mutated together: packages whose mutants run the same tests.
+/// Packages that are mutated together: their mutants run the same tests.
 struct Group {
     name: &'static str,
     packages: Vec<&'static str>,
@@ -141,7 +141,7 @@ fn mutate(project: &Project, program: &Path, group: &Group, arguments: &[String]
     Found::read(&output.join("mutants.out"))
 }
 
-/// What became of mutants, by their names without line and column.
+/// Results of mutants, by their names without line and column.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Found {
     caught: usize,

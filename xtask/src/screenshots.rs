@@ -9,12 +9,12 @@ use crate::process;
 use crate::project::Project;
 use crate::setup;
 
-/// Where the pictures are in the checkout.
+/// Directory of the pictures in the checkout.
 const FOLDER: &str = "docs/pictures";
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Where to put the pictures
+    /// Directory for the pictures
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
     /// A dark and a narrow picture of each page as well, to look at

@@ -225,9 +225,9 @@ pub(crate) struct Counts {
     broken: u64,
     /// Of tests that failed.
     names: Vec<String>,
-    /// How long tests took, by name, where their program says so.
+    /// Durations of tests by name, where their program reports them.
     tests: Vec<(Duration, String)>,
-    /// How long programs took, by name.
+    /// Durations of programs by name.
     programs: Vec<(Duration, String)>,
 }
 

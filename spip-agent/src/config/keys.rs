@@ -17,7 +17,7 @@ use table::KEYS;
 pub struct Key {
     /// Its name in the file.
     pub name: &'static str,
-    /// What it takes, and what it is where the file does not have it.
+    /// Accepted values and default.
     pub kind: Kind,
     /// Meaning of the key.
     pub meaning: &'static str,

@@ -19,7 +19,7 @@ use super::{CertificateFiles, Config, Ebpf, Limits, Log, Sandbox, Scans, Timeout
 const MAX_FILE_BYTES: u64 = 1 << 20;
 /// More than everything in a line beside the payload: all that is said in it is clipped.
 const FACTS_BYTES: usize = 4 << 20;
-/// Where the agent answers `spip-agent status`, in a directory that is gone after a reboot.
+/// Default of `status_socket`, in a directory that is gone after a reboot.
 const STATUS_SOCKET: &str = "/run/spip/status.sock";
 
 /// A configuration, and what should be said about it.

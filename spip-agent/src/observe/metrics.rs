@@ -50,7 +50,7 @@ pub struct Sources {
     pub steering: Option<Arc<Watch>>,
     /// Half-open scans, where they are recorded.
     pub scans: Option<Arc<Mutex<scans::Counts>>>,
-    /// Which address families are deaf, where that is known.
+    /// Deaf address families, where they are known.
     pub deafness: Option<Arc<scans::Deafness>>,
     /// This process.
     process: Arc<Process>,

@@ -22,7 +22,7 @@ pub struct Rate {
 #[derive(Clone, Copy, Debug)]
 pub struct Bucket {
     tokens: f64,
-    /// When it had these tokens.
+    /// Time at which it had these tokens.
     at: Instant,
 }
 

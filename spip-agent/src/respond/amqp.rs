@@ -13,7 +13,7 @@ const HEADER: &[u8; 8] = b"AMQP\0\0\x09\x01";
 const SASL: &[u8; 8] = b"AMQP\x03\x01\0\0";
 /// The longest frame that is waited for; the sensor announces 128 KiB, as RabbitMQ does.
 const FRAME_BYTES: usize = 128 * 1024;
-/// What ends a frame.
+/// End of a frame.
 const FRAME_END: u8 = 0xce;
 
 /// Classes and methods.

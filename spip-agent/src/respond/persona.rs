@@ -100,7 +100,7 @@ pub enum PersonaError {
 pub struct Written {
     /// The operator's file and its content.
     operators: Option<(PathBuf, String)>,
-    /// Where the drawn face is kept.
+    /// File of the drawn banners.
     path: PathBuf,
     /// The face that is kept there, or why it cannot be read.
     kept: io::Result<Face>,
@@ -162,7 +162,7 @@ impl Written {
 }
 
 impl Persona {
-    /// Where a persona that was drawn is kept.
+    /// Returns the path of a drawn persona.
     #[must_use]
     pub fn kept_in(state_directory: &Path) -> PathBuf {
         state_directory.join(FILE)

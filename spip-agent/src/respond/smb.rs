@@ -22,7 +22,7 @@ mod status {
     pub(super) const NOT_IMPLEMENTED: u32 = 0xc000_0002;
     pub(super) const ACCESS_DENIED: u32 = 0xc000_0022;
     pub(super) const BAD_NETWORK_NAME: u32 = 0xc000_00cc;
-    /// What Windows without the update of MS17-010 answers a transaction on a pipe's zero handle: exploits go on then.
+    /// Answer of Windows without the update of MS17-010 to a transaction on a pipe's zero handle: exploits go on then.
     pub(super) const INSUFF_SERVER_RESOURCES: u32 = 0xc000_0205;
 }
 
@@ -38,11 +38,11 @@ struct Smb {
     broken: bool,
 }
 
-/// What a message is answered with.
+/// Answer to a message.
 struct Answer {
     name: &'static str,
     message: Vec<u8>,
-    /// Whether it refuses something.
+    /// Set when it refuses something.
     refuses: bool,
 }
 

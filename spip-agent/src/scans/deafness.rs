@@ -17,10 +17,10 @@ use crate::config::{Config, SteeringMode};
 use crate::kernel::interfaces;
 use crate::kernel::listening::Source;
 
-/// How often hearing is judged.
+/// Interval of the judgement.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// What has to be opened before the sandbox closes the way.
+/// Files and sockets to open before the sandbox closes the way.
 #[derive(Debug)]
 pub struct Surroundings {
     listener_port: u16,
@@ -63,13 +63,13 @@ fn own_addresses() -> HashSet<[u8; 16]> {
 pub struct Missed {
     /// `IPv4` or `IPv6`.
     pub family: String,
-    /// When the first SYN came that did not reach the listener, RFC 3339.
+    /// Time of the first SYN that did not reach the listener, RFC 3339.
     pub since: String,
-    /// What is missed, and what to look at.
+    /// Consequence, and what to check.
     pub reason: String,
 }
 
-/// Which families are deaf now: written by the thread of the scans, read by those who ask.
+/// Families that are deaf now: written by the thread of the scans, read by metrics and status.
 #[derive(Debug, Default)]
 pub struct Deafness(Mutex<Vec<(Family, Missed)>>);
 
@@ -99,7 +99,7 @@ pub(super) struct Judge {
     published: Arc<Deafness>,
 }
 
-/// What can change while it runs.
+/// Settings that can change while it runs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted<'a> {
     /// `deaf_after_seconds`.
@@ -172,7 +172,7 @@ impl Judge {
     }
 }
 
-/// What is missed, and what to look at.
+/// Describes the consequence, and what to check.
 fn reason(family: Family, deaf: &Deaf, mode: SteeringMode) -> String {
     let name = family.name();
     let since = if deaf.heard_before { "any more" } else { "since the start" };

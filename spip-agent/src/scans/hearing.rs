@@ -36,12 +36,12 @@ const ADDRESSES: NonZeroUsize = NonZeroUsize::new(4_096).unwrap();
 /// Ports that a message names.
 const NAMED_PORTS: usize = 8;
 
-/// How much evidence it takes.
+/// Amount of evidence that is needed.
 struct Enough {
     syns: usize,
     sources: usize,
     ports: usize,
-    /// How many times the configured time.
+    /// Multiple of the configured time.
     spans: u64,
 }
 
@@ -73,13 +73,13 @@ impl Family {
     }
 }
 
-/// What IPv4 addresses begin with in the maps.
+/// Start of IPv4 addresses in the maps.
 const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
 
-/// What a deaf family misses.
+/// Evidence about a deaf family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deaf {
-    /// When the first SYN was seen that is missed: nanoseconds of `CLOCK_MONOTONIC`.
+    /// Time of the first SYN that was missed: nanoseconds of `CLOCK_MONOTONIC`.
     pub since_ns: u64,
     /// Unanswered SYNs that are kept: a lower bound.
     pub syns: usize,
@@ -87,7 +87,7 @@ pub struct Deaf {
     pub sources: usize,
     /// Their ports, the lowest first, as many as a message names.
     pub ports: Vec<u16>,
-    /// Whether anything reached the listener since the start.
+    /// Set when anything reached the listener since the start.
     pub heard_before: bool,
 }
 
@@ -100,12 +100,12 @@ pub enum Change {
     Hears(Family, u64),
 }
 
-/// Where a SYN went.
+/// Destination of a SYN.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
     /// The sender's address; IPv4 as `::ffff:a.b.c.d`.
     pub source: [u8; 16],
-    /// Where it went; IPv4 likewise.
+    /// Destination address; IPv4 likewise.
     pub destination: [u8; 16],
     /// The port where it went.
     pub port: u16,
@@ -113,7 +113,7 @@ pub struct Arrival {
     pub interface: u32,
 }
 
-/// What is known of both families.
+/// State of both families.
 #[derive(Debug)]
 pub struct Hearing {
     /// Its own port needs no rule.
@@ -124,17 +124,17 @@ pub struct Hearing {
     families: [Known; 2],
 }
 
-/// What is known of one family.
+/// State of one family.
 #[derive(Debug)]
 struct Known {
     /// Ports whose SYNs have reached the listener.
     ports: Ports,
     /// Addresses likewise, each with the interface.
     addresses: LruCache<([u8; 16], u32), ()>,
-    /// When the last one did, or when it began to be looked at.
+    /// Time of the last arrival at the listener, or of the start of the observation.
     heard_ns: u64,
     unanswered: Vec<Unanswered>,
-    /// When the last unanswered SYN was seen, kept or not.
+    /// Time of the last unanswered SYN, kept or not.
     last_ns: u64,
     deaf: Option<Deaf>,
 }
@@ -243,7 +243,7 @@ impl Hearing {
         changes
     }
 
-    /// What the families miss that are deaf.
+    /// Returns the evidence about the deaf families.
     pub fn deaf(&self) -> impl Iterator<Item = (Family, &Deaf)> {
         Family::ALL.into_iter().zip(&self.families).filter_map(|(name, family)| Some((name, family.deaf.as_ref()?)))
     }
@@ -259,14 +259,14 @@ impl Known {
         self.unanswered.clear();
     }
 
-    /// What was counted is void; a deaf family stays so until it hears.
+    /// Forgets what was counted; a deaf family stays so until it hears.
     fn forget(&mut self, now_ns: u64) {
         if self.deaf.is_none() {
             self.hears(now_ns);
         }
     }
 
-    /// What is missed, if that is enough to call the family deaf.
+    /// Returns the evidence, if it is enough to call the family deaf.
     fn evidence(&self, now_ns: u64, after_ns: u64) -> Option<Deaf> {
         let heard_before = !self.ports.is_empty();
         let enough = if heard_before { ENOUGH } else { ENOUGH_FROM_START };

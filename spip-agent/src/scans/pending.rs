@@ -100,7 +100,7 @@ impl Pending {
         }
     }
 
-    /// What the SYNs say of whether any reach the listener.
+    /// Returns the judgement on whether SYNs reach the listener.
     pub fn hearing(&mut self) -> &mut Hearing {
         &mut self.hearing
     }
@@ -316,7 +316,7 @@ impl Pending {
     }
 }
 
-/// Where one SYN of a source went.
+/// Builds the destination of one SYN of a source.
 fn arrival(source: [u8; 16], attempt: &Attempt, interface: u32) -> Arrival {
     Arrival { source, destination: attempt.ends.address, port: attempt.ends.port, interface }
 }

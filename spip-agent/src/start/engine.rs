@@ -22,9 +22,9 @@ use crate::tls::TlsServer;
 
 /// The parts of an engine that outlive a reload: they count, or are connected to the kernel or the disk.
 pub struct Lasting {
-    /// What the kernel side saw, where it is attached.
+    /// Observations of the kernel side, where it is attached.
     pub origins: Option<Origins>,
-    /// Where payloads have files of their own, if they have.
+    /// Store of payloads in files of their own, if configured.
     pub payloads: Option<PayloadStore>,
     /// Share of the log that each source may take.
     pub ledger: Ledger,

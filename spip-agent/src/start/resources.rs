@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::confine::{descriptors, memory};
 use crate::session::limits::{Bound, BoundFrom};
 
-/// What sessions are made of.
+/// Resources of the sessions.
 #[derive(Clone, Copy, Debug)]
 pub struct Resources {
     /// Descriptors that the process may open.

@@ -14,7 +14,7 @@ use super::position::Position;
 /// Bytes of the longest marker.
 pub const MAX_MARKER_BYTES: usize = 128;
 
-/// What the line of a marker begins with.
+/// Start of a marker's line.
 const READ_THROUGH: &str = "read through ";
 
 /// Returns the directory of markers of a log.

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 const USAGE: &str = "usage: screenshots SPIP-VIEW FOLDER [--all]";
 
-/// How long a page may take on a busy machine.
+/// Time that a page may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Width and height of a picture.

@@ -70,7 +70,7 @@ impl Random {
     }
 }
 
-/// What a client does in one session.
+/// Actions of a client in one session.
 struct Visit {
     port: u16,
     payload: Vec<u8>,
@@ -143,7 +143,7 @@ fn address(number: u64) -> String {
     }
 }
 
-/// What the record says of its source, as `convert --enrich` would.
+/// Returns the facts about the record's source, as `convert --enrich` would add them.
 fn place(number: u64) -> Value {
     let asn = 64_496 + number % 14;
     let mut source = json!({

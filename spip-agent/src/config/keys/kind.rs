@@ -7,7 +7,7 @@ use spip_record::Format;
 
 use crate::config::{Compress, EbpfMode, Fsync, SandboxMode, SteeringMode};
 
-/// What a key takes, and what it is where the file does not have it. Bounds are inclusive.
+/// Accepted values and default of a key. Bounds are inclusive.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     /// A whole number.

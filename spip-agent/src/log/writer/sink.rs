@@ -372,8 +372,8 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
     Place::named(from)?.rename(&name(from), &name(to))
 }
 
-/// What the walk to the file holds at once at most: a directory, a symbolic link in it, and the directory where that begins
-/// ([`Place`]).
+/// Upper bound of descriptors that the walk to the file holds at once: a directory, a symbolic link in it, and the
+/// directory where that begins ([`Place`]).
 const SPARES: usize = 3;
 
 /// Opens the file, with the spare descriptors where there is no other.

@@ -92,7 +92,7 @@ pub struct Sources {
     pub sandbox: Vec<sandbox::Step>,
     /// Half-open scans, where they are recorded.
     pub scans: Option<Arc<Mutex<scans::Counts>>>,
-    /// Which address families are deaf, where that is known.
+    /// Deaf address families, where they are known.
     pub deafness: Option<Arc<scans::Deafness>>,
     /// Time at which the agent was ready.
     pub started: (Timestamp, Instant),

@@ -4,7 +4,7 @@ use memchr::memmem;
 
 use super::{Scene, filetime, length16, machine, utf16};
 
-/// What NTLM's messages begin with.
+/// Start of NTLM's messages.
 const SIGNATURE: &[u8] = b"NTLMSSP\0";
 /// 1.3.6.1.4.1.311.2.2.10, as an object.
 const MECHANISM: &[u8] = &[0x06, 0x0a, 0x2b, 0x06, 0x01, 0x04, 0x01, 0x82, 0x37, 0x02, 0x02, 0x0a];
@@ -17,7 +17,7 @@ const VERSION: [u8; 8] = [6, 1, 0xb1, 0x1d, 0, 0, 0, 15];
 /// Bytes before the variable part.
 const FIXED_BYTES: u32 = 56;
 
-/// What a client says with a step of its login.
+/// Step of a client's login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Login {
     /// It wants a challenge.
@@ -39,7 +39,7 @@ impl Login {
     }
 }
 
-/// What the client's answer is computed from.
+/// Returns the challenge that the client's answer is computed from.
 pub(super) fn challenge(scene: &Scene<'_>) -> [u8; 8] {
     scene.random("smb")
 }

@@ -6,7 +6,7 @@ use super::{Answer, Login, Scene, filetime, le16, length16, machine, ntlm, statu
 
 /// Bytes of the header.
 const HEADER: usize = 32;
-/// Where flags begin.
+/// Offset of the flags.
 const FLAGS: usize = 9;
 /// Says that a message is the server's.
 const REPLY: u8 = 0x80;
@@ -18,7 +18,7 @@ const UNICODE: u16 = 0x8000;
 const CAPABILITIES: u32 = 0x0001_e3fc;
 const CAPABILITY_EXTENDED: u32 = 0x8000_0000;
 
-/// What the server says it is.
+/// System that the server claims to be.
 const SYSTEM: &str = "Windows 7 Professional 7601 Service Pack 1";
 const MANAGER: &str = "Windows 7 Professional 6.1";
 

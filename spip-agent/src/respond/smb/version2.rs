@@ -67,7 +67,7 @@ pub(super) fn answer(message: &[u8], scene: &Scene<'_>) -> Option<Answer> {
     }
 }
 
-/// What an offset and a length at `at` of the body name, from the beginning of the message on.
+/// Returns the bytes that an offset and a length at `at` of the body name, counted from the beginning of the message.
 fn field<'a>(message: &'a [u8], body: &[u8], at: usize) -> Option<&'a [u8]> {
     let (offset, length) = (usize::from(le16(body, at)?), usize::from(le16(body, at + 2)?));
     let rest = message.get(offset..)?;

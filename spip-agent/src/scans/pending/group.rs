@@ -35,7 +35,7 @@ pub(super) struct Attempt {
     pub(super) ends: Ends,
     pub(super) seen_ns: u64,
     pub(super) tools: Tools,
-    /// Whether nothing in its headers keeps it from a listener.
+    /// Set when nothing in its headers keeps it from a listener.
     pub(super) plain: bool,
     pub(super) state: State,
 }

@@ -22,7 +22,7 @@ const VIEW: [&str; 2] = ["spip-view.service", "spip-report.timer"];
 /// The log that the page of a package follows.
 const VIEWED_LOG: &str = "/var/log/spip/spip.jsonl";
 
-/// Which units this machine has.
+/// Units of this machine.
 #[derive(Clone, Copy)]
 struct Units {
     agent: bool,

@@ -46,7 +46,7 @@ impl Backend {
         if !has_rules && nft::is_in_use(&programs) { Self::Nft(programs) } else { Self::Iptables(usual) }
     }
 
-    /// Which it is, with its version.
+    /// Returns its name with its version.
     pub(super) fn name(&self) -> String {
         match self {
             Self::Iptables(iptables) => iptables.version(),

@@ -81,8 +81,8 @@ pub fn standing(config: &Config) -> Result<Found, Error> {
     Ok(Found { families: judged.collect(), local: has_local })
 }
 
-/// What `rules install` would make, without and with `--include-listening`: which options the rules were installed with is not
-/// written down, so whichever fits is the one.
+/// Returns the rules that `rules install` would make, without and with `--include-listening`: the options of the
+/// installation are not stored, so the variant that fits is the one.
 fn variants(config: &Config, local: bool, sockets: &Sockets, ssh: Option<&str>) -> Result<[Wanted; 2], Error> {
     let wanted = |include_listening| {
         let options = Options { local, include_listening, yes: false };
@@ -91,7 +91,7 @@ fn variants(config: &Config, local: bool, sockets: &Sockets, ssh: Option<&str>) 
     Ok([wanted(false)?, wanted(true)?])
 }
 
-/// How the table of nftables stands, for both families.
+/// Determines the state of the table of nftables, for both families.
 fn by_nft(listing: Result<Option<String>, Error>, variants: &[Wanted; 2]) -> Vec<(&'static str, Standing)> {
     let families = [(Family::V4, !variants[0].v4.is_empty()), (Family::V6, !variants[0].v6.is_empty())];
     let judged = families.into_iter().map(|(family, is_wanted)| {

@@ -54,12 +54,12 @@ impl fmt::Display for Family {
     }
 }
 
-/// Which of the two programs of a name, where a machine has both.
+/// The variant of a program, where a machine has both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Variant {
     /// The one that the machine has chosen.
     Usual,
-    /// That of the older tables, where rules are in these alone.
+    /// The variant for the older tables, where rules are in these alone.
     Legacy,
 }
 
@@ -80,7 +80,7 @@ impl Iptables {
         Self { programs, variant }
     }
 
-    /// Where programs are.
+    /// Returns the paths of the programs.
     pub(super) fn programs(&self) -> &Programs {
         &self.programs
     }
@@ -105,7 +105,7 @@ impl Iptables {
         checked(program, family.name(), self.programs.feed(program, &["--noflush", WAIT], input)?).map(drop)
     }
 
-    /// Which of the programs it is, with its version: `iptables-restore v1.8.9 (nf_tables)`.
+    /// Returns the program's name with its version: `iptables-restore v1.8.9 (nf_tables)`.
     pub(super) fn version(&self) -> String {
         self.programs.version(Family::V4.restore(self.variant))
     }

@@ -33,7 +33,7 @@ pub(super) struct Ruleset {
 }
 
 impl Ruleset {
-    /// What leads the ports to the agent.
+    /// Builds the rules that redirect the ports to the agent.
     pub(super) fn of(reach: Reach, exclusions: &Exclusions, port: u16) -> Self {
         let mut lines = Vec::new();
         let (outside, local) = ((reach.v4.0, reach.v6.0), (reach.v4.1, reach.v6.1));
@@ -94,7 +94,7 @@ impl Ruleset {
     }
 }
 
-/// What confines a rule to the families that are wanted; `None` where none is.
+/// Returns the match that confines a rule to the wanted families; `None` when it needs none.
 fn families(wanted: (bool, bool)) -> Option<&'static str> {
     match wanted {
         (true, true) => Some(""),

@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use super::Error;
 
-/// Where the programs are.
+/// Paths of the programs.
 pub(super) struct Programs {
     directories: Vec<PathBuf>,
 }
@@ -59,7 +59,7 @@ impl Programs {
         }))
     }
 
-    /// What a program says of its version; empty where it is missing.
+    /// Returns a program's version as it prints it; empty when it is missing.
     pub(super) fn version(&self, program: &'static str) -> String {
         let output = self.command(program).ok().and_then(|mut command| command.arg("--version").output().ok());
         output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
