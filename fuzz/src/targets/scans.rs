@@ -72,8 +72,8 @@ impl World {
                 let mut syn = Syn { ip_version: 4, destination, sequence: number, seen_ns: self.now_ns, ..Syn::ZERO };
                 (syn.destination_port, syn.source_port, syn.window) = (port, source_port, u16::from(flags));
                 syn.options_len = flags & 3;
-                let shared = u32::from(flags >> 7);
-                self.pending.seen(&SynEvent { kind: KIND_SYN, shared, source, syn });
+                let flags = u32::from(flags >> 7);
+                self.pending.seen(&SynEvent { kind: KIND_SYN, flags, source, syn });
             }
             100..=169 => self.pending.reached(&step(KIND_REACHED)),
             170..=229 => self.pending.joined(&step(KIND_JOINED)),
