@@ -164,7 +164,8 @@ impl Connection {
             options = options.add_client_certificate(certificate.clone(), key.clone()).require_tls(true);
         }
         if let Some(credentials) = &access.credentials {
-            let text = credentials.read()?;
+            // The client wants a line feed behind the last line, which a secret has lost.
+            let text = credentials.read()? + "\n";
             options = options.credentials(&text).map_err(|error| format!("{credentials}: {error}"))?;
         }
         if let Some(nkey) = &access.nkey {

@@ -12,7 +12,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::nats::Cutter;
-use crate::support::{Cluster, Place, Process, append, compress, follow, once_within, peer, records, rotate, run};
+use crate::support::{
+    Clock, Cluster, Place, Process, append, compress, follow_by, once_within, peer, records, rotate, run,
+};
 
 /// Records of a run without `SPIP_FLEET_LINES`.
 const LINES: u64 = 60_000;
@@ -74,8 +76,8 @@ impl Sensor {
         append(&self.log, &text);
     }
 
-    fn start(&mut self) {
-        self.shipper = Some(follow(&self.config));
+    fn start(&mut self, clock: Option<&Clock>) {
+        self.shipper = Some(follow_by(&self.config, clock));
     }
 }
 
@@ -99,8 +101,10 @@ fn fleet_under_faults_stores_what_was_logged_once() {
     let proxied = format!("url = [\"nats://127.0.0.1:{}\"]", cutter.port);
     fs::write(&sensors[0].config, text.replace(&format!("url = {urls:?}"), &proxied)).expect("a file");
     let hub = hub(&place, &urls);
-    sensors.iter_mut().for_each(Sensor::start);
-    let mut hub_process = Some(follow(&hub));
+    let clock = Clock::new(&place);
+    let clock = clock.as_ref();
+    sensors.iter_mut().for_each(|sensor| sensor.start(clock));
+    let mut hub_process = Some(follow_by(&hub, clock));
     let mut faults: BTreeMap<&str, u32> = BTreeMap::new();
     let mut lost: Option<(usize, Instant)> = None;
     let (mut swallowing, mut blocked): (Option<Instant>, Option<(usize, Instant)>) = (None, None);
@@ -129,7 +133,7 @@ fn fleet_under_faults_stores_what_was_logged_once() {
         let fault = match random.below(24) {
             0 | 1 => {
                 sensor.shipper.as_mut().expect("it runs").kill();
-                sensor.start();
+                sensor.start(clock);
                 "shipper killed"
             }
             2 if lost.is_none() => {
@@ -158,7 +162,7 @@ fn fleet_under_faults_stores_what_was_logged_once() {
             8 => {
                 sensor.shipper.as_mut().expect("it runs").kill();
                 let _ = fs::remove_file(sensor.state.join("nats.state"));
-                sensor.start();
+                sensor.start(clock);
                 "state lost"
             }
             9 if blocked.is_none() => {
@@ -169,14 +173,20 @@ fn fleet_under_faults_stores_what_was_logged_once() {
             }
             10 => {
                 hub_process.as_mut().expect("it runs").kill();
-                hub_process = Some(follow(&hub));
+                hub_process = Some(follow_by(&hub, clock));
                 "hub killed"
             }
             11 => {
                 hub_process.as_mut().expect("it runs").kill();
                 let _ = fs::remove_file(place.path("hub-state/files.state"));
-                hub_process = Some(follow(&hub));
+                hub_process = Some(follow_by(&hub, clock));
                 "state of the hub lost"
+            }
+            12 if clock.is_some() => {
+                // Up to a day forth or back, for all programs at once.
+                let seconds = i64::try_from(random.below(172_800)).expect("small") - 86_400;
+                clock.iter().for_each(|clock| clock.step(seconds));
+                "clock stepped"
             }
             _ => continue,
         };

@@ -464,7 +464,45 @@ pub(crate) fn once_within(config: &Path, seconds: u32) {
 
 /// Starts the program; its messages go to `ship.log` beside the configuration.
 pub(crate) fn follow(config: &Path) -> Process {
+    follow_by(config, None)
+}
+
+/// Starts the program with another wall clock.
+pub(crate) fn follow_by(config: &Path, clock: Option<&Clock>) -> Process {
     let path = config.with_extension("log");
     let output = fs::OpenOptions::new().append(true).create(true).open(path).expect("a writable directory");
-    Process(ship(config, &["--log-level", "debug"]).stderr(output).spawn().expect("the program starts"))
+    let mut command = ship(config, &["--log-level", "debug"]);
+    if let Some(clock) = clock {
+        command.env("LD_PRELOAD", &clock.library).env("SPIP_TEST_CLOCK", &clock.offset);
+    }
+    Process(command.stderr(output).spawn().expect("the program starts"))
+}
+
+/// A wall clock that is stepped while programs run by it.
+pub(crate) struct Clock {
+    library: PathBuf,
+    offset: PathBuf,
+}
+
+impl Clock {
+    /// Compiles the library that programs get the clock by; `None` where there is no C compiler.
+    pub(crate) fn new(place: &Place) -> Option<Self> {
+        let clock = Self { library: place.path("clock.so"), offset: place.path("clock.offset") };
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/delivery/clock.c");
+        let compiled =
+            Command::new("cc").args(["-shared", "-fPIC", "-O", "-o"]).arg(&clock.library).arg(source).status();
+        if !compiled.is_ok_and(|status| status.success()) {
+            println!("there is no C compiler, so the clock is not stepped");
+            return None;
+        }
+        fs::write(&clock.offset, 0_i64.to_ne_bytes()).expect("a writable directory");
+        Some(clock)
+    }
+
+    /// Steps the clock to so many seconds beside the machine's.
+    pub(crate) fn step(&self, seconds: i64) {
+        // In place: the programs have mapped the file.
+        let mut file = fs::OpenOptions::new().write(true).open(&self.offset).expect("a file");
+        file.write_all(&seconds.to_ne_bytes()).expect("written");
+    }
 }
