@@ -33,12 +33,12 @@ pub(crate) fn split(program: &Path, architecture: Architecture) -> Result<()> {
     }
     let (debug, stripped) = (beside(program), program.with_extension("stripped"));
     process::output(
-        Command::new(&objcopy).args(["--only-keep-debug", "--compress-debug-sections=zlib"]).args([program, &debug]),
+        command(&objcopy).args(["--only-keep-debug", "--compress-debug-sections=zlib"]).args([program, &debug]),
     )?;
     // A folder has its own copy of the information: the link holds the name of the file and a checksum.
     let mut link = std::ffi::OsString::from("--add-gnu-debuglink=");
     link.push(&debug);
-    process::output(Command::new(&objcopy).arg("--strip-debug").arg(link).args([program, &stripped]))?;
+    process::output(command(&objcopy).arg("--strip-debug").arg(link).args([program, &stripped]))?;
     // Renamed, not written: cargo keeps a second link to its file.
     fs::rename(&stripped, program).with_context(|| format!("cannot replace {}", program.display()))?;
     let size = |path: &Path| fs::metadata(path).map_or(0, |file| file.len() / 1_000_000);
@@ -50,7 +50,7 @@ pub(crate) fn split(program: &Path, architecture: Architecture) -> Result<()> {
 /// Copies a program without its debug information; with it where no tool knows the architecture.
 pub(crate) fn leave_out(program: &Path, copy: &Path, architecture: Architecture) -> Result<()> {
     match objcopy(architecture) {
-        Some(objcopy) => process::output(Command::new(objcopy).arg("--strip-debug").args([program, copy])).map(|_| ()),
+        Some(objcopy) => process::output(command(&objcopy).arg("--strip-debug").args([program, copy])).map(|_| ()),
         None => fs::copy(program, copy).map(|_| ()).with_context(|| format!("cannot copy {}", program.display())),
     }
 }
@@ -67,6 +67,18 @@ fn objcopy(architecture: Architecture) -> Option<PathBuf> {
         let tool = Path::new(sysroot.trim()).join("lib/rustlib").join(own.triple()).join("bin/rust-objcopy");
         tool.exists().then_some(tool)
     })
+}
+
+/// Returns a command for an objcopy. That of the toolchain needs the toolchain's libraries, which cargo names to the programs
+/// that it runs, and nothing else does.
+fn command(objcopy: &Path) -> Command {
+    let mut command = Command::new(objcopy);
+    if objcopy.ends_with("rust-objcopy")
+        && let Some(libraries) = objcopy.ancestors().nth(4)
+    {
+        command.env("LD_LIBRARY_PATH", libraries);
+    }
+    command
 }
 
 fn has_debug_information(program: &Path) -> Result<bool> {
