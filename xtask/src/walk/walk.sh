@@ -169,7 +169,7 @@ step_ship() {
     shipped() { cat /var/lib/spip-ship/out/*/spip.jsonl | grep -q 'GET /robots.txt'; }
     eventually shipped
     confined spip-ship
-    eventually grep -q spip.jsonl /var/log/spip/spip.jsonl.hold/files
+    eventually grep -q '^read through' /var/log/spip/spip.jsonl.hold/files
     typed spip-ship status
     whole() { spip-ship verify; }
     eventually whole
