@@ -121,3 +121,127 @@ fn a_log_in_a_directory_of_another_user_is_refused_to_root_with_the_remedy() {
     let ended = net.agent().log_to(&directory.join("other")).run();
     assert!(ended.stderr.contains("may be written to by everybody"), "{}", ended.stderr);
 }
+
+/// A configuration in a file of its own, with `text` at its end.
+fn configuration(path: &Path, text: &str) {
+    fs::write(path, format!("ip = \"::\"\nport = 1\nstatus_socket = \"off\"\n{text}")).expect("own directory");
+}
+
+#[test]
+fn root_obeys_no_configuration_that_another_user_can_change() {
+    let Some(net) = Net::new() else { return };
+    fs::set_permissions(net.path(), fs::Permissions::from_mode(0o755)).expect("own directory");
+    let text = |path: &Path| path.to_str().expect("text").to_owned();
+    let check = |path: &Path| {
+        let ended = net.agent().arguments(&["--check", "--config", &text(path)]).run();
+        (ended.status.success(), ended.stderr)
+    };
+    let directory = theirs(&net, "theirs");
+    let (foreign, ours) = (net.path().join("foreign.toml"), directory.join("ours.toml"));
+    for path in [&foreign, &ours] {
+        configuration(path, "");
+    }
+    chown(&foreign, Some(NOBODY), Some(NOBODY)).expect("root");
+    let planted = directory.join("planted.toml");
+    plant(&net.path().join("good.toml"), &planted);
+    configuration(&net.path().join("good.toml"), "");
+    for (path, reason) in [
+        (&foreign, format!("{} belongs to the user 65534", foreign.display())),
+        (&ours, format!("{} belongs to the user 65534", directory.display())),
+        (&planted, format!("{} is a symbolic link that the user 65534 has made", planted.display())),
+    ] {
+        let (accepted, said) = check(path);
+        assert!(!accepted && said.contains(&reason), "{said}");
+        assert!(said.contains("chown it to root") || path == &planted, "{said}");
+    }
+    // The user that it names has no part in it: who may change it may have root write to any file.
+    configuration(&foreign, "user = \"65534\"\n");
+    assert!(!check(&foreign).0);
+    assert!(check(&net.path().join("good.toml")).0);
+    // As in /tmp.
+    let sticky = net.path().join("sticky");
+    fs::create_dir(&sticky).expect("own directory");
+    fs::set_permissions(&sticky, fs::Permissions::from_mode(0o1777)).expect("own");
+    configuration(&sticky.join("spip.toml"), "");
+    let (accepted, said) = check(&sticky.join("spip.toml"));
+    assert!(accepted, "{said}");
+    // Another user's agent is that user's business.
+    let ended = net.agent().unprivileged().arguments(&["--check", "--config", &text(&foreign)]).run();
+    assert!(!ended.stderr.contains("belongs to"), "{}", ended.stderr);
+}
+
+#[test]
+fn root_reads_no_certificate_key_or_persona_that_another_user_can_change() {
+    let Some(net) = Net::new() else { return };
+    fs::set_permissions(net.path(), fs::Permissions::from_mode(0o755)).expect("own directory");
+    let fixture = |name: &str| format!("{}/../spip-agent/fixtures/tls/{name}", env!("CARGO_MANIFEST_DIR"));
+    let directory = theirs(&net, "theirs");
+    let place = |directory: &Path| {
+        fs::copy(fixture("ecdsa-chain.crt"), directory.join("cert.pem")).expect("a fixture");
+        fs::copy(fixture("ecdsa-sec1.key"), directory.join("key.pem")).expect("a fixture");
+        fs::write(directory.join("persona.toml"), "ssh = \"SSH-2.0-OpenSSH_9.9\"\n").expect("own directory");
+    };
+    let good = net.path().join("good");
+    fs::create_dir(&good).expect("own directory");
+    place(&good);
+    place(&directory);
+    let keys = [("cert_path", "cert.pem"), ("key_path", "key.pem"), ("persona", "persona.toml")];
+    let launch = |changed: &str, path: &Path| {
+        keys.iter().fold(net.agent().arguments(&["--check", "--config", "{config}"]), |launch, (key, name)| {
+            let path = if *key == changed { path.to_owned() } else { good.join(name) };
+            launch.set(key, path.to_str().expect("text"))
+        })
+    };
+    let ended = launch("", Path::new("")).run();
+    assert!(ended.status.success(), "{}", ended.stderr);
+    for (key, name) in keys {
+        let planted = directory.join(format!("planted-{name}"));
+        plant(&good.join(name), &planted);
+        let group = good.join(format!("group-{name}"));
+        fs::copy(good.join(name), &group).expect("own");
+        chown(&group, None, Some(NOBODY)).expect("root");
+        fs::set_permissions(&group, fs::Permissions::from_mode(0o660)).expect("own");
+        for (path, reason, remedy) in [
+            (&directory.join(name), "theirs belongs to the user 65534", "chown it to root, or set user to its owner"),
+            (&planted, "is a symbolic link that the user 65534 has made", ""),
+            (&group, "may be written to by the group 65534", "chmod g-w it"),
+        ] {
+            let said = launch(key, path).run().stderr;
+            let names = key == "persona" && said.contains("the persona") || said.contains(key);
+            assert!(names && said.contains(path.to_str().expect("text")), "{key}: {said}");
+            assert!(said.contains(reason) && said.contains(remedy), "{key}: {said}");
+        }
+        // The user that it becomes reads them anyway.
+        chown(directory.join(name), Some(NOBODY), Some(NOBODY)).expect("root");
+        let ended = launch(key, &directory.join(name)).set("user", "65534").run();
+        assert!(ended.status.success(), "{key}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn what_others_plant_in_a_bpf_file_system_leads_no_pin_elsewhere() {
+    let Some(net) = Net::new() else { return };
+    if !net.has_bpffs() {
+        eprintln!("skipped: the kernel mounts no BPF file system here");
+        return;
+    }
+    let bpffs = net.path().join("bpf");
+    fs::set_permissions(net.path(), fs::Permissions::from_mode(0o755)).expect("own directory");
+    fs::set_permissions(&bpffs, fs::Permissions::from_mode(0o1777)).expect("own");
+    let precious = bpffs.join("precious");
+    fs::create_dir(&precious).expect("own");
+    let link = bpffs.join("link");
+    plant(&precious, &link);
+    let planted = bpffs.join("planted");
+    fs::create_dir(&planted).expect("own");
+    chown(&planted, Some(NOBODY), Some(NOBODY)).expect("root");
+    for (path, reason) in [
+        (link.clone(), "is a symbolic link that"),
+        (link.join("below"), "is a symbolic link that"),
+        (planted, "user 65534"),
+    ] {
+        let said = run(&net.agent().set("bpf_pin_path", path.to_str().expect("text")));
+        assert!(said.contains("the eBPF maps are not pinned") && said.contains(reason), "{}: {said}", path.display());
+        assert_eq!(fs::read_dir(&precious).expect("own").count(), 0);
+    }
+}

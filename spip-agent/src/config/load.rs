@@ -1,6 +1,5 @@
 //! From a file to a [`Config`]: every key is read here or in a neighbour, with the bounds and the default of the table.
 
-use std::fs::File;
 use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -9,6 +8,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use crate::process::reach;
+use crate::process::walk::read;
 
 use super::error::{ConfigError, Problem};
 use super::spans::Spans;
@@ -45,7 +45,9 @@ impl Config {
             ConfigError::Unreadable { path: path.to_owned(), cause }
         };
         let mut bytes = Vec::new();
-        File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
+        read::open_configuration(path)
+            .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
+            .map_err(unreadable)?;
         let invalid =
             |line, text: String| ConfigError::Invalid { path: path.to_owned(), problems: vec![Problem { line, text }] };
         if bytes.len() as u64 > MAX_FILE_BYTES {

@@ -2,12 +2,12 @@
 //! directory after the start. Files that must exist are opened once, so that a wrong path or a missing right is known
 //! before anything is bound; what is in them is for those who use them.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::load::Loading;
 use super::values::Found;
 use crate::process::reach;
+use crate::process::walk::read;
 
 impl<'i> Loading<'i> {
     /// A file that the operator named, relative to the directory of the configuration file, and can be read; `kind`
@@ -16,15 +16,13 @@ impl<'i> Loading<'i> {
         let (text, found) = self.read.string(key, &format!("must be the path of a {kind} file"))?;
         let directory = self.path.parent().unwrap_or(Path::new(""));
         let path = self.made_absolute(&directory.join(text), &found)?;
-        let opened = std::fs::metadata(&path).and_then(|metadata| {
-            // Opening a FIFO would wait for its writer.
-            if metadata.is_file() { File::open(&path).map(drop) } else { Err(std::io::ErrorKind::InvalidInput.into()) }
-        });
-        match opened {
+        match read::look(&path) {
             Ok(()) => Some((path, found)),
             Err(error) => {
                 let why = match error.kind() {
-                    std::io::ErrorKind::InvalidInput => "not a regular file".to_owned(),
+                    std::io::ErrorKind::InvalidInput | std::io::ErrorKind::IsADirectory => {
+                        "not a regular file".to_owned()
+                    }
                     _ => error.to_string(),
                 };
                 let remedy = match error.kind() {

@@ -319,14 +319,14 @@ impl Attached {
         let steering = |error: io::Error| Error::Steering(error.to_string());
         let mut ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
         let place = match &self.pins {
-            Some(pins) => Some((steer::pin_path(pins.path()).map_err(steering)?, Arc::clone(pins))),
+            Some(pins) => Some((steer::pin_name().map_err(steering)?, Arc::clone(pins))),
             None => None,
         };
         // What an earlier agent with `pin_links` left has no owner where the directory is ours.
-        let stale = place.as_ref().filter(|_| !pin).map(|(path, _)| path.clone());
+        let stale = place.clone().filter(|_| !pin);
         let pinned = steer::attach(&mut ebpf, place.filter(|_| pin)).map_err(Error::Steering)?;
-        if let Some(stale) = stale {
-            let _ = pins::remove(&stale);
+        if let Some((name, pins)) = stale {
+            let _ = pins::remove(pins.place(), name.as_ref());
         }
         let published = self.staged.lock().unwrap_or_else(PoisonError::into_inner).publish();
         if let Err(reason) = published {

@@ -10,11 +10,14 @@
 //! While the process is root it refuses a directory that belongs to another user than root and the one that it becomes
 //! (`user`), or in which everybody may rename. In a directory that others may write to, it opens ordinary files alone,
 //! that belong to root, to itself or to that user and have no other name: a hard link is another name.
+//!
+//! What root only reads ([`read`]) has the same rules, and the file itself may be changed by root and that user alone;
+//! the configuration by root alone, because it says where root writes.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
@@ -22,7 +25,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, mkdirat};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
+
+pub(crate) mod read;
 
 /// Symbolic links that are followed on one path: as many as the kernel follows (`MAXSYMLINKS`, include/linux/namei.h).
 const MOST_LINKS: usize = 40;
@@ -46,6 +53,55 @@ pub(crate) struct Place {
     path: PathBuf,
     /// Others may rename and link things in it.
     is_open_to_others: bool,
+    purpose: Purpose,
+    /// The name stands for an open pipe or socket of a process, as `/dev/stdout` may.
+    is_descriptor: bool,
+}
+
+/// Where a symbolic link leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Followed {
+    /// To a path, which is walked next.
+    Path,
+    /// To a descriptor that has no path.
+    Descriptor,
+}
+
+/// What is done at the end of a walk, which decides whose the directory and the file may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// Root writes there, for itself or for the user that it becomes.
+    Write,
+    /// Root reads what that user may have written.
+    Read,
+    /// Root does what it reads there.
+    Obey,
+    /// Something is looked at, whose owner does not matter.
+    Look,
+}
+
+impl Purpose {
+    fn only_reads(self) -> bool {
+        self != Self::Write
+    }
+
+    /// Says why root has nothing to do with what belongs to `owner`, and the remedy.
+    fn reason(self, owner: u32) -> String {
+        let remedy = match self {
+            Self::Obey => "start the agent as that user",
+            Self::Write | Self::Read | Self::Look => "set user to its owner",
+        };
+        format!("belongs to the user {owner}, and the agent is started as root: chown it to root, or {remedy}")
+    }
+
+    /// Reports whether a user may decide what is found.
+    fn trusts(self, user: u32) -> bool {
+        match self {
+            Self::Look => true,
+            Self::Obey => is_trusted(user),
+            Self::Write | Self::Read => is_trusted(user) || is_heir(user),
+        }
+    }
 }
 
 impl Place {
@@ -72,6 +128,31 @@ impl Place {
         &self.path
     }
 
+    /// Opens a directory, whoever owns it, through links that root or this process's own user has made.
+    pub(crate) fn directory(path: &Path) -> io::Result<File> {
+        // The last part is walked as every other, because a name follows it.
+        let place = Walk { follows_last: false, purpose: Purpose::Look, ..Walk::new(&path.join("_"))? }.run()?;
+        place.open_directory()
+    }
+
+    /// Opens the directory itself.
+    pub(crate) fn open_directory(&self) -> io::Result<File> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        Ok(File::from(openat(&self.directory, ".", flags, Mode::empty())?))
+    }
+
+    /// Returns a name of the directory as a path that leads nowhere else, whatever is renamed: for calls that take no
+    /// descriptor.
+    pub(crate) fn anchored(&self, name: &OsStr) -> PathBuf {
+        Path::new("/proc/self/fd").join(self.directory.as_raw_fd().to_string()).join(name)
+    }
+
+    /// Returns the names that are in the directory.
+    pub(crate) fn names(&self) -> io::Result<Vec<OsString>> {
+        let entries = std::fs::read_dir(self.anchored(OsStr::new(".")))?;
+        entries.map(|entry| Ok(entry?.file_name())).collect()
+    }
+
     /// Opens the file. A symbolic link that has come under its name meanwhile is refused.
     pub(crate) fn open(&self, flags: OFlag, mode: u32) -> io::Result<File> {
         self.open_beside(self.path.file_name().unwrap_or_default(), flags, mode)
@@ -79,6 +160,10 @@ impl Place {
 
     /// Opens another file of the directory.
     pub(crate) fn open_beside(&self, name: &OsStr, flags: OFlag, mode: u32) -> io::Result<File> {
+        if self.is_descriptor {
+            // What the process was started with is for the one to decide that started it.
+            return Ok(File::from(openat(&self.directory, name, flags | OFlag::O_CLOEXEC, Mode::empty())?));
+        }
         let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         if self.is_open_to_others && geteuid().is_root() {
             // Not even opened: that alone has an effect on pipes and devices.
@@ -116,10 +201,11 @@ impl Place {
         if kind(found) != SFlag::S_IFREG && !is_trusted(found.st_uid) {
             return Err(refused(&path, "is no ordinary file, in a directory that others may write to"));
         }
-        if !is_trusted(found.st_uid) && !is_heir(found.st_uid) {
-            return Err(refused(&path, &format!("belongs to the user {}; remove it", found.st_uid)));
+        if !self.purpose.trusts(found.st_uid) {
+            let remedy = if self.purpose == Purpose::Write { "remove it" } else { "chown it to root" };
+            return Err(refused(&path, &format!("belongs to the user {}; {remedy}", found.st_uid)));
         }
-        if found.st_nlink > 1 {
+        if found.st_nlink > 1 && self.purpose != Purpose::Look {
             return Err(refused(&path, "is a file with another name, too, in a directory that others may write to"));
         }
         Ok(())
@@ -139,6 +225,7 @@ struct Walk {
     /// The mode of the directories that are made.
     make: Option<Mode>,
     follows_last: bool,
+    purpose: Purpose,
 }
 
 impl Walk {
@@ -151,6 +238,7 @@ impl Walk {
             links: 0,
             make: None,
             follows_last: true,
+            purpose: Purpose::Write,
         };
         walk.push(&std::path::absolute(path)?)?;
         Ok(walk)
@@ -187,7 +275,9 @@ impl Walk {
             };
             let found = nix::sys::stat::fstat(&entry)?;
             if kind(&found) == SFlag::S_IFLNK {
-                self.follow(&name, &entry, &found)?;
+                if self.follow(&name, &entry, &found)? == Followed::Descriptor {
+                    return Ok(Place { is_descriptor: true, ..self.arrive(&name)? });
+                }
             } else if is_last {
                 return self.arrive(&name);
             } else if kind(&found) == SFlag::S_IFDIR {
@@ -204,24 +294,40 @@ impl Walk {
         Err(Errno::EISDIR.into())
     }
 
-    fn follow(&mut self, name: &OsStr, link: &OwnedFd, found: &FileStat) -> io::Result<()> {
+    fn follow(&mut self, name: &OsStr, link: &OwnedFd, found: &FileStat) -> io::Result<Followed> {
         self.links += 1;
         if self.links > MOST_LINKS {
             return Err(Errno::ELOOP.into());
         }
-        let path = self.path.join(name);
+        let is_fixed = self.purpose.only_reads() && (!geteuid().is_root() || is_read_only(&self.directory));
+        if !is_fixed {
+            self.judge_link(&self.path.join(name), found)?;
+        }
+        let target = readlinkat(link, "")?;
+        if self.rest.is_empty() && is_descriptor(&target) && self.is_procfs() {
+            return Ok(Followed::Descriptor);
+        }
+        self.push(Path::new(&target))?;
+        Ok(Followed::Path)
+    }
+
+    /// Refuses a link that others have made, or may have put where it is.
+    fn judge_link(&self, path: &Path, found: &FileStat) -> io::Result<()> {
         if !is_trusted(found.st_uid) {
-            return Err(refused(&path, &format!("is a symbolic link that the user {} has made", found.st_uid)));
+            return Err(refused(path, &format!("is a symbolic link that the user {} has made", found.st_uid)));
         }
         if !is_trusted(self.found.st_uid) {
             let owner = self.found.st_uid;
-            return Err(refused(&path, &format!("is a symbolic link in a directory of the user {owner}")));
+            return Err(refused(path, &format!("is a symbolic link in a directory of the user {owner}")));
         }
         if may_be_renamed_by_others(&self.found) {
-            return Err(refused(&path, "is a symbolic link in a directory that others may write to"));
+            return Err(refused(path, "is a symbolic link in a directory that others may write to"));
         }
-        let target = readlinkat(link, "")?;
-        self.push(Path::new(&target))
+        Ok(())
+    }
+
+    fn is_procfs(&self) -> bool {
+        fstatfs(&self.directory).is_ok_and(|found| found.filesystem_type() == PROC_SUPER_MAGIC)
     }
 
     /// Makes a directory that is missing on the way.
@@ -236,23 +342,23 @@ impl Walk {
 
     fn arrive(self, name: &OsStr) -> io::Result<Place> {
         self.refuse()?;
-        let is_open_to_others = !is_trusted(self.found.st_uid) || self.found.st_mode & 0o022 != 0;
-        Ok(Place { directory: self.directory, path: self.path.join(name), is_open_to_others })
+        let may_change = !is_trusted(self.found.st_uid) || self.found.st_mode & 0o022 != 0;
+        let is_open_to_others = may_change && !(self.purpose.only_reads() && is_read_only(&self.directory));
+        let path = self.path.join(name);
+        Ok(Place { directory: self.directory, path, is_open_to_others, purpose: self.purpose, is_descriptor: false })
     }
 
     /// Refuses a directory whose owner may lead root to other files, or in which everybody may.
     fn refuse(&self) -> io::Result<()> {
-        if !geteuid().is_root() {
+        let is_fixed = self.purpose.only_reads() && is_read_only(&self.directory);
+        if !geteuid().is_root() || is_fixed {
             return Ok(());
         }
         let owner = self.found.st_uid;
-        if !is_trusted(owner) && !is_heir(owner) {
-            let reason = format!(
-                "belongs to the user {owner}, and the agent is started as root: chown it to root, or set user to its owner"
-            );
-            return Err(refused(&self.path, &reason));
+        if !self.purpose.trusts(owner) {
+            return Err(refused(&self.path, &self.purpose.reason(owner)));
         }
-        if self.found.st_mode & 0o1002 == 0o002 {
+        if self.found.st_mode & 0o1002 == 0o002 && self.purpose != Purpose::Look {
             return Err(refused(
                 &self.path,
                 "may be written to by everybody, and the agent is started as root: chmod o-w it",
@@ -271,6 +377,18 @@ fn root() -> io::Result<OwnedFd> {
 
 fn kind(found: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits())
+}
+
+/// Reports whether the target of a link of procfs names an open pipe or socket: `pipe:[4711]`.
+fn is_descriptor(target: &OsStr) -> bool {
+    let target = target.as_encoded_bytes();
+    !target.starts_with(b"/") && target.ends_with(b"]") && target.windows(2).any(|two| two == b":[")
+}
+
+/// Reports whether something is on a mount that can only be read: what is mounted was root's decision, as a volume of a
+/// container is, and under this name it is changed by none of the machine's users.
+fn is_read_only(descriptor: &impl AsFd) -> bool {
+    fstatvfs(descriptor).is_ok_and(|found| found.flags().contains(FsFlags::ST_RDONLY))
 }
 
 /// Reports whether a user may decide where the agent writes: root, and the agent's own.
@@ -292,114 +410,4 @@ fn refused(path: &Path, reason: &str) -> io::Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::os::unix::fs::{PermissionsExt as _, chown, lchown, symlink};
-
-    use super::*;
-
-    /// Not the one that other tests expect.
-    const OTHER: u32 = 65_533;
-
-    struct Directory(PathBuf);
-
-    impl Directory {
-        fn new(test: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("spip-walk-{test}-{}", std::process::id()));
-            let _ = fs::remove_dir_all(&path);
-            fs::create_dir(&path).expect("a directory for the test");
-            Self(path)
-        }
-
-        fn path(&self, name: &str) -> PathBuf {
-            self.0.join(name)
-        }
-
-        fn make(&self, name: &str, owner: u32, mode: u32) {
-            fs::create_dir_all(self.path(name)).expect("a directory for the test");
-            fs::set_permissions(self.path(name), fs::Permissions::from_mode(mode)).expect("ours");
-            chown(self.path(name), Some(owner), Some(owner)).expect("root");
-        }
-    }
-
-    impl Drop for Directory {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
-    fn append(path: &Path) -> io::Result<File> {
-        Place::of(path)?.open(OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT, 0o640)
-    }
-
-    fn refusal(path: &Path) -> String {
-        append(path).expect_err("refused").to_string()
-    }
-
-    fn is_root() -> bool {
-        if !geteuid().is_root() {
-            assert!(std::env::var_os("CI").is_none(), "only root can give files away");
-            eprintln!("skipped: only root can give files away");
-        }
-        geteuid().is_root()
-    }
-
-    #[test]
-    fn own_links_are_followed_in_own_directories_and_a_circle_ends() {
-        let own = Directory::new("own");
-        fs::create_dir_all(own.path("a/b")).expect("ours");
-        symlink(own.path("a"), own.path("absolute")).expect("ours");
-        symlink("../a/b", own.path("a/relative")).expect("ours");
-        symlink("log", own.path("a/b/name")).expect("ours");
-        let place = Place::of(&own.path("absolute/relative/name")).expect("own links");
-        let directory = own.0.canonicalize().expect("ours");
-        assert_eq!(place.path(), directory.join("a/b/log"));
-        place.open(OFlag::O_WRONLY | OFlag::O_CREAT, 0o640).expect("ours");
-        assert!(own.path("a/b/log").is_file());
-        symlink("round", own.path("round")).expect("ours");
-        assert_eq!(Place::of(&own.path("round")).expect_err("a circle").raw_os_error(), Some(libc::ELOOP));
-        let made = Place::making_directories(&own.path("x/y/z"), 0o750).expect("ours");
-        assert!(own.path("x/y").is_dir() && made.path().ends_with("x/y/z"));
-        assert!(Place::of(&own.path("no/where")).is_err());
-    }
-
-    #[test]
-    fn what_others_have_made_does_not_lead_root_to_another_file() {
-        if !is_root() {
-            return;
-        }
-        let own = Directory::new("others");
-        fs::write(own.path("precious"), "as it was").expect("ours");
-        for (name, owner, mode) in
-            [("theirs", OTHER, 0o755), ("open", 0, 0o777), ("sticky", 0, 0o1777), ("group", 0, 0o775)]
-        {
-            own.make(name, owner, mode);
-            let link = own.path(&format!("{name}/link"));
-            symlink(own.path("precious"), &link).expect("ours");
-            lchown(&link, Some(OTHER), Some(OTHER)).expect("root");
-            assert!(refusal(&link).contains("is a symbolic link that the user 65533 has made"), "{name}");
-            // A directory on the way, and a second name of the file.
-            let way = own.path(&format!("{name}/way"));
-            symlink(&own.0, &way).expect("ours");
-            lchown(&way, Some(OTHER), Some(OTHER)).expect("root");
-            assert!(refusal(&way.join("precious")).contains("has made"), "{name}");
-            fs::hard_link(own.path("precious"), own.path(&format!("{name}/hard"))).expect("ours");
-            refusal(&own.path(&format!("{name}/hard")));
-            let foreign = own.path(&format!("{name}/foreign"));
-            fs::write(&foreign, "").expect("ours");
-            chown(&foreign, Some(OTHER), Some(OTHER)).expect("root");
-            refusal(&foreign);
-            nix::unistd::mkfifo(&own.path(&format!("{name}/pipe")), Mode::S_IRWXU).expect("ours");
-            chown(own.path(&format!("{name}/pipe")), Some(OTHER), Some(OTHER)).expect("root");
-            refusal(&own.path(&format!("{name}/pipe")));
-        }
-        // Made by root, where another user may have put it.
-        symlink(own.path("precious"), own.path("theirs/of_root")).expect("ours");
-        assert!(refusal(&own.path("theirs/of_root")).contains("in a directory of the user 65533"));
-        assert!(refusal(&own.path("theirs/log")).contains("belongs to the user 65533"));
-        assert!(refusal(&own.path("open/log")).contains("by everybody"));
-        append(&own.path("sticky/log")).expect("nobody else may rename it");
-        append(&own.path("group/log")).expect("as in /var/log, which a group may write to");
-        assert_eq!(fs::read_to_string(own.path("precious")).expect("ours"), "as it was");
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@
 //! to clients as they are, so they are bounded and of printable ASCII.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ use toml::de::DeTable;
 use uuid::Uuid;
 
 use crate::config::{self, Problem};
-use crate::process::walk::Place;
+use crate::process::walk::{Place, read};
 
 mod drawn;
 
@@ -26,6 +26,8 @@ mod drawn;
 const TEXT_BYTES: usize = 120;
 /// The longest page: an answer with it fits into what may be said unasked.
 const PAGE_BYTES: usize = 1_500;
+/// The largest file that is read: the texts of a hundred ports.
+const MAX_FILE_BYTES: u64 = 1 << 20;
 /// The file in the state directory.
 const FILE: &str = "persona.toml";
 
@@ -221,7 +223,17 @@ impl Face {
 }
 
 fn read(path: &Path) -> Result<String, PersonaError> {
-    fs::read_to_string(path).map_err(|source| PersonaError::Unreadable { path: path.to_owned(), source })
+    let unreadable = |source| PersonaError::Unreadable { path: path.to_owned(), source };
+    read::open(path).and_then(text_of).map_err(unreadable)
+}
+
+fn text_of(file: File) -> io::Result<String> {
+    let mut text = String::new();
+    file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "larger than 1 MiB: not a persona"));
+    }
+    Ok(text)
 }
 
 /// The line of a key, after the tables that it is in.
@@ -294,9 +306,7 @@ fn keep(face: &Face, path: &Path) -> io::Result<()> {
 
 /// Reads a face that was drawn before.
 fn read_kept(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    Place::of(path)?.open(OFlag::O_RDONLY | OFlag::O_NONBLOCK, 0)?.read_to_string(&mut text)?;
-    Ok(text)
+    read::open(path).and_then(text_of)
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 //! Any certificate whose key can sign will do, expired or not: an operator may want exactly that. Refused is what
 //! could never work: no PEM, a key that is encrypted or of an unknown kind, a key that belongs to another certificate.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +13,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::identity::Identity;
 use crate::config::CertificateFiles;
+use crate::process::walk::read;
 
 /// More than any chain or key needs; `cert_path = "/dev/zero"` is a mistake that must end.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -173,7 +173,7 @@ fn broken(key: &'static str, path: &Path, error: &pem::Error) -> CertificateErro
 
 fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, CertificateError> {
     let mut bytes = Vec::new();
-    File::open(path)
+    read::open(path)
         .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
         .map_err(|source| CertificateError::Unreadable { key, path: path.to_owned(), source })?;
     if bytes.len() as u64 > MAX_FILE_BYTES {

@@ -295,7 +295,12 @@ fn an_unreadable_file_is_named() {
 #[test]
 fn a_file_without_end_is_not_read_to_its_end() {
     let message = Config::load(Path::new("/dev/zero")).expect_err("endless").to_string();
-    assert_eq!(message, "/dev/zero: larger than 1048576 bytes: not a configuration file");
+    assert_eq!(message, "cannot read the configuration /dev/zero: not a regular file");
+    let files = Files::new("large");
+    std::fs::write(files.config(), vec![b'#'; (1 << 20) + 1]).expect("file");
+    let message = Config::load(&files.config()).expect_err("too large").to_string();
+    let file = files.config();
+    assert_eq!(message, format!("{}: larger than 1048576 bytes: not a configuration file", file.display()));
 }
 
 #[test]

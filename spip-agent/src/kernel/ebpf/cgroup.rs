@@ -4,12 +4,14 @@
 //! everywhere (version 1 may be beside it), so the kernel's own list of mounts is asked.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
-use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs, statfs};
+
+use crate::process::walk::Place;
 
 /// The mounts that this process sees (proc_pid_mountinfo(5)).
 const MOUNTINFO: &str = "/proc/self/mountinfo";
@@ -29,6 +31,9 @@ pub(super) enum Error {
     /// The configured path cannot be looked at.
     #[error("cannot look at cgroup_path {0}")]
     Unreadable(PathBuf, #[source] nix::Error),
+    /// The directory cannot be opened.
+    #[error("cannot open cgroup {0}")]
+    Unopened(PathBuf, #[source] io::Error),
 }
 
 /// The configured directory, if it is one of cgroup v2, or the one where cgroup v2 is mounted.
@@ -42,6 +47,16 @@ pub(super) fn find(configured: Option<&Path>) -> Result<PathBuf, Error> {
     }
     let mounts = fs::read(MOUNTINFO).map_err(Error::Mounts)?;
     mounted(&mounts).ok_or(Error::NotMounted)
+}
+
+/// Opens the directory that was found, through no link of another user's.
+pub(super) fn open(path: &Path) -> Result<File, Error> {
+    let cgroup = Place::directory(path).map_err(|error| Error::Unopened(path.to_path_buf(), error))?;
+    let kind = fstatfs(&cgroup).map_err(|error| Error::Unreadable(path.to_path_buf(), error))?;
+    if kind.filesystem_type() != CGROUP2_SUPER_MAGIC {
+        return Err(Error::NotCgroup2(path.to_path_buf()));
+    }
+    Ok(cgroup)
 }
 
 /// The mount point of cgroup v2, preferably of the hierarchy's root rather than of a part of it.

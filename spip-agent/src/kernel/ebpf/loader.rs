@@ -5,7 +5,7 @@
 //! out to be impossible after all. Likewise without pins, where the maps cannot be made with them.
 
 use std::error::Error as StdError;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
@@ -238,7 +238,7 @@ fn stage(ebpf: &Ebpf, pins: &Pins, steered: bool, notes: &mut Vec<String>) -> St
     if steered {
         maps.extend(STEER_MAPS);
     }
-    let (staged, unpinned) = Staged::pin(ebpf, pins.path(), &maps);
+    let (staged, unpinned) = Staged::pin(ebpf, pins, &maps);
     notes.extend(unpinned);
     staged
 }
@@ -350,8 +350,7 @@ fn attach_sock_ops(ebpf: &mut Ebpf, request: &Request<'_>) -> Result<PathBuf, St
         format!("cannot load the program {SOCK_OPS}: {}", reason(error, "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"))
     };
     let path = cgroup::find(request.config.cgroup_path.as_deref()).map_err(|error| chain(&error))?;
-    let cgroup = File::open(&path)
-        .map_err(|error| format!("cannot open cgroup {}: {}", path.display(), reason(&error, "to be root")))?;
+    let cgroup = cgroup::open(&path).map_err(|error| chain(&error))?;
     let program = ebpf.program_mut(SOCK_OPS).ok_or(format!("the object has no program {SOCK_OPS}"))?;
     let program: &mut SockOps = program.try_into().map_err(|error| refused(&error))?;
     program.load().map_err(|error| refused(&error))?;

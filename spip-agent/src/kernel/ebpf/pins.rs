@@ -3,25 +3,31 @@
 //! One agent owns the directory, by a lock on it that the kernel drops with the process. Another agent runs unpinned,
 //! as does one that finds no bpffs: pins are a convenience, never a condition. What is pinned already is used again if
 //! its shape is what this agent would make, and replaced if not. What is no map is not touched, and neither is a
-//! directory in which another user could plant a map: origins are evidence.
+//! directory in which another user could plant a map: origins are evidence. The directory is found once, by the walk of
+//! [`Place`], and everything is done in the one that was found.
 //!
 //! An agent that relieves the owner shares no map with it: it pins its own beside, under other names, and gives them
 //! theirs when it takes over ([`Staged`]). The lock is its own as soon as the other process has ended.
 
-use std::fs::{self, DirBuilder, File};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::Ebpf;
 use aya::maps::{MapInfo, MapType};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use nix::sys::statfs::{BPF_FS_MAGIC, fstatfs, statfs};
 use nix::unistd::geteuid;
 
 use super::loader::chain;
+use crate::process::walk::Place;
+
+/// A name in the directory, of which only the directory is needed.
+const LOCK: &str = "lock";
 
 /// Reasons why nothing is pinned.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +89,7 @@ impl Shape {
 #[derive(Debug)]
 pub(super) struct Pins {
     path: PathBuf,
+    place: Arc<Place>,
     hold: Mutex<Hold>,
 }
 
@@ -98,7 +105,7 @@ enum Hold {
 }
 
 impl Pins {
-    /// Makes the directory where it is missing, and takes it. With `takes_over` another agent may still have it.
+    /// Makes the directory where it is missing, and takes it. No link of another user's leads there. With `takes_over` another agent may still have it.
     pub(super) fn open(path: &Path, takes_over: bool) -> Result<Self, Error> {
         let failed = |action| move |source| Error::Directory { action, path: path.to_path_buf(), source };
         let existing = path.ancestors().find(|ancestor| ancestor.exists());
@@ -106,8 +113,12 @@ impl Pins {
         if kind.map(|kind| kind.filesystem_type()) != Some(BPF_FS_MAGIC) {
             return Err(Error::NoBpffs(path.to_path_buf()));
         }
-        DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(failed("make"))?;
-        let directory = File::open(path).map_err(failed("open"))?;
+        let place = Place::making_directories(&path.join(LOCK), 0o755).map_err(failed("make"))?;
+        let directory = place.open_directory().map_err(failed("open"))?;
+        let kind = fstatfs(&directory).map_err(|error| failed("look at")(error.into()))?;
+        if kind.filesystem_type() != BPF_FS_MAGIC {
+            return Err(Error::NoBpffs(path.to_path_buf()));
+        }
         // Usually every user may make directories on a bpffs: one that was there before may be another user's.
         let found = directory.metadata().map_err(failed("look at"))?;
         let ours = found.uid() == 0 || found.uid() == geteuid().as_raw();
@@ -120,7 +131,7 @@ impl Pins {
             Err((_, Errno::EWOULDBLOCK)) => return Err(Error::Taken(path.to_path_buf())),
             Err((_, error)) => return Err(failed("lock")(error.into())),
         };
-        Ok(Self { path: path.to_path_buf(), hold: Mutex::new(hold) })
+        Ok(Self { path: path.to_path_buf(), place: Arc::new(place), hold: Mutex::new(hold) })
     }
 
     /// Reports whether the pinned maps are this agent's to use: no other agent uses them.
@@ -145,22 +156,28 @@ impl Pins {
         &self.path
     }
 
-    /// Returns the path of a map's pin.
+    /// Returns the directory that was found under that path, whatever has its name now.
+    pub(super) fn place(&self) -> &Arc<Place> {
+        &self.place
+    }
+
+    /// Returns the path of a map's pin, for calls that take a path.
     pub(super) fn pin(&self, map: &str) -> PathBuf {
-        self.path.join(map)
+        self.place.anchored(map.as_ref())
     }
 
     /// Clears the way for a map: removes a pin of another shape, and says so. A map of this shape stays, to be used.
     pub(super) fn prepare(&self, map: &str, shape: Shape) -> Result<Option<String>, Error> {
-        let pin = self.pin(map);
-        if fs::symlink_metadata(&pin).is_err() {
+        let pin = self.path.join(map);
+        if self.place.look(map.as_ref()).is_err() {
             return Ok(None);
         }
-        let found = MapInfo::from_pin(&pin).map_err(|_| Error::NotAMap(pin.clone()))?;
+        let found = MapInfo::from_pin(self.pin(map)).map_err(|_| Error::NotAMap(pin.clone()))?;
         if Shape::of(&found) == Some(shape) {
             return Ok(None);
         }
-        fs::remove_file(&pin).map_err(|source| Error::Directory { action: "replace", path: pin.clone(), source })?;
+        let failed = |source| Error::Directory { action: "replace", path: pin.clone(), source };
+        self.place.remove(map.as_ref()).map_err(failed)?;
         Ok(Some(format!(
             "replaced {}: it was a map of another shape ({} bytes of key, {} of value, {} entries)",
             pin.display(),
@@ -175,39 +192,44 @@ impl Pins {
 /// did not.
 #[derive(Debug, Default)]
 pub(super) struct Staged {
-    /// The name that each has, and the one that it is to have.
-    names: Vec<(PathBuf, PathBuf)>,
+    place: Option<Arc<Place>>,
+    /// The name that each is to have; until then it has the one that [`temporary`] makes of it.
+    names: Vec<String>,
 }
 
 impl Staged {
-    /// Pins these maps of a loaded object beside those in `directory`; why not all of them, where that is so.
-    pub(super) fn pin(ebpf: &Ebpf, directory: &Path, maps: &[&str]) -> (Self, Option<String>) {
-        let mut staged = Self::default();
+    /// Pins these maps of a loaded object beside those in the directory; why not all of them, where that is so.
+    pub(super) fn pin(ebpf: &Ebpf, pins: &Pins, maps: &[&str]) -> (Self, Option<String>) {
+        let mut staged = Self { place: Some(Arc::clone(pins.place())), names: Vec::new() };
         for name in maps {
-            if let Err(error) = staged.add(ebpf, &directory.join(name)) {
-                return (staged, Some(format!("the map {name} is not pinned in {}: {error}", directory.display())));
+            if let Err(error) = staged.add(ebpf, name) {
+                let path = pins.path().display();
+                return (staged, Some(format!("the map {name} is not pinned in {path}: {error}")));
             }
         }
         (staged, None)
     }
 
-    fn add(&mut self, ebpf: &Ebpf, path: &Path) -> Result<(), String> {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    fn add(&mut self, ebpf: &Ebpf, name: &str) -> Result<(), String> {
+        let place = self.place.as_ref().ok_or("there is no directory")?;
         let map = ebpf.map(name).ok_or("the object has no such map")?;
-        let temporary = temporary(path);
-        remove(&temporary).map_err(|error| error.to_string())?;
-        map.pin(&temporary).map_err(|error| chain(&error))?;
-        self.names.push((temporary, path.to_path_buf()));
+        let temporary = temporary(name);
+        remove(place, &temporary).map_err(|error| error.to_string())?;
+        map.pin(place.anchored(&temporary)).map_err(|error| chain(&error))?;
+        self.names.push(name.to_owned());
         Ok(())
     }
 
     /// Gives them their names; one that is refused does not keep the others from theirs.
     pub(super) fn publish(&mut self) -> Result<(), String> {
         let mut result = Ok(());
-        for (temporary, path) in std::mem::take(&mut self.names) {
-            if let Err(error) = fs::rename(&temporary, &path) {
-                let _ = remove(&temporary);
-                result = Err(format!("the map is not pinned as {}: {error}", path.display()));
+        let Some(place) = &self.place else { return result };
+        for name in std::mem::take(&mut self.names) {
+            let temporary = temporary(&name);
+            if let Err(error) = place.rename(&temporary, name.as_ref()) {
+                let _ = remove(place, &temporary);
+                result =
+                    Err(format!("the map is not pinned as {}: {error}", place.path().with_file_name(name).display()));
             }
         }
         result
@@ -216,15 +238,15 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        for (temporary, _) in &self.names {
-            let _ = remove(temporary);
+        for (place, name) in self.place.iter().flat_map(|place| self.names.iter().map(move |name| (place, name))) {
+            let _ = remove(place, &temporary(name));
         }
     }
 }
 
 /// Takes a pin away; one that is not there is no error.
-pub(super) fn remove(path: &Path) -> io::Result<bool> {
-    match fs::remove_file(path) {
+pub(super) fn remove(place: &Place, name: &OsStr) -> io::Result<bool> {
+    match place.remove(name) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
@@ -232,10 +254,8 @@ pub(super) fn remove(path: &Path) -> io::Result<bool> {
 }
 
 /// The name that a pin has until it takes its place.
-pub(super) fn temporary(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push("_new");
-    path.with_file_name(name)
+pub(super) fn temporary(name: &str) -> OsString {
+    format!("{name}_new").into()
 }
 
 #[cfg(test)]

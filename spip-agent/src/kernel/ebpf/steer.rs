@@ -25,9 +25,6 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SockMap};
 use aya::programs::SkLookup;
 use aya::programs::links::FdLink;
-use nix::errno::Errno;
-use nix::fcntl::AtFlags;
-use nix::sys::stat::fstatat;
 use spip_common::steer::{
     Endpoint, Exclusion, STEER, STEER_COUNTERS, STEER_ENDPOINTS, STEER_KEPT, STEER_KEPT_ENDS, STEER_LINKS, STEER_PORTS,
     STEER_PREFIXES, STEER_SETTINGS, STEER_SOCKETS, Settings, SteerCounters,
@@ -225,8 +222,8 @@ pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), String> {
     program.load().map_err(|error| refused(&error))
 }
 
-/// Attaches the program to the network namespace of this process, and pins its link as `pin` if there is one.
-pub(super) fn attach(ebpf: &mut Ebpf, pin: Option<(PathBuf, Arc<Pins>)>) -> Result<Option<PinnedSteering>, String> {
+/// Attaches the program to the network namespace of this process, and pins its link under `name` if there is a directory.
+pub(super) fn attach(ebpf: &mut Ebpf, pin: Option<(String, Arc<Pins>)>) -> Result<Option<PinnedSteering>, String> {
     let namespace = File::open(OWN_NAMESPACE).map_err(|error| format!("cannot open {OWN_NAMESPACE}: {error}"))?;
     let refused = |error: &(dyn std::error::Error + 'static)| {
         format!("cannot attach {STEER} to the network namespace: {}", reason(error, "CAP_NET_ADMIN"))
@@ -234,20 +231,20 @@ pub(super) fn attach(ebpf: &mut Ebpf, pin: Option<(PathBuf, Arc<Pins>)>) -> Resu
     let program = ebpf.program_mut(STEER).ok_or(format!("the object has no program {STEER}"))?;
     let program: &mut SkLookup = program.try_into().map_err(|error: aya::programs::ProgramError| refused(&error))?;
     let id = program.attach(&namespace).map_err(|error| refused(&error))?;
-    let Some((path, pins)) = pin else { return Ok(None) };
+    let Some((name, pins)) = pin else { return Ok(None) };
     let link = program.take_link(id).map_err(|error| refused(&error))?;
-    let temporary = temporary(&path);
+    let path = pins.path().join(&name);
     let failed = |error: String| format!("cannot pin the link {}: {error}", path.display());
-    remove(&temporary).map_err(|error| failed(error.to_string()))?;
+    let (place, temporary) = (pins.place(), temporary(&name));
+    remove(place, &temporary).map_err(|error| failed(error.to_string()))?;
     // The descriptor goes with the value; the pin holds the link from now on.
-    FdLink::from(link).pin(&temporary).map_err(|error| failed(chain(&error)))?;
-    let inode = fs::metadata(&temporary).map_err(|error| failed(error.to_string()))?.ino();
-    let directory = File::open(path.parent().unwrap_or(Path::new("/"))).map_err(|error| failed(error.to_string()))?;
-    fs::rename(&temporary, &path).map_err(|error| {
-        let _ = remove(&temporary);
+    FdLink::from(link).pin(place.anchored(&temporary)).map_err(|error| failed(chain(&error)))?;
+    let inode = place.look(&temporary).map_err(|error| failed(error.to_string()))?.st_ino;
+    place.rename(&temporary, name.as_ref()).map_err(|error| {
+        let _ = remove(place, &temporary);
         failed(error.to_string())
     })?;
-    Ok(Some(PinnedSteering { path, inode, directory: directory.into(), pins }))
+    Ok(Some(PinnedSteering { path, inode, pins }))
 }
 
 /// A link that outlives the process.
@@ -255,8 +252,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, pin: Option<(PathBuf, Arc<Pins>)>) -> Resu
 pub struct PinnedSteering {
     path: PathBuf,
     inode: u64,
-    /// Held open: the way to it may be closed to the user that the agent becomes.
-    directory: OwnedFd,
+    /// Holds the directory open: the way to it may be closed to the user that the agent becomes.
     pins: Arc<Pins>,
 }
 
@@ -282,14 +278,14 @@ impl PinnedSteering {
     #[must_use]
     pub fn state(&self) -> PinState {
         let name = self.path.file_name().unwrap_or_default();
-        match fstatat(&self.directory, name, AtFlags::empty()) {
+        match self.pins.place().look(name) {
             Ok(found) if found.st_ino == self.inode => {
                 // The agent that was relieved goes a little later.
                 self.pins.claim();
                 PinState::Ours
             }
             Ok(_) => PinState::Replaced,
-            Err(Errno::ENOENT) => PinState::Gone,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => PinState::Gone,
             Err(_) => PinState::Ours,
         }
     }
@@ -298,5 +294,10 @@ impl PinnedSteering {
 /// Returns the path at which the link of this network namespace is pinned in `directory`: agents of several namespaces
 /// may share it.
 pub(super) fn pin_path(directory: &Path) -> io::Result<PathBuf> {
-    Ok(directory.join(format!("{STEER}_{}", fs::metadata(OWN_NAMESPACE)?.ino())))
+    Ok(directory.join(pin_name()?))
+}
+
+/// The name of that pin.
+pub(super) fn pin_name() -> io::Result<String> {
+    Ok(format!("{STEER}_{}", fs::metadata(OWN_NAMESPACE)?.ino()))
 }

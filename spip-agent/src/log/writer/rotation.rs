@@ -254,17 +254,15 @@ impl Archive {
             return Ok(Vec::new());
         };
         let mut found = Vec::new();
-        for entry in fs::read_dir(directory)? {
-            let entry = entry?;
-            let ending = entry
-                .file_name()
+        for neighbour in Place::named(&self.path)?.names()? {
+            let ending = neighbour
                 .as_encoded_bytes()
                 .strip_prefix(name.as_encoded_bytes())
                 .and_then(|rest| rest.strip_prefix(b"."))
                 .and_then(|rest| std::str::from_utf8(rest).ok())
                 .map(str::to_owned);
             if let Some(ending) = ending {
-                found.push((entry.path(), ending));
+                found.push((directory.join(&neighbour), ending));
             }
         }
         Ok(found)

@@ -1,5 +1,6 @@
 //! Drawing, keeping, and what an operator may write.
 
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;

@@ -1,5 +1,6 @@
 use super::*;
 use rustls::crypto::aws_lc_rs::default_provider;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The path of a fixture.
@@ -9,7 +10,24 @@ pub(in crate::tls) fn fixture(name: &str) -> PathBuf {
 
 /// A chain and a key among the fixtures.
 pub(in crate::tls) fn files(chain: &str, key: &str) -> CertificateFiles {
-    CertificateFiles { chain: fixture(chain), key: fixture(key) }
+    CertificateFiles { chain: own(chain), key: own(key) }
+}
+
+/// The path of a fixture that root reads, too: a copy where the tests run as root in a checkout of another user.
+fn own(name: &str) -> PathBuf {
+    let fixture = fixture(name);
+    let own = nix::unistd::geteuid().as_raw();
+    if std::fs::metadata(&fixture).map_or(true, |found| found.uid() == own) {
+        return fixture;
+    }
+    let directory = std::env::temp_dir().join(format!("spip-fixtures-{own}"));
+    let _ = std::fs::create_dir(&directory);
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let part = directory.join(format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+    std::fs::write(&part, std::fs::read(&fixture).expect("fixture")).expect("copy");
+    let copy = directory.join(name);
+    std::fs::rename(part, &copy).expect("copy");
+    copy
 }
 
 /// A directory that goes when the test ends.
@@ -79,7 +97,7 @@ fn an_encrypted_key_is_refused_with_the_command_that_decrypts_it() {
     assert!(message.contains("openssl pkey -in"), "{message}");
     let directory = Directory::new();
     let old = b"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n";
-    let message = refusal(&CertificateFiles { chain: fixture("rsa-chain.crt"), key: directory.write("old.key", old) });
+    let message = refusal(&CertificateFiles { chain: own("rsa-chain.crt"), key: directory.write("old.key", old) });
     assert!(message.contains("is encrypted"), "{message}");
 }
 
@@ -87,14 +105,18 @@ fn an_encrypted_key_is_refused_with_the_command_that_decrypts_it() {
 fn unreadable_and_endless_files_are_refused() {
     let message = refusal(&files("nothing.crt", "ecdsa-pkcs8.key"));
     assert!(message.contains("cannot read cert_path"), "{message}");
-    let message = refusal(&CertificateFiles { chain: PathBuf::from("/dev/zero"), key: fixture("ecdsa-pkcs8.key") });
+    let message = refusal(&CertificateFiles { chain: PathBuf::from("/dev/zero"), key: own("ecdsa-pkcs8.key") });
+    assert!(message.contains("cannot read cert_path /dev/zero"), "{message}");
+    let directory = Directory::new();
+    let large = directory.write("large.crt", &vec![b'a'; (1 << 20) + 1]);
+    let message = refusal(&CertificateFiles { chain: large, key: own("ecdsa-pkcs8.key") });
     assert!(message.contains("larger than 1 MiB"), "{message}");
 }
 
 #[test]
 fn broken_files_are_refused() {
     let directory = Directory::new();
-    let key = fixture("ecdsa-pkcs8.key");
+    let key = own("ecdsa-pkcs8.key");
     for (content, expected) in [
         (&b""[..], "holds no certificate"),
         (b"\xff\xfe\x00", "holds no certificate"),
@@ -106,7 +128,7 @@ fn broken_files_are_refused() {
         assert!(message.contains(expected), "{message}");
     }
     let message = refusal(&CertificateFiles {
-        chain: fixture("ecdsa-chain.crt"),
+        chain: own("ecdsa-chain.crt"),
         key: directory.write("broken.key", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"),
     });
     assert!(message.contains("cannot be used"), "{message}");

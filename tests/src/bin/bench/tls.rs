@@ -100,8 +100,13 @@ fn agent(net: &Net, log: &Path, certificate: Option<&Certificate>) -> Agent {
         .set("first_byte_timeout_seconds", 300)
         .set("read_timeout_seconds", 300);
     if let Some(certificate) = certificate {
-        let text = |path: &Path| path.to_str().expect("the paths of the project are text").to_owned();
-        launch = launch.set("cert_path", text(&certificate.chain)).set("key_path", text(&certificate.key));
+        // Of its own: root reads no certificate that the owner of a checkout may change.
+        let copy = |path: &Path| {
+            let copy = net.path().join(path.file_name().expect("a file"));
+            std::fs::copy(path, &copy).expect("the directory is the benchmark's own");
+            copy.to_str().expect("the paths of the project are text").to_owned()
+        };
+        launch = launch.set("cert_path", copy(&certificate.chain)).set("key_path", copy(&certificate.key));
     }
     launch.start()
 }
