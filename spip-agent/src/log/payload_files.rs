@@ -4,7 +4,7 @@
 //! in its record. A file appears whole or not at all (a temporary name, then rename), is never changed after that, and is
 //! not written again when the same payload comes back. That it is there, of the right length, is looked at each time:
 //! files are shipped and removed by others, and a file that was cut short is replaced. The files together stay within a
-//! budget: the oldest go first. Only names of 64 hexadecimal digits are ever touched.
+//! budget of room on the disk, in whole blocks: the oldest go first. Only names of 64 hexadecimal digits are ever touched.
 //!
 //! A record says by `payload_sha256` which file is meant and keeps the first bytes. Nothing makes the two appear at the
 //! same moment. From the first payload that the disk refuses until as many bytes are written again, records carry theirs;
@@ -18,9 +18,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
+use nix::sys::stat::{FileStat, fstat};
+use nix::sys::statvfs::fstatvfs;
 
 use crate::config;
 use crate::process::critical;
@@ -95,6 +97,8 @@ pub struct PayloadStore {
     directory: Arc<Path>,
     min_bytes: usize,
     max_bytes: u64,
+    /// The smallest room that a file takes on the disk, in bytes.
+    unit: u64,
     preview_bytes: usize,
 }
 
@@ -122,6 +126,7 @@ impl PayloadStore {
             directory: directory.as_path().into(),
             min_bytes: config.min_bytes,
             max_bytes: config.max_bytes,
+            unit: files.unit,
             preview_bytes: config.preview_bytes,
         };
         Ok(Some(Prepared { store, receiver, files }))
@@ -130,7 +135,7 @@ impl PayloadStore {
     /// Reports whether a payload of `bytes` bytes gets a file of its own.
     #[must_use]
     pub fn keeps(&self, bytes: usize) -> bool {
-        bytes >= self.min_bytes && bytes as u64 <= self.max_bytes
+        bytes >= self.min_bytes && (bytes as u64).next_multiple_of(self.unit) <= self.max_bytes
     }
 
     /// The part of a payload that stays in its record.
@@ -283,6 +288,9 @@ impl Running {
 struct Files {
     directory: PathBuf,
     max_bytes: u64,
+    /// The smallest room that a file takes on the disk, in bytes.
+    unit: u64,
+    /// On the disk, of all files together.
     bytes: u64,
     known: HashMap<Hash, Known>,
     /// By their number: the oldest first.
@@ -293,6 +301,7 @@ struct Files {
 #[derive(Clone, Copy, Debug)]
 struct Known {
     number: u64,
+    /// On the disk.
     bytes: u64,
 }
 
@@ -300,20 +309,20 @@ impl Files {
     fn open(directory: &Path, max_bytes: u64) -> io::Result<Self> {
         let own = format!(".spip-{}", std::process::id());
         let place = Place::making_directories(&directory.join(&own), 0o750)?;
-        let mut found: Vec<(SystemTime, Hash, u64)> = Vec::new();
-        for entry in fs::read_dir(directory)? {
-            let entry = entry?;
-            let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
+        let unit = fstatvfs(&place.open_directory()?)?.fragment_size().max(1);
+        let mut found: Vec<((i64, i64), Hash, u64)> = Vec::new();
+        for name in place.names()? {
+            let Some(name) = name.to_str() else { continue };
             if let Some(stem) = name.strip_suffix(TEMPORARY) {
                 // A kill left it behind.
                 if hash_of_name(stem).is_some() {
-                    place.remove(&entry.file_name())?;
+                    place.remove(name.as_ref())?;
                 }
                 continue;
             }
-            let (Some(hash), Ok(metadata)) = (hash_of_name(&name), entry.metadata()) else { continue };
-            if metadata.is_file() {
-                found.push((metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH), hash, metadata.len()));
+            let (Some(hash), Ok(file)) = (hash_of_name(name), place.look(name.as_ref())) else { continue };
+            if is_file(&file) {
+                found.push(((file.st_mtime, file.st_mtime_nsec), hash, disk_bytes(&file, unit)));
             }
         }
         // Known at the start, and not when the first payload comes.
@@ -323,6 +332,7 @@ impl Files {
         let mut files = Self {
             directory: directory.to_owned(),
             max_bytes,
+            unit,
             bytes: 0,
             known: HashMap::new(),
             order: BTreeMap::new(),
@@ -337,31 +347,34 @@ impl Files {
 
     /// Writes a payload, over what has its name.
     fn store(&mut self, hash: &Hash, payload: &[u8]) -> io::Result<()> {
-        let bytes = payload.len() as u64;
         let name = hex::encode(hash);
         let temporary = format!("{name}{TEMPORARY}");
-        let path = self.directory.join(&name);
-        let there = length(&path);
+        // Found anew each time: the operator may have replaced the directory.
+        let place = Place::named(&self.directory.join(&name))?;
+        let there = place.look(name.as_ref()).ok().filter(is_file).map(|file| disk_bytes(&file, self.unit));
         match there {
             // Not of the right length, or it would not be written again.
             Some(there) => self.remember(*hash, there),
             // The operator took it away, if it was there.
             None => self.forget(hash),
         }
+        let bytes = (payload.len() as u64).next_multiple_of(self.unit);
         self.make_room(bytes.saturating_sub(there.unwrap_or(0)))?;
-        // Found anew each time: the operator may have replaced the directory.
-        let place = Place::named(&path)?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC;
-        let written = place
-            .open_beside(temporary.as_ref(), flags, 0o640)
-            .and_then(|mut file| file.write_all(payload))
-            .and_then(|()| place.rename(temporary.as_ref(), name.as_ref()));
-        if let Err(error) = written {
-            let _ = place.remove(temporary.as_ref());
-            return Err(error);
+        let written = place.open_beside(temporary.as_ref(), flags, 0o640).and_then(|mut file| {
+            file.write_all(payload)?;
+            place.rename(temporary.as_ref(), name.as_ref())?;
+            Ok(fstat(&file)?)
+        });
+        match written {
+            Ok(file) => self.remember(*hash, disk_bytes(&file, self.unit)),
+            Err(error) => {
+                let _ = place.remove(temporary.as_ref());
+                return Err(error);
+            }
         }
-        self.remember(*hash, bytes);
-        Ok(())
+        // The file system may have taken more than was reckoned with.
+        self.make_room(0)
     }
 
     /// The file is now the newest.
@@ -399,6 +412,17 @@ impl Files {
 
 fn path_of(directory: &Path, hash: &Hash) -> PathBuf {
     directory.join(hex::encode(hash))
+}
+
+fn is_file(found: &FileStat) -> bool {
+    found.st_mode & libc::S_IFMT == libc::S_IFREG
+}
+
+/// Returns the room that a file takes on the disk: its blocks (of 512 bytes, whatever the file system's are), and at least its
+/// length in whole `unit`s, because some file systems choose the blocks only later.
+fn disk_bytes(found: &FileStat, unit: u64) -> u64 {
+    let [blocks, length] = [found.st_blocks, found.st_size].map(|number| u64::try_from(number).unwrap_or(0));
+    blocks.saturating_mul(512).max(length.next_multiple_of(unit))
 }
 
 /// Returns the length of the file of this name; `None` when there is none.

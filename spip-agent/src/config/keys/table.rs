@@ -335,7 +335,7 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         name: "payload_store_max_bytes",
         kind: Kind::Integer((4_096, MAX_BYTES), 1 << 30),
-        meaning: "Disk budget: the oldest files are removed to keep it. A longer payload stays in its record alone.",
+        meaning: "Room on the disk in whole blocks: the oldest files are removed to keep it. A longer payload stays in its record alone.",
         example: "1_073_741_824",
         effect: Effect::Restart,
     },

@@ -1,6 +1,7 @@
 //! Real directories: once each, within the budget, whole or not at all.
 
 use std::os::unix::fs::PermissionsExt;
+use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
@@ -15,7 +16,9 @@ impl Directory {
         Self(path)
     }
 
-    fn config(&self, max_bytes: u64) -> config::PayloadStore {
+    /// With room for so many short files.
+    fn config(&self, files: u64) -> config::PayloadStore {
+        let max_bytes = files * unit();
         config::PayloadStore { directory: Some(self.0.clone()), min_bytes: 4, max_bytes, preview_bytes: 2 }
     }
 
@@ -34,13 +37,18 @@ impl Drop for Directory {
     }
 }
 
+/// What a short file takes on the disk of the tests.
+fn unit() -> u64 {
+    nix::sys::statvfs::statvfs(&std::env::temp_dir()).expect("a directory").fragment_size()
+}
+
 fn hash(payload: &[u8]) -> Hash {
     Sha256::digest(payload).into()
 }
 
 /// Hands all payloads over, waits until they are written, and says what became of them.
-fn store_all(directory: &Directory, max_bytes: u64, payloads: &[Vec<u8>]) -> Counts {
-    let prepared = PayloadStore::prepare(&directory.config(max_bytes)).expect("directory").expect("on");
+fn store_all(directory: &Directory, files: u64, payloads: &[Vec<u8>]) -> Counts {
+    let prepared = PayloadStore::prepare(&directory.config(files)).expect("directory").expect("on");
     let store = prepared.store();
     let running = prepared.spawn().expect("thread");
     for payload in payloads {
@@ -53,7 +61,7 @@ fn store_all(directory: &Directory, max_bytes: u64, payloads: &[Vec<u8>]) -> Cou
 fn each_distinct_payload_is_one_file_of_its_own_bytes() {
     let directory = Directory::new("distinct");
     let payloads = [vec![1; 100], vec![2; 200], vec![1; 100]];
-    let counts = store_all(&directory, 1_000, &payloads);
+    let counts = store_all(&directory, 10, &payloads);
     assert_eq!(counts, Counts { stored: 2, ..Counts::default() });
     assert_eq!(directory.names().len(), 2);
     for payload in &payloads {
@@ -61,14 +69,14 @@ fn each_distinct_payload_is_one_file_of_its_own_bytes() {
         assert_eq!(&fs::read(&path).expect("file"), payload);
         assert_eq!(fs::metadata(&path).expect("file").permissions().mode() & 0o777, 0o640);
     }
-    assert_eq!(store_all(&directory, 1_000, &payloads).stored, 0, "they are there from the last run");
+    assert_eq!(store_all(&directory, 10, &payloads).stored, 0, "they are there from the last run");
 }
 
 #[test]
 fn the_oldest_files_go_to_keep_the_budget() {
     let directory = Directory::new("budget");
     let payloads: Vec<Vec<u8>> = (0..10_u8).map(|number| vec![number; 100]).collect();
-    let counts = store_all(&directory, 350, &payloads);
+    let counts = store_all(&directory, 3, &payloads);
     assert_eq!(counts, Counts { stored: 10, evicted: 7, ..Counts::default() });
     let mut expected: Vec<String> = payloads[7..].iter().map(|payload| hex::encode(hash(payload))).collect();
     expected.sort();
@@ -80,7 +88,7 @@ fn the_order_in_which_files_go_survives_a_restart() {
     let directory = Directory::new("order");
     let payloads: Vec<Vec<u8>> = (0..6_u8).map(|number| vec![number; 100]).collect();
     let path = |number: usize| directory.0.join(hex::encode(hash(&payloads[number])));
-    assert_eq!(store_all(&directory, 600, &payloads[..5]).evicted, 0);
+    assert_eq!(store_all(&directory, 6, &payloads[..5]).evicted, 0);
     // Older and younger than their names would have them.
     for (number, age) in [(0, 30), (1, 50), (2, 10), (3, 40), (4, 20)] {
         let file = fs::File::options().write(true).open(path(number)).expect("a file");
@@ -91,15 +99,31 @@ fn the_order_in_which_files_go_survives_a_restart() {
         let there = (0..6).filter(|number| path(*number).exists());
         (evicted, there.collect::<Vec<_>>())
     };
-    assert_eq!(left(store_all(&directory, 300, &[]).evicted), (2, vec![0, 2, 4]));
-    assert_eq!(left(store_all(&directory, 300, &payloads[5..]).evicted), (1, vec![2, 4, 5]));
-    assert_eq!(left(store_all(&directory, 100, &[]).evicted), (2, vec![5]));
+    assert_eq!(left(store_all(&directory, 3, &[]).evicted), (2, vec![0, 2, 4]));
+    assert_eq!(left(store_all(&directory, 3, &payloads[5..]).evicted), (1, vec![2, 4, 5]));
+    assert_eq!(left(store_all(&directory, 1, &[]).evicted), (2, vec![5]));
+}
+
+#[test]
+fn the_budget_counts_the_blocks_of_the_disk() {
+    let directory = Directory::new("blocks");
+    let payloads: Vec<Vec<u8>> = (0..20_u8).map(|number| vec![number; 5]).collect();
+    assert_eq!(store_all(&directory, 4, &payloads).evicted, 16, "100 bytes in all, and twenty blocks");
+    let blocks: u64 = directory
+        .names()
+        .iter()
+        .map(|name| std::os::unix::fs::MetadataExt::blocks(&fs::metadata(directory.0.join(name)).expect("there")))
+        .sum();
+    assert!(blocks * 512 <= 4 * unit(), "{blocks}");
+    // What an earlier run left counts the same.
+    assert_eq!(store_all(&directory, 2, &[]).evicted, 2);
+    assert_eq!(directory.names().len(), 2);
 }
 
 #[test]
 fn a_payload_that_was_evicted_is_stored_again_when_it_comes_back() {
     let directory = Directory::new("again");
-    let prepared = PayloadStore::prepare(&directory.config(150)).expect("directory").expect("on");
+    let prepared = PayloadStore::prepare(&directory.config(1)).expect("directory").expect("on");
     let store = prepared.store();
     let running = prepared.spawn().expect("thread");
     for number in [1_u8, 2, 1] {
@@ -123,7 +147,7 @@ fn foreign_files_stay_and_parts_of_a_killed_run_go() {
     for name in ["README", "ABCDEF", "notes.part", part.as_str()] {
         fs::write(directory.0.join(name), [0; 5_000]).expect("file");
     }
-    let counts = store_all(&directory, 150, &[vec![1; 100]]);
+    let counts = store_all(&directory, 1, &[vec![1; 100]]);
     assert_eq!(counts.evicted, 0);
     assert_eq!(directory.names().len(), 4);
     assert!(!directory.0.join(part).exists());
@@ -145,7 +169,7 @@ fn until_written(store: &PayloadStore) {
 #[test]
 fn what_the_disk_refuses_is_counted_and_may_come_again() {
     let directory = Directory::new("refused");
-    let prepared = PayloadStore::prepare(&directory.config(1_000)).expect("directory").expect("on");
+    let prepared = PayloadStore::prepare(&directory.config(10)).expect("directory").expect("on");
     let store = prepared.store();
     let payload = vec![1; 100];
     assert!((0..3).all(|_| store.store(hash(&payload), &payload)), "nothing was refused yet");
@@ -170,7 +194,7 @@ fn what_the_disk_refuses_is_counted_and_may_come_again() {
 #[test]
 fn a_disk_that_takes_only_short_payloads_is_not_believed() {
     let directory = Directory::new("nearly-full");
-    let prepared = PayloadStore::prepare(&directory.config(1_000)).expect("directory").expect("on");
+    let prepared = PayloadStore::prepare(&directory.config(10)).expect("directory").expect("on");
     let store = prepared.store();
     let running = prepared.spawn().expect("thread");
     fs::remove_dir(&directory.0).expect("empty");
@@ -186,7 +210,7 @@ fn a_disk_that_takes_only_short_payloads_is_not_believed() {
 #[test]
 fn what_is_not_written_at_the_end_is_lost() {
     let directory = Directory::new("end");
-    let prepared = PayloadStore::prepare(&directory.config(1_000)).expect("directory").expect("on");
+    let prepared = PayloadStore::prepare(&directory.config(10)).expect("directory").expect("on");
     let store = prepared.store();
     let _ = store.sender.try_send(None);
     assert!((0..2).all(|_| store.store(hash(&[1; 100]), &[1; 100])));
@@ -197,7 +221,7 @@ fn what_is_not_written_at_the_end_is_lost() {
 #[test]
 fn a_file_that_was_taken_away_or_cut_short_is_written_again() {
     let directory = Directory::new("taken");
-    let prepared = PayloadStore::prepare(&directory.config(250)).expect("directory").expect("on");
+    let prepared = PayloadStore::prepare(&directory.config(2)).expect("directory").expect("on");
     let store = prepared.store();
     let running = prepared.spawn().expect("thread");
     let payloads = [vec![1; 100], vec![2; 100]];
@@ -234,7 +258,7 @@ fn a_file_of_another_length_is_not_trusted_at_the_start() {
     let file = directory.0.join(hex::encode(hash(&payload)));
     for wrong in [0, 99, 101] {
         fs::write(&file, vec![1; wrong]).expect("a file");
-        let counts = store_all(&directory, 201, std::slice::from_ref(&payload));
+        let counts = store_all(&directory, 2, std::slice::from_ref(&payload));
         assert_eq!(counts, Counts { stored: 1, ..Counts::default() }, "{wrong}");
         assert_eq!(fs::read(&file).expect("a file"), payload);
     }
@@ -244,7 +268,7 @@ fn a_file_of_another_length_is_not_trusted_at_the_start() {
 fn a_directory_that_cannot_be_used_is_known_at_the_start() {
     let directory = Directory::new("file");
     fs::write(&directory.0, "a file").expect("file");
-    let error = PayloadStore::prepare(&directory.config(1_000)).expect_err("a file is no directory");
+    let error = PayloadStore::prepare(&directory.config(10)).expect_err("a file is no directory");
     assert!(error.to_string().starts_with("cannot use payload_dir"), "{error}");
     let _ = fs::remove_file(&directory.0);
 }
@@ -252,16 +276,17 @@ fn a_directory_that_cannot_be_used_is_known_at_the_start() {
 #[test]
 fn short_payloads_and_the_preview_are_the_records() {
     let directory = Directory::new("preview");
-    let store = PayloadStore::prepare(&directory.config(1_000)).expect("directory").expect("on").store();
+    let store = PayloadStore::prepare(&directory.config(10)).expect("directory").expect("on").store();
     assert!(store.keeps(4) && !store.keeps(3));
-    assert!(store.keeps(1_000) && !store.keeps(1_001), "no room can be made for it");
+    let room = usize::try_from(10 * unit()).expect("small");
+    assert!(store.keeps(room) && !store.keeps(room + 1), "no room can be made for it");
     assert_eq!((store.preview(b"abc"), store.preview(b"a")), (&b"ab"[..], &b"a"[..]));
 }
 
 #[test]
 fn what_the_queue_has_no_room_for_stays_with_the_record() {
     let directory = Directory::new("full");
-    let prepared = PayloadStore::prepare(&directory.config(1 << 40)).expect("directory").expect("on");
+    let prepared = PayloadStore::prepare(&directory.config(1 << 30)).expect("directory").expect("on");
     let store = prepared.store();
     // Nothing is taken out of the queue.
     let payload = |number: usize| vec![u8::try_from(number).expect("small"); QUEUED_BYTES / 4];
