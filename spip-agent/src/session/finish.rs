@@ -148,12 +148,13 @@ impl Guard {
                 sensor.write_unread(session, most, line);
                 None
             });
+            // A line that waits for room in the log is made again, and is the same line.
             if !self.counted {
                 TALLY.session(&self.session.counted(protocol));
+                self.engine.ledger.charge(source, line.len(), now);
                 self.counted = true;
             }
             let written = write(&self.engine.log, line);
-            self.engine.ledger.charge(source, line.len(), now);
             line.shrink_to(LINE_KEPT_BYTES);
             written
         })

@@ -225,6 +225,14 @@ impl Ledger {
         *account = Account { bytes: level + bytes as f64, at: now };
     }
 
+    /// Returns the bytes that are booked for `source` at `now`.
+    #[cfg(test)]
+    pub fn booked(&self, source: Source, now: Instant) -> f64 {
+        let state = self.state();
+        let room = state.room.unwrap_or(FIRST_BYTES / SOURCE_PART);
+        state.sources.peek(&source).map_or(0.0, |account| account.level(now, room * SOURCE_PART, SOURCE_TIME))
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing in here panics between two writes that belong together: the state behind a poisoned lock is whole.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)

@@ -346,3 +346,25 @@ fn a_header_that_breaks_a_rule_moves_nothing_and_stays() {
     assert_eq!((&record["source_ip"], &record["proxy"]["believed"]), (&"127.0.0.1".into(), &false.into()));
     assert_eq!(record["bytes_in"], bytes.len());
 }
+
+#[test]
+fn a_record_that_waits_for_the_log_is_booked_once() {
+    let mut bench = Bench::new("booked-once");
+    let log = bench.intake.engine().log.clone();
+    while log.try_record(br#"{"filler":1"#) {}
+    let (_client, mut guard, socket) = bench.connect(b"waits");
+    assert_eq!(guard.serve_now(&socket), None);
+    let (ledger, source) = (guard.engine.ledger.clone(), guard.permit.source());
+    let unwritten = guard.try_finish(CloseReason::ClientClosed).expect_err("the log is full");
+    let first = ledger.booked(source, Instant::now());
+    assert!(first > 0.0);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime");
+    runtime.block_on(async {
+        let waits = tokio::spawn(Box::new(guard).finish_later(unwritten));
+        bench.write();
+        waits.await.expect("written");
+    });
+    let booked = ledger.booked(source, Instant::now());
+    assert!(booked <= first, "{booked} bytes for a line of {first}");
+    assert_eq!(bench.records().iter().filter(|record| record["payload"] == "waits").count(), 1);
+}
