@@ -258,6 +258,8 @@ pub struct Steering {
     pub prefixes: Vec<Prefix>,
     /// `steer_interfaces`: names of interfaces by which connections have to come; any when empty.
     pub interfaces: Vec<String>,
+    /// `exempt_services_of`: names or numbers of the users whose services keep their ports; all users' when empty.
+    pub exempt_services_of: Vec<String>,
     /// `pin_links`: steering outlives the agent, and the next one takes it over.
     pub pin_links: bool,
 }

@@ -188,6 +188,63 @@ fn the_machine_can_connect_out_while_strangers_hold_every_port_that_is_not_kept(
     drop((elsewhere, held));
 }
 
+/// A user without rights who listens on many ports, until this is dropped.
+struct Squatter(std::process::Child);
+
+impl Squatter {
+    fn start(net: &Net, first: u16, count: u16) -> Self {
+        let program = format!(
+            "import os, resource, socket, sys\n\
+             resource.setrlimit(resource.RLIMIT_NOFILE, (8192, 8192))\n\
+             os.setgroups([]); os.setgid(65534); os.setuid(65534)\n\
+             held = [socket.create_server(('', port)) for port in range({first}, {first} + {count})]\n\
+             print('listens', flush=True)\nsys.stdin.read()"
+        );
+        let mut child = net.sensor.enter(|| {
+            std::process::Command::new("python3")
+                .args(["-c", &program])
+                .stdin(std::process::Stdio::piped())
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .expect("python starts")
+        });
+        let mut said = [0; 7];
+        child.stdout.take().expect("piped").read_exact(&mut said).expect("it listens");
+        Self(child)
+    }
+}
+
+impl Drop for Squatter {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_user_who_listens_on_thousands_of_ports_blinds_the_sensor_only_where_everybodys_services_are_exempt() {
+    let Some(net) = Net::new() else { return };
+    let _root = Service::start(&net, (ANY, 8080));
+    let _nobody = Squatter::start(&net, 14_000, 3_000);
+    let agent = steered(&net).start();
+    net.client.connect((SENSOR_V4, 15_000));
+    assert_eq!(agent.stop().log.lines.iter().filter(|line| line.value["destination_port"] == 15_000).count(), 0);
+    let agent = steered(&net).set("exempt_services_of", json!(["root"])).start();
+    let later = Squatter::start(&net, 20_000, 1_000);
+    for port in [14_000, 15_000, 16_999, 20_000, 20_999] {
+        net.client.deliver((SENSOR_V4, port), b"to a squatter");
+        agent.expect_one(json!({"payload": "to a squatter", "destination_port": port}));
+    }
+    assert_eq!(who(&net.client, (SENSOR_V4, 8080)), "service");
+    drop(later);
+    let said = agent.stop().log.lines.iter().any(|line| {
+        line.value["message"].as_str().is_some_and(|text| text.contains("exempt_services_of does not name"))
+    });
+    assert!(said);
+    let ended = steered(&net).set("exempt_services_of", json!(["no-such-user"])).run();
+    assert!(ended.stderr.contains("exempt_services_of: there is no user \"no-such-user\""), "{}", ended.stderr);
+}
+
 #[test]
 fn a_service_on_one_address_keeps_its_port_there_alone() {
     let Some(net) = Net::new() else { return };

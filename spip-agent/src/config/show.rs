@@ -113,6 +113,7 @@ impl Page {
         self.key("steer_loopback", steering.loopback)?;
         self.key("steer_prefixes", array(steering.prefixes.iter().map(Prefix::to_string)))?;
         self.key("steer_interfaces", array(steering.interfaces.iter().cloned()))?;
+        self.key("exempt_services_of", array(steering.exempt_services_of.iter().cloned()))?;
         self.key("pin_links", steering.pin_links)?;
         self.key("status_socket", text(&status_socket.as_deref().unwrap_or(Path::new("off")).to_string_lossy()))?;
 

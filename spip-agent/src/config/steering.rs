@@ -13,6 +13,11 @@ use super::{EbpfMode, Steering, SteeringMode};
 /// Longest name of an interface (`IFNAMSIZ` of linux/if.h, which counts a final zero).
 const INTERFACE_BYTES: usize = 15;
 
+/// Longest name of a user (`LOGIN_NAME_MAX` of Linux' limits.h).
+const USER_BYTES: usize = 256;
+/// Most users whose services are exempt.
+const MOST_USERS: usize = 256;
+
 /// Addresses that begin alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Prefix {
@@ -123,6 +128,7 @@ impl Loading<'_> {
             loopback: self.read.boolean("steer_loopback"),
             prefixes: self.prefixes(),
             interfaces: self.interfaces(),
+            exempt_services_of: self.exempt_services_of(),
             pin_links: self.read.boolean("pin_links"),
         };
         if mode == SteeringMode::Redirect {
@@ -130,6 +136,7 @@ impl Loading<'_> {
                 ("steer_loopback", steering.loopback),
                 ("steer_prefixes", !steering.prefixes.is_empty()),
                 ("steer_interfaces", !steering.interfaces.is_empty()),
+                ("exempt_services_of", !steering.exempt_services_of.is_empty()),
                 ("pin_links", steering.pin_links),
             ];
             for (key, _) in unused.iter().filter(|(_, given)| *given) {
@@ -161,6 +168,19 @@ impl Loading<'_> {
         names.dedup();
         self.at_most("steer_interfaces", names.len(), MOST);
         names
+    }
+
+    /// Which users there are on this machine is looked up at the start.
+    fn exempt_services_of(&mut self) -> Vec<String> {
+        const ACCEPTED: &str = "must be an array of users such as [\"root\", \"postgres\"]";
+        let mut users = self.texts("exempt_services_of", ACCEPTED, |text| {
+            let valid = (1..=USER_BYTES).contains(&text.len()) && !text.chars().any(char::is_control);
+            if valid { Ok(text.to_owned()) } else { Err("is no name or number of a user".to_owned()) }
+        });
+        users.sort_unstable();
+        users.dedup();
+        self.at_most("exempt_services_of", users.len(), MOST_USERS);
+        users
     }
 
     /// An array of texts, each read by `read`.

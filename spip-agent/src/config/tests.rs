@@ -62,6 +62,7 @@ fn everything_but_the_address_has_a_default() {
             loopback: false,
             prefixes: Vec::new(),
             interfaces: Vec::new(),
+            exempt_services_of: Vec::new(),
             pin_links: false,
         },
         status_socket: Some(PathBuf::from("/run/spip/status.sock")),
@@ -173,6 +174,7 @@ steer_prefixes = ["198.51.100.0/24", "2001:db8::/32", "192.0.2.1"]
 proxy_protocol_from = ["10.0.0.0/8"]
 public_addresses = { "10.0.0.5" = "203.0.113.9" }
 steer_interfaces = ["eth0"]
+exempt_services_of = ["root", "postgres", "root"]
 pin_links = true
 status_socket = "/run/other/status.sock"
 first_byte_timeout_seconds = 1.5
@@ -242,6 +244,7 @@ fn every_key_is_read() {
                 .map(|text| Prefix::parse(text).expect("prefix"))
                 .into(),
             interfaces: vec!["eth0".to_owned()],
+            exempt_services_of: vec!["postgres".to_owned(), "root".to_owned()],
             pin_links: true,
         },
         status_socket: Some(PathBuf::from("/run/other/status.sock")),

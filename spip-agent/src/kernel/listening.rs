@@ -35,9 +35,10 @@ const HEADER: usize = 16;
 const SEQUENCE: usize = 8;
 /// Bytes of `struct inet_diag_req_v2` of linux/inet_diag.h.
 const REQUEST: usize = 56;
-/// Offsets in `struct inet_diag_msg` of the local port, the local address and the inode, and its length.
+/// Offsets in `struct inet_diag_msg` of the local port, the local address, the user and the inode, and its length.
 const PORT: usize = 4;
 const ADDRESS: usize = 8;
+const USER: usize = 64;
 const INODE: usize = 68;
 const MESSAGE: usize = 72;
 /// `1 << TCP_LISTEN`.
@@ -56,6 +57,8 @@ pub struct Listening {
     pub ip: IpAddr,
     /// Number of the socket; 0 when it is unknown.
     pub inode: u32,
+    /// The user that made the socket, or was given it.
+    pub user: u32,
 }
 
 /// Source of the list.
@@ -183,7 +186,8 @@ fn listening(body: &[u8]) -> Option<Listening> {
         libc::AF_INET => IpAddr::from(Ipv4Addr::from(*address.first_chunk::<4>()?)),
         _ => IpAddr::from(Ipv6Addr::from(address)).to_canonical(),
     };
-    Some(Listening { port: u16::from_be_bytes(array(body, PORT)?), ip, inode: word(body, INODE)? })
+    let port = u16::from_be_bytes(array(body, PORT)?);
+    Some(Listening { port, ip, inode: word(body, INODE)?, user: word(body, USER)? })
 }
 
 fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
@@ -200,7 +204,9 @@ fn by_tables(tables: &mut [File]) -> io::Result<Vec<Listening>> {
         table.seek(SeekFrom::Start(0))?;
         let found = sockets::listening(BufReader::new(table))?;
         let inode = |inode| u32::try_from(inode).unwrap_or(0);
-        all.extend(found.into_iter().map(|(port, ip, number)| Listening { port, ip, inode: inode(number) }));
+        let listening =
+            |row: sockets::Row| Listening { port: row.port, ip: row.ip, inode: inode(row.inode), user: row.user };
+        all.extend(found.into_iter().map(listening));
     }
     Ok(all)
 }
@@ -221,7 +227,8 @@ mod tests {
         for address in ["127.0.0.1:0", "[::1]:0", "0.0.0.0:0"] {
             let socket = TcpListener::bind(address).expect("listener");
             let local = socket.local_addr().expect("address");
-            let expected = Listening { port: local.port(), ip: local.ip(), inode: inode(&socket) };
+            let user = nix::unistd::geteuid().as_raw();
+            let expected = Listening { port: local.port(), ip: local.ip(), inode: inode(&socket), user };
             assert!(source.all().expect("listeners").contains(&expected), "{expected:?}");
             drop(socket);
             assert!(!source.all().expect("listeners").contains(&expected), "{expected:?}");
@@ -252,7 +259,7 @@ mod tests {
         answer.resize(HEADER + MESSAGE, 0);
         let mut found = Vec::new();
         assert_eq!(messages(&answer, 7, &mut found), Ok(false));
-        assert_eq!(found, [Listening { port: 80, ip: IpAddr::from([192, 0, 2, 1]), inode: 0 }]);
+        assert_eq!(found, [Listening { port: 80, ip: IpAddr::from([192, 0, 2, 1]), inode: 0, user: 0 }]);
         // The answer to an earlier question is none to this one.
         assert_eq!(messages(&answer, 8, &mut found), Ok(false));
         assert_eq!(found.len(), 1);

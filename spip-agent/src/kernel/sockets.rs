@@ -57,16 +57,26 @@ impl Sockets {
     }
 }
 
-/// The listening sockets in a table as `/proc/net/tcp`: port, address and inode.
-pub(crate) fn listening(lines: impl io::BufRead) -> io::Result<Vec<(u16, IpAddr, u64)>> {
+/// A listening socket in a table as `/proc/net/tcp`.
+pub(crate) struct Row {
+    pub(crate) port: u16,
+    pub(crate) ip: IpAddr,
+    pub(crate) user: u32,
+    pub(crate) inode: u64,
+}
+
+/// The listening sockets in such a table.
+pub(crate) fn listening(lines: impl io::BufRead) -> io::Result<Vec<Row>> {
     let mut table = Table::default();
     table.add(lines)?;
-    Ok(table.listening.into_iter().map(|(inode, (port, ip))| (port, ip, inode)).collect())
+    let rows = table.listening.into_iter();
+    Ok(rows.map(|(inode, (port, ip, user))| Row { port, ip, user, inode }).collect())
 }
 
 #[derive(Default)]
 struct Table {
-    listening: HashMap<u64, (u16, IpAddr)>,
+    /// Port, address and user of each, by its number.
+    listening: HashMap<u64, (u16, IpAddr, u32)>,
     established: HashMap<u64, SocketAddr>,
 }
 
@@ -76,12 +86,13 @@ impl Table {
             let line = line?;
             let mut fields = line.split_ascii_whitespace().skip(1);
             let (local, state) = (fields.next(), fields.nth(1));
-            let inode = fields.nth(5).and_then(|inode| inode.parse().ok());
-            let (Some((ip, port)), Some(inode)) = (local.and_then(address), inode) else {
+            let user = fields.nth(3).and_then(|user| user.parse().ok());
+            let inode = fields.nth(1).and_then(|inode| inode.parse().ok());
+            let (Some((ip, port)), Some(user), Some(inode)) = (local.and_then(address), user, inode) else {
                 continue;
             };
             match state {
-                Some(LISTEN) => drop(self.listening.insert(inode, (port, ip))),
+                Some(LISTEN) => drop(self.listening.insert(inode, (port, ip, user))),
                 Some(ESTABLISHED) => drop(self.established.insert(inode, SocketAddr::new(ip, port))),
                 _ => {}
             }
@@ -128,7 +139,7 @@ impl Table {
         let mut listeners: Vec<Listener> = self
             .listening
             .into_iter()
-            .map(|(inode, (port, ip))| Listener { port, ip, owner: owners.remove(&inode) })
+            .map(|(inode, (port, ip, _))| Listener { port, ip, owner: owners.remove(&inode) })
             .collect();
         listeners.sort();
         listeners.dedup();

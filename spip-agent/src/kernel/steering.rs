@@ -15,6 +15,7 @@
 //! done, ports behave as before until an agent comes; a program of this kind cannot make a client wait.
 
 mod entries;
+mod exempt;
 mod reasons;
 mod table;
 mod watch;
@@ -35,6 +36,8 @@ use crate::kernel::listening::{self, Listening};
 use crate::kernel::sockets::Sockets;
 
 use entries::Entries;
+use exempt::Exempt;
+pub use exempt::unknown_users;
 pub use reasons::Reason;
 use table::{Own, Table};
 pub use watch::{Attachment, Description, Watch};
@@ -72,6 +75,7 @@ pub struct Confinement {
 pub struct Steering {
     maps: SteerMaps,
     own: Own,
+    exempt: Exempt,
     settings: config::Steering,
     configured: Vec<(u16, u16)>,
     ssh: BTreeSet<SocketAddr>,
@@ -79,6 +83,8 @@ pub struct Steering {
     kept: Kept,
     /// Services as they are in the maps.
     services: Vec<Listening>,
+    /// Services of users that are not exempt, out of reach of all that loopback does not reach.
+    overruled: Vec<Listening>,
     table: Table,
     /// Prefixes and interfaces as they are in the maps.
     prefixes: Entries<(Ipv6Addr, u32)>,
@@ -110,11 +116,13 @@ impl Steering {
         let mut steering = Self {
             maps,
             own,
+            exempt: Exempt::of(&config.steering.exempt_services_of),
             settings: config.steering.clone(),
             configured: Vec::new(),
             ssh: BTreeSet::new(),
             kept: Kept::default(),
             services: Vec::new(),
+            overruled: Vec::new(),
             table: Table::default(),
             prefixes: Entries::default(),
             links: Entries::default(),
@@ -222,6 +230,14 @@ impl Steering {
         reasons::line(&self.reasons())
     }
 
+    /// Returns the services that lose their ports to the agent in one line, because `exempt_services_of` does not name their users;
+    /// `None` when there are none.
+    #[must_use]
+    pub fn overruled(&self) -> Option<String> {
+        let reasons = reasons::reasons(&[], &BTreeSet::new(), &self.overruled, self.sockets.as_ref());
+        (!reasons.is_empty()).then(|| reasons::line(&reasons))
+    }
+
     /// The ports from which this machine connects out, when clients could occupy all of them: a connection that is
     /// steered occupies its port, and the kernel gives an outgoing connection a port that nothing occupies (Linux
     /// `__inet_inherit_port`, `__inet_hash_connect`).
@@ -253,6 +269,8 @@ impl Steering {
     fn find_services(&mut self) -> std::io::Result<Vec<Listening>> {
         let mut found = self.listening.all()?;
         found.retain(|found| !self.own.is(found));
+        self.overruled = found.extract_if(.., |service| !self.exempt.has(service)).collect();
+        self.overruled.retain(|service| !service.ip.is_loopback() || self.settings.loopback);
         // They are sorted. A service that was there at the start keeps its port when it ends.
         let place = |service: &Listening| (service.port, service.ip);
         let ended = self.kept.services.iter().copied();

@@ -10,6 +10,7 @@ use anyhow::Error;
 
 use crate::config::{Config, ConfigError, Spans};
 use crate::confine::sandbox;
+use crate::kernel::steering;
 use crate::respond::persona::Written;
 use crate::tls::{self, Identity};
 
@@ -29,7 +30,11 @@ pub struct NamedFiles {
 pub fn check(config: &Config, spans: &Spans) -> Result<NamedFiles, ConfigError> {
     sandbox::expect_user(&config.sandbox);
     let (files, mistakes) = read(config);
-    spans.refuse(sandbox::look_up(&config.sandbox).into_iter().chain(mistakes))?;
+    let unknown = steering::unknown_users(&config.steering.exempt_services_of);
+    let unknown = unknown.into_iter().map(|name| {
+        ("exempt_services_of", format!("exempt_services_of: there is no user {name:?}; create it, or leave it out"))
+    });
+    spans.refuse(sandbox::look_up(&config.sandbox).into_iter().chain(unknown).chain(mistakes))?;
     Ok(files)
 }
 

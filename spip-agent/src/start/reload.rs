@@ -189,6 +189,7 @@ fn hold(new: &mut Config, started: &Config) {
     new.log.queue_bytes = log.queue_bytes;
     new.messages.target = started.messages.target.clone();
     (new.steering.mode, new.steering.pin_links) = (steering.mode, steering.pin_links);
+    new.steering.exempt_services_of = steering.exempt_services_of;
     new.respond.state_dir = respond.state_dir;
     new.scans.enabled = scans.enabled;
 }
@@ -224,6 +225,7 @@ mod tests {
             ebpf_syn_entries = 64
             ebpf_origin_entries = 64
             steering = "sk_lookup"
+            exempt_services_of = ["root"]
             pin_links = true
             status_socket = "off"
             metrics = "127.0.0.1:9464"

@@ -264,6 +264,13 @@ pub(super) static KEYS: &[Key] = &[
         effect: Effect::Live,
     },
     Key {
+        name: "exempt_services_of",
+        kind: Kind::Other { default: "`[]`", accepted: r#"array of up to 256 users: `["root", "postgres"]`"# },
+        meaning: "Users, by name or number, whose services keep their ports; those of all users when empty. Ports on which other users listen are steered: steering.md#services-of-chosen-users.",
+        example: r#"["root", "postgres"]"#,
+        effect: Effect::Restart,
+    },
+    Key {
         name: "pin_links",
         kind: Kind::Boolean(false),
         meaning: "Keeps steering when the agent ends, so that the next one takes it over without refusing a connection: steering.md#restarts. Needs a bpffs at `bpf_pin_path`.",

@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn each_reason_names_ports_address_and_owner() {
-        let service = |port, ip: &str| Listening { port, ip: ip.parse().expect("address"), inode: 1 };
+        let service = |port, ip: &str| Listening { port, ip: ip.parse().expect("address"), inode: 1, user: 0 };
         let services = [service(22, "0.0.0.0"), service(22, "0.0.0.0"), service(80, "192.0.2.1"), service(81, "::1")];
         let listener = Listener { port: 22, ip: IpAddr::from([0, 0, 0, 0]), owner: Some("sshd".to_owned()) };
         let sockets = Sockets { listeners: vec![listener], ssh_sessions: vec![], complete: true };

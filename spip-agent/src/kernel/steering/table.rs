@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     fn listening(port: u16, ip: &str) -> Listening {
-        Listening { port, ip: ip.parse().expect("address"), inode: 7 }
+        Listening { port, ip: ip.parse().expect("address"), inode: 7, user: 0 }
     }
 
     #[test]

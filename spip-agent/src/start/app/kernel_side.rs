@@ -63,6 +63,11 @@ pub(super) fn steer(
         steer_loopback = config.steering.loopback, steer_prefixes = prefixes.len(),
         steer_interfaces = interfaces.join(", ").as_str(), pinned_link = link.as_str();
         "every port is steered to the agent, except the exclusions{but}");
+    if let Some(services) = steering.overruled() {
+        log::warn!(target: "steering", services = services.as_str();
+            "services of users that exempt_services_of does not name get no new connections while this agent runs; add their \
+             users, if they are to keep their ports");
+    }
     if !(ipv4 && ipv6) {
         let family = if ipv4 { "IPv6" } else { "IPv4" };
         log::warn!(target: "steering",
