@@ -7,7 +7,11 @@
 //!
 //! Names are a client's, and signatures cost time. As many as [`RATE`] allows are minted, one at a time, on the
 //! runtime's threads for blocking work; over that rate a client gets the certificate for no name at all, which
-//! exists already. Clients that take no ECDSA get RSA; its key is made when the first of them comes.
+//! exists already. Clients that take no ECDSA get RSA.
+//!
+//! Each name has an ECDSA key of its own, which follows from the name and the secret, too: two names that show one key are one
+//! sensor. An RSA key takes a tenth of a second to make, so names share [`RSA_KEYS`] of them, each made when the first name
+//! that it is for comes.
 
 mod name;
 
@@ -39,6 +43,13 @@ const CACHED: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 /// Certificates that are minted: 30 a second in the long run, 60 at once after a quiet time. An RSA signature takes about a
 /// millisecond: 3 % of one core.
 const RATE: Rate = Rate { per_second: 30.0, burst: 60.0 };
+/// RSA keys that names share: each costs about 100 ms once, and 2 kB.
+const RSA_KEYS: usize = 8;
+/// PKCS #8 (RFC 5208) of a key of P-256 (RFC 5915) up to its 32 bytes, without the public key, which follows from them.
+const PKCS8_P256: [u8; 35] = [
+    0x30, 0x41, 0x02, 0x01, 0x00, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
+    0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x04, 0x27, 0x30, 0x25, 0x02, 0x01, 0x01, 0x04, 0x20,
+];
 /// Lifetime of a certificate; the default of many instructions on the web.
 const LIFETIME: Duration = Duration::from_secs(365 * DAY);
 const DAY: u64 = 24 * 60 * 60;
@@ -91,8 +102,7 @@ pub(super) struct Mint {
     secret: [u8; 32],
     /// Start of all validities.
     started: Duration,
-    ecdsa: Key,
-    rsa: OnceLock<Key>,
+    rsa: [OnceLock<Arc<Key>>; RSA_KEYS],
     cache: Mutex<LruCache<(KeyKind, Option<CertificateName>), Minted>>,
     bucket: Mutex<Bucket>,
     /// One at a time: minting never takes more than one core.
@@ -118,8 +128,7 @@ impl Mint {
         let mut secret = [0; 32];
         provider.secure_random.fill(&mut secret).map_err(|_| MintError::Random)?;
         let mint = Self {
-            ecdsa: Key::generate(KeyKind::Ecdsa, &provider)?,
-            rsa: OnceLock::new(),
+            rsa: Default::default(),
             secret,
             started: now(),
             cache: Mutex::new(LruCache::new(CACHED)),
@@ -197,7 +206,7 @@ impl Mint {
         }
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.use_authority_key_identifier_extension = true;
-        let key = self.key(kind)?;
+        let key = self.key(kind, &digest)?;
         let certificate = params.self_signed(&key.signs_certificates)?;
         Ok(Minted {
             certificate: Arc::new(Identity::new(
@@ -209,13 +218,18 @@ impl Mint {
         })
     }
 
-    fn key(&self, kind: KeyKind) -> Result<&Key, MintError> {
-        match (kind, self.rsa.get()) {
-            (KeyKind::Ecdsa, _) => Ok(&self.ecdsa),
-            (KeyKind::Rsa, Some(key)) => Ok(key),
-            (KeyKind::Rsa, None) => {
-                let key = Key::generate(KeyKind::Rsa, &self.provider)?;
-                Ok(self.rsa.get_or_init(|| key))
+    /// The key of the name that `digest` stands for.
+    fn key(&self, kind: KeyKind, digest: &[u8; 32]) -> Result<Arc<Key>, MintError> {
+        if kind == KeyKind::Ecdsa {
+            return Ok(Arc::new(Key::ecdsa(&self.secret, digest, &self.provider)?));
+        }
+        // The last byte decides on nothing else that is shown.
+        let slot = &self.rsa[usize::from(digest[31]) % RSA_KEYS];
+        match slot.get() {
+            Some(key) => Ok(Arc::clone(key)),
+            None => {
+                let key = Key::new(KeyPair::generate_for(&PKCS_RSA_SHA256)?, &self.provider)?;
+                Ok(Arc::clone(slot.get_or_init(|| Arc::new(key))))
             }
         }
     }
@@ -229,14 +243,28 @@ impl fmt::Debug for Mint {
 }
 
 impl Key {
-    fn generate(kind: KeyKind, provider: &CryptoProvider) -> Result<Self, MintError> {
-        let pair = KeyPair::generate_for(match kind {
-            KeyKind::Ecdsa => &PKCS_ECDSA_P256_SHA256,
-            KeyKind::Rsa => &PKCS_RSA_SHA256,
-        })?;
+    fn new(pair: KeyPair, provider: &CryptoProvider) -> Result<Self, MintError> {
         let secret = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(pair.serialize_der()));
         let signs_handshakes = provider.key_provider.load_private_key(secret.clone_key())?;
         Ok(Self { signs_certificates: pair, signs_handshakes, secret })
+    }
+
+    /// The ECDSA key that follows from the secret of the process and what stands for a name.
+    fn ecdsa(secret: &[u8; 32], digest: &[u8; 32], provider: &CryptoProvider) -> Result<Self, MintError> {
+        /// One hash in 2^32 is no key of P-256; as many in a row do not occur.
+        const ATTEMPTS: u8 = 8;
+        let mut attempt = 0;
+        loop {
+            let number = Sha256::new().chain_update(b"key").chain_update(secret).chain_update(digest);
+            let mut der = PKCS8_P256.to_vec();
+            der.extend(number.chain_update([attempt]).finalize());
+            let der = PrivatePkcs8KeyDer::from(der);
+            match KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ECDSA_P256_SHA256) {
+                Ok(pair) => return Self::new(pair, provider),
+                Err(error) if attempt == ATTEMPTS => return Err(error.into()),
+                Err(_) => attempt += 1,
+            }
+        }
     }
 }
 

@@ -51,6 +51,33 @@ fn a_name_that_was_forgotten_has_the_same_certificate_again() {
 }
 
 #[test]
+fn each_name_has_a_key_of_its_own_and_the_same_again() {
+    let mint = mint();
+    let keys = |kind, name_of: &dyn Fn(usize) -> String| -> Vec<Vec<u8>> {
+        let minted = (0..40).map(|number| mint.mint(kind, name(&name_of(number)).as_ref(), now()).expect("minted"));
+        let key = |minted: Minted| {
+            let (_, certificate) = X509Certificate::from_der(der(&minted.certificate)).expect("certificate");
+            minted.certificate.keys_match().expect("a pair");
+            certificate.public_key().subject_public_key.data.to_vec()
+        };
+        minted.map(key).collect()
+    };
+    let named = |number: usize| format!("{number}.example");
+    let distinct = |keys: &[Vec<u8>]| keys.iter().collect::<std::collections::HashSet<_>>().len();
+    let first = keys(KeyKind::Ecdsa, &named);
+    assert_eq!(distinct(&first), 40);
+    assert_eq!(keys(KeyKind::Ecdsa, &named), first);
+    let rsa = keys(KeyKind::Rsa, &named);
+    assert!((2..=RSA_KEYS).contains(&distinct(&rsa)), "names share a few keys of RSA");
+    assert_eq!(keys(KeyKind::Rsa, &named), rsa);
+    // Another process has others.
+    let other = Mint::new(Arc::new(default_provider())).expect("mint");
+    let other = other.mint(KeyKind::Ecdsa, name("0.example").as_ref(), now()).expect("minted");
+    let (_, certificate) = X509Certificate::from_der(der(&other.certificate)).expect("certificate");
+    assert_ne!(*certificate.public_key().subject_public_key.data, *first[0]);
+}
+
+#[test]
 fn addresses_and_long_names_are_carried_too() {
     let mint = mint();
     let long = format!("{}.example", "a".repeat(63)).repeat(3);
