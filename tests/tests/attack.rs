@@ -488,3 +488,38 @@ fn addresses_of_the_unspecified_kind_are_not_in_a_record_of_a_real_client() {
         assert_eq!(record["destination_ip"], json!(SENSOR_V4));
     }
 }
+
+/// A request whose headers cost four bytes of log for each byte: control characters and quotes, in text and in digits.
+fn dear_request() -> Vec<u8> {
+    let mut request = b"GET /a HTTP/1.1\r\n".to_vec();
+    for name in b'a'..b'h' {
+        request.extend_from_slice(&[name, b':']);
+        request.extend(b"\t\"".iter().cycle().take(1_800));
+        request.extend_from_slice(b"\r\n");
+    }
+    request.extend_from_slice(b"\r\n");
+    request
+}
+
+#[test]
+fn a_source_costs_at_most_three_bytes_of_log_for_a_byte_on_the_wire_and_64_kib_a_minute() {
+    let Some(net) = Net::new() else { return };
+    net.redirect();
+    let agent = net.agent().set("respond", "off").start();
+    let request = dear_request();
+    // Seven packets to open and close, two for what is sent, and one for each 1,460 bytes, with headers of 52 bytes.
+    let wire = 300 * (request.len() + 52 * (9 + request.len() / 1460));
+    let began = std::time::Instant::now();
+    for _ in 0..300 {
+        net.client.deliver((SENSOR_V4, 80), &request);
+    }
+    agent.expect_count(300, json!({"destination_port": 80}));
+    let minutes = began.elapsed().as_secs_f64() / 60.0;
+    let log = agent.stop().log;
+    let lines: Vec<_> = log.lines.iter().filter(|line| line.value["destination_port"] == 80).collect();
+    let all: usize = lines.iter().map(|line| line.text.len()).sum();
+    let most = (3 * wire) as f64 + (1.0 + minutes) * f64::from(64 << 10) + f64::from(256 << 10);
+    assert!((all as f64) < most, "{all} bytes of log for {wire}");
+    let first = lines.first().expect("records").text.len();
+    assert!(first as f64 > 3.5 * request.len() as f64, "{first}: this request is not dear");
+}

@@ -227,7 +227,7 @@ fn a_user_who_listens_on_thousands_of_ports_blinds_the_sensor_only_where_everybo
     let _root = Service::start(&net, (ANY, 8080));
     let _nobody = Squatter::start(&net, 14_000, 3_000);
     let agent = steered(&net).start();
-    net.client.connect((SENSOR_V4, 15_000));
+    drop(net.client.connect((SENSOR_V4, 15_000)));
     assert_eq!(agent.stop().log.lines.iter().filter(|line| line.value["destination_port"] == 15_000).count(), 0);
     let agent = steered(&net).set("exempt_services_of", json!(["root"])).start();
     let later = Squatter::start(&net, 20_000, 1_000);

@@ -14,7 +14,7 @@ use crate::log::writer::Log;
 use crate::process::clock;
 use crate::process::counters::TALLY;
 use crate::session::deadline::Timer;
-use crate::session::ledger::{SHORT_BYTES, Share};
+use crate::session::ledger::Share;
 use crate::session::record::{Moment, Session, Stored};
 use crate::tls::{Failure, Handshake};
 use spip_record::{CloseReason, Limit};
@@ -136,8 +136,8 @@ impl Guard {
         LINE.with_borrow_mut(|line| {
             line.clear();
             let (source, now) = (self.permit.source(), clock::now());
-            let due = line_bytes_due(&self.session);
-            let most = if self.engine.ledger.share(source, now) == Share::Whole { due } else { due.min(SHORT_BYTES) };
+            let wire = wire_bytes(&self.session);
+            let most = line_bytes_due(&self.session).min(self.engine.ledger.line_bytes(source, wire, now));
             let sensor = &self.engine.sensor;
             let session = &mut self.session;
             let understood = panic::catch_unwind(AssertUnwindSafe(|| sensor.write(session, most, line)));
@@ -151,7 +151,7 @@ impl Guard {
             // A line that waits for room in the log is made again, and is the same line.
             if !self.counted {
                 TALLY.session(&self.session.counted(protocol));
-                self.engine.ledger.charge(source, line.len(), now);
+                self.engine.ledger.charge(source, line.len(), wire, now);
                 self.counted = true;
             }
             let written = write(&self.engine.log, line);
@@ -175,6 +175,23 @@ impl Drop for Guard {
             self.with_line(|log, line| log.record_now(line));
         }
     }
+}
+
+/// Reckons how many bytes were on the wire for a session, in both directions and with headers, as those of ordinary
+/// clients: seven packets that open and close it, two more for what it sent, one for each 1,460 bytes, and the
+/// certificate where a handshake was completed.
+fn wire_bytes(session: &Session) -> usize {
+    /// Of IPv4, and of TCP with time stamps (RFC 7323), as nearly all clients send them.
+    const HEADERS: usize = 52;
+    const CERTIFICATE: usize = 512;
+    let facts = session.tls.facts();
+    let hello = facts.map_or(0, |facts| facts.client_hello.len());
+    let is_complete = facts.is_some_and(|facts| matches!(facts.handshake, Handshake::Completed(_)));
+    let shown = if is_complete { CERTIFICATE } else { 0 };
+    let sent = session.payload.received().saturating_add(session.bytes_out);
+    let bytes = usize::try_from(sent).unwrap_or(usize::MAX).saturating_add(hello + shown);
+    let packets = if bytes == 0 { 7 } else { 9 + bytes / 1460 };
+    bytes.saturating_add(HEADERS * packets)
 }
 
 /// Returns how long a line may be for what its client sent: so that a byte on the wire costs a bounded number in the

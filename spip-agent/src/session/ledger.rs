@@ -8,7 +8,10 @@
 //! - One that took twice as much is counted in summaries, as refused connections are (`limit` `log_budget`).
 //! - When all sources together took half of the room within six hours, everybody's records are short.
 //!
-//! The same holds for every source beyond its first bytes while the disk has less room than `log_min_free_bytes`. A log
+//! Whatever the room is, what a source costs is held to what it spends: when its lines of the last minute were 64 KiB more
+//! than three times the bytes on the wire, each further one is cut at three times the bytes of its connection.
+//!
+//! Records are short, too, for every source beyond its first bytes while the disk has less room than `log_min_free_bytes`. A log
 //! without a bound of its own (standard output, rotation off) has no accounts, only that floor.
 //!
 //! The table of accounts is bounded: the source that wrote longest ago starts anew when it comes back.
@@ -31,6 +34,11 @@ pub const SHORT_BYTES: usize = 4 * 1024;
 
 /// Bytes that every source may write whatever the others did, as long as the disk takes anything.
 const FIRST_BYTES: f64 = 64.0 * 1024.0;
+
+/// Bytes of log for a byte on the wire, in either direction and with headers, that a source may cause for long …
+const WIRE_TIMES: usize = 3;
+/// … and the time in which [`FIRST_BYTES`] more than that are forgotten.
+const EXCESS_TIME: Duration = Duration::from_secs(60);
 
 /// The part of the room that one source may take in full …
 const SOURCE_PART: f64 = 1.0 / 20.0;
@@ -102,12 +110,20 @@ struct State {
 #[derive(Clone, Copy, Debug)]
 struct Account {
     bytes: f64,
+    /// What they were more than [`WIRE_TIMES`] the bytes on the wire.
+    excess: f64,
     at: Instant,
 }
 
 impl Account {
     fn new(now: Instant) -> Self {
-        Self { bytes: 0.0, at: now }
+        Self { bytes: 0.0, excess: 0.0, at: now }
+    }
+
+    /// Returns what has not been forgotten of the excess at `now`.
+    fn excess(&self, now: Instant) -> f64 {
+        let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
+        (self.excess - elapsed * FIRST_BYTES / EXCESS_TIME.as_secs_f64()).max(0.0)
     }
 
     /// Returns the bytes at `now`, of which `capacity` are forgotten in `time`.
@@ -192,8 +208,20 @@ impl Ledger {
     /// Decides what `source` may have of the log at `now`.
     #[must_use]
     pub fn share(&self, source: Source, now: Instant) -> Share {
-        let disk = self.0.disk.load(Ordering::Relaxed);
+        self.share_in(&self.state(), source, now)
+    }
+
+    /// Returns how long a line of `source` may be at `now`; `wire` bytes were on the wire for it.
+    #[must_use]
+    pub fn line_bytes(&self, source: Source, wire: usize, now: Instant) -> usize {
         let state = self.state();
+        let most = if self.share_in(&state, source, now) == Share::Whole { usize::MAX } else { SHORT_BYTES };
+        let excess = state.sources.peek(&source).map_or(0.0, |account| account.excess(now));
+        if excess < FIRST_BYTES { most } else { most.min(wire.saturating_mul(WIRE_TIMES)) }
+    }
+
+    fn share_in(&self, state: &State, source: Source, now: Instant) -> Share {
+        let disk = self.0.disk.load(Ordering::Relaxed);
         if state.room.is_none() && disk == Disk::Roomy as u8 {
             return Share::Whole;
         }
@@ -214,15 +242,16 @@ impl Ledger {
         }
     }
 
-    /// Books `bytes` that the log took for `source` at `now`.
-    pub fn charge(&self, source: Source, bytes: usize, now: Instant) {
+    /// Books `bytes` that the log took for `source` at `now`; `wire` bytes were on the wire for them.
+    pub fn charge(&self, source: Source, bytes: usize, wire: usize, now: Instant) {
         let mut state = self.state();
         let room = state.room.unwrap_or(FIRST_BYTES / SOURCE_PART);
         let level = state.all.level(now, room * ALL_PART, ALL_TIME);
-        state.all = Account { bytes: level + bytes as f64, at: now };
+        state.all = Account { bytes: level + bytes as f64, ..Account::new(now) };
         let account = state.sources.get_or_insert_mut(source, || Account::new(now));
         let level = account.level(now, room * SOURCE_PART, SOURCE_TIME);
-        *account = Account { bytes: level + bytes as f64, at: now };
+        let more = bytes as f64 - wire.saturating_mul(WIRE_TIMES) as f64;
+        *account = Account { bytes: level + bytes as f64, excess: (account.excess(now) + more).max(0.0), at: now };
     }
 
     /// Returns the bytes that are booked for `source` at `now`.
@@ -253,19 +282,47 @@ mod tests {
     #[test]
     fn a_source_that_took_its_part_gets_short_records_then_summaries_and_others_notice_nothing() {
         let (ledger, now) = (Ledger::new(Some(ROOM)), Instant::now());
-        ledger.charge(source(1), PART - 1, now);
+        ledger.charge(source(1), PART - 1, usize::MAX, now);
         assert_eq!(ledger.share(source(1), now), Share::Whole);
-        ledger.charge(source(1), 1, now);
+        ledger.charge(source(1), 1, usize::MAX, now);
         assert_eq!(ledger.share(source(1), now), Share::Short);
-        ledger.charge(source(1), PART, now);
+        ledger.charge(source(1), PART, usize::MAX, now);
         assert_eq!(ledger.share(source(1), now), Share::Summary);
         assert_eq!(ledger.share(source(2), now), Share::Whole);
     }
 
     #[test]
+    fn a_source_costs_three_times_what_it_spends_in_any_minute_and_64_kib() {
+        let (ledger, start) = (Ledger::new(None), Instant::now());
+        let (wire, dear) = (1_000, 12_000);
+        let mut lines = Vec::new();
+        // Ten connections a second for three minutes.
+        for tenth in 0..1_800 {
+            let now = start + Duration::from_millis(100 * tenth);
+            let line = dear.min(ledger.line_bytes(source(1), wire, now));
+            ledger.charge(source(1), line, wire, now);
+            lines.push(line);
+        }
+        assert_eq!(lines[..7], [dear; 7], "some are whole");
+        for minute in lines.windows(600) {
+            // What is forgotten in that minute comes again.
+            let bound = 3 * wire * minute.len() + 2 * FIRST_BYTES as usize + dear;
+            assert!(minute.iter().sum::<usize>() <= bound, "{} of {bound}", minute.iter().sum::<usize>());
+        }
+        let end = start + Duration::from_secs(180);
+        assert_eq!(ledger.line_bytes(source(2), wire, end), usize::MAX, "others notice nothing");
+        assert_eq!(ledger.line_bytes(source(1), wire, end + EXCESS_TIME), usize::MAX, "and it is forgotten");
+        // What is cheap is never cut.
+        for _ in 0..10_000 {
+            ledger.charge(source(3), 3 * wire, wire, start);
+        }
+        assert_eq!(ledger.line_bytes(source(3), wire, start), usize::MAX);
+    }
+
+    #[test]
     fn what_was_taken_is_forgotten_with_time() {
         let (ledger, now) = (Ledger::new(Some(ROOM)), Instant::now());
-        ledger.charge(source(1), 3 * PART, now);
+        ledger.charge(source(1), 3 * PART, usize::MAX, now);
         assert_eq!(ledger.share(source(1), now + SOURCE_TIME / 2), Share::Summary);
         assert_eq!(ledger.share(source(1), now + SOURCE_TIME + SOURCE_TIME / 2), Share::Short);
         assert_eq!(ledger.share(source(1), now + 3 * SOURCE_TIME), Share::Whole);
@@ -275,7 +332,7 @@ mod tests {
     fn all_sources_together_are_shortened_at_half_of_the_room_beyond_their_first_bytes() {
         let (ledger, now) = (Ledger::new(Some(ROOM)), Instant::now());
         for number in 0..600 {
-            ledger.charge(source(number), 100 << 10, now);
+            ledger.charge(source(number), 100 << 10, usize::MAX, now);
         }
         assert_eq!(ledger.share(source(1), now), Share::Short);
         assert_eq!(ledger.share(source(700), now), Share::Whole, "a newcomer");
@@ -286,7 +343,7 @@ mod tests {
     fn a_disk_that_runs_full_keeps_the_log_small() {
         for room in [Some(ROOM), None] {
             let (ledger, now) = (Ledger::new(room), Instant::now());
-            ledger.charge(source(1), 100 << 10, now);
+            ledger.charge(source(1), 100 << 10, usize::MAX, now);
             assert_eq!(ledger.share(source(1), now), Share::Whole);
             ledger.set_disk(Disk::Low);
             assert_eq!(ledger.share(source(1), now), Share::Short);
@@ -311,7 +368,7 @@ mod tests {
         assert_eq!(ledger.share(source, now), Share::Whole);
         ledger.look_at_disk();
         assert_eq!(ledger.share(source, now), Share::Short);
-        ledger.charge(source, 100 << 10, now);
+        ledger.charge(source, 100 << 10, usize::MAX, now);
         assert_eq!(ledger.share(source, now), Share::Summary);
         ledger.change(&config("log_min_free_bytes = 0"));
         ledger.look_at_disk();
@@ -321,7 +378,7 @@ mod tests {
     #[test]
     fn a_log_without_a_bound_takes_everything() {
         let (ledger, now) = (Ledger::new(None), Instant::now());
-        ledger.charge(source(1), usize::MAX >> 8, now);
+        ledger.charge(source(1), usize::MAX >> 8, usize::MAX, now);
         assert_eq!(ledger.share(source(1), now), Share::Whole);
     }
 
@@ -329,7 +386,7 @@ mod tests {
     fn the_table_of_accounts_is_bounded() {
         let (ledger, now) = (Ledger::new(Some(ROOM)), Instant::now());
         for number in 0..200_000 {
-            ledger.charge(source(number), 1, now);
+            ledger.charge(source(number), 1, usize::MAX, now);
         }
         assert_eq!(ledger.state().sources.len(), SOURCES_MAX.get());
     }
