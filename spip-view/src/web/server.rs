@@ -16,8 +16,9 @@ use axum::http::{Request, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use nix::sys::signal::{SigSet, Signal};
 use spip_enrich::Enricher;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use super::guard::{self, Guard};
 use super::live::Live;
@@ -64,6 +65,7 @@ struct App {
 /// # Errors
 /// The address or the store cannot be used.
 pub fn run(config: &Config, read_once: &[PathBuf]) -> anyhow::Result<()> {
+    let signals = block_signals()?;
     let is_past = !read_once.is_empty();
     let is_own = std::env::args_os().any(|argument| argument.to_string_lossy().starts_with("--state-dir"));
     let scratch = if is_past && !is_own { Some(Scratch::new()?) } else { None };
@@ -96,6 +98,7 @@ pub fn run(config: &Config, read_once: &[PathBuf]) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start threads")?;
+    let ended = watch_signals(signals)?;
     runtime.block_on(async {
         let live = Live::new();
         let listener = bound.listen()?;
@@ -117,7 +120,7 @@ pub fn run(config: &Config, read_once: &[PathBuf]) -> anyhow::Result<()> {
             is_past,
         };
         notifier.tell("READY=1");
-        let served = listener.serve(router(Arc::new(app))).await;
+        let served = listener.serve(router(Arc::new(app)), &ended).await;
         notifier.tell("STOPPING=1");
         served?;
         stop.store(true, Ordering::Relaxed);
@@ -212,8 +215,8 @@ impl Listener {
         }
     }
 
-    /// Serves until a signal comes. Streams that are open then do not hold the end up.
-    async fn serve(self, router: Router) -> anyhow::Result<()> {
+    /// Serves until `ended`. Streams that are open then do not hold the end up.
+    async fn serve(self, router: Router, ended: &Notify) -> anyhow::Result<()> {
         let serve = async {
             match self {
                 Self::Tcp(listener, _) => axum::serve(listener, router).await,
@@ -224,15 +227,39 @@ impl Listener {
                 }
             }
         };
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
         tokio::select! {
             served = serve => served.context("the server has ended"),
-            _ = terminate.recv() => Ok(()),
-            _ = interrupt.recv() => Ok(()),
+            () = ended.notified() => Ok(()),
         }
     }
+}
+
+/// Blocks the signals that end the program, in this thread and all that it starts.
+fn block_signals() -> anyhow::Result<SigSet> {
+    let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    signals.thread_block().context("cannot block signals")?;
+    Ok(signals)
+}
+
+/// Notifies at the first signal, and ends the process at the second.
+///
+/// A thread waits, and not the runtime: tokio's feature for signals opens a socket pair in every program that is
+/// compiled together with this one, and the sandbox of the agent refuses that.
+fn watch_signals(signals: SigSet) -> anyhow::Result<Arc<Notify>> {
+    let ended = Arc::new(Notify::new());
+    let watch = {
+        let ended = Arc::clone(&ended);
+        move || {
+            if signals.wait().is_ok() {
+                ended.notify_one();
+            }
+            if signals.wait().is_ok() {
+                std::process::exit(1);
+            }
+        }
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(watch).context("cannot start threads")?;
+    Ok(ended)
 }
 
 fn router(app: Arc<App>) -> Router {
