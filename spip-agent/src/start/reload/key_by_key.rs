@@ -65,6 +65,7 @@ fn changes() -> Vec<Change> {
         ("persona", r#""PERSONA""#, |reload| responder(reload).persona.face(22).ssh.clone()),
         ("scan_timeout_seconds", "9", |reload| format!("{:?}", reload.scans.borrow().config.timeout)),
         ("scan_interval_seconds", "9", |reload| format!("{:?}", reload.scans.borrow().config.interval)),
+        ("deaf_after_seconds", "9", |reload| format!("{:?}", reload.scans.borrow().config.deaf_after)),
         ("first_byte_timeout_seconds", "9", |reload| format!("{:?}", reload.intake.engine().timeouts.first_byte)),
         ("read_timeout_seconds", "9", |reload| format!("{:?}", reload.intake.engine().timeouts.idle)),
         ("write_timeout_seconds", "9", |reload| format!("{:?}", reload.intake.engine().timeouts.write)),
