@@ -24,7 +24,7 @@ fn without_a_terminal_it_writes_a_file_that_starts_a_sensor() {
     let ended = init(&net, &[&["--output", file], &chosen[..]].concat());
 
     assert!(ended.status.success(), "{}", ended.stderr);
-    for text in ["spip-agent doctor --config", "The way back:", "steering ends with it"] {
+    for text in ["spip-agent doctor --config", "To undo this:", "steering ends with it"] {
         assert!(ended.stderr.contains(text), "{text} is missing in\n{}", ended.stderr);
     }
     assert_eq!(net.sensor.shell("iptables-save; ip6tables-save; ip link"), before, "it changed the network");

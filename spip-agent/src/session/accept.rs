@@ -92,7 +92,7 @@ impl Intake {
         self.engine.send_replace(Arc::new(engine));
     }
 
-    /// Has everything end, because the agent stops; by when, which the first call decides.
+    /// Starts the shutdown and returns its deadline. Later calls return the same deadline.
     pub fn stop(&self) -> Deadline {
         let drain = self.engine.borrow().timeouts.drain;
         self.stop.ask(drain)

@@ -148,8 +148,8 @@ enum Sub {
     /// Write a commented configuration that fits this machine; change nothing else.
     ///
     /// Finds the ports of sshd and of this session, a free port for the agent, and what the kernel can do; asks where there
-    /// is a terminal, and takes what it found where there is none. Then shows the commands that start the sensor, and the
-    /// way back. A file that exists stays as it is unless --force is given.
+    /// is a terminal, and takes what it found where there is none. Then prints the commands that start the sensor and
+    /// those that undo it. Keeps an existing file unless --force is given.
     Init(init::Options),
     /// Check whether this machine is ready and the sensor works; name the fix for each problem.
     ///

@@ -1,4 +1,4 @@
-//! The next steps and the way back: commands to be read and pasted, none of which is run here.
+//! The commands that start the sensor and those that undo it, for the operator to read and paste. None is run here.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -56,7 +56,7 @@ fn write(
     let by_program = answers.steering == "sk_lookup";
     let (before, start) = (before(answers, &file), start(answers, &file, units));
     let width = before.width().max(start.width());
-    writeln!(page, "\nWhat to do next:")?;
+    writeln!(page, "\nNext steps:")?;
     before.write(page, width)?;
     if by_program {
         writeln!(
@@ -65,7 +65,7 @@ fn write(
         )?;
     }
     start.write(page, width)?;
-    writeln!(page, "\nThe way back:")?;
+    writeln!(page, "\nTo undo this:")?;
     let mut back = stop(by_program, units);
     back.add(format!("rm {file}"), "");
     let made = made.map(|made| made.directories.as_slice()).unwrap_or_default();
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn the_commands_name_the_file_and_come_with_the_way_back() {
+    fn the_commands_name_the_file_and_come_with_those_that_undo_them() {
         let options = Options { steering: Some("redirect".to_owned()), ..Options::default() };
         let page = shown(&options, "/etc/spip/spip.toml", Vec::new());
         for text in [
@@ -295,7 +295,7 @@ mod tests {
             "80 is left alone while it is in use: nginx listens on 0.0.0.0",
             "spip-agent rules install --config /etc/spip/spip.toml",
             "systemctl enable --now",
-            "The way back:",
+            "To undo this:",
             "spip-agent rules remove",
             "systemctl disable --now spip-agent.socket spip-agent.service",
             "systemctl enable --now spip-view.service spip-report.timer",
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_made_is_said_and_the_way_back_unmakes_it() {
+    fn what_was_made_is_reported_and_can_be_undone() {
         let options = Options { user: Some("no-such-user".to_owned()), ..Options::default() };
         let page = shown(&options, "/a/b/x.toml", vec!["/a/b".into(), "/a".into()]);
         assert!(page.contains("Made its directory /a, too.\n  Made its directory /a/b, too.\n"), "{page}");
@@ -317,11 +317,11 @@ mod tests {
     }
 
     #[test]
-    fn the_way_back_works_where_the_log_is_below_what_was_made() {
+    fn undoing_works_where_the_log_is_below_what_was_made() {
         let back = |log: &str, file: &str, made: &[&str]| {
             let options = Options { log_file: Some(log.into()), user: Some(String::new()), ..Options::default() };
             let page = shown(&options, file, made.iter().map(PathBuf::from).collect());
-            let (_, back) = page.split_once("stop; steering ends with it\n").expect("the way back");
+            let (_, back) = page.split_once("stop; steering ends with it\n").expect("the commands that undo it");
             back.lines().map(|line| line.split("   ").next().unwrap_or_default().trim().to_owned()).collect::<Vec<_>>()
         };
         let stays = "What stays, to keep or to remove: the persona in /var/lib/spip.";
@@ -354,7 +354,7 @@ mod tests {
             let made = Made { file: Path::new("/etc/spip/spip.toml"), directories: Vec::new() };
             let mut page = String::new();
             write(&mut page, &found(), &answers, Some(&made), Units { agent: true, view: true }).expect("text");
-            let (_, commands) = page.split_once("What to do next:").expect("two parts");
+            let (_, commands) = page.split_once("Next steps:").expect("two parts");
             // The package has made it, unlike this machine.
             let is_made = |line: &&str| !line.contains("install -d ");
             let commands: String = commands.lines().filter(is_made).map(|line| format!("{line}\n")).collect();
