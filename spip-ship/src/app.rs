@@ -105,7 +105,7 @@ fn round(
         let sinks: Vec<_> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
         let held = if config.hold_files { sinks.as_slice() } else { &[] };
         if let Err(error) = hold::remove_others(log, &config.state_dir, held) {
-            log::warn!("cannot remove what earlier sinks hold of {}: {error}", log.display());
+            log::warn!("cannot remove the hold files of former sinks of {}: {error}", log.display());
         }
     }
     let mut threads = Vec::new();
@@ -129,9 +129,9 @@ fn round(
             Ok(End::Stopped) if once.is_some() => {
                 failed.push(format!("{name}: stopped before everything was delivered"))
             }
-            Ok(End::Stopped) => log::info!("{name}: stopped; continues there at the next start"),
+            Ok(End::Stopped) => log::info!("{name}: stopped; the next start resumes here"),
             Ok(End::Failed(message)) => failed.push(format!("{name}: {message}")),
-            Err(_) => failed.push(format!("{name}: ended by a bug of the program")),
+            Err(_) => failed.push(format!("{name}: its thread panicked; please report it")),
         }
     }
     if failed.is_empty() { Ok(()) } else { Err(Error(failed.join("; "))) }

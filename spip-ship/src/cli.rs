@@ -14,30 +14,30 @@ use crate::{app, hub, join, messages, replay, status, verify};
 /// Status of the process for a mistake on the command line or in the configuration.
 pub const USAGE: u8 = 2;
 
-/// Delivers the log of a sensor to NATS JetStream, ClickHouse, Elasticsearch or an HTTP server, each record once.
+/// Delivers the log of a sensor to NATS JetStream, ClickHouse, Elasticsearch, an HTTP server or files, each record once.
 #[derive(Debug, Parser)]
 #[command(name = "spip-ship", version, disable_help_subcommand = true)]
 #[command(after_help = "\
 Examples:
-  spip-ship --config ship.toml           follow the log and deliver; Ctrl-C or SIGTERM ends it, a restart goes on
-  spip-ship --config ship.toml --once    deliver what is there, wait for the last acknowledgement, and end
-  spip-ship --config ship.toml --check   is the file right?
-  spip-ship hub init --host hub.example --sensor s1    everything that a hub needs, and a join file for s1
-  spip-ship join s1.join                 on the sensor: configuration, key and certificate authority
-  spip-ship --config ship.toml status    what each sink has delivered, and what is left
-  spip-ship --config ship.toml verify    is everything that was logged in the engine, once?
+  spip-ship --config ship.toml           follow the log and deliver until Ctrl-C or SIGTERM; a restart resumes
+  spip-ship --config ship.toml --once    deliver the log, wait for the last acknowledgement, and exit
+  spip-ship --config ship.toml --check   check the configuration
+  spip-ship hub init --host hub.example --sensor s1    set up a hub and write a join file for s1
+  spip-ship join s1.join                 on the sensor: write configuration, key and certificate authority
+  spip-ship --config ship.toml status    print what each sink has delivered, and what is left
+  spip-ship --config ship.toml verify    check that the engine has every logged record once
 
 Status: 0 done, 1 failed, 2 wrong usage or configuration.")]
 struct Arguments {
-    /// The configuration, a TOML file; /etc/spip/ship.toml without it.
+    /// The configuration, a TOML file; default /etc/spip/ship.toml.
     #[arg(short, long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
 
-    /// Deliver what is there, wait for the last acknowledgement, and end.
+    /// Deliver the log, wait for the last acknowledgement, and exit.
     #[arg(long)]
     once: bool,
 
-    /// With --once: give up after this time without progress.
+    /// With --once: give up after this many seconds without progress.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "once")]
     timeout: u64,
 
@@ -45,7 +45,7 @@ struct Arguments {
     #[arg(long, conflicts_with = "once")]
     check: bool,
 
-    /// Messages on standard error: error, warn, info, debug.
+    /// Level of the messages on standard error: error, warn, info, debug.
     #[arg(long, value_name = "LEVEL", default_value = "info", global = true)]
     log_level: LevelFilter,
 
@@ -55,26 +55,26 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Compare what an engine has with what was logged, per sensor and run: missing, double.
+    /// Compare an engine with the log: report missing and duplicate records per sensor and run.
     ///
-    /// Needs permission to read from the engine. Status: 0 when everything is there once, 1 otherwise.
+    /// Needs permission to read from the engine. Status: 0 when it has every record once, 1 otherwise.
     Verify {
-        /// The sink; needed where there are several.
+        /// Name of the sink; required if there are several.
         #[arg(long, value_name = "NAME")]
         sink: Option<String>,
-        /// One JSON document instead of a table.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Send again what an engine lost.
+    /// Send records again that an engine lost.
     ///
-    /// Sends what is in the log and not in the engine; everything since the given time to a server that cannot be asked. May
-    /// run beside the shipper.
+    /// Sends the records of the log that the engine does not have. A server that cannot be queried gets all records since the
+    /// given time. May run beside the shipper.
     Replay {
-        /// From when on: 2026-01-31T12:00:00Z, or 36h or 7d before now.
+        /// Begin of the records: 2026-01-31T12:00:00Z, or 36h or 7d before now.
         #[arg(long, value_name = "TIME", value_parser = replay::since)]
         since: Timestamp,
-        /// The sink; needed where there are several.
+        /// Name of the sink; required if there are several.
         #[arg(long, value_name = "NAME")]
         sink: Option<String>,
     },
@@ -85,7 +85,7 @@ enum Command {
     Join(join::Options),
     /// Print what each sink has delivered, and what is left.
     Status {
-        /// One JSON document instead of a text.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
@@ -135,7 +135,7 @@ fn run(arguments: Arguments) -> ExitCode {
         None => {}
     }
     let Some(path) = &arguments.config.or_else(installed) else {
-        log::error!("--config FILE is missing, and there is no {INSTALLED}");
+        log::error!("no configuration: name one with --config FILE, or write {INSTALLED}");
         return ExitCode::from(USAGE);
     };
     let config = match Config::load(path) {

@@ -77,7 +77,7 @@ pub fn remove_others(log: &Path, state_dir: &Path, sinks: &[&str]) -> io::Result
         let mut text = Vec::new();
         fs::File::open(&path)?.take(MAX_BYTES).read_to_end(&mut text)?;
         if String::from_utf8_lossy(&text).ends_with(&format!("\n{owner}")) {
-            log::info!("{} holds nothing any more: its sink is not configured", path.display());
+            log::info!("removed {}: its sink is not configured any more", path.display());
             fs::remove_file(&path)?;
         }
     }

@@ -69,7 +69,7 @@ pub fn run(options: &Options) -> Result<()> {
     let (config, key, authority) =
         (directory.join("ship.toml"), directory.join("ship.nkey"), directory.join("ship-ca.pem"));
     if let Some(there) = [&config, &key, &authority].into_iter().find(|path| path.exists() && !options.force) {
-        return Err(format!("{} is there already: --force replaces it", there.display()));
+        return Err(format!("{} exists already: --force replaces it", there.display()));
     }
     make_directory(&directory, 0o750)?;
     write(&authority, &join.ca, 0o644)?;
@@ -82,7 +82,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     write(&config, &configuration(&join, options, &key, &authority), 0o644)?;
     println!("wrote {}, {}, {}", config.display(), key.display(), authority.display());
-    println!("set name = {:?} in the agent's configuration, if that is not its host name", join.name);
+    println!("unless this is the host name, set name = {:?} in the agent's configuration", join.name);
     println!("remove {shown}, then: systemctl enable --now spip-ship, or spip-ship --config {}", config.display());
     Ok(())
 }

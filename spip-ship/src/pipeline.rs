@@ -81,7 +81,7 @@ impl Complaint {
 
     fn over(&mut self, name: &str) {
         if self.last.take().is_some() {
-            log::info!("{name}: delivers again");
+            log::info!("{name}: delivery works again");
         }
     }
 }
@@ -126,12 +126,12 @@ fn load(store: &Store, name: &str) -> Result<State, String> {
     match store.load() {
         Ok(Found::State(state)) => Ok(*state),
         Ok(Found::Missing) => {
-            log::info!("{name}: no state in {shown}: starts with what the engine knows, else with the oldest line");
+            log::info!("{name}: no state in {shown}: resumes at the engine's position, or else at the oldest line");
             Ok(State::new())
         }
         Ok(Found::Damaged(why)) => {
             let aside = store.put_aside().map_or_else(|error| error.to_string(), |path| path.display().to_string());
-            log::warn!("{name}: {shown} is damaged ({why}), put aside as {aside}: starts with what the engine knows");
+            log::warn!("{name}: {shown} is damaged ({why}), moved to {aside}: resumes at the engine's position");
             Ok(State::new())
         }
         Err(error) => Err(format!("{name}: cannot use the state {shown}: {error}")),
@@ -190,7 +190,7 @@ impl Running {
         if let Some(hold) = &mut self.pipeline.hold
             && let Err(error) = hold.update(&self.state.place)
         {
-            log::warn!("{}: cannot mark which files the agent has to keep: {error}", self.pipeline.name);
+            log::warn!("{}: cannot tell the agent which files to keep: {error}", self.pipeline.name);
             self.pipeline.hold = None;
         }
     }
@@ -205,7 +205,7 @@ impl Running {
     fn idle(&mut self, exact: Option<u64>) -> Result<(), End> {
         if exact.is_some() {
             // The lines of the batch that was under way are not there any more: what is left is a batch of its own.
-            log::warn!("{}: the batch that was under way cannot be read again as it was", self.pipeline.name);
+            log::warn!("{}: the log changed: the last batch cannot be read again", self.pipeline.name);
             self.state.under_way = None;
             self.seek()?;
         }
@@ -283,7 +283,11 @@ impl Running {
         let refused = rejects.len() as u64;
         if let Some(first) = rejects.first() {
             let path = self.pipeline.quarantine.path().display();
-            log::warn!("{}: {refused} lines put into {path}, the first because: {}", self.pipeline.name, first.reason);
+            log::warn!(
+                "{}: {refused} lines put into the quarantine {path}; reason of the first: {}",
+                self.pipeline.name,
+                first.reason
+            );
         }
         let shipped = batch.count().saturating_sub(refused.saturating_sub(batch.rejects.len() as u64));
         self.state.place = batch.end.clone();

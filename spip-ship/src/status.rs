@@ -59,7 +59,7 @@ pub fn run(config: &Config, as_json: bool) -> bool {
             println!("    at {at}");
         }
         if let (Some(bytes), Some(files)) = (sink.behind_bytes, sink.unshipped_files) {
-            println!("    behind: {bytes} bytes, {files} closed files");
+            println!("    not delivered: {bytes} bytes, {files} closed files");
         }
     }
     is_complete

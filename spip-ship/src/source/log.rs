@@ -273,7 +273,7 @@ impl Source for LogSource {
                     }
                 }
                 Step::Idle | Step::End => {
-                    self.notices.push(format!("{left} lines that were read before are not in the log any more"));
+                    self.notices.push(format!("{left} lines that were read before are no longer in the log"));
                     left = 0;
                 }
             }

@@ -262,8 +262,7 @@ impl Source for StreamSource {
                 self.check()?;
                 let known = self.consumer.acknowledged(&mut self.connection)?;
                 if known > 0 {
-                    self.notices
-                        .push(format!("there is no state: goes on behind message {known}, which was acknowledged"));
+                    self.notices.push(format!("no state: resumes after message {known}, the last one acknowledged"));
                 }
                 known
             }

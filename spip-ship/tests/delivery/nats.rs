@@ -205,7 +205,7 @@ fn what_an_engine_lost_in_the_middle_is_found_and_sent_again_beside_a_running_sh
     once(&config);
     assert_each_once(&server.stored(), "r", 1..311);
     let (_, text) = run(&config, &["status"]);
-    assert!(text.contains("shipped 310 lines, 0 in quarantine") && text.contains("behind: 0 bytes"), "{text}");
+    assert!(text.contains("shipped 310 lines, 0 in quarantine") && text.contains("not delivered: 0 bytes"), "{text}");
 }
 
 #[test]
