@@ -411,7 +411,7 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         name: "deaf_after_seconds",
         kind: Kind::Integer((0, 86_400), 60),
-        meaning: "How long no SYN may reach the listener, while some that should do not, until the sensor says that it is deaf (steering.md#deafness); 0: it does not look. Needs `scans`.",
+        meaning: "Time in which SYNs arrive at the machine but none reaches the listener, after which the agent reports that it is deaf (steering.md#deafness); 0: no check. Needs `scans`.",
         example: "60",
         effect: Effect::Live,
     },
@@ -462,7 +462,7 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         name: "payload_memory_bytes",
         kind: Kind::Derived((1, MAX_BYTES), "128 MiB, or an eighth of the memory where that is less"),
-        meaning: "At least `payload_limit_bytes`: memory that connections may hold beyond the 2 KiB that each is guaranteed: payload, TLS buffers, unsent replies. When less than an eighth is left, the largest connections of the sources that hold most are ended, with their records (security.md#memory).",
+        meaning: "Memory for payload, TLS buffers and unsent replies of all connections, beyond the 2 KiB that each is guaranteed; at least `payload_limit_bytes`. When less than an eighth is left, the largest connections of the sources that hold most are ended, with their records (security.md#memory).",
         example: "134_217_728",
         effect: Effect::Live,
     },
