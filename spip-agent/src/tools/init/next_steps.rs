@@ -85,7 +85,7 @@ fn write(
     }
     back.write(page, back.width())?;
     if !stays.is_empty() {
-        writeln!(page, "What stays, to keep or to remove: {}.", stays.join(", "))?;
+        writeln!(page, "Kept until you remove them: {}.", stays.join(", "))?;
     }
     Ok(())
 }
@@ -169,7 +169,7 @@ fn start(answers: &Answers, file: &str, units: Units) -> Steps {
     if by_program {
         steps.add(format!("spip-agent status --config {file}"), "what is steered, and what is left alone");
     } else {
-        steps.add(format!("spip-agent rules show --config {file}"), "the rules that would lead every port to it");
+        steps.add(format!("spip-agent rules show --config {file}"), "the rules that would redirect every port to it");
         steps.add(format!("spip-agent rules install --config {file}"), "set them up; asks before");
     }
     steps.add(format!("spip-agent doctor --config {file} --probe"), "one connection, and its record");
@@ -192,7 +192,7 @@ fn followed(log: &Path) -> String {
 fn stop(by_program: bool, units: Units) -> Steps {
     let mut steps = Steps::default();
     if !by_program {
-        steps.add("spip-agent rules remove".to_owned(), "takes away exactly what was installed");
+        steps.add("spip-agent rules remove".to_owned(), "removes exactly what was installed");
     }
     let steering = if by_program { "; steering ends with it" } else { "" };
     if units.view {
@@ -312,7 +312,7 @@ mod tests {
         let page = shown(&options, "/a/b/x.toml", vec!["/a/b".into(), "/a".into()]);
         assert!(page.contains("Made its directory /a, too.\n  Made its directory /a/b, too.\n"), "{page}");
         let back = "  rm /a/b/x.toml\n  rmdir /a/b\n  rmdir /a\n  userdel no-such-user\n\
-                    What stays, to keep or to remove: the records in /var/log/spip, the persona in /var/lib/spip.\n";
+                    Kept until you remove them: the records in /var/log/spip, the persona in /var/lib/spip.\n";
         assert!(page.ends_with(back), "{page}");
     }
 
@@ -324,7 +324,7 @@ mod tests {
             let (_, back) = page.split_once("stop; steering ends with it\n").expect("the commands that undo it");
             back.lines().map(|line| line.split("   ").next().unwrap_or_default().trim().to_owned()).collect::<Vec<_>>()
         };
-        let stays = "What stays, to keep or to remove: the persona in /var/lib/spip.";
+        let stays = "Kept until you remove them: the persona in /var/lib/spip.";
         assert_eq!(
             back("/a/b/log/deep/spip.jsonl", "/a/b/x.toml", &["/a/b", "/a"]),
             ["rm /a/b/x.toml", "rm -rf /a/b/log", "rmdir /a/b", "rmdir /a", stays]
