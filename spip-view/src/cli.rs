@@ -29,7 +29,7 @@ const REPORT_TIME: Duration = Duration::from_secs(600);
 /// Time for tagging a large store again.
 const RETAG_TIME: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// The page of the sensor: what arrived, from whom, and what is new.
+/// Serves web pages on a sensor's log: what arrived, from which sources, and what is new.
 #[derive(Debug, Parser)]
 #[command(
     name = "spip-view",
@@ -39,10 +39,10 @@ const RETAG_TIME: Duration = Duration::from_secs(7 * 24 * 3600);
 Examples:
   spip-view --log /var/log/spip/spip.jsonl            follow the log; the page is at http://127.0.0.1:8765
   spip-view --read-once copied.jsonl old.jsonl.zst    look at copies
-  spip-view report --log spip.jsonl --json            numbers of a log, without a page
-  spip-view report --since 24h --html report.html     the last day in the store as a page to mail
-  spip-view indicators --format stix                  what payloads name, for other programs
-  spip-view retag --geo DIR                           apply new data or rules to what is stored
+  spip-view report --log spip.jsonl --json            totals of a log, without a page
+  spip-view report --since 24h --html report.html     report on the last day, as a page to mail
+  spip-view indicators --format stix                  export URLs, hosts and hashes of payloads
+  spip-view retag --geo DIR                           apply new data or rules to stored records
 
 Status: 0 done, 1 failed, 2 wrong usage or configuration."
 )]
@@ -54,7 +54,7 @@ struct Arguments {
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "log")]
     read_once: Vec<PathBuf>,
 
-    /// Check the configuration and exit.
+    /// Check the configuration, print it and exit.
     #[arg(long)]
     check: bool,
 
@@ -68,7 +68,7 @@ struct Options {
     #[arg(long, value_name = "PATH", global = true, num_args = 1..)]
     log: Vec<PathBuf>,
 
-    /// The configuration, a TOML file; options win over it.
+    /// The configuration, a TOML file; options win over its keys.
     #[arg(short, long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
 
@@ -84,19 +84,19 @@ struct Options {
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 
-    /// Days with records that the store keeps.
+    /// Number of days with records that the store keeps.
     #[arg(long, value_name = "DAYS", global = true)]
     keep_days: Option<u32>,
 
-    /// Bytes that the store may take.
+    /// Upper bound of the store in bytes.
     #[arg(long, value_name = "BYTES", global = true)]
     keep_bytes: Option<u64>,
 
-    /// Keep records in the store, or find them in the log again.
+    /// Keep copies of records in the store, or read them from the log again.
     #[arg(long, value_parser = ["store", "log"], global = true)]
     records: Option<String>,
 
-    /// Another name under which browsers reach the page.
+    /// Further host name of the page, such as a proxy's.
     #[arg(long = "host", value_name = "NAME")]
     hosts: Vec<String>,
 
@@ -131,14 +131,14 @@ enum Command {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
-    /// Work out again what the stored records mean, after rules or data have become better.
+    /// Apply new rules and data to the stored records.
     ///
-    /// spip-view must not run meanwhile.
+    /// Stop spip-view before.
     Retag,
-    /// Print what payloads name and where attacks came from, for other programs.
+    /// Export URLs, hosts and hashes that payloads name, and sources of attacks.
     ///
-    /// Sources are in it only where a rule calls their session an attack and the client completed a handshake: never
-    /// those of half-open scans or of UDP, which anyone can forge.
+    /// A source is exported only when a rule calls its session an attack and the client completed a TCP handshake. Sources of
+    /// half-open scans and of UDP are never exported: they can be forged.
     Indicators {
         /// The form: a STIX 2.1 bundle, or one value a line.
         #[arg(long, default_value = "stix", value_parser = ["stix", "urls", "hosts", "hashes", "sources"])]
@@ -227,10 +227,10 @@ fn load(config: &Config, files: Vec<PathBuf>) -> anyhow::Result<()> {
         Settings { keeps_records: config.keeps_records, enricher: Some(Enricher::open(config.enrich.clone())?) };
     let outcome = follow::run(&store, &Input::Once(files), &settings, &stop, &mut |_| {})?;
     println!(
-        "spip-view: {} records of {} lines stored, {} already stored, {} no record",
+        "spip-view: stored {} records of {} lines; {} were stored already, {} are no records",
         outcome.records, outcome.lines, outcome.duplicates, outcome.foreign
     );
-    anyhow::ensure!(outcome.lost_files == 0, "{} files could not be read, or not wholly", outcome.lost_files);
+    anyhow::ensure!(outcome.lost_files == 0, "{} files could not be read completely", outcome.lost_files);
     Ok(())
 }
 
@@ -251,7 +251,7 @@ fn retag(config: &Config) -> anyhow::Result<()> {
     let sum = crate::retag::run(&store, &reader, &enricher, &mut |day, done, number, days| {
         eprintln!("spip-view: {day}: {} sessions, day {number} of {days}", done.sessions);
     })?;
-    println!("spip-view: {} sessions are tagged again, the records of {} cannot be read", sum.sessions, sum.unread);
+    println!("spip-view: {} sessions tagged again; the records of {} could not be read", sum.sessions, sum.unread);
     Ok(())
 }
 

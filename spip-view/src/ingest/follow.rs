@@ -137,7 +137,7 @@ pub fn run(
             Ok(Turn::Over) => return Ok(ingest.outcome()),
             Err(error) => {
                 delay = (delay * 2).clamp(Duration::from_secs(1), MAX_DELAY);
-                log::error!("cannot write to the store, and try again in {} s: {error}", delay.as_secs());
+                log::error!("cannot write to the store; trying again in {} s: {error}", delay.as_secs());
                 if is_stopped {
                     return Err(error);
                 }
@@ -243,7 +243,8 @@ impl Ingest {
                     "{part}: new files are in use ({summary}); `spip-view retag` applies them to what is stored"
                 ))?,
                 Change::Refused(error) => {
-                    self.writer.event(&format!("new files are refused, the former stay in use: {error}"))?;
+                    self.writer
+                        .event(&format!("new data or rules are refused, the previous ones stay in use: {error}"))?;
                 }
             }
         }

@@ -89,7 +89,7 @@ pub fn run(config: &Config, read_once: &[PathBuf]) -> anyhow::Result<()> {
         reads.extend(config.enrich.rules.iter().cloned());
         let writes = [directory.to_owned()];
         for missing in confine::confine(&confine::readable(&reads), &writes) {
-            eprintln!("spip-view: not wholly confined: {missing}");
+            eprintln!("spip-view: sandbox incomplete: {missing}");
         }
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
