@@ -183,11 +183,12 @@ fn without_a_program_that_reads_rules_nobody_knows_whether_anything_is_steered()
     let Some(net) = Net::new() else { return };
     let output = net.path().join("doctor.json");
     let script = net.path().join("without");
-    // In a mount namespace of its own, a device in the place of the program.
+    // In a mount namespace of its own, a device in the place of each program that reads rules.
     let line = format!(
         r#"set -e
-        for file in $(readlink -f "$(command -v iptables-save)" "$(command -v ip6tables-save)" | sort -u); do
-            mount --bind /dev/null "$file"
+        for name in iptables-save ip6tables-save nft; do
+            file=$(command -v "$name") || continue
+            mount --bind /dev/null "$(readlink -f "$file")"
         done
         "$@" >{}"#,
         output.display()

@@ -77,15 +77,16 @@ fn the_budget_is_kept_over_a_restart_and_the_oldest_go() {
         .agent()
         .set("payload_dir", directory.to_str().expect("text"))
         .set("payload_store_min_bytes", 1)
-        .set("payload_store_max_bytes", 10_000);
+        // Room on the disk counts: five of four blocks each fit, six do not.
+        .set("payload_store_max_bytes", 90_000);
     for round in 0..2 {
         let agent = launch.clone().start();
         for number in 0..8 {
-            net.client.deliver((SENSOR_V4, 6000), &bytes(round * 8 + number, 2_000));
+            net.client.deliver((SENSOR_V4, 6000), &bytes(round * 8 + number, 16_000));
         }
         agent.expect_count(8, json!({"payload_stored": true}));
         let _ = agent.stop();
-        let newest = (round * 8 + 3..round * 8 + 8).map(|number| hex::encode(Sha256::digest(bytes(number, 2_000))));
+        let newest = (round * 8 + 3..round * 8 + 8).map(|number| hex::encode(Sha256::digest(bytes(number, 16_000))));
         let mut newest: Vec<_> = newest.collect();
         newest.sort();
         let mut there = names(&directory);
