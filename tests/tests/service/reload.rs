@@ -181,7 +181,8 @@ fn what_needs_a_restart_is_named_and_the_rest_is_taken_up() {
     // Once more without a change: still not taken up, so still named.
     agent.signal(Signal::SIGHUP);
     eventually("the second warning", || {
-        (agent.log().messages().filter(|line| line.text.contains("take effect when the agent restarts")).count() == 2).then_some(())
+        (agent.log().messages().filter(|line| line.text.contains("take effect when the agent restarts")).count() == 2)
+            .then_some(())
     });
     let _ = agent.stop();
 }
