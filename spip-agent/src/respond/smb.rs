@@ -9,8 +9,7 @@ mod version2;
 use super::{Dialogue, Reply, Scene, Service};
 use ntlm::Login;
 
-pub(super) static SERVICE: Service =
-    Service { protocols: &["smb"], speaks_first: false, begin: || Box::new(Smb { broken: false }) };
+pub(super) static SERVICE: Service = Service { protocols: &["smb"], speaks_first: false, begin: || Box::new(Smb) };
 
 /// The longest message that is waited for.
 const MESSAGE_BYTES: usize = 128 * 1024;
@@ -34,9 +33,7 @@ mod session {
     pub(super) const KEEP_ALIVE: u8 = 0x85;
 }
 
-struct Smb {
-    broken: bool,
-}
+struct Smb;
 
 /// Answer to a message.
 struct Answer {
@@ -48,52 +45,41 @@ struct Answer {
 
 impl Dialogue for Smb {
     fn hear(&mut self, heard: &[u8], scene: &Scene<'_>, reply: &mut Reply<'_>) -> usize {
-        if self.broken {
-            return heard.len();
-        }
         let Some((head, rest)) = heard.split_first_chunk::<4>() else { return 0 };
         let [kind, length @ ..] = *head;
         let [a, b, c] = length;
         let length = usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap_or(usize::MAX);
         if length > MESSAGE_BYTES {
-            self.broken = true;
             reply.close();
             return heard.len();
         }
         let Some(message) = rest.get(..length) else { return 0 };
         match kind {
-            session::MESSAGE => self.message(message, scene, reply),
+            session::MESSAGE => answer(message, scene, reply),
             session::REQUEST => reply.say("smb_session", &[session::POSITIVE_RESPONSE, 0, 0, 0]),
             session::KEEP_ALIVE => {}
-            _ => self.end(reply),
+            _ => reply.close(),
         }
         head.len() + length
     }
 }
 
-impl Smb {
-    fn message(&mut self, message: &[u8], scene: &Scene<'_>, reply: &mut Reply<'_>) {
-        let answer = match message {
-            [0xff, b'S', b'M', b'B', ..] => version1::answer(message, scene),
-            [0xfe, b'S', b'M', b'B', ..] => version2::answer(message, scene),
-            _ => None,
-        };
-        let Some(Answer { name, message, refuses }) = answer else { return self.end(reply) };
-        reply.understood();
-        let [_, length @ ..] = u32::try_from(message.len()).unwrap_or_default().to_be_bytes();
-        let is_challenge = ntlm::challenge_in(&message);
-        reply.say(name, &[&[session::MESSAGE][..], &length, &message].concat());
-        if is_challenge {
-            reply.challenge(&ntlm::challenge(scene));
-        }
-        if refuses {
-            reply.count_refusal();
-        }
+fn answer(message: &[u8], scene: &Scene<'_>, reply: &mut Reply<'_>) {
+    let answer = match message {
+        [0xff, b'S', b'M', b'B', ..] => version1::answer(message, scene),
+        [0xfe, b'S', b'M', b'B', ..] => version2::answer(message, scene),
+        _ => None,
+    };
+    let Some(Answer { name, message, refuses }) = answer else { return reply.close() };
+    reply.understood();
+    let [_, length @ ..] = u32::try_from(message.len()).unwrap_or_default().to_be_bytes();
+    let is_challenge = ntlm::challenge_in(&message);
+    reply.say(name, &[&[session::MESSAGE][..], &length, &message].concat());
+    if is_challenge {
+        reply.challenge(&ntlm::challenge(scene));
     }
-
-    fn end(&mut self, reply: &mut Reply<'_>) {
-        self.broken = true;
-        reply.close();
+    if refuses {
+        reply.count_refusal();
     }
 }
 

@@ -4,7 +4,7 @@
 use super::{Dialogue, Reply, Scene, Service};
 
 pub(super) static SERVICE: Service =
-    Service { protocols: &["tds"], speaks_first: false, begin: || Box::new(Tds { message: 0, broken: false }) };
+    Service { protocols: &["tds"], speaks_first: false, begin: || Box::new(Tds { message: 0 }) };
 
 /// Types of packets ([MS-TDS] 2.2.3.1.1).
 mod kind {
@@ -33,19 +33,14 @@ const END: u8 = 0xff;
 struct Tds {
     /// Bytes of the message that is under way.
     message: usize,
-    broken: bool,
 }
 
 impl Dialogue for Tds {
     fn hear(&mut self, heard: &[u8], scene: &Scene<'_>, reply: &mut Reply<'_>) -> usize {
-        if self.broken {
-            return heard.len();
-        }
         let Some([kind, status, high, low, ..]) = heard.first_chunk::<HEADER>() else { return 0 };
         let length = usize::from(u16::from_be_bytes([*high, *low]));
         self.message += length;
         if length < HEADER || self.message > MESSAGE_BYTES {
-            self.broken = true;
             reply.close();
             return heard.len();
         }
