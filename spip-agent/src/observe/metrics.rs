@@ -170,7 +170,7 @@ impl Collector for Page {
         if let Some(deafness) = deafness {
             const HELP: &str = "1 while no SYN of an address family reaches the listener, though some should.";
             let values = scans::Family::ALL.map(|family| (family.name(), u64::from(deafness.is_deaf(family))));
-            gauges(out, "deaf", HELP, "family", &values)?;
+            labelled(out, ConstGauge::new, "deaf", HELP, "family", &values)?;
         }
         if let Some(counts) = scans {
             let counts = *counts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -266,21 +266,6 @@ fn gauge(
     metric.encode(out.encode_descriptor(name, help, unit, metric.metric_type())?)
 }
 
-fn gauges(
-    out: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    label: &'static str,
-    values: &[(&'static str, u64)],
-) -> Result<(), fmt::Error> {
-    let mut family = out.encode_descriptor(name, help, None, ConstGauge::new(0_u64).metric_type())?;
-    for (value, number) in values {
-        let metric = ConstGauge::new(*number);
-        metric.encode(family.encode_family(&[(label, *value)])?)?;
-    }
-    Ok(())
-}
-
 fn family(
     out: &mut DescriptorEncoder<'_>,
     name: &str,
@@ -288,10 +273,21 @@ fn family(
     label: &'static str,
     values: &[(&'static str, u64)],
 ) -> Result<(), fmt::Error> {
-    let kind = ConstCounter::new(0_u64).metric_type();
-    let mut family = out.encode_descriptor(name, help, None, kind)?;
-    for (value, count) in values {
-        let metric = ConstCounter::new(*count);
+    labelled(out, ConstCounter::new, name, help, label, values)
+}
+
+/// Encodes a metric with one value for each value of a label.
+fn labelled<M: EncodeMetric>(
+    out: &mut DescriptorEncoder<'_>,
+    metric: fn(u64) -> M,
+    name: &str,
+    help: &str,
+    label: &'static str,
+    values: &[(&'static str, u64)],
+) -> Result<(), fmt::Error> {
+    let mut family = out.encode_descriptor(name, help, None, metric(0).metric_type())?;
+    for (value, number) in values {
+        let metric = metric(*number);
         metric.encode(family.encode_family(&[(label, *value)])?)?;
     }
     Ok(())
