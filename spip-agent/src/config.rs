@@ -24,6 +24,7 @@ pub use error::{ConfigError, Problem};
 pub use levels::Levels;
 pub use load::Loaded;
 pub use network::{Network, PublicAddresses};
+pub use ports::is_among;
 pub(crate) use respond::STATE_DIRECTORY;
 pub use service::{Messages, MetricsAddress, SystemLog};
 pub use spans::Spans;

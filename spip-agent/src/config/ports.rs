@@ -48,6 +48,12 @@ fn port_range(text: &str) -> Option<(u16, u16)> {
     (0 < from && from <= to).then_some((from, to))
 }
 
+/// Reports whether a port is in one of these ranges, whose ends are included.
+#[must_use]
+pub fn is_among(ranges: &[(u16, u16)], port: u16) -> bool {
+    ranges.iter().any(|(from, to)| (*from..=*to).contains(&port))
+}
+
 /// The same ports in as few ranges as possible, sorted.
 fn merged(mut ranges: Vec<(u16, u16)>) -> Vec<(u16, u16)> {
     ranges.sort_unstable();

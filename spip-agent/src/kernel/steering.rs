@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use spip_common::steer::{Exclusion, Settings, SteerCounters};
 use thiserror::Error;
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, is_among};
 use crate::kernel::ebpf::{self, SteerMaps};
 use crate::kernel::listening::{self, Listening};
 use crate::kernel::sockets::Sockets;
@@ -173,7 +173,7 @@ impl Steering {
     pub fn takes_restart(&self, config: &Config) -> Option<String> {
         let steered = |range: &&(u16, u16)| {
             let mut ports = range.0..=range.1;
-            ports.any(|port| !config.exclude_ports.iter().any(|(from, to)| (*from..=*to).contains(&port)))
+            ports.any(|port| !is_among(&config.exclude_ports, port))
         };
         let ranges: Vec<String> = self.kept.configured.iter().filter(steered).map(|range| shown(*range)).collect();
         let ports = (!ranges.is_empty()).then(|| format!("exclude_ports without {}", ranges.join(", ")));

@@ -3,7 +3,6 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::hearing::{Change, Deaf, Family, Hearing};
 use super::sources::Clock;
 use super::steady_ns;
-use crate::config::{Config, SteeringMode};
+use crate::config::{Config, SteeringMode, is_among};
+use crate::kernel::addr::mapped;
 use crate::kernel::interfaces;
 use crate::kernel::listening::Source;
 
@@ -50,11 +50,7 @@ impl Surroundings {
 /// Addresses of the machine, as in the maps of the kernel side.
 fn own_addresses() -> HashSet<[u8; 16]> {
     let found = interfaces::addresses().map(|(_, ip)| ip);
-    let mapped = found.filter(|ip| !ip.is_loopback()).map(|ip| match ip {
-        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
-        IpAddr::V6(ip) => ip.octets(),
-    });
-    mapped.collect()
+    found.filter(|ip| !ip.is_loopback()).map(mapped).collect()
 }
 
 /// An address family that is deaf.
@@ -124,8 +120,7 @@ impl Judge {
         let changes = match after_ns {
             Some(after_ns) if hearing.is_in_doubt(after_ns) => {
                 let services = self.services();
-                let is_excluded = |port| wanted.excluded.iter().any(|(from, to)| (*from..=*to).contains(&port));
-                hearing.judge(after_ns, |port| is_excluded(port) || services.contains(&port))
+                hearing.judge(after_ns, |port| is_among(wanted.excluded, port) || services.contains(&port))
             }
             Some(_) => return,
             // Turned off: what was said of it is over.

@@ -15,6 +15,7 @@
 //! Memory is bounded: [`KEPT`] unanswered SYNs a family, [`KEPT_OF_SOURCE`] of one source, [`ADDRESSES`] addresses, one bit a port.
 
 use std::collections::{BTreeSet, HashSet};
+use std::net::Ipv6Addr;
 use std::num::NonZeroUsize;
 
 use lru::LruCache;
@@ -69,12 +70,9 @@ impl Family {
 
     /// Of an address in the form of the maps.
     fn of(address: &[u8; 16]) -> Self {
-        if address.starts_with(&MAPPED) { Self::V4 } else { Self::V6 }
+        if Ipv6Addr::from(*address).to_ipv4_mapped().is_some() { Self::V4 } else { Self::V6 }
     }
 }
-
-/// Start of IPv4 addresses in the maps.
-const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
 
 /// Evidence about a deaf family.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use aya::maps::{HashMap, Map, MapData, MapError};
 use spip_common::{Entry, Syn, SynKey};
 
+use crate::kernel::addr::mapped;
+
 /// Source and destination of a connection, from its SYN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
@@ -94,11 +96,7 @@ impl Origins {
     /// returns): the join that `sock_ops` makes, for a machine on which only the observer could be attached.
     #[must_use]
     pub fn find(&self, source: IpAddr, sequence: u32) -> Option<Origin> {
-        let source = match source {
-            IpAddr::V4(address) => address.to_ipv6_mapped(),
-            IpAddr::V6(address) => address,
-        };
-        let key = SynKey { source: source.octets(), next_sequence: sequence.wrapping_add(1) };
+        let key = SynKey { source: mapped(source), next_sequence: sequence.wrapping_add(1) };
         let mut origin = self.0.syns.get(&key, 0).ok().map(Origin::from)?;
         // As in the kernel: over loopback, what was seen is what was translated, unless the client's side corrected it.
         origin.ambiguous |= !origin.local && origin.syn.interface == spip_common::map::LOOPBACK_INTERFACE;

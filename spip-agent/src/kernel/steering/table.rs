@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use spip_common::steer::{Endpoint, Exclusion, MAX_ENDPOINTS};
 
+use crate::kernel::addr::mapped;
 use crate::kernel::listening::Listening;
 
 /// Services on single addresses that are told apart: half of what the map holds, because new ones enter before old ones
@@ -76,14 +77,6 @@ impl Table {
     /// The first reason for a port stays.
     fn exclude(&mut self, port: u16, reason: u8) -> &mut Exclusion {
         self.ports.entry(port).or_insert(Exclusion { reason, ..Exclusion::default() })
-    }
-}
-
-/// The form that addresses have in maps.
-pub(super) fn mapped(ip: IpAddr) -> [u8; 16] {
-    match ip {
-        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
-        IpAddr::V6(ip) => ip.octets(),
     }
 }
 

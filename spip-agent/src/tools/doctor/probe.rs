@@ -22,7 +22,7 @@ use serde_json::Value;
 use spip_record::log::{Content, Error, Options, Reader, Start, Step};
 
 use super::{Finding, Subject, Topic, steering};
-use crate::config::Config;
+use crate::config::{Config, is_among};
 use crate::kernel::sockets::Sockets;
 use stage::Stage;
 
@@ -157,7 +157,7 @@ fn judge(topic: Topic, record: &str, from: SocketAddr, to: SocketAddr, took: Dur
 /// A port on which nothing listens, and which is steered.
 fn quiet_port(config: &Config) -> Option<u16> {
     let sockets = Sockets::read(Path::new("/proc")).ok()?;
-    let is_excluded = |port: u16| config.exclude_ports.iter().any(|(from, to)| (*from..=*to).contains(&port));
+    let is_excluded = |port| is_among(&config.exclude_ports, port);
     let is_taken = |port: u16| sockets.listeners.iter().any(|listener| listener.port == port);
     // From a different one each time, so that probes can be told apart in the log.
     let start = u16::from_be_bytes(first_two(uuid::Uuid::new_v4().as_bytes()));
