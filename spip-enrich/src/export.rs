@@ -77,6 +77,47 @@ impl List {
     }
 }
 
+/// Form of an export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A STIX 2.1 bundle.
+    Stix,
+    /// One value a line.
+    List(List),
+}
+
+impl Form {
+    /// All forms.
+    pub const ALL: [Self; 5] = [
+        Self::Stix,
+        Self::List(List::Urls),
+        Self::List(List::Hosts),
+        Self::List(List::Hashes),
+        Self::List(List::Sources),
+    ];
+
+    /// Their names, for an error.
+    pub const NAMES: &'static str = "stix, urls, hosts, hashes or sources";
+
+    /// Returns the name that options and addresses use.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stix => "stix",
+            Self::List(List::Urls) => "urls",
+            Self::List(List::Hosts) => "hosts",
+            Self::List(List::Hashes) => "hashes",
+            Self::List(List::Sources) => "sources",
+        }
+    }
+
+    /// Returns the form of that name.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|form| form.name() == name)
+    }
+}
+
 impl Export {
     /// Adds a record. `verified`: whether its source completed a handshake.
     pub fn add(&mut self, source: IpAddr, verified: bool, at_us: i64, enrichment: &Enrichment) {
@@ -112,6 +153,17 @@ impl Export {
     #[must_use]
     pub fn counts(&self) -> (usize, u64) {
         (self.seen.len(), self.dropped)
+    }
+
+    /// Writes the indicators in a form; `author` is the identity of a bundle.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write(&self, form: Form, author: &str, out: &mut impl Write) -> io::Result<()> {
+        match form {
+            Form::Stix => self.stix(author, out),
+            Form::List(list) => self.list(list, out),
+        }
     }
 
     /// Writes a plain list, one value a line.

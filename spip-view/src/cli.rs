@@ -11,9 +11,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use spip_enrich::Enricher;
+use spip_enrich::export::Form;
 
 use crate::config::{Config, Given, OneOrMany};
-use crate::data::indicators::Form;
 use crate::filter::{Filter, RangeText};
 use crate::ingest::follow::{self, Input, Settings};
 use crate::moment::{Day, Moment, parse_span};
@@ -141,7 +141,7 @@ enum Command {
     /// half-open scans and of UDP are never exported: they can be forged.
     Indicators {
         /// The form: a STIX 2.1 bundle, or one value a line.
-        #[arg(long, default_value = "stix", value_parser = ["stix", "urls", "hosts", "hashes", "sources"])]
+        #[arg(long, default_value = "stix", value_parser = Form::ALL.map(Form::name))]
         format: String,
         /// The span up to now: 24h, 7d.
         #[arg(long, value_name = "SPAN", conflicts_with = "day")]
@@ -223,8 +223,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn load(config: &Config, files: Vec<PathBuf>) -> anyhow::Result<()> {
     let store = Store::open_or_renew(&config.state_dir, config.keep)?;
     let stop = Arc::new(AtomicBool::new(false));
-    let settings =
-        Settings { keeps_records: config.keeps_records, enricher: Some(Enricher::open(config.enrich.clone())?) };
+    let settings = Settings::of(config)?;
     let outcome = follow::run(&store, &Input::Once(files), &settings, &stop, &mut |_| {})?;
     println!(
         "spip-view: stored {} records of {} lines; {} were stored already, {} are no records",
@@ -324,7 +323,7 @@ fn write_report(config: &Config, filter: &Filter, html: Option<&Path>, json: boo
         // Nothing is dropped while logs are read once.
         let store = Store::open(&scratch.0, Keep { days: u32::MAX, bytes: u64::MAX })?;
         let stop = Arc::new(AtomicBool::new(false));
-        let settings = Settings { keeps_records: false, enricher: Some(Enricher::open(config.enrich.clone())?) };
+        let settings = Settings { keeps_records: false, ..Settings::of(config)? };
         let outcome = follow::run(&store, &Input::All(config.logs.clone()), &settings, &stop, &mut |_| {})?;
         if outcome.lost_files > 0 || outcome.foreign > 0 {
             eprintln!(

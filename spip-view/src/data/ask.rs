@@ -5,6 +5,7 @@
 //! sessions. With a query everything comes from the sessions, the newest day first, until the time for it is over; what is
 //! then missing makes a count inexact.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -247,7 +248,7 @@ impl<'r> Ask<'r> {
         }
         let (key, n, tables, narrowing) = rows_of(kind);
         let behind = format!("AND {narrowing} AND {key} IS NOT NULL");
-        self.each_in(tables, &Scope::all(), &format!("{key}, s.id, {n}"), &behind, |day, row| {
+        self.each_in(&tables, &Scope::all(), &format!("{key}, s.id, {n}"), &behind, |day, row| {
             take(key::accepted(day, row.get(1)?).0, Key::read(row.get_ref(0)?), unsigned(row, 2)?);
             Ok(true)
         })
@@ -432,7 +433,7 @@ impl<'r> Ask<'r> {
         }
         let (key, n, tables, narrowing) = rows_of(kind);
         let is_exact = self.each_in(
-            tables,
+            &tables,
             &Scope::all(),
             &format!("{key}, sum({n})"),
             &format!("AND {narrowing} AND {key} IS NOT NULL GROUP BY 1"),
@@ -582,27 +583,34 @@ impl Columns {
     }
 }
 
+/// Returns the tables of sessions with their marks of some kinds.
+pub(super) fn marked(kinds: &[Kind]) -> String {
+    let kinds: Vec<String> = kinds.iter().map(|kind| (*kind as u8).to_string()).collect();
+    format!("sessions s JOIN marks m ON m.session = s.id AND m.kind IN ({})", kinds.join(", "))
+}
+
 /// Returns the table of a kind of values: key, number, tables, and a condition.
-fn rows_of(kind: Kind) -> (String, &'static str, &'static str, String) {
-    let sessions = "sessions s";
+fn rows_of(kind: Kind) -> (String, &'static str, Cow<'static, str>, String) {
+    let sessions = Cow::Borrowed("sessions s");
     let all = || "1".to_owned();
-    let marked = |tables| ("m.fact".to_owned(), "s.n", tables, all());
     match kind {
         Kind::Connections => ("0".to_owned(), "s.n", sessions, all()),
         Kind::Sessions => ("0".to_owned(), "1", sessions, all()),
         Kind::Rejected => ("0".to_owned(), "s.n", sessions, format!("s.flags & {} <> 0", key::REJECTED)),
         Kind::BytesIn => ("0".to_owned(), "s.bytes_in", sessions, all()),
-        Kind::HalfOpen => ("0".to_owned(), "s.n", "scans s", all()),
-        Kind::Scans => ("0".to_owned(), "1", "scans s", all()),
-        Kind::ScanSource => ("s.source".to_owned(), "s.n", "scans s", all()),
+        Kind::HalfOpen => ("0".to_owned(), "s.n", "scans s".into(), all()),
+        Kind::Scans => ("0".to_owned(), "1", "scans s".into(), all()),
+        Kind::ScanSource => ("s.source".to_owned(), "s.n", "scans s".into(), all()),
         Kind::Port => (format!("s.port + (s.flags & {} <> 0) * {}", key::UDP, key::UDP_PORTS), "s.n", sessions, all()),
-        Kind::Group => ("f.grp".to_owned(), "s.n", "sessions s JOIN facts f ON f.kind = 3 AND f.id = s.payload", all()),
-        Kind::Credential => ("t.credential".to_owned(), "s.n", "sessions s JOIN tries t ON t.session = s.id", all()),
+        Kind::Group => {
+            ("f.grp".to_owned(), "s.n", "sessions s JOIN facts f ON f.kind = 3 AND f.id = s.payload".into(), all())
+        }
+        Kind::Credential => {
+            ("t.credential".to_owned(), "s.n", "sessions s JOIN tries t ON t.session = s.id".into(), all())
+        }
         // Ports of scans are in the roll-ups only: a part of an hour counts with its hour.
-        Kind::ScanPort | Kind::ScanBlock => ("NULL".to_owned(), "s.n", "scans s", all()),
-        Kind::Tag => marked("sessions s JOIN marks m ON m.session = s.id AND m.kind = 20"),
-        Kind::Cve => marked("sessions s JOIN marks m ON m.session = s.id AND m.kind = 21"),
-        Kind::Indicator => marked("sessions s JOIN marks m ON m.session = s.id AND m.kind = 25"),
+        Kind::ScanPort | Kind::ScanBlock => ("NULL".to_owned(), "s.n", "scans s".into(), all()),
+        Kind::Tag | Kind::Cve | Kind::Indicator => ("m.fact".to_owned(), "s.n", marked(&[kind]).into(), all()),
         kind => (format!("s.{}", kind.column().unwrap_or("NULL")), "s.n", sessions, all()),
     }
 }

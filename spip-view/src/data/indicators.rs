@@ -5,56 +5,29 @@
 
 use std::net::IpAddr;
 
-use spip_enrich::export::{Export, List};
+use spip_enrich::export::{Export, Form};
 use spip_record::enrichment::{Enrichment, Indicator, IndicatorKind, Tag};
 
-use super::ask::{Ask, Scope};
+use super::ask::{Ask, Scope, marked};
 use crate::filter::Filter;
 use crate::row::Kind;
 use crate::store::{Reader, Result, key};
 
-/// The form of an export.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// A STIX 2.1 bundle.
-    Stix,
-    /// One value a line.
-    List(List),
+/// Returns the type of a form's content.
+#[must_use]
+pub fn content_type(form: Form) -> &'static str {
+    match form {
+        Form::Stix => "application/stix+json;version=2.1",
+        Form::List(_) => "text/plain; charset=utf-8",
+    }
 }
 
-impl Form {
-    /// Names that [`Form::of`] accepts.
-    pub const NAMES: &'static str = "stix, urls, hosts, hashes or sources";
-
-    /// Returns the form of that name.
-    #[must_use]
-    pub fn of(name: &str) -> Option<Self> {
-        Some(match name {
-            "stix" => Self::Stix,
-            "urls" => Self::List(List::Urls),
-            "hosts" => Self::List(List::Hosts),
-            "hashes" => Self::List(List::Hashes),
-            "sources" => Self::List(List::Sources),
-            _ => return None,
-        })
-    }
-
-    /// Returns the type of its content.
-    #[must_use]
-    pub fn content_type(self) -> &'static str {
-        match self {
-            Self::Stix => "application/stix+json;version=2.1",
-            Self::List(_) => "text/plain; charset=utf-8",
-        }
-    }
-
-    /// Returns a name for the file.
-    #[must_use]
-    pub fn file_name(self) -> &'static str {
-        match self {
-            Self::Stix => "spip-indicators.json",
-            Self::List(list) => list.file(),
-        }
+/// Returns a name for the file of a form.
+#[must_use]
+pub fn file_name(form: Form) -> &'static str {
+    match form {
+        Form::Stix => "spip-indicators.json",
+        Form::List(list) => list.file(),
     }
 }
 
@@ -75,14 +48,14 @@ pub fn collect(reader: &Reader, filter: &Filter) -> Result<Indicators> {
     let mut export = Export::default();
     let mut current: Option<(i64, IpAddr, bool, i64, Enrichment)> = None;
     let mut error = None;
-    let tables = "sessions s JOIN marks m ON m.session = s.id AND m.kind IN (20, 25)";
+    let tables = marked(&[Kind::Tag, Kind::Indicator]);
     let mut add = |session: Option<(i64, IpAddr, bool, i64, Enrichment)>| {
         if let Some((_, source, verified, at_us, enrichment)) = session {
             export.add(source, verified, at_us, &enrichment);
         }
     };
     let columns = "s.id, s.source, s.flags, m.kind, m.fact";
-    ask.each_in(tables, &Scope::all(), columns, "ORDER BY s.id", |day, row| {
+    ask.each_in(&tables, &Scope::all(), columns, "ORDER BY s.id", |day, row| {
         let id: i64 = row.get(0)?;
         let at = key::accepted(day, id).0;
         if current.as_ref().is_none_or(|(own, _, _, when, _)| (*own, *when) != (id, at)) {
@@ -116,10 +89,7 @@ impl Indicators {
     pub fn written(&self, form: Form) -> Vec<u8> {
         let mut out = Vec::new();
         // Memory takes everything.
-        let _ = match form {
-            Form::Stix => self.export.stix(&self.author, &mut out),
-            Form::List(list) => self.export.list(list, &mut out),
-        };
+        let _ = self.export.write(form, &self.author, &mut out);
         out
     }
 }

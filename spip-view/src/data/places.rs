@@ -48,7 +48,7 @@ pub fn countries(reader: &Reader, filter: &Filter) -> Result<CountriesPage> {
     let list = ask.top(Kind::Country, COUNTRIES)?;
     let known: u64 = list.items.iter().map(|country| country.count).sum();
     Ok(CountriesPage {
-        has_data: has_any(reader, "kind = 22")?,
+        has_data: has_any(reader, Kind::Country, "")?,
         total: list.distinct,
         unknown: ask.totals()?.connections.saturating_sub(known),
         countries: list.items,
@@ -63,14 +63,14 @@ pub fn networks(reader: &Reader, filter: &Filter) -> Result<NetworksPage> {
     let ask = Ask::new(reader, filter)?;
     Ok(NetworksPage {
         // Special ranges have no label and need no data.
-        has_data: has_any(reader, "kind = 23 AND label IS NOT NULL")?,
+        has_data: has_any(reader, Kind::Network, "AND label IS NOT NULL")?,
         networks: ask.top(Kind::Network, filter.limit)?,
         scanners: ask.top(Kind::Scanner, SCANNERS)?,
     })
 }
 
-fn has_any(reader: &Reader, condition: &str) -> Result<bool> {
-    let sql = format!("SELECT 1 FROM facts WHERE {condition} LIMIT 1");
+fn has_any(reader: &Reader, kind: Kind, condition: &str) -> Result<bool> {
+    let sql = format!("SELECT 1 FROM facts WHERE kind = {} {condition} LIMIT 1", kind as u8);
     let found = reader.catalog().query_row(&sql, [], |_| Ok(())).optional();
     found.map(|found| found.is_some()).map_err(|source| reader.failed(source))
 }

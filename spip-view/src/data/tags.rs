@@ -6,7 +6,7 @@ use serde::Serialize;
 use spip_record::enrichment::Tag;
 use std::net::IpAddr;
 
-use super::ask::{Ask, Key, Scope, Tally, unsigned};
+use super::ask::{Ask, Key, Scope, Tally, marked, unsigned};
 use super::{Count, Series, Top, TopList};
 use crate::filter::Filter;
 use crate::moment::Moment;
@@ -62,7 +62,7 @@ pub fn page(reader: &Reader, filter: &Filter) -> Result<TagsPage> {
     tags.sort_by_key(|line| (line.tag.priority, std::cmp::Reverse(line.connections)));
     let series = if ask.has_query() {
         let tagged = Scope {
-            sql: "EXISTS (SELECT 1 FROM marks m WHERE m.session = s.id AND m.kind = 20)".to_owned(),
+            sql: format!("EXISTS (SELECT 1 FROM marks m WHERE m.session = s.id AND m.kind = {})", Kind::Tag as u8),
             ..Scope::all()
         };
         ask.series_of(&tagged, "s.n")?.0
@@ -115,9 +115,8 @@ pub(super) fn rule(reader: &Reader, sid: &str) -> Result<Option<Tag>> {
 /// The most frequent marks of a kind in a scope.
 pub(super) fn marks(ask: &Ask<'_>, scope: &Scope, kind: Kind, limit: usize) -> Result<Vec<Top>> {
     let mut tally = Tally::default();
-    let tables = format!("sessions s JOIN marks m ON m.session = s.id AND m.kind = {}", kind as u8);
     // The scope's own conditions name `m` within parentheses only.
-    ask.each_in(&tables, scope, "m.fact, sum(s.n)", "GROUP BY 1", |_, row| {
+    ask.each_in(&marked(&[kind]), scope, "m.fact, sum(s.n)", "GROUP BY 1", |_, row| {
         tally.add(Key::read(row.get_ref(0)?), unsigned(row, 1)?);
         Ok(true)
     })?;

@@ -15,6 +15,7 @@ use spip_enrich::{Change, Enricher};
 use spip_record::log::{Content, Files, Options, Position, Reader, Step};
 
 use super::{Arrived, Log};
+use crate::config::Config;
 use crate::store::{LogState, Result, Store, Writer};
 
 /// Lines of one commit: a second of a busy sensor, some tens of MB in memory.
@@ -56,6 +57,16 @@ pub struct Settings {
     pub keeps_records: bool,
     /// Works out what records mean.
     pub enricher: Option<Enricher>,
+}
+
+impl Settings {
+    /// Returns those of a configuration, with the data that it names.
+    ///
+    /// # Errors
+    /// Data for the enrichment cannot be used.
+    pub fn of(config: &Config) -> std::result::Result<Self, spip_enrich::Error> {
+        Ok(Self { keeps_records: config.keeps_records, enricher: Some(Enricher::open(config.enrich.clone())?) })
+    }
 }
 
 /// Result of reading everything.

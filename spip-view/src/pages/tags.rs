@@ -1,6 +1,7 @@
 //! *Tags*: exploits and malware by name, the worst first, and what their payloads name.
 
 use maud::{Markup, html};
+use spip_enrich::export::{Form, List};
 use spip_record::enrichment::Tag;
 
 use super::chart::chart;
@@ -15,9 +16,9 @@ pub(super) fn draw(page: &TagsPage, filter: &Filter) -> Markup {
         h1 { "Tags" }
         p.note {
             (count(page.total)) " rules matched, the worst first. Export what payloads name, and sources of attacks that completed a handshake: "
-            @for (index, (form, name)) in [("stix", "STIX 2.1"), ("urls", "URLs"), ("hosts", "hosts"), ("hashes", "hashes"), ("sources", "sources")].into_iter().enumerate() {
+            @for (index, form) in Form::ALL.into_iter().enumerate() {
                 @if index > 0 { ", " }
-                a href=(filter.link("/api/v1/indicators", &[("format", form)])) { (name) }
+                a href=(filter.link("/api/v1/indicators", &[("format", form.name())])) { (form_label(form)) }
             }
             "."
         }
@@ -43,6 +44,15 @@ pub(super) fn draw(page: &TagsPage, filter: &Filter) -> Markup {
             }
         }
         div.halves { (top_list(&page.cves, filter)) (top_list(&page.indicators, filter)) }
+    }
+}
+
+/// Returns the text of the link to a form of export.
+fn form_label(form: Form) -> &'static str {
+    match form {
+        Form::Stix => "STIX 2.1",
+        Form::List(List::Urls) => "URLs",
+        Form::List(_) => form.name(),
     }
 }
 

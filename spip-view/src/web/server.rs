@@ -17,7 +17,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use nix::sys::signal::{SigSet, Signal};
-use spip_enrich::Enricher;
+use spip_enrich::export::Form;
 use tokio::sync::{Notify, Semaphore};
 
 use super::guard::{self, Guard};
@@ -28,7 +28,7 @@ use crate::cli::Scratch;
 use crate::config::{Config, Listen};
 use crate::confine;
 use crate::data::export;
-use crate::data::indicators::Form;
+use crate::data::indicators::{content_type, file_name};
 use crate::filter::{Filter, FilterError};
 use crate::ingest::follow::{self, Input, Settings};
 use crate::moment::Moment;
@@ -77,8 +77,7 @@ pub fn run(config: &Config, read_once: &[PathBuf]) -> anyhow::Result<()> {
     let token = config.token_file.as_deref().map(read_token).transpose()?;
     let input = if is_past { Input::Once(read_once.to_vec()) } else { Input::Follow(config.logs.clone()) };
 
-    let enricher = Enricher::open(config.enrich.clone())?;
-    let settings = Settings { keeps_records: config.keeps_records, enricher: Some(enricher) };
+    let settings = Settings::of(config)?;
 
     let notifier = Notifier::from_environment();
     let bound = Bound::new(&config.listen)?;
@@ -481,7 +480,7 @@ async fn indicators(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> R
         Ok(found.written(form))
     });
     match answer.await {
-        Ok((bytes, _)) => attachment(form.content_type(), form.file_name(), Body::from(bytes)),
+        Ok((bytes, _)) => attachment(content_type(form), file_name(form), Body::from(bytes)),
         Err(failure) => json(failure.status(), &failure.json()),
     }
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use clap::Args;
-use spip_enrich::export::{Export, List};
+use spip_enrich::export::{Export, Form, List};
 use spip_enrich::{Config, Enricher};
 use spip_record::Entry;
 
@@ -40,14 +40,8 @@ pub struct Options {
 #[derive(Debug)]
 pub(super) struct Enrichment {
     enricher: Option<Enricher>,
-    export: Option<(Kind, Export)>,
+    export: Option<(Form, Export)>,
     author: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    Stix,
-    List(List),
 }
 
 impl Enrichment {
@@ -66,14 +60,14 @@ impl Enrichment {
             None
         };
         let export = match to {
-            Target::Stix => Some(Kind::Stix),
-            Target::Urls => Some(Kind::List(List::Urls)),
-            Target::Hosts => Some(Kind::List(List::Hosts)),
-            Target::Hashes => Some(Kind::List(List::Hashes)),
-            Target::Sources => Some(Kind::List(List::Sources)),
+            Target::Stix => Some(Form::Stix),
+            Target::Urls => Some(Form::List(List::Urls)),
+            Target::Hosts => Some(Form::List(List::Hosts)),
+            Target::Hashes => Some(Form::List(List::Hashes)),
+            Target::Sources => Some(Form::List(List::Sources)),
             Target::Flat | Target::Ecs | Target::Eve | Target::Zeek => None,
         };
-        Ok(Self { enricher, export: export.map(|kind| (kind, Export::default())), author: None })
+        Ok(Self { enricher, export: export.map(|form| (form, Export::default())), author: None })
     }
 
     /// Adds what `entry` means to it, in the place of what was added before.
@@ -91,12 +85,9 @@ impl Enrichment {
 
     /// Writes what was collected. Returns how many indicators found no room.
     pub(super) fn finish(&mut self, output: &mut Output) -> Result<u64, Error> {
-        let Some((kind, export)) = &self.export else { return Ok(0) };
+        let Some((form, export)) = &self.export else { return Ok(0) };
         let mut sink = Sink { output, failed: None };
-        let written = match kind {
-            Kind::Stix => export.stix(self.author.as_deref().unwrap_or("spip"), &mut sink),
-            Kind::List(list) => export.list(*list, &mut sink),
-        };
+        let written = export.write(*form, self.author.as_deref().unwrap_or("spip"), &mut sink);
         match (written, sink.failed) {
             (_, Some(error)) => Err(error),
             _ => Ok(export.counts().1),
