@@ -8,11 +8,15 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::report;
 
@@ -27,6 +31,29 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
         bail!("{} ended with {status}", name(command));
     }
     Ok(())
+}
+
+/// Shows and starts a program that goes on beside this process, and ends when this process is killed.
+pub(crate) fn start(command: &mut Command) -> Result<Child> {
+    // SAFETY: prctl is async-signal-safe, and nothing is allocated between fork and exec.
+    unsafe {
+        command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGTERM)?));
+    }
+    report::step("Starting", shown(command));
+    command.spawn().with_context(|| format!("cannot start {}", name(command)))
+}
+
+/// A program that goes on beside this process. Dropped, it is asked to end, and waited for.
+pub(crate) struct Running(pub(crate) Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Ok(id) = i32::try_from(self.0.id()) {
+            // Fails when it has ended.
+            let _ = kill(Pid::from_raw(id), Signal::SIGTERM);
+        }
+        let _ = self.0.wait();
+    }
 }
 
 /// As [`run`], but ends the command when it takes longer than `limit`: for downloads, which may hang.

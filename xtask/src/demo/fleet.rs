@@ -7,23 +7,19 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 use super::sensor::{Files, Sensor};
 use super::view::{self, View};
 use super::{PURPOSE, RECORD_LIMIT, clients, is_to};
 use crate::interrupt;
 use crate::network::{self, Link};
-use crate::process;
+use crate::process::{self, Running};
 use crate::project::Project;
 use crate::report;
 use crate::setup;
@@ -55,42 +51,26 @@ impl Programs {
     }
 }
 
-/// A program of the fleet. Dropped, it is stopped.
-struct Running {
-    program: Child,
+/// A program of the fleet.
+struct Watched {
+    program: Running,
     name: String,
 }
 
-impl Running {
+impl Watched {
     fn start(mut command: Command, name: &str, folder: &Path) -> Result<Self> {
         let messages = fs::File::create(folder.join(format!("{name}.messages")))?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(messages);
-        // SAFETY: prctl is async-signal-safe, and nothing is allocated between fork and exec.
-        unsafe {
-            command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGTERM)?));
-        }
-        report::step("Starting", process::shown(&command));
-        let program = command.spawn().with_context(|| format!("cannot start {name}"))?;
-        Ok(Self { program, name: name.to_owned() })
+        Ok(Self { program: Running(process::start(&mut command)?), name: name.to_owned() })
     }
 
     /// Fails when the program has ended, with what it said last.
     fn check(&mut self, folder: &Path) -> Result<()> {
-        if let Some(status) = self.program.try_wait()? {
+        if let Some(status) = self.program.0.try_wait()? {
             let messages = fs::read_to_string(folder.join(format!("{}.messages", self.name))).unwrap_or_default();
             bail!("{} ended with {status}: {}", self.name, messages.lines().next_back().unwrap_or_default());
         }
         Ok(())
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Ok(id) = i32::try_from(self.program.id()) {
-            // Fails when it has ended.
-            let _ = kill(Pid::from_raw(id), Signal::SIGTERM);
-        }
-        let _ = self.program.wait();
     }
 }
 
@@ -145,7 +125,7 @@ pub(super) fn show(agent: &Path, page: &Path, programs: &Programs) -> Result<()>
 
 /// The hub's server and shipper, and the sensors' shippers.
 struct Fleet {
-    programs: Vec<Running>,
+    programs: Vec<Watched>,
     folder: PathBuf,
 }
 
@@ -169,7 +149,7 @@ impl Fleet {
         let mut fleet = Self { programs: Vec::new(), folder: folder.to_owned() };
         let mut server = Command::new(&programs.nats);
         server.arg("-c").arg(hub.join("nats.conf"));
-        fleet.programs.push(Running::start(server, "nats-server", folder)?);
+        fleet.programs.push(Watched::start(server, "nats-server", folder)?);
         fleet.wait(|_| Ok(TcpStream::connect(("127.0.0.1", port)).is_ok()), "the server does not listen")?;
         fleet.follow(programs, &configuration, "hub")?;
         for (name, log) in logs {
@@ -187,7 +167,7 @@ impl Fleet {
     fn follow(&mut self, programs: &Programs, configuration: &Path, name: &str) -> Result<()> {
         let mut command = Command::new(&programs.ship);
         command.arg("--config").arg(configuration);
-        self.programs.push(Running::start(command, &format!("spip-ship-{name}"), &self.folder)?);
+        self.programs.push(Watched::start(command, &format!("spip-ship-{name}"), &self.folder)?);
         Ok(())
     }
 

@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write, stdout};
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -11,7 +10,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -114,13 +112,7 @@ impl Sensor {
         process::output(&mut rules).context("the rules were not installed")?;
         let mut command = namespace.command(agent);
         command.arg("--config").arg(files.configuration()).stdin(Stdio::null()).stdout(Stdio::piped());
-        // SAFETY: prctl is async-signal-safe, and nothing is allocated between fork and exec.
-        unsafe {
-            // Also when this process is killed, the agent goes, and with it what it holds.
-            command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGTERM)?));
-        }
-        report::step("Starting", process::shown(&command));
-        let mut agent = command.spawn().context("cannot start the agent by nsenter")?;
+        let mut agent = process::start(&mut command)?;
         let output = agent.stdout.take();
         let (sender, lines) = channel();
         let mut sensor = Self { agent, lines };

@@ -5,31 +5,27 @@
 //! is served until Ctrl-C.
 
 use std::fs;
-use std::io::{BufRead, BufReader, IsTerminal, Read, Write, stdin};
-use std::net::{SocketAddr, TcpStream};
-use std::os::unix::process::CommandExt;
+use std::io::{BufRead, BufReader, IsTerminal, stdin};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::sensor::Files;
 use crate::interrupt;
-use crate::process;
+use crate::process::{self, Running};
 use crate::project::Project;
 use crate::report;
 
 /// From the start of the program to a page with all records, on a slow machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// For one answer of the page.
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// Upper bound of the time of one answer of the page.
+const ANSWER_SECONDS: &str = "10";
 
 /// Builds the program.
 pub(super) fn build(project: &Project) -> Result<PathBuf> {
@@ -38,9 +34,9 @@ pub(super) fn build(project: &Project) -> Result<PathBuf> {
     Ok(project.target.join("debug/spip-view"))
 }
 
-/// A running page. Dropped, it is stopped.
+/// A running page.
 pub(super) struct View {
-    program: Child,
+    program: Running,
     address: SocketAddr,
     sessions: usize,
 }
@@ -57,13 +53,8 @@ impl View {
         let mut command = Command::new(program);
         command.args(["--listen", "127.0.0.1:0", "--log"]).args(logs);
         command.arg("--state-dir").arg(state).stdin(Stdio::null()).stdout(Stdio::piped());
-        // SAFETY: prctl is async-signal-safe, and nothing is allocated between fork and exec.
-        unsafe {
-            command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGTERM)?));
-        }
-        report::step("Starting", process::shown(&command));
-        let mut program = command.spawn().context("cannot start spip-view")?;
-        let output = program.stdout.take();
+        let mut program = Running(process::start(&mut command)?);
+        let output = program.0.stdout.take();
         let mut view = Self { program, address: SocketAddr::from(([127, 0, 0, 1], 0)), sessions };
         let mut line = String::new();
         BufReader::new(output.context("spip-view has no stdout")?).read_line(&mut line)?;
@@ -90,7 +81,7 @@ impl View {
             if interrupt::check().is_err() {
                 return Ok(());
             }
-            if let Some(status) = self.program.try_wait()? {
+            if let Some(status) = self.program.0.try_wait()? {
                 bail!("spip-view ended with {status}");
             }
             thread::sleep(interrupt::TICK);
@@ -103,16 +94,6 @@ impl View {
         let value: Value = serde_json::from_str(&answer).context("the page's data is no JSON")?;
         let total = value["total"]["value"].as_u64().context("the page's data has no total")?;
         Ok(usize::try_from(total)?)
-    }
-}
-
-impl Drop for View {
-    fn drop(&mut self) {
-        if let Ok(id) = i32::try_from(self.program.id()) {
-            // Fails when it has ended.
-            let _ = kill(Pid::from_raw(id), Signal::SIGTERM);
-        }
-        let _ = self.program.wait();
     }
 }
 
@@ -129,18 +110,9 @@ fn address(line: &str) -> Option<SocketAddr> {
 
 /// Asks for a page and returns its body, when the status is 200.
 fn get(address: SocketAddr, path: &str) -> Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, ANSWER_LIMIT).context("cannot connect to the page")?;
-    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
-    // HTTP/1.0: the answer ends with the connection.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).context("the page does not answer")?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("the page answers with no HTTP")?;
-    let status = head.split_whitespace().nth(1).unwrap_or_default();
-    if status != "200" {
-        bail!("the page answers {path} with status {status}");
-    }
-    Ok(body.to_owned())
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--show-error", "--fail", "--noproxy", "*", "--max-time", ANSWER_SECONDS]);
+    process::output(curl.arg(format!("http://{address}{path}"))).context("the page does not answer")
 }
 
 #[cfg(test)]
