@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use spip_notify::Manager;
 use tokio::runtime::{Handle, Runtime};
 
 use self::signals::{Ask, Signals};
@@ -15,7 +16,6 @@ use crate::config::{Config, Kind, Sink as SinkConfig, Source as SourceConfig};
 use crate::confine;
 use crate::hold::{self, Hold};
 use crate::metrics::{Counters, server};
-use crate::notify::Notifier;
 use crate::pause::Stop;
 use crate::pipeline::{End, Pipeline};
 use crate::quarantine::Quarantine;
@@ -44,7 +44,10 @@ pub fn run(config: Config, file: &Path, once: Option<Duration>) -> Result<(), Er
     let signals = Signals::block()?;
     setup::make_directories(&config)?;
     let _lock = setup::lock(&config)?;
-    let notifier = Notifier::from_environment();
+    let notifier = Manager::from_environment().unwrap_or_else(|spip_notify::Error { address, source }| {
+        log::warn!("cannot reach NOTIFY_SOCKET={}: {source}", address.display());
+        Manager::default()
+    });
     let listener = setup::listen(&config)?;
     for step in confine::enter(&config, file).map_err(Error)? {
         log::info!("confined: {step}");

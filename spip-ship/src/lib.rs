@@ -16,7 +16,6 @@ pub mod line;
 pub mod messages;
 pub mod metrics;
 pub mod nats;
-pub mod notify;
 pub mod pause;
 pub mod pipeline;
 pub mod quarantine;

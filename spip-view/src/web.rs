@@ -2,7 +2,6 @@
 
 mod guard;
 pub mod live;
-mod notify;
 pub mod routes;
 mod server;
 

@@ -8,11 +8,11 @@ use std::thread;
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
+use spip_notify::Manager;
 
 use super::Error;
 use crate::config::{Config, Kind};
 use crate::metrics::server::{STUCK, Shown};
-use crate::notify::Notifier;
 use crate::pause::Stop;
 
 /// Makes the directories that Landlock can open only where they are there.
@@ -51,7 +51,7 @@ pub(super) fn listen(config: &Config) -> Result<Option<TcpListener>, Error> {
 }
 
 /// Says that the process is ready, and then that it is alive, as long as every sink's thread is.
-pub(super) fn keep_notifying(notifier: Notifier, shown: Shown, ended: Stop) -> Result<(), Error> {
+pub(super) fn keep_notifying(notifier: Manager, shown: Shown, ended: Stop) -> Result<(), Error> {
     let work = move || {
         notifier.tell("READY=1\nSTATUS=delivers");
         let interval = notifier.watchdog().map_or(Duration::from_secs(10), |watchdog| watchdog / 2);

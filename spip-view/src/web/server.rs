@@ -18,11 +18,11 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use nix::sys::signal::{SigSet, Signal};
 use spip_enrich::export::Form;
+use spip_notify::Manager;
 use tokio::sync::{Notify, Semaphore};
 
 use super::guard::{self, Guard};
 use super::live::Live;
-use super::notify::Notifier;
 use super::routes::{self, ROUTES, Route};
 use crate::cli::Scratch;
 use crate::config::{Config, Listen};
@@ -79,7 +79,10 @@ pub fn run(config: &Config, read_once: &[PathBuf]) -> anyhow::Result<()> {
 
     let settings = Settings::of(config)?;
 
-    let notifier = Notifier::from_environment();
+    let notifier = Manager::from_environment().unwrap_or_else(|spip_notify::Error { address, source }| {
+        eprintln!("spip-view: cannot reach NOTIFY_SOCKET={}: {source}", address.display());
+        Manager::default()
+    });
     let bound = Bound::new(&config.listen)?;
     if config.is_confined {
         let mut reads = if is_past { read_once.to_vec() } else { config.logs.clone() };
