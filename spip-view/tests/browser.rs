@@ -3,17 +3,21 @@
 //!
 //! Needs Chromium and its driver, which `cargo xtask test` installs and names by environment variables.
 
+#[path = "common/driven.rs"]
+mod driven;
+
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::process::CommandExt as _;
+use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fantoccini::wd::WebDriverCompatibleCommand;
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
+
+use driven::{Place, start};
 
 /// Time that a page may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -32,26 +36,6 @@ const HOSTILE: &[&str] = &[
     "]]><?php echo 1 ?>&lt;b&gt;",
 ];
 
-/// A program that ends with the test, and all that it started: the driver's browser outlives it otherwise.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let group = nix::unistd::Pid::from_raw(i32::try_from(self.0.id()).unwrap_or(i32::MAX));
-        let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
-        let _ = self.0.wait();
-    }
-}
-
-/// A directory that goes with the test.
-struct Place(PathBuf);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 /// Returns the program that `variable` names, or says that the test is skipped.
 fn peer(variable: &str) -> Option<PathBuf> {
     let program = std::env::var_os(variable);
@@ -61,20 +45,6 @@ fn peer(variable: &str) -> Option<PathBuf> {
         let _ = writeln!(std::io::stderr(), "skipped: {why}");
     }
     program.map(Into::into)
-}
-
-/// Starts `command` and returns what stands behind `mark` in the first line of its output that has it.
-fn start(command: &mut Command, mark: &str) -> (Running, String) {
-    let mut child =
-        command.process_group(0).stdout(Stdio::piped()).spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-    let running = Running(child);
-    let found =
-        lines.by_ref().map_while(Result::ok).find_map(|line| line.split_once(mark).map(|(_, rest)| rest.to_owned()));
-    let found = found.unwrap_or_else(|| panic!("{command:?} ended without saying {mark:?}"));
-    // No process may block on a full pipe.
-    std::thread::spawn(move || lines.for_each(drop));
-    (running, found)
 }
 
 /// A record of now in the flat format, whose texts hold `text`.
@@ -150,9 +120,11 @@ fn every_page_shows_hostile_records_as_text_and_follows_what_arrives() {
             .arg("--state-dir")
             .arg(place.0.join("state")),
         "the page is at ",
-    );
+    )
+    .expect("the page is served");
     let address = address.trim_end_matches('/').to_owned();
-    let (_driver, port) = start(Command::new(driver).arg("--port=0"), "started successfully on port ");
+    let (_driver, port) =
+        start(Command::new(driver).arg("--port=0"), "started successfully on port ").expect("a driver");
     let port: u16 = port.trim_end_matches('.').parse().expect("a port");
     let options = json!({
         "binary": chromium,

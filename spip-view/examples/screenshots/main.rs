@@ -4,19 +4,21 @@
 //! The sample is made up and the same each time; its addresses are those reserved for documentation. `--all` makes a dark
 //! and a narrow picture of each page as well, to look at before a change of the style is handed in.
 
+#[path = "../../tests/common/driven.rs"]
+mod driven;
 mod sample;
 mod small;
 
-use std::io::{BufRead as _, BufReader};
-use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use fantoccini::{Client, ClientBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
+
+use driven::{Place, start};
 
 const USAGE: &str = "usage: screenshots SPIP-VIEW FOLDER [--all]";
 
@@ -48,26 +50,6 @@ const PAGES: &[(&str, &str)] = &[
     ("session", "/sessions/{tag:7700001}"),
     ("health", "/health?range=all"),
 ];
-
-/// A program that ends with the value, and all that it started.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let group = nix::unistd::Pid::from_raw(i32::try_from(self.0.id()).unwrap_or(i32::MAX));
-        let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
-        let _ = self.0.wait();
-    }
-}
-
-/// A folder that goes with the value.
-struct Place(PathBuf);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -115,18 +97,6 @@ fn main() -> Result<()> {
         client.close().await?;
         Ok(())
     })
-}
-
-/// Starts a program and returns what stands behind `mark` in the first line of its output that has it.
-fn start(command: &mut Command, mark: &str) -> Result<(Running, String)> {
-    let mut child = command.process_group(0).stdout(Stdio::piped()).spawn().context("cannot start a program")?;
-    let mut lines = BufReader::new(child.stdout.take().context("no output")?).lines();
-    let running = Running(child);
-    let found =
-        lines.by_ref().map_while(Result::ok).find_map(|line| line.split_once(mark).map(|(_, rest)| rest.to_owned()));
-    let found = found.with_context(|| format!("a program ended without printing {mark:?}"))?;
-    std::thread::spawn(move || lines.for_each(drop));
-    Ok((running, found))
 }
 
 /// Asks for the data of a page.

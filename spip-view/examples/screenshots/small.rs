@@ -28,7 +28,7 @@ pub(crate) fn smaller(png: &[u8]) -> Result<Vec<u8>> {
     for pixel in &pixels {
         *counts.entry(*pixel).or_default() += 1;
     }
-    // Shades that nobody tells apart are one, so that a rare colour is not lost to them.
+    // Shades that look the same are one, so that a rare colour is not lost to them.
     let mut shades: HashMap<Colour, (Colour, u32, u32)> = HashMap::new();
     for (colour, count) in &counts {
         let (best, most, sum) = shades.entry(colour.map(|channel| channel >> SHIFT)).or_insert((*colour, 0, 0));

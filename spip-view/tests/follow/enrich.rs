@@ -18,7 +18,7 @@ fn enrichment(directory: &Path) {
     std::fs::write(directory.join("rules/own.rules"), rule).unwrap();
 }
 
-/// Lines of sources that are looked up: addresses of documentation belong to nobody.
+/// Lines of sources that are looked up: addresses of documentation have no owner.
 fn public(from: u64, to: u64) -> String {
     lines(from, to, Some("a")).replace("198.51.100.", "128.0.0.")
 }
