@@ -36,7 +36,7 @@ impl Precious {
     }
 }
 
-/// A directory of nobody's.
+/// Makes a directory that belongs to the user `nobody`.
 fn theirs(net: &Net, name: &str) -> PathBuf {
     let path = net.path().join(name);
     fs::create_dir(&path).expect("the test's directory is its own");
@@ -44,7 +44,7 @@ fn theirs(net: &Net, name: &str) -> PathBuf {
     path
 }
 
-/// Makes a symbolic link as nobody does.
+/// Makes a symbolic link as the user `nobody`.
 fn plant(target: &Path, link: &Path) {
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "ln", "-s"]).args([target, link]);

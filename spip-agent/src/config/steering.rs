@@ -170,7 +170,7 @@ impl Loading<'_> {
         names
     }
 
-    /// Which users there are on this machine is looked up at the start.
+    /// Reads the list; the start looks the users up.
     fn exempt_services_of(&mut self) -> Vec<String> {
         const ACCEPTED: &str = "must be an array of users such as [\"root\", \"postgres\"]";
         let mut users = self.texts("exempt_services_of", ACCEPTED, |text| {

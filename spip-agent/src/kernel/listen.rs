@@ -4,8 +4,7 @@
 //! a second agent of the same user join silently, so the address is first tried alone, except by an agent that is about
 //! to take over from one that still listens.
 //!
-//! Where connections are steered to the sockets, the address only has to be unused; the socket is then
-//! of a kind that takes IPv4 and IPv6, because steering brings both. Only a single IPv6 address makes a socket that the
+//! With steering, the address only has to be unused, and the socket takes IPv4 and IPv6, because steering brings both. Only a single IPv6 address makes a socket that the
 //! kernel keeps to IPv6 (Linux `__inet6_bind`): then IPv4 is not steered, which [`Listeners::families`] says.
 
 use std::io;

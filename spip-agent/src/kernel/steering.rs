@@ -5,7 +5,7 @@
 //! that stops gives it up as soon. In between, and whenever the kernel cannot be asked, the last answer holds. The maps
 //! are filled before the program is attached: no service is cut off even for a moment.
 //!
-//! What is to be left alone at the start stays so until the agent is started again: it is in maps that are frozen, so
+//! Exclusions of the start stay until the agent is started again: they are in maps that are frozen, so
 //! that an intruder in this process cannot take the ports of services that were there, or those that the operator
 //! excluded. A configuration that is read again can exclude more, and not less.
 //!

@@ -128,7 +128,7 @@ impl Place {
         &self.path
     }
 
-    /// Opens a directory, whoever owns it, through links that root or this process's own user has made.
+    /// Opens a directory of any owner, through links that root or this process's own user has made.
     pub(crate) fn directory(path: &Path) -> io::Result<File> {
         // The last part is walked as every other, because a name follows it.
         let place = Walk { follows_last: false, purpose: Purpose::Look, ..Walk::new(&path.join("_"))? }.run()?;

@@ -135,7 +135,7 @@ impl Judge {
         }
     }
 
-    /// Ports that somebody else listens on; those of loopback are out of reach and do not matter.
+    /// Returns the ports that other programs listen on; those of loopback are out of reach and do not matter.
     fn services(&mut self) -> HashSet<u16> {
         let own = self.surroundings.listener_port;
         let found =

@@ -83,7 +83,7 @@ struct Member {
     link: Link,
 }
 
-/// Shows the fleet, with the page where `page` is its program and somebody looks.
+/// Shows the fleet, with the page where `page` is its program, until Ctrl-C.
 pub(super) fn show(agent: &Path, page: &Path, programs: &Programs) -> Result<()> {
     let purpose = |name: &str| format!("{PURPOSE}-{name}");
     for name in NAMES {

@@ -1,4 +1,4 @@
-//! What a key takes: bounds, words and defaults, for the parser and in words for people.
+//! Accepted values of a key: bounds, words and defaults, for the parser and in words for people.
 
 use std::borrow::Cow;
 use std::fmt;

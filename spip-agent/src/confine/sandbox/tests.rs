@@ -1,5 +1,5 @@
 //! Prisoners: processes that enter the sandbox with what the agent has open by then, do what the agent does, and try
-//! what nobody should.
+//! what the sandbox must refuse.
 
 use std::cell::RefCell;
 use std::fs;

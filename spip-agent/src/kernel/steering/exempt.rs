@@ -1,5 +1,5 @@
-//! Whose services keep their ports. A user of this machine who listens on thousands of ports would otherwise take them from
-//! the sensor.
+//! Users whose services keep their ports. A user of this machine that listens on thousands of ports would otherwise take them
+//! from the sensor.
 
 use nix::unistd::{Uid, User};
 
@@ -8,7 +8,7 @@ use crate::kernel::listening::Listening;
 /// The users whose services are left alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum Exempt {
-    /// Everybody's.
+    /// Those of all users.
     #[default]
     All,
     /// Those of these users alone, by their numbers.

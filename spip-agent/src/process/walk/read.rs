@@ -34,8 +34,8 @@ pub(crate) fn open_configuration(path: &Path) -> io::Result<File> {
     open_for(path, Purpose::Obey)
 }
 
-/// Reports whether a file is there and can be read, whoever may change it: for a time at which it is not known yet which
-/// user the agent becomes.
+/// Reports whether a file is there and can be read, whatever its owner and mode: for a time at which it is not known yet
+/// which user the agent becomes.
 ///
 /// # Errors
 /// There is no such file, it is none, or it cannot be read.

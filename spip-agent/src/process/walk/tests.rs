@@ -100,7 +100,7 @@ fn what_others_have_made_does_not_lead_root_to_another_file() {
         chown(own.path(&format!("{name}/pipe")), Some(OTHER), Some(OTHER)).expect("root");
         refusal(&own.path(&format!("{name}/pipe")));
     }
-    // Made by root, where somebody else may have put it.
+    // Made by root, where another user may have put it.
     symlink(own.path("precious"), own.path("theirs/of_root")).expect("ours");
     assert!(refusal(&own.path("theirs/of_root")).contains("in a directory of the user 65533"));
     assert!(refusal(&own.path("theirs/log")).contains("belongs to the user 65533"));

@@ -1,8 +1,8 @@
 //! The same rules for machines with nftables alone: one table of our own, `inet spip`, replaced in one transaction for both address
 //! families, and counted. Foreign tables are never read for their rules and never changed.
 //!
-//! Chains of ours come one step behind the usual priority of destination NAT, so that whoever publishes ports of a container
-//! is asked first, as a jump at the end of `PREROUTING` has it.
+//! Chains of ours come one step behind the usual priority of destination NAT, so that rules that publish ports of a container
+//! come first, as a jump at the end of `PREROUTING` has it.
 
 use std::fmt::Write as _;
 use std::process::Stdio;
@@ -147,7 +147,7 @@ pub(super) fn script(ruleset: &Ruleset, what: &str) -> String {
     format!("# {FAMILIES}, {what} in one step\n{PROGRAM} -f - <<'END'\n{}END\n", ruleset.input())
 }
 
-/// Reports whether tables are there that are neither ours nor those of `iptables`: somebody uses nftables itself.
+/// Reports whether tables are there that are neither ours nor those of `iptables`: this machine uses nftables itself.
 pub(super) fn is_in_use(programs: &Programs) -> bool {
     const OF_IPTABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
     let Ok(mut command) = programs.command(PROGRAM) else { return false };

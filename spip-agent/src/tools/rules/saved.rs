@@ -1,7 +1,7 @@
 //! Installed rules: our chains and the jumps to them, out of the output of `iptables-save -t nat`.
 //!
 //! Everything else in that output is foreign and is not even kept. A jump is known by its target, wherever it stands
-//! whoever put it there: a chain can only be removed when nothing leads to it.
+//! and whichever program put it there: a chain can only be removed when nothing leads to it.
 
 /// Chain for connections from outside.
 pub(super) const OUTSIDE: &str = "SPIP";

@@ -17,7 +17,7 @@ fn fill(log: &Log, config: &config::Log) {
     });
     until("everything is written", || log.stats().queued_bytes == 0);
     assert!(log.stats().rotations >= before + 8, "{:?}", log.stats());
-    // The thread of closed files prunes once more when it is told of the same configuration again.
+    // The thread of closed files prunes once more when it receives the same configuration again.
     log.change(config).expect("the same file");
 }
 
