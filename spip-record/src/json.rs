@@ -5,6 +5,9 @@
 //! written as `\uXXXX` as well. Every JSON parser gives back the same text. Everything else stays as it is: a log in
 //! Cyrillic remains legible.
 //!
+//! One character is replaced, not escaped: U+0000 is written as U+2400 (`␀`). JSON may hold `\u0000`, but PostgreSQL
+//! (`jsonb` and `text`) and every reader whose strings end at a zero byte refuse or cut such a line.
+//!
 //! Payloads are long and mostly plain, so eight bytes are looked at in one step and copied as runs. Nothing here
 //! allocates besides what the output buffer grows by.
 
@@ -12,7 +15,7 @@ use std::fmt;
 use std::io;
 
 use serde::Serialize;
-use serde_json::ser::Formatter;
+use serde_json::ser::{CharEscape, CompactFormatter, Formatter};
 
 /// Hexadecimal digits of the escapes, as the record's other hexadecimal fields: lower case.
 const HEX: &[u8; 16] = b"0123456789abcdef";
@@ -20,7 +23,10 @@ const HEX: &[u8; 16] = b"0123456789abcdef";
 /// Replacement of bytes that are not UTF-8: U+FFFD.
 const REPLACEMENT: &[u8] = "\u{fffd}".as_bytes();
 
-/// Appends `text` as a JSON string, with its quotes.
+/// Replacement of U+0000: U+2400, SYMBOL FOR NULL.
+const NUL: &[u8] = "\u{2400}".as_bytes();
+
+/// Appends `text` as a JSON string, with its quotes; U+0000 becomes U+2400.
 pub fn string(out: &mut Vec<u8>, text: &str) {
     out.reserve(text.len() + 2);
     out.push(b'"');
@@ -29,7 +35,7 @@ pub fn string(out: &mut Vec<u8>, text: &str) {
 }
 
 /// Appends `bytes` as a JSON string, with its quotes; what is not UTF-8 becomes U+FFFD, one for each maximal part of
-/// a broken sequence, as `String::from_utf8_lossy` does it.
+/// a broken sequence, as `String::from_utf8_lossy` does it, and U+0000 becomes U+2400.
 pub fn lossy_string(out: &mut Vec<u8>, bytes: &[u8]) {
     out.reserve(bytes.len() + 2);
     out.push(b'"');
@@ -60,6 +66,13 @@ impl Formatter for TerminalSafe {
         escaped(&mut safe, fragment);
         writer.write_all(&safe)
     }
+
+    fn write_char_escape<W: ?Sized + io::Write>(&mut self, writer: &mut W, escape: CharEscape) -> io::Result<()> {
+        match escape {
+            CharEscape::AsciiControl(0) => writer.write_all(NUL),
+            other => CompactFormatter.write_char_escape(writer, other),
+        }
+    }
 }
 
 /// Appends what `text` is inside the quotes of a JSON string.
@@ -88,6 +101,7 @@ fn lossy_escaped(out: &mut Vec<u8>, bytes: &[u8]) {
         };
         out.extend_from_slice(&bytes[run..at]);
         match replaced {
+            Some(0) => out.extend_from_slice(NUL),
             Some(code) => escape(out, code),
             None => out.extend_from_slice(REPLACEMENT),
         }
@@ -265,10 +279,11 @@ mod tests {
 
     #[test]
     fn values_are_escaped_as_strings_are() {
-        let text = "a\"\\\u{7f}\u{85}\u{2028}\u{202e}\n\u{e9}";
+        let text = "a\"\\\u{7f}\u{85}\u{2028}\u{202e}\n\u{e9}\0\u{1}\0";
         let mut as_value = Vec::new();
         value(&mut as_value, &vec![text]);
-        assert_eq!(serde_json::from_slice::<Vec<String>>(&as_value).expect("JSON"), [text]);
+        assert_eq!(as_value, format!("[{}]", of_text(text)).into_bytes());
+        assert_eq!(serde_json::from_slice::<Vec<String>>(&as_value).expect("JSON"), [read_back(text)]);
         let text = String::from_utf8(as_value).expect("text");
         assert!(!text.contains(['\u{7f}', '\u{85}', '\u{2028}', '\u{202e}', '\n']), "{text}");
     }
@@ -285,6 +300,11 @@ mod tests {
         String::from_utf8(out).expect("the output is UTF-8")
     }
 
+    /// The text that a reader gets for `text`.
+    fn read_back(text: &str) -> String {
+        text.replace('\0', "␀")
+    }
+
     fn parsed(json: &str) -> String {
         serde_json::from_str(json).expect("the output is a JSON string")
     }
@@ -294,7 +314,7 @@ mod tests {
         for character in (0..=0x10_ffff).filter_map(char::from_u32) {
             let text = String::from(character);
             let json = of_text(&text);
-            assert_eq!(parsed(&json), text, "U+{:04X}", u32::from(character));
+            assert_eq!(parsed(&json), read_back(&text), "U+{:04X}", u32::from(character));
             let raw = json[1..json.len() - 1].contains(character);
             if character.is_control() || is_hidden(character) {
                 assert!(!raw, "U+{:04X} stands in {json}", u32::from(character));
@@ -325,7 +345,11 @@ mod tests {
             for place in 0..20 {
                 let mut bytes = *b"abcdefghijklmnopqrst";
                 bytes[place] = byte;
-                assert_eq!(parsed(&of_bytes(&bytes)), String::from_utf8_lossy(&bytes), "byte {byte:#04x} at {place}");
+                assert_eq!(
+                    parsed(&of_bytes(&bytes)),
+                    read_back(&String::from_utf8_lossy(&bytes)),
+                    "byte {byte:#04x} at {place}"
+                );
             }
         }
     }
@@ -334,7 +358,7 @@ mod tests {
     fn all_pairs_of_bytes_are_written_as_from_utf8_lossy_reads_them() {
         for pair in 0..=u16::MAX {
             let bytes = pair.to_be_bytes();
-            assert_eq!(parsed(&of_bytes(&bytes)), String::from_utf8_lossy(&bytes));
+            assert_eq!(parsed(&of_bytes(&bytes)), read_back(&String::from_utf8_lossy(&bytes)));
         }
     }
 
@@ -347,15 +371,24 @@ mod tests {
         for number in 0..BOUNDS.len().pow(4) {
             let byte = |place: u32| BOUNDS[number / BOUNDS.len().pow(place) % BOUNDS.len()];
             let bytes = [byte(0), byte(1), byte(2), byte(3)];
-            assert_eq!(parsed(&of_bytes(&bytes)), String::from_utf8_lossy(&bytes), "{bytes:02x?}");
+            assert_eq!(parsed(&of_bytes(&bytes)), read_back(&String::from_utf8_lossy(&bytes)), "{bytes:02x?}");
         }
     }
 
     #[test]
     fn short_escapes_are_used_where_json_has_them() {
         assert_eq!(of_text("\"\\\u{8}\t\n\u{c}\r/"), r#""\"\\\b\t\n\f\r/""#);
-        assert_eq!(of_text("\0\u{1b}\u{7f}\u{85}\u{2028}"), r#""\u0000\u001b\u007f\u0085\u2028""#);
+        assert_eq!(of_text("\u{1}\u{1b}\u{7f}\u{85}\u{2028}"), r#""\u0001\u001b\u007f\u0085\u2028""#);
         assert_eq!(of_text("Привет, 世界 £ ☃"), "\"Привет, 世界 £ ☃\"");
+    }
+
+    #[test]
+    fn a_zero_byte_becomes_its_symbol_wherever_text_is_written() {
+        assert_eq!(of_text("a\0b"), "\"a␀b\"");
+        assert_eq!(of_bytes(b"\0\xff\0"), "\"␀\u{fffd}␀\"");
+        let mut out = Vec::new();
+        key(&mut out, "a\0");
+        assert_eq!(out, ",\"a␀\":".as_bytes());
     }
 
     #[test]
@@ -380,13 +413,14 @@ mod tests {
         fn any_bytes_come_back_as_from_utf8_lossy_reads_them(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let json = of_bytes(&bytes);
             prop_assert!(!json.chars().any(is_hidden));
-            prop_assert_eq!(parsed(&json), String::from_utf8_lossy(&bytes));
+            prop_assert_eq!(parsed(&json), read_back(&String::from_utf8_lossy(&bytes)));
+            prop_assert!(!json.contains("\\u0000"));
             prop_assert!(json.len() <= 6 * bytes.len() + 2);
         }
 
         #[test]
         fn any_text_comes_back(text in any::<String>()) {
-            prop_assert_eq!(parsed(&of_text(&text)), text);
+            prop_assert_eq!(parsed(&of_text(&text)), read_back(&text));
         }
     }
 }

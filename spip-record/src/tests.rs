@@ -45,6 +45,16 @@ fn a_line_that_is_read_is_written_in_every_format_as_it_was_logged() {
 }
 
 #[test]
+fn no_line_holds_the_escape_that_databases_refuse() {
+    let mut zeroes = 0;
+    for line in [FLAT, ECS, EVE].into_iter().flat_map(str::lines) {
+        assert!(!line.contains("\\u0000"), "{line}");
+        zeroes += usize::from(line.contains('␀'));
+    }
+    assert!(zeroes > 100, "only {zeroes} lines of the corpus had a zero byte");
+}
+
+#[test]
 fn a_duration_is_read_in_microseconds_and_where_they_are_missing_in_milliseconds() {
     let line = |pairs: &[(&str, u64)]| {
         let mut line: serde_json::Map<String, serde_json::Value> =
