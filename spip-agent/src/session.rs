@@ -10,6 +10,7 @@ pub mod capture;
 pub mod deadline;
 mod exchange;
 mod finish;
+pub mod first_sources;
 mod handshake;
 pub mod ledger;
 pub mod limits;
@@ -40,6 +41,7 @@ use crate::log::writer::Log;
 use crate::respond::{Conversation, Responder};
 use crate::session::budget::Budget;
 use crate::session::deadline::Timer;
+use crate::session::first_sources::FirstSources;
 use crate::session::ledger::Ledger;
 use crate::session::limits::{Permit, Source};
 use crate::session::payload::Payload;
@@ -70,6 +72,8 @@ pub struct Engine {
     pub ledger: Ledger,
     /// Connections that summaries stand for.
     pub rejections: Rejections,
+    /// Verdict whether a gateway hides the clients.
+    pub first_sources: FirstSources,
     /// Bounds in time.
     pub timeouts: Timeouts,
     /// Load balancers and address translation in front of the machine.

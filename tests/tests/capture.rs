@@ -7,8 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use spip_tests::{
-    CLIENT_V4, CLIENT_V6, LISTENER, Net, SENSOR_V4, SENSOR_V6, community_id, field_order, half_close, payload,
-    read_to_end, reset,
+    CLIENT_V4, CLIENT_V6, CROWD_V4, LISTENER, Net, SENSOR_V4, SENSOR_V6, community_id, field_order, half_close,
+    payload, read_to_end, reset,
 };
 
 /// The keys that every record begins with.
@@ -39,7 +39,7 @@ fn every_byte_value_of_a_payload_is_recorded_as_it_was_sent() {
         "bytes_in": 256, "payload_truncated": false, "close_reason": "client_closed", "is_tls": false,
     }));
     assert_eq!(payload(&record), bytes);
-    assert_eq!(record["payload"], String::from_utf8_lossy(&bytes).as_ref());
+    assert_eq!(record["payload"], String::from_utf8_lossy(&bytes).replace('\0', "␀"));
     assert_eq!(record["payload_sha256"], hex::encode(Sha256::digest(&bytes)));
 }
 
@@ -272,4 +272,31 @@ fn urgent_bytes_are_in_the_payload() {
     socket.send(b"y").expect("the sensor takes bytes");
     drop(stream);
     agent.expect_one(json!({"destination_port": 23, "payload": "xUy", "bytes_in": 3}));
+}
+
+#[test]
+fn sessions_that_all_come_from_the_gateway_are_said_to_hide_the_clients() {
+    for (first, hidden) in [(CLIENT_V4, 1), (IpAddr::from(CROWD_V4), 0)] {
+        let Some(net) = Net::new() else { return };
+        net.redirect();
+        net.add_crowd();
+        net.sensor.shell(&format!("ip route add default via {CLIENT_V4}"));
+        let agent = net.agent().start();
+
+        drop(net.client.connect_from((first, 0), (SENSOR_V4, 80)));
+        agent.expect_count(1, json!({"destination_port": 80}));
+        for _ in 1..12 {
+            drop(net.connect(80));
+        }
+
+        agent.expect_count(12, json!({"destination_port": 80}));
+        let log = agent.stop().log;
+        let said: Vec<Value> =
+            log.messages().map(|line| line.value.clone()).filter(|said| said["target"] == "origin").collect();
+        assert_eq!(said.len(), hidden, "first from {first}: {said:?}");
+        for said in said {
+            assert_eq!((&said["source_ip"], &said["level"]), (&json!(CLIENT_V4), &json!("warn")), "{said}");
+            assert!(said["message"].as_str().is_some_and(|text| text.contains("proxy_protocol_from")), "{said}");
+        }
+    }
 }

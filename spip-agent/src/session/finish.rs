@@ -105,6 +105,7 @@ impl Guard {
             }
             self.cookie = None;
         }
+        self.engine.first_sources.note(session.origin.client.ip());
         self.ended = true;
     }
 

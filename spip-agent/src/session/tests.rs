@@ -16,6 +16,7 @@ use super::*;
 use crate::config::Config;
 use crate::log::writer::{self, Writer, WriterThread};
 use crate::session::accept::Intake;
+use crate::session::first_sources::FirstSources;
 use crate::session::limits::{Bound, BoundFrom, Limits};
 use crate::session::record::tests::UNREADABLE;
 use spip_protocol::client_hello::sample::vectors;
@@ -73,6 +74,7 @@ impl Bench {
             payloads: None,
             ledger: Ledger::of(&config.log),
             rejections: Rejections::default(),
+            first_sources: FirstSources::hidden_by(Vec::new()),
             timeouts: config.timeouts,
             network: Arc::new(config.network.clone()),
             payload_limit: 1024,
@@ -98,6 +100,7 @@ impl Bench {
             payloads: None,
             ledger: before.ledger.clone(),
             rejections: before.rejections.clone(),
+            first_sources: before.first_sources.clone(),
             timeouts: before.timeouts,
             network: Arc::clone(&before.network),
             payload_limit: before.payload_limit,

@@ -32,6 +32,7 @@ use crate::respond::persona::Persona;
 use crate::scans;
 use crate::session::accept::Intake;
 use crate::session::budget::Budget;
+use crate::session::first_sources::FirstSources;
 use crate::session::ledger::Ledger;
 use crate::session::limits::Limits;
 use crate::session::rejections::Rejections;
@@ -202,6 +203,7 @@ impl Agent {
             payloads: payloads.as_ref().map(Prepared::store),
             ledger: Ledger::of(&config.log),
             rejections: Rejections::default(),
+            first_sources: FirstSources::of_this_machine(),
             memory: Budget::new(resources.payload_memory(config)),
         };
         let engine = engine::engine(config, log, tls.map(Arc::new), responder, lasting);

@@ -16,6 +16,7 @@ use crate::respond::persona::Written;
 use crate::scans;
 use crate::session::Engine;
 use crate::session::budget::Budget;
+use crate::session::first_sources::FirstSources;
 use crate::session::ledger::Ledger;
 use crate::session::rejections::Rejections;
 use crate::tls::TlsServer;
@@ -30,6 +31,8 @@ pub struct Lasting {
     pub ledger: Ledger,
     /// Connections that summaries stand for.
     pub rejections: Rejections,
+    /// Verdict whether a gateway hides the clients.
+    pub first_sources: FirstSources,
     /// Memory that all sessions may hold beyond what each is guaranteed.
     pub memory: Budget,
 }
@@ -43,6 +46,7 @@ impl Lasting {
             payloads: engine.payloads.clone(),
             ledger: engine.ledger.clone(),
             rejections: engine.rejections.clone(),
+            first_sources: engine.first_sources.clone(),
             memory: engine.memory.clone(),
         }
     }
@@ -57,7 +61,7 @@ pub fn engine(
     responder: Option<Arc<Responder>>,
     lasting: Lasting,
 ) -> Engine {
-    let Lasting { origins, payloads, ledger, rejections, memory } = lasting;
+    let Lasting { origins, payloads, ledger, rejections, first_sources, memory } = lasting;
     Engine {
         sensor: sensor(config),
         log: log.in_format(config.log.format),
@@ -67,6 +71,7 @@ pub fn engine(
         payloads,
         ledger,
         rejections,
+        first_sources,
         timeouts: config.timeouts,
         network: Arc::new(config.network.clone()),
         payload_limit: config.limits.payload_bytes,
