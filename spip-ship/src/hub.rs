@@ -6,11 +6,11 @@
 //! the list again, which ends its connections.
 
 mod authority;
+mod owners;
 mod registry;
 mod server;
 
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -18,6 +18,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use self::authority::Authority;
+pub(crate) use self::owners::make_directory;
 use self::registry::Registry;
 use crate::state::write_durably;
 
@@ -43,10 +44,6 @@ pub enum Command {
 
 /// Default directory of the hub's files.
 const DIRECTORY: &str = "/etc/spip-hub";
-
-/// The users of the units.
-const NATS_USER: &str = "nats";
-const SHIP_USER: &str = "spip-ship";
 
 /// Options of `hub init`.
 #[derive(Debug, Args)]
@@ -138,7 +135,7 @@ fn initialise(init: &Init) -> Result<()> {
     if let Some(host) = init.hosts.iter().find(|host| !is_host(host)) {
         return Err(format!("--host {host:?}: a name or an address"));
     }
-    make_directory(&directory, 0o750)?;
+    make_directory(&directory, 0o755)?;
     make_directory(&directory.join("join"), 0o700)?;
     let authority = Authority::generate()?;
     write(&directory.join("ca.pem"), authority.certificate(), 0o644)?;
@@ -147,16 +144,16 @@ fn initialise(init: &Init) -> Result<()> {
     let mut registry = Registry::new(&init.hosts, init.port, &data, init.disk)?;
     for host in &init.hosts {
         let node = registry.node(&directory, host);
-        make_directory(&node, 0o750)?;
+        make_directory(&node, 0o755)?;
         let issued = authority.issue(host)?;
         write(&node.join("server.pem"), &issued.certificate, 0o644)?;
-        write(&node.join("server.key"), &issued.key, 0o600)?;
+        write(&node.join("server.key"), &issued.key, 0o640)?;
         write(&node.join("ca.pem"), authority.certificate(), 0o644)?;
         write(&node.join("nats.conf"), &server::configuration(&registry, &node, host), 0o640)?;
-        write(&node.join("spip-nats.service"), &server::nats_unit(&node), 0o644)?;
+        write(&node.join("spip-nats.service"), &server::nats_unit(&registry, &node, host), 0o644)?;
     }
-    write(&directory.join("hub.nkey"), registry.hub_seed(), 0o600)?;
-    write(&directory.join("hub.toml"), &server::hub_configuration(&registry, &directory, init.keep_hours), 0o640)?;
+    write(&directory.join("hub.nkey"), registry.hub_seed(), 0o400)?;
+    write(&directory.join("hub.toml"), &server::hub_configuration(&registry, &directory, init.keep_hours), 0o644)?;
     write(&directory.join("spip-ship-hub.service"), &server::hub_unit(&directory, &data), 0o644)?;
     for sensor in &init.sensors {
         add(&mut registry, &directory, sensor)?;
@@ -165,41 +162,9 @@ fn initialise(init: &Init) -> Result<()> {
     for host in &init.hosts {
         write(&registry.node(&directory, host).join("users.conf"), &server::users(&registry), 0o640)?;
     }
-    hand_over(&registry, &directory)?;
-    println!("{}", server::next_steps(&registry, &directory));
+    let left = owners::hand_over(&registry, &directory)?;
+    println!("{}", server::next_steps(&registry, &directory, &left));
     Ok(())
-}
-
-/// Makes the directories of the data, and gives the services' users what they read and write, where there are such users.
-fn hand_over(registry: &Registry, directory: &Path) -> Result<()> {
-    for host in registry.hosts() {
-        let store = registry.store(host);
-        make_directory(&store, 0o750)?;
-        give(&store, NATS_USER);
-        let node = registry.node(directory, host);
-        for name in ["", "server.pem", "server.key", "ca.pem", "nats.conf", "users.conf"] {
-            give(&node.join(name), NATS_USER);
-        }
-    }
-    for name in ["ship", "logs"] {
-        let path = registry.data().join(name);
-        make_directory(&path, 0o750)?;
-        give(&path, SHIP_USER);
-    }
-    for name in ["hub.nkey", "hub.toml"] {
-        give(&directory.join(name), SHIP_USER);
-    }
-    Ok(())
-}
-
-/// Gives a file to the user of a service. Without such a user everything stays as it is.
-fn give(path: &Path, user: &str) {
-    if let Ok(Some(user)) = nix::unistd::User::from_name(user) {
-        let (owner, group) = (Some(user.uid.as_raw()), user.gid);
-        if let Err(error) = chown(path, owner, Some(group.as_raw())) {
-            log::warn!("cannot give {} to {}: {error}", path.display(), user.name);
-        }
-    }
 }
 
 /// Gives a sensor a key and writes its join file.
@@ -226,7 +191,7 @@ fn apply(registry: &Registry, directory: &Path) -> Result<()> {
     for host in registry.hosts() {
         let node = registry.node(directory, host);
         write(&node.join("users.conf"), &server::users(registry), 0o640)?;
-        give(&node.join("users.conf"), NATS_USER);
+        owners::give_users(node.join("users.conf"));
         if !reload(&registry.pid_file(host))? {
             elsewhere.push(node.join("users.conf").display().to_string());
         }
@@ -252,14 +217,6 @@ fn reload(pid_file: &Path) -> Result<bool> {
     kill(Pid::from_raw(pid), Signal::SIGHUP)
         .map(|()| true)
         .map_err(|error| format!("cannot signal nats-server ({pid}): {error}; run: systemctl reload spip-nats"))
-}
-
-pub(crate) fn make_directory(path: &Path, mode: u32) -> Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(path)
-        .map_err(|error| format!("cannot make {}: {error}", path.display()))
 }
 
 pub(crate) fn write(path: &Path, text: &str, mode: u32) -> Result<()> {

@@ -4,10 +4,11 @@
 //! damaged is reported, and the sink starts from what its engine knows. The identity of the shipper is made with the
 //! state: an engine that finds another one in its last message knows that another shipper writes under the same name.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -163,6 +164,25 @@ impl Store {
         write_durably(&self.path, &bytes, 0o640)
     }
 
+    /// Notes for `status` why delivery waits, or that it does not. Nothing depends on it: a full disk keeps it away.
+    pub fn note_trouble(&self, trouble: Option<&str>) {
+        let path = self.path.with_extension("trouble");
+        let _ = match trouble {
+            Some(text) => fs::write(&path, text),
+            None => fs::remove_file(&path),
+        };
+    }
+
+    /// Returns why delivery waits, and since when.
+    #[must_use]
+    pub fn trouble(&self) -> Option<(String, SystemTime)> {
+        let file = File::open(self.path.with_extension("trouble")).ok()?;
+        let since = file.metadata().and_then(|metadata| metadata.modified()).ok()?;
+        let mut bytes = Vec::new();
+        file.take(MAX_BYTES).read_to_end(&mut bytes).ok()?;
+        Some((String::from_utf8_lossy(&bytes).into_owned(), since))
+    }
+
     /// Puts a damaged file aside, so that it can be looked at.
     ///
     /// # Errors
@@ -174,7 +194,8 @@ impl Store {
     }
 }
 
-/// Writes `bytes` aside, forces them to the disk, and renames the file to `path`.
+/// Writes `bytes` aside, forces them to the disk, and renames the file to `path`. It has exactly `mode`, whatever the umask
+/// of the process is: other users read some of these files. A symbolic link beside `path` is not followed.
 ///
 /// # Errors
 /// The disk is full, or the directory cannot be written.
@@ -182,7 +203,10 @@ pub fn write_durably(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".new");
     let aside = PathBuf::from(aside);
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&aside)?;
+    let mut options = OpenOptions::new();
+    let mut file =
+        options.write(true).create(true).truncate(true).mode(mode).custom_flags(libc::O_NOFOLLOW).open(&aside)?;
+    file.set_permissions(Permissions::from_mode(mode))?;
     file.write_all(bytes)?;
     file.sync_all()?;
     drop(file);
@@ -257,6 +281,20 @@ mod tests {
         let store = Store::new(&directory.0, "nats");
         store.save(&State { version: 2, ..State::new() }).expect("a writable directory");
         assert!(store.load().expect_err("a later version").to_string().contains("version 2"));
+    }
+
+    #[test]
+    fn the_mode_is_exact_and_a_link_beside_the_file_is_not_followed() {
+        let directory = Directory::new("mode");
+        let (path, other) = (directory.0.join("marker"), directory.0.join("other"));
+        // 0o666 is a mode that every usual umask would change.
+        write_durably(&path, b"one", 0o666).expect("a writable directory");
+        assert_eq!(fs::metadata(&path).expect("it was written").permissions().mode() & 0o777, 0o666);
+        fs::write(&other, "kept").expect("a writable directory");
+        std::os::unix::fs::symlink(&other, directory.0.join("marker.new")).expect("a link");
+        assert!(write_durably(&path, b"two", 0o644).is_err());
+        assert_eq!(fs::read(&other).expect("it is there"), b"kept");
+        assert_eq!(fs::read(&path).expect("it is there"), b"one");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The texts that a hub consists of: configuration of the servers, their users, the hub's shipper, units, join files.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::registry::{Registry, bracketed};
 use crate::nats::{subject_of, token_of};
@@ -136,45 +136,82 @@ pub(super) fn join_file(registry: &Registry, name: &str, seed: &str, authority: 
     )
 }
 
-/// Returns the unit of a server.
-pub(super) fn nats_unit(node: &Path) -> String {
+/// Directories in which packages and releases put the server.
+const PROGRAMS: [&str; 4] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"];
+
+/// Returns the path of the server's program: the usual one where it is not installed yet.
+fn program() -> PathBuf {
+    let paths = PROGRAMS.map(|directory| Path::new(directory).join("nats-server"));
+    paths.iter().find(|path| path.is_file()).unwrap_or(&paths[3]).clone()
+}
+
+/// Returns the unit of the server `host`.
+pub(super) fn nats_unit(registry: &Registry, node: &Path, host: &str) -> String {
     format!(
         "[Unit]\nDescription=NATS server of a spip hub\nAfter=network-online.target\nWants=network-online.target\n\n\
-         [Service]\nUser=nats\nGroup=nats\nStateDirectory=spip-hub/nats\n\
-         ExecStart=/usr/bin/nats-server -c {}/nats.conf\nExecReload=/bin/kill -HUP $MAINPID\n\
-         Restart=always\nRestartSec=2s\nLimitNOFILE=200000\nNoNewPrivileges=yes\nProtectSystem=strict\nProtectHome=yes\n\
-         PrivateTmp=yes\nPrivateDevices=yes\nReadWritePaths=/var/lib/spip-hub\nCapabilityBoundingSet=\n\n\
+         [Service]\nUser=nats\nGroup=nats\n\
+         ExecStart={} -c {}/nats.conf\nExecReload=/bin/kill -HUP $MAINPID\n\
+         Restart=always\nRestartSec=2s\nLimitNOFILE=200000\nUMask=0027\nNoNewPrivileges=yes\nProtectSystem=strict\n\
+         ProtectHome=yes\nPrivateTmp=yes\nPrivateDevices=yes\n{}\nCapabilityBoundingSet=\n\n\
          [Install]\nWantedBy=multi-user.target\n",
-        node.display()
+        program().display(),
+        node.display(),
+        writable(&registry.store(host))
     )
 }
 
-/// Returns the unit of the hub's shipper.
+/// Returns the setting that lets a unit write to its store. The service manager makes a state directory where it is
+/// missing, as on the other servers of a cluster.
+fn writable(store: &Path) -> String {
+    match store.strip_prefix("/var/lib") {
+        Ok(below) => format!("StateDirectory={}\nStateDirectoryMode=0750", below.display()),
+        Err(_) => format!("ReadWritePaths={}", store.display()),
+    }
+}
+
+/// Returns the unit of the hub's shipper. Its group reads the logs, as that of the agent does.
 pub(super) fn hub_unit(directory: &Path, data: &Path) -> String {
     format!(
         "[Unit]\nDescription=Hub of spip: writes what sensors sent as logs\nAfter=spip-nats.service\n\n\
          [Service]\nType=notify\nUser=spip-ship\nGroup=spip\n\
          ExecStart=/usr/bin/spip-ship --config {}/hub.toml\nExecReload=/bin/kill -HUP $MAINPID\n\
          Restart=always\nRestartSec=5s\nRestartPreventExitStatus=2\nWatchdogSec=120s\nUMask=0027\nNoNewPrivileges=yes\n\
-         ProtectSystem=strict\nProtectHome=yes\nPrivateTmp=yes\nPrivateDevices=yes\nReadWritePaths={}\n\
+         ProtectSystem=strict\nProtectHome=yes\nPrivateTmp=yes\nPrivateDevices=yes\nReadWritePaths={}/ship {}/logs\n\
          CapabilityBoundingSet=\n\n[Install]\nWantedBy=multi-user.target\n",
         directory.display(),
+        data.display(),
         data.display()
     )
 }
 
-/// Returns what the operator does next.
-pub(super) fn next_steps(registry: &Registry, directory: &Path) -> String {
-    let mut text = String::new();
-    for host in registry.hosts() {
-        let node = registry.node(directory, host);
-        let where_ = if registry.hosts().len() > 1 { format!("on {host}: ") } else { String::new() };
-        let _ = writeln!(text, "{where_}nats-server -c {}/nats.conf", node.display());
+/// Returns what the operator does next; `left` are commands for users that are missing.
+pub(super) fn next_steps(registry: &Registry, directory: &Path, left: &[String]) -> String {
+    let (mut text, shown) = (String::new(), directory.display());
+    if !left.is_empty() {
+        text.push_str(
+            "users of the units are missing (the package nats-server makes nats, that of spip makes spip-ship and spip); \
+             with these users, run:\n",
+        );
+        left.iter().for_each(|command| text.push_str(&format!("  {command}\n")));
     }
-    if registry.hosts().len() > 1 {
-        let _ = writeln!(text, "(copy {}/nodes/HOST to the same path on each)", directory.display());
+    if let [_] = registry.hosts() {
+        let _ = writeln!(
+            text,
+            "start the hub: systemctl enable --now {shown}/spip-nats.service {shown}/spip-ship-hub.service"
+        );
+        let _ = writeln!(text, "or by hand:    nats-server -c {shown}/nats.conf");
+        let _ = writeln!(text, "               spip-ship --config {shown}/hub.toml");
+    } else {
+        let _ = writeln!(
+            text,
+            "copy {shown}/nodes/HOST to the same path on each server, with its owners, and start there:"
+        );
+        for host in registry.hosts() {
+            let node = registry.node(directory, host);
+            let _ = writeln!(text, "  {host}: systemctl enable --now {}/spip-nats.service", node.display());
+        }
+        let _ = writeln!(text, "start the hub's shipper here: systemctl enable --now {shown}/spip-ship-hub.service");
     }
-    let _ = writeln!(text, "spip-ship --config {}/hub.toml", directory.display());
-    let _ = write!(text, "on each sensor: spip-ship join FILE, with its file of {}/join", directory.display());
+    let _ = write!(text, "on each sensor: spip-ship join FILE, with its file of {shown}/join");
     text
 }

@@ -162,6 +162,66 @@ fn a_fleet_is_made_by_three_commands_and_a_credential_ends_with_one() {
     drop((running, server));
 }
 
+/// Sets a hub up where the services' users are, under a umask that takes everything from others, and prints which of its files
+/// each user can read or write.
+const USERS: &str = r#"set -e
+directory=$0 program=$1
+for file in passwd group; do cp /etc/$file $directory/$file; done
+echo 'nats:x:60001:60001::/:/bin/false
+spip-ship:x:60002:60002::/:/bin/false' >> $directory/passwd
+echo 'nats:x:60001:
+spip-ship:x:60002:
+spip:x:60003:' >> $directory/group
+for file in passwd group; do mount --bind $directory/$file /etc/$file; done
+(umask 077; "$program" hub init --host 127.0.0.1 --sensor one --directory $directory/etc --data $directory/data > $directory/said)
+as() { user=$1 group=$2; shift 2; setpriv --reuid $user --regid $group --clear-groups "$@"; }
+for user in nats:nats spip-ship:spip; do
+    for file in nats.conf users.conf server.key server.pem ca.pem ca.key hub.toml hub.nkey join/one.join; do
+        if as ${user%:*} ${user#*:} test -r $directory/etc/$file; then echo "${user%:*} reads $file"; fi
+        if as ${user%:*} ${user#*:} test -w $directory/etc/$file; then echo "${user%:*} writes $file"; fi
+    done
+    for file in nats ship logs; do
+        if as ${user%:*} ${user#*:} test -w $directory/data/$file; then echo "${user%:*} writes $file"; fi
+    done
+done
+if as 60004 spip ls $directory/data/logs; then echo "the group spip lists logs"; fi
+"#;
+
+#[test]
+fn each_service_of_a_hub_reads_its_own_files_and_nothing_else() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: only root gives files to others");
+        return;
+    }
+    let place = Place::new();
+    let output = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", USERS])
+        .args([place.path(""), env!("CARGO_BIN_EXE_spip-ship").into()])
+        .output()
+        .expect("unshare starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let expected = [
+        "nats reads nats.conf",
+        "nats reads users.conf",
+        "nats reads server.key",
+        "nats reads server.pem",
+        "nats reads ca.pem",
+        "nats reads hub.toml",
+        "nats writes nats",
+        "spip-ship reads server.pem",
+        "spip-ship reads ca.pem",
+        "spip-ship reads hub.toml",
+        "spip-ship reads hub.nkey",
+        "spip-ship writes ship",
+        "spip-ship writes logs",
+        "the group spip lists logs",
+    ];
+    assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+    let said = fs::read_to_string(place.path("said")).expect("it was said");
+    assert!(!said.contains("missing"), "{said}");
+}
+
 /// Tries what a thief of the sensor `one` would.
 fn steal(place: &Place, port: u16) {
     let runtime = runtime();
