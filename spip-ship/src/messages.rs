@@ -25,7 +25,8 @@ impl Log for Messages {
     fn flush(&self) {}
 }
 
-fn shown(letter: char) -> impl Iterator<Item = char> {
+/// Writes a character so that a terminal shows it and does not obey it.
+pub(crate) fn shown(letter: char) -> impl Iterator<Item = char> {
     let is_hidden = letter.is_control()
         || matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
     let escaped = is_hidden.then(|| letter.escape_unicode());

@@ -71,17 +71,21 @@ struct Complaint {
 }
 
 impl Complaint {
-    fn say(&mut self, name: &str, message: &str) {
+    fn say(&mut self, name: &str, message: &str, store: &Store) {
         let is_known = self.last.as_ref().is_some_and(|(last, when)| last == message && when.elapsed() < REMIND);
         if !is_known {
             log::error!("{name}: {message}; trying again, nothing is dropped");
+            if self.last.as_ref().is_none_or(|(last, _)| last != message) {
+                store.note_trouble(Some(message));
+            }
             self.last = Some((message.to_owned(), Instant::now()));
         }
     }
 
-    fn over(&mut self, name: &str) {
+    fn over(&mut self, name: &str, store: &Store) {
         if self.last.take().is_some() {
             log::info!("{name}: delivery works again");
+            store.note_trouble(None);
         }
     }
 }
@@ -104,6 +108,8 @@ impl Pipeline {
             Ok(state) => state,
             Err(message) => return End::Failed(message),
         };
+        // One that a killed process left.
+        self.store.note_trouble(None);
         let mut running = Running {
             pipeline: self,
             state,
@@ -325,7 +331,7 @@ impl Running {
             let path = self.pipeline.store.path().display();
             let message = format!("cannot write the state {path}: {error}; free space or let this user write there");
             if self.pipeline.sink.knows_place() && self.pipeline.once.is_none() {
-                self.complaint.say(&self.pipeline.name, &message);
+                self.complaint.say(&self.pipeline.name, &message, &self.pipeline.store);
                 return Ok(());
             }
             self.failed(&Failure::new(message))?;
@@ -337,7 +343,7 @@ impl Running {
         let counters = Arc::clone(&self.pipeline.counters);
         counters.retries.fetch_add(1, Relaxed);
         counters.set_trouble(Some(failure.message.clone()));
-        self.complaint.say(&self.pipeline.name, &failure.message);
+        self.complaint.say(&self.pipeline.name, &failure.message, &self.pipeline.store);
         if let Some(limit) = self.pipeline.once
             && self.progress.elapsed() >= limit
         {
@@ -356,7 +362,7 @@ impl Running {
 
     /// Notes that the engine does what it should.
     fn works(&mut self) {
-        self.complaint.over(&self.pipeline.name);
+        self.complaint.over(&self.pipeline.name, &self.pipeline.store);
         self.pauses.reset();
         self.pipeline.counters.set_trouble(None);
     }

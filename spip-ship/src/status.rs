@@ -22,6 +22,9 @@ struct Status {
     state: Option<String>,
     shipped: u64,
     quarantined: u64,
+    /// Reason for which a running shipper waits, and since when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waits: Option<String>,
     /// Time at which the state was written.
     #[serde(skip_serializing_if = "Option::is_none")]
     updated: Option<String>,
@@ -39,19 +42,27 @@ struct Status {
 pub fn run(config: &Config, as_json: bool) -> bool {
     let is_running = is_locked(&config.state_dir.join("lock"));
     let sinks: Vec<_> =
-        config.sinks.iter().map(|sink| of(config, &sink.name, crate::app::kind_of(&sink.kind))).collect();
+        config.sinks.iter().map(|sink| of(config, &sink.name, crate::app::kind_of(&sink.kind), is_running)).collect();
     let is_complete = sinks.iter().all(|sink| sink.state.is_none());
     if as_json {
         println!("{}", serde_json::json!({ "running": is_running, "sinks": sinks }));
         return is_complete;
     }
     println!("spip-ship {}", if is_running { "runs" } else { "does not run" });
+    if let Source::Log(path) = &config.source
+        && path.try_exists().is_ok_and(|is_there| !is_there)
+    {
+        println!("there is no log {} yet: is log in the configuration the log_file of the agent?", path.display());
+    }
     for sink in &sinks {
         println!("{} ({})", sink.sink, sink.kind);
         if let Some(state) = &sink.state {
             println!("    state: {state}");
         }
         println!("    shipped {} lines, {} in quarantine", sink.shipped, sink.quarantined);
+        if let Some(waits) = &sink.waits {
+            println!("    waits {waits}");
+        }
         if let Some(updated) = &sink.updated {
             println!("    last delivery or start: {updated}");
         }
@@ -65,8 +76,15 @@ pub fn run(config: &Config, as_json: bool) -> bool {
     is_complete
 }
 
-fn of(config: &Config, name: &str, kind: &'static str) -> Status {
-    let (state, complaint) = match Store::new(&config.state_dir, name).load() {
+fn of(config: &Config, name: &str, kind: &'static str, is_running: bool) -> Status {
+    let store = Store::new(&config.state_dir, name);
+    let waits = store.trouble().filter(|_| is_running).map(|(why, since)| {
+        let since = Timestamp::try_from(since).map_or_else(|_| String::new(), |since| format!("since {since:.0}: "));
+        // Servers' texts are in it.
+        let why: String = why.chars().flat_map(crate::messages::shown).collect();
+        since + &why
+    });
+    let (state, complaint) = match store.load() {
         Ok(Found::State(state)) => (*state, None),
         Ok(Found::Missing) => (State::default(), Some("missing: nothing was delivered yet".to_owned())),
         Ok(Found::Damaged(why)) => (State::default(), Some(format!("damaged: {why}"))),
@@ -79,6 +97,7 @@ fn of(config: &Config, name: &str, kind: &'static str) -> Status {
         state: complaint,
         shipped: state.shipped,
         quarantined: state.quarantined,
+        waits,
         updated: has_state.then(|| Timestamp::from_second(state.updated).ok().map(|time| time.to_string())).flatten(),
         at: None,
         behind_bytes: None,

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use spip_notify::Manager;
 
@@ -37,8 +38,12 @@ pub(super) fn lock(config: &Config) -> Result<Flock<fs::File>, Error> {
         .truncate(false)
         .open(&path)
         .map_err(|error| Error(format!("state_dir: cannot open {}: {error}", path.display())))?;
+    let shown = config.state_dir.display();
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
-        Error(format!("state_dir: {} is in use ({error}): another spip-ship runs with it", config.state_dir.display()))
+        Error(match error {
+            Errno::EWOULDBLOCK => format!("state_dir: another spip-ship runs with {shown}"),
+            error => format!("state_dir: cannot lock {}: {error}", path.display()),
+        })
     })
 }
 

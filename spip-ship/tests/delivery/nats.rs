@@ -231,6 +231,21 @@ fn no_server_wrong_password_and_a_foreign_stream_are_said_and_end_nothing() {
     assert!(!succeeded && text.to_lowercase().contains("permissions violation"), "{text}");
 }
 
+#[test]
+fn status_names_a_log_that_is_not_there_and_why_a_running_shipper_waits() {
+    let place = Place::new();
+    let config = place.configure(&sink_at(free_port()));
+    let (_, text) = run(&config, &["status"]);
+    assert!(text.contains("does not run") && text.contains("is log in the configuration the log_file"), "{text}");
+    append(&place.log(), &records("s", "r", 1..3));
+    let shipper = follow(&config);
+    let status = || run(&config, &["status"]).1;
+    let text = wait_for("status says why", || Some(status()).filter(|text| text.contains("waits since")));
+    assert!(text.contains("cannot connect to nats://127.0.0.1") && !text.contains("there is no log"), "{text}");
+    drop(shipper);
+    assert!(!status().contains("waits"), "of a shipper that does not run");
+}
+
 /// Forwards connections to a server, and swallows or cuts what comes back.
 pub(crate) struct Cutter {
     pub(crate) port: u16,
