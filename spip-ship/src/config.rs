@@ -141,7 +141,7 @@ struct Raw {
 #[serde(deny_unknown_fields)]
 struct RawSource {
     kind: String,
-    url: Option<sinks::Urls>,
+    url: Option<sinks::value::Urls>,
     stream: Option<String>,
     subject_prefix: Option<String>,
     domain: Option<String>,
@@ -241,20 +241,20 @@ fn nats_source(raw: RawSource) -> Result<NatsSource, Mistake> {
         return Err(Mistake::new("source.kind", format!("{:?} is not accepted: \"nats\"", raw.kind)));
     }
     let access = NatsAccess {
-        urls: sinks::nats_urls("source", raw.url)?,
-        stream: sinks::stream_name("source", raw.stream)?,
-        subject_prefix: sinks::subject_prefix("source", raw.subject_prefix)?,
-        domain: sinks::domain("source", raw.domain)?,
+        urls: sinks::value::nats_urls("source", raw.url)?,
+        stream: sinks::value::stream_name("source", raw.stream)?,
+        subject_prefix: sinks::value::subject_prefix("source", raw.subject_prefix)?,
+        domain: sinks::value::domain("source", raw.domain)?,
         credentials: raw.credentials_file,
         nkey: raw.nkey_file,
         user: raw.user,
         password: raw.password_file,
         token: raw.token_file,
         ca: raw.ca_file,
-        certificate: sinks::certificate("source", raw.cert_file, raw.key_file)?,
+        certificate: sinks::value::certificate("source", raw.cert_file, raw.key_file)?,
     };
     let consumer = raw.consumer.unwrap_or_else(|| "spip-ship".to_owned());
-    if !sinks::is_token(&consumer) {
+    if !sinks::value::is_token(&consumer) {
         return Err(Mistake::new("source.consumer", "letters, digits, - and _ are accepted"));
     }
     let wanted = WantedStream::new("source", raw.create_stream, raw.replicas, raw.max_bytes, raw.max_age_hours)?;
