@@ -7,9 +7,11 @@
 //! than its own length. Keys that are not known are passed over, too: the format may gain some. Strings are escaped
 //! again when they are written.
 
+mod identity;
 mod json;
 mod values;
 
+pub use identity::{Identity, identity};
 pub use json::{Json, MAX_VALUES, any};
 pub(super) use values::{Capped, Lent};
 

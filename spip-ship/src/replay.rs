@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
+use spip_record::read;
 use tokio::runtime::Handle;
 
 use crate::batch::{Batch, Part, Place};
 use crate::config::{Config, Kind, Limits, Sink as SinkConfig, Source as SourceConfig};
-use crate::line::Facts;
 use crate::sink::{Delivery, Failure, Sink};
 use crate::source::stream::StreamSource;
 use crate::source::{LogSource, Next, Source};
@@ -165,19 +165,19 @@ const ATTEMPTS: u32 = 6;
 fn select(part: &Part, missing: Option<&Records>, since: Timestamp) -> Option<Part> {
     let mut selected = Part { bytes: Vec::new(), count: 0, first_seq: None, last_seq: None, ..part.clone() };
     for line in crate::line::lines(&part.bytes) {
-        let Ok(facts) = Facts::of(line) else { continue };
+        let Ok(identity) = read::identity(line) else { continue };
         if Time::of(line).is_none_or(|time| time < since) {
             continue;
         }
         if let Some(missing) = missing {
-            let (Some(name), Some(seq)) = (&facts.name, facts.seq) else { continue };
-            let run = facts.run.clone().unwrap_or_default().into_owned();
+            let (Some(name), Some(seq)) = (&identity.name, identity.seq) else { continue };
+            let run = identity.run.clone().unwrap_or_default().into_owned();
             if !missing.get(&(name.clone().into_owned(), run)).is_some_and(|ranges| ranges.contains(seq)) {
                 continue;
             }
         }
-        selected.first_seq = selected.first_seq.or(facts.seq);
-        selected.last_seq = facts.seq.or(selected.last_seq);
+        selected.first_seq = selected.first_seq.or(identity.seq);
+        selected.last_seq = identity.seq.or(selected.last_seq);
         selected.count += 1;
         selected.bytes.extend_from_slice(line);
         selected.bytes.push(b'\n');

@@ -10,12 +10,12 @@ mod ranges;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use spip_record::read;
 use tokio::runtime::Handle;
 
 pub use self::engine::stored;
 pub use self::ranges::Ranges;
 use crate::config::{Config, NatsAccess, Sink, Source as SourceConfig};
-use crate::line::Facts;
 use crate::sink::Failure;
 
 /// The records of each sensor and run.
@@ -48,9 +48,9 @@ const SHOWN: usize = 20;
 /// Adds the records of `lines` to `records`.
 pub fn add(bytes: &[u8], records: &mut Records) {
     for line in crate::line::lines(bytes) {
-        let Ok(facts) = Facts::of(line) else { continue };
-        let (Some(name), Some(seq)) = (facts.name, facts.seq) else { continue };
-        let run = facts.run.unwrap_or_default();
+        let Ok(identity) = read::identity(line) else { continue };
+        let (Some(name), Some(seq)) = (identity.name, identity.seq) else { continue };
+        let run = identity.run.unwrap_or_default();
         records.entry((name.into_owned(), run.into_owned())).or_default().insert(seq);
     }
 }

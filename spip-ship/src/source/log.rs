@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use spip_record::log::{Batch as Read, Content, Options, Position, Reader, Step};
+use spip_record::read::{self, Identity};
 
 use super::{Behind, Next, Source};
 use crate::batch::{At, Batch, Part, Place, Reject};
 use crate::config::Limits;
-use crate::line::Facts;
 
 /// Bytes of a refused line that are kept: enough to see what it was.
 const REJECT_BYTES: usize = 64 * 1024;
@@ -58,21 +58,21 @@ struct Filling {
 }
 
 impl Filling {
-    /// Reports whether a line of `facts` belongs into this batch.
-    fn takes(&self, sensor: Option<&str>, facts: &Facts<'_>) -> bool {
+    /// Reports whether a line of `identity` belongs into this batch.
+    fn takes(&self, sensor: Option<&str>, identity: &Identity<'_>) -> bool {
         let (Some(sensor), true) = (sensor, self.is_named) else { return true };
-        self.part.sensor == sensor && self.part.run == facts.run.as_deref().unwrap_or_default()
+        self.part.sensor == sensor && self.part.run == identity.run.as_deref().unwrap_or_default()
     }
 
-    fn push(&mut self, line: &[u8], sensor: Option<&str>, facts: &Facts<'_>) {
+    fn push(&mut self, line: &[u8], sensor: Option<&str>, identity: &Identity<'_>) {
         if let Some(sensor) = sensor {
             if !self.is_named {
                 self.part.sensor = sensor.to_owned();
-                self.part.run = facts.run.as_deref().unwrap_or_default().to_owned();
+                self.part.run = identity.run.as_deref().unwrap_or_default().to_owned();
                 self.is_named = true;
             }
-            self.part.first_seq = self.part.first_seq.or(facts.seq);
-            self.part.last_seq = facts.seq.or(self.part.last_seq);
+            self.part.first_seq = self.part.first_seq.or(identity.seq);
+            self.part.last_seq = identity.seq.or(self.part.last_seq);
         }
         self.part.bytes.extend_from_slice(line);
         self.part.bytes.push(b'\n');
@@ -92,6 +92,10 @@ impl LogSource {
         let linger = if is_once { Duration::ZERO } else { Options::default().linger };
         let options = Options { max_line_bytes: MAX_LINE_BYTES, linger, ..Options::default() };
         let reader = Reader::open(path, options, None);
+        let mut notices = Vec::new();
+        if path.try_exists().is_ok_and(|is_there| !is_there) {
+            notices.push(format!("there is no log {} yet: is log the log_file of the agent?", path.display()));
+        }
         Self {
             path: path.to_owned(),
             options,
@@ -102,7 +106,7 @@ impl LogSource {
             total: 0,
             name: fixed_name.clone(),
             fixed_name,
-            notices: Vec::new(),
+            notices,
             is_once,
         }
     }
@@ -127,19 +131,19 @@ impl LogSource {
                 line: line.get(..REJECT_BYTES).unwrap_or(line).to_vec(),
             };
             match line.content {
-                Content::Whole(bytes) => match Facts::of(bytes) {
-                    Ok(facts) => {
+                Content::Whole(bytes) => match read::identity(bytes) {
+                    Ok(identity) => {
                         let sensor = match &self.fixed_name {
-                            Some(fixed) => facts.name.is_some().then_some(fixed.as_str()),
-                            None => facts.name.as_deref().filter(|name| !name.is_empty()),
+                            Some(fixed) => identity.name.is_some().then_some(fixed.as_str()),
+                            None => identity.name.as_deref().filter(|name| !name.is_empty()),
                         };
-                        let fits = filling.takes(sensor, &facts)
+                        let fits = filling.takes(sensor, &identity)
                             && (filling.part.count == 0 || filling.part.bytes.len() + bytes.len() < limits.bytes);
                         if exact.is_none() && !fits {
                             is_complete = true;
                             break;
                         }
-                        filling.push(bytes, sensor, &facts);
+                        filling.push(bytes, sensor, &identity);
                         if let Some(sensor) = sensor
                             && self.name.as_deref() != Some(sensor)
                         {

@@ -8,9 +8,9 @@ use std::io::Write as _;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use spip_record::read;
 
 use super::super::bulk::Item;
-use crate::line::Facts;
 use crate::state::hex;
 
 /// The fields of a line that are columns, as far as they are there.
@@ -96,18 +96,18 @@ struct Row<'a> {
 pub(super) fn write(item: &Item<'_>, out: &mut Vec<u8>) -> Result<(), String> {
     let wrong = |error: serde_json::Error| format!("not a record of the flat format: {error}");
     let record = std::str::from_utf8(item.line).map_err(|error| format!("not UTF-8: {error}"))?;
-    let facts = Facts::of(item.line).map_err(wrong)?;
+    let identity = read::identity(item.line).map_err(wrong)?;
     let fields: Fields<'_> = serde_json::from_slice(item.line).map_err(wrong)?;
-    let id = match (&facts.seq, &facts.run) {
+    let id = match (&identity.seq, &identity.run) {
         (Some(_), Some(_)) => String::new(),
         (Some(_), None) if !fields.session_id.is_empty() => fields.session_id.clone().into_owned(),
         _ => hex(&Sha256::digest(item.line)[..16]),
     };
     let time = fields.time.unwrap_or_else(|| Cow::Owned(fields.timestamp.to_string()));
     let row = Row {
-        name: facts.name.as_deref().unwrap_or(item.sensor),
-        run: facts.run.as_deref().unwrap_or_default(),
-        seq: facts.seq.unwrap_or_default(),
+        name: identity.name.as_deref().unwrap_or(item.sensor),
+        run: identity.run.as_deref().unwrap_or_default(),
+        seq: identity.seq.unwrap_or_default(),
         id: &id,
         time,
         record_type: fields.record_type.as_deref().unwrap_or("session"),

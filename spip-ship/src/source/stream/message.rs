@@ -3,10 +3,11 @@
 use std::io::Read as _;
 
 use async_nats::Message;
+use spip_record::read;
 
 use crate::batch::{Part, Reject};
 use crate::config::NatsSource;
-use crate::line::{Facts, lines};
+use crate::line::lines;
 use crate::nats::sensor_of;
 
 /// Bytes of lines in one message. A shipper sends at most 64 MiB (`batch_bytes`) and by default 512 KiB; a message of
@@ -56,19 +57,19 @@ fn sort(sensor: &str, bytes: &[u8], check_names: bool) -> Opened {
     let mut part = Part { sensor: sensor.to_owned(), bytes: Vec::with_capacity(bytes.len()), ..Part::default() };
     for line in lines(bytes) {
         opened.lines += 1;
-        let reason = match Facts::of(line) {
-            Ok(facts) => match &facts.name {
+        let reason = match read::identity(line) {
+            Ok(identity) => match &identity.name {
                 Some(name) if check_names && *name != sensor => {
                     format!("its name is {name:?}, its subject's {sensor:?}")
                 }
                 _ => {
                     if part.run.is_empty()
-                        && let Some(run) = &facts.run
+                        && let Some(run) = &identity.run
                     {
                         part.run = run.clone().into_owned();
                     }
-                    part.first_seq = part.first_seq.or(facts.seq);
-                    part.last_seq = facts.seq.or(part.last_seq);
+                    part.first_seq = part.first_seq.or(identity.seq);
+                    part.last_seq = identity.seq.or(part.last_seq);
                     part.count += 1;
                     part.bytes.extend_from_slice(line);
                     part.bytes.push(b'\n');
