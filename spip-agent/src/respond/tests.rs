@@ -1,7 +1,10 @@
 //! Replies to clients whose bytes come in pieces of any size, and bytes that are never sent.
 
 use proptest::prelude::*;
+use spip_protocol::{self as protocol, Protocol};
+use spip_record::turn::LISTED;
 
+use super::reply::REFUSALS;
 use super::*;
 use crate::respond::persona::tests::persona;
 

@@ -40,14 +40,14 @@ impl Conversation {
 
 impl Reply<'_> {
     /// Agrees on TLS: what follows is a ClientHello. Only where the scene offers it.
-    pub(super) fn start_tls(&mut self) {
+    pub(in crate::respond) fn start_tls(&mut self) {
         *self.agreed_on_tls = true;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::Talk;
+    use crate::respond::tests::Talk;
 
     #[test]
     fn every_way_into_tls_is_agreed_to_where_tls_is_offered() {
