@@ -18,6 +18,7 @@ mod adb;
 mod amqp;
 mod bittorrent;
 mod bson;
+mod carrier;
 pub mod client_hello;
 pub mod community_id;
 pub mod credentials;
@@ -152,7 +153,7 @@ static PROTOCOLS: &[&Protocol] = &[
     &rdp::PROTOCOL,
     &s7::PROTOCOL,
     &iso_tsap::PROTOCOL,
-    &enterprise::H323,
+    &carrier::H323,
     &smb::PROTOCOL,
     &kafka::PROTOCOL,
     &postgresql::PROTOCOL,
@@ -166,20 +167,20 @@ static PROTOCOLS: &[&Protocol] = &[
     &enterprise::DRDA,
     &enterprise::AJP,
     &enterprise::CASSANDRA,
-    &enterprise::BGP,
-    &enterprise::DIAMETER,
+    &carrier::BGP,
+    &carrier::DIAMETER,
     &enterprise::DICOM,
     &enterprise::ISCSI,
-    &enterprise::STUN,
-    &enterprise::SMPP,
-    &enterprise::OPENVPN,
+    &carrier::STUN,
+    &carrier::SMPP,
+    &carrier::OPENVPN,
     &enterprise::FASTCGI,
     &enterprise::FIREBIRD,
     &enterprise::INFORMIX,
-    &enterprise::RTMP,
+    &carrier::RTMP,
     &enterprise::THRIFT,
     &enterprise::AFP,
-    &enterprise::LDP,
+    &carrier::LDP,
     &enterprise::AEROSPIKE,
     &enterprise::HISLIP,
     &redis::PROTOCOL,
