@@ -211,7 +211,7 @@ impl Log {
         config.file.as_deref().map_or(Ok(()), |path| sink::try_path(self.key, path))
     }
 
-    /// Checks that a log named by `key` could be opened under this name, as far as possible without making it.
+    /// Checks that a log named by `key` could be opened under this name, without making it.
     ///
     /// # Errors
     /// It cannot be opened.
@@ -393,7 +393,7 @@ impl Writer {
 pub struct WriterThread {
     shared: Arc<Shared>,
     end: mpsc::Receiver<()>,
-    stop: Option<rotation::Stop>,
+    stop: Option<rotation::Cancellation>,
 }
 
 impl WriterThread {

@@ -21,10 +21,10 @@ const LITERAL_BYTES: usize = 4 * 1024;
 struct Imap {
     is_in: bool,
     /// The tag of a command that goes on: behind a literal, or with an answer to a challenge.
-    waiting: Option<(String, Waiting)>,
+    continuation: Option<(String, Continuation)>,
 }
 
-enum Waiting {
+enum Continuation {
     /// This many bytes of a literal, then the rest of the line.
     Literal(usize),
     /// The name of SASL LOGIN.
@@ -39,11 +39,11 @@ impl Dialogue for Imap {
     }
 
     fn is_worth_hearing(&mut self, heard: &[u8], looked: usize) -> bool {
-        matches!(self.waiting, Some((_, Waiting::Literal(1..)))) || may_end(heard, looked)
+        matches!(self.continuation, Some((_, Continuation::Literal(1..)))) || may_end(heard, looked)
     }
 
     fn hear(&mut self, heard: &[u8], scene: &Scene<'_>, reply: &mut Reply<'_>) -> usize {
-        if let Some((_, Waiting::Literal(left))) = &mut self.waiting
+        if let Some((_, Continuation::Literal(left))) = &mut self.continuation
             && *left > 0
         {
             let taken = heard.len().min(*left);
@@ -51,8 +51,8 @@ impl Dialogue for Imap {
             return taken;
         }
         let Some((text, used)) = line(heard) else { return 0 };
-        match self.waiting.take() {
-            Some((tag, Waiting::Literal(_))) => {
+        match self.continuation.take() {
+            Some((tag, Continuation::Literal(_))) => {
                 // A login by literals: each announces the next one, or the line ends.
                 if !self.literal(&tag, text, reply) {
                     self.let_in(&tag, reply);
@@ -61,11 +61,11 @@ impl Dialogue for Imap {
             Some((tag, _)) if text == b"*" => {
                 reply.line("imap_refusal", &format!("{tag} BAD Authentication aborted by client."))
             }
-            Some((tag, Waiting::User)) => {
-                self.waiting = Some((tag, Waiting::Last));
+            Some((tag, Continuation::User)) => {
+                self.continuation = Some((tag, Continuation::Last));
                 reply.line("imap_login", "+ UGFzc3dvcmQ6");
             }
-            Some((tag, Waiting::Last)) => self.let_in(&tag, reply),
+            Some((tag, Continuation::Last)) => self.let_in(&tag, reply),
             None => self.command(text, scene, reply),
         }
         used
@@ -76,7 +76,7 @@ impl Imap {
     /// Reports whether the line ends with a literal, and then waits for it.
     fn literal(&mut self, tag: &str, text: &[u8], reply: &mut Reply<'_>) -> bool {
         let Some((length, synchronising)) = literal_length(text) else { return false };
-        self.waiting = Some((tag.to_owned(), Waiting::Literal(length)));
+        self.continuation = Some((tag.to_owned(), Continuation::Literal(length)));
         if synchronising {
             reply.line("imap_login", "+ OK");
         }
@@ -141,15 +141,15 @@ impl Imap {
         match (mechanism.as_slice(), initial.is_empty()) {
             (b"PLAIN", false) => self.let_in(&tag, reply),
             (b"PLAIN", true) => {
-                self.waiting = Some((tag, Waiting::Last));
+                self.continuation = Some((tag, Continuation::Last));
                 reply.line("imap_login", "+ ");
             }
             (b"LOGIN", true) => {
-                self.waiting = Some((tag, Waiting::User));
+                self.continuation = Some((tag, Continuation::User));
                 reply.line("imap_login", "+ VXNlcm5hbWU6");
             }
             (b"LOGIN", false) => {
-                self.waiting = Some((tag, Waiting::Last));
+                self.continuation = Some((tag, Continuation::Last));
                 reply.line("imap_login", "+ UGFzc3dvcmQ6");
             }
             _ => reply.refuse("imap_refusal", &format!("{tag} NO Unsupported authentication mechanism.")),

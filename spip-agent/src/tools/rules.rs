@@ -31,10 +31,10 @@ use crate::kernel::early_demux;
 use crate::kernel::sockets::{self, Sockets};
 use backend::Backend;
 use exclusions::Exclusions;
-pub use installed::{Found, Standing, any_installed, standing};
+pub use installed::{Found, RuleState, any_installed, states};
 use iptables::{Family, Iptables};
 use nft::Ruleset;
-use plan::{Chain, Reach};
+use plan::{Chain, Scope};
 use programs::Programs;
 use saved::Saved;
 
@@ -321,8 +321,8 @@ fn wanted(
     sockets: &Sockets,
     ssh_connection: Option<&str>,
 ) -> Result<(Wanted, Vec<String>), Error> {
-    let (reach, mut notes) = Reach::of(config.listen, options.local);
-    if !reach.any() {
+    let (scope, mut notes) = Scope::of(config.listen, options.local);
+    if !scope.any() {
         return Err(Error::Unreachable { listen: config.listen, reasons: notes.join("; ") });
     }
     if !sockets.complete {
@@ -334,8 +334,8 @@ fn wanted(
     }
     let exclusions = Exclusions::of(config, sockets, ssh_connection, options.include_listening);
     let chains = |(outside, local)| plan::chains(outside, local, &exclusions, config.listen.port());
-    let nft = Ruleset::of(reach, &exclusions, config.listen.port());
-    Ok((Wanted { v4: chains(reach.v4), v6: chains(reach.v6), nft }, notes))
+    let nft = Ruleset::of(scope, &exclusions, config.listen.port());
+    Ok((Wanted { v4: chains(scope.v4), v6: chains(scope.v6), nft }, notes))
 }
 
 /// The same step as a person would take it in a shell.

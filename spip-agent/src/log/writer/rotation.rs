@@ -122,9 +122,9 @@ struct Closed {
 
 /// Tells the thread of the closed files to end. A file that is being compressed stays as it was.
 #[derive(Debug)]
-pub(super) struct Stop(Arc<AtomicBool>);
+pub(super) struct Cancellation(Arc<AtomicBool>);
 
-impl Stop {
+impl Cancellation {
     pub(super) fn now(&self) {
         self.0.store(true, Relaxed);
     }
@@ -170,10 +170,10 @@ impl Archive {
         })
     }
 
-    /// Starts the thread. It ends when what it is told by is dropped, or by [`Stop`].
-    pub(super) fn spawn(mut self, stack_bytes: usize) -> io::Result<(ClosedFiles, Stop)> {
+    /// Starts the thread. It ends when what it is told by is dropped, or by [`Cancellation`].
+    pub(super) fn spawn(mut self, stack_bytes: usize) -> io::Result<(ClosedFiles, Cancellation)> {
         let (sender, next) = mpsc::sync_channel(1);
-        let stop = Stop(Arc::clone(&self.stop));
+        let stop = Cancellation(Arc::clone(&self.stop));
         let changed = Arc::new(Mutex::new(None::<Archive>));
         let closed_files = ClosedFiles { next: sender, changed: Arc::clone(&changed) };
         critical::spawn_with(thread::Builder::new().stack_size(stack_bytes), "spip-log-files", move || {

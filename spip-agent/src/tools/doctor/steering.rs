@@ -11,7 +11,7 @@ use crate::kernel::early_demux;
 use crate::kernel::ebpf;
 use crate::kernel::interfaces;
 use crate::observe::status;
-use crate::tools::rules::{self, Standing};
+use crate::tools::rules::{self, RuleState};
 
 /// Reports whether the configuration asks for steering without rules.
 pub(super) fn by_sk_lookup(config: &Config) -> bool {
@@ -200,7 +200,7 @@ fn by_rules(config: &Config) -> Vec<Finding> {
     if !super::is_root() {
         return vec![topic("steering.rules").skipped("only root can read the rules")];
     }
-    let rules::Found { families, local } = match rules::standing(config) {
+    let rules::Found { families, local } = match rules::states(config) {
         Ok(found) => found,
         Err(error) => {
             return vec![topic("steering.rules").failure(error.to_string(), "correct ip in the configuration")];
@@ -209,36 +209,36 @@ fn by_rules(config: &Config) -> Vec<Finding> {
     // Without the option that they were installed with, a part of them would go.
     let install = format!("spip-agent rules install{} --config FILE", if local { " --local" } else { "" });
     let install = install.as_str();
-    let families = families.into_iter().map(|(family, standing)| {
+    let families = families.into_iter().map(|(family, state)| {
         let topic = topic(if family == "IPv4" { "steering.rules_ipv4" } else { "steering.rules_ipv6" });
-        match standing {
-            Standing::InPlace => topic.ok("as `rules install` makes them"),
-            Standing::Unwanted => topic.ok("none, and the agent does not listen on this family"),
-            Standing::Shadowed(rule) => topic.failure(
+        match state {
+            RuleState::InPlace => topic.ok("as `rules install` makes them"),
+            RuleState::Unwanted => topic.ok("none, and the agent does not listen on this family"),
+            RuleState::Shadowed(rule) => topic.failure(
                 format!("there, behind a rule that takes every connection before them: {rule}"),
                 "delete that rule (iptables -t nat -D in the place of -A), or append it again behind ours",
             ),
-            Standing::Absent => topic.warning(
+            RuleState::Absent => topic.warning(
                 "none of ours: only the agent's own port is recorded, unless you have rules of your own (--probe shows it)",
                 install,
             ),
-            Standing::Outdated => topic.warning(
+            RuleState::Outdated => topic.warning(
                 "outdated: services started or stopped, or the configuration changed",
                 install,
             ),
-            Standing::TakesServices => topic.warning(
+            RuleState::TakesServices => topic.warning(
                 "in place, but they take ports of services that listen now: those services are unreachable from outside",
                 install,
             ),
-            Standing::LeftOver => {
+            RuleState::LeftOver => {
                 // Those of the other family stay: install takes away what is not wanted.
                 topic.warning("in place, though the agent does not listen on this family", install)
             }
-            Standing::Unknown { reason, wanted: true } => topic.warning(
+            RuleState::Unknown { reason, wanted: true } => topic.warning(
                 format!("{reason}: with steering = \"redirect\" only the agent's own port is recorded without rules"),
                 "install the package nftables or iptables, or steering = \"sk_lookup\" in the configuration, which needs no rules",
             ),
-            Standing::Unknown { reason, wanted: false } => topic.skipped(reason),
+            RuleState::Unknown { reason, wanted: false } => topic.skipped(reason),
         }
     });
     families.collect()

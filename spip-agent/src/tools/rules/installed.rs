@@ -13,7 +13,7 @@ use crate::kernel::sockets::Sockets;
 
 /// The rules of one address family.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum RuleState {
     /// As `rules install` would make them now.
     InPlace,
     /// Ours, and as `rules install --include-listening` would make them: ports of services lead to the agent, because
@@ -42,7 +42,7 @@ pub enum Standing {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// Each family by its name.
-    pub families: Vec<(&'static str, Standing)>,
+    pub families: Vec<(&'static str, RuleState)>,
     /// Set when they take the connections of this machine, too: installed with `--local`.
     pub local: bool,
 }
@@ -51,7 +51,7 @@ pub struct Found {
 ///
 /// # Errors
 /// When the listeners cannot be listed, or no rule could reach the listener.
-pub fn standing(config: &Config) -> Result<Found, Error> {
+pub fn states(config: &Config) -> Result<Found, Error> {
     let sockets = Sockets::read(Path::new("/proc"))?;
     let ssh_connection = std::env::var("SSH_CONNECTION").ok();
     let iptables = match Backend::choose(Programs::from_environment) {
@@ -72,11 +72,11 @@ pub fn standing(config: &Config) -> Result<Found, Error> {
             Family::V6 => wanted.v6.as_slice(),
         });
         let is_wanted = |chains: &[plan::Chain]| !chains.is_empty();
-        let standing = match saved {
+        let state = match saved {
             Ok(saved) => judge(chains, &saved),
-            Err(error) => Standing::Unknown { reason: error.to_string(), wanted: chains.clone().any(is_wanted) },
+            Err(error) => RuleState::Unknown { reason: error.to_string(), wanted: chains.clone().any(is_wanted) },
         };
-        (family.name(), standing)
+        (family.name(), state)
     });
     Ok(Found { families: judged.collect(), local: has_local })
 }
@@ -92,23 +92,23 @@ fn variants(config: &Config, local: bool, sockets: &Sockets, ssh: Option<&str>) 
 }
 
 /// Determines the state of the table of nftables, for both families.
-fn by_nft(listing: Result<Option<String>, Error>, variants: &[Wanted; 2]) -> Vec<(&'static str, Standing)> {
+fn by_nft(listing: Result<Option<String>, Error>, variants: &[Wanted; 2]) -> Vec<(&'static str, RuleState)> {
     let families = [(Family::V4, !variants[0].v4.is_empty()), (Family::V6, !variants[0].v6.is_empty())];
     let judged = families.into_iter().map(|(family, is_wanted)| {
-        let standing = match &listing {
-            Err(error) => Standing::Unknown { reason: error.to_string(), wanted: is_wanted },
+        let state = match &listing {
+            Err(error) => RuleState::Unknown { reason: error.to_string(), wanted: is_wanted },
             // The table of both families has rules for those that are wanted alone.
-            _ if !is_wanted => Standing::Unwanted,
-            Ok(None) => Standing::Absent,
+            _ if !is_wanted => RuleState::Unwanted,
+            Ok(None) => RuleState::Absent,
             Ok(Some(listing)) => {
                 match variants.iter().position(|Wanted { nft, .. }: &Wanted| Ruleset::is_in(nft, listing)) {
-                    Some(0) => Standing::InPlace,
-                    Some(_) => Standing::TakesServices,
-                    None => Standing::Outdated,
+                    Some(0) => RuleState::InPlace,
+                    Some(_) => RuleState::TakesServices,
+                    None => RuleState::Outdated,
                 }
             }
         };
-        (family.name(), standing)
+        (family.name(), state)
     });
     judged.collect()
 }
@@ -124,18 +124,18 @@ pub fn any_installed() -> bool {
 }
 
 /// `variants` are the rules as install makes them, and with `--include-listening`.
-fn judge<'a>(mut variants: impl Iterator<Item = &'a [plan::Chain]> + Clone, saved: &Saved) -> Standing {
+fn judge<'a>(mut variants: impl Iterator<Item = &'a [plan::Chain]> + Clone, saved: &Saved) -> RuleState {
     let is_wanted = variants.clone().any(|chains| !chains.is_empty());
     let is_there = !saved.chains.is_empty();
     match (is_wanted, is_there) {
-        (false, false) => Standing::Unwanted,
-        (false, true) => Standing::LeftOver,
-        (true, false) => Standing::Absent,
-        (true, true) if !saved.before.is_empty() => Standing::Shadowed(saved.before.join("; ")),
+        (false, false) => RuleState::Unwanted,
+        (false, true) => RuleState::LeftOver,
+        (true, false) => RuleState::Absent,
+        (true, true) if !saved.before.is_empty() => RuleState::Shadowed(saved.before.join("; ")),
         (true, true) => match variants.position(|chains| plan::is_in_place(chains, saved)) {
-            Some(0) => Standing::InPlace,
-            Some(_) => Standing::TakesServices,
-            None => Standing::Outdated,
+            Some(0) => RuleState::InPlace,
+            Some(_) => RuleState::TakesServices,
+            None => RuleState::Outdated,
         },
     }
 }

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::Error;
 use super::exclusions::{Exclusion, Exclusions};
-use super::plan::{Reach, comments, merged};
+use super::plan::{Scope, comments, merged};
 use super::programs::{Programs, checked};
 
 /// The program.
@@ -34,9 +34,9 @@ pub(super) struct Ruleset {
 
 impl Ruleset {
     /// Builds the rules that redirect the ports to the agent.
-    pub(super) fn of(reach: Reach, exclusions: &Exclusions, port: u16) -> Self {
+    pub(super) fn of(scope: Scope, exclusions: &Exclusions, port: u16) -> Self {
         let mut lines = Vec::new();
-        let (outside, local) = ((reach.v4.0, reach.v6.0), (reach.v4.1, reach.v6.1));
+        let (outside, local) = ((scope.v4.0, scope.v6.0), (scope.v4.1, scope.v6.1));
         if let Some(family) = families(outside) {
             lines.push("\tchain prerouting {".to_owned());
             lines.push("\t\ttype nat hook prerouting priority -99; policy accept;".to_owned());
@@ -169,7 +169,7 @@ mod tests {
         Exclusions { outside: list.clone(), local: list }
     }
 
-    const BOTH: Reach = Reach { v4: (true, true), v6: (true, true) };
+    const BOTH: Scope = Scope { v4: (true, true), v6: (true, true) };
 
     #[test]
     fn both_families_are_one_table_with_counters() {
@@ -183,8 +183,8 @@ mod tests {
 
     #[test]
     fn one_family_and_one_direction_are_confined() {
-        let reach = Reach { v4: (true, false), v6: (false, false) };
-        let input = Ruleset::of(reach, &exclusions(), 8080).input();
+        let scope = Scope { v4: (true, false), v6: (false, false) };
+        let input = Ruleset::of(scope, &exclusions(), 8080).input();
         assert!(input.contains("meta nfproto ipv4 meta l4proto tcp fib"), "{input}");
         assert!(!input.contains("from_here"), "{input}");
     }

@@ -17,12 +17,12 @@ const MULTIPORT_SLOTS: usize = 15;
 
 /// Connections that can be redirected to the listener: from outside, and from this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Reach {
+pub(super) struct Scope {
     pub(super) v4: (bool, bool),
     pub(super) v6: (bool, bool),
 }
 
-impl Reach {
+impl Scope {
     /// Determines what REDIRECT can do for a listener, with notes for the operator on what it cannot.
     pub(super) fn of(listen: SocketAddr, local: bool) -> (Self, Vec<String>) {
         let ip = listen.ip();
@@ -53,17 +53,17 @@ impl Reach {
             }
         };
         let none = (false, false);
-        let reach = match ip {
+        let scope = match ip {
             IpAddr::V6(_) if ip.is_unspecified() => Self { v4: own, v6: own },
             IpAddr::V6(_) => Self { v4: none, v6: own },
             IpAddr::V4(_) => Self { v4: own, v6: none },
         };
-        if reach.any() && reach.v4 != reach.v6 {
+        if scope.any() && scope.v4 != scope.v6 {
             let other = if ip.is_ipv4() { "IPv6" } else { "IPv4" };
             notes
                 .push(format!("{other} is left alone, because the agent listens on {ip} only; ip = \"::\" takes both"));
         }
-        (reach, notes)
+        (scope, notes)
     }
 
     /// Reports whether there is anything to set up.

@@ -129,8 +129,8 @@ fn an_empty_chain_with_its_jump_is_not_in_place() {
 #[track_caller]
 fn reaches(ip: &str, local: bool, v4: (bool, bool), v6: (bool, bool), said: &[&str]) {
     let listen = SocketAddr::new(ip.parse().expect("address"), 8080);
-    let (reach, notes) = Reach::of(listen, local);
-    assert_eq!(reach, Reach { v4, v6 });
+    let (scope, notes) = Scope::of(listen, local);
+    assert_eq!(scope, Scope { v4, v6 });
     assert_eq!(notes.len(), said.len(), "{notes:?}");
     for (note, said) in notes.iter().zip(said) {
         assert!(note.contains(said), "{note}");
