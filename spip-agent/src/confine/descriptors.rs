@@ -4,7 +4,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Descriptors reserved for listeners, maps, logs, runtimes, and the certificates of a reload. Half of them are used at
 /// rest.
-pub const RESERVED: u64 = 100;
+const RESERVED: u64 = 100;
 
 /// There are too few to serve anybody.
 #[derive(Debug, thiserror::Error)]
@@ -18,13 +18,19 @@ pub fn raise_limit() -> u64 {
     if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft }
 }
 
+/// Returns the number of descriptors that so many sessions take, with those of the agent itself.
+#[must_use]
+pub fn needed(sessions: usize, workers: usize) -> u64 {
+    (sessions as u64).saturating_add(RESERVED + workers as u64)
+}
+
 /// Returns the reason why there cannot be as many sessions as `max_sessions` allows, if so: the oldest idle ones then
 /// make room before.
 #[must_use]
 pub fn shortage(max_sessions: usize, descriptors: u64, workers: usize) -> Option<String> {
     let allowed = sessions(descriptors, workers).unwrap_or_default();
     (max_sessions > allowed).then(|| {
-        let needed = (max_sessions as u64).saturating_add(RESERVED + workers as u64);
+        let needed = needed(max_sessions, workers);
         format!(
             "max_sessions = {max_sessions} takes {needed} descriptors, and {descriptors} are all that there are, for {allowed} \
              sessions: raise the limit (LimitNOFILE in the systemd unit, ulimit -Hn) and restart the agent"

@@ -11,6 +11,7 @@
 
 mod access;
 mod capabilities;
+mod child;
 mod files;
 mod filter;
 mod identity;
@@ -23,12 +24,14 @@ use std::path::PathBuf;
 use nix::unistd::geteuid;
 
 use crate::config::{self, SandboxMode};
+pub use access::Refused;
+pub use child::in_child;
 pub use files::{Files, directories_of};
 pub use identity::expect_user;
 pub(crate) use identity::find_user;
 pub use paths::complaint;
 pub(crate) use paths::{is_shared, is_written_to};
-pub use rehearsal::rehearse;
+pub use rehearsal::{Starter, refused_files, rehearse};
 
 /// Needs of the process after the start.
 pub struct Needs<'a> {

@@ -26,7 +26,7 @@ use nix::sys::statvfs::fstatvfs;
 
 use crate::config;
 use crate::process::critical;
-use crate::process::walk::Place;
+use crate::process::walk::{self, Place};
 
 /// The SHA-256 of a payload.
 pub type Hash = [u8; 32];
@@ -107,7 +107,7 @@ pub struct PayloadStore {
 pub struct Prepared {
     store: PayloadStore,
     receiver: Receiver<Option<Job>>,
-    files: Files,
+    files: StoredFiles,
 }
 
 impl PayloadStore {
@@ -117,7 +117,7 @@ impl PayloadStore {
     /// The directory cannot be made, read or written.
     pub fn prepare(config: &config::PayloadStore) -> Result<Option<Prepared>, StoreError> {
         let Some(directory) = &config.directory else { return Ok(None) };
-        let mut files = Files::open(directory, config.max_bytes)
+        let mut files = StoredFiles::open(directory, config.max_bytes)
             .map_err(|source| StoreError { path: directory.clone(), source })?;
         let (sender, receiver) = sync_channel(QUEUED);
         let store = Self {
@@ -130,6 +130,17 @@ impl PayloadStore {
             preview_bytes: config.preview_bytes,
         };
         Ok(Some(Prepared { store, receiver, files }))
+    }
+
+    /// Checks that [`PayloadStore::prepare`] could use the directory, without making it.
+    ///
+    /// # Errors
+    /// What it would say.
+    pub fn look(directory: &Path) -> Result<(), StoreError> {
+        let names = || if directory.exists() { Place::named(&directory.join(OWN))?.names().map(drop) } else { Ok(()) };
+        walk::try_making(&directory.join(OWN))
+            .and_then(|()| names())
+            .map_err(|source| StoreError { path: directory.to_owned(), source })
     }
 
     /// Reports whether a payload of `bytes` bytes gets a file of its own.
@@ -228,7 +239,7 @@ impl Shared {
     }
 
     /// Keeps account of one payload, and says the first failure and its end.
-    fn note(&self, files: &mut Files, hash: &Hash, bytes: usize, stored: io::Result<()>) {
+    fn note(&self, files: &mut StoredFiles, hash: &Hash, bytes: usize, stored: io::Result<()>) {
         let mut queued = self.queued();
         let relying = queued.remove(hash).unwrap_or_default();
         self.evicted.fetch_add(std::mem::take(&mut files.evicted), Ordering::Relaxed);
@@ -285,7 +296,7 @@ impl Running {
 
 /// Files of the directory, as found or written; the budget counts them.
 #[derive(Debug)]
-struct Files {
+struct StoredFiles {
     directory: PathBuf,
     max_bytes: u64,
     /// The smallest room that a file takes on the disk, in bytes.
@@ -305,9 +316,9 @@ struct Known {
     bytes: u64,
 }
 
-impl Files {
+impl StoredFiles {
     fn open(directory: &Path, max_bytes: u64) -> io::Result<Self> {
-        let own = format!(".spip-{}", std::process::id());
+        let own = format!("{OWN}-{}", std::process::id());
         let place = Place::making_directories(&directory.join(&own), 0o750)?;
         let unit = fstatvfs(&place.open_directory()?)?.fragment_size().max(1);
         let mut found: Vec<((i64, i64), Hash, u64)> = Vec::new();
@@ -432,6 +443,9 @@ fn length(path: &Path) -> Option<u64> {
 
 /// Ends the name of a file that is being written.
 const TEMPORARY: &str = ".part";
+
+/// Beginning of the name of the file that is made and removed at the start, to know that files can be made.
+const OWN: &str = ".spip";
 
 fn hash_of_name(name: &str) -> Option<Hash> {
     let mut hash = [0; 32];

@@ -15,7 +15,7 @@ use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::geteuid;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::process::walk::Place;
+use crate::process::walk::{self, Place};
 
 /// Reasons why there is no socket.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl SocketFile {
     /// # Errors
     /// Another process has the name, or the kernel refuses.
     pub fn open(path: &Path, mode: u32, backlog: i32, takes_over: bool) -> Result<Self, Error> {
-        look(path, takes_over)?;
+        judge_owner(path, takes_over)?;
         let directory = path.parent().unwrap_or(Path::new("/"));
         let made_directory = !directory.exists();
         let place = Place::making_directories(path, 0o755)?;
@@ -113,11 +113,17 @@ impl Drop for SocketFile {
     }
 }
 
-/// Checks that a socket may have this name, as far as that depends on its present owner.
+/// Checks that [`SocketFile::open`] could make a socket of this name, without making it.
 ///
 /// # Errors
-/// Another process has it.
-pub fn look(path: &Path, takes_over: bool) -> Result<(), Error> {
+/// What it would say.
+pub fn look(path: &Path) -> Result<(), Error> {
+    judge_owner(path, false)?;
+    Ok(walk::try_making(path)?)
+}
+
+/// Checks that a socket may have this name, as far as that depends on its present owner.
+fn judge_owner(path: &Path, takes_over: bool) -> Result<(), Error> {
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => Err(Error::NotASocket),
         Ok(_) if !takes_over && UnixStream::connect(path).is_ok() => Err(Error::Taken),

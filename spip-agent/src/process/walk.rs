@@ -30,6 +30,9 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
 pub(crate) mod read;
+mod trial;
+
+pub(crate) use trial::try_making;
 
 /// Symbolic links that are followed on one path: as many as the kernel follows (`MAXSYMLINKS`, include/linux/namei.h).
 const MOST_LINKS: usize = 40;
@@ -120,7 +123,8 @@ impl Place {
 
     /// The same, and makes the directories that are missing.
     pub(crate) fn making_directories(path: &Path, mode: u32) -> io::Result<Self> {
-        Walk { make: Some(Mode::from_bits_truncate(mode)), follows_last: false, ..Walk::new(path)? }.run()
+        let missing = Missing::Made(Mode::from_bits_truncate(mode));
+        Walk { missing, follows_last: false, ..Walk::new(path)? }.run()
     }
 
     /// Returns the path without symbolic links.
@@ -212,6 +216,17 @@ impl Place {
     }
 }
 
+/// What becomes of a directory that is missing on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Missing {
+    /// It is an error.
+    Refused,
+    /// It is made, with this mode.
+    Made(Mode),
+    /// The walk ends in the directory in which it would be made.
+    Reached,
+}
+
 /// A path on its way.
 struct Walk {
     /// Parts of the path still to be walked, the next one last.
@@ -222,8 +237,7 @@ struct Walk {
     /// Of the directory.
     found: FileStat,
     links: usize,
-    /// The mode of the directories that are made.
-    make: Option<Mode>,
+    missing: Missing,
     follows_last: bool,
     purpose: Purpose,
 }
@@ -236,7 +250,7 @@ impl Walk {
             path: PathBuf::from("/"),
             found: nix::sys::stat::stat("/")?,
             links: 0,
-            make: None,
+            missing: Missing::Refused,
             follows_last: true,
             purpose: Purpose::Write,
         };
@@ -270,7 +284,11 @@ impl Walk {
             let entry = match openat(&self.directory, name.as_os_str(), AS_IT_IS, Mode::empty()) {
                 Ok(entry) => entry,
                 Err(Errno::ENOENT) if is_last => return self.arrive(&name),
-                Err(Errno::ENOENT) if self.make.is_some() => self.make_directory(&name)?,
+                Err(Errno::ENOENT) => match self.missing {
+                    Missing::Refused => return Err(Errno::ENOENT.into()),
+                    Missing::Made(mode) => self.make_directory(&name, mode)?,
+                    Missing::Reached => return self.arrive(&name),
+                },
                 Err(error) => return Err(error.into()),
             };
             let found = nix::sys::stat::fstat(&entry)?;
@@ -331,9 +349,9 @@ impl Walk {
     }
 
     /// Makes a directory that is missing on the way.
-    fn make_directory(&mut self, name: &OsStr) -> io::Result<OwnedFd> {
+    fn make_directory(&self, name: &OsStr, mode: Mode) -> io::Result<OwnedFd> {
         self.refuse()?;
-        match mkdirat(&self.directory, name, self.make.unwrap_or(Mode::empty())) {
+        match mkdirat(&self.directory, name, mode) {
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(error) => return Err(error.into()),
         }

@@ -18,7 +18,7 @@ use toml::de::DeTable;
 use uuid::Uuid;
 
 use crate::config::{self, Problem};
-use crate::process::walk::{Place, read};
+use crate::process::walk::{self, Place, read};
 
 mod drawn;
 
@@ -168,6 +168,20 @@ impl Persona {
     #[must_use]
     pub fn kept_in(state_directory: &Path) -> PathBuf {
         state_directory.join(FILE)
+    }
+
+    /// Checks that the face in `state_directory` can be read, or that one could be kept there. Keeps none; returns whether
+    /// there is one.
+    ///
+    /// # Errors
+    /// The reason why a face would be drawn at each start.
+    pub fn look(state_directory: &Path) -> io::Result<bool> {
+        let path = Self::kept_in(state_directory);
+        match read_kept(&path) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => walk::try_making(&path).map(|()| false),
+            Err(error) => Err(error),
+        }
     }
 
     /// The persona that `text`, the content of the file `path`, describes; what it leaves out is the same everywhere.

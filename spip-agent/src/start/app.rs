@@ -28,7 +28,6 @@ use crate::process::critical;
 use crate::process::heartbeat::{self, Heartbeat};
 use crate::process::shutdown::Deadline;
 use crate::process::stderr;
-use crate::respond::persona::Persona;
 use crate::scans;
 use crate::session::accept::Intake;
 use crate::session::budget::Budget;
@@ -289,8 +288,6 @@ impl Agent {
         let engine = self.intake.engine();
         let origins = engine.origins.as_ref();
         let files = sandbox::Files::of(config, &self.options.path);
-        let persona = config.respond.enabled.then(|| Persona::kept_in(&config.respond.state_dir));
-        let payloads = config.payload_store.directory.clone();
         let metrics = match &config.metrics {
             Some(MetricsAddress::Unix(path)) => Some(path.clone()),
             _ => None,
@@ -300,10 +297,10 @@ impl Agent {
         let made = self.metrics.as_ref().and_then(metrics::Server::made_directory);
         let made = made.into_iter().chain(status.and_then(status::Server::made_directory)).map(Path::to_owned);
         let made = made.chain(self.made_state.iter().cloned());
-        let owned = files.logs.iter().cloned().chain(socket.map(Path::to_owned)).chain(made).chain(persona);
+        let owned = files.owned.iter().cloned().chain(socket.map(Path::to_owned)).chain(made);
         let needs = sandbox::Needs {
             config: &config.sandbox,
-            owned: owned.chain(payloads).chain(metrics.clone()).collect(),
+            owned: owned.chain(metrics.clone()).collect(),
             files,
             // A socket that stays is replaced at the next start.
             tidied: socket.into_iter().chain(metrics.as_deref()).flat_map(sandbox::directories_of).collect(),

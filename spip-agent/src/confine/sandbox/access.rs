@@ -8,36 +8,62 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, User, access, getuid};
+use serde::{Deserialize, Serialize};
 
-use super::{Needs, StepResult};
+use super::{Files, Needs, StepResult};
+use crate::config;
+
+/// Files that the user of a process cannot use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// The user, by name and number.
+    pub user: String,
+    /// What it cannot do, each with the remedy.
+    pub reasons: Vec<(String, String)>,
+    /// Set when there is something among it that the agent writes.
+    pub writes: bool,
+}
 
 pub(super) fn judge(needs: &Needs<'_>) -> StepResult {
-    let files = &needs.files;
+    let Refused { user, reasons, .. } = refused(needs.config, &needs.files, &[]);
+    if reasons.is_empty() {
+        return StepResult::Done("every file needed later is accessible".to_owned());
+    }
+    let reasons: Vec<_> = reasons.into_iter().map(|(reason, remedy)| format!("{reason}; {remedy}")).collect();
+    StepResult::Missing(format!("the user {user} {}", reasons.join(", and ")))
+}
+
+/// Asks the kernel which files it refuses to this process. Those in `given` will belong to its user: of them, only the
+/// directories on the way are asked for.
+pub(super) fn refused(config: &config::Sandbox, files: &Files, given: &[PathBuf]) -> Refused {
     let uid = getuid();
     let name = User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
-    let chown = |paths: &str| match needs.config.user {
+    let chown = |paths: &str| match config.user {
         Some(_) => format!("run: chown {name} {paths}"),
         None => format!("run: chown {name} {paths}, or set user to its owner"),
     };
-    let missing = [
-        refused(&files.writable, may_change).map(|paths| format!("cannot write to {paths}; {}", chown(&paths))),
-        refused(&files.logs, may_append).map(|paths| format!("cannot open {paths} again; {}", chown(&paths))),
-        refused(&files.replaced, may_read)
-            .map(|paths| format!("cannot read {paths} again at SIGHUP; let it read them and their directories")),
-        refused(&files.readable, may_read)
-            .map(|paths| format!("cannot read {paths}, and would not know its persona again; {}", chown(&paths))),
-    ];
-    let missing: Vec<_> = missing.into_iter().flatten().collect();
-    if missing.is_empty() {
-        StepResult::Done("every file needed later is accessible".to_owned())
-    } else {
-        StepResult::Missing(format!("the user {name} ({uid}) {}", missing.join(", and ")))
+    let of = |paths: &[PathBuf], how: fn(&Path) -> AccessFlags| among(paths, given, how);
+    let write = of(&files.writable, may_change).map(|paths| (format!("cannot write to {paths}"), chown(&paths)));
+    let append = of(&files.logs, may_append).map(|paths| (format!("cannot open {paths} again"), chown(&paths)));
+    let read = of(&files.replaced, may_read).map(|paths| {
+        (format!("cannot read {paths} again at SIGHUP"), "let it read them and their directories".to_owned())
+    });
+    let know = of(&files.readable, may_read)
+        .map(|paths| (format!("cannot read {paths}, and would not know its persona again"), chown(&paths)));
+    Refused {
+        user: format!("{name} ({uid})"),
+        writes: write.is_some() || append.is_some(),
+        reasons: [write, append, read, know].into_iter().flatten().collect(),
     }
 }
 
 /// Those of `paths` that are there and that the kernel refuses.
-fn refused(paths: &[PathBuf], how: impl Fn(&Path) -> AccessFlags) -> Option<String> {
-    let refused = paths.iter().filter(|path| access(path.as_path(), how(path)) == Err(Errno::EACCES));
+fn among(paths: &[PathBuf], given: &[PathBuf], how: impl Fn(&Path) -> AccessFlags) -> Option<String> {
+    let is_refused = |path: &Path| match path.parent().filter(|_| given.iter().any(|given| given == path)) {
+        Some(directory) => access(directory, AccessFlags::X_OK) == Err(Errno::EACCES),
+        None => access(path, how(path)) == Err(Errno::EACCES),
+    };
+    let refused = paths.iter().filter(|path| is_refused(path));
     let refused: Vec<_> = refused.map(|path| path.display().to_string()).collect();
     (!refused.is_empty()).then(|| refused.join(" "))
 }

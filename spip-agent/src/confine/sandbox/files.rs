@@ -18,6 +18,8 @@ pub struct Files {
     pub logs: Vec<PathBuf>,
     /// Directories in which files are created, renamed and removed.
     pub writable: Vec<PathBuf>,
+    /// Those of the configuration that the start makes or opens before the user is changed, which the new user gets.
+    pub owned: Vec<PathBuf>,
 }
 
 impl Files {
@@ -32,11 +34,13 @@ impl Files {
             SystemLog::Stream | SystemLog::Stderr => None,
         };
         let logs: Vec<_> = config.log.file.iter().chain(system_log).cloned().collect();
-        let payloads = config.payload_store.directory.iter().cloned();
+        let payloads = config.payload_store.directory.iter();
+        let persona = respond.enabled.then(|| Persona::kept_in(&respond.state_dir));
         Self {
+            owned: logs.iter().chain(payloads.clone()).cloned().chain(persona).collect(),
             replaced: certificates.chain(&respond.persona).cloned().chain([path.to_owned()]).collect(),
             readable: state.into_iter().flatten().chain([PathBuf::from(ebpf::CPUS)]).collect(),
-            writable: logs.iter().flat_map(|file| directories_of(file)).chain(payloads).collect(),
+            writable: logs.iter().flat_map(|file| directories_of(file)).chain(payloads.cloned()).collect(),
             logs,
         }
     }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
@@ -59,18 +59,38 @@ pub(super) fn change(needs: &Needs<'_>) -> Result<StepResult, Error> {
     })
 }
 
-/// Gives what the agent has made to the user. In a directory of that user anything can be under the name by now: only what
-/// is of its kind, has no other name and belongs to this process is given away, and no link is followed.
+/// Becomes the user and group of the configuration, if any, without giving anything. Returns those of `owned` that
+/// [`change`] would give.
+pub(super) fn become_wanted(config: &config::Sandbox, owned: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
+    let (Some(name), Some((uid, gid))) = (&config.user, wanted(config)?) else { return Ok(Vec::new()) };
+    if (getuid(), getgid()) == (uid, gid) {
+        return Ok(Vec::new());
+    }
+    let given = owned.iter().filter(|path| matches!(to_give(path, uid, gid), Ok(Some(_)))).cloned().collect();
+    become_user(uid, gid).map_err(|cause| Error::Refused { user: name.clone(), cause })?;
+    Ok(given)
+}
+
+/// Gives what the agent has made to the user.
 fn give(path: &Path, uid: Uid, gid: Gid) -> io::Result<()> {
+    if let Some(opened) = to_give(path, uid, gid)? {
+        fchownat(opened.as_fd(), "", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH)?;
+    }
+    Ok(())
+}
+
+/// Opens what is to be given to the user; nothing where it is the user's, or the operator's. In a directory of that user anything can be under the name by now: only what
+/// is of its kind, has no other name and belongs to this process is given away, and no link is followed.
+fn to_give(path: &Path, uid: Uid, gid: Gid) -> io::Result<Option<File>> {
     let opened = File::options().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path)?;
     let found = opened.metadata()?;
     let kind = found.file_type();
     if found.uid() == uid.as_raw() && found.gid() == gid.as_raw() {
-        return Ok(());
+        return Ok(None);
     }
     // The log may be a device or a pipe, which is the operator's.
     if !kind.is_file() && !kind.is_dir() && !kind.is_socket() {
-        return if kind.is_symlink() { Err(io::Error::other("it is a symbolic link")) } else { Ok(()) };
+        return if kind.is_symlink() { Err(io::Error::other("it is a symbolic link")) } else { Ok(None) };
     }
     if !kind.is_dir() && found.nlink() > 1 {
         return Err(io::Error::other("it is a file with another name, too"));
@@ -78,8 +98,7 @@ fn give(path: &Path, uid: Uid, gid: Gid) -> io::Result<()> {
     if found.uid() != geteuid().as_raw() && found.uid() != uid.as_raw() {
         return Err(io::Error::other("it belongs to another user"));
     }
-    fchownat(opened.as_fd(), "", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH)?;
-    Ok(())
+    Ok(Some(opened))
 }
 
 /// The user and the group that are asked for, if any are.

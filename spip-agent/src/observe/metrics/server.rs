@@ -101,11 +101,11 @@ impl Server {
     /// nothing.
     ///
     /// # Errors
-    /// What [`Server::bind`] would say, but for the directory of a socket.
+    /// What [`Server::bind`] would say.
     pub fn look(address: &MetricsAddress) -> Result<(), Error> {
         let free = match address {
             MetricsAddress::Tcp(address) => tcp_socket(*address, false).map(drop),
-            MetricsAddress::Unix(path) => socket_file::look(path, false).map_err(of_file),
+            MetricsAddress::Unix(path) => socket_file::look(path).map_err(of_file),
         };
         free.map_err(|source| Error::new(address, source))
     }

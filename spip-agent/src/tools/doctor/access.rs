@@ -1,24 +1,17 @@
-//! Access of the agent to its files as its later user: without a capability, and so also as root by owner and
-//! mode alone. An access control list may still grant or refuse.
+//! Access of the agent to its files as its later user, asked of the kernel in a child that has become that user and has
+//! dropped its capabilities, as the start does.
 
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use nix::unistd::{Gid, Uid, User};
+use nix::unistd::{Gid, Uid, User, getuid};
 
+use super::process::Running;
 use super::{Finding, Subject, Topic};
 use crate::config::{Config, SandboxMode};
-use crate::confine::sandbox::{self, Files};
-use crate::respond::persona::Persona;
+use crate::confine::sandbox::{self, Files, Refused, Starter};
 
 /// Directories of systemd's units; the administrator's come first.
 const UNITS: [&str; 3] = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
-
-/// Bits of a mode.
-const READ: u32 = 0o4;
-const WRITE: u32 = 0o2;
-const PASS: u32 = 0o1;
 
 /// The user that the agent becomes or stays, and what that one may do.
 pub(super) fn finding(subject: &Subject<'_>, config: &Config, path: &Path) -> Finding {
@@ -26,140 +19,70 @@ pub(super) fn finding(subject: &Subject<'_>, config: &Config, path: &Path) -> Fi
         "privileges.user",
         "after its start the agent writes its logs and reads its files again as this user",
     );
-    let starter = starter(subject);
-    let who = match (&config.sandbox.user, &starter) {
-        (Some(name), starter) => {
-            let Some(user) = sandbox::find_user(name) else {
-                let remedy =
-                    format!("useradd --system --no-create-home --shell /usr/sbin/nologin {name}, or change user");
-                return topic.failure(format!("there is no user {name}"), remedy);
-            };
-            let gives = subject.running.is_none() && starter.as_ref().is_some_and(|starter| starter.uid.is_root());
-            Who { gives, ..Who::from(user) }
+    let mut starter = match &subject.running {
+        Some(running) => starter_of(running),
+        None => user_of_unit().map(Starter::from),
+    };
+    match &config.sandbox.user {
+        Some(name) if sandbox::find_user(name).is_none() => {
+            let remedy = format!("useradd --system --no-create-home --shell /usr/sbin/nologin {name}, or change user");
+            return topic.failure(format!("there is no user {name}"), remedy);
         }
-        (None, _) if config.sandbox.mode == SandboxMode::Off => {
+        // The one that runs may be that user already, and may have been started with another.
+        Some(_) if subject.running.is_some() => starter = None,
+        Some(_) => {}
+        None if config.sandbox.mode == SandboxMode::Off => {
             return topic.ok("user is not set, and sandbox = \"off\": the agent keeps what it is started with");
         }
-        (None, Some(_)) => match starter {
-            Some(starter) => starter,
-            None => return topic.ok("user is not set"),
-        },
-        (None, None) => {
+        None if starter.is_none() && !super::is_root() => {
             return topic.ok("user is not set: the agent keeps its user and gives up its privileges");
         }
-    };
-    judge(topic, &who, config, &Files::of(config, path))
+        None => {}
+    }
+    let gives = subject.running.is_none() && starter.as_ref().map_or(getuid(), |starter| starter.uid).is_root();
+    judge(topic, config, &Files::of(config, path), starter.as_ref(), gives)
 }
 
-fn judge(topic: Topic, who: &Who, config: &Config, files: &Files) -> Finding {
-    let (name, uid) = (&who.name, who.uid);
-    let list = |paths: &[&PathBuf]| paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ");
-    // What the start gives to the user.
-    let payloads = config.payload_store.directory.as_ref();
-    let given = |path: &PathBuf| {
-        let given = files.logs.contains(path)
-            || payloads == Some(path)
-            || (config.respond.enabled && *path == Persona::kept_in(&config.respond.state_dir));
-        given && who.gives
+fn judge(topic: Topic, config: &Config, files: &Files, starter: Option<&Starter>, gives: bool) -> Finding {
+    let Refused { user, reasons, writes } = match sandbox::refused_files(&config.sandbox, files, starter, gives) {
+        Ok(refused) => refused,
+        Err(reason) if !super::is_root() => return topic.skipped(format!("{reason}; run as root")),
+        Err(reason) => return topic.failure(reason, "start the agent as root, or leave user out"),
     };
-    let refused = |paths: &'_ [PathBuf], bits: u32| -> Vec<PathBuf> {
-        paths.iter().filter(|path| !who.may(path, bits, given(path))).cloned().collect()
-    };
-    let writable = refused(&files.writable, WRITE | PASS);
-    let logs = refused(&files.logs, READ | WRITE);
-    let read: Vec<_> = files
-        .replaced
-        .iter()
-        .chain(&files.readable)
-        .filter(|path| !who.may(path, reading(path), given(path)))
-        .collect();
-    let written: Vec<_> = writable.iter().chain(&logs).collect();
-    if written.is_empty() && read.is_empty() {
-        return topic.ok(format!("{name} ({uid}) may write and read again what the configuration names"));
+    if reasons.is_empty() {
+        return topic.ok(format!("{user} may write and read again what the configuration names"));
     }
-    let mut found = Vec::new();
-    let mut remedies = Vec::new();
-    if !written.is_empty() {
-        found.push(format!("may not write to {}: logs cannot be rotated or opened again", list(&written)));
-        remedies.push(format!("chown {name} {}", list(&written)));
-    }
-    if !read.is_empty() {
-        found.push(format!("may not read {}: it is not read again at SIGHUP, or at the next start", list(&read)));
-        remedies.push(format!("let {name} read {} and their directories", list(&read)));
-    }
-    let (found, remedy) = (format!("{name} ({uid}) {}", found.join(", and ")), remedies.join("; "));
-    if written.is_empty() && config.sandbox.mode != SandboxMode::Required {
-        topic.warning(found, remedy)
-    } else {
+    let (found, remedies): (Vec<_>, Vec<_>) = reasons.into_iter().unzip();
+    let (found, remedy) = (format!("{user} {}", found.join(", and ")), remedies.join("; "));
+    if writes || config.sandbox.mode == SandboxMode::Required {
         topic.failure(found, remedy)
+    } else {
+        topic.warning(found, remedy)
     }
 }
 
-/// Returns the mode bits for opening a file by its name in a directory.
-fn reading(path: &Path) -> u32 {
-    if path.is_dir() { PASS } else { READ }
+/// Returns the user and groups that a running agent has.
+fn starter_of(running: &Running) -> Option<Starter> {
+    let number = |key: &str| running.status(key)?.split_ascii_whitespace().nth(1)?.parse().ok();
+    let groups = running.status("Groups").unwrap_or_default();
+    let groups = groups.split_ascii_whitespace().filter_map(|group| group.parse().ok());
+    Some(Starter {
+        uid: Uid::from_raw(number("Uid")?),
+        gid: Gid::from_raw(number("Gid")?),
+        groups: groups.map(Gid::from_raw).collect(),
+    })
 }
 
-/// Determines who starts the agent here: the user that runs it, else the user of its unit, else root, when root asks.
-fn starter(subject: &Subject<'_>) -> Option<Who> {
-    if let Some(running) = &subject.running {
-        let number = |key: &str| running.status(key)?.split_ascii_whitespace().nth(1)?.parse().ok();
-        let uid = Uid::from_raw(number("Uid")?);
-        let groups = running.status("Groups").unwrap_or_default();
-        let groups = groups.split_ascii_whitespace().filter_map(|group| group.parse().ok()).collect();
-        let name = User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
-        return Some(Who { name, uid, gid: Gid::from_raw(number("Gid")?), groups, gives: false });
-    }
+/// Returns the user as which the service manager starts the agent, where its unit says so.
+pub(super) fn user_of_unit() -> Option<User> {
     let units = UNITS.iter().map(|units| Path::new(units).join("spip-agent.service"));
     let unit = units.map(std::fs::read_to_string).find_map(Result::ok);
-    let of_unit = unit.as_deref().and_then(user_of).and_then(sandbox::find_user);
-    let root = || super::is_root().then(|| User::from_uid(Uid::from_raw(0)).ok().flatten()).flatten();
-    of_unit.or_else(root).map(Who::from)
+    unit.as_deref().and_then(named_user).and_then(sandbox::find_user)
 }
 
 /// The user of a unit.
-fn user_of(unit: &str) -> Option<&str> {
+fn named_user(unit: &str) -> Option<&str> {
     unit.lines().rev().find_map(|line| line.strip_prefix("User=")).map(str::trim).filter(|user| !user.is_empty())
-}
-
-/// The user that opens files.
-#[derive(Clone, Debug)]
-struct Who {
-    name: String,
-    uid: Uid,
-    gid: Gid,
-    /// Beside `gid`.
-    groups: Vec<u32>,
-    /// Set when the start, as root, gives to this user what root has made.
-    gives: bool,
-}
-
-impl From<User> for Who {
-    fn from(user: User) -> Self {
-        Self { name: user.name, uid: user.uid, gid: user.gid, groups: Vec::new(), gives: false }
-    }
-}
-
-impl Who {
-    /// Reports whether this user may access a file in this way; missing files count as accessible. One that is `given`
-    /// may be root's.
-    fn may(&self, path: &Path, bits: u32, given: bool) -> bool {
-        let Ok(path) = path.canonicalize() else { return true };
-        let Ok(metadata) = path.metadata() else { return true };
-        let passes = |directory: &Path| directory.metadata().is_ok_and(|metadata| self.has(&metadata, PASS));
-        path.ancestors().skip(1).all(passes) && (self.has(&metadata, bits) || (given && metadata.uid() == 0))
-    }
-
-    fn has(&self, metadata: &Metadata, bits: u32) -> bool {
-        let mode = if metadata.uid() == self.uid.as_raw() {
-            metadata.mode() >> 6
-        } else if metadata.gid() == self.gid.as_raw() || self.groups.contains(&metadata.gid()) {
-            metadata.mode() >> 3
-        } else {
-            metadata.mode()
-        };
-        mode & bits == bits
-    }
 }
 
 /// Checks which paths can be written to inside the sandbox beyond those that have to be.
@@ -190,8 +113,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_that_is_written_and_read_again_is_judged_by_owner_and_mode_also_for_root() {
-        if !nix::unistd::geteuid().is_root() {
+    fn all_that_is_written_and_read_again_is_asked_for_with_the_rights_that_stay_also_for_root() {
+        if !super::super::is_root() {
             assert!(std::env::var_os("CI").is_none(), "only root can give files away");
             return eprintln!("skipped: only root can give files away");
         }
@@ -205,43 +128,47 @@ mod tests {
         for name in ["spip.toml", "log/spip.jsonl", "state/persona.toml"] {
             fs::write(at(name), "").expect("a file");
         }
-        let text = format!(
-            "ip = \"::\"\nport = 1\nlog_file = {:?}\nsystem_log = {:?}\npayload_dir = {:?}\nstate_dir = {:?}\n",
-            at("log/spip.jsonl"),
-            at("messages/x.jsonl"),
-            at("payloads"),
-            at("state")
-        );
-        let config = Config::from_str(&text, &at("spip.toml")).expect("valid").config;
-        let judged = |uid: u32, gives: bool| {
-            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(uid));
-            let who = Who { name: "x".to_owned(), uid, gid, groups: Vec::new(), gives };
-            judge(Topic::new("privileges.user", ""), &who, &config, &Files::of(&config, &at("spip.toml")))
+        let judged = |user: &str, gives: bool| {
+            let text = format!(
+                "ip = \"::\"\nport = 1\nlog_file = {:?}\nsystem_log = {:?}\npayload_dir = {:?}\nstate_dir = {:?}\n{user}",
+                at("log/spip.jsonl"),
+                at("messages/x.jsonl"),
+                at("payloads"),
+                at("state")
+            );
+            let config = Config::from_str(&text, &at("spip.toml")).expect("valid").config;
+            judge(Topic::new("privileges.user", ""), &config, &Files::of(&config, &at("spip.toml")), None, gives)
         };
-        assert_eq!(judged(0, false).state, State::Ok);
-        let refused = judged(65_534, true);
-        assert_eq!(refused.state, State::Failure);
-        let remedy = refused.remedy.expect("a remedy");
-        let written =
-            [at("log"), at("messages"), at("log/spip.jsonl")].map(|path| path.display().to_string()).join(" ");
-        assert!(remedy.starts_with(&format!("chown x {written}; let x read {}", at("state").display())), "{remedy}");
+        let (root, other) = ("", "user = \"65534\"");
+        assert_eq!(judged(root, false).state, State::Ok);
+        let refused = judged(other, true);
+        assert_eq!(refused.state, State::Failure, "{refused:?}");
+        // What root has made is given to the user, but not the directories on the way to it.
+        for (path, is_refused) in
+            [("log", true), ("log/spip.jsonl", true), ("state/persona.toml", true), ("payloads", false)]
+        {
+            let path = at(path).display().to_string();
+            let is_named = refused.found.split([' ', ',']).any(|word| word == path);
+            assert_eq!(is_named, is_refused, "{path}: {}", refused.found);
+        }
         for name in ["log", "messages", "state"] {
             chown(at(name), Some(65_534), Some(65_534)).expect("root");
         }
-        // What root has made is given to the user who is to be; without that, it stays root's.
-        assert_eq!(judged(65_534, true).state, State::Ok);
-        let found = judged(65_534, false).found;
+        assert_eq!(judged(other, true).state, State::Ok);
+        let found = judged(other, false).found;
         assert!(found.contains(&at("payloads").display().to_string()), "{found}");
         // Root has no more rights than others once its capabilities are gone.
-        let found = judged(0, false);
+        let found = judged(root, false);
         assert_eq!(found.state, State::Failure);
         assert!(found.found.contains(&at("messages").display().to_string()), "{}", found.found);
+        let owner = fs::metadata(at("log/spip.jsonl")).map(|file| std::os::unix::fs::MetadataExt::uid(&file));
+        assert_eq!(owner.ok(), Some(0), "nothing was given");
         fs::remove_dir_all(&directory).expect("ours");
     }
 
     #[test]
     fn the_last_user_of_a_unit_counts() {
-        assert_eq!(user_of("[Service]\nUser=a\nUser=spip\nGroup=x\n"), Some("spip"));
-        assert_eq!(user_of("[Service]\nUser=\nExecStart=x\n"), None);
+        assert_eq!(named_user("[Service]\nUser=a\nUser=spip\nGroup=x\n"), Some("spip"));
+        assert_eq!(named_user("[Service]\nUser=\nExecStart=x\n"), None);
     }
 }

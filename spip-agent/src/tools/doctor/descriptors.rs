@@ -5,8 +5,7 @@ use std::num::NonZeroUsize;
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::{Finding, Subject, Topic};
-use crate::confine::descriptors::RESERVED;
-use crate::confine::memory;
+use crate::confine::{descriptors, memory};
 
 /// Below this, a single source may take all of them (`max_sessions_per_source` is 4,096 by default).
 const ENOUGH: u64 = 8_192;
@@ -33,14 +32,15 @@ fn limit(subject: &Subject<'_>) -> Finding {
     let Some(hard) = hard else {
         return topic.skipped(format!("{whose} cannot be read: run as root"));
     };
-    let workers = std::thread::available_parallelism().map_or(1, NonZeroUsize::get) as u64;
+    let workers = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let sessions = subject.config.and_then(|config| config.limits.sessions);
-    let wanted = sessions.map(|sessions| sessions as u64 + RESERVED + workers);
+    let wanted = sessions.map(|sessions| descriptors::needed(sessions, workers));
+    let is_short = sessions.is_some_and(|most| descriptors::shortage(most, hard, workers).is_some());
     let open = open.map(|open| format!(", {open} open now")).unwrap_or_default();
     let found = format!("{hard} for {whose}{open}");
     let remedy = remedy(wanted.unwrap_or_default(), super::sysctl_number("fs/nr_open"));
     match wanted {
-        Some(wanted) if hard < wanted => topic.failure(format!("{found}; max_sessions needs {wanted}"), remedy),
+        Some(wanted) if is_short => topic.failure(format!("{found}; max_sessions needs {wanted}"), remedy),
         None if hard < ENOUGH => topic.warning(format!("{found}: few for a sensor"), remedy),
         _ => topic.ok(found),
     }

@@ -1,160 +1,161 @@
-//! Checks that anticipate the start: files, directories and addresses that it opens or makes. Whether it could is
-//! tried without making anything.
+//! Files, directories and addresses that the start opens or makes: each is asked for by the function of the start that
+//! knows whether it could, in a child that acts as the user that starts the agent. Nothing is made.
 
-use std::fs::{self, OpenOptions};
-use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use nix::sys::statfs::{self, statfs};
-use nix::unistd::{AccessFlags, access};
+use serde::{Deserialize, Serialize};
 
-use super::{Finding, Subject, Topic};
-use crate::config::{Config, MetricsAddress, SystemLog};
-use crate::log::writer::Log;
+use super::{Finding, Subject, Topic, access};
+use crate::config::{Config, SystemLog};
+use crate::confine::sandbox::{self, Starter};
+use crate::log::payload_files::PayloadStore;
+use crate::log::writer::{self, Log};
 use crate::observe::metrics;
 use crate::respond::persona::Persona;
 use crate::tools::shell;
 
+/// Something that the start could not open or make.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Unusable {
+    found: String,
+    remedy: String,
+}
+
+/// What became of each attempt; none where the configuration does not ask for it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Tried {
+    log: Option<Result<(), Unusable>>,
+    payloads: Option<Result<(), Unusable>>,
+    /// Reports whether there is a persona already.
+    persona: Option<Result<bool, Unusable>>,
+    metrics: Option<Result<(), Unusable>>,
+}
+
+impl Tried {
+    /// Asks for all of it, as the user of this process.
+    fn all(config: &Config) -> Self {
+        Self {
+            log: log(config),
+            payloads: config.payload_store.directory.as_deref().map(payloads),
+            persona: config.respond.enabled.then(|| persona(&config.respond.state_dir)),
+            metrics: config.metrics.as_ref().map(|address| {
+                metrics::Server::look(address).map_err(|error| Unusable {
+                    found: format!("metrics cannot be served on {address}: {}", causes(&error)),
+                    remedy: error.remedy().to_owned(),
+                })
+            }),
+        }
+    }
+}
+
 pub(super) fn findings(subject: &Subject<'_>) -> Vec<Finding> {
     let Some(config) = subject.config else { return Vec::new() };
-    [log(config), payloads(config), persona(config), metrics(subject, config)].into_iter().flatten().collect()
-}
-
-/// The files of the logs.
-fn log(config: &Config) -> Option<Finding> {
-    let topic = Topic::new("log.file", "the agent does not start with a log that it cannot open");
-    let system_log = match &config.messages.target {
-        SystemLog::File(path) => Some(("system_log", path)),
-        SystemLog::Stream | SystemLog::Stderr => None,
+    let starter = access::user_of_unit().map(Starter::from);
+    let tried = sandbox::in_child(|| {
+        starter.as_ref().map_or(Ok(()), Starter::assume)?;
+        Ok::<_, String>(Tried::all(config))
+    });
+    let tried = match tried.map_err(|error| error.to_string()).and_then(|tried| tried) {
+        Ok(tried) => tried,
+        Err(reason) => {
+            let topic = Topic::new("log.file", "the agent does not start with a log that it cannot open");
+            return vec![topic.skipped(format!("what the start opens cannot be tried: {reason}; run as root"))];
+        }
     };
-    let files: Vec<_> = config.log.file.iter().map(|file| ("log_file", file)).chain(system_log).collect();
-    if files.is_empty() {
-        return None;
-    }
-    Some(match files.iter().find_map(|(key, file)| unopenable(key, file)) {
-        None => topic.ok("can be opened"),
-        Some((found, _)) if !super::is_root() => topic.skipped(format!("{found}; run as root")),
-        Some((found, remedy)) => topic.failure(found, remedy),
-    })
+    let directory = |directory: Option<&Path>| directory.map(|path| path.display().to_string()).unwrap_or_default();
+    let log = tried.log.map(|tried| {
+        let topic = Topic::new("log.file", "the agent does not start with a log that it cannot open");
+        fails(topic, tried.map(|()| "can be opened".to_owned()))
+    });
+    let payloads = tried.payloads.map(|tried| {
+        let topic = Topic::new("payloads.directory", "the agent does not start with a payload_dir that it cannot use");
+        fails(topic, tried.map(|()| directory(config.payload_store.directory.as_deref())))
+    });
+    let persona = tried.persona.map(|tried| self::kept(tried, &config.respond.state_dir));
+    let metrics = tried.metrics.map(|tried| self::served(tried, subject, config));
+    [log, payloads, persona, metrics].into_iter().flatten().collect()
 }
 
-/// Returns the reason why a log could not be opened, if so, with the remedy.
-fn unopenable(key: &'static str, file: &Path) -> Option<(String, String)> {
-    let remedy = format!("set {key} to a file that the agent can make and append to");
-    if let Err(error) = Log::look(key, file) {
-        return Some((error.to_string(), remedy));
+/// The start ends with what is unusable.
+fn fails(topic: Topic, tried: Result<String, Unusable>) -> Finding {
+    match tried {
+        Ok(found) => topic.ok(found),
+        Err(Unusable { found, .. }) if !super::is_root() => topic.skipped(format!("{found}; run as root")),
+        Err(Unusable { found, remedy }) => topic.failure(found, remedy),
     }
-    if file.exists() {
-        return None;
-    }
-    let directory = file.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !directory.exists() {
-        // Other directories the start makes, and those of logs it does not.
-        let found =
-            format!("the directory of {key}, {}, does not exist: the agent would not start", directory.display());
-        return Some((found, format!("mkdir -p {}", shell::word(&directory.to_string_lossy()))));
-    }
-    let error = takes_files(directory).err()?;
-    Some((format!("{key} {} cannot be made: {error}", file.display()), remedy))
-}
-
-fn payloads(config: &Config) -> Option<Finding> {
-    let directory = config.payload_store.directory.as_deref()?;
-    let topic = Topic::new("payloads.directory", "the agent does not start with a payload_dir that it cannot use");
-    let remedy = "set payload_dir to a directory that the agent can make and write to";
-    Some(match takes_files(directory) {
-        Ok(()) => topic.ok(directory.display().to_string()),
-        Err(error) if !super::is_root() => topic.skipped(format!("{}: {error}; run as root", directory.display())),
-        Err(error) => topic.failure(format!("payload_dir {} cannot be used: {error}", directory.display()), remedy),
-    })
 }
 
 /// The persona of this sensor: kept, or to be kept at the first start.
-fn persona(config: &Config) -> Option<Finding> {
-    if !config.respond.enabled {
-        return None;
-    }
-    let directory = &config.respond.state_dir;
-    let kept = Persona::kept_in(directory);
+fn kept(tried: Result<bool, Unusable>, directory: &Path) -> Finding {
     let topic = Topic::new(
         "persona.kept",
         "a persona that cannot be kept is drawn anew at each start: clients see another host each time",
     );
-    let remedy = "set state_dir to a directory that the agent can make and write to";
-    let unusable = |error: String| {
-        let found = format!("state_dir {} cannot be used: {error}", directory.display());
-        if super::is_root() {
-            topic.clone().warning(found, remedy)
-        } else {
-            topic.clone().skipped(format!("{found}; run as root"))
-        }
-    };
-    // What is in it is judged with the other files.
-    Some(match fs::metadata(&kept) {
-        Ok(_) => topic.ok(kept.display().to_string()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => match takes_files(directory) {
-            Ok(()) => topic.ok(format!("drawn at the first start, and kept in {}", directory.display())),
-            Err(error) => unusable(error.to_string()),
-        },
-        Err(error) => unusable(error.to_string()),
-    })
+    match tried {
+        Ok(true) => topic.ok(Persona::kept_in(directory).display().to_string()),
+        Ok(false) => topic.ok(format!("drawn at the first start, and kept in {}", directory.display())),
+        Err(Unusable { found, .. }) if !super::is_root() => topic.skipped(format!("{found}; run as root")),
+        Err(Unusable { found, remedy }) => topic.warning(found, remedy),
+    }
 }
 
-fn metrics(subject: &Subject<'_>, config: &Config) -> Option<Finding> {
-    let address = config.metrics.as_ref()?;
+fn served(tried: Result<(), Unusable>, subject: &Subject<'_>, config: &Config) -> Finding {
     let topic = Topic::new("metrics.address", "the agent does not start with metrics that it cannot serve");
     if let Some(running) = &subject.running {
-        return Some(topic.skipped(format!("an agent runs (process {}): its start is over", running.pid)));
+        return topic.skipped(format!("an agent runs (process {}): its start is over", running.pid));
     }
-    if let Err(error) = metrics::Server::look(address) {
-        return Some(topic.failure(format!("metrics cannot be served on {address}"), error.remedy()));
-    }
-    let MetricsAddress::Unix(path) = address else { return Some(topic.ok(address.to_string())) };
-    Some(match takes_files(path.parent().unwrap_or(Path::new("/"))) {
-        Ok(()) => topic.ok(address.to_string()),
-        Err(error) if !super::is_root() => topic.skipped(format!("{address}: {error}; run as root")),
-        Err(error) => topic.failure(
-            format!("metrics cannot be served on {address}: {error}"),
-            "set metrics to a socket in a directory where the agent can make files, or to an address such as 127.0.0.1:9464",
-        ),
+    let address = config.metrics.as_ref().map(ToString::to_string);
+    fails(topic, tried.map(|()| address.unwrap_or_default()))
+}
+
+/// The files of the logs.
+fn log(config: &Config) -> Option<Result<(), Unusable>> {
+    let system_log = match &config.messages.target {
+        SystemLog::File(path) => Some(("system_log", path)),
+        SystemLog::Stream | SystemLog::Stderr => None,
+    };
+    let mut files = config.log.file.iter().map(|file| ("log_file", file)).chain(system_log).peekable();
+    files.peek()?;
+    Some(files.map(|(key, file)| openable(key, file)).find(Result::is_err).unwrap_or(Ok(())))
+}
+
+fn openable(key: &'static str, file: &Path) -> Result<(), Unusable> {
+    Log::look(key, file).map_err(|error| {
+        let directory = file.parent().filter(|directory| !directory.as_os_str().is_empty() && !directory.exists());
+        // Other directories the start makes, and those of logs it does not.
+        let remedy = match (&error, directory) {
+            (writer::Error::Open { .. }, Some(directory)) => {
+                format!("mkdir -p {}", shell::word(&directory.to_string_lossy()))
+            }
+            _ => format!("set {key} to a file that the agent can make and append to"),
+        };
+        Unusable { found: error.to_string(), remedy }
     })
 }
 
-/// Checks that files can be made in a directory, or in the one in which it would be made. Tries a file without a name,
-/// which is gone when it is closed.
-fn takes_files(directory: &Path) -> io::Result<()> {
-    let existing = directory.ancestors().find(|ancestor| fs::symlink_metadata(ancestor).is_ok());
-    let existing = existing.unwrap_or(Path::new("/"));
-    match OpenOptions::new().write(true).mode(0o600).custom_flags(libc::O_TMPFILE).open(existing) {
-        Ok(_) => Ok(()),
-        // Not every file system has such files.
-        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-            if is_of_kernel(existing) {
-                let text = format!("{} is on a file system of the kernel, which takes no files", existing.display());
-                return Err(io::Error::other(text));
-            }
-            access(existing, AccessFlags::W_OK | AccessFlags::X_OK).map_err(io::Error::from)
-        }
-        Err(error) => Err(error),
-    }
+fn payloads(directory: &Path) -> Result<(), Unusable> {
+    PayloadStore::look(directory).map_err(|error| Unusable {
+        found: format!("payload_dir cannot be used: {}", causes(&error)),
+        remedy: "set payload_dir to a directory that the agent can make and write to".to_owned(),
+    })
 }
 
-fn is_of_kernel(path: &Path) -> bool {
-    let kinds = [
-        statfs::PROC_SUPER_MAGIC,
-        statfs::SYSFS_MAGIC,
-        statfs::CGROUP_SUPER_MAGIC,
-        statfs::CGROUP2_SUPER_MAGIC,
-        statfs::BPF_FS_MAGIC,
-        statfs::DEBUGFS_MAGIC,
-        statfs::TRACEFS_MAGIC,
-    ];
-    statfs(path).is_ok_and(|found| kinds.contains(&found.filesystem_type()))
+fn persona(directory: &Path) -> Result<bool, Unusable> {
+    Persona::look(directory).map_err(|error| Unusable {
+        found: format!("state_dir {} cannot be used: {error}", directory.display()),
+        remedy: "set state_dir to a directory that the agent can make and write to".to_owned(),
+    })
+}
+
+/// An error with its causes.
+fn causes(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -162,26 +163,12 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("spip-doctor-log-{}", std::process::id()));
         fs::create_dir_all(&directory).expect("a directory");
         for key in ["log_file", "system_log"] {
-            assert_eq!(unopenable(key, &directory.join("log")), None);
-            let (found, remedy) = unopenable(key, &directory.join("missing/log")).expect("no directory");
-            assert!(found.starts_with(&format!("the directory of {key}, ")), "{found}");
+            assert_eq!(openable(key, &directory.join("log")), Ok(()));
+            let Unusable { found, remedy } = openable(key, &directory.join("missing/log")).expect_err("no directory");
+            assert!(found.starts_with(&format!("cannot open {key} ")), "{found}");
             assert_eq!(remedy, format!("mkdir -p {}", directory.join("missing").display()));
         }
+        assert!(!directory.join("log").exists(), "it is tried, and not made");
         fs::remove_dir_all(&directory).expect("ours");
-    }
-
-    #[test]
-    fn a_directory_takes_files_also_when_it_has_to_be_made_and_nothing_is_left_in_it() {
-        let directory = std::env::temp_dir().join(format!("spip-doctor-start-{}", std::process::id()));
-        fs::create_dir_all(&directory).expect("a directory");
-        takes_files(&directory.join("a/b")).expect("can be made");
-        takes_files(&directory).expect("is there");
-        assert_eq!(fs::read_dir(&directory).expect("a directory").count(), 0);
-        fs::write(directory.join("file"), "").expect("a file");
-        assert_eq!(takes_files(&directory.join("file/a")).expect_err("a file").raw_os_error(), Some(libc::ENOTDIR));
-        fs::remove_dir_all(&directory).expect("ours");
-        for path in ["/proc/spip/a", "/sys/spip"] {
-            takes_files(Path::new(path)).expect_err(path);
-        }
     }
 }

@@ -203,18 +203,14 @@ fn age_of(metadata: &fs::Metadata) -> Duration {
     metadata.created().ok().and_then(|born| SystemTime::now().duration_since(born).ok()).unwrap_or_default()
 }
 
-/// Checks that a file of this name could be opened. Makes none, and opens no pipe, whose reader would see its end.
+/// Checks that a file of this name could be opened or made. Makes none, and opens no pipe, whose reader would see its end.
 pub(super) fn look(key: &'static str, path: &Path) -> Result<(), Error> {
     let special = is_special(key, path)?;
     if !special && fs::metadata(path).is_ok() {
         return Opened::path(key, path, None).map(drop);
     }
-    match Place::of(path) {
-        Err(cause) if cause.kind() == ErrorKind::PermissionDenied => {
-            Err(Error::Open { key, path: path.to_owned(), remedy: remedy(path, &cause), cause })
-        }
-        _ => Ok(()),
-    }
+    let tried = Place::of(path).and_then(|place| if special { Ok(()) } else { place.try_file() });
+    tried.map_err(|cause| Error::Open { key, path: path.to_owned(), remedy: remedy(path, &cause), cause })
 }
 
 /// Reports whether the name leads to a device or a pipe, and not to a file or to nothing yet.
