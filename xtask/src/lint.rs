@@ -8,6 +8,8 @@
 mod links;
 mod wings;
 
+pub(crate) use wings::{ORDER as WINGS, without_tests};
+
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;

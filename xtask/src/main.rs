@@ -18,6 +18,7 @@ mod fleet_test;
 mod fuzz;
 mod geo;
 mod interrupt;
+mod lines;
 mod lint;
 mod markdown;
 mod mutants;
@@ -69,6 +70,8 @@ enum Task {
     Bench(bench::Options),
     /// Fuzz every reader of hostile bytes
     Fuzz(fuzz::Options),
+    /// Count lines of code, comments and tests by wing and crate
+    Lines,
     /// Put small faults in, one at a time, and see whether a test notices
     Mutants(mutants::Options),
     /// Run mixed load for MINUTES and check that nothing grew
@@ -114,6 +117,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Test(options) => test::run(&project()?, options),
         Task::Bench(options) => bench::run(&project()?, options),
         Task::Fuzz(options) => fuzz::run(&project()?, options),
+        Task::Lines => lines::run(&project()?),
         Task::Mutants(options) => mutants::run(&project()?, options),
         Task::Soak(options) => soak::run(&project()?, options),
         Task::FleetTest(options) => fleet_test::run(&project()?, options),

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::project::Project;
 
 /// The wings of `spip-agent`, from the lowest.
-const ORDER: [&str; 12] = [
+pub(crate) const ORDER: [&str; 12] = [
     "process", "config", "kernel", "tls", "respond", "confine", "log", "scans", "session", "observe", "start", "tools",
 ];
 
@@ -83,7 +83,7 @@ fn violations(name: &str, text: &str) -> Vec<String> {
 }
 
 /// The text up to a module of tests, which is the last thing in a file.
-fn without_tests(text: &str) -> &str {
+pub(crate) fn without_tests(text: &str) -> &str {
     let is_module = |after: &str| {
         let line = after.lines().find(|line| !line.starts_with("#[")).unwrap_or_default();
         line.contains("mod tests {")
