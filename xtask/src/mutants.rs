@@ -3,12 +3,15 @@
 //! Mutated are the crates that are pure functions, with all their tests, and those modules of the agent that need no
 //! kernel, with its unit tests. A mutant that compiles and that no test notices is a survivor. The command fails when
 //! fewer than [`CAUGHT_LEAST_PERCENT`] percent are caught, and on each survivor that `mutants/accepted.txt` does not
-//! name with a reason. All of it takes hours on two cores: paths restrict it, and `-- --shard 0/8` takes a part.
+//! name with a reason. All of it takes many hours on two cores: paths restrict it, `--sample N` tries N of each group, drawn
+//! from a seed that is printed, and `-- --shard 0/8` takes a part.
 
 use std::ffi::OsString;
 use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -50,6 +53,12 @@ const TIMEOUT_SECONDS: &str = "300";
 pub(crate) struct Options {
     /// Only these files, or files below these folders, as paths from the project's root
     paths: Vec<String>,
+    /// Only so many mutants of each group, drawn at random
+    #[arg(long, value_name = "N")]
+    sample: Option<usize>,
+    /// Draw the sample from this seed, as an earlier run printed it
+    #[arg(long, requires = "sample", value_name = "S")]
+    seed: Option<u64>,
     /// Arguments of cargo-mutants, such as `--shard 0/8`
     #[arg(last = true)]
     arguments: Vec<String>,
@@ -71,7 +80,7 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
     let program = setup::for_mutants(project)?;
     let mut found = Found::default();
     for group in &groups {
-        found.add(&mutate(project, &program, group, &options.arguments)?);
+        found.add(&mutate(project, &program, group, options)?);
     }
     let accepted = accepted(ACCEPTED)?;
     report::step("Mutants", found.summary());
@@ -116,8 +125,28 @@ fn patterns(root: &Path, known: &[String], paths: &[String]) -> Vec<String> {
     patterns
 }
 
+/// Draws `count` names, the same ones for the same seed.
+fn sample(names: &str, count: usize, seed: u64) -> Vec<&str> {
+    let key = |name: &&str| {
+        let mut hasher = DefaultHasher::new();
+        (seed, name).hash(&mut hasher);
+        hasher.finish()
+    };
+    let mut names: Vec<&str> = names.lines().collect();
+    names.sort_by_cached_key(key);
+    names.truncate(count);
+    names
+}
+
+/// Returns a regular expression that matches `name` alone.
+fn exactly(name: &str) -> String {
+    let is_special = |c: char| r"\.+*?()|[]{}^$".contains(c);
+    let escaped = name.chars().flat_map(|c| is_special(c).then_some('\\').into_iter().chain([c]));
+    format!("^{}$", escaped.collect::<String>())
+}
+
 /// Runs cargo-mutants over one group, with its progress on the terminal.
-fn mutate(project: &Project, program: &Path, group: &Group, arguments: &[String]) -> Result<Found> {
+fn mutate(project: &Project, program: &Path, group: &Group, options: &Options) -> Result<Found> {
     let folder = project.target.join("mutants");
     let output = folder.join(group.name);
     fs::create_dir_all(&output).with_context(|| format!("cannot make {}", output.display()))?;
@@ -127,11 +156,23 @@ fn mutate(project: &Project, program: &Path, group: &Group, arguments: &[String]
     words.extend(["--dir".into(), project.root.clone().into(), "--output".into(), output.clone().into()]);
     words.extend(group.packages.iter().flat_map(|package| ["--package".into(), package.into()]));
     words.extend(group.files.iter().flat_map(|pattern| ["--file".into(), pattern.into()]));
-    words.extend(arguments.iter().map(Into::into));
+    words.extend(options.arguments.iter().map(Into::into));
+    if let Some(count) = options.sample {
+        let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let seed = options.seed.unwrap_or_else(now);
+        let output = Command::new(program).args(&words).arg("--list").output().context("cannot start cargo-mutants")?;
+        if !output.status.success() {
+            bail!("cargo-mutants --list failed: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        let names = String::from_utf8(output.stdout).context("cargo-mutants --list")?;
+        let drawn = sample(&names, count, seed);
+        report::note(format!("{} of {} mutants: --sample {count} --seed {seed}", drawn.len(), names.lines().count()));
+        words.extend(drawn.into_iter().flat_map(|name| ["--re".to_owned(), exactly(name)]).map(Into::into));
+    }
     words.extend(group.test.iter().flat_map(|word| [OsString::from("--cargo-test-arg"), word.into()]));
-    let mut command = Command::new("nice");
+    let mut command = Command::new(program);
     // Libraries are compiled once, for all mutants and all runs.
-    command.args(["-n", "10"]).arg(program).args(words).env("CARGO_TARGET_DIR", folder.join("build"));
+    command.args(words).env("CARGO_TARGET_DIR", folder.join("build"));
     report::step("Mutating", format!("{}: {}", group.name, group.files.join(", ")));
     let status = command.status().with_context(|| format!("cannot start {}", program.display()))?;
     // 2: some were missed; 3: some timed out (cargo-mutants, "Exit codes"). Both are judged here.
@@ -297,6 +338,17 @@ mod tests {
         assert!(verdict(&found(26, &["a.rs: x"; 3]), &list).is_err());
         let timed_out = Found { timed_out: 1, ..found(26, &["a.rs: x"; 3]) };
         verdict(&timed_out, &list).expect("a hung test is noticed");
+    }
+
+    #[test]
+    fn a_sample_is_the_same_for_its_seed_and_names_what_it_draws() {
+        let names = (0..100).map(|number| format!("a.rs:{number}:1: replace + with -\n")).collect::<String>();
+        let drawn = sample(&names, 10, 7);
+        assert_eq!(drawn.len(), 10);
+        assert_eq!(drawn, sample(&names, 10, 7));
+        assert_ne!(drawn, sample(&names, 10, 8));
+        assert_eq!(sample(&names, 1_000, 7).len(), 100);
+        assert_eq!(exactly("a/b.rs:1:2: replace f(u8) -> u8 with 0"), r"^a/b\.rs:1:2: replace f\(u8\) -> u8 with 0$");
     }
 
     #[test]
