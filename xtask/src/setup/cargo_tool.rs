@@ -27,9 +27,13 @@ pub(super) fn all(system: &dyn System, tool: &str) -> Vec<(Version, PathBuf)> {
     programs.filter_map(|program| Some((version(system, &program)?, program))).collect()
 }
 
-/// Returns the version that a tool states as `name 1.2.3` or `name v1.2.3`; `None` when it does not start.
+/// Returns the version that a tool states as `name 1.2.3` or `name v1.2.3`; `None` when it does not start. A subcommand of
+/// cargo may know `--version` behind its name alone, as cargo passes it.
 fn version(system: &dyn System, program: &std::path::Path) -> Option<Version> {
-    let said = system.ask(&[&program.to_string_lossy(), "--version"]).ok()?;
+    let path = program.to_string_lossy();
+    let subcommand = program.file_name()?.to_str()?.strip_prefix("cargo-");
+    let said =
+        system.ask(&[&path, "--version"]).ok().or_else(|| system.ask(&[&path, subcommand?, "--version"]).ok())?;
     Version::parse(said.split_whitespace().nth(1)?.trim_start_matches('v'))
 }
 
