@@ -1,5 +1,6 @@
 //! Facts from the kernel: listeners, steering, the eBPF programs, and the destination of a connection.
 
+pub mod accept_queue;
 pub mod addr;
 pub mod early_demux;
 pub mod ebpf;

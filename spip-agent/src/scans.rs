@@ -17,6 +17,7 @@ pub mod record;
 mod sources;
 
 use std::io;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +25,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
+use spip_common::Syn;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime;
 use tokio::sync::watch;
@@ -38,7 +40,8 @@ pub use pending::{GivenUp, HalfOpen, Pending};
 pub use sources::{Clock, SOURCES_MAX, Sources};
 
 use crate::config;
-use crate::kernel::ebpf::{Event, Events, Lost};
+use crate::kernel::accept_queue::Overflows;
+use crate::kernel::ebpf::{Event, Events, Lost, Origins};
 use crate::log::sensor::Sensor;
 use crate::log::writer::Log;
 use crate::process::critical;
@@ -52,7 +55,7 @@ const BATCH: usize = 65_536;
 /// Counts of the SYNs that the kernel side saw from other machines since the start of the agent, by their fate;
 /// retransmissions and copies are left out.
 ///
-/// `seen = joined + half_open + evicted + ignored + contradicted + pending`, always.
+/// `seen = joined + half_open + refused + evicted + ignored + contradicted + pending`, always.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// All.
@@ -61,6 +64,8 @@ pub struct Counts {
     pub joined: u64,
     /// Reached the listener and did not become connections.
     pub half_open: u64,
+    /// Reached the listener and were completed by the client, when the accept queue had no room for the connection.
+    pub refused: u64,
     /// Given up undecided, because there was no room to wait.
     pub evicted: u64,
     /// Never reached the listener.
@@ -79,12 +84,24 @@ pub struct Counts {
 impl Counts {
     /// Each count with its name.
     #[must_use]
-    pub fn named(&self) -> [(&'static str, u64); 9] {
-        let Self { seen, joined, half_open, evicted, ignored, contradicted, pending, retransmitted, unmatched } = *self;
+    pub fn named(&self) -> [(&'static str, u64); 10] {
+        let Self {
+            seen,
+            joined,
+            half_open,
+            refused,
+            evicted,
+            ignored,
+            contradicted,
+            pending,
+            retransmitted,
+            unmatched,
+        } = *self;
         [
             ("seen", seen),
             ("joined", joined),
             ("half_open", half_open),
+            ("refused", refused),
             ("evicted", evicted),
             ("ignored", ignored),
             ("contradicted", contradicted),
@@ -106,6 +123,27 @@ pub struct Fill {
     pub most: usize,
 }
 
+/// A completed handshake for whose connection the accept queue had no room.
+#[derive(Clone, Copy, Debug)]
+pub struct Refused {
+    /// The client, with the port that it used itself.
+    pub client: SocketAddr,
+    /// Destination that the client asked for.
+    pub destination: SocketAddr,
+    /// The SYN.
+    pub syn: Syn,
+    /// Time of the SYN on the wall clock and on the monotonic one.
+    pub at: (SystemTime, Instant),
+}
+
+/// Tells refused connections from half-open SYNs, and passes them on.
+pub struct Refusals {
+    /// What the kernel side knows of SYNs.
+    pub origins: Origins,
+    /// Takes each one.
+    pub note: Box<dyn Fn(&Refused) + Send>,
+}
+
 /// Settings of the thread.
 pub struct Setting {
     /// Events of the kernel side.
@@ -116,6 +154,8 @@ pub struct Setting {
     pub capacity: NonZeroUsize,
     /// Facts about the machine.
     pub surroundings: Surroundings,
+    /// Where refused connections go.
+    pub refusals: Refusals,
 }
 
 /// Settings that can change while the thread runs.
@@ -193,10 +233,14 @@ struct Watcher {
     lost: Lost,
     interval_began: Instant,
     evicted_before: u64,
+    refused_before: u64,
     contradicted_before: u64,
     /// Made with the first interval that ends.
     allowance: Option<Allowance>,
     judge: Judge,
+    /// Absent where the kernel does not count them.
+    overflows: Option<Overflows>,
+    refusals: Refusals,
     published: Arc<Mutex<Counts>>,
 }
 
@@ -221,16 +265,19 @@ impl Read {
 
 impl Watcher {
     fn new(setting: Setting, published: Arc<Mutex<Counts>>, deafness: Arc<Deafness>) -> Self {
-        let Setting { events, current, capacity, surroundings } = setting;
+        let Setting { events, current, capacity, mut surroundings, refusals } = setting;
         Self {
             pending: Pending::new(capacity, surroundings.hearing()),
             sources: Sources::default(),
             lost: Lost::default(),
             interval_began: Instant::now(),
             evicted_before: 0,
+            refused_before: 0,
             contradicted_before: 0,
             allowance: None,
+            overflows: surroundings.overflows.take(),
             judge: Judge::new(surroundings, deafness),
+            refusals,
             published,
             events,
             current,
@@ -268,6 +315,9 @@ impl Watcher {
     fn turn(&mut self, now_ns: u64) -> Read {
         self.pending.hearing().at(now_ns);
         let read = self.read();
+        if let (Some(overflows), 1..) = (&mut self.overflows, self.pending.counts().pending) {
+            overflows.look(now_ns);
+        }
         self.note_losses(now_ns);
         let timeout = u64::try_from(self.config().timeout.as_nanos()).unwrap_or(u64::MAX);
         let known_ns = read.known_ns(now_ns);
@@ -285,8 +335,16 @@ impl Watcher {
     }
 
     fn decide(&mut self, until_ns: u64) {
-        let sources = &mut self.sources;
-        self.pending.decide(until_ns, |half_open| sources.add(half_open));
+        let (sources, mut refused) = (&mut self.sources, 0);
+        self.pending.decide(until_ns, |half_open| {
+            let overflowed = self.overflows.as_ref().is_some_and(|one| one.happened_after(half_open.seen_ns));
+            if overflowed && self.refusals.claim(half_open) {
+                refused += 1;
+            } else {
+                sources.add(half_open);
+            }
+        });
+        self.pending.refuse(refused);
         *self.published.lock().unwrap_or_else(PoisonError::into_inner) = self.pending.counts();
     }
 
@@ -331,6 +389,12 @@ impl Watcher {
             log::warn!(target: "scans", evicted = evicted, seen = counts.seen;
                 "more SYNs than could be followed: they are counted without a source; raise ebpf_syn_entries");
         }
+        let refused = counts.refused - self.refused_before;
+        self.refused_before = counts.refused;
+        if refused > 0 {
+            log::warn!(target: "scans", refused = refused;
+                "the kernel discarded connections because the accept queue was full: raise net.core.somaxconn, then restart");
+        }
         let contradicted = counts.contradicted - self.contradicted_before;
         self.contradicted_before = counts.contradicted;
         if contradicted > 0 {
@@ -362,12 +426,31 @@ impl Watcher {
         }
         self.decide(u64::MAX);
         self.end_interval(stopped).await;
-        let Counts { seen, joined, half_open, evicted, ignored, contradicted, unmatched, .. } = self.pending.counts();
+        let Counts { seen, joined, half_open, refused, evicted, ignored, contradicted, unmatched, .. } =
+            self.pending.counts();
         log::info!(target: "scans",
-            seen = seen, joined = joined, half_open = half_open, evicted = evicted, ignored = ignored,
-            contradicted = contradicted,
-            unmatched = unmatched;
+            seen = seen, joined = joined, half_open = half_open, refused = refused, evicted = evicted, ignored = ignored,
+            contradicted = contradicted, unmatched = unmatched;
             "what has become of SYNs");
+    }
+}
+
+impl Refusals {
+    /// Passes a half-open SYN on as a refused connection, if its client completed the handshake; reports whether it did.
+    fn claim(&self, half_open: &HalfOpen<'_>) -> bool {
+        if !self.origins.is_acknowledged(half_open.source, half_open.syn.sequence) {
+            return false;
+        }
+        let address = |ip: [u8; 16], port| SocketAddr::new(Ipv6Addr::from(ip).to_canonical(), port);
+        let past = Duration::from_nanos(steady_ns().saturating_sub(half_open.seen_ns));
+        let (wall, steady) = (SystemTime::now(), Instant::now());
+        (self.note)(&Refused {
+            client: address(half_open.source, half_open.source_port),
+            destination: address(half_open.destination, half_open.destination_port),
+            syn: *half_open.syn,
+            at: (wall.checked_sub(past).unwrap_or(wall), steady.checked_sub(past).unwrap_or(steady)),
+        });
+        true
     }
 }
 

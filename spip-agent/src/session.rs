@@ -22,7 +22,6 @@ pub mod rejections;
 
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -34,7 +33,7 @@ use uuid::Uuid;
 
 use crate::config::{Network, Timeouts};
 use crate::kernel::ebpf::Origins;
-use crate::kernel::origin;
+use crate::kernel::origin::{self, Peer};
 use crate::log::payload_files::PayloadStore;
 use crate::log::sensor::Sensor;
 use crate::log::writer::Log;
@@ -107,9 +106,9 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Takes responsibility for the connection on `socket` from `peer`.
+    /// Creates the guard of the accepted connection on `socket` from `peer`.
     #[must_use]
-    pub fn new(engine: &Arc<Engine>, socket: &OwnedFd, peer: SocketAddr, accepted: Moment, permit: Permit) -> Self {
+    pub fn new(engine: &Arc<Engine>, socket: &OwnedFd, peer: Peer, accepted: Moment, permit: Permit) -> Self {
         let found = origin::find(socket, peer, engine.origins.as_ref());
         Self {
             session: Session {

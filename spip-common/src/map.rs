@@ -10,6 +10,8 @@ pub const SYNS: &str = "SYNS";
 pub const ORIGINS: &str = "ORIGINS";
 /// [`Counters`](crate::Counters), one set per CPU, at index 0.
 pub const COUNTERS: &str = "COUNTERS";
+/// At index 0 a u32: 1 when the listening sockets take no packet any more; unused where scans are off.
+pub const CLOSED: &str = "CLOSED";
 /// Ring buffer of [`SynEvent`](crate::SynEvent) and [`Step`](crate::Step); unused where scans are off.
 pub const EVENTS: &str = "EVENTS";
 
@@ -76,7 +78,7 @@ pub struct Entry {
     /// Not 0 when destination and source port may be another SYN's, or translated ones: ask someone else. [`Entry::SHARED`] and
     /// [`Entry::CUT`] say why. Where neither `observed` nor `local` is 1, only the sequence number is known.
     pub ambiguous: u8,
-    /// 1 when a SYN under the key has arrived at a listening socket of the agent's; only looked at where scans are recorded.
+    /// Any of [`Entry::ARRIVED`] and [`Entry::ACKNOWLEDGED`]; only written and looked at where scans are recorded.
     pub reached: u8,
     /// 1 when the TCP checksum is wrong, as far as the filter can tell: a SYN whose checksum is right takes its place.
     pub wrong_checksum: u8,
@@ -91,6 +93,12 @@ impl Entry {
     pub const SHARED: u8 = 1;
     /// [`Entry::ambiguous`]: a first fragment was seen under the key, which may hide a SYN.
     pub const CUT: u8 = 2;
+
+    /// [`Entry::reached`]: a SYN under the key has arrived at a listening socket of the agent's.
+    pub const ARRIVED: u8 = 1;
+    /// [`Entry::reached`]: a segment that follows the SYN and acknowledges something has arrived there, too. It completes the
+    /// handshake, unless it acknowledges something else than the answer to the SYN.
+    pub const ACKNOWLEDGED: u8 = 2;
 
     /// Of a SYN of which nothing is known.
     pub const EMPTY: Self = Self {

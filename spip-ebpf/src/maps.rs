@@ -6,7 +6,7 @@
 
 use aya_ebpf::{
     Global,
-    btf_maps::{LruHashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use spip_common::{Counters, Entry, SynEvent, SynKey, event::RING_BYTES, map::DEFAULT_ENTRIES};
@@ -24,6 +24,10 @@ pub static ORIGINS: LruHashMap<u64, Entry, ENTRIES> = LruHashMap::new();
 /// The counters of each CPU.
 #[btf_map]
 pub static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
+
+/// Whether the listening sockets take no packet any more: not 0 from the agent's stop on.
+#[btf_map]
+pub static CLOSED: Array<u32, 1> = Array::new();
 
 /// Events for the agent's account of scans.
 #[btf_map]
@@ -44,6 +48,12 @@ pub static OBSERVER_ATTACHED: Global<u32> = Global::new(0);
 /// 1 when the agent wants to know of scans.
 #[unsafe(no_mangle)]
 pub static SCANS: Global<u32> = Global::new(0);
+
+/// Reports whether the listening sockets take no packet any more.
+#[inline(always)]
+pub fn is_closed() -> bool {
+    CLOSED.get(0).is_some_and(|closed| *closed != 0)
+}
 
 /// Lets `count` change this CPU's counters.
 #[inline(always)]

@@ -3,12 +3,16 @@
 //!
 //! A socket filter on each listening socket. The kernel's TCP calls it for every packet that it has found to be for
 //! that socket, before it answers (Linux `net/ipv4/tcp_ipv4.c`, `tcp_v4_rcv`, where `tcp_filter` is called), for SYN
-//! cookies and for a port that is used again in TIME_WAIT too. It lets everything pass, uncut. Accepted sockets inherit
+//! cookies and for a port that is used again in TIME_WAIT too. It lets everything pass, uncut, until the agent stops: then a
+//! listening socket gets nothing any more, so that no handshake is completed behind the last accept. Accepted sockets inherit
 //! it, so the first thing is to leave where the socket does not listen: that costs two reads a packet.
 //!
 //! The kernel has accepted what comes here, and the observer saw the same packet a moment ago, if it could read it.
 //! Where what it saw under the key looks different, or a fragment may have hidden the SYN, the agent is told so: a scan
 //! is not claimed of a SYN that did not arrive.
+//!
+//! The last packet of a handshake comes here, too, before the kernel looks whether the queue of connections that wait for
+//! accept has room. It is noted with the SYN: where no connection follows, the agent asks for that.
 
 use aya_ebpf::{
     bindings::{BPF_TCP_LISTEN, bpf_hdr_start_off::BPF_HDR_START_NET},
@@ -18,10 +22,16 @@ use aya_ebpf::{
 };
 use spip_common::{Entry, Step, Syn, SynKey, event::KIND_REACHED, packet::mapped};
 
-use crate::{events, maps::SYNS, skb::Skb};
+use crate::{
+    events,
+    maps::{SYNS, is_closed},
+    skb::Skb,
+};
 
 /// Keep all of the packet: the kernel cuts to this length what is longer.
 const KEEP: i64 = u32::MAX as i64;
+/// Keep nothing: the kernel discards the packet.
+const DISCARD: i64 = 0;
 /// `EtherType` of IPv4.
 const ETH_P_IP: u16 = 0x0800;
 /// `EtherType` of IPv6.
@@ -36,22 +46,28 @@ const IPV6_ADDRESSES: u32 = 8;
 /// Entry of the program: looks, and lets pass.
 #[socket_filter]
 pub fn syn_arrival(ctx: SkBuffContext) -> i64 {
-    if events::wanted() {
-        arrived(&ctx);
+    if !events::wanted() || !at_listener(&ctx) {
+        return KEEP;
     }
+    if is_closed() {
+        return DISCARD;
+    }
+    arrived(&ctx);
     KEEP
 }
 
 #[inline(always)]
 fn arrived(ctx: &SkBuffContext) {
-    if !at_listener(ctx) {
-        return;
-    }
     // The packet starts with its TCP header here (RFC 9293, 3.1).
     let Ok(header) = ctx.load::<[u8; 16]>(0) else {
         return;
     };
-    if header[13] & (Syn::SYN | Syn::ACK) != Syn::SYN {
+    let flags = header[13] & (Syn::SYN | Syn::ACK | Syn::RST);
+    let sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+    if flags == Syn::ACK {
+        return acknowledged(ctx, sequence);
+    }
+    if flags & (Syn::SYN | Syn::ACK) != Syn::SYN {
         return;
     }
     let (source, destination, ttl) = match Skb(ctx).protocol() {
@@ -67,14 +83,13 @@ fn arrived(ctx: &SkBuffContext) {
         }
         _ => return,
     };
-    let sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
     let key = SynKey { source, next_sequence: sequence.wrapping_add(1) };
     let mut doubtful = false;
     if let Some(known) = SYNS.get_ptr_mut(&key) {
         // SAFETY: the entry is valid while the program runs; where the LRU has given it to another key meanwhile, a
         // foreign SYN is taken for one that has arrived, and stays when it is sent again.
         let known = unsafe { &mut *known };
-        known.reached = 1;
+        known.reached |= Entry::ARRIVED;
         // Of many under one key this is the first, and some tools give each another time to live.
         let comparable = known.observed != 0 && known.ambiguous & Entry::SHARED == 0;
         let seen = &known.syn;
@@ -90,6 +105,22 @@ fn arrived(ctx: &SkBuffContext) {
         destination_port: u16::from_be_bytes([header[2], header[3]]),
         doubtful: doubtful.into(),
     });
+}
+
+/// Notes a segment with the sequence number that follows a SYN's.
+#[inline(always)]
+fn acknowledged(ctx: &SkBuffContext, sequence: u32) {
+    let source = match Skb(ctx).protocol() {
+        ETH_P_IP => network::<4>(ctx, IPV4_TTL + 4).map(mapped),
+        ETH_P_IPV6 => network::<16>(ctx, IPV6_ADDRESSES),
+        _ => None,
+    };
+    let Some(source) = source else { return };
+    if let Some(known) = SYNS.get_ptr_mut(&SynKey { source, next_sequence: sequence }) {
+        // SAFETY: the entry is valid while the program runs; where the LRU has given it to another key meanwhile, a foreign
+        // SYN is marked, of which the agent asks only when no connection came of it and the accept queue overflowed.
+        unsafe { (*known).reached |= Entry::ACKNOWLEDGED };
+    }
 }
 
 /// Reports whether the kernel assigned the packet to a listening socket.

@@ -157,12 +157,22 @@ pub enum Limit {
     Memory,
     /// The part of the log that its source may take.
     LogBudget,
+    /// `net.core.somaxconn`: the client completed the handshake, and the kernel had no room for the connection in the queue
+    /// of those that wait for accept.
+    AcceptQueue,
 }
 
 impl Limit {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Sessions, Self::SessionsPerSource, Self::Rate, Self::Descriptors, Self::Memory, Self::LogBudget];
+    pub const ALL: [Self; 7] = [
+        Self::Sessions,
+        Self::SessionsPerSource,
+        Self::Rate,
+        Self::Descriptors,
+        Self::Memory,
+        Self::LogBudget,
+        Self::AcceptQueue,
+    ];
 
     /// The name in records, metrics and messages.
     #[must_use]
@@ -174,6 +184,7 @@ impl Limit {
             Self::Descriptors => "descriptors",
             Self::Memory => "payload_memory_bytes",
             Self::LogBudget => "log_budget",
+            Self::AcceptQueue => "accept_queue",
         }
     }
 }

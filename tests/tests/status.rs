@@ -78,7 +78,7 @@ fn a_running_agent_says_what_it_does_and_leaves_alone() {
         sessions["refused"],
         json!({
             "max_sessions": 0, "max_sessions_per_source": 0, "rate_limit": 0, "descriptors": 0,
-            "payload_memory_bytes": 0, "log_budget": 0,
+            "payload_memory_bytes": 0, "log_budget": 0, "accept_queue": 0,
         })
     );
     let file = &agent_says["log"];

@@ -12,6 +12,7 @@
 //!
 //! Who can make which fact say what stands in `docs/origin.md`.
 
+mod peer;
 mod saved;
 mod warning;
 mod witness;
@@ -25,6 +26,7 @@ use spip_common::Syn;
 
 use crate::kernel::addr::{ClientAddr, Destination};
 use crate::kernel::ebpf::{self, Origins};
+pub use peer::{Peer, peer};
 use saved::Saved;
 pub use saved::save_syns;
 use spip_record::{Conflict, DestinationSource};
@@ -53,7 +55,7 @@ pub struct Found {
 }
 
 /// Finds the origin of `socket`, whose peer is `peer`; `origins` where the kernel side is attached.
-pub fn find(socket: &impl AsFd, peer: SocketAddr, origins: Option<&Origins>) -> Found {
+pub fn find(socket: &impl AsFd, peer: Peer, origins: Option<&Origins>) -> Found {
     if let Some(steered) = origins.and_then(Origins::steered) {
         let local = local_address(socket);
         if local.port() != steered {
@@ -61,7 +63,7 @@ pub fn find(socket: &impl AsFd, peer: SocketAddr, origins: Option<&Origins>) -> 
         }
         // The listener's own port is also where a rule of the firewall that was left in place would lead.
         let mut found = find_translated(socket, peer, origins);
-        found.origin.is_of_socket(ClientAddr::new(peer), Destination::new(local));
+        found.origin.is_of_socket(ClientAddr::new(peer.address), Destination::new(local));
         return found;
     }
     find_translated(socket, peer, origins)
@@ -86,11 +88,11 @@ impl Origin {
 }
 
 /// Of a connection that nothing translated: the socket knows both ends, and nearly always the SYN.
-fn find_steered(socket: &impl AsFd, peer: SocketAddr, local: SocketAddr, origins: Option<&Origins>) -> Found {
+fn find_steered(socket: &impl AsFd, peer: Peer, local: SocketAddr, origins: Option<&Origins>) -> Found {
     // Also where nothing is looked up: by it the entry of a connection that is reset is removed.
     let cookie = cookie(socket);
-    let saved = Saved::take(socket);
-    let mut origin = of_kernel(peer, local, DestinationSource::Socket, &saved);
+    let saved = peer.saved.unwrap_or_else(|| Saved::take(socket));
+    let mut origin = of_kernel(peer.address, local, DestinationSource::Socket, &saved);
     if saved == Saved::Nothing
         && let Some(seen) = origins.zip(cookie).and_then(|(origins, cookie)| origins.lookup(cookie))
     {
@@ -109,14 +111,14 @@ fn add_syn(origin: &mut Origin, seen: &ebpf::Origin) {
     }
 }
 
-fn find_translated(socket: &impl AsFd, peer: SocketAddr, origins: Option<&Origins>) -> Found {
+fn find_translated(socket: &impl AsFd, peer: Peer, origins: Option<&Origins>) -> Found {
     let cookie = origins.and_then(|_| cookie(socket));
-    let saved = Saved::take(socket);
-    let (destination, source) = match original_destination(socket, peer) {
+    let saved = peer.saved.unwrap_or_else(|| Saved::take(socket));
+    let (destination, source) = match original_destination(socket, peer.address) {
         Some(address) => (address, DestinationSource::Conntrack),
         None => (local_address(socket), DestinationSource::Socket),
     };
-    let mut origin = of_kernel(peer, destination, source, &saved);
+    let mut origin = of_kernel(peer.address, destination, source, &saved);
     if let Some(seen) = origins.zip(cookie).and_then(|(origins, cookie)| origins.lookup(cookie)) {
         hear(&mut origin, &seen, &saved);
     }

@@ -178,6 +178,7 @@ impl Collector for Page {
             let decided = [
                 ("joined", counts.joined),
                 ("half_open", counts.half_open),
+                ("refused", counts.refused),
                 ("evicted", counts.evicted),
                 ("ignored", counts.ignored),
                 ("contradicted", counts.contradicted),

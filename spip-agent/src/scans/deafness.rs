@@ -13,6 +13,7 @@ use super::hearing::{Change, Deaf, Family, Hearing};
 use super::sources::Clock;
 use super::steady_ns;
 use crate::config::{Config, SteeringMode, is_among};
+use crate::kernel::accept_queue::Overflows;
 use crate::kernel::addr::mapped;
 use crate::kernel::interfaces;
 use crate::kernel::listening::Source;
@@ -27,6 +28,8 @@ pub struct Surroundings {
     own: HashSet<[u8; 16]>,
     /// Absent where the kernel does not say who listens.
     listening: Option<Source>,
+    /// Absent where the kernel does not count them.
+    pub(super) overflows: Option<Overflows>,
     mode: SteeringMode,
 }
 
@@ -38,7 +41,17 @@ impl Surroundings {
             log::info!(target: "scans", reason = error.to_string().as_str();
                 "services are not told from ports of the sensor when it is looked whether it is deaf");
         });
-        Self { listener_port, own: own_addresses(), listening: listening.ok(), mode: config.steering.mode }
+        let overflows = Overflows::open().inspect_err(|error| {
+            log::info!(target: "scans", reason = error.to_string().as_str();
+                "connections for which the accept queue has no room are not told from half-open SYNs");
+        });
+        Self {
+            listener_port,
+            own: own_addresses(),
+            listening: listening.ok(),
+            overflows: overflows.ok(),
+            mode: config.steering.mode,
+        }
     }
 
     /// Begins to listen.
@@ -215,7 +228,13 @@ mod tests {
 
     fn judge(listening: Option<Source>) -> (Judge, Hearing) {
         let own: HashSet<_> = [mapped([198, 51, 100, 1])].into();
-        let surroundings = Surroundings { listener_port: 9, own: own.clone(), listening, mode: SteeringMode::Redirect };
+        let surroundings = Surroundings {
+            listener_port: 9,
+            own: own.clone(),
+            listening,
+            overflows: None,
+            mode: SteeringMode::Redirect,
+        };
         (Judge::new(surroundings, Arc::default()), Hearing::new(9, own, 0))
     }
 

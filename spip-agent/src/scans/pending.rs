@@ -259,6 +259,12 @@ impl Pending {
         self.queue.shrink();
     }
 
+    /// Counts `count` of the half-open SYNs as completed by their clients, and refused.
+    pub fn refuse(&mut self, count: u64) {
+        self.counts.half_open -= count;
+        self.counts.refused += count;
+    }
+
     /// Returns the counts of SYNs so far.
     #[must_use]
     pub fn counts(&self) -> Counts {

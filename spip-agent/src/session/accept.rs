@@ -5,7 +5,6 @@
 //! longest, and tries again a little later, as nothing announces that there is room.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -13,11 +12,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use socket2::{SockAddr, SockAddrStorage};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
-use crate::kernel::origin;
+use crate::kernel::ebpf::Origins;
+use crate::kernel::origin::{self, Peer};
 use crate::process::counters::TALLY;
 use crate::process::shutdown::{Deadline, Stop, Stopped};
 use crate::session::deadline::Timer;
@@ -38,6 +37,9 @@ const BUSY_PAUSE: Duration = Duration::from_millis(1);
 
 /// Pause of the loop in a shortage before it tries again.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
+
+/// Time within which a processor is done with a packet that it was given.
+const LAST_PACKET: Duration = Duration::from_millis(10);
 
 /// State that the accept loops of all workers share.
 pub struct Intake {
@@ -110,8 +112,9 @@ impl Intake {
     }
 }
 
-/// Accepts from `listener` until the agent stops; then takes what the kernel had already completed, as records, unless
-/// `leaves_queue`: another agent has the same queue, and serves better who comes now.
+/// Accepts from `listener` until the agent stops. Then it has the kernel complete no further handshake, and takes all that
+/// were completed, as records: what is in the queue when the socket is closed is lost. Nothing of that with `leaves_queue`:
+/// the socket and its queue outlive this agent, and the next one serves better who comes now.
 ///
 /// # Errors
 /// The listener itself is broken, which no later attempt can fix.
@@ -143,24 +146,31 @@ pub async fn run(listener: OwnedFd, intake: &Arc<Intake>, open: &OpenSessions, l
     if leaves_queue {
         return Ok(());
     }
-    let owed = waiting(listener.get_ref());
+    // Where the kernel goes on completing handshakes, a flood may fill the queue for ever.
+    let is_closed = engine.now().origins.as_ref().is_some_and(Origins::close_listeners);
+    let owed = if is_closed { usize::MAX } else { waiting(listener.get_ref()) };
     let batch = || accept_batch(listener.get_ref(), intake, engine.now(), open);
     take_owed(owed, deadline.sessions(), batch).await
 }
 
-/// Takes the connections that were complete before the stop, `owed` of them, batch by batch: they are owed a record as
-/// well. A flood behind them is not waited for, as it may never leave the queue empty, and nothing goes on beyond
+/// Takes the connections that were complete before the stop, `owed` of them or all, batch by batch: they are owed a record
+/// as well. A flood behind them is not waited for, as it may never leave the queue empty, and nothing goes on beyond
 /// `until`.
 async fn take_owed(mut owed: usize, until: Instant, mut batch: impl FnMut() -> io::Result<Batch>) -> io::Result<()> {
+    let mut was_empty = false;
     while Instant::now() < until {
         let batch = batch()?;
         owed = owed.saturating_sub(batch.accepted);
+        let is_empty = batch.then == Then::Wait;
         match batch.then {
-            Then::Wait => break,
+            Then::Wait if was_empty => break,
+            // Another processor may be completing the last handshake that it was given.
+            Then::Wait => tokio::time::sleep(LAST_PACKET).await,
             Then::GoOn if owed == 0 => break,
             Then::GoOn => tokio::task::yield_now().await,
             Then::Pause => tokio::time::sleep(SHORTAGE_PAUSE).await,
         }
+        was_empty = is_empty;
     }
     Ok(())
 }
@@ -256,20 +266,21 @@ fn waiting(listener: &OwnedFd) -> usize {
     if told == 0 { info.tcpi_unacked as usize } else { 0 }
 }
 
-fn admit(socket: OwnedFd, peer: SocketAddr, intake: &Intake, engine: &Arc<Engine>, open: &OpenSessions) {
+fn admit(socket: OwnedFd, peer: Peer, intake: &Intake, engine: &Arc<Engine>, open: &OpenSessions) {
     let accepted = Moment::now();
     let make_room = |places, limit| open_sessions::make_room(&intake.sessions_by_worker, places, limit) >= places;
-    let permit = if engine.network.believes(peer.ip()) {
-        intake.limits.admit_balancer(peer.ip(), accepted.steady, make_room)
+    let ip = peer.address.ip();
+    let permit = if engine.network.believes(ip) {
+        intake.limits.admit_balancer(ip, accepted.steady, make_room)
     } else {
-        intake.limits.admit(peer.ip(), accepted.steady, make_room)
+        intake.limits.admit(ip, accepted.steady, make_room)
     };
     let permit = match permit {
         Ok(permit) => permit,
         Err(limit) => {
             let origin = || origin::find(&socket, peer, engine.origins.as_ref()).origin;
-            let port = || origin::destination_port(&socket, peer, engine.origins.as_ref());
-            intake.rejections.note(peer, limit, accepted, origin, port);
+            let port = || origin::destination_port(&socket, peer.address, engine.origins.as_ref());
+            intake.rejections.note(peer.address, limit, accepted, origin, port);
             TALLY.rejected(limit);
             return;
         }
@@ -290,21 +301,18 @@ fn admit(socket: OwnedFd, peer: SocketAddr, intake: &Intake, engine: &Arc<Engine
     }
 }
 
-/// accept4(2), straight: the socket stays outside the reactor until it is known to need it.
-fn accept(listener: &OwnedFd) -> Result<(OwnedFd, SocketAddr), Errno> {
+/// accept4(2), straight: the socket stays outside the reactor until it is known to need it. The client is asked for
+/// afterwards: [`origin::peer`] says why.
+fn accept(listener: &OwnedFd) -> Result<(OwnedFd, Peer), Errno> {
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    let mut address = SockAddrStorage::zeroed();
-    let mut length = address.size_of();
-    let (descriptor, address_pointer) = (listener.as_raw_fd(), (&raw mut address).cast());
-    // SAFETY: the address is writable for the length that is given with it, and large enough for every family.
-    let accepted = unsafe { libc::accept4(descriptor, address_pointer, &raw mut length, flags) };
+    let (descriptor, none) = (listener.as_raw_fd(), std::ptr::null_mut());
+    // SAFETY: no address is asked for.
+    let accepted = unsafe { libc::accept4(descriptor, none, std::ptr::null_mut(), flags) };
     let accepted = Errno::result(accepted)?;
     // SAFETY: accept4 returned this descriptor just now; no other code knows it.
     let socket = unsafe { OwnedFd::from_raw_fd(accepted) };
-    // SAFETY: the kernel filled the address and said how long it is.
-    let peer = unsafe { SockAddr::new(address, length) };
-    // The listener is bound to an Internet address, so every peer has one.
-    let peer = peer.as_socket().ok_or(Errno::EAFNOSUPPORT)?;
+    // The listener is bound to an Internet address, so every client has one, and nearly always the kernel tells it.
+    let peer = origin::peer(&socket).ok_or(Errno::ECONNABORTED)?;
     Ok((socket, peer))
 }
 

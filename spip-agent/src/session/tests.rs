@@ -134,7 +134,7 @@ impl Bench {
         socket.set_nonblocking(true).expect("non-blocking");
         let (socket, accepted) = (OwnedFd::from(socket), Moment::now());
         let permit = self.intake.limits.admit(peer.ip(), accepted.steady, |_, _| false).expect("admitted");
-        let guard = Guard::new(&self.intake.engine(), &socket, peer, accepted, permit);
+        let guard = Guard::new(&self.intake.engine(), &socket, peer.into(), accepted, permit);
         (client, guard, socket)
     }
 }

@@ -346,12 +346,12 @@ impl Agent {
         self.notifier.ready();
         let served = join(&workers_ended, &self.intake);
         let deadline = self.intake.stop();
-        // No connection is refused any more.
-        let _ = all_refused.send(());
         if let Some(scans) = scans {
             // Nothing is accepted any more, so what is half-open now stays so.
             let _ = scans.finish(deadline.summaries());
         }
+        // No connection is refused any more, neither by the agent nor by the kernel.
+        let _ = all_refused.send(());
         if let Some(payloads) = payloads {
             let counts = payloads.finish(deadline.summaries());
             log::info!(target: "payloads", stored = counts.stored, evicted = counts.evicted,

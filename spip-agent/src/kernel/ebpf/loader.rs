@@ -17,7 +17,7 @@ use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use spip_common::event::RING_BYTES;
 use spip_common::map::{
-    COUNTERS, EVENTS, LISTENER_PORT, NETNS_COOKIE, OBSERVER_ATTACHED, ORIGINS, SCANS, SOCK_OPS, SYN_ARRIVAL,
+    CLOSED, COUNTERS, EVENTS, LISTENER_PORT, NETNS_COOKIE, OBSERVER_ATTACHED, ORIGINS, SCANS, SOCK_OPS, SYN_ARRIVAL,
     SYN_OBSERVER, SYNS,
 };
 use spip_common::steer::{
@@ -171,7 +171,8 @@ pub(super) fn start(request: &Request<'_>) -> Result<Attached, Error> {
             None
         }
     });
-    let (origins, counters) = take_maps(&mut ebpf, (constants.workers > 0).then_some(request.listener.port()))?;
+    let (origins, counters) =
+        take_maps(&mut ebpf, events.missing().is_none(), (constants.workers > 0).then_some(request.listener.port()))?;
     let steer = match constants.workers {
         0 => None,
         _ => Some(Steer { maps: Some(SteerMaps::take(&mut ebpf)?) }),
@@ -382,18 +383,23 @@ fn take_events(ebpf: &mut Ebpf, counters: Arc<PerCpuArray<MapData, Counters>>) -
 }
 
 /// Takes the maps that the agent reads out of the object; the programs keep their own hold on them.
-fn take_maps(ebpf: &mut Ebpf, steered: Option<u16>) -> Result<(Origins, PerCpuArray<MapData, Counters>), Error> {
+fn take_maps(
+    ebpf: &mut Ebpf,
+    closes: bool,
+    steered: Option<u16>,
+) -> Result<(Origins, PerCpuArray<MapData, Counters>), Error> {
     let mut take = |name: &str| ebpf.take_map(name).ok_or(MapError::InvalidName { name: name.to_owned() });
     let data = |map: Map, name: &str| match map {
-        Map::LruHashMap(data) => Ok(data),
+        Map::LruHashMap(data) | Map::Array(data) => Ok(data),
         _ => Err(MapError::InvalidName { name: name.to_owned() }),
     };
     let origins = data(take(ORIGINS)?, ORIGINS)?;
     let syns = data(take(SYNS)?, SYNS)?;
+    let closed = closes.then(|| data(take(CLOSED)?, CLOSED)).transpose()?;
     let descriptor = origins.fd().as_fd().try_clone_to_owned().map_err(MapError::IoError)?;
     let removals = MapData::from_fd(descriptor)?;
     let counters = PerCpuArray::try_from(take(COUNTERS)?)?;
-    Ok((Origins::new(origins, removals, syns, steered)?, counters))
+    Ok((Origins::new(origins, removals, syns, closed, steered)?, counters))
 }
 
 /// Describes an error: the privilege that is missing where the kernel refused for lack of one, the last words of the

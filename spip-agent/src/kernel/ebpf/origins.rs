@@ -3,10 +3,11 @@
 //! A look-up is one system call, made once for each connection, and needs no capability (Linux 5.19 and later). Removal
 //! takes its own descriptor behind a lock, so that look-ups never wait.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aya::maps::{HashMap, Map, MapData, MapError};
+use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use spip_common::{Entry, Syn, SynKey};
 
 use crate::kernel::addr::mapped;
@@ -42,29 +43,38 @@ impl From<Entry> for Origin {
 }
 
 /// The origins of the listener's connections. Cloning it is cheap, and all clones are the same.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Origins(Arc<Inner>);
 
-#[derive(Debug)]
+impl fmt::Debug for Origins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Origins").field("steered", &self.0.steered).finish_non_exhaustive()
+    }
+}
+
 struct Inner {
     origins: HashMap<MapData, u64, Entry>,
     removals: Mutex<HashMap<MapData, u64, Entry>>,
     syns: HashMap<MapData, SynKey, Entry>,
+    /// Present where a program on the listening sockets looks at it.
+    closed: Option<Mutex<Array<MapData, u32>>>,
     steered: Option<u16>,
 }
 
 impl Origins {
-    /// Of the maps ORIGINS (twice, by two descriptors) and SYNS.
+    /// Of the maps ORIGINS (twice, by two descriptors), SYNS and, where a program looks at it, CLOSED.
     pub(super) fn new(
         origins: MapData,
         removals: MapData,
         syns: MapData,
+        closed: Option<MapData>,
         steered: Option<u16>,
     ) -> Result<Self, MapError> {
         Ok(Self(Arc::new(Inner {
             origins: HashMap::try_from(Map::LruHashMap(origins))?,
             removals: Mutex::new(HashMap::try_from(Map::LruHashMap(removals))?),
             syns: HashMap::try_from(Map::LruHashMap(syns))?,
+            closed: closed.map(|closed| Array::try_from(Map::Array(closed)).map(Mutex::new)).transpose()?,
             steered,
         })))
     }
@@ -92,6 +102,14 @@ impl Origins {
         let _ = removals.remove(&cookie);
     }
 
+    /// Has the kernel discard what comes for the listening sockets from now on, the last packet of a handshake included.
+    /// Reports whether it does.
+    #[must_use]
+    pub fn close_listeners(&self) -> bool {
+        let Some(closed) = &self.0.closed else { return false };
+        closed.lock().unwrap_or_else(PoisonError::into_inner).set(0, 1, 0).is_ok()
+    }
+
     /// The SYN of a connection by its source address and initial sequence number (both in what `TCP_SAVED_SYN`
     /// returns): the join that `sock_ops` makes, for a machine on which only the observer could be attached.
     #[must_use]
@@ -101,6 +119,15 @@ impl Origins {
         // As in the kernel: over loopback, what was seen is what was translated, unless the client's side corrected it.
         origin.ambiguous |= !origin.local && origin.syn.interface == spip_common::map::LOOPBACK_INTERFACE;
         Some(origin)
+    }
+
+    /// Reports whether a segment followed the SYN of `source` with this initial sequence number to the listening socket, and
+    /// acknowledged something. Never for a number that the source used for several SYNs.
+    #[must_use]
+    pub fn is_acknowledged(&self, source: [u8; 16], sequence: u32) -> bool {
+        let key = SynKey { source, next_sequence: sequence.wrapping_add(1) };
+        let entry = self.0.syns.get(&key, 0);
+        entry.is_ok_and(|entry| entry.ambiguous == 0 && entry.reached & Entry::ACKNOWLEDGED != 0)
     }
 
     /// Reports whether this process may read the maps: about a key that is not there, the kernel says just that.

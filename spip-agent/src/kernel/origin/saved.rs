@@ -1,9 +1,10 @@
 //! The SYN that the kernel accepted, as it keeps it for the socket (`TCP_SAVE_SYN`): the authority on what a SYN looked
 //! like. Its addresses and ports are those after address translation.
 
+use std::net::{Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 
-use spip_common::Syn;
+use spip_common::{Parsed, Syn};
 
 /// `TCP_SAVE_SYN` of linux/tcp.h: a listener keeps the headers of each SYN for the accepted socket.
 const TCP_SAVE_SYN: libc::c_int = 27;
@@ -36,23 +37,31 @@ impl Saved {
 
     /// Takes the headers from an accepted socket. The kernel hands them out once.
     pub(super) fn take(socket: &impl AsFd) -> Self {
+        Self::take_with_source(socket).0
+    }
+
+    /// Takes the headers likewise, and the address that they came from.
+    pub(super) fn take_with_source(socket: &impl AsFd) -> (Self, Option<SocketAddr>) {
         let mut usual = [0; USUAL_BYTES];
         match take_into(socket, &mut usual) {
             Ok(headers) => Self::read(headers),
             // The kernel keeps what does not fit, and returns its length (Linux net/ipv4/tcp.c, TCP_SAVED_SYN).
             Err(needed) if needed > USUAL_BYTES && needed <= LONGEST_BYTES => {
                 let mut long = vec![0; needed];
-                take_into(socket, &mut long).map_or(Self::Nothing, Self::read)
+                take_into(socket, &mut long).map_or((Self::Nothing, None), Self::read)
             }
-            Err(_) => Self::Nothing,
+            Err(_) => (Self::Nothing, None),
         }
     }
 
-    fn read(headers: &[u8]) -> Self {
+    fn read(headers: &[u8]) -> (Self, Option<SocketAddr>) {
         if headers.is_empty() {
-            return Self::Nothing;
+            return (Self::Nothing, None);
         }
-        spip_common::packet::parse_headers(headers, 0).map_or(Self::Unreadable, |parsed| Self::Syn(parsed.syn))
+        let Ok(Parsed { source, syn, .. }) = spip_common::packet::parse_headers(headers, 0) else {
+            return (Self::Unreadable, None);
+        };
+        (Self::Syn(syn), Some(SocketAddr::new(Ipv6Addr::from(source).to_canonical(), syn.source_port)))
     }
 }
 
@@ -98,8 +107,9 @@ mod tests {
     #[test]
     fn the_kernel_hands_the_syn_out_once() {
         let (client, socket) = accepted();
-        let syn = Saved::take(&socket).syn().expect("the SYN was saved");
-        assert_eq!(syn.source_port, client.local_addr().expect("connected").port());
+        let (saved, source) = Saved::take_with_source(&socket);
+        assert!(saved.syn().is_some(), "the SYN was saved");
+        assert_eq!(source, client.local_addr().ok());
         assert_eq!(Saved::take(&socket), Saved::Nothing);
     }
 
@@ -113,7 +123,7 @@ mod tests {
 
     #[test]
     fn headers_that_are_none_are_told_from_no_headers() {
-        assert_eq!(Saved::read(&[]), Saved::Nothing);
-        assert_eq!(Saved::read(&[0x45; 20]), Saved::Unreadable);
+        assert_eq!(Saved::read(&[]), (Saved::Nothing, None));
+        assert_eq!(Saved::read(&[0x45; 20]), (Saved::Unreadable, None));
     }
 }

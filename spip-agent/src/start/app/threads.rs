@@ -10,16 +10,21 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
+use spip_record::{DestinationSource, Limit};
 use tokio::runtime;
 use tokio::sync::{oneshot, watch};
 
 use super::{Agent, monitor};
 use crate::config::Config;
+use crate::kernel::addr::{ClientAddr, Destination};
+use crate::kernel::origin::Origin;
 use crate::kernel::steering::Watch;
 use crate::observe::status;
+use crate::process::counters::TALLY;
 use crate::process::critical;
 use crate::scans::{self, Scans};
 use crate::session::accept;
+use crate::session::record::Moment;
 use crate::start::reload::Reload;
 
 impl Agent {
@@ -102,7 +107,22 @@ impl Agent {
         let capacity = usize::try_from(config.ebpf.syn_entries).unwrap_or(usize::MAX);
         let Some(surroundings) = self.surroundings.take() else { return Ok(None) };
         let capacity = NonZeroUsize::new(capacity).unwrap_or(NonZeroUsize::MIN);
-        let setting = scans::Setting { events, current, capacity, surroundings };
+        let Some(origins) = self.intake.engine().origins.clone() else { return Ok(None) };
+        let rejections = self.intake.rejections.clone();
+        let note = Box::new(move |refused: &scans::Refused| {
+            let scans::Refused { client, destination, syn, at: (wall, steady) } = *refused;
+            let origin = || Origin {
+                client: ClientAddr::new(client),
+                destination: Destination::new(destination),
+                source: DestinationSource::Ebpf,
+                conflict: None,
+                syn: Some(syn),
+            };
+            rejections.note(client, Limit::AcceptQueue, Moment { wall, steady }, origin, || destination.port());
+            TALLY.rejected(Limit::AcceptQueue);
+        });
+        let refusals = scans::Refusals { origins, note };
+        let setting = scans::Setting { events, current, capacity, surroundings, refusals };
         Scans::spawn(setting).map(Some)
     }
 
