@@ -61,6 +61,7 @@ pub fn run(config: Config, file: &Path, once: Option<Duration>) -> Result<(), Er
     }
     signals.watch(ask.clone())?;
     setup::keep_notifying(notifier, shown.clone(), ask.ended())?;
+    let start = config.clone();
     let mut config = config;
     loop {
         let ended = round(&config, &counters, &ask.begin(), runtime.handle(), once);
@@ -70,6 +71,10 @@ pub fn run(config: Config, file: &Path, once: Option<Duration>) -> Result<(), Er
             return ended;
         }
         config = reload(config, file);
+        let closed = confine::closed(&start, &config, file);
+        if !closed.is_empty() {
+            log::warn!("the new configuration needs a restart: this process cannot reach {}", closed.join(", "));
+        }
         counters = self::counters(&config);
         shown.replace(counters.clone());
     }

@@ -262,4 +262,4 @@ fn nats_source(raw: RawSource) -> Result<NatsSource, Mistake> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

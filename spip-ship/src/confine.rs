@@ -3,7 +3,7 @@
 //! Runs before the first thread exists, because each of these holds for threads that are made later. Landlock opens
 //! connections to the ports of the configured servers only, and no port for listening; what is written to is the state
 //! directory and the directories of `files` sinks. seccomp takes away what a shipper never calls: other programs, kernel
-//! interfaces, raw sockets. `sandbox = "auto"` goes on where the kernel lacks a step and names it; `required` does not.
+//! interfaces, raw sockets. Memory is bounded. `sandbox = "auto"` goes on where the kernel lacks a step and names it; `required` does not.
 //!
 //! A cluster whose servers listen on different ports needs all of them in `url`: discovered ones are reached only on ports
 //! that are named.
@@ -17,6 +17,7 @@ use landlock::{
     ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, NetPort, PathBeneath, PathFd, Ruleset,
     RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, RulesetStatus,
 };
+use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::geteuid;
 use seccompiler::{
     SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
@@ -82,6 +83,12 @@ const DENIED: &[libc::c_long] = &[
     libc::SYS_open_by_handle_at,
 ];
 
+/// Memory besides batches; delivery takes about 15 MiB. A hub decompresses a message into 64 MiB at most.
+const MEMORY_BYTES: u64 = 384 << 20;
+
+/// Copies of a batch that a sink may have at a time: read, converted, compressed, under way.
+const BATCHES: u64 = 8;
+
 /// Socket families that a shipper uses: names, servers, the service manager and the resolver's netlink question.
 const FAMILIES: &[libc::c_int] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
@@ -101,6 +108,7 @@ pub fn enter(config: &Config, file: &Path) -> Result<Vec<String>, String> {
         ),
         ("landlock", landlock(config, file)),
         ("seccomp", seccomp()),
+        ("memory", bound_memory(config)),
     ];
     let mut lines = Vec::new();
     for (name, result) in steps {
@@ -116,6 +124,21 @@ pub fn enter(config: &Config, file: &Path) -> Result<Vec<String>, String> {
         }
     }
     Ok(lines)
+}
+
+/// Lists what `now` needs and a process that was confined for `start` cannot reach.
+#[must_use]
+pub fn closed(start: &Config, now: &Config, file: &Path) -> Vec<String> {
+    if start.sandbox == Sandbox::Off {
+        return Vec::new();
+    }
+    let ((read, written), known_ports) = (paths(start, file), ports(start));
+    let ((read_now, written_now), ports_now) = (paths(now, file), ports(now));
+    let below = |known: &[PathBuf], path: &PathBuf| known.iter().any(|known| path.starts_with(known));
+    let ports = ports_now.iter().filter(|port| !known_ports.contains(port)).map(|port| format!("port {port}"));
+    let written_now = written_now.iter().filter(|path| !below(&written, path));
+    let read_now = read_now.iter().filter(|path| !below(&read, path) && !below(&written, path));
+    ports.chain(written_now.chain(read_now).map(|path| path.display().to_string())).collect()
 }
 
 /// Drops capabilities. Root keeps those by which it reads a log that belongs to the agent's user.
@@ -138,6 +161,16 @@ fn drop_capabilities() -> Result<String, String> {
     } else {
         "root keeps reading files of others; run it as its own user".to_owned()
     })
+}
+
+/// Bounds the memory of the process: a server decides how long its answers are, and the client for NATS believes it.
+/// Beyond the bound the process ends, and its unit starts it again.
+fn bound_memory(config: &Config) -> Result<String, String> {
+    let batch = config.sinks.iter().map(|sink| sink.limits.bytes as u64).sum::<u64>();
+    let bytes = MEMORY_BYTES + batch.saturating_mul(BATCHES);
+    setrlimit(Resource::RLIMIT_DATA, bytes, bytes)
+        .map(|()| format!("at most {} MiB", bytes >> 20))
+        .map_err(|error| error.to_string())
 }
 
 fn landlock(config: &Config, file: &Path) -> Result<String, String> {
@@ -286,6 +319,24 @@ fn seccomp() -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_changed_configuration_needs_beyond_the_first_is_named() {
+        let config = |sinks: &str| {
+            let text = format!("log = \"/var/log/spip/spip.jsonl\"\nstate_dir = \"/var/lib/spip-ship\"\n{sinks}");
+            crate::config::tests::parse(&text).expect("a configuration")
+        };
+        let nats = "[[sink]]\nkind = \"nats\"\nurl = \"nats://192.0.2.1\"\n";
+        let files = "[[sink]]\nkind = \"files\"\npath = \"/srv/logs\"\n";
+        let http = "[[sink]]\nkind = \"http\"\nurl = \"https://192.0.2.1:8443\"\nca_file = \"/opt/ca/ca.pem\"\n";
+        let (start, file) = (config(nats), Path::new("/etc/spip/ship.toml"));
+        let other = config(&nats.replace("192.0.2.1", "192.0.2.2"));
+        assert_eq!(closed(&start, &other, file), Vec::<String>::new());
+        let more = config(&format!("{nats}{files}{http}"));
+        assert_eq!(closed(&start, &more, file), ["port 8443", "/srv/logs", "/opt/ca"]);
+        let off = Config { sandbox: Sandbox::Off, ..start };
+        assert_eq!(closed(&off, &more, file), Vec::<String>::new());
+    }
 
     #[test]
     fn the_port_of_a_server_is_found_in_every_form_of_its_url() {

@@ -20,6 +20,7 @@ use nix::unistd::Pid;
 use self::authority::Authority;
 pub(crate) use self::owners::make_directory;
 use self::registry::Registry;
+use crate::sink::files::MAX_TOKEN_BYTES;
 use crate::state::write_durably;
 
 /// Result of a hub command; the error is a message.
@@ -171,6 +172,12 @@ fn initialise(init: &Init) -> Result<()> {
 fn add(registry: &mut Registry, directory: &Path, name: &str) -> Result<PathBuf> {
     if name.is_empty() || name.len() > 128 || name.chars().any(char::is_control) {
         return Err(format!("{name:?}: a name has 1 to 128 characters, none of them a control character"));
+    }
+    let bytes = crate::nats::token_of(name).len();
+    if bytes > MAX_TOKEN_BYTES {
+        let message =
+            "is too long for the directory of its logs; letters, digits, - and _ take one byte each, others three";
+        return Err(format!("{name:?}: {message}, {bytes} in all, {MAX_TOKEN_BYTES} at most"));
     }
     let seed = registry.add(name)?;
     registry.save(directory)?;

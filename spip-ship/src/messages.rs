@@ -4,6 +4,9 @@ use std::io::Write as _;
 
 use log::{LevelFilter, Log, Metadata, Record};
 
+/// Letters of a message. Texts of servers and names in records are in it.
+const MAX_LETTERS: usize = 4_000;
+
 struct Messages;
 
 impl Log for Messages {
@@ -17,7 +20,10 @@ impl Log for Messages {
         }
         let level = record.level().as_str().to_ascii_lowercase();
         // Servers' texts end up in messages, and on a terminal a control character is a command.
-        let text: String = record.args().to_string().chars().flat_map(shown).collect();
+        let mut text: String = record.args().to_string().chars().take(MAX_LETTERS).flat_map(shown).collect();
+        if text.len() >= MAX_LETTERS {
+            text.push('…');
+        }
         // Standard error that is gone is no reason to stop.
         let _ = writeln!(std::io::stderr(), "{level}: {text}");
     }

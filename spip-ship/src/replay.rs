@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
-use spip_record::read;
 use tokio::runtime::Handle;
 
 use crate::batch::{Batch, Part, Place};
@@ -165,7 +164,7 @@ const ATTEMPTS: u32 = 6;
 fn select(part: &Part, missing: Option<&Records>, since: Timestamp) -> Option<Part> {
     let mut selected = Part { bytes: Vec::new(), count: 0, first_seq: None, last_seq: None, ..part.clone() };
     for line in crate::line::lines(&part.bytes) {
-        let Ok(identity) = read::identity(line) else { continue };
+        let Ok(identity) = crate::line::identity(line) else { continue };
         if Time::of(line).is_none_or(|time| time < since) {
             continue;
         }

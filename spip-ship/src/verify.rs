@@ -10,7 +10,6 @@ mod ranges;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use spip_record::read;
 use tokio::runtime::Handle;
 
 pub use self::engine::stored;
@@ -48,7 +47,7 @@ const SHOWN: usize = 20;
 /// Adds the records of `lines` to `records`.
 pub fn add(bytes: &[u8], records: &mut Records) {
     for line in crate::line::lines(bytes) {
-        let Ok(identity) = read::identity(line) else { continue };
+        let Ok(identity) = crate::line::identity(line) else { continue };
         let (Some(name), Some(seq)) = (identity.name, identity.seq) else { continue };
         let run = identity.run.unwrap_or_default();
         records.entry((name.into_owned(), run.into_owned())).or_default().insert(seq);

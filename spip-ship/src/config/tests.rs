@@ -4,7 +4,7 @@ use super::*;
 
 const HEAD: &str = "log = \"/var/log/spip/spip.jsonl\"\nstate_dir = \"/var/lib/spip-ship\"\n";
 
-fn parse(text: &str) -> Result<Config, String> {
+pub(crate) fn parse(text: &str) -> Result<Config, String> {
     let raw: Raw = toml::from_str(text).map_err(|error| error.to_string())?;
     Config::from_raw(raw).map_err(|mistake| format!("{}: {}", mistake.key, mistake.message))
 }

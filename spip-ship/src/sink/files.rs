@@ -20,7 +20,7 @@ use crate::nats::token_of;
 use crate::state::State;
 
 /// The longest name of a directory: 255 bytes for a file system, with room for endings.
-const MAX_TOKEN_BYTES: usize = 200;
+pub(crate) const MAX_TOKEN_BYTES: usize = 200;
 
 /// The sink.
 pub struct Files {

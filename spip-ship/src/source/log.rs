@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use spip_record::log::{Batch as Read, Content, Options, Position, Reader, Step};
-use spip_record::read::{self, Identity};
+use spip_record::read::Identity;
 
 use super::{Behind, Next, Source};
 use crate::batch::{At, Batch, Part, Place, Reject};
 use crate::config::Limits;
+use crate::line;
 
 /// Bytes of a refused line that are kept: enough to see what it was.
 const REJECT_BYTES: usize = 64 * 1024;
@@ -131,7 +132,7 @@ impl LogSource {
                 line: line.get(..REJECT_BYTES).unwrap_or(line).to_vec(),
             };
             match line.content {
-                Content::Whole(bytes) => match read::identity(bytes) {
+                Content::Whole(bytes) => match line::identity(bytes) {
                     Ok(identity) => {
                         let sensor = match &self.fixed_name {
                             Some(fixed) => identity.name.is_some().then_some(fixed.as_str()),
@@ -150,7 +151,7 @@ impl LogSource {
                             self.name = Some(sensor.to_owned());
                         }
                     }
-                    Err(error) => filling.rejects.push(reject(format!("not a record: {error}"), bytes)),
+                    Err(reason) => filling.rejects.push(reject(reason, bytes)),
                 },
                 Content::Torn(bytes) => {
                     filling.rejects.push(reject("the file ends within this line".to_owned(), bytes));

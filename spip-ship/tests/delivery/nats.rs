@@ -246,6 +246,34 @@ fn status_names_a_log_that_is_not_there_and_why_a_running_shipper_waits() {
     assert!(!status().contains("waits"), "of a shipper that does not run");
 }
 
+#[test]
+fn a_name_that_no_server_takes_blocks_nothing() {
+    let Some(program) = peer("SPIP_NATS_SERVER") else { return };
+    let place = Place::new();
+    let server = Nats::start(&program, &place, "");
+    append(&place.log(), &records("s", "r", 1..11));
+    append(&place.log(), &records(&"n".repeat(5_000), "r", 11..12));
+    append(&place.log(), &records("s", "r", 12..21));
+    let text = once(&place.configure(&server.sink()));
+    assert!(text.contains("its name has 5000 bytes"), "{text}");
+    assert_eq!(server.stored().len(), 19);
+}
+
+#[test]
+fn memory_is_bounded_whatever_a_server_announces() {
+    let place = Place::new();
+    append(&place.log(), &records("s", "r", 1..3));
+    let config = place.configure(&sink_at(free_port()));
+    let shipper = follow(&config);
+    let limits = format!("/proc/{}/limits", shipper.0.id());
+    let messages = || fs::read_to_string(config.with_extension("log")).unwrap_or_default();
+    wait_for("it is confined and tries", || messages().contains("cannot connect").then_some(()));
+    let limits = fs::read_to_string(limits).expect("it runs");
+    let line = limits.lines().find(|line| line.starts_with("Max data size")).expect("a limit");
+    // 384 MiB, and eight batches of 8 KiB.
+    assert!(line.contains(" 402718720 "), "{line}");
+}
+
 /// Forwards connections to a server, and swallows or cuts what comes back.
 pub(crate) struct Cutter {
     pub(crate) port: u16,

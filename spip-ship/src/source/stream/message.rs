@@ -3,11 +3,10 @@
 use std::io::Read as _;
 
 use async_nats::Message;
-use spip_record::read;
 
 use crate::batch::{Part, Reject};
 use crate::config::NatsSource;
-use crate::line::lines;
+use crate::line::{identity, lines};
 use crate::nats::sensor_of;
 
 /// Bytes of lines in one message. A shipper sends at most 64 MiB (`batch_bytes`) and by default 512 KiB; a message of
@@ -57,7 +56,7 @@ fn sort(sensor: &str, bytes: &[u8], check_names: bool) -> Opened {
     let mut part = Part { sensor: sensor.to_owned(), bytes: Vec::with_capacity(bytes.len()), ..Part::default() };
     for line in lines(bytes) {
         opened.lines += 1;
-        let reason = match read::identity(line) {
+        let reason = match identity(line) {
             Ok(identity) => match &identity.name {
                 Some(name) if check_names && *name != sensor => {
                     format!("its name is {name:?}, its subject's {sensor:?}")
@@ -76,7 +75,7 @@ fn sort(sensor: &str, bytes: &[u8], check_names: bool) -> Opened {
                     continue;
                 }
             },
-            Err(error) => format!("not a record: {error}"),
+            Err(reason) => reason,
         };
         opened.rejects.push(Reject { sensor: sensor.to_owned(), reason, line: kept(line) });
     }
