@@ -8,20 +8,20 @@ use std::process::{Command, Stdio};
 use crate::support::{Nats, Place, Process, append, assert_each_once, follow, once, peer, records, run, wait_for};
 
 /// A small file system, visible to those who run inside, that ends with the test.
-struct Disk {
+pub(crate) struct Disk {
     holder: Process,
     directory: PathBuf,
 }
 
 impl Disk {
     /// Mounts one over `directory`; `None` without the rights to mount.
-    fn mount(directory: &Path, megabytes: u32) -> Option<Self> {
+    pub(crate) fn mount(directory: &Path, megabytes: u32) -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
             println!("skipped: only root mounts a file system");
             return None;
         }
         fs::create_dir_all(directory).expect("a writable directory");
-        let script = format!("mount -t tmpfs -o size={megabytes}m tmpfs \"$0\" && echo mounted && exec sleep 600");
+        let script = format!("mount -t tmpfs -o size={megabytes}m tmpfs \"$0\" && echo mounted && exec sleep infinity");
         let mut holder = Command::new("unshare")
             .args(["--mount", "--propagation", "private", "sh", "-c", &script])
             .arg(directory)
@@ -36,7 +36,7 @@ impl Disk {
     }
 
     /// Writes a program that runs `program` inside.
-    fn inside(&self, program: &Path, place: &Place) -> PathBuf {
+    pub(crate) fn inside(&self, program: &Path, place: &Place) -> PathBuf {
         let path = place.path(&format!("inside-{}", program.file_name().expect("a name").display()));
         let text = format!("#!/bin/sh\nexec nsenter --mount=/proc/{}/ns/mnt {program:?} \"$@\"\n", self.holder.0.id());
         fs::write(&path, text).expect("a writable directory");
@@ -44,7 +44,8 @@ impl Disk {
         path
     }
 
-    fn shell(&self, script: &str) {
+    /// Runs a script inside. Its `$0` is the file that fills the disk.
+    pub(crate) fn shell(&self, script: &str) {
         let status = Command::new("nsenter")
             .arg(format!("--mount=/proc/{}/ns/mnt", self.holder.0.id()))
             .args(["sh", "-c", script])
@@ -56,12 +57,13 @@ impl Disk {
     }
 
     /// Leaves nothing free.
-    fn fill(&self) {
+    pub(crate) fn fill(&self) {
         self.shell("dd if=/dev/zero of=\"$0\" bs=4k || true");
     }
 
-    fn free(&self) {
-        self.shell("rm \"$0\"");
+    /// Makes room again.
+    pub(crate) fn free(&self) {
+        self.shell("rm -f \"$0\"");
     }
 }
 

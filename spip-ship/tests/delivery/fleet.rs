@@ -6,21 +6,32 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::disk::Disk;
 use crate::nats::Cutter;
 use crate::support::{
-    Clock, Cluster, Place, Process, append, compress, follow_by, once_within, peer, records, rotate, run,
+    Clock, Cluster, Place, Process, append, compress, follow_by, follow_in, once_within, peer, records, rotate, run,
 };
 
 /// Records of a run without `SPIP_FLEET_LINES`.
 const LINES: u64 = 60_000;
 
+/// Records of a run in which each fault has to happen.
+const LONG: u64 = 1_000_000;
+
+/// Rotations of one log: their names have minutes and seconds.
+const ROTATIONS: u32 = 3_600;
+
 /// Records that are logged at a time.
 const CHUNK: u64 = 100;
+
+/// The sensor whose state is on a disk of its own, and the member of the cluster whose messages are.
+const ON_DISK: usize = 2;
 
 /// Numbers that look random and are the same for the same seed.
 struct Random(u64);
@@ -38,6 +49,8 @@ struct Sensor {
     log: PathBuf,
     ledger: PathBuf,
     state: PathBuf,
+    /// A small disk for the state, seen by this shipper only.
+    disk: Option<(Disk, PathBuf)>,
     next: u64,
     rotations: u32,
     closed: Vec<PathBuf>,
@@ -62,6 +75,7 @@ impl Sensor {
             log,
             ledger,
             state,
+            disk: None,
             next: 1,
             rotations: 0,
             closed: Vec::new(),
@@ -77,7 +91,39 @@ impl Sensor {
     }
 
     fn start(&mut self, clock: Option<&Clock>) {
-        self.shipper = Some(follow_by(&self.config, clock));
+        self.shipper = Some(match &self.disk {
+            Some((_, program)) => follow_in(program, &self.config, clock),
+            None => follow_by(&self.config, clock),
+        });
+    }
+
+    fn kill(&mut self) {
+        self.shipper.as_mut().expect("it runs").kill();
+    }
+
+    fn lose_state(&self) {
+        let state = self.state.join("nats.state");
+        match &self.disk {
+            Some((disk, _)) => disk.shell(&format!("rm -f {state:?}")),
+            None => drop(fs::remove_file(state)),
+        }
+    }
+
+    fn rotate(&mut self) {
+        self.rotations += 1;
+        self.closed.push(rotate(&self.log, self.rotations));
+    }
+
+    /// Compresses a closed log, and begins the next log with its inode, as a file system may.
+    fn reuse_inode(&mut self, closed: &Path) {
+        let spare = self.state.with_file_name("spare");
+        fs::hard_link(closed, &spare).expect("a closed log");
+        compress(closed);
+        let inode = fs::metadata(&spare).expect("a link").ino();
+        fs::File::options().write(true).truncate(true).open(&spare).expect("a link");
+        self.rotate();
+        fs::rename(&spare, &self.log).expect("the same file system");
+        assert_eq!(fs::metadata(&self.log).expect("a log").ino(), inode);
     }
 }
 
@@ -85,135 +131,264 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
+const KILLED: &str = "shipper killed";
+const HUB_KILLED: &str = "hub killed";
+const MEMBER: &str = "server of the cluster killed and back";
+const CUT: &str = "connection cut between store and acknowledgement";
+const ROTATED: &str = "log rotated";
+const COMPRESSED: &str = "closed log compressed";
+const INODE: &str = "closed log compressed, its inode the next log's";
+const STATE_LOST: &str = "state of a shipper lost";
+const HUB_STATE_LOST: &str = "state of the hub lost";
+const STATE_FULL: &str = "disk of a shipper's state full";
+const SERVER_FULL: &str = "disk of a server full, server restarted";
+const STREAM_FULL: &str = "stream full";
+const CLOCK: &str = "clock stepped by up to a day";
+
+/// Faults that end after some time.
+#[derive(Default)]
+struct Lasting {
+    since: BTreeMap<&'static str, (usize, Instant)>,
+}
+
+impl Lasting {
+    fn begin(&mut self, fault: &'static str, index: usize) {
+        self.since.insert(fault, (index, Instant::now()));
+    }
+
+    fn is(&self, fault: &str) -> bool {
+        self.since.contains_key(fault)
+    }
+
+    /// Ends `fault` if it has lasted so long. Returns where it was.
+    fn over(&mut self, fault: &str, milliseconds: u64) -> Option<usize> {
+        let (index, since) = *self.since.get(fault)?;
+        if since.elapsed() < Duration::from_millis(milliseconds) {
+            return None;
+        }
+        self.since.remove(fault);
+        Some(index)
+    }
+}
+
+/// The fleet, and what is wrong with it.
+struct Fleet {
+    cluster: Cluster,
+    cutter: Cutter,
+    sensors: Vec<Sensor>,
+    hub: PathBuf,
+    hub_process: Option<Process>,
+    clock: Option<Clock>,
+    /// That of the member [`ON_DISK`].
+    disk: Option<Disk>,
+    lasting: Lasting,
+    counts: BTreeMap<&'static str, u32>,
+    /// Dropped last: every program writes to it.
+    place: Place,
+}
+
+impl Fleet {
+    fn start(program: &Path) -> Self {
+        let place = Place::new();
+        let disk = Disk::mount(&place.path(&format!("cluster/{ON_DISK}/jetstream")), 512);
+        let mut programs = [(); 3].map(|()| program.to_owned());
+        if let Some(disk) = &disk {
+            programs[ON_DISK] = disk.inside(program, &place);
+        }
+        let cluster = Cluster::start(programs, &place);
+        let urls = cluster.urls();
+        let cutter = Cutter::start(cluster.port(0));
+        let mut sensors: Vec<_> = ["one", "two", "three"].iter().map(|name| Sensor::new(&place, name, &urls)).collect();
+        // One of them reaches the cluster through a proxy that swallows answers and cuts.
+        let text = fs::read_to_string(&sensors[0].config).expect("a file");
+        let proxied = format!("url = [\"nats://127.0.0.1:{}\"]", cutter.port);
+        fs::write(&sensors[0].config, text.replace(&format!("url = {urls:?}"), &proxied)).expect("a file");
+        let own = Path::new(env!("CARGO_BIN_EXE_spip-ship"));
+        sensors[ON_DISK].disk = Disk::mount(&sensors[ON_DISK].state, 1).map(|disk| {
+            let program = disk.inside(own, &place);
+            (disk, program)
+        });
+        let (hub, clock) = (hub(&place, &urls), Clock::new(&place));
+        sensors.iter_mut().for_each(|sensor| sensor.start(clock.as_ref()));
+        let hub_process = Some(follow_by(&hub, clock.as_ref()));
+        let (lasting, counts) = (Lasting::default(), BTreeMap::new());
+        Self { cluster, cutter, sensors, hub, hub_process, clock, disk, lasting, counts, place }
+    }
+
+    fn note(&mut self, fault: &'static str, index: usize) {
+        println!("{} {}: {fault}", jiff::Timestamp::now(), self.sensors[index].name);
+        *self.counts.entry(fault).or_default() += 1;
+    }
+
+    /// Lets one thing go wrong, or none.
+    fn fail(&mut self, random: &mut Random) {
+        let index = usize::try_from(random.below(3)).expect("small");
+        let (sensor, clock) = (&mut self.sensors[index], self.clock.as_ref());
+        // Two of three servers are enough, one is not.
+        let is_whole = !self.lasting.is(MEMBER) && !self.lasting.is(SERVER_FULL);
+        let fault = match random.below(28) {
+            0 | 1 => {
+                sensor.kill();
+                sensor.start(clock);
+                KILLED
+            }
+            2 if is_whole => {
+                self.cluster.kill(index);
+                self.lasting.begin(MEMBER, index);
+                MEMBER
+            }
+            3 if !self.lasting.is(CUT) => {
+                self.cutter.hold();
+                self.lasting.begin(CUT, index);
+                CUT
+            }
+            4 | 5 if sensor.rotations < ROTATIONS => {
+                sensor.rotate();
+                ROTATED
+            }
+            6 => match sensor.closed.pop() {
+                Some(closed) => {
+                    compress(&closed);
+                    COMPRESSED
+                }
+                None => return,
+            },
+            7 if sensor.rotations < ROTATIONS => match sensor.closed.pop() {
+                Some(closed) => {
+                    sensor.reuse_inode(&closed);
+                    INODE
+                }
+                None => return,
+            },
+            8 => {
+                sensor.kill();
+                sensor.lose_state();
+                sensor.start(clock);
+                STATE_LOST
+            }
+            9 if !self.lasting.is(STATE_FULL) => match &self.sensors[ON_DISK].disk {
+                Some((disk, _)) => {
+                    disk.fill();
+                    self.lasting.begin(STATE_FULL, ON_DISK);
+                    STATE_FULL
+                }
+                None => return,
+            },
+            10 => {
+                self.hub_process = None;
+                self.hub_process = Some(follow_by(&self.hub, clock));
+                HUB_KILLED
+            }
+            11 => {
+                self.hub_process = None;
+                let _ = fs::remove_file(self.place.path("hub-state/files.state"));
+                self.hub_process = Some(follow_by(&self.hub, clock));
+                HUB_STATE_LOST
+            }
+            12 => match &self.clock {
+                Some(clock) => {
+                    // Up to a day forth or back, for all programs at once.
+                    clock.step(i64::try_from(random.below(172_800)).expect("small") - 86_400);
+                    CLOCK
+                }
+                None => return,
+            },
+            13 if is_whole => match &self.disk {
+                Some(disk) => {
+                    disk.fill();
+                    self.lasting.begin(SERVER_FULL, ON_DISK);
+                    SERVER_FULL
+                }
+                None => return,
+            },
+            14 if is_whole && !self.lasting.is(STREAM_FULL) && self.cluster.fill_stream(index, true) => {
+                self.lasting.begin(STREAM_FULL, index);
+                STREAM_FULL
+            }
+            _ => return,
+        };
+        self.note(fault, if [STATE_FULL, SERVER_FULL].contains(&fault) { ON_DISK } else { index });
+    }
+
+    /// Ends what has lasted long enough; with `at_once` everything.
+    fn recover(&mut self, at_once: bool) {
+        let after = |milliseconds: u64| if at_once { 0 } else { milliseconds };
+        if let Some(member) = self.lasting.over(MEMBER, after(1_500)) {
+            self.cluster.run(member);
+        }
+        if self.lasting.over(CUT, after(400)).is_some() {
+            self.cutter.release();
+        }
+        if self.lasting.over(STATE_FULL, after(700)).is_some()
+            && let Some((disk, _)) = &self.sensors[ON_DISK].disk
+        {
+            disk.free();
+        }
+        if self.lasting.over(SERVER_FULL, after(1_500)).is_some()
+            && let Some(disk) = &self.disk
+        {
+            disk.free();
+            // A server that has found its disk full stores nothing any more until it is started again.
+            self.cluster.kill(ON_DISK);
+            self.cluster.run(ON_DISK);
+        }
+        if let Some(member) = self.lasting.over(STREAM_FULL, after(800)) {
+            let is_freed = self.cluster.fill_stream(member, false) || self.cluster.fill_stream((member + 1) % 3, false);
+            if !is_freed {
+                // Without a leader there is no change: later.
+                self.lasting.begin(STREAM_FULL, (member + 1) % 3);
+            }
+        }
+    }
+
+    fn is_failing(&self) -> bool {
+        !self.lasting.since.is_empty()
+    }
+}
+
 #[test]
 fn fleet_under_faults_stores_what_was_logged_once() {
     let (Some(program), Some(python)) = (peer("SPIP_NATS_SERVER"), peer("SPIP_CHDB_PYTHON")) else { return };
-    let place = Place::new();
     let lines = number("SPIP_FLEET_LINES", LINES);
     let seed = number("SPIP_FLEET_SEED", 7);
     let mut random = Random(seed);
-    let mut cluster = Cluster::start(&program, &place);
-    let urls = cluster.urls();
-    let cutter = Cutter::start(cluster.port(0));
-    let mut sensors: Vec<_> = ["one", "two", "three"].iter().map(|name| Sensor::new(&place, name, &urls)).collect();
-    // One of them reaches the cluster through a proxy that swallows answers and cuts.
-    let text = fs::read_to_string(&sensors[0].config).expect("a file");
-    let proxied = format!("url = [\"nats://127.0.0.1:{}\"]", cutter.port);
-    fs::write(&sensors[0].config, text.replace(&format!("url = {urls:?}"), &proxied)).expect("a file");
-    let hub = hub(&place, &urls);
-    let clock = Clock::new(&place);
-    let clock = clock.as_ref();
-    sensors.iter_mut().for_each(|sensor| sensor.start(clock));
-    let mut hub_process = Some(follow_by(&hub, clock));
-    let mut faults: BTreeMap<&str, u32> = BTreeMap::new();
-    let mut lost: Option<(usize, Instant)> = None;
-    let (mut swallowing, mut blocked): (Option<Instant>, Option<(usize, Instant)>) = (None, None);
+    let mut fleet = Fleet::start(&program);
     let started = Instant::now();
-    while sensors.iter().map(|sensor| sensor.next - 1).sum::<u64>() < lines {
-        sensors.iter_mut().for_each(Sensor::write);
+    while fleet.sensors.iter().map(|sensor| sensor.next - 1).sum::<u64>() < lines {
+        fleet.sensors.iter_mut().for_each(Sensor::write);
         thread::sleep(Duration::from_millis(25));
-        if let Some((member, since)) = lost
-            && since.elapsed() > Duration::from_millis(1_500)
-        {
-            cluster.run(member);
-            lost = None;
-        }
-        if swallowing.is_some_and(|since| since.elapsed() > Duration::from_millis(400)) {
-            cutter.release();
-            swallowing = None;
-        }
-        if let Some((index, since)) = blocked
-            && since.elapsed() > Duration::from_millis(700)
-        {
-            let _ = fs::remove_dir(sensors[index].state.join("nats.state.new"));
-            blocked = None;
-        }
-        let index = usize::try_from(random.below(3)).expect("small");
-        let sensor = &mut sensors[index];
-        let fault = match random.below(24) {
-            0 | 1 => {
-                sensor.shipper.as_mut().expect("it runs").kill();
-                sensor.start(clock);
-                "shipper killed"
-            }
-            2 if lost.is_none() => {
-                cluster.kill(index);
-                lost = Some((index, Instant::now()));
-                "cluster member lost and back"
-            }
-            3 if swallowing.is_none() => {
-                cutter.hold();
-                swallowing = Some(Instant::now());
-                "connection cut behind the stored message"
-            }
-            4 | 5 if sensor.rotations < 50 => {
-                sensor.rotations += 1;
-                sensor.closed.push(rotate(&sensor.log, sensor.rotations));
-                "log rotated"
-            }
-            6 | 7 => match sensor.closed.pop() {
-                // Its inode is free then, and the next file of the log may get it.
-                Some(closed) => {
-                    compress(&closed);
-                    "closed log compressed, inode free"
-                }
-                None => continue,
-            },
-            8 => {
-                sensor.shipper.as_mut().expect("it runs").kill();
-                let _ = fs::remove_file(sensor.state.join("nats.state"));
-                sensor.start(clock);
-                "state lost"
-            }
-            9 if blocked.is_none() => {
-                // As on a full disk: the state cannot be written aside.
-                let _ = fs::create_dir(sensor.state.join("nats.state.new"));
-                blocked = Some((index, Instant::now()));
-                "state cannot be written"
-            }
-            10 => {
-                hub_process.as_mut().expect("it runs").kill();
-                hub_process = Some(follow_by(&hub, clock));
-                "hub killed"
-            }
-            11 => {
-                hub_process.as_mut().expect("it runs").kill();
-                let _ = fs::remove_file(place.path("hub-state/files.state"));
-                hub_process = Some(follow_by(&hub, clock));
-                "state of the hub lost"
-            }
-            12 if clock.is_some() => {
-                // Up to a day forth or back, for all programs at once.
-                let seconds = i64::try_from(random.below(172_800)).expect("small") - 86_400;
-                clock.iter().for_each(|clock| clock.step(seconds));
-                "clock stepped"
-            }
-            _ => continue,
-        };
-        println!("{} {}: {fault}", jiff::Timestamp::now(), sensor.name);
-        *faults.entry(fault).or_default() += 1;
+        fleet.recover(false);
+        fleet.fail(&mut random);
     }
     let loaded = started.elapsed();
-    if let Some((member, _)) = lost {
-        cluster.run(member);
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while fleet.is_failing() {
+        assert!(Instant::now() < deadline, "seed {seed}: the cluster has no leader");
+        fleet.recover(true);
+        thread::sleep(Duration::from_millis(100));
     }
-    cutter.release();
-    if let Some((index, _)) = blocked {
-        let _ = fs::remove_dir(sensors[index].state.join("nats.state.new"));
-    }
-    for sensor in &mut sensors {
+    for sensor in &mut fleet.sensors {
         sensor.shipper = None;
         once_within(&sensor.config, 120);
         let (is_whole, text) = run(&sensor.config, &["verify"]);
-        assert!(is_whole, "seed {seed}: {}: {text}\n{}", sensor.name, cluster.repeated(&sensor.name));
+        assert!(is_whole, "seed {seed}: {}: {text}\n{}", sensor.name, fleet.cluster.repeated(&sensor.name));
     }
-    drop(hub_process);
-    once_within(&hub, 120);
+    fleet.hub_process = None;
+    once_within(&fleet.hub, 120);
     println!("{lines} records in {loaded:?}, seed {seed}");
-    for (fault, count) in &faults {
-        println!("{fault:<44} {count:>5}");
+    for (fault, count) in &fleet.counts {
+        println!("{fault:<52} {count:>5}");
     }
-    count(&python, &place, seed);
+    count(&python, &fleet.place, seed);
+    if lines >= LONG {
+        let every =
+            [KILLED, HUB_KILLED, MEMBER, CUT, ROTATED, COMPRESSED, INODE, STATE_LOST, HUB_STATE_LOST, STREAM_FULL];
+        let by_root = [STATE_FULL, SERVER_FULL].iter().filter(|_| fleet.disk.is_some());
+        let stepped = [CLOCK].iter().filter(|_| fleet.clock.is_some()).collect::<Vec<_>>();
+        let never: Vec<_> =
+            every.iter().chain(by_root).chain(stepped).filter(|fault| !fleet.counts.contains_key(*fault)).collect();
+        assert!(never.is_empty(), "seed {seed}: never happened: {never:?}");
+    }
 }
 
 fn hub(place: &Place, urls: &[String]) -> PathBuf {
