@@ -128,7 +128,7 @@ pub enum Error {
         cause: io::Error,
     },
     /// A file of the log.
-    #[error("cannot open {}: {cause}; let the reader's user or group read it", path.display())]
+    #[error("cannot open {}: {cause}{}", path.display(), remedy(cause))]
     Open {
         /// The file.
         path: PathBuf,
@@ -143,4 +143,10 @@ pub enum Error {
         /// Error of the system.
         cause: io::Error,
     },
+}
+
+/// Returns what lets a reader open a file that it may not.
+fn remedy(cause: &io::Error) -> &'static str {
+    let is_refused = cause.kind() == io::ErrorKind::PermissionDenied;
+    if is_refused { "; let the reader's user or group read it" } else { "" }
 }

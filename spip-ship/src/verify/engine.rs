@@ -45,8 +45,12 @@ pub fn stored(sink: &Sink, logged: &Records, handle: &Handle) -> Result<Records,
 
 /// Reads a log with all its files.
 pub(super) fn of_log(path: &Path) -> Result<Records, Failure> {
+    read_log(path, Options { follow: false, ..Options::default() })
+}
+
+fn read_log(path: &Path, options: Options) -> Result<Records, Failure> {
     let mut records = Records::new();
-    let mut reader = Reader::open(path, Options { follow: false, ..Options::default() }, None);
+    let mut reader = Reader::open(path, options, None);
     loop {
         match reader.next_batch(BYTES).map_err(|error| Failure::new(error.to_string()))? {
             Step::Batch(batch) => {
@@ -69,7 +73,8 @@ fn of_files(directory: &Path) -> Result<Records, Failure> {
     let mut records = Records::new();
     for entry in std::fs::read_dir(directory).map_err(failed)? {
         let path = entry.map_err(failed)?.path().join("spip.jsonl");
-        for (key, ranges) in of_log(&path)? {
+        // Followed, because a log that is not there is no error: it is what was lost.
+        for (key, ranges) in read_log(&path, Options { linger: Duration::ZERO, ..Options::default() })? {
             // A record is in the file of its sensor; the same one in two directories would be double.
             let known = records.entry(key).or_default();
             known.repeat(ranges.repeated() + (ranges.len() - ranges.without(known).len()));

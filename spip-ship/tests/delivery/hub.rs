@@ -150,6 +150,14 @@ fn a_fleet_is_made_by_three_commands_and_a_credential_ends_with_one() {
         };
         wait_for("the hub has everything", has_all);
     }
+    // A log that is lost is missed and written again, from the stream, beside the running shipper.
+    fs::remove_file(place.path("data/logs/one/spip.jsonl")).expect("a log");
+    let (is_whole, text) = run(&hub, &["verify"]);
+    assert!(!is_whole && text.contains("missing 1 to 100"), "{text}");
+    let (is_sent, text) = run(&hub, &["replay", "--since", "2026-01-01T00:00:00Z"]);
+    assert!(is_sent && text.contains("sent 100 records again"), "{text}");
+    let (is_whole, text) = run(&hub, &["verify"]);
+    assert!(is_whole, "{text}");
     steal(&place, port);
     let text = command(&["hub", "revoke", "one", "--directory", &path("etc")]);
     assert!(!text.contains("not running here"), "{text}");

@@ -2,10 +2,11 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use nix::unistd::geteuid;
 
 /// Name of the current log.
 const CURRENT: &str = "spip.jsonl";
@@ -28,9 +29,20 @@ pub(super) fn create(path: &Path) -> io::Result<()> {
         return Ok(());
     }
     DirBuilder::new().recursive(true).mode(0o750).create(path)?;
+    inherit_owner(path);
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
         _ => Ok(()),
+    }
+}
+
+/// Gives what root made, as with `replay`, to the owner of the directory around it: the service goes on writing there.
+fn inherit_owner(path: &Path) {
+    let around = path.parent().and_then(|around| fs::metadata(around).ok());
+    if let Some(around) = around.filter(|_| geteuid().is_root())
+        && let Err(error) = chown(path, Some(around.uid()), Some(around.gid()))
+    {
+        log::debug!("files: cannot give {} to the owner of its directory: {error}", path.display());
     }
 }
 
@@ -82,6 +94,9 @@ impl Directory {
         let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o640).open(&path)?;
         let metadata = file.metadata()?;
         let length = metadata.len();
+        if length == 0 {
+            inherit_owner(&path);
+        }
         let start = match before {
             Some((inode, start)) if inode == metadata.ino() && start <= length => start,
             // The file was made by an earlier attempt.

@@ -135,3 +135,22 @@ fn a_full_log_is_closed_and_the_oldest_ones_go() {
     assert_eq!(names.len(), 3, "{names:?}");
     assert!(hub.text("a").contains("\"seq\":7"));
 }
+
+#[test]
+fn what_root_makes_belongs_to_the_owner_of_the_directory() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let hub = Hub::new("owner");
+    fs::create_dir_all(&hub.0).expect("a temporary directory");
+    chown(&hub.0, Some(60_002), Some(60_003)).expect("root");
+    let (mut sink, state, batch) = (hub.sink(10), State::new(), batch(0, "s", "{\"seq\":1}\n"));
+    sink.open(&state).expect("writable");
+    sink.prepare(&batch).expect("writable");
+    sink.deliver(&batch, &state).expect("writable");
+    for path in [hub.0.join("s"), hub.0.join("s/spip.jsonl")] {
+        let metadata = fs::metadata(&path).expect("it was made");
+        assert_eq!((metadata.uid(), metadata.gid()), (60_002, 60_003), "{}", path.display());
+    }
+}
