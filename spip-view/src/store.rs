@@ -11,6 +11,8 @@
 
 mod dayfile;
 mod facts;
+mod insert;
+mod journal;
 pub mod key;
 mod reader;
 mod retag;
@@ -25,10 +27,11 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension as _};
 
 pub use facts::cut;
+pub use journal::LogState;
 pub use reader::{Deadline, Reader};
 pub use retag::{Meanings, Retagged};
 pub(crate) use rules::rule;
-pub use writer::{LogState, Taken, Writer};
+pub use writer::{Taken, Writer};
 
 use crate::moment::Day;
 use key::Salt;

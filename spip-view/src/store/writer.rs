@@ -8,55 +8,22 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use rusqlite::Connection;
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension as _};
 use spip_record::enrichment::Enrichment;
 
-use super::dayfile::{Cell, DayFile, RollValue};
+use super::dayfile::{DayFile, RollValue};
 use super::facts::{Appearance, FactValue, Facts};
+use super::journal::LogState;
 use super::rules::Rules;
 use super::runs::{Runs, Seen};
-use super::{Error, Result, Store, key, prepare, schema};
+use super::{Error, Result, Store, insert, key, prepare, schema};
 use crate::meaning::{self, Class};
-use crate::moment::{DAY, Day, HOUR, Moment};
-use crate::query::eval::SEARCHED_BYTES;
-use crate::row::{Kind, MessageRow, Row, ScanRow};
+use crate::moment::{Day, Moment};
+use crate::row::{Kind, Row, ScanRow};
 
 /// Days that are open at once: lines come in the order of time but for days that several logs share.
 const OPEN_DAYS: usize = 4;
-
-/// Messages of agents that are kept.
-const MAX_MESSAGES: i64 = 10_000;
-
-/// Events that are kept.
-const MAX_EVENTS: i64 = 1_000;
-
-/// Ports of a scan that are counted one by one; of more, blocks of 256.
-const COUNTED_PORTS: u64 = 1_024;
-
-/// Ranges of a scan that are kept as text.
-const KEPT_RANGES: usize = 64;
-
-/// A log as the catalog knows it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LogState {
-    /// Its number.
-    pub id: i64,
-    /// Position at which to continue, as JSON; empty before the first line.
-    pub position: String,
-    /// Lines that were taken.
-    pub lines: u64,
-    /// Lines that are no record.
-    pub foreign: u64,
-    /// Reason why the newest of them is no record.
-    pub foreign_reason: Option<String>,
-    /// Lines that were too long.
-    pub overlong: u64,
-    /// Files that went before they were read.
-    pub lost_files: u64,
-    /// Bytes that are not read yet.
-    pub behind_bytes: u64,
-}
 
 /// Result of storing a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +37,7 @@ pub enum Taken {
 }
 
 /// Place where a record is kept.
-enum Kept<'a> {
+pub(super) enum Kept<'a> {
     /// In the store.
     Here(&'a [u8]),
     /// In the log: a place, and lines from there.
@@ -142,44 +109,6 @@ impl Writer {
 
     fn begin(&mut self) -> Result<()> {
         self.catalog.execute_batch("BEGIN IMMEDIATE").map_err(|source| self.failed(source))
-    }
-
-    /// Returns what is known of a log, which is new when nothing is.
-    ///
-    /// # Errors
-    /// The catalog cannot be written.
-    pub fn log(&mut self, path: &str) -> Result<LogState> {
-        let found = self
-            .catalog
-            .query_row(
-                "SELECT id, position, lines, is_foreign, foreign_reason, overlong, lost_files FROM logs WHERE path = ?",
-                [path],
-                |row| {
-                    let number = |index| row.get::<_, i64>(index).map(|number| u64::try_from(number).unwrap_or(0));
-                    Ok(LogState {
-                        id: row.get(0)?,
-                        position: row.get(1)?,
-                        lines: number(2)?,
-                        foreign: number(3)?,
-                        foreign_reason: row.get(4)?,
-                        overlong: number(5)?,
-                        lost_files: number(6)?,
-                        behind_bytes: 0,
-                    })
-                },
-            )
-            .optional()
-            .map_err(|source| self.failed(source))?;
-        if let Some(found) = found {
-            return Ok(found);
-        }
-        self.catalog
-            .execute(
-                "INSERT INTO logs (path, position, lines, is_foreign, overlong, lost_files, behind_bytes) VALUES (?, '', 0, 0, 0, 0, 0)",
-                [path],
-            )
-            .map_err(|source| self.failed(source))?;
-        Ok(LogState { id: self.catalog.last_insert_rowid(), ..LogState::default() })
     }
 
     /// Returns the greatest line of a log that any day has: what a day passes over.
@@ -277,7 +206,7 @@ impl Writer {
         let Some(file) = self.days.get_mut(&day) else {
             return Ok(Taken::Expired);
         };
-        let stored = insert(file, id, row, sensor, &source, &facts, kept);
+        let stored = insert::session(file, id, row, sensor, &source, &facts, kept);
         let id = stored.map_err(|source| Error::Sqlite { path, source })?;
         Ok(Taken::Stored(day, id))
     }
@@ -351,7 +280,7 @@ impl Writer {
             let text = key::credential(protocol, credential);
             facts.push((Kind::Credential, self.fact(Kind::Credential, &text, n, seen)?));
         }
-        let port = port_key(row);
+        let port = insert::port_key(row);
         let text = if row.is_udp { format!("{}/udp", row.port) } else { row.port.to_string() };
         self.fact(Kind::Port, &text, n, seen)?;
         facts.push((Kind::Port, port));
@@ -419,41 +348,8 @@ impl Writer {
         let Some(file) = self.days.get_mut(&day) else {
             return Ok(Taken::Expired);
         };
-        insert_scan(file, id, row, sensor, source, facts).map_err(|source| Error::Sqlite { path, source })?;
+        insert::scan(file, id, row, sensor, source, facts).map_err(|source| Error::Sqlite { path, source })?;
         Ok(Taken::Stored(day, id))
-    }
-
-    /// Takes a message of an agent. Only warnings and errors are kept for long.
-    ///
-    /// # Errors
-    /// The store cannot be written.
-    pub fn message(&mut self, log: i64, row: &MessageRow) -> Result<()> {
-        self.catalog
-            .prepare_cached("INSERT INTO messages (time_us, level, target, message, log) VALUES (?, ?, ?, ?, ?)")
-            .and_then(|mut statement| statement.execute((row.time.0, &row.level, &row.target, &row.message, log)))
-            .map_err(|source| self.failed(source))?;
-        Ok(())
-    }
-
-    /// Notes what this program did, for the page *Health*.
-    ///
-    /// # Errors
-    /// The store cannot be written.
-    pub fn event(&mut self, text: &str) -> Result<()> {
-        log::warn!("{text}");
-        self.catalog
-            .execute("INSERT INTO events (time_us, text) VALUES (?, ?)", (Moment::now().0, text))
-            .map_err(|source| self.failed(source))?;
-        Ok(())
-    }
-
-    /// Notes what this program did, and commits it.
-    ///
-    /// # Errors
-    /// The store cannot be written.
-    pub fn note(&mut self, text: &str) -> Result<()> {
-        self.event(text)?;
-        self.commit(&[])
     }
 
     /// Commits what was taken since the last time, together with where the logs go on.
@@ -510,27 +406,7 @@ impl Writer {
         drop((statement, earlier));
         let newest: Option<i64> = self.catalog.query_row("SELECT max(first_us) FROM sources", [], |row| row.get(0))?;
         self.newest_us = newest.unwrap_or(i64::MIN);
-        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        for log in logs {
-            self.catalog.execute(
-                "UPDATE logs SET position = ?, lines = ?, is_foreign = ?, foreign_reason = ?, overlong = ?, lost_files = ?,
-                 behind_bytes = ?, last_read_us = ? WHERE id = ?",
-                (
-                    &log.position,
-                    signed(log.lines),
-                    signed(log.foreign),
-                    &log.foreign_reason,
-                    signed(log.overlong),
-                    signed(log.lost_files),
-                    signed(log.behind_bytes),
-                    Moment::now().0,
-                    log.id,
-                ),
-            )?;
-        }
-        self.catalog.execute("DELETE FROM messages WHERE id <= (SELECT max(id) FROM messages) - ?", [MAX_MESSAGES])?;
-        self.catalog.execute("DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?", [MAX_EVENTS])?;
-        Ok(())
+        super::journal::flush(&self.catalog, logs)
     }
 
     /// Gives up what was taken since the last commit, after an error: days and catalog are as they were then.
@@ -548,173 +424,4 @@ impl Writer {
         }
         self.begin()
     }
-}
-
-fn port_key(row: &Row) -> i64 {
-    i64::from(row.port) + if row.is_udp { key::UDP_PORTS } else { 0 }
-}
-
-fn hour(time: Moment) -> u8 {
-    u8::try_from(time.0.rem_euclid(DAY) / HOUR).unwrap_or(0)
-}
-
-fn signed(number: u64) -> Value {
-    Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
-}
-
-/// Adds a session to its day.
-fn insert(
-    file: &mut DayFile,
-    id: i64,
-    row: &Row,
-    sensor: i64,
-    source: &Value,
-    facts: &[(Kind, i64)],
-    record: Kept<'_>,
-) -> rusqlite::Result<i64> {
-    let of = |kind| facts.iter().find(|(own, _)| *own == kind).map_or(Value::Null, |(_, id)| Value::Integer(*id));
-    let is_rejected = row.close_reason == "rejected";
-    let class = Class::of(&row.meaning);
-    let flags = [
-        (row.is_tls, key::TLS),
-        (row.is_udp, key::UDP),
-        (row.is_truncated, key::TRUNCATED),
-        (is_rejected, key::REJECTED),
-        (class == Class::Listed, key::LISTED),
-        (class == Class::Claimed, key::CLAIMED),
-    ];
-    let flags: i64 = flags.iter().filter(|(is, _)| *is).map(|(_, flag)| flag).sum();
-    let (block, line) = match record {
-        Kept::Here(record) => {
-            let (block, line) = file.record(record)?;
-            (Value::Integer(block), Value::Integer(line))
-        }
-        Kept::In(place, line) => (Value::Integer(file.place(&place)?), Value::Integer(line)),
-        Kept::Nowhere => (Value::Null, Value::Null),
-    };
-    let columns = [
-        signed(row.count),
-        Value::Integer(flags),
-        source.clone(),
-        Value::Integer(row.source_port.into()),
-        of(Kind::Destination),
-        Value::Integer(row.port.into()),
-        Value::Integer(sensor),
-        signed(row.duration_us),
-        signed(row.bytes_in),
-        signed(row.bytes_out),
-        Value::Integer(key::uuid(&row.session_id)),
-        of(Kind::CloseReason),
-        of(Kind::Limit),
-        of(Kind::Protocol),
-        of(Kind::Payload),
-        of(Kind::Path),
-        of(Kind::UserAgent),
-        of(Kind::Ja4),
-        of(Kind::Ja3),
-        of(Kind::Hassh),
-        of(Kind::SshClient),
-        of(Kind::HttpFingerprint),
-        of(Kind::Syn),
-        of(Kind::Tool),
-        of(Kind::Host),
-        of(Kind::ServerName),
-        of(Kind::Country),
-        of(Kind::Network),
-        of(Kind::Scanner),
-        block,
-        line,
-    ];
-    let id = file.session(id, &columns)?;
-    let credentials = facts.iter().filter(|(kind, _)| *kind == Kind::Credential);
-    for (ordinal, (_, credential)) in credentials.enumerate() {
-        file.credential(id, ordinal, *credential)?;
-    }
-    if let Some((_, payload)) = facts.iter().find(|(kind, _)| *kind == Kind::Payload) {
-        file.payload(*payload, row.payload.get(..SEARCHED_BYTES).unwrap_or(&row.payload))?;
-    }
-    for (kind, fact) in facts.iter().filter(|(kind, _)| Kind::MARKS.contains(kind)) {
-        file.mark(id, *kind, *fact)?;
-    }
-    let cell = Cell { hour: hour(row.time), sensor, class };
-    let zero = RollValue::Number(0);
-    file.count(Kind::Connections, zero, cell, row.count);
-    file.count(Kind::Sessions, zero, cell, 1);
-    file.count(Kind::BytesIn, zero, cell, row.bytes_in);
-    if is_rejected {
-        file.count(Kind::Rejected, zero, cell, row.count);
-    }
-    file.count(Kind::Sensor, RollValue::Number(sensor), cell, row.count);
-    if !row.source.is_unspecified() {
-        file.count(Kind::Source, RollValue::of(source), cell, row.count);
-    }
-    for (kind, id) in facts {
-        file.count(*kind, RollValue::Number(*id), cell, row.count);
-    }
-    Ok(id)
-}
-
-fn insert_scan(
-    file: &mut DayFile,
-    id: i64,
-    row: &ScanRow,
-    sensor: i64,
-    source: Value,
-    facts: [Option<i64>; 5],
-) -> rusqlite::Result<()> {
-    let [tool, syn, country, network, scanner] = facts.map(|id| id.map_or(Value::Null, Value::Integer));
-    let class = Class::of(&row.meaning);
-    let cell = Cell { hour: hour(row.time), sensor, class };
-    let zero = RollValue::Number(0);
-    file.count(Kind::Scans, zero, cell, 1);
-    file.count(Kind::HalfOpen, zero, cell, row.count);
-    if !row.source.is_unspecified() {
-        file.count(Kind::ScanSource, RollValue::of(&source), cell, row.count);
-    }
-    let mut last_block = -1;
-    for (first, last) in &row.ports {
-        for block in i64::from(first >> 8)..=i64::from(last >> 8) {
-            if block > last_block {
-                file.count(Kind::ScanBlock, RollValue::Number(block), cell, 1);
-                last_block = block;
-            }
-        }
-        if row.port_count <= COUNTED_PORTS {
-            for port in *first..=*last {
-                file.count(Kind::ScanPort, RollValue::Number(port.into()), cell, 1);
-            }
-        }
-    }
-    let values = [
-        signed(row.count),
-        signed(row.undecided),
-        Value::Integer(if class == Class::Listed { key::LISTED } else { 0 }),
-        source,
-        Value::Integer(sensor),
-        Value::Integer(row.last.0.saturating_sub(row.time.0)),
-        Value::Text(ranges(&row.ports)),
-        signed(row.port_count),
-        Value::Text(ranges(&row.destinations)),
-        signed(row.destination_count),
-        tool,
-        syn,
-        country,
-        network,
-        scanner,
-    ];
-    file.scan(id, &values)
-}
-
-/// Writes ranges as `22-24,80`, the first of many followed by `…`.
-fn ranges<T: std::fmt::Display + PartialEq>(ranges: &[(T, T)]) -> String {
-    let shown: Vec<String> = ranges
-        .iter()
-        .take(KEPT_RANGES)
-        .map(|(first, last)| if first == last { first.to_string() } else { format!("{first}-{last}") })
-        .collect();
-    let mut text = shown.join(",");
-    if ranges.len() > KEPT_RANGES {
-        text.push_str(",…");
-    }
-    text
 }

@@ -1,0 +1,186 @@
+//! Rows of a day: what a session and a scan become in its file, and what is counted of them.
+
+use rusqlite::types::Value;
+
+use super::dayfile::{Cell, DayFile, RollValue};
+use super::key;
+use super::writer::Kept;
+use crate::meaning::Class;
+use crate::moment::{DAY, HOUR, Moment};
+use crate::query::eval::SEARCHED_BYTES;
+use crate::row::{Kind, Row, ScanRow};
+
+/// Ports of a scan that are counted one by one; of more, blocks of 256.
+const COUNTED_PORTS: u64 = 1_024;
+
+/// Ranges of a scan that are kept as text.
+const KEPT_RANGES: usize = 64;
+
+pub(super) fn port_key(row: &Row) -> i64 {
+    i64::from(row.port) + if row.is_udp { key::UDP_PORTS } else { 0 }
+}
+
+fn hour(time: Moment) -> u8 {
+    u8::try_from(time.0.rem_euclid(DAY) / HOUR).unwrap_or(0)
+}
+
+fn signed(number: u64) -> Value {
+    Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+/// Adds a session to its day.
+pub(super) fn session(
+    file: &mut DayFile,
+    id: i64,
+    row: &Row,
+    sensor: i64,
+    source: &Value,
+    facts: &[(Kind, i64)],
+    record: Kept<'_>,
+) -> rusqlite::Result<i64> {
+    let of = |kind| facts.iter().find(|(own, _)| *own == kind).map_or(Value::Null, |(_, id)| Value::Integer(*id));
+    let is_rejected = row.close_reason == "rejected";
+    let class = Class::of(&row.meaning);
+    let flags = [
+        (row.is_tls, key::TLS),
+        (row.is_udp, key::UDP),
+        (row.is_truncated, key::TRUNCATED),
+        (is_rejected, key::REJECTED),
+        (class == Class::Listed, key::LISTED),
+        (class == Class::Claimed, key::CLAIMED),
+    ];
+    let flags: i64 = flags.iter().filter(|(is, _)| *is).map(|(_, flag)| flag).sum();
+    let (block, line) = match record {
+        Kept::Here(record) => {
+            let (block, line) = file.record(record)?;
+            (Value::Integer(block), Value::Integer(line))
+        }
+        Kept::In(place, line) => (Value::Integer(file.place(&place)?), Value::Integer(line)),
+        Kept::Nowhere => (Value::Null, Value::Null),
+    };
+    let columns = [
+        signed(row.count),
+        Value::Integer(flags),
+        source.clone(),
+        Value::Integer(row.source_port.into()),
+        of(Kind::Destination),
+        Value::Integer(row.port.into()),
+        Value::Integer(sensor),
+        signed(row.duration_us),
+        signed(row.bytes_in),
+        signed(row.bytes_out),
+        Value::Integer(key::uuid(&row.session_id)),
+        of(Kind::CloseReason),
+        of(Kind::Limit),
+        of(Kind::Protocol),
+        of(Kind::Payload),
+        of(Kind::Path),
+        of(Kind::UserAgent),
+        of(Kind::Ja4),
+        of(Kind::Ja3),
+        of(Kind::Hassh),
+        of(Kind::SshClient),
+        of(Kind::HttpFingerprint),
+        of(Kind::Syn),
+        of(Kind::Tool),
+        of(Kind::Host),
+        of(Kind::ServerName),
+        of(Kind::Country),
+        of(Kind::Network),
+        of(Kind::Scanner),
+        block,
+        line,
+    ];
+    let id = file.session(id, &columns)?;
+    let credentials = facts.iter().filter(|(kind, _)| *kind == Kind::Credential);
+    for (ordinal, (_, credential)) in credentials.enumerate() {
+        file.credential(id, ordinal, *credential)?;
+    }
+    if let Some((_, payload)) = facts.iter().find(|(kind, _)| *kind == Kind::Payload) {
+        file.payload(*payload, row.payload.get(..SEARCHED_BYTES).unwrap_or(&row.payload))?;
+    }
+    for (kind, fact) in facts.iter().filter(|(kind, _)| Kind::MARKS.contains(kind)) {
+        file.mark(id, *kind, *fact)?;
+    }
+    let cell = Cell { hour: hour(row.time), sensor, class };
+    let zero = RollValue::Number(0);
+    file.count(Kind::Connections, zero, cell, row.count);
+    file.count(Kind::Sessions, zero, cell, 1);
+    file.count(Kind::BytesIn, zero, cell, row.bytes_in);
+    if is_rejected {
+        file.count(Kind::Rejected, zero, cell, row.count);
+    }
+    file.count(Kind::Sensor, RollValue::Number(sensor), cell, row.count);
+    if !row.source.is_unspecified() {
+        file.count(Kind::Source, RollValue::of(source), cell, row.count);
+    }
+    for (kind, id) in facts {
+        file.count(*kind, RollValue::Number(*id), cell, row.count);
+    }
+    Ok(id)
+}
+
+pub(super) fn scan(
+    file: &mut DayFile,
+    id: i64,
+    row: &ScanRow,
+    sensor: i64,
+    source: Value,
+    facts: [Option<i64>; 5],
+) -> rusqlite::Result<()> {
+    let [tool, syn, country, network, scanner] = facts.map(|id| id.map_or(Value::Null, Value::Integer));
+    let class = Class::of(&row.meaning);
+    let cell = Cell { hour: hour(row.time), sensor, class };
+    let zero = RollValue::Number(0);
+    file.count(Kind::Scans, zero, cell, 1);
+    file.count(Kind::HalfOpen, zero, cell, row.count);
+    if !row.source.is_unspecified() {
+        file.count(Kind::ScanSource, RollValue::of(&source), cell, row.count);
+    }
+    let mut last_block = -1;
+    for (first, last) in &row.ports {
+        for block in i64::from(first >> 8)..=i64::from(last >> 8) {
+            if block > last_block {
+                file.count(Kind::ScanBlock, RollValue::Number(block), cell, 1);
+                last_block = block;
+            }
+        }
+        if row.port_count <= COUNTED_PORTS {
+            for port in *first..=*last {
+                file.count(Kind::ScanPort, RollValue::Number(port.into()), cell, 1);
+            }
+        }
+    }
+    let values = [
+        signed(row.count),
+        signed(row.undecided),
+        Value::Integer(if class == Class::Listed { key::LISTED } else { 0 }),
+        source,
+        Value::Integer(sensor),
+        Value::Integer(row.last.0.saturating_sub(row.time.0)),
+        Value::Text(ranges(&row.ports)),
+        signed(row.port_count),
+        Value::Text(ranges(&row.destinations)),
+        signed(row.destination_count),
+        tool,
+        syn,
+        country,
+        network,
+        scanner,
+    ];
+    file.scan(id, &values)
+}
+
+/// Writes ranges as `22-24,80`, the first of many followed by `…`.
+fn ranges<T: std::fmt::Display + PartialEq>(ranges: &[(T, T)]) -> String {
+    let shown: Vec<String> = ranges
+        .iter()
+        .take(KEPT_RANGES)
+        .map(|(first, last)| if first == last { first.to_string() } else { format!("{first}-{last}") })
+        .collect();
+    let mut text = shown.join(",");
+    if ranges.len() > KEPT_RANGES {
+        text.push_str(",…");
+    }
+    text
+}
