@@ -10,12 +10,14 @@
 pub(crate) mod ask;
 pub mod campaigns;
 pub mod clients;
+mod columns;
 pub mod credentials;
 mod examined;
 pub mod export;
 pub mod health;
 pub mod indicators;
 mod line;
+pub(crate) mod names;
 pub mod new;
 pub mod now;
 pub mod payloads;
@@ -27,6 +29,7 @@ pub mod search;
 pub mod session;
 pub mod sources;
 pub mod tags;
+pub(crate) mod tally;
 
 pub(crate) use line::{newest, session_id, summary};
 pub(crate) use record::Records;

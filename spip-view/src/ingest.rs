@@ -16,14 +16,15 @@ use spip_record::enrichment::{Enrichment, Source};
 use spip_record::log::{Batch, Content, Notice, Position};
 use spip_record::{Entry, read};
 
+use crate::moment::Day;
 use crate::row::{Row, ScanRow};
 use crate::store::{LogState, Result, Taken, Writer};
 
 /// A record that was taken, for the live stream.
 #[derive(Clone, Debug)]
 pub enum Arrived {
-    /// A session: its key as the pages name it, and what it is.
-    Session(String, Box<Row>),
+    /// A session: its day and key there, and what it is.
+    Session(Day, i64, Box<Row>),
     /// A scan.
     Scan(Box<ScanRow>),
 }
@@ -178,7 +179,7 @@ impl Log {
                 let row = session(&entry, self.enricher.as_mut());
                 let taken = writer.session(log, number, &row, bytes)?;
                 if let Taken::Stored(day, id) = taken {
-                    arrived(Arrived::Session(crate::data::session_id(day, id), Box::new(row)));
+                    arrived(Arrived::Session(day, id, Box::new(row)));
                 }
                 taken
             }

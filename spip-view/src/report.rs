@@ -19,8 +19,9 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use crate::data::ask::{Ask, Key};
+use crate::data::ask::Ask;
 use crate::data::new::{self, NewSection};
+use crate::data::tally::Key;
 use crate::data::{Series, Top, health};
 use crate::filter::{Filter, RangeText};
 use crate::moment::Moment;
@@ -164,7 +165,7 @@ fn numbers(reader: &Reader, ask: &Ask<'_>) -> Result<Numbers> {
 fn credentials(ask: &Ask<'_>) -> Result<u64> {
     let mut pairs: BTreeSet<Credential> = BTreeSet::new();
     for (key, _) in ask.tally(Kind::Credential)?.into_counts() {
-        let (text, _) = crate::data::ask::name(ask.reader, Kind::Credential, &key)?;
+        let (text, _) = crate::data::names::name(ask.reader, Kind::Credential, &key)?;
         pairs.extend(key::read_credential(text.as_bytes()).map(|(_, credential)| credential));
     }
     Ok(pairs.len() as u64)

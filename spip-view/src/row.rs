@@ -193,6 +193,8 @@ pub enum Kind {
     Scanner = 24,
     /// A URL, host or hash that a payload names; the label says which.
     Indicator = 25,
+    /// What sources of one campaign share: see [`Kind::SHARED`].
+    Campaign = 26,
     /// All session records; its only key is 0.
     Sessions = 31,
     /// A source of sessions.
@@ -213,6 +215,10 @@ pub enum Kind {
     Rejected = 39,
     /// Bytes received; its only key is 0.
     BytesIn = 40,
+    /// A campaign and a source of it.
+    CampaignSource = 41,
+    /// A campaign and a port of it.
+    CampaignPort = 42,
 }
 
 impl Kind {
@@ -243,6 +249,25 @@ impl Kind {
         (Self::Network, "network"),
         (Self::Scanner, "scanner"),
         (Self::Indicator, "indicator"),
+        (Self::Campaign, "campaign"),
+    ];
+
+    /// What sources of one campaign share: the group of the payload, and fingerprints.
+    pub const SHARED: [Self; 5] = [Self::Group, Self::Ja4, Self::Hassh, Self::HttpFingerprint, Self::Syn];
+
+    /// Kinds that are counted and are no text.
+    pub const COUNTED: &'static [Self] = &[
+        Self::Connections,
+        Self::Sessions,
+        Self::Rejected,
+        Self::BytesIn,
+        Self::Source,
+        Self::Port,
+        Self::Scans,
+        Self::HalfOpen,
+        Self::ScanSource,
+        Self::CampaignSource,
+        Self::CampaignPort,
     ];
 
     /// Kinds of which a session has any number.
@@ -299,7 +324,8 @@ impl Kind {
     #[must_use]
     pub fn column(self) -> Option<&'static str> {
         match self {
-            Self::Group | Self::Credential | Self::Tag | Self::Cve | Self::Indicator => None,
+            Self::Credential | Self::Tag | Self::Cve | Self::Indicator => None,
+            Self::Group => Some("payload_group"),
             // `limit` is a word of SQL.
             Self::Limit => Some("refused_by"),
             Self::Port | Self::Source => Some(self.name()),

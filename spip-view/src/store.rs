@@ -17,6 +17,8 @@ pub mod key;
 mod reader;
 mod retag;
 mod retention;
+mod rollup;
+pub(crate) mod rows;
 mod rules;
 mod runs;
 pub mod schema;
@@ -30,6 +32,7 @@ pub use facts::cut;
 pub use journal::LogState;
 pub use reader::{Deadline, Reader};
 pub use retag::{Meanings, Retagged};
+pub(crate) use rollup::{Cells, Key, find};
 pub(crate) use rules::rule;
 pub use writer::{Taken, Writer};
 
@@ -251,7 +254,8 @@ fn prepare(connection: &Connection, schema: &str) -> rusqlite::Result<i32> {
     // A position in the log must never be on the disk before the rows that it stands for.
     connection.execute_batch(
         "PRAGMA page_size = 8192; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY;
-         PRAGMA busy_timeout = 5000; PRAGMA trusted_schema = OFF;",
+         PRAGMA busy_timeout = 5000; PRAGMA trusted_schema = OFF; PRAGMA wal_autocheckpoint = 4000;
+         PRAGMA journal_size_limit = 33554432;",
     )?;
     let version = |connection: &Connection| connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i32>(0));
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;

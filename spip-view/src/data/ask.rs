@@ -5,103 +5,29 @@
 //! sessions. With a query everything comes from the sessions, the newest day first, until the time for it is over; what is
 //! then missing makes a count inexact.
 
-use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use rusqlite::types::{Value, ValueRef};
-use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
+use rusqlite::types::Value;
+use rusqlite::{Connection, Row, params_from_iter};
 
-use super::{Count, Series, Top, TopList, Totals};
+use super::columns::Columns;
+use super::names::{fact_id, name};
+use super::tally::{Key, Tally};
+use super::{Series, Top, TopList, Totals};
 use crate::filter::{Filter, Without};
 use crate::meaning::Class;
 use crate::moment::{DAY, Day, HOUR, Moment};
 use crate::query::sql::Condition;
 use crate::row::Kind;
-use crate::store::{Error, Reader, Result, key};
+use crate::store::{Cells, Reader, Result, find, key, rows};
 
 /// Time for looking at sessions one by one, after which a page shows what it has.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
-/// Different values that are counted at once: about 50 MB of memory.
-const MAX_VALUES: usize = 400_000;
-
-/// A key of a roll-up: number or IPv6 address.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Key {
-    Number(i64),
-    Address([u8; 16]),
-}
-
-impl Key {
-    pub(crate) fn read(value: ValueRef<'_>) -> Self {
-        match value {
-            ValueRef::Integer(number) => Self::Number(number),
-            ValueRef::Blob(bytes) => Self::Address(bytes.try_into().unwrap_or_default()),
-            _ => Self::Number(0),
-        }
-    }
-
-    pub(crate) fn value(&self) -> Value {
-        match self {
-            Self::Number(number) => Value::Integer(*number),
-            Self::Address(octets) => Value::Blob(octets.to_vec()),
-        }
-    }
-}
-
-/// Numbers by key.
-pub(crate) struct Tally {
-    counts: HashMap<Key, u64>,
-    is_exact: bool,
-}
-
-impl Default for Tally {
-    fn default() -> Self {
-        Self { counts: HashMap::new(), is_exact: true }
-    }
-}
-
-impl Tally {
-    pub(crate) fn add(&mut self, key: Key, n: u64) {
-        *self.counts.entry(key).or_default() += n;
-        if self.counts.len() > MAX_VALUES {
-            // The rarest go; which of them are rare is known by now for all but the newest.
-            let mut counts: Vec<u64> = self.counts.values().copied().collect();
-            let half = counts.len() / 2;
-            let (_, median, _) = counts.select_nth_unstable(half);
-            let median = *median;
-            let mut spare = MAX_VALUES / 2;
-            self.counts.retain(|_, count| {
-                let stays = *count > median || (*count == median && spare > 0);
-                spare = spare.saturating_sub(usize::from(*count == median));
-                stays
-            });
-            self.is_exact = false;
-        }
-    }
-
-    pub(crate) fn into_counts(self) -> impl Iterator<Item = (Key, u64)> {
-        self.counts.into_iter()
-    }
-
-    pub(crate) fn distinct(&self) -> Count {
-        Count { value: self.counts.len() as u64, is_exact: self.is_exact }
-    }
-
-    /// The most frequent ones, those of equal number by key.
-    pub(crate) fn top(&self, limit: usize, offset: usize) -> Vec<(Key, u64)> {
-        let mut list: Vec<(&Key, u64)> = self.counts.iter().map(|(key, n)| (key, *n)).collect();
-        let order = |a: &(&Key, u64), b: &(&Key, u64)| b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0));
-        let wanted = limit + offset;
-        if wanted > 0 && list.len() > wanted {
-            list.select_nth_unstable_by(wanted - 1, order);
-            list.truncate(wanted);
-        }
-        list.sort_unstable_by(order);
-        list.into_iter().skip(offset).map(|(key, n)| (key.clone(), n)).collect()
-    }
-}
+/// Columns of the totals of sessions `s`: records, connections, rejected, bytes.
+const SUMS: &str = "count(*), sum(s.n), sum(CASE WHEN s.flags & 8 <> 0 THEN s.n ELSE 0 END), sum(s.bytes_in)";
 
 /// The part of a day that a range covers.
 #[derive(Clone, Copy, Debug)]
@@ -122,21 +48,19 @@ pub(crate) struct Scope {
     pub(crate) sql: String,
     pub(crate) parameters: Vec<Value>,
     /// The roll-up that says in which hours there are any, and counts them.
-    pub(crate) index: Option<(Kind, Value)>,
+    pub(crate) index: Option<(Kind, Key)>,
+    /// Number of hours that are looked at, the newest ones.
+    pub(crate) hours: usize,
 }
 
 impl Scope {
     pub(crate) fn all() -> Self {
-        Self { sql: "1".to_owned(), parameters: Vec::new(), index: None }
+        Self { sql: "1".to_owned(), parameters: Vec::new(), index: None, hours: usize::MAX }
     }
 
     /// Sessions whose column has this key.
     pub(crate) fn of(kind: Kind, key: &Key) -> Self {
         let (sql, parameters) = match kind {
-            Kind::Group => (
-                format!("s.payload IN (SELECT id FROM facts WHERE kind = {} AND grp = ?)", Kind::Payload as u8),
-                vec![key.value()],
-            ),
             Kind::Credential => {
                 ("s.id IN (SELECT session FROM tries WHERE credential = ?)".to_owned(), vec![key.value()])
             }
@@ -155,7 +79,7 @@ impl Scope {
             ),
             kind => (format!("s.{} = ?", kind.column().unwrap_or("NULL")), vec![key.value()]),
         };
-        Self { sql, parameters, index: Some((kind, key.value())) }
+        Self { sql, parameters, index: Some((kind, *key)), hours: usize::MAX }
     }
 }
 
@@ -172,6 +96,8 @@ pub(crate) struct Ask<'r> {
     parts: Vec<Part>,
     started: Instant,
     is_patient: bool,
+    /// Hours of a day in which a value occurs, the newest first.
+    hours: RefCell<HashMap<(Day, Kind, Key), Vec<i64>>>,
 }
 
 impl<'r> Ask<'r> {
@@ -187,8 +113,12 @@ impl<'r> Ask<'r> {
             None => None,
         };
         let (from, to) = reader.clamp(filter.from, filter.to);
-        let parts = reader.days(from, to).into_iter().filter_map(|day| Part::of(day, from, to)).collect();
+        let mut parts: Vec<Part> =
+            reader.days(from, to).into_iter().filter_map(|day| Part::of(day, from, to)).collect();
         let has_query = filter.query.is_some();
+        if !has_query {
+            round(reader, &mut parts)?;
+        }
         Ok(Self {
             reader,
             from,
@@ -201,6 +131,7 @@ impl<'r> Ask<'r> {
             parts,
             started: Instant::now(),
             is_patient: false,
+            hours: RefCell::default(),
         })
     }
 
@@ -220,6 +151,7 @@ impl<'r> Ask<'r> {
             parts,
             started: Instant::now(),
             is_patient: false,
+            hours: RefCell::default(),
         }
     }
 
@@ -239,19 +171,29 @@ impl<'r> Ask<'r> {
         Ok(ask)
     }
 
+    /// Calls `take` with (hour or moment, key, number) of a roll-up.
+    pub(super) fn over(&self, kind: Kind, only: Option<Key>, mut take: impl FnMut(i64, Key, u64)) -> Result<()> {
+        self.rolled(kind, only, |day, us, key, n| take(day.start().0 + us, key, n))
+    }
+
     /// Calls `take` with (moment, key, number) of a kind: by roll-up or by session, as the query wants it. Returns
     /// whether everything was looked at.
     pub(crate) fn over_time(&self, kind: Kind, mut take: impl FnMut(i64, Key, u64)) -> Result<bool> {
         if !self.has_query {
-            self.rolled(kind, None, |day, us, key, n| take(day.start().0 + us, key, n))?;
+            self.over(kind, None, take)?;
             return Ok(true);
         }
-        let (key, n, tables, narrowing) = rows_of(kind);
+        let rows::Rows { key, n, tables, narrowing } = rows::of(kind);
         let behind = format!("AND {narrowing} AND {key} IS NOT NULL");
         self.each_in(&tables, &Scope::all(), &format!("{key}, s.id, {n}"), &behind, |day, row| {
             take(key::accepted(day, row.get(1)?).0, Key::read(row.get_ref(0)?), unsigned(row, 2)?);
             Ok(true)
         })
+    }
+
+    /// Reports whether some sensors or sources are left out.
+    pub(super) fn is_narrowed(&self) -> bool {
+        self.sensor.is_some() || self.without != Without::Nothing
     }
 
     pub(crate) fn has_query(&self) -> bool {
@@ -297,31 +239,59 @@ impl<'r> Ask<'r> {
     }
 
     /// Calls `take` with (key, hour of the day or moment, number) of a roll-up, day by day.
-    fn rolled(&self, kind: Kind, only: Option<&Value>, mut take: impl FnMut(Day, i64, Key, u64)) -> Result<()> {
-        let narrowed = if only.is_some() { " AND key = ?" } else { "" };
-        let sensor = self.on_sensor();
+    fn rolled(&self, kind: Kind, only: Option<Key>, mut take: impl FnMut(Day, i64, Key, u64)) -> Result<()> {
         for part in &self.parts {
             self.reader.in_day(part.day, |connection| {
-                let failed = |source| self.reader.failed(source);
-                if part.hours.0 < part.hours.1 {
-                    // Without the hour in the result there is a row a key.
-                    let sql = format!(
-                        "SELECT key, hour, n FROM hourly WHERE kind = {} AND hour >= {} AND hour < {}{narrowed}{sensor}",
-                        kind as u8, part.hours.0, part.hours.1
-                    );
-                    let mut statement = connection.prepare(&sql).map_err(failed)?;
-                    let mut rows = statement.query(params_from_iter(only)).map_err(failed)?;
-                    while let Some(row) = rows.next().map_err(failed)? {
-                        let key = Key::read(row.get_ref(0).map_err(failed)?);
-                        let hour: i64 = row.get(1).map_err(failed)?;
-                        take(part.day, hour * HOUR, key, unsigned(row, 2).map_err(failed)?);
+                self.rolled_in(connection, kind, only, part, |us, key, n| take(part.day, us, key, n))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The same in one day.
+    fn rolled_in(
+        &self,
+        connection: &Connection,
+        kind: Kind,
+        only: Option<Key>,
+        part: &Part,
+        mut take: impl FnMut(i64, Key, u64),
+    ) -> Result<()> {
+        self.hours(connection, kind, only, part, &mut take)?;
+        for edge in part.edges.iter().filter(|(first, last)| first < last) {
+            self.edge(connection, kind, only, *edge, &mut take)?;
+        }
+        Ok(())
+    }
+
+    /// The whole hours of a part. A key comes once for each run, sensor and class.
+    fn hours(
+        &self,
+        connection: &Connection,
+        kind: Kind,
+        only: Option<Key>,
+        part: &Part,
+        mut take: impl FnMut(i64, Key, u64),
+    ) -> Result<()> {
+        if part.hours.0 >= part.hours.1 {
+            return Ok(());
+        }
+        let failed = |source| self.reader.failed(source);
+        let sql =
+            format!("SELECT hour, cells FROM hourly WHERE kind = ? AND hour >= ? AND hour < ?{}", self.on_sensor());
+        let mut statement = connection.prepare_cached(&sql).map_err(failed)?;
+        let mut rows = statement.query((kind as u8, part.hours.0, part.hours.1)).map_err(failed)?;
+        while let Some(row) = rows.next().map_err(failed)? {
+            let us = row.get::<_, i64>(0).map_err(failed)? * HOUR;
+            let cells = row.get_ref(1).and_then(|cells| Ok(cells.as_blob()?)).map_err(failed)?;
+            match only {
+                Some(key) => {
+                    if let Some(n) = find(cells, key) {
+                        take(us, key, n);
                     }
                 }
-                for edge in part.edges.iter().filter(|(first, last)| first < last) {
-                    self.edge(connection, kind, only, *edge, |us, key, n| take(part.day, us, key, n))?;
-                }
-                Ok(())
-            })?;
+                None => Cells::new(cells).for_each(|(key, n)| take(us, key, n)),
+            }
         }
         Ok(())
     }
@@ -331,21 +301,21 @@ impl<'r> Ask<'r> {
         &self,
         connection: &Connection,
         kind: Kind,
-        only: Option<&Value>,
+        only: Option<Key>,
         (first, last): (i64, i64),
         mut take: impl FnMut(i64, Key, u64),
     ) -> Result<()> {
         let failed = |source| self.reader.failed(source);
         let mut sensor = self.sensor.map_or_else(String::new, |sensor| format!(" AND s.sensor = {sensor}"));
         sensor.push_str(&self.of_known_scanners());
-        let (key, n, tables, narrowing) = rows_of(kind);
+        let rows::Rows { key, n, tables, narrowing } = rows::of(kind);
         let narrowed = if only.is_some() { format!(" AND {key} = ?3") } else { String::new() };
         let sql = format!(
             "SELECT {key}, s.id, {n} FROM {tables} WHERE s.id >= ?1 AND s.id < ?2 AND {key} IS NOT NULL AND {narrowing}{narrowed}{sensor}"
         );
         let mut statement = connection.prepare(&sql).map_err(failed)?;
         let mut parameters = vec![Value::Integer(first), Value::Integer(last)];
-        parameters.extend(only.cloned());
+        parameters.extend(only.map(Key::value));
         let mut rows = statement.query(params_from_iter(parameters)).map_err(failed)?;
         while let Some(row) = rows.next().map_err(failed)? {
             let key = Key::read(row.get_ref(0).map_err(failed)?);
@@ -356,7 +326,7 @@ impl<'r> Ask<'r> {
     }
 
     /// One number over the range.
-    pub(crate) fn sum(&self, kind: Kind, only: Option<&Value>) -> Result<u64> {
+    pub(crate) fn sum(&self, kind: Kind, only: Option<Key>) -> Result<u64> {
         let mut sum = 0_u64;
         self.rolled(kind, only, |_, _, _, n| sum = sum.saturating_add(n))?;
         Ok(sum)
@@ -367,21 +337,53 @@ impl<'r> Ask<'r> {
         if self.has_query {
             return self.totals_of(&Scope::all()).map(|(totals, _)| totals);
         }
-        Ok(Totals {
-            sessions: self.sum(Kind::Sessions, None)?,
-            connections: self.sum(Kind::Connections, None)?,
-            rejected: self.sum(Kind::Rejected, None)?,
-            bytes_in: self.sum(Kind::BytesIn, None)?,
-            scans: self.sum(Kind::Scans, None)?,
-            half_open: self.sum(Kind::HalfOpen, None)?,
-        })
+        let mut totals = Totals::default();
+        for part in &self.parts {
+            self.reader.in_day(part.day, |connection| {
+                for (kind, sum) in [
+                    (Kind::Sessions, &mut totals.sessions),
+                    (Kind::Connections, &mut totals.connections),
+                    (Kind::Rejected, &mut totals.rejected),
+                    (Kind::BytesIn, &mut totals.bytes_in),
+                    (Kind::Scans, &mut totals.scans),
+                    (Kind::HalfOpen, &mut totals.half_open),
+                ] {
+                    self.hours(connection, kind, None, part, |_, _, n| *sum = sum.saturating_add(n))?;
+                }
+                for edge in part.edges.iter().filter(|(first, last)| first < last) {
+                    self.edge_totals(connection, *edge, &mut totals)?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(totals)
+    }
+
+    /// Adds the sessions and scans of a part of an hour.
+    fn edge_totals(&self, connection: &Connection, (first, last): (i64, i64), totals: &mut Totals) -> Result<()> {
+        let mut only = self.sensor.map_or_else(String::new, |sensor| format!(" AND s.sensor = {sensor}"));
+        only.push_str(&self.of_known_scanners());
+        let sql = |columns: &str, table: &str| {
+            format!("SELECT {columns} FROM {table} s WHERE s.id >= ?1 AND s.id < ?2{only}")
+        };
+        let read = |sql: &str, sums: &mut [&mut u64]| {
+            connection.prepare_cached(sql)?.query_row([first, last], |row| {
+                for (index, sum) in sums.iter_mut().enumerate() {
+                    **sum = sum.saturating_add(unsigned(row, index)?);
+                }
+                Ok(())
+            })
+        };
+        let Totals { sessions, connections, rejected, bytes_in, scans, half_open } = totals;
+        read(&sql(SUMS, "sessions"), &mut [sessions, connections, rejected, bytes_in])
+            .and_then(|()| read(&sql("count(*), sum(s.n)", "scans"), &mut [scans, half_open]))
+            .map_err(|source| self.reader.failed(source))
     }
 
     /// Totals of sessions one by one, and whether all were looked at. Scans are not among them.
     pub(crate) fn totals_of(&self, scope: &Scope) -> Result<(Totals, bool)> {
         let mut totals = Totals::default();
-        let columns = "count(*), sum(s.n), sum(CASE WHEN s.flags & 8 <> 0 THEN s.n ELSE 0 END), sum(s.bytes_in)";
-        let is_exact = self.each(scope, columns, "", |_, row| {
+        let is_exact = self.each(scope, SUMS, "", |_, row| {
             totals.sessions += unsigned(row, 0)?;
             totals.connections += unsigned(row, 1)?;
             totals.rejected += unsigned(row, 2)?;
@@ -392,7 +394,7 @@ impl<'r> Ask<'r> {
     }
 
     /// Connections over time; of one value where `scope` has an index.
-    pub(crate) fn series(&self, kind: Kind, only: Option<&Value>) -> Result<Series> {
+    pub(crate) fn series(&self, kind: Kind, only: Option<Key>) -> Result<Series> {
         let mut columns = Columns::new(self.from, self.to);
         if columns.step_us < HOUR {
             return self.short_series(kind, only, columns);
@@ -402,7 +404,7 @@ impl<'r> Ask<'r> {
     }
 
     /// A series of at most six hours, from the rows themselves.
-    fn short_series(&self, kind: Kind, only: Option<&Value>, mut columns: Columns) -> Result<Series> {
+    fn short_series(&self, kind: Kind, only: Option<Key>, mut columns: Columns) -> Result<Series> {
         for part in &self.parts {
             self.reader.in_day(part.day, |connection| {
                 self.edge(connection, kind, only, part.keys, |us, _, n| columns.add(part.day.start().0 + us, n))
@@ -431,7 +433,7 @@ impl<'r> Ask<'r> {
             self.rolled(kind, None, |_, _, key, n| tally.add(key, n))?;
             return Ok(tally);
         }
-        let (key, n, tables, narrowing) = rows_of(kind);
+        let rows::Rows { key, n, tables, narrowing } = rows::of(kind);
         let is_exact = self.each_in(
             &tables,
             &Scope::all(),
@@ -446,9 +448,35 @@ impl<'r> Ask<'r> {
         Ok(tally)
     }
 
+    /// Numbers of several kinds, which looks at each day once.
+    fn tallies(&self, kinds: &[Kind]) -> Result<Vec<Tally>> {
+        if self.has_query {
+            return kinds.iter().map(|kind| self.tally(*kind)).collect();
+        }
+        let mut tallies: Vec<Tally> = kinds.iter().map(|_| Tally::default()).collect();
+        for part in &self.parts {
+            self.reader.in_day(part.day, |connection| {
+                for (kind, tally) in kinds.iter().zip(&mut tallies) {
+                    self.rolled_in(connection, *kind, None, part, |_, key, n| tally.add(key, n))?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(tallies)
+    }
+
+    /// The most frequent values of several kinds.
+    pub(crate) fn tops(&self, kinds: &[Kind], limit: usize) -> Result<Vec<TopList>> {
+        let tallies = self.tallies(kinds)?;
+        kinds.iter().zip(tallies).map(|(kind, tally)| self.list(*kind, &tally, limit)).collect()
+    }
+
     /// The most frequent values of a kind.
     pub(crate) fn top(&self, kind: Kind, limit: usize) -> Result<TopList> {
-        let tally = self.tally(kind)?;
+        self.list(kind, &self.tally(kind)?, limit)
+    }
+
+    fn list(&self, kind: Kind, tally: &Tally, limit: usize) -> Result<TopList> {
         Ok(TopList { kind, items: self.named(kind, tally.top(limit, 0))?, distinct: tally.distinct() })
     }
 
@@ -480,6 +508,7 @@ impl<'r> Ask<'r> {
         mut take: impl FnMut(Day, &Row<'_>) -> rusqlite::Result<bool>,
     ) -> Result<bool> {
         let (condition, bound) = self.condition(scope);
+        let mut hours = scope.hours;
         for part in self.parts.iter().rev() {
             if self.is_late() {
                 return Ok(false);
@@ -487,9 +516,10 @@ impl<'r> Ask<'r> {
             let goes_on = self.reader.in_day(part.day, |connection| {
                 let failed = |source| self.reader.failed(source);
                 for (first, last) in self.ranges(connection, scope, part)? {
-                    if self.is_late() {
+                    if self.is_late() || hours == 0 {
                         return Ok(false);
                     }
+                    hours -= 1;
                     let sql =
                         format!("SELECT {columns} FROM {tables} WHERE s.id >= ? AND s.id < ? AND {condition} {behind}");
                     let mut statement = connection.prepare_cached(&sql).map_err(failed)?;
@@ -513,19 +543,21 @@ impl<'r> Ask<'r> {
 
     /// Ranges of keys to look at, newest first: only hours in which the index has something.
     fn ranges(&self, connection: &Connection, scope: &Scope, part: &Part) -> Result<Vec<(i64, i64)>> {
-        let Some((kind, value)) = &scope.index else {
+        let Some((kind, key)) = scope.index else {
             return Ok(vec![part.keys]);
         };
-        let failed = |source| self.reader.failed(source);
-        let mut statement = connection
-            .prepare_cached("SELECT DISTINCT hour FROM hourly WHERE kind = ? AND key = ? ORDER BY hour DESC")
-            .map_err(failed)?;
-        let kind = Value::Integer(i64::from(*kind as u8));
-        let hours =
-            statement.query_map(params_from_iter([&kind, value]), |row| row.get::<_, i64>(0)).map_err(failed)?;
+        let own = (part.day, kind, key);
+        let known = self.hours.borrow().get(&own).cloned();
+        let hours = match known {
+            Some(hours) => hours,
+            None => {
+                let hours = hours_of(connection, kind, key).map_err(|source| self.reader.failed(source))?;
+                self.hours.borrow_mut().insert(own, hours.clone());
+                hours
+            }
+        };
         let mut ranges = Vec::new();
         for hour in hours {
-            let hour = hour.map_err(failed)?;
             let (first, last) = (
                 key::session(Moment(hour * HOUR)),
                 if hour >= 23 { i64::MAX } else { key::session(Moment((hour + 1) * HOUR)) },
@@ -555,132 +587,64 @@ impl Part {
     }
 }
 
-/// Columns of a chart.
-struct Columns {
-    start: Moment,
-    step_us: i64,
-    points: Vec<u64>,
+/// Returns the number of all values of a kind in a day.
+pub(super) fn stored(connection: &Connection, kind: Kind) -> rusqlite::Result<u64> {
+    let mut statement = connection.prepare("SELECT cells FROM hourly WHERE kind = ?")?;
+    let mut rows = statement.query([kind as u8])?;
+    let mut sum = 0_u64;
+    while let Some(row) = rows.next()? {
+        sum = Cells::new(row.get_ref(0)?.as_blob()?).fold(sum, |sum, (_, n)| sum.saturating_add(n));
+    }
+    Ok(sum)
 }
 
-impl Columns {
-    fn new(from: Moment, to: Moment) -> Self {
-        let step_us = Filter::step(from, to);
-        let start = from.0.div_euclid(step_us) * step_us;
-        let length = to.0.saturating_sub(start).max(0);
-        let columns = usize::try_from((length + step_us - 1) / step_us).unwrap_or(0).min(400);
-        Self { start: Moment(start), step_us, points: vec![0; columns] }
-    }
-
-    fn add(&mut self, us: i64, n: u64) {
-        let column = usize::try_from((us - self.start.0).div_euclid(self.step_us)).ok();
-        if let Some(point) = column.and_then(|column| self.points.get_mut(column)) {
-            *point = point.saturating_add(n);
+/// Returns the hours of a day in which a value occurs, the newest first.
+fn hours_of(connection: &Connection, kind: Kind, key: Key) -> rusqlite::Result<Vec<i64>> {
+    let mut statement =
+        connection.prepare_cached("SELECT hour, cells FROM hourly WHERE kind = ? ORDER BY hour DESC")?;
+    let mut rows = statement.query([kind as u8])?;
+    let mut hours: Vec<i64> = Vec::new();
+    while let Some(row) = rows.next()? {
+        let hour = row.get(0)?;
+        if hours.last() != Some(&hour) && find(row.get_ref(1)?.as_blob()?, key).is_some() {
+            hours.push(hour);
         }
     }
-
-    fn series(self) -> Series {
-        Series { start: self.start, step_us: self.step_us, points: self.points }
-    }
+    Ok(hours)
 }
 
-/// Returns the tables of sessions with their marks of some kinds.
-pub(super) fn marked(kinds: &[Kind]) -> String {
-    let kinds: Vec<String> = kinds.iter().map(|kind| (*kind as u8).to_string()).collect();
-    format!("sessions s JOIN marks m ON m.session = s.id AND m.kind IN ({})", kinds.join(", "))
-}
-
-/// Returns the table of a kind of values: key, number, tables, and a condition.
-fn rows_of(kind: Kind) -> (String, &'static str, Cow<'static, str>, String) {
-    let sessions = Cow::Borrowed("sessions s");
-    let all = || "1".to_owned();
-    match kind {
-        Kind::Connections => ("0".to_owned(), "s.n", sessions, all()),
-        Kind::Sessions => ("0".to_owned(), "1", sessions, all()),
-        Kind::Rejected => ("0".to_owned(), "s.n", sessions, format!("s.flags & {} <> 0", key::REJECTED)),
-        Kind::BytesIn => ("0".to_owned(), "s.bytes_in", sessions, all()),
-        Kind::HalfOpen => ("0".to_owned(), "s.n", "scans s".into(), all()),
-        Kind::Scans => ("0".to_owned(), "1", "scans s".into(), all()),
-        Kind::ScanSource => ("s.source".to_owned(), "s.n", "scans s".into(), all()),
-        Kind::Port => (format!("s.port + (s.flags & {} <> 0) * {}", key::UDP, key::UDP_PORTS), "s.n", sessions, all()),
-        Kind::Group => {
-            ("f.grp".to_owned(), "s.n", "sessions s JOIN facts f ON f.kind = 3 AND f.id = s.payload".into(), all())
+/// Lets whole hours answer for parts of an hour outside of which nothing is stored, as when a range ends now.
+fn round(reader: &Reader, parts: &mut [Part]) -> Result<()> {
+    for part in parts.iter_mut().filter(|part| part.hours.0 < part.hours.1) {
+        let hour = |hour: i64| if hour >= 24 { i64::MAX } else { key::session(Moment(hour * HOUR)) };
+        let [(before, _), (_, behind)] = part.edges;
+        let outside = [(hour(part.hours.0 - 1), before), (behind, hour(part.hours.1 + 1))];
+        let is_partial = part.edges.map(|(first, last)| first < last);
+        if is_partial == [false, false] {
+            continue;
         }
-        Kind::Credential => {
-            ("t.credential".to_owned(), "s.n", "sessions s JOIN tries t ON t.session = s.id".into(), all())
+        let empty = reader.in_day(part.day, |connection| {
+            let sql = "SELECT NOT EXISTS (SELECT 1 FROM sessions WHERE id >= ?1 AND id < ?2)
+                       AND NOT EXISTS (SELECT 1 FROM scans WHERE id >= ?1 AND id < ?2)";
+            let mut empty = [false; 2];
+            for (empty, (first, last)) in empty.iter_mut().zip(outside) {
+                let found = connection.query_row(sql, [first, last], |row| row.get(0));
+                *empty = found.map_err(|source| reader.failed(source))?;
+            }
+            Ok(empty)
+        })?;
+        let [is_first, is_last] = empty.unwrap_or_default();
+        if is_first && is_partial[0] {
+            (part.hours.0, part.edges[0]) = (part.hours.0 - 1, (0, 0));
         }
-        // Ports of scans are in the roll-ups only: a part of an hour counts with its hour.
-        Kind::ScanPort | Kind::ScanBlock => ("NULL".to_owned(), "s.n", "scans s".into(), all()),
-        Kind::Tag | Kind::Cve | Kind::Indicator => ("m.fact".to_owned(), "s.n", marked(&[kind]).into(), all()),
-        kind => (format!("s.{}", kind.column().unwrap_or("NULL")), "s.n", sessions, all()),
+        if is_last && is_partial[1] {
+            (part.hours.1, part.edges[1]) = (part.hours.1 + 1, (0, 0));
+        }
     }
+    Ok(())
 }
 
 pub(super) fn unsigned(row: &Row<'_>, index: usize) -> rusqlite::Result<u64> {
     let number: Option<i64> = row.get(index)?;
     Ok(number.and_then(|number| u64::try_from(number).ok()).unwrap_or(0))
-}
-
-/// Returns the number of a fact.
-pub(super) fn fact_id(reader: &Reader, kind: Kind, value: &[u8]) -> Result<Option<i64>> {
-    reader
-        .catalog()
-        .query_row(
-            "SELECT id FROM facts WHERE hash = ? AND kind = ?",
-            (reader.salt().hash(kind, value), kind as u8),
-            |row| row.get(0),
-        )
-        .optional()
-        .map_err(|source| reader.failed(source))
-}
-
-/// Returns the text of a key, and what to show where that is another one.
-pub(crate) fn name(reader: &Reader, kind: Kind, key: &Key) -> Result<(String, Option<String>)> {
-    match (kind, key) {
-        (Kind::Source | Kind::ScanSource, key) => {
-            Ok((key::read_address(ValueRef::from(&key.value())).to_string(), None))
-        }
-        (Kind::Port | Kind::ScanPort, Key::Number(port)) => Ok((port_text(*port), None)),
-        (kind, Key::Number(id)) => {
-            let named = reader
-                .catalog()
-                .prepare_cached("SELECT value, label FROM facts WHERE kind = ? AND id = ?")
-                .and_then(|mut statement| {
-                    statement
-                        .query_row((kind as u8, id), |row| {
-                            Ok((fact_text(row.get_ref(0)?), row.get::<_, Option<String>>(1)?))
-                        })
-                        .optional()
-                })
-                .map_err(|source| reader.failed(source))?;
-            Ok(named.unwrap_or_default())
-        }
-        (_, Key::Address(_)) => Ok((String::new(), None)),
-    }
-}
-
-/// Returns the value of a fact as text: a hash in hexadecimal digits.
-pub(super) fn fact_text(value: ValueRef<'_>) -> String {
-    match value {
-        ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
-        ValueRef::Blob(bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
-        ValueRef::Integer(number) => number.to_string(),
-        _ => String::new(),
-    }
-}
-
-/// Returns a port as text: `22`, `53/udp`.
-pub(super) fn port_text(port: i64) -> String {
-    if port >= key::UDP_PORTS { format!("{}/udp", port - key::UDP_PORTS) } else { port.to_string() }
-}
-
-/// Reads what [`port_text`] wrote.
-pub(super) fn read_port(text: &str) -> Result<i64> {
-    let (number, udp) = match text.split_once('/') {
-        Some((number, "udp")) => (number, key::UDP_PORTS),
-        Some((number, "tcp")) => (number, 0),
-        Some(_) => ("", 0),
-        None => (text, 0),
-    };
-    let port: Option<u16> = number.parse().ok();
-    port.map(|port| i64::from(port) + udp).ok_or_else(|| Error::NotFound(format!("port {text}")))
 }

@@ -1,18 +1,23 @@
 //! *Campaigns*: sources that belong together, found by the program.
 //!
-//! Sessions with a payload are keyed by their fingerprints (JA4, HASSH, HTTP fingerprint, SYN) and the group of the payload. Sources that share a key within the range are one campaign.
+//! What sources of a campaign share, [`Kind::SHARED`], is a fact of its own, which the ingestion gives each session with a
+//! payload and a fingerprint. Sources that have one within the range are one campaign. Roll-ups count its connections,
+//! sources and ports by hour; the sessions answer for a query, and for columns of less than an hour.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::net::IpAddr;
 
-use rusqlite::types::ValueRef;
+use rusqlite::OptionalExtension as _;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::ask::{Ask, Key, Scope, Tally, name, unsigned};
+use super::ask::{Ask, Scope};
+use super::columns::Columns;
+use super::names::name;
+use super::tally::Key;
 use super::{Fact, Series, Top};
 use crate::filter::Filter;
-use crate::moment::Moment;
+use crate::moment::{HOUR, Moment};
 use crate::query::quote;
 use crate::row::Kind;
 use crate::store::{Reader, Result, key};
@@ -54,37 +59,24 @@ pub struct Campaign {
 }
 
 /// Sources that make a campaign.
-const MIN_SOURCES: usize = 3;
+const MIN_SOURCES: u64 = 3;
 
 /// Campaigns that are shown.
 const SHOWN: usize = 40;
 
-/// Sessions that are looked at, the newest ones.
-const EXAMINED: usize = 400_000;
+/// Sources of a campaign that are shown.
+const EXAMPLES: usize = 8;
 
-/// Keys that are followed at once; the smallest ones give way.
-const MAX_KEYS: usize = 50_000;
+/// Ports of a campaign that are shown.
+const PORTS: usize = 8;
 
-/// Sources of a campaign that are told apart; more are counted as a lower bound by their hashes.
-const MAX_SOURCES: usize = 5_000;
-
-/// Facts that sources share: fingerprints and the group of the payload, as numbers of facts.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Shared {
-    group: Option<i64>,
-    ja4: Option<i64>,
-    hassh: Option<i64>,
-    http: Option<i64>,
-    syn: Option<i64>,
-}
-
+/// What is counted of a campaign.
+#[derive(Default)]
 struct Found {
-    sources: BTreeSet<Key>,
-    ports: Tally,
+    sources: u64,
+    examples: Vec<Key>,
+    ports: Vec<(Key, u64)>,
     connections: u64,
-    first: Moment,
-    last: Moment,
-    hours: BTreeMap<i64, u64>,
 }
 
 /// Returns the data of the page.
@@ -93,65 +85,62 @@ struct Found {
 /// The store does not answer.
 pub fn page(reader: &Reader, filter: &Filter) -> Result<CampaignsPage> {
     let ask = Ask::new(reader, filter)?;
-    let mut found: HashMap<Shared, Found> = HashMap::new();
-    let mut is_exact = true;
-    let mut left = EXAMINED;
-    let columns = "s.id, s.n, s.source, s.port, s.flags, (SELECT grp FROM facts WHERE kind = 3 AND id = s.payload), s.ja4, s.hassh,
-                   s.http_fingerprint, s.syn";
-    let step = Filter::step(ask.from, ask.to);
-    let is_whole = ask.each(&Scope::all(), columns, "AND s.payload IS NOT NULL ORDER BY s.id DESC", |day, row| {
-        left -= 1;
-        let shared =
-            Shared { group: row.get(5)?, ja4: row.get(6)?, hassh: row.get(7)?, http: row.get(8)?, syn: row.get(9)? };
-        // One mark alone joins half of the internet.
-        let marks = [shared.ja4, shared.hassh, shared.http, shared.syn];
-        if marks.iter().all(Option::is_none) {
-            return Ok(left > 0);
+    let mut found: HashMap<i64, Found> = HashMap::new();
+    let sources = ask.tally(Kind::CampaignSource)?;
+    let mut is_exact = sources.distinct().is_exact;
+    for (pair, _) in sources.into_counts() {
+        let (campaign, source) = pair.split();
+        let campaign = found.entry(campaign).or_default();
+        campaign.sources += 1;
+        // The smallest, so that the page stays the same.
+        let at = campaign.examples.partition_point(|other| *other < source);
+        if at < EXAMPLES {
+            campaign.examples.insert(at, source);
+            campaign.examples.truncate(EXAMPLES);
         }
-        let time = key::accepted(day, row.get(0)?);
-        let n = unsigned(row, 1)?;
-        let campaign = found.entry(shared).or_insert_with(|| Found {
-            sources: BTreeSet::new(),
-            ports: Tally::default(),
-            connections: 0,
-            first: time,
-            last: time,
-            hours: BTreeMap::new(),
-        });
-        if campaign.sources.len() < MAX_SOURCES {
-            campaign.sources.insert(Key::read(row.get_ref(2)?));
+    }
+    found.retain(|_, campaign| campaign.sources >= MIN_SOURCES);
+    let ports = ask.tally(Kind::CampaignPort)?;
+    is_exact &= ports.distinct().is_exact;
+    for (pair, n) in ports.into_counts() {
+        let (campaign, port) = pair.split();
+        if let Some(campaign) = found.get_mut(&campaign) {
+            campaign.connections += n;
+            campaign.ports.push((port, n));
         }
-        let udp = if row.get::<_, i64>(4)? & key::UDP == 0 { 0 } else { key::UDP_PORTS };
-        campaign.ports.add(Key::Number(row.get::<_, i64>(3)? + udp), n);
-        campaign.connections += n;
-        campaign.first = campaign.first.min(time);
-        campaign.last = campaign.last.max(time);
-        *campaign.hours.entry(time.0.div_euclid(step)).or_default() += n;
-        if found.len() > MAX_KEYS {
-            found.retain(|_, campaign| campaign.sources.len() >= MIN_SOURCES);
-            is_exact = false;
-        }
-        Ok(left > 0)
-    })?;
-    let mut list: Vec<(Shared, Found)> =
-        found.into_iter().filter(|(_, found)| found.sources.len() >= MIN_SOURCES).collect();
-    list.sort_by(|a, b| (b.1.sources.len(), b.1.last, a.0).cmp(&(a.1.sources.len(), a.1.last, b.0)));
+    }
+    let mut list: Vec<(i64, Found)> = found.into_iter().collect();
+    let mut newest: HashMap<i64, Moment> = HashMap::new();
+    for (id, _) in &list {
+        newest.insert(*id, seen(reader, *id)?.1);
+    }
+    list.sort_by_key(|(id, found)| std::cmp::Reverse((found.sources, newest.get(id).copied(), *id)));
     list.truncate(SHOWN);
-    let campaigns =
-        list.into_iter().map(|(shared, found)| campaign(&ask, shared, found, step)).collect::<Result<_>>()?;
-    Ok(CampaignsPage { is_exact: is_exact && is_whole, campaigns })
+    let mut campaigns = Vec::new();
+    for (id, found) in list {
+        campaigns.extend(campaign(&ask, id, found)?);
+    }
+    Ok(CampaignsPage { is_exact, campaigns })
 }
 
-fn campaign(ask: &Ask<'_>, shared: Shared, found: Found, step_us: i64) -> Result<Campaign> {
+/// Returns the first and the last time of a campaign in all that is stored.
+fn seen(reader: &Reader, id: i64) -> Result<(Moment, Moment)> {
+    let sql = "SELECT first_us, last_us FROM facts WHERE kind = ? AND id = ?";
+    let found = reader.catalog().prepare_cached(sql).and_then(|mut statement| {
+        let read = |row: &rusqlite::Row<'_>| Ok((Moment(row.get(0)?), Moment(row.get(1)?)));
+        statement.query_row((Kind::Campaign as u8, id), read).optional()
+    });
+    Ok(found.map_err(|source| reader.failed(source))?.unwrap_or((Moment(0), Moment(0))))
+}
+
+fn campaign(ask: &Ask<'_>, id: i64, mut found: Found) -> Result<Option<Campaign>> {
+    let (text, _) = name(ask.reader, Kind::Campaign, &Key::Number(id))?;
+    let Ok(shared) = serde_json::from_str::<[Option<i64>; 5]>(&text) else {
+        return Ok(None);
+    };
     let mut facts = Vec::new();
     let mut label = None;
-    for (kind, id) in [
-        (Kind::Group, shared.group),
-        (Kind::Ja4, shared.ja4),
-        (Kind::Hassh, shared.hassh),
-        (Kind::HttpFingerprint, shared.http),
-        (Kind::Syn, shared.syn),
-    ] {
+    for (kind, id) in Kind::SHARED.into_iter().zip(shared) {
         let Some(id) = id else { continue };
         let (value, own) = name(ask.reader, kind, &Key::Number(id))?;
         label = label.or_else(|| own.clone());
@@ -160,20 +149,59 @@ fn campaign(ask: &Ask<'_>, shared: Shared, found: Found, step_us: i64) -> Result
     let query: Vec<String> = facts.iter().map(|fact| format!("{}:{}", fact.kind.name(), quote(&fact.value))).collect();
     let query = query.join(" and ");
     let digest: [u8; 32] = Sha256::digest(query.as_bytes()).into();
-    let start = ask.from.0.div_euclid(step_us);
-    let columns = usize::try_from((ask.to.0 - start * step_us + step_us - 1) / step_us).unwrap_or(0).min(400);
-    let points = (0..columns).map(|column| found.hours.get(&(start + column as i64)).copied().unwrap_or(0)).collect();
-    Ok(Campaign {
+    let (first, last, series) = times(ask, id)?;
+    found.ports.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    found.ports.truncate(PORTS);
+    Ok(Some(Campaign {
         id: hex::encode(digest.get(..6).unwrap_or_default()),
         shared: facts,
         label,
-        sources: found.sources.len() as u64,
-        examples: found.sources.iter().take(8).map(|key| key::read_address(ValueRef::from(&key.value()))).collect(),
-        ports: ask.named(Kind::Port, found.ports.top(8, 0))?,
+        sources: found.sources,
+        examples: found.examples.iter().map(|key| key::read_address((&key.value()).into())).collect(),
+        ports: ask.named(Kind::Port, found.ports)?,
         connections: found.connections,
-        first: found.first,
-        last: found.last,
-        series: Series { start: Moment(start * step_us), step_us, points },
+        first,
+        last,
+        series,
         query,
-    })
+    }))
+}
+
+/// Returns the first and the last time of a campaign in the range, and its connections over time.
+fn times(ask: &Ask<'_>, id: i64) -> Result<(Moment, Moment, Series)> {
+    let key = Key::Number(id);
+    let scope = Scope::of(Kind::Campaign, &key);
+    let mut columns = Columns::new(ask.from, ask.to);
+    if ask.has_query() || columns.step_us < HOUR {
+        let (mut first, mut last) = (Moment(i64::MAX), Moment(i64::MIN));
+        ask.each(&scope, "s.id, s.n", "", |day, row| {
+            let time = key::accepted(day, row.get(0)?);
+            (first, last) = (first.min(time), last.max(time));
+            columns.add(time.0, super::ask::unsigned(row, 1)?);
+            Ok(true)
+        })?;
+        return Ok((first, last.max(first), columns.series()));
+    }
+    // Within the hours in which it came, one look at each end.
+    let (mut hours, known) = ((i64::MAX, i64::MIN), seen(ask.reader, id)?);
+    ask.over(Kind::Campaign, Some(key), |us, _, n| {
+        hours = (hours.0.min(us), hours.1.max(us));
+        columns.add(us, n);
+    })?;
+    // What the catalog knows is of all sensors and sources.
+    let is_in_range = |moment: Moment| !ask.is_narrowed() && moment >= ask.from && moment < ask.to;
+    let end = |known: Moment, hour: i64, order: &str| {
+        if is_in_range(known) {
+            return Ok(known);
+        }
+        let mut found = None;
+        let ask = ask.between(Moment(hour).max(ask.from), Moment(hour.saturating_add(HOUR)).min(ask.to));
+        ask.each(&scope, "s.id", &format!("ORDER BY s.id {order} LIMIT 1"), |day, row| {
+            found = Some(key::accepted(day, row.get(0)?));
+            Ok(false)
+        })?;
+        Ok(found.unwrap_or(known))
+    };
+    let hour = |us: i64| us.div_euclid(HOUR) * HOUR;
+    Ok((end(known.0, hour(hours.0), "ASC")?, end(known.1, hour(hours.1), "DESC")?, columns.series()))
 }

@@ -3,9 +3,11 @@
 use serde::Serialize;
 use spip_record::enrichment::Tag;
 
-use super::ask::{Ask, Key, Scope, fact_id, unsigned};
+use super::ask::{Ask, Scope, unsigned};
 use super::examined::Examined;
+use super::names::fact_id;
 use super::sources::{EXAMINED, LINES};
+use super::tally::Key;
 use super::{Fact, Series, SessionLine, Top, TopList, line};
 use crate::filter::Filter;
 use crate::moment::Moment;
@@ -64,8 +66,7 @@ pub struct FingerprintPage {
 /// The store does not answer.
 pub fn list(reader: &Reader, filter: &Filter) -> Result<ClientsPage> {
     let ask = Ask::new(reader, filter)?;
-    let kinds = Kind::FINGERPRINTS.iter().map(|kind| ask.top(*kind, LINES)).collect::<Result<_>>()?;
-    Ok(ClientsPage { kinds })
+    Ok(ClientsPage { kinds: ask.tops(Kind::FINGERPRINTS, LINES)? })
 }
 
 /// Returns everything about one fingerprint, or another text of a session: path, host, server name, protocol.
@@ -81,8 +82,7 @@ pub fn one(reader: &Reader, filter: &Filter, kind: &str, value: &str) -> Result<
     let key = Key::Number(id);
     let scope = Scope::of(kind, &key);
     let examined = Examined::of(&ask, &scope, EXAMINED)?;
-    let connections =
-        if ask.has_query() { ask.series_of(&scope, "s.n")?.0 } else { ask.series(kind, Some(&key.value()))? };
+    let connections = if ask.has_query() { ask.series_of(&scope, "s.n")?.0 } else { ask.series(kind, Some(key))? };
     let sql = "SELECT first_us, last_us, n, label FROM facts WHERE kind = ? AND id = ?";
     let (first, last, count, label) = reader
         .catalog()
@@ -105,8 +105,8 @@ pub fn one(reader: &Reader, filter: &Filter, kind: &str, value: &str) -> Result<
         ports: ask.named(Kind::Port, examined.top(Kind::Port, LINES))?,
         payloads: ask.named(Kind::Group, examined.top(Kind::Group, LINES))?,
         others: examined.facts(reader, &others)?,
-        tags: super::tags::marks(&ask, &scope, Kind::Tag, LINES)?,
-        indicators: super::tags::marks(&ask, &scope, Kind::Indicator, LINES)?,
+        tags: ask.named(Kind::Tag, examined.top(Kind::Tag, LINES))?,
+        indicators: ask.named(Kind::Indicator, examined.top(Kind::Indicator, LINES))?,
         rule,
         label,
         sessions: line::latest(&ask, &scope, filter.limit)?.0,

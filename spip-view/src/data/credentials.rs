@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use rusqlite::types::ValueRef;
 use serde::Serialize;
 
-use super::ask::{Ask, Key, Scope, Tally, name};
+use super::ask::{Ask, Scope};
 use super::line::Names;
+use super::names::name;
 use super::sources::{EXAMINED, LINES};
+use super::tally::Key;
 use super::{Count, Top, session_id};
 use crate::filter::Filter;
-use crate::moment::Moment;
+use crate::moment::{Day, Moment};
 use crate::row::Kind;
 use crate::store::{Reader, Result, key};
 
@@ -126,36 +127,60 @@ fn top(counted: HashMap<String, u64>, limit: usize) -> Vec<Top> {
 
 /// Returns the attempts of the sources with most of them, among the newest sessions with credentials.
 fn sequences(ask: &Ask<'_>) -> Result<Vec<Sequence>> {
-    let mut tally = Tally::default();
+    let mut found: HashMap<Key, (u64, Vec<(Day, i64, i64)>)> = HashMap::new();
     let mut left = EXAMINED;
-    ask.each_in(
-        "tries t JOIN sessions s ON s.id = t.session",
-        &Scope::all(),
-        "s.source",
-        "ORDER BY t.session DESC",
-        |_, row| {
-            left = left.saturating_sub(1);
-            tally.add(Key::read(row.get_ref(0)?), 1);
-            Ok(left > 0)
-        },
-    )?;
-    let mut list = Vec::new();
-    for (source, count) in tally.top(SEQUENCES, 0) {
-        let attempts = attempts(ask, &Scope::of(Kind::Source, &source), ATTEMPTS)?;
-        list.push(Sequence { source: key::read_address(ValueRef::from(&source.value())), count, attempts });
-    }
-    Ok(list)
+    let tables = "tries t JOIN sessions s ON s.id = t.session";
+    let columns = "s.source, s.id, t.credential";
+    ask.each_in(tables, &Scope::all(), columns, "ORDER BY t.session DESC, t.ordinal DESC", |day, row| {
+        left = left.saturating_sub(1);
+        let (count, attempts) = found.entry(Key::read(row.get_ref(0)?)).or_default();
+        *count += 1;
+        if attempts.len() < ATTEMPTS {
+            attempts.push((day, row.get(1)?, row.get(2)?));
+        }
+        Ok(left > 0)
+    })?;
+    let mut list: Vec<_> = found.into_iter().collect();
+    list.sort_unstable_by(|a, b| b.1.0.cmp(&a.1.0).then_with(|| a.0.cmp(&b.0)));
+    list.truncate(SEQUENCES);
+    list.into_iter()
+        .map(|(source, (count, attempts))| {
+            let source = key::read_address((&source.value()).into());
+            Ok(Sequence { source, count, attempts: in_order(ask.reader, attempts)? })
+        })
+        .collect()
 }
 
-/// The newest attempts of a scope, in the order in which they came.
-pub(super) fn attempts(ask: &Ask<'_>, scope: &Scope, limit: usize) -> Result<Vec<Attempt>> {
+/// The newest attempts of some sessions, which come newest first, in the order in which they came.
+pub(super) fn attempts(reader: &Reader, sessions: &[(Day, i64)], limit: usize) -> Result<Vec<Attempt>> {
     let mut found = Vec::new();
-    let behind = format!("ORDER BY s.id DESC, t.ordinal DESC LIMIT {limit}");
-    ask.each_in("sessions s JOIN tries t ON t.session = s.id", scope, "s.id, t.credential", &behind, |day, row| {
-        found.push((day, row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
-        Ok(found.len() < limit)
-    })?;
-    let mut names = Names::new(ask.reader);
+    for of_day in sessions.chunk_by(|(day, _), (other, _)| day == other) {
+        let Some((day, _)) = of_day.first() else { continue };
+        reader.in_day(*day, |connection| {
+            let read = |session: i64, found: &mut Vec<(Day, i64, i64)>| {
+                let sql = "SELECT credential FROM tries WHERE session = ? ORDER BY ordinal DESC";
+                let mut statement = connection.prepare_cached(sql)?;
+                let mut rows = statement.query([session])?;
+                while let Some(row) = rows.next()? {
+                    found.push((*day, session, row.get(0)?));
+                }
+                Ok(())
+            };
+            for (_, session) in of_day {
+                if found.len() < limit {
+                    read(*session, &mut found).map_err(|source| reader.failed(source))?;
+                }
+            }
+            Ok(())
+        })?;
+    }
+    found.truncate(limit);
+    in_order(reader, found)
+}
+
+/// Names credentials, and turns them from the newest first into the order in which they came.
+fn in_order(reader: &Reader, found: Vec<(Day, i64, i64)>) -> Result<Vec<Attempt>> {
+    let mut names = Names::new(reader);
     let mut attempts = Vec::new();
     for (day, id, credential) in found.into_iter().rev() {
         let text = names.of(Kind::Credential, credential)?;

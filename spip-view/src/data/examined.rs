@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::ask::{Ask, Key, Scope, Tally, name, unsigned};
+use super::ask::{Ask, Scope, unsigned};
+use super::names::name;
 use super::sources::PortStep;
-use super::{Fact, ask};
+use super::tally::{Key, Tally};
+use super::{Fact, Totals};
 use crate::moment::{Day, Moment};
 use crate::row::Kind;
 use crate::store::{Reader, Result, key};
@@ -15,6 +17,7 @@ const KINDS: &[Kind] = &[
     Kind::Port,
     Kind::Protocol,
     Kind::Payload,
+    Kind::Group,
     Kind::Path,
     Kind::UserAgent,
     Kind::Ja4,
@@ -31,6 +34,12 @@ const KINDS: &[Kind] = &[
     Kind::Scanner,
 ];
 
+/// Columns before these.
+const OTHERS: usize = 5;
+
+/// Sessions with credentials that are noted.
+const TRIED: usize = 200;
+
 /// Values of a kind that are listed.
 const VALUES: usize = 10;
 
@@ -41,12 +50,22 @@ pub(super) struct Examined {
     tallies: HashMap<Kind, Tally>,
     /// Ports with the first time, connections and protocols.
     ports: BTreeMap<i64, (Moment, u64, Vec<i64>)>,
+    /// Totals of the examined sessions.
+    pub(super) totals: Totals,
+    /// Sessions with credentials, the newest first.
+    pub(super) tried: Vec<(Day, i64)>,
 }
 
 impl Examined {
     /// Looks at the newest `limit` sessions of a scope.
     pub(super) fn of(ask: &Ask<'_>, scope: &Scope, limit: usize) -> Result<Self> {
-        let mut examined = Self { is_exact: true, tallies: HashMap::new(), ports: BTreeMap::new() };
+        let mut examined = Self {
+            is_exact: true,
+            tallies: HashMap::new(),
+            ports: BTreeMap::new(),
+            totals: Totals::default(),
+            tried: Vec::new(),
+        };
         let columns: Vec<String> = KINDS
             .iter()
             .map(|kind| match kind {
@@ -54,8 +73,10 @@ impl Examined {
                 kind => format!("s.{}", kind.column().unwrap_or("NULL")),
             })
             .collect();
-        let group = "(SELECT grp FROM facts WHERE kind = 3 AND id = s.payload)";
-        let columns = format!("s.id, s.n, {group}, {}", columns.join(", "));
+        let columns = format!(
+            "s.id, s.n, s.flags, s.bytes_in, (SELECT group_concat(kind || ' ' || fact) FROM marks WHERE session = s.id), {}",
+            columns.join(", ")
+        );
         let mut left = limit;
         let is_whole = ask.each(scope, &columns, &format!("ORDER BY s.id DESC LIMIT {limit}"), |day, row| {
             if left == 0 {
@@ -72,6 +93,24 @@ impl Examined {
     fn add(&mut self, day: Day, row: &rusqlite::Row<'_>) -> rusqlite::Result<()> {
         let n = unsigned(row, 1)?;
         let time = key::accepted(day, row.get(0)?);
+        let flags: i64 = row.get(2)?;
+        self.totals.sessions += 1;
+        self.totals.connections = self.totals.connections.saturating_add(n);
+        self.totals.bytes_in = self.totals.bytes_in.saturating_add(unsigned(row, 3)?);
+        if flags & key::REJECTED != 0 {
+            self.totals.rejected = self.totals.rejected.saturating_add(n);
+        }
+        if flags & key::TRIED != 0 && self.tried.len() < TRIED {
+            self.tried.push((day, row.get(0)?));
+        }
+        if let Some(marks) = row.get::<_, Option<String>>(4)? {
+            for (kind, fact) in marks.split(',').filter_map(|mark| mark.split_once(' ')) {
+                let kind = Kind::MARKS.iter().find(|own| kind.parse() == Ok(**own as u8));
+                if let (Some(kind), Ok(fact)) = (kind, fact.parse()) {
+                    self.tallies.entry(*kind).or_default().add(Key::Number(fact), n);
+                }
+            }
+        }
         let mut port = None;
         let mut protocol = None;
         let mut count = |kind: Kind, value: rusqlite::types::ValueRef<'_>| {
@@ -79,9 +118,8 @@ impl Examined {
                 self.tallies.entry(kind).or_default().add(Key::read(value), n);
             }
         };
-        count(Kind::Group, row.get_ref(2)?);
         for (index, kind) in KINDS.iter().enumerate() {
-            let value = row.get_ref(index + 3)?;
+            let value = row.get_ref(index + OTHERS)?;
             match kind {
                 Kind::Port => port = value.as_i64().ok(),
                 Kind::Protocol => protocol = value.as_i64().ok(),
@@ -127,7 +165,7 @@ impl Examined {
         for (port, (first, count, protocols)) in steps.into_iter().take(limit) {
             let protocols =
                 protocols.iter().map(|protocol| names.of(Kind::Protocol, *protocol)).collect::<Result<_>>()?;
-            list.push(PortStep { port: ask::port_text(*port), first: *first, count: *count, protocols });
+            list.push(PortStep { port: super::names::port_text(*port), first: *first, count: *count, protocols });
         }
         Ok(list)
     }

@@ -227,10 +227,8 @@ fn store(reader: &Reader) -> Result<StoreState> {
     let usage = reader.store().usage()?;
     let mut days = Vec::new();
     for (day, bytes) in usage.days.iter().rev() {
-        let sql = "SELECT sum(n) FROM hourly WHERE kind = ?";
         let sessions = reader.in_day(*day, |connection| {
-            let sum = connection.query_row(sql, [Kind::Sessions as u8], |row| unsigned(row, 0));
-            sum.map_err(|source| reader.failed(source))
+            super::ask::stored(connection, Kind::Sessions).map_err(|source| reader.failed(source))
         })?;
         days.extend(sessions.map(|sessions| DayState { day: *day, bytes: *bytes, sessions }));
     }

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use spip_enrich::export::{Export, Form};
 use spip_record::enrichment::{Enrichment, Indicator, IndicatorKind, Tag};
 
-use super::ask::{Ask, Scope, marked};
+use super::ask::{Ask, Scope};
 use crate::filter::Filter;
 use crate::row::Kind;
 use crate::store::{Reader, Result, key};
@@ -48,7 +48,7 @@ pub fn collect(reader: &Reader, filter: &Filter) -> Result<Indicators> {
     let mut export = Export::default();
     let mut current: Option<(i64, IpAddr, bool, i64, Enrichment)> = None;
     let mut error = None;
-    let tables = marked(&[Kind::Tag, Kind::Indicator]);
+    let tables = crate::store::rows::marked(&[Kind::Tag, Kind::Indicator]);
     let mut add = |session: Option<(i64, IpAddr, bool, i64, Enrichment)>| {
         if let Some((_, source, verified, at_us, enrichment)) = session {
             export.add(source, verified, at_us, &enrichment);
@@ -116,7 +116,7 @@ impl Names {
             return Ok(known.clone());
         }
         let own = Kind::of_number(kind).unwrap_or(Kind::Tag);
-        let (value, label) = super::ask::name(reader, own, &super::ask::Key::Number(fact))?;
+        let (value, label) = super::names::name(reader, own, &super::tally::Key::Number(fact))?;
         let found = match own {
             Kind::Tag => super::tags::rule(reader, &value)?.map_or(Name::Unknown, Name::Tag),
             _ => {

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use rusqlite::Row;
 
-use super::ask::{Ask, Key, Scope, name, unsigned};
+use super::ask::{Ask, Scope, unsigned};
+use super::names::name;
+use super::tally::Key;
 use super::{LINE_TAGS, SessionLine, SessionTag, is_shown};
 use crate::moment::{Day, Moment};
 use crate::row::Kind;

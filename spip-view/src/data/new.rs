@@ -8,7 +8,8 @@ use std::net::IpAddr;
 use rusqlite::Row;
 use serde::Serialize;
 
-use super::ask::{fact_text, unsigned};
+use super::ask::unsigned;
+use super::names::fact_text;
 use super::{Count, session_id};
 use crate::filter::{Filter, Without};
 use crate::meaning::Class;

@@ -97,6 +97,9 @@ pub enum LiveEvent {
     },
 }
 
+/// Lists of the most frequent.
+const LISTS: &[Kind] = &[Kind::Tag, Kind::Source, Kind::Port, Kind::Protocol, Kind::Group];
+
 /// Lines of the lists of the most frequent.
 const TOP: usize = 10;
 
@@ -113,14 +116,10 @@ pub fn page(reader: &Reader, filter: &Filter) -> Result<NowPage> {
     let connections =
         if ask.has_query() { ask.series_of(&everything, "s.n")?.0 } else { ask.series(Kind::Connections, None)? };
     let before = filter.before();
-    let mut tops = Vec::new();
-    for kind in [Kind::Tag, Kind::Source, Kind::Port, Kind::Protocol, Kind::Group] {
-        tops.push(ask.top(kind, TOP)?);
-    }
-    // Only where there is data on addresses or a list of scanners.
-    for kind in Kind::PLACES {
-        tops.extend(Some(ask.top(*kind, TOP)?).filter(|list| !list.items.is_empty()));
-    }
+    let kinds: Vec<Kind> = LISTS.iter().chain(Kind::PLACES).copied().collect();
+    let mut tops = ask.tops(&kinds, TOP)?;
+    // Places only where there is data on addresses or a list of scanners.
+    tops.retain(|list| LISTS.contains(&list.kind) || !list.items.is_empty());
     Ok(NowPage {
         status: status(&ask, filter)?,
         totals: ask.totals()?,

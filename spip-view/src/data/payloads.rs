@@ -5,9 +5,11 @@ use std::net::IpAddr;
 use rusqlite::{OptionalExtension as _, Row};
 use serde::Serialize;
 
-use super::ask::{Ask, Key, Scope, fact_id, unsigned};
+use super::ask::{Ask, Scope, unsigned};
 use super::examined::Examined;
+use super::names::fact_id;
 use super::sources::{EXAMINED, LINES};
+use super::tally::Key;
 use super::{Count, Series, SessionLine, Top, line};
 use crate::filter::Filter;
 use crate::moment::Moment;
@@ -133,7 +135,7 @@ pub fn group(reader: &Reader, filter: &Filter, group: &str) -> Result<GroupPage>
     let scope = Scope::of(Kind::Group, &key);
     let examined = Examined::of(&ask, &scope, EXAMINED)?;
     let connections =
-        if ask.has_query() { ask.series_of(&scope, "s.n")?.0 } else { ask.series(Kind::Group, Some(&key.value()))? };
+        if ask.has_query() { ask.series_of(&scope, "s.n")?.0 } else { ask.series(Kind::Group, Some(key))? };
     let count = connections.points.iter().sum();
     Ok(GroupPage {
         group: group_line(reader, id, count)?.ok_or_else(unknown)?,

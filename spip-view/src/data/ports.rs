@@ -5,9 +5,11 @@ use std::collections::HashMap;
 use rusqlite::OptionalExtension as _;
 use serde::Serialize;
 
-use super::ask::{Ask, Key, Scope, Tally, port_text, read_port};
+use super::ask::{Ask, Scope};
 use super::examined::Examined;
+use super::names::{port_text, read_port};
 use super::sources::{EXAMINED, LINES};
+use super::tally::{Key, Tally};
 use super::{Count, Series, SessionLine, Top, Totals, line};
 use crate::filter::Filter;
 use crate::moment::{HOUR, Moment};
@@ -162,15 +164,15 @@ pub fn one(reader: &Reader, filter: &Filter, port: &str) -> Result<PortPage> {
     let scope = Scope::of(Kind::Port, &key);
     let examined = Examined::of(&ask, &scope, EXAMINED)?;
     let connections =
-        if ask.has_query() { ask.series_of(&scope, "s.n")?.0 } else { ask.series(Kind::Port, Some(&key.value()))? };
-    let totals = Totals { connections: connections.points.iter().sum(), ..Totals::default() };
-    let (totals, is_counted) = if examined.is_exact { ask.totals_of(&scope)? } else { (totals, true) };
-    let scanned = (number < key::UDP_PORTS).then(|| ask.sum(Kind::ScanPort, Some(&key.value()))).transpose()?;
+        if ask.has_query() { ask.series_of(&scope, "s.n")?.0 } else { ask.series(Kind::Port, Some(key))? };
+    let counted = Totals { connections: connections.points.iter().sum(), ..Totals::default() };
+    let totals = if examined.is_exact { examined.totals } else { counted };
+    let scanned = (number < key::UDP_PORTS).then(|| ask.sum(Kind::ScanPort, Some(key))).transpose()?;
     Ok(PortPage {
         port: port_text(number),
         first: first(reader, number)?,
         totals,
-        is_exact: examined.is_exact && is_counted,
+        is_exact: examined.is_exact,
         connections,
         protocols: ask.named(Kind::Protocol, examined.top(Kind::Protocol, LINES))?,
         payloads: ask.named(Kind::Group, examined.top(Kind::Group, LINES))?,

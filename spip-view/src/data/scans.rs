@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use rusqlite::types::Value;
 use serde::Serialize;
 
-use super::ask::{Ask, Key, Scope, Tally, unsigned};
+use super::ask::{Ask, Scope, unsigned};
 use super::line::Names;
 use super::sources::LINES;
+use super::tally::{Key, Tally};
 use super::{Count, Series, Top, Totals};
 use crate::filter::Filter;
 use crate::moment::Moment;
@@ -105,7 +106,7 @@ pub(super) fn of_source(ask: &Ask<'_>, source: &Key, limit: usize) -> Result<Vec
 fn lines(ask: &Ask<'_>, condition: &str, parameters: Vec<Value>, limit: usize) -> Result<Vec<ScanLine>> {
     // The filter's query is about sessions and cannot be asked here.
     let plain = ask.between(ask.from, ask.to);
-    let scope = Scope { sql: condition.to_owned(), parameters, index: None };
+    let scope = Scope { sql: condition.to_owned(), parameters, ..Scope::all() };
     let columns = "s.id, s.n, s.source, s.sensor, s.duration_us, s.ports, s.port_count, s.destinations, s.destination_count, s.tool,
                    EXISTS (SELECT 1 FROM sources WHERE source = s.source AND n > 0)";
     let mut names = Names::new(ask.reader);

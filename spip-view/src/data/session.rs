@@ -8,8 +8,9 @@ use spip_record::enrichment::Tag;
 use spip_record::turn::Turn;
 use spip_record::{Entry, read};
 
-use super::ask::{Ask, Key, Scope, unsigned};
+use super::ask::{Ask, Scope, unsigned};
 use super::examined::Examined;
+use super::tally::Key;
 use super::{Fact, SessionLine, Top, line, record};
 use crate::filter::Filter;
 use crate::moment::{DAY, Moment};
@@ -102,7 +103,7 @@ pub fn page(reader: &Reader, session: &str) -> Result<SessionPage> {
     let mut everything = Filter::last_day(Moment::now());
     (everything.from, everything.to) = (day.start(), day.end());
     let ask = Ask::new(reader, &everything)?;
-    let own = Scope { sql: "s.id = ?".to_owned(), parameters: vec![Value::Integer(id)], index: None };
+    let own = Scope { sql: "s.id = ?".to_owned(), parameters: vec![Value::Integer(id)], ..Scope::all() };
     let own = line::latest(&ask, &own, 1)?.0.into_iter().next().ok_or_else(unknown)?;
     let record = record::read(reader, day, id)?;
     let parsed = record.as_ref().ok().and_then(|line| match read::line(line) {
@@ -118,7 +119,7 @@ pub fn page(reader: &Reader, session: &str) -> Result<SessionPage> {
     let (uuid, bytes_out) = uuid.ok_or_else(unknown)?;
     let examined = Examined::of(
         &ask,
-        &Scope { sql: "s.id = ?".to_owned(), parameters: vec![Value::Integer(id)], index: None },
+        &Scope { sql: "s.id = ?".to_owned(), parameters: vec![Value::Integer(id)], ..Scope::all() },
         1,
     )?;
     let kinds: Vec<Kind> = [Kind::Path, Kind::Host, Kind::ServerName]
@@ -129,7 +130,7 @@ pub fn page(reader: &Reader, session: &str) -> Result<SessionPage> {
         .collect();
     let payload = parsed.as_ref().map_or(&[][..], |entry| &entry.payload);
     let shown = payload.get(..SHOWN).unwrap_or(payload);
-    let only = Scope { sql: "s.id = ?".to_owned(), parameters: vec![Value::Integer(id)], index: None };
+    let only = Scope { sql: "s.id = ?".to_owned(), parameters: vec![Value::Integer(id)], ..Scope::all() };
     let mut tags = Vec::new();
     for tag in super::tags::marks(&ask, &only, Kind::Tag, MARKS)? {
         tags.extend(super::tags::rule(reader, &tag.value)?);
@@ -144,11 +145,7 @@ pub fn page(reader: &Reader, session: &str) -> Result<SessionPage> {
         destination_source: parsed.as_ref().map_or_else(String::new, |entry| entry.destination_source.to_string()),
         community_id: parsed.as_ref().map_or_else(String::new, |entry| entry.community_id.to_string()),
         facts: examined.facts(reader, &kinds)?,
-        credentials: super::credentials::attempts(
-            &ask,
-            &Scope { sql: "s.id = ?".to_owned(), parameters: vec![Value::Integer(id)], index: None },
-            16,
-        )?,
+        credentials: super::credentials::attempts(reader, &examined.tried, 16)?,
         turns: parsed.as_ref().map_or_else(Vec::new, |entry| turns(entry)),
         payload_hex: hex::encode(shown),
         payload_text: String::from_utf8_lossy(shown).into_owned(),

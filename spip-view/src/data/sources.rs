@@ -6,8 +6,9 @@ use rusqlite::OptionalExtension as _;
 use rusqlite::types::ValueRef;
 use serde::Serialize;
 
-use super::ask::{Ask, Key, Scope, Tally, unsigned};
+use super::ask::{Ask, Scope, unsigned};
 use super::examined::Examined;
+use super::tally::{Key, Tally};
 use super::{Count, Fact, Series, SessionLine, Top, Totals, line};
 use crate::filter::Filter;
 use crate::moment::Moment;
@@ -163,6 +164,10 @@ const ATTEMPTS: usize = 200;
 /// Sources that are looked for because they share fingerprints.
 const ALIKE: usize = 12;
 
+/// Sessions with a fingerprint, the newest ones, and hours with it, in which these sources are looked for.
+const NEWEST: usize = 5_000;
+const HOURS: usize = 12;
+
 /// Returns everything about one source.
 ///
 /// # Errors
@@ -175,12 +180,12 @@ pub fn one(reader: &Reader, filter: &Filter, source: &str) -> Result<SourcePage>
     let scope = Scope::of(Kind::Source, &key);
     let known = known(reader, &key)?;
     let examined = Examined::of(&ask, &scope, EXAMINED)?;
-    let (mut totals, is_counted) = ask.totals_of(&scope)?;
+    let (mut totals, is_counted) = if examined.is_exact { (examined.totals, true) } else { ask.totals_of(&scope)? };
     let scans = super::scans::of_source(&ask, &key, LINES)?;
-    totals.half_open = ask.sum(Kind::ScanSource, Some(&key.value()))?;
+    totals.half_open = ask.sum(Kind::ScanSource, Some(key))?;
     totals.scans = scans.len() as u64;
     let connections =
-        if ask.has_query() { ask.series_of(&scope, "s.n")?.0 } else { ask.series(Kind::Source, Some(&key.value()))? };
+        if ask.has_query() { ask.series_of(&scope, "s.n")?.0 } else { ask.series(Kind::Source, Some(key))? };
     Ok(SourcePage {
         source: address,
         first: known.map(|known| known.first),
@@ -191,25 +196,29 @@ pub fn one(reader: &Reader, filter: &Filter, source: &str) -> Result<SourcePage>
         ports: examined.port_steps(reader, PORTS)?,
         payloads: ask.named(Kind::Group, examined.top(Kind::Group, LINES))?,
         places: examined.facts(reader, Kind::PLACES)?,
-        tags: super::tags::marks(&ask, &scope, Kind::Tag, LINES)?,
+        tags: ask.named(Kind::Tag, examined.top(Kind::Tag, LINES))?,
         fingerprints: examined.facts(reader, Kind::FINGERPRINTS)?,
         asked: examined.facts(reader, &[Kind::Path, Kind::Host, Kind::ServerName])?,
-        credentials: super::credentials::attempts(&ask, &scope, ATTEMPTS)?,
+        credentials: super::credentials::attempts(reader, &examined.tried, ATTEMPTS)?,
         scans,
         alike: alike(&ask, &examined, &key)?,
         sessions: line::latest(&ask, &scope, filter.limit)?.0,
     })
 }
 
-/// Sources that share the rarest fingerprints.
+/// Sources that share the rarest fingerprints, among the newest sessions with them.
 fn alike(ask: &Ask<'_>, examined: &Examined, own: &Key) -> Result<Vec<Alike>> {
     let mut shared: std::collections::BTreeMap<Key, Vec<Fact>> = std::collections::BTreeMap::new();
     for (kind, key) in examined.rarest(ask.reader, 3)? {
-        let (value, label) = super::ask::name(ask.reader, kind, &key)?;
+        let (value, label) = super::names::name(ask.reader, kind, &key)?;
         let mut tally = Tally::default();
-        ask.each(&Scope::of(kind, &key), "s.source, sum(s.n)", "GROUP BY 1 LIMIT 5000", |_, row| {
+        let scope = Scope { hours: HOURS, ..Scope::of(kind, &key) };
+        let mut left = NEWEST;
+        let behind = format!("ORDER BY s.id DESC LIMIT {NEWEST}");
+        ask.each(&scope, "s.source, s.n", &behind, |_, row| {
             tally.add(Key::read(row.get_ref(0)?), unsigned(row, 1)?);
-            Ok(true)
+            left -= 1;
+            Ok(left > 0)
         })?;
         for (source, count) in tally.top(ALIKE * 2, 0).into_iter().filter(|(source, _)| source != own) {
             shared.entry(source).or_default().push(Fact { kind, value: value.clone(), label: label.clone(), count });

@@ -82,6 +82,7 @@ pub(crate) fn rows() -> impl Strategy<Value = Row> {
         prop::option::of(text()),
         prop::option::of(prop::sample::select(vec!["zmap", "masscan stateless"])),
         prop::sample::select(vec!["one", "two"]),
+        (prop::option::of("[ab]"), prop::option::of("[ab]")),
     );
     let credentials = prop::collection::vec((prop::option::of(text()), prop::option::of(text())), 0..3);
     let tag =
@@ -112,11 +113,13 @@ pub(crate) fn rows() -> impl Strategy<Value = Row> {
         |(source, (time, duration_us, session_id), (port, source_port), numbers, words, credentials, last)| {
             let (payload, meaning) = last;
             let (bytes_in, bytes_out, count, (is_tls, is_udp, is_truncated)) = numbers;
-            let (protocol, close_reason, path, agent, tool, sensor) = words;
+            let (protocol, close_reason, path, agent, tool, sensor, (ja4, syn)) = words;
             let mut facts = Vec::new();
             facts.extend(path.map(|path| (Kind::Path, path)));
             facts.extend(agent.map(|agent| (Kind::UserAgent, agent)));
             facts.extend(tool.map(|tool| (Kind::Tool, tool.to_owned())));
+            facts.extend(ja4.map(|ja4| (Kind::Ja4, ja4)));
+            facts.extend(syn.map(|syn| (Kind::Syn, syn)));
             let places = crate::meaning::places(&meaning);
             facts.extend(places.into_iter().filter_map(|(kind, text)| Some((kind, text?))));
             let sha256 = payload.as_ref().map(|payload| <sha2::Sha256 as sha2::Digest>::digest(payload).into());
@@ -303,6 +306,51 @@ proptest! {
                 prop_assert_eq!(list.distinct.value, counted.len() as u64);
                 prop_assert_eq!(found, counted, "{:?}", kind);
             }
+        }
+    }
+
+    #[test]
+    fn campaigns_are_what_a_slow_evaluation_finds(
+        rows in prop::collection::vec(rows(), 1..80),
+        filters in prop::collection::vec(filters(), 8),
+        batch in 1_usize..60,
+    ) {
+        type Shared = (String, Option<String>, Option<String>);
+        let scratch = Scratch::new();
+        scratch.write(&rows, batch);
+        let reader = scratch.reader();
+        for filter in &filters {
+            let mut wanted: BTreeMap<Shared, (BTreeSet<std::net::IpAddr>, u64, Moment, Moment)> = BTreeMap::new();
+            for row in rows.iter().filter(|row| is_meant(filter, row)) {
+                let text = |kind| row.fact(kind).map(str::to_owned);
+                let Some(group) = &row.group else { continue };
+                let shared = (group.hash.clone(), text(Kind::Ja4), text(Kind::Syn));
+                if shared.1.is_none() && shared.2.is_none() {
+                    continue;
+                }
+                let found = wanted.entry(shared).or_insert((BTreeSet::new(), 0, row.time, row.time));
+                found.0.insert(row.source);
+                found.1 += row.count;
+                found.2 = found.2.min(row.time);
+                found.3 = found.3.max(row.time);
+            }
+            wanted.retain(|_, found| found.0.len() >= 3);
+            let page = super::campaigns::page(&reader, filter).unwrap();
+            prop_assert!(page.is_exact);
+            let mut found = BTreeMap::new();
+            for campaign in page.campaigns {
+                let of = |kind| campaign.shared.iter().find(|fact| fact.kind == kind).map(|fact| fact.value.clone());
+                let shared = (of(Kind::Group).unwrap_or_default(), of(Kind::Ja4), of(Kind::Syn));
+                prop_assert_eq!(campaign.series.points.iter().sum::<u64>(), campaign.connections);
+                prop_assert_eq!(campaign.ports.iter().map(|port| port.count).sum::<u64>().min(campaign.connections),
+                    if campaign.ports.len() < 8 { campaign.connections } else { campaign.ports.iter().map(|port| port.count).sum() });
+                let sources: BTreeSet<_> = campaign.examples.into_iter().collect();
+                prop_assert_eq!(sources.len() as u64, campaign.sources.min(8));
+                found.insert(shared, (campaign.sources, campaign.connections, campaign.first, campaign.last));
+            }
+            let wanted: BTreeMap<_, _> =
+                wanted.into_iter().map(|(shared, (sources, n, first, last))| (shared, (sources.len() as u64, n, first, last))).collect();
+            prop_assert_eq!(found, wanted, "{:?}", filter);
         }
     }
 

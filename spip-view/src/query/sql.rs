@@ -206,9 +206,6 @@ impl Compiler {
     }
 
     fn text(&mut self, kind: Kind, test: &Test) {
-        if kind == Kind::Group {
-            return self.group(test);
-        }
         let column = kind.column().unwrap_or("NULL");
         match test {
             Test::Equals(value) if kind != Kind::Tool => {
@@ -259,20 +256,6 @@ impl Compiler {
             ));
         }
         self.sql.push(')');
-    }
-
-    /// A group belongs to the payload, not to the session.
-    fn group(&mut self, test: &Test) {
-        if *test == Test::Exists {
-            self.sql.push_str("s.payload IS NOT NULL");
-            return;
-        }
-        let (payload, group) = (Kind::Payload as u8, Kind::Group as u8);
-        let number = self.number(Part::Whole(None), test);
-        self.sql.push_str(&format!(
-            "(s.payload IS NOT NULL AND s.payload IN (SELECT id FROM facts WHERE kind = {payload} AND grp IN \
-             (SELECT id FROM facts WHERE kind = {group} AND fits({number}, value))))"
-        ));
     }
 
     fn payload(&mut self, test: &Test) {

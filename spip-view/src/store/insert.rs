@@ -2,8 +2,9 @@
 
 use rusqlite::types::Value;
 
-use super::dayfile::{Cell, DayFile, RollValue};
+use super::dayfile::DayFile;
 use super::key;
+use super::rollup::{Key, Place};
 use super::writer::Kept;
 use crate::meaning::Class;
 use crate::moment::{DAY, HOUR, Moment};
@@ -48,6 +49,7 @@ pub(super) fn session(
         (is_rejected, key::REJECTED),
         (class == Class::Listed, key::LISTED),
         (class == Class::Claimed, key::CLAIMED),
+        (!row.credentials.is_empty(), key::TRIED),
     ];
     let flags: i64 = flags.iter().filter(|(is, _)| *is).map(|(_, flag)| flag).sum();
     let (block, line) = match record {
@@ -74,6 +76,7 @@ pub(super) fn session(
         of(Kind::Limit),
         of(Kind::Protocol),
         of(Kind::Payload),
+        of(Kind::Group),
         of(Kind::Path),
         of(Kind::UserAgent),
         of(Kind::Ja4),
@@ -88,6 +91,7 @@ pub(super) fn session(
         of(Kind::Country),
         of(Kind::Network),
         of(Kind::Scanner),
+        of(Kind::Campaign),
         block,
         line,
     ];
@@ -102,20 +106,27 @@ pub(super) fn session(
     for (kind, fact) in facts.iter().filter(|(kind, _)| Kind::MARKS.contains(kind)) {
         file.mark(id, *kind, *fact)?;
     }
-    let cell = Cell { hour: hour(row.time), sensor, class };
-    let zero = RollValue::Number(0);
-    file.count(Kind::Connections, zero, cell, row.count);
-    file.count(Kind::Sessions, zero, cell, 1);
-    file.count(Kind::BytesIn, zero, cell, row.bytes_in);
+    let zero = Key::Number(0);
+    let mut counters = file.rollup.at(Place { hour: hour(row.time), sensor, class });
+    counters.add(Kind::Connections, zero, row.count);
+    counters.add(Kind::Sessions, zero, 1);
+    counters.add(Kind::BytesIn, zero, row.bytes_in);
     if is_rejected {
-        file.count(Kind::Rejected, zero, cell, row.count);
+        counters.add(Kind::Rejected, zero, row.count);
     }
-    file.count(Kind::Sensor, RollValue::Number(sensor), cell, row.count);
-    if !row.source.is_unspecified() {
-        file.count(Kind::Source, RollValue::of(source), cell, row.count);
+    counters.add(Kind::Sensor, Key::Number(sensor), row.count);
+    let source = (!row.source.is_unspecified()).then(|| Key::read(source.into()));
+    if let Some(source) = source {
+        counters.add(Kind::Source, source, row.count);
     }
     for (kind, id) in facts {
-        file.count(*kind, RollValue::Number(*id), cell, row.count);
+        counters.add(*kind, Key::Number(*id), row.count);
+    }
+    if let Some((_, campaign)) = facts.iter().find(|(kind, _)| *kind == Kind::Campaign) {
+        counters.add(Kind::CampaignPort, Key::pair(*campaign, Key::Number(port_key(row))), row.count);
+        if let Some(source) = source {
+            counters.add(Kind::CampaignSource, Key::pair(*campaign, source), row.count);
+        }
     }
     Ok(id)
 }
@@ -130,24 +141,24 @@ pub(super) fn scan(
 ) -> rusqlite::Result<()> {
     let [tool, syn, country, network, scanner] = facts.map(|id| id.map_or(Value::Null, Value::Integer));
     let class = Class::of(&row.meaning);
-    let cell = Cell { hour: hour(row.time), sensor, class };
-    let zero = RollValue::Number(0);
-    file.count(Kind::Scans, zero, cell, 1);
-    file.count(Kind::HalfOpen, zero, cell, row.count);
+    let zero = Key::Number(0);
+    let mut counters = file.rollup.at(Place { hour: hour(row.time), sensor, class });
+    counters.add(Kind::Scans, zero, 1);
+    counters.add(Kind::HalfOpen, zero, row.count);
     if !row.source.is_unspecified() {
-        file.count(Kind::ScanSource, RollValue::of(&source), cell, row.count);
+        counters.add(Kind::ScanSource, Key::read((&source).into()), row.count);
     }
     let mut last_block = -1;
     for (first, last) in &row.ports {
         for block in i64::from(first >> 8)..=i64::from(last >> 8) {
             if block > last_block {
-                file.count(Kind::ScanBlock, RollValue::Number(block), cell, 1);
+                counters.add(Kind::ScanBlock, Key::Number(block), 1);
                 last_block = block;
             }
         }
         if row.port_count <= COUNTED_PORTS {
             for port in *first..=*last {
-                file.count(Kind::ScanPort, RollValue::Number(port.into()), cell, 1);
+                counters.add(Kind::ScanPort, Key::Number(port.into()), 1);
             }
         }
     }

@@ -30,6 +30,12 @@ pub const LISTED: i64 = 16;
 /// Flag of a session: its client says of itself that it is a known scanner.
 pub const CLAIMED: i64 = 32;
 
+/// Flag of a session: it has credentials.
+pub const TRIED: i64 = 64;
+
+/// A condition on sessions or scans `s`: their source is known. What stands for many has none.
+pub const HAS_SOURCE: &str = "s.source NOT IN (-2147483648, zeroblob(16))";
+
 /// Ports of UDP stand behind those of TCP in roll-ups.
 pub const UDP_PORTS: i64 = 65_536;
 

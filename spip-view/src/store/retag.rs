@@ -11,6 +11,8 @@ use rusqlite::{Connection, params_from_iter};
 use spip_record::enrichment::Enrichment;
 
 use super::facts::Appearance;
+use super::rollup::{Key, Place, Rollup};
+use super::rows::{self, Rows};
 use super::{Error, Result, Writer, key, prepare, schema};
 use crate::meaning::{self, Class};
 use crate::moment::{Day, HOUR};
@@ -196,46 +198,32 @@ fn write(connection: &Connection, id: i64, meaning: &Enrichment, facts: &[(Kind,
     Ok(())
 }
 
-/// Makes the roll-ups of a day again from its rows, as [`super::writer`] counts them one by one.
+/// Makes the roll-ups of a day again from its rows, as [`super::insert`] counts them one by one.
 fn roll_up(connection: &Connection) -> rusqlite::Result<()> {
     let kept = format!("{}, {}", Kind::ScanPort as u8, Kind::ScanBlock as u8);
     connection.execute(&format!("DELETE FROM hourly WHERE kind NOT IN ({kept})"), [])?;
-    let count = |kind: Kind, key: &str, n: &str, from: &str, condition: &str| -> rusqlite::Result<()> {
+    for kind in Kind::NAMED.iter().map(|(kind, _)| *kind).chain(Kind::COUNTED.iter().copied()) {
+        let Rows { key, n, tables, narrowing } = rows::of(kind);
         let sql = format!(
-            "INSERT INTO hourly (kind, key, hour, sensor, class, n)
-             SELECT {}, {key}, (s.id >> {}) / {HOUR}, s.sensor,
-                    CASE WHEN s.flags & {} <> 0 THEN 1 WHEN s.flags & {} <> 0 THEN 2 ELSE 0 END, sum({n})
-             FROM {from} WHERE {key} IS NOT NULL AND {condition} GROUP BY 2, 3, 4, 5",
-            kind as u8,
+            "SELECT {key}, (s.id >> {}) / {HOUR}, s.sensor, s.flags & {}, sum({n})
+             FROM {tables} WHERE {key} IS NOT NULL AND {narrowing} GROUP BY 1, 2, 3, 4",
             key::ORDINAL_BITS,
-            key::LISTED,
-            key::CLAIMED,
+            key::LISTED | key::CLAIMED,
         );
-        connection.execute(&sql, []).map(|_| ())
-    };
-    // What stands for many has no source.
-    let known = "s.source NOT IN (-2147483648, zeroblob(16))";
-    let port = format!("s.port + (s.flags & {} <> 0) * {}", key::UDP, key::UDP_PORTS);
-    count(Kind::Connections, "0", "s.n", "sessions s", "1")?;
-    count(Kind::Sessions, "0", "1", "sessions s", "1")?;
-    count(Kind::BytesIn, "0", "s.bytes_in", "sessions s", "1")?;
-    count(Kind::Rejected, "0", "s.n", "sessions s", &format!("s.flags & {} <> 0", key::REJECTED))?;
-    count(Kind::Source, "s.source", "s.n", "sessions s", known)?;
-    count(Kind::Port, &port, "s.n", "sessions s", "1")?;
-    for (kind, _) in Kind::NAMED {
-        if let Some(column) = kind.column() {
-            count(*kind, &format!("s.{column}"), "s.n", "sessions s", "1")?;
+        let mut rollup = Rollup::default();
+        let mut statement = connection.prepare(&sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let class = match row.get::<_, i64>(3)? {
+                key::LISTED => Class::Listed,
+                key::CLAIMED => Class::Claimed,
+                _ => Class::Unknown,
+            };
+            let place = Place { hour: row.get(1)?, sensor: row.get(2)?, class };
+            let n: i64 = row.get(4)?;
+            rollup.at(place).add(kind, Key::read(row.get_ref(0)?), u64::try_from(n).unwrap_or(0));
         }
+        rollup.write(connection)?;
     }
-    let payload = Kind::Payload as u8;
-    let group = format!("sessions s JOIN catalog.facts f ON f.kind = {payload} AND f.id = s.payload");
-    count(Kind::Group, "f.grp", "s.n", &group, "1")?;
-    count(Kind::Credential, "t.credential", "s.n", "sessions s JOIN tries t ON t.session = s.id", "1")?;
-    for kind in Kind::MARKS {
-        let from = format!("sessions s JOIN marks m ON m.session = s.id AND m.kind = {}", *kind as u8);
-        count(*kind, "m.fact", "s.n", &from, "1")?;
-    }
-    count(Kind::Scans, "0", "1", "scans s", "1")?;
-    count(Kind::HalfOpen, "0", "s.n", "scans s", "1")?;
-    count(Kind::ScanSource, "s.source", "s.n", "scans s", known)
+    Ok(())
 }

@@ -1,13 +1,13 @@
 //! The tables of the two kinds of files: one catalog, and a file for each day.
 //!
 //! The catalog has what outlives a day: facts and sources with their first appearance, runs of the sensors, and how far
-//! logs are read. A day has its sessions and scans, roll-ups by hour, and the records themselves. Roll-ups are the index,
-//! too: they say in which hours a value occurs, and sessions lie in the order of time. `class` in them is what the source is
+//! logs are read. A day has its sessions and scans, roll-ups by hour, and the records themselves. Roll-ups are packed (see
+//! `rollup`), and are the index, too: they say in which hours a value occurs, and sessions lie in the order of time. `class` in them is what the source is
 //! known for (see [`crate::meaning::Class`]), so that known scanners can be left out of every number.
 
 /// Version of both kinds of files, in `PRAGMA user_version`. A store of another version is moved aside and built anew
 /// from the logs.
-pub const VERSION: i32 = 2;
+pub const VERSION: i32 = 3;
 
 /// The catalog.
 pub const CATALOG: &str = "
@@ -38,7 +38,6 @@ CREATE TABLE sources (
     n INTEGER NOT NULL,
     half_open INTEGER NOT NULL
 ) WITHOUT ROWID;
-CREATE INDEX sources_first ON sources (first_us);
 CREATE TABLE logs (
     id INTEGER PRIMARY KEY,
     path TEXT NOT NULL UNIQUE,
@@ -96,6 +95,7 @@ CREATE TABLE sessions (
     refused_by INTEGER,
     protocol INTEGER,
     payload INTEGER,
+    payload_group INTEGER,
     path INTEGER,
     user_agent INTEGER,
     ja4 INTEGER,
@@ -110,6 +110,7 @@ CREATE TABLE sessions (
     country INTEGER,
     network INTEGER,
     scanner INTEGER,
+    campaign INTEGER,
     block INTEGER,
     line INTEGER
 );
@@ -146,12 +147,12 @@ CREATE TABLE scans (
 CREATE TABLE payloads (id INTEGER PRIMARY KEY, head BLOB NOT NULL);
 CREATE TABLE hourly (
     kind INTEGER NOT NULL,
-    key NOT NULL,
     hour INTEGER NOT NULL,
     sensor INTEGER NOT NULL,
     class INTEGER NOT NULL,
-    n INTEGER NOT NULL,
-    PRIMARY KEY (kind, key, hour, sensor, class)
+    run INTEGER NOT NULL,
+    cells BLOB NOT NULL,
+    PRIMARY KEY (kind, hour, sensor, class, run)
 ) WITHOUT ROWID;
 -- Compressed records, or as text the place of a log from which they are found again.
 CREATE TABLE blocks (id INTEGER PRIMARY KEY, lines NOT NULL);

@@ -12,9 +12,10 @@ use rusqlite::Connection;
 use rusqlite::types::Value;
 use spip_record::enrichment::Enrichment;
 
-use super::dayfile::{DayFile, RollValue};
+use super::dayfile::DayFile;
 use super::facts::{Appearance, FactValue, Facts};
 use super::journal::LogState;
+use super::rollup::Key;
 use super::rules::Rules;
 use super::runs::{Runs, Seen};
 use super::{Error, Result, Store, insert, key, prepare, schema};
@@ -61,12 +62,10 @@ pub struct Writer {
     pub(super) facts: Facts,
     pub(super) runs: Runs,
     rules: Rules,
-    sources: HashMap<RollValue, SourceCount>,
+    sources: HashMap<Key, SourceCount, foldhash::fast::RandomState>,
     keeps_records: bool,
     /// Place of the next record in its log: the point from which it is found again, and its line from there.
     place: Option<(Arc<str>, i64)>,
-    /// The newest first time among sources that are in the catalog: a later one cannot be earlier.
-    newest_us: i64,
     /// Days before this one are not kept.
     pub(super) oldest: Option<Day>,
     /// There is no room: records are read and not kept.
@@ -92,10 +91,9 @@ impl Writer {
             facts: Facts::new(store.salt),
             runs: Runs::default(),
             rules: Rules::default(),
-            sources: HashMap::new(),
+            sources: HashMap::default(),
             keeps_records,
             place: None,
-            newest_us: i64::MAX,
             oldest: None,
             is_full: false,
         };
@@ -275,6 +273,9 @@ impl Writer {
             let number = self.facts.number(&self.catalog, Kind::Payload, &value, n, seen, || (group, None));
             facts.push((Kind::Payload, number.map_err(|source| self.failed(source))?));
         }
+        if let Some(campaign) = campaign(&facts) {
+            facts.push((Kind::Campaign, self.fact(Kind::Campaign, &campaign, n, seen)?));
+        }
         let protocol = row.protocol.as_deref().unwrap_or_default();
         for credential in &row.credentials {
             let text = key::credential(protocol, credential);
@@ -292,7 +293,7 @@ impl Writer {
         if source.is_unspecified() {
             return;
         }
-        let counted = self.sources.entry(RollValue::of(key)).or_insert(SourceCount {
+        let counted = self.sources.entry(Key::read(key.into())).or_insert(SourceCount {
             first_us: time.0,
             last_us: time.0,
             n: 0,
@@ -364,6 +365,16 @@ impl Writer {
         self.begin()
     }
 
+    /// Commits rows. How often facts and sources came, and the position, follow with [`Writer::commit`]; until then the
+    /// lines would be read again after a crash, and days pass over them.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn commit_rows(&mut self) -> Result<()> {
+        self.commit_days()?;
+        self.begin()
+    }
+
     /// Commits new facts, and then rows with their numbers.
     pub(crate) fn commit_days(&mut self) -> Result<()> {
         self.catalog.execute_batch("COMMIT").map_err(|source| self.failed(source))?;
@@ -376,36 +387,23 @@ impl Writer {
     fn flush(&mut self, logs: &[&LogState]) -> rusqlite::Result<()> {
         self.facts.flush(&self.catalog)?;
         self.runs.flush(&self.catalog)?;
-        let mut sources: Vec<(RollValue, SourceCount)> = self.sources.drain().collect();
+        let mut sources: Vec<(Key, SourceCount)> = self.sources.drain().collect();
         sources.sort_unstable_by_key(|(key, _)| *key);
         let mut statement = self.catalog.prepare_cached(
             "INSERT INTO sources (source, first_us, last_us, n, half_open) VALUES (?, ?, ?, ?, ?)
-             ON CONFLICT DO UPDATE SET last_us = max(last_us, excluded.last_us), n = n + excluded.n,
-             half_open = half_open + excluded.half_open",
+             ON CONFLICT DO UPDATE SET first_us = min(first_us, excluded.first_us), last_us = max(last_us, excluded.last_us),
+             n = n + excluded.n, half_open = half_open + excluded.half_open",
         )?;
-        let mut earlier =
-            self.catalog.prepare_cached("UPDATE sources SET first_us = ?2 WHERE source = ?1 AND first_us > ?2")?;
+        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         for (key, counted) in sources {
-            let key = match key {
-                RollValue::Number(number) => Value::Integer(number),
-                RollValue::Address(octets) => Value::Blob(octets.to_vec()),
-            };
-            let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
             statement.execute((
-                &key,
+                key.value(),
                 counted.first_us,
                 counted.last_us,
                 signed(counted.n),
                 signed(counted.half_open),
             ))?;
-            // Rare: an older log that is read later. The time is in an index.
-            if counted.first_us < self.newest_us {
-                earlier.execute((&key, counted.first_us))?;
-            }
         }
-        drop((statement, earlier));
-        let newest: Option<i64> = self.catalog.query_row("SELECT max(first_us) FROM sources", [], |row| row.get(0))?;
-        self.newest_us = newest.unwrap_or(i64::MIN);
         super::journal::flush(&self.catalog, logs)
     }
 
@@ -424,4 +422,13 @@ impl Writer {
         }
         self.begin()
     }
+}
+
+/// Returns what sources of one campaign share: the group of the payload and at least one fingerprint, as numbers of facts in
+/// the order of [`Kind::SHARED`]. One mark alone joins half of the internet.
+fn campaign(facts: &[(Kind, i64)]) -> Option<String> {
+    let of = |kind: Kind| facts.iter().find(|(own, _)| *own == kind).map(|(_, id)| *id);
+    of(Kind::Payload)?;
+    let shared = Kind::SHARED.map(of);
+    shared.iter().skip(1).any(Option::is_some).then(|| serde_json::to_string(&shared).unwrap_or_default())
 }

@@ -13,7 +13,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::broadcast::{Receiver, Sender, channel};
 
 use crate::data::now::LiveEvent;
-use crate::data::{LINE_TAGS, SessionLine, SessionTag, summary};
+use crate::data::{LINE_TAGS, SessionLine, SessionTag, session_id, summary};
 use crate::filter::Filter;
 use crate::ingest::Arrived;
 use crate::meaning::{self, Class};
@@ -117,10 +117,10 @@ impl Feed {
 fn event(arrived: &Arrived, filter: &Filter) -> Option<LiveEvent> {
     let is_meant = |sensor: &str| filter.sensor.as_ref().is_none_or(|wanted| wanted == sensor);
     match arrived {
-        Arrived::Session(id, row) => {
+        Arrived::Session(day, id, row) => {
             let fits = filter.query.as_ref().is_none_or(|query| eval::matches(query.expr(), row));
             let fits = fits && !filter.without.hides(Class::of(&row.meaning));
-            (fits && is_meant(&row.sensor)).then(|| LiveEvent::Session(Box::new(line(id, row))))
+            (fits && is_meant(&row.sensor)).then(|| LiveEvent::Session(Box::new(line(session_id(*day, *id), row))))
         }
         // A query is about sessions.
         Arrived::Scan(row) => (filter.query.is_none()
@@ -131,10 +131,10 @@ fn event(arrived: &Arrived, filter: &Filter) -> Option<LiveEvent> {
 }
 
 /// The same line as the store would give.
-fn line(id: &str, row: &Row) -> SessionLine {
+fn line(id: String, row: &Row) -> SessionLine {
     let printable = || Some(summary(&row.payload)).filter(|text| !text.is_empty());
     SessionLine {
-        id: id.to_owned(),
+        id,
         time: row.time,
         sensor: row.sensor.clone(),
         source: row.source,
