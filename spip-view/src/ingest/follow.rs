@@ -1,5 +1,6 @@
 //! Reads all logs in turn and commits what came: after [`BATCH_LINES`] lines, or as soon as nothing more waits, so that a
-//! record is seen within a moment of its being logged.
+//! record is seen within a moment of its being logged. While lines wait, the catalog follows the days after several
+//! batches: its counts are spread over all of it, and each commit writes them where they are.
 //!
 //! When the store cannot be written (a full disk), everything since the last commit is given up, the readers go back to
 //! their positions, and it is tried again until it works: the log waits.
@@ -21,13 +22,19 @@ use crate::store::{LogState, Result, Store, Writer};
 /// Lines of one commit: a second of a busy sensor, some tens of MB in memory.
 const BATCH_LINES: u64 = 20_000;
 
+/// Batches of rows after which the catalog follows: lines that are read again after a crash.
+const BATCHES: u32 = 8;
+
+/// Longest time between two commits while lines wait.
+const BATCH_TIME: Duration = Duration::from_secs(2);
+
 /// Bytes that are read of one log before the next one has its turn.
 const BATCH_BYTES: usize = 1 << 20;
 
 /// Longest line that is read: the agent's bound with a payload of some megabytes.
 const MAX_LINE_BYTES: usize = 64 << 20;
 
-/// Time between two lines of a slow log and their commit.
+/// Time between two looks at logs that have nothing new.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Time between two looks at the bounds of the store.
@@ -125,20 +132,26 @@ pub fn run(
     };
     ingest.writer.retain()?;
     ingest.open(input)?;
-    let (mut pending, mut committed, mut kept) = (0, Instant::now(), Instant::now());
+    let (mut pending, mut batches, mut committed, mut kept) = (0, 0, Instant::now(), Instant::now());
     let mut delay = Duration::ZERO;
     loop {
         let is_stopped = stop.load(Ordering::Relaxed);
         let turn = if is_stopped { Ok(Turn::Over) } else { ingest.turn(arrived, &mut pending) };
         let done = turn.and_then(|turn| {
-            let is_due = pending >= BATCH_LINES || committed.elapsed() >= PATIENCE || turn != Turn::Lines;
-            if pending > 0 && is_due {
-                ingest.commit()?;
+            let is_due = pending >= BATCH_LINES || committed.elapsed() >= BATCH_TIME || turn != Turn::Lines;
+            if (pending > 0 || batches > 0) && is_due {
+                batches += 1;
+                if batches >= BATCHES || turn != Turn::Lines {
+                    ingest.commit()?;
+                    batches = 0;
+                } else {
+                    ingest.writer.commit_rows()?;
+                }
                 (pending, committed) = (0, Instant::now());
             }
             if kept.elapsed() >= UPKEEP || (turn == Turn::Over && !is_stopped) {
                 ingest.upkeep(input)?;
-                kept = Instant::now();
+                (pending, batches, kept) = (0, 0, Instant::now());
             }
             Ok(turn)
         });
@@ -152,7 +165,7 @@ pub fn run(
                 if is_stopped {
                     return Err(error);
                 }
-                pending = 0;
+                (pending, batches) = (0, 0);
                 ingest.go_back(input, delay, stop)?;
             }
         }
