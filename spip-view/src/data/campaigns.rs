@@ -110,15 +110,15 @@ pub fn page(reader: &Reader, filter: &Filter) -> Result<CampaignsPage> {
         }
     }
     let mut list: Vec<(i64, Found)> = found.into_iter().collect();
-    let mut newest: HashMap<i64, Moment> = HashMap::new();
-    for (id, _) in &list {
-        newest.insert(*id, seen(reader, *id)?.1);
-    }
-    list.sort_by_key(|(id, found)| std::cmp::Reverse((found.sources, newest.get(id).copied(), *id)));
+    // Numbers of facts are given in the order of their first appearance.
+    list.sort_unstable_by_key(|(id, found)| std::cmp::Reverse((found.sources, *id)));
     list.truncate(SHOWN);
+    let mut times = times(&ask, list.iter().map(|(id, _)| *id))?;
     let mut campaigns = Vec::new();
     for (id, found) in list {
-        campaigns.extend(campaign(&ask, id, found)?);
+        if let Some(times) = times.remove(&id) {
+            campaigns.extend(campaign(&ask, id, found, times)?);
+        }
     }
     Ok(CampaignsPage { is_exact, campaigns })
 }
@@ -133,7 +133,7 @@ fn seen(reader: &Reader, id: i64) -> Result<(Moment, Moment)> {
     Ok(found.map_err(|source| reader.failed(source))?.unwrap_or((Moment(0), Moment(0))))
 }
 
-fn campaign(ask: &Ask<'_>, id: i64, mut found: Found) -> Result<Option<Campaign>> {
+fn campaign(ask: &Ask<'_>, id: i64, mut found: Found, times: Times) -> Result<Option<Campaign>> {
     let (text, _) = name(ask.reader, Kind::Campaign, &Key::Number(id))?;
     let Ok(shared) = serde_json::from_str::<[Option<i64>; 5]>(&text) else {
         return Ok(None);
@@ -149,7 +149,6 @@ fn campaign(ask: &Ask<'_>, id: i64, mut found: Found) -> Result<Option<Campaign>
     let query: Vec<String> = facts.iter().map(|fact| format!("{}:{}", fact.kind.name(), quote(&fact.value))).collect();
     let query = query.join(" and ");
     let digest: [u8; 32] = Sha256::digest(query.as_bytes()).into();
-    let (first, last, series) = times(ask, id)?;
     found.ports.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     found.ports.truncate(PORTS);
     Ok(Some(Campaign {
@@ -160,48 +159,69 @@ fn campaign(ask: &Ask<'_>, id: i64, mut found: Found) -> Result<Option<Campaign>
         examples: found.examples.iter().map(|key| key::read_address((&key.value()).into())).collect(),
         ports: ask.named(Kind::Port, found.ports)?,
         connections: found.connections,
-        first,
-        last,
-        series,
+        first: times.first,
+        last: times.last,
+        series: times.columns.series(),
         query,
     }))
 }
 
-/// Returns the first and the last time of a campaign in the range, and its connections over time.
-fn times(ask: &Ask<'_>, id: i64) -> Result<(Moment, Moment, Series)> {
-    let key = Key::Number(id);
-    let scope = Scope::of(Kind::Campaign, &key);
-    let mut columns = Columns::new(ask.from, ask.to);
-    if ask.has_query() || columns.step_us < HOUR {
-        let (mut first, mut last) = (Moment(i64::MAX), Moment(i64::MIN));
-        ask.each(&scope, "s.id, s.n", "", |day, row| {
-            let time = key::accepted(day, row.get(0)?);
-            (first, last) = (first.min(time), last.max(time));
-            columns.add(time.0, super::ask::unsigned(row, 1)?);
+/// When a campaign came in the range.
+struct Times {
+    first: Moment,
+    last: Moment,
+    columns: Columns,
+}
+
+/// Returns the first and the last time of campaigns in the range, and their connections over time.
+fn times(ask: &Ask<'_>, ids: impl Iterator<Item = i64>) -> Result<HashMap<i64, Times>> {
+    let mut times: HashMap<i64, Times> = ids
+        .map(|id| {
+            let columns = Columns::new(ask.from, ask.to);
+            (id, Times { first: Moment(i64::MAX), last: Moment(i64::MIN), columns })
+        })
+        .collect();
+    let mut is_rolled = false;
+    let mut take = |us: i64, key: Key, n: u64| {
+        let Key::Number(id) = key else { return };
+        if let Some(times) = times.get_mut(&id) {
+            (times.first, times.last) = (times.first.min(Moment(us)), times.last.max(Moment(us)));
+            times.columns.add(us, n);
+        }
+    };
+    if ask.has_query() || Columns::new(ask.from, ask.to).step_us < HOUR {
+        ask.each(&Scope::all(), "s.campaign, s.id, s.n", "AND s.campaign IS NOT NULL", |day, row| {
+            take(key::accepted(day, row.get(1)?).0, Key::read(row.get_ref(0)?), super::ask::unsigned(row, 2)?);
             Ok(true)
         })?;
-        return Ok((first, last.max(first), columns.series()));
+    } else {
+        is_rolled = true;
+        ask.over(Kind::Campaign, None, take)?;
     }
-    // Within the hours in which it came, one look at each end.
-    let (mut hours, known) = ((i64::MAX, i64::MIN), seen(ask.reader, id)?);
-    ask.over(Kind::Campaign, Some(key), |us, _, n| {
-        hours = (hours.0.min(us), hours.1.max(us));
-        columns.add(us, n);
-    })?;
-    // What the catalog knows is of all sensors and sources.
-    let is_in_range = |moment: Moment| !ask.is_narrowed() && moment >= ask.from && moment < ask.to;
-    let end = |known: Moment, hour: i64, order: &str| {
-        if is_in_range(known) {
-            return Ok(known);
+    if is_rolled {
+        for (id, times) in &mut times {
+            let known = seen(ask.reader, *id)?;
+            times.first = end(ask, *id, known.0, times.first, "ASC")?;
+            times.last = end(ask, *id, known.1, times.last, "DESC")?;
         }
-        let mut found = None;
-        let ask = ask.between(Moment(hour).max(ask.from), Moment(hour.saturating_add(HOUR)).min(ask.to));
-        ask.each(&scope, "s.id", &format!("ORDER BY s.id {order} LIMIT 1"), |day, row| {
-            found = Some(key::accepted(day, row.get(0)?));
-            Ok(false)
-        })?;
-        Ok(found.unwrap_or(known))
-    };
-    let hour = |us: i64| us.div_euclid(HOUR) * HOUR;
-    Ok((end(known.0, hour(hours.0), "ASC")?, end(known.1, hour(hours.1), "DESC")?, columns.series()))
+    }
+    Ok(times)
+}
+
+/// Returns the first or the last time of a campaign in the range, which lies in the hour of `moment`: what the catalog
+/// knows, or else what the sessions of that hour say.
+fn end(ask: &Ask<'_>, id: i64, known: Moment, moment: Moment, order: &str) -> Result<Moment> {
+    // The catalog knows it of all sensors and sources.
+    if !ask.is_narrowed() && known >= ask.from && known < ask.to {
+        return Ok(known);
+    }
+    let hour = Moment(moment.0.div_euclid(HOUR) * HOUR);
+    let within = ask.between(hour.max(ask.from), Moment(hour.0.saturating_add(HOUR)).min(ask.to));
+    let scope = Scope { index: None, ..Scope::of(Kind::Campaign, &Key::Number(id)) };
+    let mut found = None;
+    within.each(&scope, "s.id", &format!("ORDER BY s.id {order} LIMIT 1"), |day, row| {
+        found = Some(key::accepted(day, row.get(0)?));
+        Ok(false)
+    })?;
+    Ok(found.unwrap_or(known))
 }

@@ -78,6 +78,13 @@ const SEQUENCES: usize = 10;
 /// Attempts of each.
 const ATTEMPTS: usize = 40;
 
+/// A credential that a session tried.
+struct Tried {
+    day: Day,
+    session: i64,
+    credential: i64,
+}
+
 /// Returns the data of the page.
 ///
 /// # Errors
@@ -127,7 +134,7 @@ fn top(counted: HashMap<String, u64>, limit: usize) -> Vec<Top> {
 
 /// Returns the attempts of the sources with most of them, among the newest sessions with credentials.
 fn sequences(ask: &Ask<'_>) -> Result<Vec<Sequence>> {
-    let mut found: HashMap<Key, (u64, Vec<(Day, i64, i64)>)> = HashMap::new();
+    let mut found: HashMap<Key, (u64, Vec<Tried>)> = HashMap::new();
     let mut left = EXAMINED;
     let tables = "tries t JOIN sessions s ON s.id = t.session";
     let columns = "s.source, s.id, t.credential";
@@ -136,7 +143,7 @@ fn sequences(ask: &Ask<'_>) -> Result<Vec<Sequence>> {
         let (count, attempts) = found.entry(Key::read(row.get_ref(0)?)).or_default();
         *count += 1;
         if attempts.len() < ATTEMPTS {
-            attempts.push((day, row.get(1)?, row.get(2)?));
+            attempts.push(Tried { day, session: row.get(1)?, credential: row.get(2)? });
         }
         Ok(left > 0)
     })?;
@@ -157,12 +164,12 @@ pub(super) fn attempts(reader: &Reader, sessions: &[(Day, i64)], limit: usize) -
     for of_day in sessions.chunk_by(|(day, _), (other, _)| day == other) {
         let Some((day, _)) = of_day.first() else { continue };
         reader.in_day(*day, |connection| {
-            let read = |session: i64, found: &mut Vec<(Day, i64, i64)>| {
+            let read = |session: i64, found: &mut Vec<Tried>| {
                 let sql = "SELECT credential FROM tries WHERE session = ? ORDER BY ordinal DESC";
                 let mut statement = connection.prepare_cached(sql)?;
                 let mut rows = statement.query([session])?;
                 while let Some(row) = rows.next()? {
-                    found.push((*day, session, row.get(0)?));
+                    found.push(Tried { day: *day, session, credential: row.get(0)? });
                 }
                 Ok(())
             };
@@ -179,14 +186,14 @@ pub(super) fn attempts(reader: &Reader, sessions: &[(Day, i64)], limit: usize) -
 }
 
 /// Names credentials, and turns them from the newest first into the order in which they came.
-fn in_order(reader: &Reader, found: Vec<(Day, i64, i64)>) -> Result<Vec<Attempt>> {
+fn in_order(reader: &Reader, found: Vec<Tried>) -> Result<Vec<Attempt>> {
     let mut names = Names::new(reader);
     let mut attempts = Vec::new();
-    for (day, id, credential) in found.into_iter().rev() {
+    for Tried { day, session, credential } in found.into_iter().rev() {
         let text = names.of(Kind::Credential, credential)?;
         attempts.extend(key::read_credential(text.as_bytes()).map(|(protocol, credential)| Attempt {
-            time: key::accepted(day, id),
-            session: session_id(day, id),
+            time: key::accepted(day, session),
+            session: session_id(day, session),
             protocol,
             user: credential.user,
             secret: credential.secret,
