@@ -1,14 +1,15 @@
 //! A set of rules that is ready to match, and the matching.
 
+mod sources;
+
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ipnetwork::IpNetwork;
 use spip_record::enrichment::{TAGS, Tag};
 
+use self::sources::Sources;
 use super::buffer::{Value, View};
 use super::file::{self, FILE_BYTES, RULE_BYTES};
 use super::filter::{Filter, choose};
@@ -217,39 +218,6 @@ struct Compiled {
     groups: Box<[Group]>,
     /// Set when a condition is on a part of a request, so that each request is tried.
     of_request: bool,
-}
-
-/// Rules that name sources and nothing else, by the prefixes of those.
-#[derive(Debug, Default)]
-struct Sources {
-    prefixes: Vec<(bool, u8, HashMap<IpAddr, Vec<u32>>)>,
-}
-
-impl Sources {
-    fn add(&mut self, networks: &[IpNetwork], rule: u32) {
-        for network in networks {
-            let key = (network.is_ipv4(), network.prefix());
-            let place = match self.prefixes.iter().position(|(v4, prefix, _)| (*v4, *prefix) == key) {
-                Some(place) => place,
-                None => {
-                    self.prefixes.push((key.0, key.1, HashMap::new()));
-                    self.prefixes.len() - 1
-                }
-            };
-            let rules = self.prefixes[place].2.entry(network.network()).or_default();
-            if rules.last() != Some(&rule) {
-                rules.push(rule);
-            }
-        }
-    }
-
-    fn find(&self, address: IpAddr) -> impl Iterator<Item = u32> {
-        let address = address.to_canonical();
-        self.prefixes.iter().filter(move |(v4, ..)| *v4 == address.is_ipv4()).flat_map(move |(_, prefix, rules)| {
-            let start = IpNetwork::new(address, *prefix).map_or(address, |network| network.network());
-            rules.get(&start).into_iter().flatten().copied()
-        })
-    }
 }
 
 /// A set of rules.
