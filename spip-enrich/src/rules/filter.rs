@@ -1,8 +1,9 @@
 //! Finds which rules can match at all: for each buffer, one automaton with the rarest text of every rule.
 
 use std::collections::HashMap;
+use std::fmt;
 
-use aho_corasick::{AhoCorasick, AhoCorasickBuilder};
+use daachorse::DoubleArrayAhoCorasick;
 
 use super::options::{Part, Rule};
 
@@ -28,11 +29,16 @@ const COMMON: &[&[u8]] = &[
 ];
 
 /// The automaton of one buffer.
-#[derive(Debug)]
 pub(super) struct Filter {
-    automaton: AhoCorasick,
+    automaton: DoubleArrayAhoCorasick<u32>,
     /// For each pattern the rules that need it.
     rules: Vec<Box<[u32]>>,
+}
+
+impl fmt::Debug for Filter {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Filter").field("patterns", &self.rules.len()).finish_non_exhaustive()
+    }
 }
 
 impl Filter {
@@ -40,17 +46,16 @@ impl Filter {
     pub(super) fn new(patterns: HashMap<Vec<u8>, Vec<u32>>) -> Result<Self, String> {
         let mut patterns: Vec<_> = patterns.into_iter().collect();
         patterns.sort_unstable();
-        let automaton = AhoCorasickBuilder::new()
-            .ascii_case_insensitive(true)
-            .build(patterns.iter().map(|(pattern, _)| pattern))
+        let automaton = DoubleArrayAhoCorasick::new(patterns.iter().map(|(pattern, _)| pattern))
             .map_err(|error| format!("the rules have too many patterns: {error}"))?;
         Ok(Self { automaton, rules: patterns.into_iter().map(|(_, rules)| rules.into_boxed_slice()).collect() })
     }
 
-    /// Calls `candidate` with each rule whose text occurs, as often as it does, until it returns false.
-    pub(super) fn find(&self, bytes: &[u8], mut candidate: impl FnMut(u32) -> bool) {
-        for found in self.automaton.find_overlapping_iter(bytes) {
-            let Some(rules) = self.rules.get(found.pattern().as_usize()) else { continue };
+    /// Calls `candidate` with each rule whose text occurs, as often as it does, until it returns false; `lower`
+    /// is in lower case.
+    pub(super) fn find(&self, lower: &[u8], mut candidate: impl FnMut(u32) -> bool) {
+        for found in self.automaton.find_overlapping_iter(lower) {
+            let Some(rules) = self.rules.get(found.value() as usize) else { continue };
             if !rules.iter().all(|rule| candidate(*rule)) {
                 return;
             }
@@ -59,7 +64,7 @@ impl Filter {
 
     /// The bytes that it takes.
     pub(super) fn memory(&self) -> usize {
-        self.automaton.memory_usage() + self.rules.iter().map(|rules| rules.len() * 4 + 16).sum::<usize>()
+        self.automaton.heap_bytes() + self.rules.iter().map(|rules| rules.len() * 4 + 16).sum::<usize>()
     }
 }
 

@@ -4,28 +4,20 @@
 //! differs in notation only is translated. Compiling takes memory, so a rule set keeps the text, checks at load time how
 //! large the program will be, and a bounded cache ([`Cache`]) compiles what is needed.
 
-use std::num::NonZeroUsize;
-use std::sync::Arc;
+mod cache;
 
-use lru::LruCache;
-use regex::bytes::{Regex, RegexBuilder};
 use regex_syntax::ParserBuilder;
 use regex_syntax::hir::{Hir, HirKind};
 
 use super::buffer::{Buffer, PCRE_FLAGS};
+pub(super) use cache::Cache;
 
 /// The longest expression.
 const PATTERN_BYTES: usize = 4096;
 /// Upper bound of the size of an expression when its repetitions are written out.
 const SIZE: u64 = 20_000;
 /// The memory that one compiled expression may take: enough for [`SIZE`].
-const COMPILED_BYTES: usize = 8 << 20;
-/// The memory of its lazily built automaton while it matches.
-const AUTOMATON_BYTES: usize = 256 << 10;
-/// Upper bound of compiled expressions that are kept: about a megabyte each while they match, so 64 MB a thread at
-/// worst. A client that makes many rules compile pays for it with the steps of its record.
-const CACHED: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
-
+pub(super) const COMPILED_BYTES: usize = 8 << 20;
 /// A regular expression of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pcre {
@@ -115,48 +107,6 @@ impl Pcre {
             .build()
             .parse(&self.text)
             .map_err(Box::new)
-    }
-
-    fn compile(&self) -> Option<Regex> {
-        RegexBuilder::new(&self.text)
-            .unicode(false)
-            .nest_limit(64)
-            .case_insensitive(self.nocase)
-            .dot_matches_new_line(self.dot_all)
-            .multi_line(self.multi_line)
-            .ignore_whitespace(self.extended)
-            .swap_greed(self.ungreedy)
-            .size_limit(COMPILED_BYTES)
-            .dfa_size_limit(AUTOMATON_BYTES)
-            .build()
-            .ok()
-    }
-}
-
-/// The compiled expressions of one thread, the last used ones.
-#[derive(Debug)]
-pub(super) struct Cache(LruCache<u32, Option<Arc<Regex>>>);
-
-impl Default for Cache {
-    fn default() -> Self {
-        Self(LruCache::new(CACHED))
-    }
-}
-
-impl Cache {
-    /// Returns the compiled form of the expression with that number, and whether it had to be compiled.
-    pub(super) fn compiled(&mut self, number: u32, pcre: &Pcre) -> (Option<Arc<Regex>>, bool) {
-        if let Some(found) = self.0.get(&number) {
-            return (found.clone(), false);
-        }
-        let compiled = pcre.compile().map(Arc::new);
-        self.0.put(number, compiled.clone());
-        (compiled, true)
-    }
-
-    /// Drops everything: numbers are those of another rule set.
-    pub(super) fn clear(&mut self) {
-        self.0.clear();
     }
 }
 
@@ -333,7 +283,7 @@ mod tests {
     use super::*;
 
     fn matches(value: &str, text: &[u8]) -> bool {
-        Pcre::parse(value).unwrap().compile().unwrap().is_match(text)
+        Cache::default().matches(0, &Pcre::parse(value).unwrap(), text).unwrap()
     }
 
     #[test]
@@ -383,16 +333,5 @@ mod tests {
         assert!(pcre.negated && pcre.buffer == Some(Buffer::Uri) && pcre.literal.is_empty());
         let pcre = Pcre::parse(r#""/^\/cgi-bin\/(?:a|b)x+Log[0-9]/Ui""#).unwrap();
         assert_eq!(pcre.literal, b"/cgi-bin/");
-    }
-
-    #[test]
-    fn the_cache_is_bounded() {
-        let pcre = Pcre::parse(r#""/a/""#).unwrap();
-        let mut cache = Cache::default();
-        for number in 0..2000 {
-            assert!(cache.compiled(number, &pcre).1);
-        }
-        assert_eq!(cache.0.len(), CACHED.get());
-        assert!(!cache.compiled(1999, &pcre).1);
     }
 }

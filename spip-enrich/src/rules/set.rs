@@ -333,6 +333,7 @@ impl Scratch {
             self.round = 0;
             self.tried = vec![0; rules.rules.len()];
         }
+        self.cache.begin();
     }
 }
 
@@ -389,7 +390,7 @@ impl Search<'_, '_> {
             if !budget.count(1, value.bytes.len()) {
                 return;
             }
-            filter.find(&value.bytes, |rule| {
+            filter.find(value.lower(), |rule| {
                 if let Some(tried) = scratch.tried.get_mut(rule as usize)
                     && *tried != scratch.round
                 {

@@ -11,7 +11,7 @@ use super::content::Content;
 use super::options::Part;
 use super::pcre::{Cache, Pcre};
 
-/// Steps that compiling an expression counts for: about as long as it takes.
+/// Steps that compiling an expression counts for, so that the bytes of one record make at most 100 be compiled.
 const COMPILING: u32 = 4000;
 
 /// Steps that are left.
@@ -120,32 +120,33 @@ impl Run<'_> {
     fn pcre(&mut self, pcre: &Pcre, index: usize, position: usize) -> bool {
         let before = self.parts.iter().take(index).filter(|part| matches!(part, Part::Pcre(_))).count();
         let number = self.first_pcre + u32::try_from(before).unwrap_or_default();
-        let (compiled, is_new) = self.cache.compiled(number, pcre);
-        if is_new && !self.budget.take(COMPILING, 0) {
+        if self.cache.is_new(number) && !self.budget.take(COMPILING, 0) {
             return false;
         }
-        let Some(compiled) = compiled else { return false };
         let value = self.value;
         let start = if pcre.relative { position } else { 0 };
         let Some(haystack) = value.bytes.get(start..) else { return false };
+        // Where no later condition is relative, it does not matter where the expression matches.
+        let is_placed = self.parts.iter().skip(index + 1).any(Part::is_relative);
+        if pcre.negated || !is_placed {
+            return self.budget.take(4, haystack.len().saturating_mul(8))
+                && self.cache.matches(number, pcre, haystack).is_some_and(|matches| matches != pcre.negated)
+                && self.from(index + 1, position);
+        }
         let mut at = 0;
         loop {
             // An automaton takes a byte at a time: 8 bytes a step.
             if !self.budget.take(4, (haystack.len() - at).saturating_mul(8)) {
                 return false;
             }
-            let found = compiled.find_at(haystack, at);
-            if pcre.negated {
-                return found.is_none() && self.from(index + 1, position);
-            }
-            let Some(found) = found else { return false };
-            if self.from(index + 1, start + found.end()) {
+            let Some(found) = self.cache.find(number, pcre, haystack, at) else { return false };
+            if self.from(index + 1, start + found.end) {
                 return true;
             }
-            if !self.depends(index) || found.start() >= haystack.len() {
+            if !self.depends(index) || found.start >= haystack.len() {
                 return false;
             }
-            at = found.start() + 1;
+            at = found.start + 1;
         }
     }
 }
