@@ -142,6 +142,133 @@ mod any_bytes {
 
     use super::*;
 
+    /// Tries every rule on every request, without a search for texts that could exclude it, and without a budget.
+    fn without_filters(rules: &Rules, facts: &Facts<'_>) -> Vec<u64> {
+        let requests = split(facts.payload);
+        let mut scratch = Scratch::default();
+        scratch.prepare(rules);
+        let mut search = Search {
+            rules,
+            values: Values::new(facts, &requests, &rules.views),
+            scratch: &mut scratch,
+            budget: Budget { record: u32::MAX, rule: RULE_STEPS, exhausted: false },
+            found: Vec::new(),
+            candidates: Vec::new(),
+        };
+        let mut found: Vec<u64> = Vec::new();
+        for rule in &rules.rules {
+            let turns = if rule.of_request { requests.len() } else { 1 };
+            if (0..turns).any(|request| search.holds(rule, request)) {
+                found.push(rule.tag.id);
+            }
+        }
+        assert!(!search.budget.exhausted);
+        found.sort_unstable();
+        found
+    }
+
+    /// Words that rules and payloads share, some within others, in both cases.
+    fn word() -> impl Strategy<Value = &'static str> {
+        proptest::sample::select(vec![
+            "a", "ab", "aba", "abab", "B", "/a", "/aB/", "id=", "id=1", "wget", "GET", "|00|", "|ff 0a|", "x-",
+            "uNiOn", "select",
+        ])
+    }
+
+    /// Conditions of one rule.
+    fn conditions() -> impl Strategy<Value = String> {
+        let buffer = proptest::sample::select(vec![
+            "",
+            "",
+            "",
+            "http.uri; ",
+            "http.header; ",
+            "http.request_body; ",
+            "http.request_body; url_decode; ",
+            "tls.sni; ",
+        ]);
+        let modifier = proptest::sample::select(vec![
+            "",
+            "",
+            "",
+            " nocase;",
+            " nocase;",
+            " fast_pattern;",
+            " distance:0;",
+            " within:6;",
+            " offset:1;",
+            " depth:9;",
+            " endswith;",
+        ]);
+        let condition = (word(), modifier, 0..12u8).prop_map(|(word, modifier, kind)| match kind {
+            0 => format!("content:!\"{word}\"; "),
+            1 => "pcre:\"/[a-b]+\\x00?/\"; ".to_owned(),
+            2 => "pcre:\"/id=[0-9]*W/Ri\"; ".to_owned(),
+            3 => "pcre:!\"/un.on\\+?select/i\"; ".to_owned(),
+            _ => format!("content:\"{word}\";{modifier} "),
+        });
+        let group = (buffer, proptest::collection::vec(condition, 1..4))
+            .prop_map(|(buffer, conditions)| format!("{buffer}{}", conditions.concat()));
+        proptest::collection::vec(group, 1..3).prop_map(|groups| groups.concat())
+    }
+
+    /// A payload of those words: requests, or any bytes.
+    fn payload() -> impl Strategy<Value = Vec<u8>> {
+        let words = || {
+            proptest::collection::vec((word(), any::<bool>()), 0..8).prop_map(|words| {
+                let text: String = words
+                    .iter()
+                    .map(|(word, upper)| if *upper { word.to_uppercase() } else { (*word).to_owned() })
+                    .collect();
+                text.replace("|00|", "\0").replace("|FF 0A|", "%0a").into_bytes()
+            })
+        };
+        let request = (words(), words(), words()).prop_map(|(target, header, body)| {
+            let length = body.len().to_string().into_bytes();
+            [
+                &b"POST /"[..],
+                &target,
+                b" HTTP/1.1\r\nX-A: ",
+                &header,
+                b"\r\nContent-Length: ",
+                &length,
+                b"\r\n\r\n",
+                &body,
+            ]
+            .concat()
+        });
+        (words(), proptest::collection::vec(request, 0..3))
+            .prop_map(|(tail, requests)| [requests.concat(), tail].concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+
+        #[test]
+        fn the_filters_exclude_no_rule_that_matches(
+            conditions in proptest::collection::vec(conditions(), 1..40),
+            payloads in proptest::collection::vec(payload(), 1..6),
+        ) {
+            let mut builder = Builder::default();
+            for (index, conditions) in conditions.iter().enumerate() {
+                let class = "classtype:misc-activity;";
+                builder.text("made", &format!("alert ip any any -> any any ({conditions}{class} sid:{};)", index + 1)).unwrap();
+            }
+            let (rules, _) = builder.build().unwrap();
+            // The same scratch for all: what it keeps changes no answer.
+            let mut scratch = Scratch::default();
+            for payload in payloads.iter().chain(payloads.iter().rev()) {
+                let tls = crate::facts::Tls { server_name: Some("ab.UNION.example"), ..Default::default() };
+                let facts = Facts { payload, tls: Some(tls), ..Facts::default() };
+                let found = rules.find(&facts, &split(payload), &mut scratch);
+                let ids: Vec<u64> = found.tags.iter().map(|tag| tag.id).collect();
+                let expected = without_filters(&rules, &facts);
+                prop_assert!(!found.incomplete);
+                prop_assert_eq!(ids, expected.into_iter().take(TAGS).collect::<Vec<_>>());
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn a_rule_of_any_text_is_taken_or_refused(text in "[ -~]{0,120}") {
