@@ -3,6 +3,10 @@
 use serde::{Deserialize, Serialize};
 use spip_record::log::Position;
 
+/// Lines of a batch, and of a message. A record has some hundred bytes, but a line may have two, and costs an engine's row
+/// or a refusal of some hundred bytes all the same.
+pub const MAX_LINES: u64 = 200_000;
+
 /// A place in the source, and how many lines are before it.
 ///
 /// `total` counts since the shipper's state was made. It orders two places of one shipper without looking at files, which

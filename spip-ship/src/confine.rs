@@ -83,8 +83,12 @@ const DENIED: &[libc::c_long] = &[
     libc::SYS_open_by_handle_at,
 ];
 
-/// Memory besides batches; delivery takes about 15 MiB. A hub decompresses a message into 64 MiB at most.
+/// Memory besides batches; delivery takes about 15 MiB.
 const MEMORY_BYTES: u64 = 384 << 20;
+
+/// Memory of a sink of a hub for the largest message: 64 MiB, decompressed with a window of 128 MiB, in a vector that grows
+/// by doubling, then in an engine's form. A stolen sensor must not be able to end the hub by one.
+const MESSAGE_BYTES: u64 = 640 << 20;
 
 /// Copies of a batch that a sink may have at a time: read, converted, compressed, under way.
 const BATCHES: u64 = 8;
@@ -166,8 +170,9 @@ fn drop_capabilities() -> Result<String, String> {
 /// Bounds the memory of the process: a server decides how long its answers are, and the client for NATS believes it.
 /// Beyond the bound the process ends, and its unit starts it again.
 fn bound_memory(config: &Config) -> Result<String, String> {
-    let batch = config.sinks.iter().map(|sink| sink.limits.bytes as u64).sum::<u64>();
-    let bytes = MEMORY_BYTES + batch.saturating_mul(BATCHES);
+    let message = if let Source::Nats(_) = config.source { MESSAGE_BYTES } else { 0 };
+    let of_sinks = config.sinks.iter().map(|sink| message + sink.limits.bytes as u64 * BATCHES).sum::<u64>();
+    let bytes = MEMORY_BYTES + of_sinks;
     setrlimit(Resource::RLIMIT_DATA, bytes, bytes)
         .map(|()| format!("at most {} MiB", bytes >> 20))
         .map_err(|error| error.to_string())

@@ -11,7 +11,7 @@ use spip_record::log::{Batch as Read, Content, Options, Position, Reader, Step};
 use spip_record::read::Identity;
 
 use super::{Behind, Next, Source};
-use crate::batch::{At, Batch, Part, Place, Reject};
+use crate::batch::{At, Batch, MAX_LINES, Part, Place, Reject};
 use crate::config::Limits;
 use crate::line;
 
@@ -81,7 +81,7 @@ impl Filling {
     }
 
     fn is_full(&self, limits: Limits) -> bool {
-        self.part.bytes.len() >= limits.bytes || self.rejects.len() >= MAX_REJECTS
+        self.part.bytes.len() >= limits.bytes || self.rejects.len() >= MAX_REJECTS || self.lines >= MAX_LINES
     }
 }
 

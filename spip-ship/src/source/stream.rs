@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 
 use self::consumer::{Consumer, Taken};
 use super::{Behind, Next, Source};
-use crate::batch::{At, Batch, Place};
+use crate::batch::{At, Batch, MAX_LINES, Place};
 use crate::config::{Limits, NatsSource};
 use crate::nats::{Connection, stream};
 
@@ -232,7 +232,8 @@ impl Source for StreamSource {
             let opened = message::open(&message, &self.config);
             let is_first = batch.lines_read() == 0;
             let bytes = opened.part.as_ref().map_or(0, |part| part.bytes.len());
-            let is_over = batch.bytes() as usize + bytes > limits.bytes;
+            let is_over =
+                batch.bytes() as usize + bytes > limits.bytes || batch.lines_read() + opened.lines > MAX_LINES;
             if exact.is_none() && !is_first && is_over {
                 self.held = Some((message, taken));
                 return Ok(self.finish(batch));
@@ -245,7 +246,11 @@ impl Source for StreamSource {
             batch.rejects.extend(opened.rejects);
             let is_full = match exact {
                 Some(lines) => batch.lines_read() >= lines,
-                None => batch.bytes() as usize >= limits.bytes || batch.rejects.len() >= MAX_REJECTS,
+                None => {
+                    batch.bytes() as usize >= limits.bytes
+                        || batch.rejects.len() >= MAX_REJECTS
+                        || batch.lines_read() >= MAX_LINES
+                }
             };
             if is_full {
                 return Ok(self.finish(batch));

@@ -270,7 +270,7 @@ fn memory_is_bounded_whatever_a_server_announces() {
     wait_for("it is confined and tries", || messages().contains("cannot connect").then_some(()));
     let limits = fs::read_to_string(limits).expect("it runs");
     let line = limits.lines().find(|line| line.starts_with("Max data size")).expect("a limit");
-    // 384 MiB, and eight batches of 8 KiB.
+    // 384 MiB, and eight batches of 8 KiB. The source is a log.
     assert!(line.contains(" 402718720 "), "{line}");
 }
 

@@ -4,7 +4,7 @@ use std::io::Read as _;
 
 use async_nats::Message;
 
-use crate::batch::{Part, Reject};
+use crate::batch::{MAX_LINES, Part, Reject};
 use crate::config::NatsSource;
 use crate::line::{identity, lines};
 use crate::nats::sensor_of;
@@ -47,6 +47,10 @@ pub(super) fn open(message: &Message, config: &NatsSource) -> Opened {
         },
         Some(other) => return refuse(&sensor, format!("Content-Encoding {other:?} is not known")),
     };
+    let count = memchr::memchr_iter(b'\n', &bytes).count() as u64;
+    if count > MAX_LINES {
+        return refuse(&sensor, format!("{count} lines, more than {MAX_LINES}"));
+    }
     sort(&sensor, &bytes, config.check_names)
 }
 
@@ -121,5 +125,41 @@ mod tests {
         for end in 0..bomb.len().min(64) {
             assert!(decompress(&bomb[..end]).map_or(true, |bytes| bytes.is_empty()), "{end}");
         }
+    }
+
+    #[test]
+    fn a_message_of_too_many_lines_is_refused_as_a_whole() {
+        use crate::config::{NatsAccess, WantedStream};
+        let access = NatsAccess {
+            urls: Vec::new(),
+            stream: "SPIP".into(),
+            subject_prefix: "spip.records".into(),
+            domain: None,
+            credentials: None,
+            nkey: None,
+            user: None,
+            password: None,
+            token: None,
+            ca: None,
+            certificate: None,
+        };
+        let wanted = WantedStream { create: false, replicas: 1, max_bytes: None, max_age: None };
+        let config = NatsSource { access, wanted, consumer: "hub".into(), check_names: true };
+        let opened = |lines: usize| {
+            let message = Message {
+                subject: "spip.records.a".into(),
+                reply: None,
+                payload: b"{}\n".repeat(lines).into(),
+                headers: None,
+                status: None,
+                description: None,
+                length: 0,
+            };
+            open(&message, &config)
+        };
+        assert_eq!(opened(1_000).part.expect("records").count, 1_000);
+        let refused = opened(usize::try_from(MAX_LINES).expect("small") + 1);
+        assert!(refused.part.is_none() && refused.rejects.len() == 1 && refused.lines == 1);
+        assert!(refused.rejects[0].reason.contains("more than 200000"), "{}", refused.rejects[0].reason);
     }
 }
