@@ -88,12 +88,26 @@ fn of_files(directory: &Path) -> Result<Records, Failure> {
 pub(super) fn of_stream(access: &NatsAccess, subject: Option<String>, handle: &Handle) -> Result<Records, Failure> {
     for _ in 1..ATTEMPTS {
         match read_stream(access, subject.clone(), handle) {
+            Err(failure) if is_forbidden(&failure.message) => return Err(forbidden(&failure)),
             Err(failure) => log::warn!("{failure}; reading the stream again"),
             read => return read,
         }
         std::thread::sleep(Duration::from_secs(2));
     }
     read_stream(access, subject, handle)
+}
+
+/// Reports whether a server refused for want of a permission.
+fn is_forbidden(message: &str) -> bool {
+    message.contains("Permissions Violation")
+}
+
+fn forbidden(failure: &Failure) -> Failure {
+    let message = &failure.message;
+    Failure::new(format!(
+        "this user may not read the stream, as the key of a sensor may not: run this on the hub, with --config \
+         /etc/spip-hub/hub.toml ({message})"
+    ))
 }
 
 /// Reads a stream through a consumer that is removed again.
@@ -114,7 +128,9 @@ fn read_stream(access: &NatsAccess, subject: Option<String>, handle: &Handle) ->
             Err(message) => break Err(Failure::new(message)),
         }
     };
-    source.remove();
+    if !read.as_ref().is_err_and(|failure| is_forbidden(&failure.message)) {
+        source.remove();
+    }
     read.map(|()| records)
 }
 

@@ -158,6 +158,8 @@ fn a_fleet_is_made_by_three_commands_and_a_credential_ends_with_one() {
     assert!(is_sent && text.contains("sent 100 records again"), "{text}");
     let (is_whole, text) = run(&hub, &["verify"]);
     assert!(is_whole, "{text}");
+    let (is_whole, text) = run(&place.path("one/etc/ship.toml"), &["verify"]);
+    assert!(!is_whole && text.contains("may not read the stream") && text.lines().count() == 1, "{text}");
     steal(&place, port);
     let text = command(&["hub", "revoke", "one", "--directory", &path("etc")]);
     assert!(!text.contains("not running here"), "{text}");
