@@ -3,6 +3,8 @@
 //! The program that makes the load and keeps the account is part of the tests' package; this command builds it and the
 //! release agent and starts it as root. An hour is the measure for a release; a few minutes show that it works.
 
+use std::path::PathBuf;
+
 use anyhow::{Result, bail};
 use clap::Args;
 
@@ -20,6 +22,12 @@ pub(crate) struct Options {
     /// Connections a second, beside sixty slow ones at a time
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=5_000))]
     rate: u32,
+    /// Way in which connections come to the agent: `redirect` or `sk_lookup`
+    #[arg(long, default_value = "redirect", value_parser = ["redirect", "sk_lookup"])]
+    steering: String,
+    /// Writes a picture and a table of it, `soak.svg` and `soak.md`, into this directory
+    #[arg(long)]
+    report: Option<PathBuf>,
 }
 
 fn minutes(text: &str) -> Result<f64, String> {
@@ -45,7 +53,12 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
     let Some(mut soak) = root.command(project.target.join("release/soak"), &environment) else {
         bail!("the load needs root: {}", privilege::REMEDY);
     };
-    process::run(soak.arg(options.minutes.to_string()).arg("--rate").arg(options.rate.to_string()))
+    soak.arg(options.minutes.to_string()).arg("--rate").arg(options.rate.to_string());
+    soak.arg("--steering").arg(&options.steering);
+    if let Some(directory) = &options.report {
+        soak.arg("--report").arg(directory);
+    }
+    process::run(&mut soak)
 }
 
 #[cfg(test)]

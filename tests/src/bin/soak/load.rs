@@ -17,14 +17,15 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use spip_tests::{CROWD_V4, CROWD_V6, LISTENER, Net, RawSyn, SENSOR_V4, SENSOR_V6, tls};
 
+use crate::malformed;
+use crate::storm;
 use crate::tally::{Key, Tally};
 
 /// Sources of connections; every third speaks IPv6.
-const SOURCES: u32 = 500;
+const SOURCES: u32 = 4_000;
 /// Sources of scans, other ones: what they send makes no connection.
 const SCANNERS: u32 = 20;
 const SYNS_PER_SCANNER: u16 = 10;
-/// In an hour no more SYNs than SYNS has room for: what is there at the end is then compared with what was sent.
 const SCAN_INTERVAL: Duration = Duration::from_secs(15);
 const FAST: u32 = 8;
 const SLOW: u32 = 60;
@@ -38,8 +39,8 @@ pub(crate) struct Load {
 }
 
 /// State that all threads share.
-struct Shared {
-    tally: Arc<Tally>,
+pub(crate) struct Shared {
+    pub(crate) tally: Arc<Tally>,
     stop: Arc<AtomicBool>,
     number: AtomicU32,
     tls: Arc<ClientConfig>,
@@ -63,7 +64,11 @@ impl Load {
         let mut threads: Vec<_> = net.client.enter(|| {
             let fast = (0..FAST).map(|_| spawn(&shared, move |shared, number| fast(shared, number, pause)));
             let slow = (0..SLOW).map(|_| spawn(&shared, slow));
-            fast.chain(slow).collect()
+            let storms = storm::KINDS.into_iter().flat_map(|kind| {
+                let shared = &shared;
+                (0..storm::THREADS).map(move |_| spawn(shared, move |shared, number| storm::blow(shared, number, kind)))
+            });
+            fast.chain(slow).chain(storms).collect()
         });
         let scanner = net.client.handle();
         threads.push(spawn(&shared, move |shared, _| {
@@ -71,6 +76,13 @@ impl Load {
             shared.tally.scanned(syns.len() as u64);
             scanner.send_syns(syns);
             rest(shared, SCAN_INTERVAL);
+        }));
+        let flooder = net.client.handle();
+        threads.push(spawn(&shared, move |shared, number| {
+            let syns = storm::syns(number);
+            shared.tally.scanned(syns.len() as u64);
+            flooder.send_syns(syns);
+            rest(shared, storm::INTERVAL);
         }));
         Self { stop, threads }
     }
@@ -96,7 +108,7 @@ fn spawn(shared: &Arc<Shared>, act: impl Fn(&Shared, u32) + Send + 'static) -> J
 }
 
 /// Sleeps in pieces, so that a stop does not wait for it.
-fn rest(shared: &Shared, time: Duration) {
+pub(crate) fn rest(shared: &Shared, time: Duration) {
     let end = Instant::now() + time;
     while Instant::now() < end && !shared.stop.load(Ordering::Relaxed) {
         std::thread::sleep(Duration::from_millis(20).min(end.saturating_duration_since(Instant::now())));
@@ -118,7 +130,11 @@ fn fast(shared: &Shared, number: u32, pause: Duration) {
                 reset(&stream);
             }
             16 | 17 => reset(&stream),
-            18 => drop(stream.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01])),
+            18 => {
+                let _ = stream.write_all(&malformed::bytes(number));
+                let _ = stream.shutdown(Shutdown::Write);
+                let _ = stream.read_to_end(&mut Vec::new());
+            }
             _ => drop(stream),
         }
     }
@@ -158,7 +174,7 @@ fn plain(stream: &mut TcpStream, number: u32) -> std::io::Result<()> {
     stream.read_to_end(&mut Vec::new()).map(drop)
 }
 
-fn tls(stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
+pub(crate) fn tls(stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
     let name = ServerName::try_from("soak.example").expect("a name");
     let connection = ClientConnection::new(Arc::clone(&shared.tls), name).map_err(std::io::Error::other)?;
     let mut stream = StreamOwned::new(connection, stream);
@@ -177,7 +193,7 @@ fn reset(stream: &TcpStream) {
 
 /// Opens a connection from one of the sources to a port that changes each time. A connection that could not be opened
 /// is in the tally with the reason.
-fn open(shared: &Shared, number: u32) -> Option<TcpStream> {
+pub(crate) fn open(shared: &Shared, number: u32) -> Option<TcpStream> {
     let (source, sensor) = source(number % SOURCES);
     let port = u16::try_from(1_024 + number % 60_000).unwrap_or(LISTENER);
     let to = SocketAddr::new(sensor, port);

@@ -1,19 +1,25 @@
 //! Hours of mixed load in network namespaces: does anything grow, and is every connection recorded?
 //!
-//! Five hundred sources speak in clear and over TLS, stay silent, dawdle, reset, and scan, at a bounded rate, while
-//! metrics are fetched and the configuration is reloaded. A reader follows the log across rotations and strikes every
+//! Four thousand sources speak in clear and over TLS, stay silent, dawdle, reset, send broken openings, and scan, at a
+//! bounded rate, with storms of connections, handshakes and SYNs between, while metrics are fetched and the configuration
+//! is reloaded; a few times the agent is cut off, which it has to say. A reader follows the log across rotations and strikes every
 //! connection off that has its record; samples of memory, descriptors and map sizes are taken beside. After a third of
 //! the time the load pauses until the agent is at rest, for comparison with its rest at the end: what is filled once is
 //! full by then. At the end the agent is stopped, and the verdict is printed: one line for each thing that was to hold.
 //! What could not be looked at does not hold. Started by `cargo xtask soak`.
 
 mod agent;
+mod cut;
 mod load;
+mod malformed;
+mod report;
 mod scrape;
 mod slope;
+mod storm;
 mod tally;
 mod watch;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +28,7 @@ use std::time::{Duration, Instant};
 use spip_tests::{LISTENER, Net};
 
 use agent::Agent;
+use cut::Steering;
 use load::Load;
 use scrape::{Page, Scraper};
 use tally::Tally;
@@ -32,23 +39,21 @@ const FIRST_BYTE_SECONDS: u64 = 3;
 /// After the load has ended, the last records come within the longest timeout and the interval of scans.
 const PATIENCE: Duration = Duration::from_secs(40);
 
+/// Times that the agent is cut off, spread over the load that is judged.
+const CUTS: u32 = 3;
+
 /// Verdict: whether something held, and its numbers.
 type Verdict = (bool, String);
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let (minutes, rate) = match words.as_slice() {
-        [minutes] => (minutes.parse::<f64>().ok(), Some(200)),
-        [minutes, "--rate", rate] => (minutes.parse::<f64>().ok(), rate.parse().ok()),
-        _ => (None, None),
-    };
-    let (Some(minutes), Some(rate)) = (minutes, rate) else {
-        eprintln!("usage: soak MINUTES [--rate CONNECTIONS_A_SECOND]");
+    let Some(plan) = Plan::from_arguments(std::env::args().skip(1)) else {
+        eprintln!(
+            "usage: soak MINUTES [--rate CONNECTIONS_A_SECOND] [--steering redirect|sk_lookup] [--report DIRECTORY]"
+        );
         return ExitCode::from(2);
     };
     let Some(net) = Net::new() else { return ExitCode::FAILURE };
-    match soak(&net, Duration::from_secs_f64(60.0 * minutes), rate) {
+    match soak(&net, &plan) {
         Ok(verdicts) => {
             println!();
             for (fine, text) in &verdicts {
@@ -63,15 +68,43 @@ fn main() -> ExitCode {
     }
 }
 
+/// What the command line asks for.
+struct Plan {
+    duration: Duration,
+    rate: u32,
+    steering: Steering,
+    report: Option<PathBuf>,
+}
+
+impl Plan {
+    fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Option<Self> {
+        let minutes: f64 = arguments.next()?.parse().ok()?;
+        let duration = Duration::try_from_secs_f64(60.0 * minutes).ok()?;
+        let mut plan = Self { duration, rate: 200, steering: Steering::Redirect, report: None };
+        while let Some(key) = arguments.next() {
+            let value = arguments.next()?;
+            match key.as_str() {
+                "--rate" => plan.rate = value.parse().ok()?,
+                "--steering" => plan.steering = Steering::parse(&value)?,
+                "--report" => plan.report = Some(value.into()),
+                _ => return None,
+            }
+        }
+        Some(plan)
+    }
+}
+
 /// Everything that was to hold; or why the soak could not be carried to its end.
-fn soak(net: &Net, duration: Duration, rate: u32) -> Result<Vec<Verdict>, String> {
+fn soak(net: &Net, plan: &Plan) -> Result<Vec<Verdict>, String> {
+    let &Plan { duration, rate, steering, .. } = plan;
     net.add_crowd();
+    steering.install(net);
     let log = net.path().join("spip.jsonl");
     // Apart from what the agent writes, as its sandbox wants it.
     let directory = net.path().join("configuration");
     std::fs::create_dir(&directory).expect("the directory above is ours");
     let config = directory.join("soak.toml");
-    std::fs::write(&config, configuration(net)).expect("the directory is ours");
+    std::fs::write(&config, configuration(net, steering)).expect("the directory is ours");
     let agent = Agent::start(net, &config);
     let tally = Arc::new(Tally::default());
     let stop_reading = Arc::new(AtomicBool::new(false));
@@ -88,11 +121,24 @@ fn soak(net: &Net, duration: Duration, rate: u32) -> Result<Vec<Verdict>, String
     let scraper = Scraper::start(net);
     println!("{}", watch::HEADING);
     let mut samples = Samples::default();
-    soak.load(duration / 3, |_| {})?;
+    let mut all = vec![fresh.0.clone()];
+    soak.load(duration / 3, |sample| all.push(sample))?;
     let warm = soak.rest("at rest, warm")?;
-    soak.load(duration - duration / 3, |sample| samples.push(sample))?;
-    let last = soak.rest("at rest, at the end")?;
+    all.push(warm.0.clone());
+    let part = (duration - duration / 3) / (CUTS + 1);
+    for cut in 0..=CUTS {
+        soak.load(part, |sample| samples.push(sample))?;
+        if cut < CUTS {
+            soak.rest("before it is cut off")?;
+            scraper.may_degrade(true);
+            cut::off(net, steering, &soak.tally)?;
+            scraper.may_degrade(false);
+            println!("        cut off, and heard again");
+        }
+    }
     let scraped = scraper.verdict();
+    let asked = scrape::requests();
+    let last = soak.rest("at rest, at the end")?;
     let status = soak.agent.stop()?;
     stop_reading.store(true, Ordering::Relaxed);
     reader.join().expect("the reader ends");
@@ -102,8 +148,14 @@ fn soak(net: &Net, duration: Duration, rate: u32) -> Result<Vec<Verdict>, String
     verdicts.push((status.success(), format!("the agent ended with {status}")));
     verdicts.push(scraped);
     verdicts.extend(samples.verdicts());
-    verdicts.extend(watch::rests(&fresh.0, &warm.0, &last.0, soak.tally.half_open() + scrape::requests()));
+    verdicts.extend(watch::rests(&fresh.0, &warm.0, &last.0, soak.tally.unaccepted() + scrape::requests()));
     verdicts.extend(counted(&soak.tally, &warm.1, &last.1));
+    verdicts.push(established(&fresh.0, &last.0, asked));
+    if let Some(directory) = &plan.report {
+        all.append(&mut samples.0);
+        all.push(last.0);
+        report::write(directory, &all, &verdicts).map_err(|error| format!("{}: {error}", directory.display()))?;
+    }
     Ok(verdicts)
 }
 
@@ -155,6 +207,19 @@ impl Soak<'_> {
     }
 }
 
+/// Every connection that the kernel established between two moments of rest has a record, but for those that asked for
+/// metrics.
+fn established(fresh: &Sample, last: &Sample, asked: u64) -> Verdict {
+    let established = last.established - fresh.established;
+    let recorded = last.recorded - fresh.recorded;
+    (
+        established == recorded + asked,
+        format!(
+            "the kernel established {established} connections: {recorded} recorded, {asked} that asked for metrics"
+        ),
+    )
+}
+
 /// The agent's own counts against the records, and whether their series stay as many.
 fn counted(tally: &Tally, warm: &Page, last: &Page) -> Vec<Verdict> {
     let (_, recorded, _) = tally.progress();
@@ -185,13 +250,14 @@ fn counted(tally: &Tally, warm: &Page, last: &Page) -> Vec<Verdict> {
 }
 
 /// Short timeouts, so that every kind of end comes often, and rotation as often.
-fn configuration(net: &Net) -> String {
+fn configuration(net: &Net, steering: Steering) -> String {
     let path = |name: &str| format!("{:?}", net.path().join(name).display().to_string());
     format!(
-        "ip = \"::\"\nport = {LISTENER}\nsteering = \"sk_lookup\"\nebpf = \"required\"\nbpf_pin_path = {:?}\n\
+        "ip = \"::\"\nport = {LISTENER}\nsteering = \"{}\"\ndeaf_after_seconds = 5\nebpf = \"required\"\nbpf_pin_path = {:?}\n\
          status_socket = {}\nstate_dir = {}\nlog_file = {}\nlog_rotate_bytes = 33554432\nlog_keep_files = 3\n\
          metrics = \"{}\"\nfirst_byte_timeout_seconds = {FIRST_BYTE_SECONDS}\nread_timeout_seconds = 5\n\
          session_timeout_seconds = 10\nscan_timeout_seconds = 2\nscan_interval_seconds = 10\n",
+        steering.name(),
         net.pins().display().to_string(),
         path("status.sock"),
         path("state"),

@@ -28,6 +28,8 @@ pub(crate) fn requests() -> u64 {
 /// A thread that asks until it is stopped.
 pub(crate) struct Scraper {
     stop: Arc<AtomicBool>,
+    /// Set while the agent has reason to be degraded.
+    may_degrade: Arc<AtomicBool>,
     asked: Arc<Mutex<Asked>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -46,11 +48,17 @@ pub(crate) struct Page(BTreeMap<String, f64>);
 impl Scraper {
     pub(crate) fn start(net: &Net) -> Self {
         let (stop, asked) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Asked>>::default());
+        let may_degrade = Arc::<AtomicBool>::default();
         let (sensor, stopped, account) = (net.sensor.handle(), Arc::clone(&stop), Arc::clone(&asked));
+        let excused = Arc::clone(&may_degrade);
         let thread = std::thread::spawn(move || {
             sensor.enter(|| {
                 while !stopped.load(Ordering::Relaxed) {
-                    let answer = healthz().and_then(|()| page().map(drop));
+                    let before = excused.load(Ordering::Relaxed);
+                    let health = healthz();
+                    let is_excused = before || excused.load(Ordering::Relaxed);
+                    let health = if is_excused { health.or_else(degraded) } else { health };
+                    let answer = health.and_then(|()| page().map(drop));
                     {
                         let mut asked = account.lock().unwrap_or_else(PoisonError::into_inner);
                         match answer {
@@ -68,7 +76,12 @@ impl Scraper {
                 }
             });
         });
-        Self { stop, asked, thread: Some(thread) }
+        Self { stop, may_degrade, asked, thread: Some(thread) }
+    }
+
+    /// Has `/healthz` say that the agent is degraded, from now on or no longer.
+    pub(crate) fn may_degrade(&self, may: bool) {
+        self.may_degrade.store(may, Ordering::Relaxed);
     }
 
     /// Ends it: whether the agent answered each time, and was well.
@@ -114,6 +127,11 @@ fn whole(value: f64) -> u64 {
 fn healthz() -> Result<(), String> {
     let answer = get("/healthz")?;
     if answer.starts_with("HTTP/1.1 200 ") { Ok(()) } else { Err(answer) }
+}
+
+/// Takes the answer of an agent that is deaf.
+fn degraded(answer: String) -> Result<(), String> {
+    if answer.starts_with("HTTP/1.1 503 ") && answer.contains("deaf") { Ok(()) } else { Err(answer) }
 }
 
 fn page() -> Result<Page, String> {

@@ -47,6 +47,12 @@ struct Counts {
     tls_completed: u64,
     syns: u64,
     scanned: u64,
+    /// SYNs sent while something kept them from the agent: it may record them as a scan, or not.
+    kept_away: u64,
+    /// Times that the agent said that it is deaf, that this is over, and that it had reason to.
+    deaf: u64,
+    hearing: u64,
+    cuts: u64,
     /// Reloads asked for, and those that the agent has done.
     reloads: u64,
     reloaded: u64,
@@ -106,6 +112,22 @@ impl Tally {
         self.counts().syns += syns;
     }
 
+    /// SYNs are about to be sent that do not reach the agent.
+    pub(crate) fn kept_away(&self, syns: u64) {
+        self.counts().kept_away += syns;
+    }
+
+    /// The agent is cut off from now on.
+    pub(crate) fn cut(&self) {
+        self.counts().cuts += 1;
+    }
+
+    /// Reports whether the agent has said that it is deaf, and whether that this is over, each as often as it was cut off.
+    pub(crate) fn noticed(&self) -> (bool, bool) {
+        let counts = self.counts();
+        (counts.deaf >= counts.cuts, counts.hearing >= counts.cuts)
+    }
+
     pub(crate) fn pending(&self) -> usize {
         self.counts().pending.len()
     }
@@ -113,12 +135,13 @@ impl Tally {
     /// Reports whether everything that was sent is in records.
     pub(crate) fn is_settled(&self) -> bool {
         let counts = self.counts();
-        counts.pending.is_empty() && counts.syns == counts.scanned
+        counts.pending.is_empty() && counts.scanned >= counts.syns
     }
 
-    /// Half-open SYNs.
-    pub(crate) fn half_open(&self) -> u64 {
-        self.counts().syns
+    /// SYNs that became no connection: half-open ones, and those that were kept away.
+    pub(crate) fn unaccepted(&self) -> u64 {
+        let counts = self.counts();
+        counts.syns + counts.kept_away
     }
 
     pub(crate) fn is_ready(&self) -> bool {
@@ -160,8 +183,18 @@ impl Tally {
             (counts.unexpected == 0, format!("{} records of nothing that was sent{example}", counts.unexpected)),
             (counts.refused == 0, format!("{} connections were refused {:?}", counts.refused, counts.why_refused)),
             (
-                counts.syns > 0 && counts.syns == counts.scanned,
-                format!("{} half-open SYNs, {} in records of scans", counts.syns, counts.scanned),
+                counts.syns > 0 && (counts.syns..=counts.syns + counts.kept_away).contains(&counts.scanned),
+                format!(
+                    "{} half-open SYNs, and {} while the agent was cut off; {} in records of scans",
+                    counts.syns, counts.kept_away, counts.scanned
+                ),
+            ),
+            (
+                counts.deaf == counts.cuts && counts.hearing == counts.cuts,
+                format!(
+                    "{} times cut off, {} times said to be deaf, {} times to hear again",
+                    counts.cuts, counts.deaf, counts.hearing
+                ),
             ),
             (
                 counts.reloads > 0 && counts.reloads == counts.reloaded,
@@ -206,6 +239,10 @@ impl Counts {
         match value["record_type"].as_str() {
             Some("log") => {
                 self.ready |= value["message"] == "ready";
+                if value["target"] == "deaf" {
+                    self.deaf += u64::from(value["level"] == "error");
+                    self.hearing += u64::from(value["level"] == "info");
+                }
                 self.reloaded += u64::from(value.get("changed").is_some());
             }
             Some("scan") => self.scanned += value["count"].as_u64().unwrap_or(0),
@@ -329,6 +366,29 @@ mod tests {
             failed[0].contains("without one: [(198.18.0.1, 7, 80)]") && failed[1].contains("half-open"),
             "{failed:?}"
         );
+    }
+
+    #[test]
+    fn deafness_without_a_cause_and_a_cut_that_is_not_noticed_fail() {
+        let said = |level| format!(r#"{{"record_type":"log","target":"deaf","level":"{level}","message":""}}"#);
+        let tally = well();
+        tally.counts().line(&said("error"));
+        assert_eq!(failed(&tally, 3), ["0 times cut off, 1 times said to be deaf, 0 times to hear again"]);
+        tally.cut();
+        assert_eq!(tally.noticed(), (true, false));
+        tally.counts().line(&said("info"));
+        assert_eq!((tally.noticed(), failed(&tally, 3).len()), ((true, true), 0));
+    }
+
+    #[test]
+    fn syns_that_were_kept_away_may_be_recorded_or_not() {
+        let tally = well();
+        tally.kept_away(3);
+        assert!(failed(&tally, 3).is_empty());
+        tally.counts().line(r#"{"record_type":"scan","count":3,"seq":6}"#);
+        assert!(failed(&tally, 3).is_empty());
+        tally.counts().line(r#"{"record_type":"scan","count":1,"seq":7}"#);
+        assert_eq!(failed(&tally, 3).len(), 1);
     }
 
     #[test]

@@ -5,11 +5,11 @@
 
 use std::fmt;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use spip_tests::Net;
+use spip_tests::{Namespace, Net};
 
 use crate::Verdict;
 use crate::slope;
@@ -17,7 +17,7 @@ use crate::tally::Tally;
 
 /// Above each column.
 pub(crate) const HEADING: &str =
-    "      s     sent recorded  pending  RSS kB anon kB descr threads ORIGINS    SYNS  log MB";
+    "      s     sent recorded  pending  RSS kB anon kB descr threads ORIGINS    SYNS  log MB   CPU s";
 
 /// Growth of memory that is the allocator's way of finding room. In the forty minutes that are judged of an hour it is
 /// four bytes for each connection: something that is kept of each is larger.
@@ -29,28 +29,33 @@ const SLACK_COUNT: f64 = 15.0;
 pub(crate) struct Watch {
     pid: u32,
     pins: PathBuf,
+    sensor: Namespace,
     began: Instant,
 }
 
 /// One moment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sample {
-    seconds: f64,
-    sent: u64,
-    recorded: u64,
-    pending: usize,
-    resident_kb: u64,
-    anonymous_kb: u64,
-    descriptors: usize,
-    threads: u64,
-    origins: usize,
-    syns: usize,
-    log_bytes: u64,
+    pub(crate) seconds: f64,
+    pub(crate) sent: u64,
+    pub(crate) recorded: u64,
+    pub(crate) pending: usize,
+    pub(crate) resident_kb: u64,
+    pub(crate) anonymous_kb: u64,
+    pub(crate) descriptors: usize,
+    pub(crate) threads: u64,
+    pub(crate) origins: usize,
+    pub(crate) syns: usize,
+    pub(crate) log_bytes: u64,
+    /// Processor time of the agent, in user mode and in the kernel.
+    pub(crate) cpu_seconds: f64,
+    /// Connections that the kernel of the sensor's namespace has established, of whatever program.
+    pub(crate) established: u64,
 }
 
 impl Watch {
     pub(crate) fn new(net: &Net, pid: u32) -> Self {
-        Self { pid, pins: net.pins(), began: Instant::now() }
+        Self { pid, pins: net.pins(), sensor: net.sensor.handle(), began: Instant::now() }
     }
 
     /// Takes a sample; an error when something cannot be measured.
@@ -72,9 +77,11 @@ impl Watch {
             anonymous_kb: number("RssAnon")?,
             descriptors: descriptors.map_err(|error| format!("descriptors of the agent: {error}"))?.count(),
             threads: number("Threads")?,
-            origins: self.entries("ORIGINS")?,
-            syns: self.entries("SYNS")?,
+            origins: entries(&self.pins, "ORIGINS")?,
+            syns: entries(&self.pins, "SYNS")?,
             log_bytes,
+            cpu_seconds: cpu_seconds(&self.proc("stat")?).ok_or("the kernel does not tell the agent's time")?,
+            established: self.sensor.enter(established)?,
         })
     }
 
@@ -82,25 +89,48 @@ impl Watch {
         fs::read_to_string(format!("/proc/{}/{file}", self.pid))
             .map_err(|error| format!("{file} of the agent: {error}"))
     }
+}
 
-    fn entries(&self, map: &str) -> Result<usize, String> {
-        let path = self.pins.join(map);
-        let output = Command::new("bpftool").args(["-j", "map", "dump", "pinned"]).arg(&path).output();
-        let output = output.map_err(|error| format!("bpftool: {error}; maps are watched with it, so install it"))?;
-        let said = || String::from_utf8_lossy(&output.stdout).trim().chars().take(200).collect::<String>();
-        if !output.status.success() {
-            return Err(format!("bpftool cannot read {}: {}", path.display(), said()));
-        }
-        let entries = serde_json::from_slice::<Vec<serde_json::Value>>(&output.stdout);
-        entries.map(|entries| entries.len()).map_err(|error| format!("bpftool says of {map}: {error}: {}", said()))
+/// Counts the entries of a map that is pinned below `pins`.
+fn entries(pins: &Path, map: &str) -> Result<usize, String> {
+    let path = pins.join(map);
+    let output = Command::new("bpftool").args(["-j", "map", "dump", "pinned"]).arg(&path).output();
+    let output = output.map_err(|error| format!("bpftool: {error}; maps are watched with it, so install it"))?;
+    let said = || String::from_utf8_lossy(&output.stdout).trim().chars().take(200).collect::<String>();
+    if !output.status.success() {
+        return Err(format!("bpftool cannot read {}: {}", path.display(), said()));
     }
+    let entries = serde_json::from_slice::<Vec<serde_json::Value>>(&output.stdout);
+    entries.map(|entries| entries.len()).map_err(|error| format!("bpftool says of {map}: {error}: {}", said()))
+}
+
+/// Reads user and system time from `/proc/PID/stat`, whose second field may hold anything in its parentheses.
+fn cpu_seconds(stat: &str) -> Option<f64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let ticks: u64 = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
+    let a_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
+    Some(ticks as f64 / a_second as f64)
+}
+
+/// Reads `PassiveOpens` of this thread's network namespace.
+fn established() -> Result<u64, String> {
+    let text =
+        fs::read_to_string("/proc/thread-self/net/snmp").map_err(|error| format!("the kernel's counters: {error}"))?;
+    passive_opens(&text).ok_or_else(|| "the kernel does not tell PassiveOpens".to_owned())
+}
+
+/// Reads the counter from a line of names and the line of values below it.
+fn passive_opens(snmp: &str) -> Option<u64> {
+    let mut lines = snmp.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+    let at = lines.next()?.split(' ').position(|name| name == "PassiveOpens")?;
+    lines.next()?.split(' ').nth(at)?.parse().ok()
 }
 
 impl fmt::Display for Sample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:>7.0} {:>8} {:>8} {:>8} {:>7} {:>7} {:>5} {:>7} {:>7} {:>7} {:>7}",
+            "{:>7.0} {:>8} {:>8} {:>8} {:>7} {:>7} {:>5} {:>7} {:>7} {:>7} {:>7} {:>7.0}",
             self.seconds,
             self.sent,
             self.recorded,
@@ -111,14 +141,15 @@ impl fmt::Display for Sample {
             self.threads,
             self.origins,
             self.syns,
-            self.log_bytes / 1_000_000
+            self.log_bytes / 1_000_000,
+            self.cpu_seconds
         )
     }
 }
 
 /// All moments under load that are judged.
 #[derive(Default)]
-pub(crate) struct Samples(Vec<Sample>);
+pub(crate) struct Samples(pub(crate) Vec<Sample>);
 
 impl Samples {
     pub(crate) fn push(&mut self, sample: Sample) {
@@ -217,7 +248,18 @@ mod tests {
 
     #[test]
     fn maps_that_cannot_be_read_are_no_empty_maps() {
-        let watch = Watch { pid: std::process::id(), pins: PathBuf::from("/nonexistent"), began: Instant::now() };
-        assert!(watch.sample(&Tally::default()).is_err());
+        let error = entries(&PathBuf::from("/nonexistent"), "ORIGINS").expect_err("no map");
+        assert!(error.contains("bpftool"), "{error}");
+    }
+
+    #[test]
+    fn times_and_counters_are_found_where_the_kernel_writes_them() {
+        let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 100 0 0 0 250 150 9 9 20 0 12 0 100 1 1";
+        let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).expect("POSIX").expect("Linux");
+        assert_eq!(cpu_seconds(stat), Some(400.0 / ticks as f64));
+        assert_eq!(cpu_seconds("7 (a"), None);
+        let snmp = "Ip: Forwarding\nIp: 1\nTcp: RtoMin ActiveOpens PassiveOpens\nTcp: 200 5 17\nUdp: x\n";
+        assert_eq!(passive_opens(snmp), Some(17));
+        assert_eq!(passive_opens("Tcp: RtoMin\nTcp: 200\n"), None);
     }
 }
