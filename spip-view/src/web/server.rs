@@ -122,7 +122,11 @@ pub fn run(config: &Config, read_once: &[PathBuf]) -> anyhow::Result<()> {
             is_past,
         };
         notifier.tell("READY=1");
-        let served = listener.serve(router(Arc::new(app)), &ended).await;
+        let served = tokio::select! {
+            served = listener.serve(router(Arc::new(app)), &ended) => served,
+            // Copied files come to an end, logs do not.
+            never = watchdog(&notifier, || is_past || !reading.is_finished()) => match never {},
+        };
         notifier.tell("STOPPING=1");
         served?;
         stop.store(true, Ordering::Relaxed);
@@ -132,6 +136,18 @@ pub fn run(config: &Config, read_once: &[PathBuf]) -> anyhow::Result<()> {
             Err(_) => anyhow::bail!("the thread that reads logs has panicked"),
         }
     })
+}
+
+/// Tells the service manager that the program works, as long as it does: when this thread is late, or the logs are read no
+/// longer, the manager starts it again.
+async fn watchdog(notifier: &Manager, works: impl Fn() -> bool) -> std::convert::Infallible {
+    let Some(interval) = notifier.watchdog() else { return std::future::pending().await };
+    loop {
+        if works() {
+            notifier.tell("WATCHDOG=1");
+        }
+        tokio::time::sleep(interval / 3).await;
+    }
 }
 
 fn read_token(path: &Path) -> anyhow::Result<String> {

@@ -27,6 +27,27 @@ fn a_report_looks_at_the_store_that_a_running_page_writes() {
 }
 
 #[test]
+fn the_service_manager_hears_that_the_page_answers_and_that_it_works() {
+    let scratch = Scratch::new("manager");
+    let (log, state, socket) = (scratch.0.join("spip.json"), scratch.0.join("state"), scratch.0.join("notify"));
+    append(&log, &lines(1, 3, Some("r")));
+    let manager = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(90))).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_spip-view"));
+    command.args(["--log", log.to_str().unwrap(), "--state-dir", state.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
+    command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "300000").env_remove("WATCHDOG_PID");
+    let view = View::of(command.stdin(std::process::Stdio::null()));
+    let hear = || {
+        let mut message = [0; 100];
+        let bytes = manager.recv(&mut message).unwrap();
+        String::from_utf8_lossy(&message[..bytes]).into_owned()
+    };
+    assert_eq!(hear(), "READY=1");
+    view.wait_for(2);
+    assert_eq!((hear().as_str(), hear().as_str()), ("WATCHDOG=1", "WATCHDOG=1"));
+}
+
+#[test]
 fn killed_again_and_again_it_counts_every_record_once() {
     // Without a run nothing recognises a record that comes twice: positions alone have to be right.
     let scratch = Scratch::new("kill");
