@@ -124,7 +124,7 @@ pub struct Fill {
 }
 
 /// A completed handshake for whose connection the accept queue had no room.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Refused {
     /// The client, with the port that it used itself.
     pub client: SocketAddr,
@@ -132,6 +132,8 @@ pub struct Refused {
     pub destination: SocketAddr,
     /// The SYN.
     pub syn: Syn,
+    /// The first bytes of the data that came with it, where they are known.
+    pub data: Option<Box<[u8]>>,
     /// Time of the SYN on the wall clock and on the monotonic one.
     pub at: (SystemTime, Instant),
 }
@@ -342,6 +344,9 @@ impl Watcher {
                 refused += 1;
             } else {
                 sources.add(half_open);
+                if half_open.data_length > 0 {
+                    sources.add_data(half_open, || self.refusals.origins.syn_data(half_open.source, half_open.syn));
+                }
             }
         });
         self.pending.refuse(refused);
@@ -448,6 +453,7 @@ impl Refusals {
             client: address(half_open.source, half_open.source_port),
             destination: address(half_open.destination, half_open.destination_port),
             syn: *half_open.syn,
+            data: self.origins.syn_data(half_open.source, half_open.syn),
             at: (wall.checked_sub(past).unwrap_or(wall), steady.checked_sub(past).unwrap_or(steady)),
         });
         true

@@ -27,7 +27,7 @@ pub mod syn;
 
 pub use counters::Counters;
 pub use event::{Step, SynEvent};
-pub use map::{Entry, SynKey};
+pub use map::{Entry, SynData, SynKey};
 pub use packet::{Packet, Parsed, Refused, parse, parse_headers};
 pub use steer::SteerCounters;
 pub use syn::Syn;

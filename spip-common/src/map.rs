@@ -6,6 +6,8 @@ use crate::Syn;
 
 /// SYNs that were seen and not yet joined to a connection: [`SynKey`] to [`Entry`], least recently used goes first.
 pub const SYNS: &str = "SYNS";
+/// Data that came with SYNs: [`SynKey`] to [`SynData`], least recently used goes first.
+pub const SYN_DATA: &str = "SYN_DATA";
 /// Origins of connections that the listener has: socket cookie (u64) to [`Entry`], least recently used goes first.
 pub const ORIGINS: &str = "ORIGINS";
 /// [`Counters`](crate::Counters), one set per CPU, at index 0.
@@ -34,6 +36,11 @@ pub const SCANS: &str = "SCANS";
 
 /// Entries of SYNS and of ORIGINS unless the configuration says otherwise.
 pub const DEFAULT_ENTRIES: u32 = 65_536;
+
+/// Bytes of a SYN's data that are kept.
+pub const SYN_DATA_BYTES: usize = 512;
+/// Entries of SYN_DATA: hardly any SYN has data, and a flood of those that have costs 600 kB.
+pub const SYN_DATA_ENTRIES: u32 = 1_024;
 
 /// Time within which a SYN may be a retransmission: Linux gives up a connection after 127 s (`tcp_syn_retries` = 6). A
 /// later one is a scanner that uses the same numbers again.
@@ -113,9 +120,33 @@ impl Entry {
     };
 }
 
+/// Data that came with a SYN.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SynData {
+    /// Number of bytes that are kept, 1 to [`SYN_DATA_BYTES`].
+    pub length: u32,
+    /// The bytes; what follows them is of other SYNs.
+    pub bytes: [u8; SYN_DATA_BYTES],
+}
+
+const _: () = assert!(size_of::<SynData>() == SYN_DATA_BYTES + 4 && align_of::<SynData>() == 4);
+
+impl SynData {
+    /// Returns the bytes that are kept.
+    #[must_use]
+    pub fn kept(&self) -> &[u8] {
+        let length = usize::try_from(self.length).unwrap_or(usize::MAX);
+        self.bytes.get(..length).unwrap_or_default()
+    }
+}
+
 // SAFETY: `repr(C)`, only integers and arrays of them, no padding: any bytes are a valid value.
 #[cfg(feature = "user")]
 unsafe impl aya::Pod for SynKey {}
+// SAFETY: as above.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for SynData {}
 // SAFETY: as above.
 #[cfg(feature = "user")]
 unsafe impl aya::Pod for Entry {}

@@ -20,6 +20,7 @@ mod skb;
 mod sock_ops;
 mod steer;
 mod syn_arrival;
+mod syn_data;
 mod syn_observer;
 
 /// Never called: nothing in the programs can panic, or the verifier would refuse them. The language asks for it.

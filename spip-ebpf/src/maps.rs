@@ -9,13 +9,25 @@ use aya_ebpf::{
     btf_maps::{Array, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
-use spip_common::{Counters, Entry, SynEvent, SynKey, event::RING_BYTES, map::DEFAULT_ENTRIES};
+use spip_common::{
+    Counters, Entry, SynData, SynEvent, SynKey,
+    event::RING_BYTES,
+    map::{DEFAULT_ENTRIES, SYN_DATA_ENTRIES},
+};
 
 const ENTRIES: usize = DEFAULT_ENTRIES as usize;
 
 /// SYNs that wait for their connection.
 #[btf_map]
 pub static SYNS: LruHashMap<SynKey, Entry, ENTRIES> = LruHashMap::new();
+
+/// Data that came with SYNs.
+#[btf_map]
+pub static SYN_DATA: LruHashMap<SynKey, SynData, { SYN_DATA_ENTRIES as usize }> = LruHashMap::new();
+
+/// A buffer of each CPU, on the way to SYN_DATA.
+#[btf_map]
+pub static SYN_DATA_BUFFER: PerCpuArray<SynData, 1> = PerCpuArray::new();
 
 /// Origins of the listener's connections, by socket cookie.
 #[btf_map]

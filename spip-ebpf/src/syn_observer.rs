@@ -37,6 +37,7 @@ use crate::{
     events,
     maps::{SYNS, count},
     skb::Skb,
+    syn_data,
 };
 
 /// `EtherType` of IPv4.
@@ -98,6 +99,7 @@ fn store(ctx: &SkBuffContext, source: &[u8; 16], entry: &mut Entry) {
         }
     });
     if stored {
+        syn_data::keep(ctx, &key, syn);
         events::tell_syn(source, syn, wrong);
         debug!(
             ctx,
@@ -124,6 +126,7 @@ fn store(ctx: &SkBuffContext, source: &[u8; 16], entry: &mut Entry) {
         entry.ambiguous = known.ambiguous;
         let renewed = SYNS.insert(&key, &*entry, BPF_EXIST.into()).is_ok();
         count(|counters| if renewed { counters.renewed += 1 } else { counters.failed += 1 });
+        syn_data::keep(ctx, &key, &entry.syn);
         return events::tell_syn(source, &entry.syn, if entry.ambiguous != 0 { SHARED } else { REPLACES });
     }
     if known.local != 0 || same_connection(&known.syn, syn) {
@@ -131,6 +134,9 @@ fn store(ctx: &SkBuffContext, source: &[u8; 16], entry: &mut Entry) {
             let ambiguous = known.ambiguous != 0;
             let renewed = ambiguous || SYNS.insert(&key, &*entry, BPF_EXIST.into()).is_ok();
             count(|counters| if renewed { counters.renewed += 1 } else { counters.failed += 1 });
+            if !ambiguous {
+                syn_data::keep(ctx, &key, syn);
+            }
             events::tell_syn(source, syn, wrong | if ambiguous { SHARED } else { 0 });
         } else if known.syn.interface == syn.interface {
             known.repeats = known.repeats.saturating_add(1);
@@ -181,7 +187,10 @@ fn mark(source: &[u8; 16], entry: &Entry) {
 /// Reports whether two SYNs of a connection look like retransmissions of one.
 #[inline(always)]
 fn looks_like(one: &Syn, other: &Syn) -> bool {
-    one.ttl == other.ttl && one.window == other.window && one.options_len == other.options_len
+    one.ttl == other.ttl
+        && one.window == other.window
+        && one.options_len == other.options_len
+        && one.payload_length == other.payload_length
 }
 
 /// Reports whether two SYNs ask for the same connection.

@@ -18,6 +18,10 @@ const END: u8 = 0;
 const NO_OPERATION: u8 = 1;
 const MAXIMUM_SEGMENT_SIZE: u8 = 2;
 const WINDOW_SCALE: u8 = 3;
+const FAST_OPEN: u8 = 34;
+
+/// The longest Fast Open cookie (RFC 7413, section 4.1.1).
+const MAX_COOKIE_BYTES: usize = 16;
 
 /// Values of the options of a SYN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,13 +32,14 @@ pub struct SynOptions {
     pub mss: Option<u16>,
     /// Window scale shift as sent, also when it is above the 14 that RFC 7323 allows (kind 3).
     pub scale: Option<u8>,
+    cookie: Option<([u8; MAX_COOKIE_BYTES], usize)>,
 }
 
 impl SynOptions {
     /// Reads the raw option bytes of a TCP header, as sent.
     #[must_use]
     pub fn parse(raw: &[u8]) -> Self {
-        let mut options = Self { kinds: [0; MAX_OPTIONS_BYTES], count: 0, mss: None, scale: None };
+        let mut options = Self { kinds: [0; MAX_OPTIONS_BYTES], count: 0, mss: None, scale: None, cookie: None };
         let mut rest = &raw[..raw.len().min(MAX_OPTIONS_BYTES)];
         while let [kind, after @ ..] = rest {
             options.note(*kind);
@@ -59,6 +64,12 @@ impl SynOptions {
         &self.kinds[..self.count]
     }
 
+    /// The Fast Open cookie (kind 34, RFC 7413), empty where the sender asks for one.
+    #[must_use]
+    pub fn fast_open(&self) -> Option<&[u8]> {
+        self.cookie.as_ref().map(|(bytes, length)| &bytes[..*length])
+    }
+
     /// The fingerprint of a SYN with these options and this window, for display.
     #[must_use]
     pub fn muonfp(&self, window: u16) -> MuonFp<'_> {
@@ -78,6 +89,11 @@ impl SynOptions {
                 self.mss = Some(u16::from_be_bytes([*high, *low]));
             }
             (WINDOW_SCALE, [shift]) if self.scale.is_none() => self.scale = Some(*shift),
+            (FAST_OPEN, cookie) if self.cookie.is_none() && cookie.len() <= MAX_COOKIE_BYTES => {
+                let mut bytes = [0; MAX_COOKIE_BYTES];
+                bytes[..cookie.len()].copy_from_slice(cookie);
+                self.cookie = Some((bytes, cookie.len()));
+            }
             _ => {}
         }
     }
@@ -129,6 +145,21 @@ fn number(out: &mut Vec<u8>, number: impl itoa::Integer) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_fast_open_cookie_is_one_of_at_most_sixteen_bytes() {
+        let cookie = |length: usize| {
+            let mut raw = vec![FAST_OPEN, u8::try_from(length + 2).expect("short")];
+            raw.extend((0..length).map(|number| number as u8));
+            SynOptions::parse(&raw).fast_open().map(<[u8]>::to_vec)
+        };
+        assert_eq!(cookie(0), Some(Vec::new()), "the sender asks for one");
+        assert_eq!(cookie(8), Some((0..8).collect()));
+        assert_eq!(cookie(16), Some((0..16).collect()));
+        assert_eq!(cookie(17), None);
+        assert_eq!(SynOptions::parse(&LINUX).fast_open(), None);
+        assert_eq!(SynOptions::parse(&[FAST_OPEN, 10, 1, 2]).fast_open(), None, "cut off");
+    }
 
     const LINUX: [u8; 20] = [2, 4, 0x05, 0xb4, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7];
 

@@ -89,6 +89,7 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
         credentials: _,
         tls,
         syn: _,
+        syn_data: _,
         enrichment,
         seq: _,
     } = entry;

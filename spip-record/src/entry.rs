@@ -29,6 +29,7 @@ use uuid::Uuid;
 use crate::Transport;
 use crate::enrichment::Enrichment;
 use crate::flat;
+use crate::object::Members;
 use crate::read::Json;
 use crate::turn::Turn;
 
@@ -116,6 +117,8 @@ pub struct Entry<'a> {
     pub tls: Option<TlsFacts<'a>>,
     /// The SYN.
     pub syn: Option<SynFacts<'a>>,
+    /// Data that came with the SYN; the payload has none of it, unless the kernel took it or the client sent it again.
+    pub syn_data: Option<SynDataFacts<'a>>,
     /// Findings that a reader of the log added; the sensor leaves it out.
     pub enrichment: Option<Box<Enrichment>>,
     /// Number of the record in its run; only in what was read. The log gives it to what is logged.
@@ -232,6 +235,42 @@ impl SynFacts<'_> {
     }
 }
 
+/// Data that came with a SYN, or with the SYNs of a scan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SynDataFacts<'a> {
+    /// Number of SYNs with data; only of a scan.
+    pub count: Option<u64>,
+    /// Bytes that came.
+    pub length: u32,
+    /// The first of them; empty where they are not known.
+    pub bytes: Cow<'a, [u8]>,
+}
+
+impl SynDataFacts<'_> {
+    /// Writes the facts, by the same keys in every format.
+    pub(crate) fn write(&self, record: &mut Members<'_>) {
+        if let Some(count) = self.count {
+            record.number("syn_data_count", count);
+        }
+        record.number("syn_data_length", self.length);
+        if !self.bytes.is_empty() {
+            record.lossy("syn_data", &self.bytes);
+            record.hex("syn_data_hex", &self.bytes);
+        }
+    }
+
+    /// Cuts the bytes to their first [`FACT_BYTES`]; reports whether there were more.
+    pub(crate) fn shorten(&mut self) -> bool {
+        let is_long = self.bytes.len() > FACT_BYTES;
+        match &mut self.bytes {
+            _ if !is_long => {}
+            Cow::Borrowed(bytes) => *bytes = &bytes[..FACT_BYTES],
+            Cow::Owned(bytes) => bytes.truncate(FACT_BYTES),
+        }
+        is_long
+    }
+}
+
 /// Facts of TLS.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TlsFacts<'a> {
@@ -327,6 +366,7 @@ impl<'a> Entry<'a> {
             http.truncated |= any;
         }
         any |= drop_long(&mut self.details);
+        any |= self.syn_data.as_mut().is_some_and(SynDataFacts::shorten);
         if let Some(hello) = self.tls.as_mut().and_then(|tls| tls.hello.as_mut()) {
             let mut room = LONG_BYTES;
             let fits = hello.protocols.iter().take_while(|name| {

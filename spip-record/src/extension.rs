@@ -72,6 +72,9 @@ pub(super) fn common(entry: &Entry<'_>, lacks: Lacks, own: &mut Members<'_>) {
         own.key("syn");
         syn.write(own.out);
     }
+    if let Some(data) = &entry.syn_data {
+        data.write(own);
+    }
     if let Some(enrichment) = &entry.enrichment {
         own.value("enrichment", enrichment);
     }

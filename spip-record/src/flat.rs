@@ -65,6 +65,7 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
         credentials,
         tls,
         syn,
+        syn_data,
         enrichment,
         seq: _,
     } = entry;
@@ -149,6 +150,9 @@ pub fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
     if let Some(syn) = syn {
         object.key("syn");
         syn.write(object.out);
+    }
+    if let Some(data) = syn_data {
+        data.write(&mut object);
     }
     if let Some(enrichment) = enrichment {
         object.value("enrichment", enrichment);
@@ -285,6 +289,9 @@ pub(super) fn encode_syn(syn: &Syn, tools: Tools, out: &mut Vec<u8>) {
     object.out.push(b'"');
     Signature(syn).write_to(object.out);
     object.out.push(b'"');
+    if let Some(cookie) = options.fast_open() {
+        object.hex("fast_open", cookie);
+    }
     if !tools.is_empty() {
         object.key("tools");
         object.out.push(b'[');

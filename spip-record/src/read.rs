@@ -24,7 +24,7 @@ use serde::{Deserialize, Deserializer};
 use uuid::Uuid;
 
 use super::enrichment::Enrichment;
-use super::entry::{Details, Entry, HelloText, Repetition, SshFacts, SynFacts, TlsFacts, endpoint};
+use super::entry::{Details, Entry, HelloText, Repetition, SshFacts, SynDataFacts, SynFacts, TlsFacts, endpoint};
 use super::scan::ScanEntry;
 use super::time;
 use super::{SCHEMA, Transport};
@@ -34,7 +34,7 @@ use json::Bounded;
 use spip_protocol as protocol;
 use spip_protocol::credentials::{CREDENTIALS, Credential};
 use spip_protocol::http::{HEADERS, Http, PIPELINED};
-use values::Hex;
+pub(crate) use values::Hex;
 
 /// Names in `shortened`: more than there are.
 const SHORTENED: usize = 16;
@@ -170,6 +170,8 @@ keys! {
         tls_alpn: Lent<'a>,
         tls_client_certificate: Certificate,
         tls_error: String,
+        syn_data_length: u32,
+        syn_data_hex: Hex,
         enrichment: Box<Enrichment>,
         seq: u64,
         record_type: String,
@@ -334,10 +336,24 @@ impl<'a> Keys<'a> {
             credentials: self.credentials.unwrap_or_default().0,
             tls: is_tls.then_some(tls),
             syn: self.syn.map(SynFacts::Read),
+            syn_data: syn_data(None, self.syn_data_length, self.syn_data_hex)?,
             enrichment: self.enrichment,
             seq: self.seq,
         })
     }
+}
+
+/// Reads the data of a SYN, where there was some.
+pub(crate) fn syn_data(
+    count: Option<u64>,
+    length: Option<u32>,
+    bytes: Option<Hex>,
+) -> Result<Option<SynDataFacts<'static>>, serde_json::Error> {
+    if count.is_none() && length.is_none() && bytes.is_none() {
+        return Ok(None);
+    }
+    let length = need(length, "syn_data_length")?;
+    Ok(Some(SynDataFacts { count, length, bytes: Cow::Owned(bytes.map(|Hex(bytes)| bytes).unwrap_or_default()) }))
 }
 
 /// Reads the transport protocol; a line without one is older than other transports.

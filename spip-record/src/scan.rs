@@ -11,9 +11,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::entry::{SynFacts, Text};
+use crate::entry::{SynDataFacts, SynFacts, Text};
 use crate::object::{Members, list};
-use crate::read::{Capped, Json, Lent, need};
+use crate::read::{Capped, Hex, Json, Lent, need, syn_data};
 use crate::{Format, SCHEMA, time};
 
 /// Ranges of ports that a record lists: 14 kB at most.
@@ -72,6 +72,8 @@ pub struct ShownFacts<'a> {
     pub variants: u64,
     /// The first SYN.
     pub syn: Option<SynFacts<'a>>,
+    /// Data that came with SYNs, if with any.
+    pub syn_data: Option<SynDataFacts<'a>>,
 }
 
 impl<'a> ScanEntry<'a> {
@@ -118,6 +120,7 @@ impl<'a> ScanEntry<'a> {
                     tools: keys.tools.0.into_iter().map(|tool| (tool.tool.0, tool.count)).collect(),
                     variants: keys.syn_variants,
                     syn: keys.syn.map(SynFacts::Read),
+                    syn_data: syn_data(keys.syn_data_count, keys.syn_data_length, keys.syn_data_hex)?,
                 }),
                 false => None,
             },
@@ -125,9 +128,12 @@ impl<'a> ScanEntry<'a> {
         })
     }
 
-    /// Leaves out half of the longer list, so that the line becomes shorter; false when there is nothing left.
+    /// Leaves out most of the data of SYNs, then half of the longer list, so that the line becomes shorter; false when there is nothing left.
     pub fn shorten(&mut self) -> bool {
         let Some(shown) = &mut self.shown else { return false };
+        if shown.syn_data.as_mut().is_some_and(SynDataFacts::shorten) {
+            return true;
+        }
         let (ports, addresses) = (shown.ports.len(), shown.addresses.len());
         // One of each says what it was about.
         if ports.max(addresses) <= 1 {
@@ -192,6 +198,9 @@ impl<'a> ScanEntry<'a> {
             record.key("syn");
             syn.write(record.out);
         }
+        if let Some(data) = &shown.syn_data {
+            data.write(record);
+        }
     }
 }
 
@@ -229,6 +238,9 @@ struct Keys<'a> {
     #[serde(default)]
     syn_variants: u64,
     syn: Option<Json>,
+    syn_data_count: Option<u64>,
+    syn_data_length: Option<u32>,
+    syn_data_hex: Option<Hex>,
     seq: Option<u64>,
 }
 

@@ -80,6 +80,7 @@ pub(super) fn record(bytes: &[u8]) {
             source: DestinationSource::Socket,
             conflict: None,
             syn: None,
+            syn_data: None,
         },
         payload,
         tls,

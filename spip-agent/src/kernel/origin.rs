@@ -24,7 +24,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use socket2::SockRef;
 use spip_common::Syn;
 
-use crate::kernel::addr::{ClientAddr, Destination};
+use crate::kernel::addr::{ClientAddr, Destination, mapped};
 use crate::kernel::ebpf::{self, Origins};
 pub use peer::{Peer, peer};
 use saved::Saved;
@@ -44,6 +44,8 @@ pub struct Origin {
     pub conflict: Option<Conflict>,
     /// The SYN that opened the connection, where it was seen.
     pub syn: Option<Syn>,
+    /// The first bytes of the data that came with it, where they are known.
+    pub syn_data: Option<Box<[u8]>>,
 }
 
 /// The origin of an accepted socket, and whether looking again may find more.
@@ -98,6 +100,7 @@ fn find_steered(socket: &impl AsFd, peer: Peer, local: SocketAddr, origins: Opti
     {
         add_syn(&mut origin, &seen);
     }
+    add_data(&mut origin, origins);
     Found { origin, cookie }
 }
 
@@ -108,6 +111,13 @@ fn add_syn(origin: &mut Origin, seen: &ebpf::Origin) {
     match conflict {
         None => origin.syn = witness::facts(seen, None),
         Some(conflict) => contradict(origin, seen, conflict),
+    }
+}
+
+/// Adds the data that came with the SYN.
+fn add_data(origin: &mut Origin, origins: Option<&Origins>) {
+    if let (Some(origins), Some(syn)) = (origins, &origin.syn) {
+        origin.syn_data = origins.syn_data(mapped(origin.client.ip()), syn);
     }
 }
 
@@ -122,6 +132,7 @@ fn find_translated(socket: &impl AsFd, peer: Peer, origins: Option<&Origins>) ->
     if let Some(seen) = origins.zip(cookie).and_then(|(origins, cookie)| origins.lookup(cookie)) {
         hear(&mut origin, &seen, &saved);
     }
+    add_data(&mut origin, origins);
     Found { origin, cookie }
 }
 
@@ -134,6 +145,7 @@ fn of_kernel(peer: SocketAddr, destination: SocketAddr, source: DestinationSourc
         // A SYN that the kernel took and that cannot be read here agrees with nothing.
         conflict: (*saved == Saved::Unreadable).then_some(Conflict::Syn),
         syn: saved.syn(),
+        syn_data: None,
     }
 }
 
@@ -174,6 +186,7 @@ pub fn retry(origin: &mut Origin, cookie: u64, origins: &Origins) {
     } else {
         add_syn(origin, &seen);
     }
+    add_data(origin, Some(origins));
 }
 
 fn cookie(socket: &impl AsFd) -> Option<u64> {

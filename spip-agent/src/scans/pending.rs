@@ -49,6 +49,8 @@ pub struct HalfOpen<'a> {
     pub seen_ns: u64,
     /// Tools that it shows.
     pub tools: Tools,
+    /// Bytes of data that came with it.
+    pub data_length: u16,
     /// The first SYN with its source and sequence number: itself, but for tools that use one number for many.
     pub syn: &'a Syn,
 }
@@ -244,6 +246,7 @@ impl Pending {
                             source_port: attempt.ends.source_port,
                             seen_ns: attempt.seen_ns,
                             tools: attempt.tools,
+                            data_length: attempt.data_length,
                             syn: &group.syn,
                         });
                     }

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use spip_common::Syn;
 use spip_record::Tail;
-use spip_record::entry::{SynFacts, unix_micros};
+use spip_record::entry::{SynDataFacts, SynFacts, unix_micros};
 use spip_record::scan::{ADDRESS_RANGES, EXACT, PORT_RANGES, ScanEntry, ShownFacts};
 
 use crate::config::PublicAddresses;
@@ -51,6 +51,19 @@ pub struct Shown {
     pub variants: usize,
     /// The first SYN.
     pub syn: Syn,
+    /// Data that came with SYNs, if with any.
+    pub data: Option<Box<ScanData>>,
+}
+
+/// Data that came with the SYNs of one source.
+#[derive(Clone, Debug, Default)]
+pub struct ScanData {
+    /// Number of SYNs with data.
+    pub count: u64,
+    /// Bytes that came with the one of which `bytes` are, or with the first one where they are not known.
+    pub length: u16,
+    /// First bytes of the first data that is known.
+    pub bytes: Box<[u8]>,
 }
 
 /// Appends the record of `scan` in the sensor's format, without its end.
@@ -113,6 +126,11 @@ fn facts<'a>(shown: &'a Shown, public: &PublicAddresses) -> ShownFacts<'a> {
             syn: &shown.syn,
             destination: SocketAddr::new(public.of(destination).unwrap_or(destination), shown.syn.destination_port),
         }),
+        syn_data: shown.data.as_deref().map(|data| SynDataFacts {
+            count: Some(data.count),
+            length: data.length.into(),
+            bytes: Cow::Borrowed(&data.bytes),
+        }),
     }
 }
 
@@ -147,7 +165,13 @@ pub(crate) mod tests {
     #[test]
     fn a_scan_that_is_read_is_written_in_every_format_as_it_was_logged() {
         let rest = Scan { source: IpAddr::from([0; 4]), undecided: 9, shown: None, ..scan([]) };
-        for scan in [scan([22, 23, 80]), rest] {
+        let with_data = |bytes: &[u8]| {
+            let mut scan = scan([80]);
+            let data = Some(Box::new(ScanData { count: 2, length: 600, bytes: bytes.into() }));
+            scan.shown.as_mut().expect("something").data = data;
+            scan
+        };
+        for scan in [scan([22, 23, 80]), rest, with_data(b"GET /\0\xff"), with_data(b"")] {
             let flat = written(&scan, Format::Flat);
             let entry = ScanEntry::read(&flat).expect("a scan");
             for format in [Format::Flat, Format::Ecs, Format::Eve] {
@@ -188,6 +212,7 @@ pub(crate) mod tests {
             tools: [5, 0, 0, 5],
             variants: 1,
             syn: Syn { ip_version: 4, ttl: 57, window: 1024, ip_id: 54_321, sequence: 1, ..Syn::ZERO },
+            data: None,
         };
         ports.into_iter().for_each(|port| shown.ports.insert(port));
         shown.addresses.insert(spip_common::packet::mapped([198, 51, 100, 1]), &mut Store::default());
@@ -255,6 +280,9 @@ pub(crate) mod tests {
         shown.syn.options_len = 40;
         shown.syn.options = [1; 40];
         shown.tools = [u64::MAX >> 11; Tool::ALL.len()];
+        // Each of these bytes takes six characters as text.
+        let bytes = Box::new([0x01; spip_common::map::SYN_DATA_BYTES]);
+        shown.data = Some(Box::new(ScanData { count: u64::MAX >> 11, length: u16::MAX, bytes }));
         (longest.count, longest.undecided) = (u64::MAX >> 11, u64::MAX >> 11);
         longest.source = "2001:db8:1111:1111:1111:1111:1111:1111".parse().expect("an address");
         for format in [Format::Flat, Format::Ecs, Format::Eve] {

@@ -15,7 +15,7 @@ use super::Fill;
 use super::addresses::{Addresses, RANGES_MAX, Store};
 use super::pending::{GivenUp, HalfOpen};
 use crate::process::ports::Ports;
-use crate::scans::record::{Scan, Shown};
+use crate::scans::record::{Scan, ScanData, Shown};
 use spip_protocol::syn::{SynOptions, Tool};
 
 /// Sources of one interval. An account takes 600 bytes, and at worst 17 kB: 70 MB when each of so many sources asks for
@@ -38,6 +38,7 @@ struct Account {
     tools: [u64; Tool::ALL.len()],
     syn: Syn,
     variants: Vec<u64>,
+    data: Option<Box<ScanData>>,
 }
 
 impl Account {
@@ -52,6 +53,7 @@ impl Account {
             tools: [0; Tool::ALL.len()],
             syn: *first.syn,
             variants: Vec::new(),
+            data: None,
         }
     }
 
@@ -126,6 +128,21 @@ impl Sources {
         let mut account = Box::new(Account::new(one));
         account.add(one, &mut self.store);
         self.accounts.put(one.source, account);
+    }
+
+    /// Notes that a SYN which was added came with data; `bytes` is asked for its first bytes as long as none are known of its
+    /// source. Those of a source without an account are not kept.
+    pub fn add_data(&mut self, one: &HalfOpen<'_>, bytes: impl FnOnce() -> Option<Box<[u8]>>) {
+        let Some(account) = self.accounts.peek_mut(&one.source) else { return };
+        let data = account.data.get_or_insert_default();
+        data.count += 1;
+        if data.bytes.is_empty()
+            && let Some(bytes) = bytes().filter(|bytes| bytes.len() <= usize::from(one.data_length))
+        {
+            (data.length, data.bytes) = (one.data_length, bytes);
+        } else if data.count == 1 {
+            data.length = one.data_length;
+        }
     }
 
     /// Returns the fill level of each table: no traffic may take one beyond its bound.
@@ -208,6 +225,7 @@ impl Account {
                 tools: self.tools,
                 variants: self.variants.len(),
                 syn: self.syn,
+                data: self.data,
             })),
         }
     }
@@ -246,6 +264,7 @@ mod tests {
             source_port: 40_000,
             seen_ns,
             tools: Tools::of(syn),
+            data_length: syn.payload_length,
             syn,
         }
     }
@@ -343,6 +362,25 @@ mod tests {
         let clock = Clock::new(SystemTime::UNIX_EPOCH, 0);
         let records: Vec<_> = sources.end(&clock, GivenUp { count: 7, last_ns: 5 }).collect();
         assert_eq!((records.len(), records[0].undecided, records[0].count), (1, 7, 0));
+    }
+
+    #[test]
+    fn the_first_data_that_is_known_of_a_source_is_kept_and_the_others_are_counted() {
+        let mut sources = Sources::default();
+        let syn = |payload_length| Syn { payload_length, ..Syn::ZERO };
+        for (length, bytes) in [(9, None), (600, Some(vec![7; 512])), (3, Some(b"GET".to_vec()))] {
+            let syn = syn(length);
+            let one = half_open(1, 80, 1, &syn);
+            sources.add(&one);
+            sources.add_data(&one, || bytes.map(Vec::into_boxed_slice));
+        }
+        sources.add(&half_open(1, 81, 1, &Syn::ZERO));
+        // Without an account there is nothing to add to.
+        let syn = syn(3);
+        sources.add_data(&half_open(2, 80, 1, &syn), || Some([0; 3].into()));
+        let records = ended(&mut sources);
+        let data = records[0].shown.as_ref().and_then(|shown| shown.data.as_deref()).expect("data");
+        assert_eq!((records.len(), data.count, data.length, data.bytes.len()), (1, 3, 600, 512));
     }
 
     #[test]

@@ -199,6 +199,7 @@ fn wire_bytes(session: &Session) -> usize {
 /// log.
 fn line_bytes_due(session: &Session) -> usize {
     let hello = session.tls.facts().map_or(0, |facts| facts.client_hello.len());
-    let received = session.payload.kept().len() + hello;
+    let with_syn = session.origin.syn_data.as_deref().map_or(0, <[u8]>::len);
+    let received = session.payload.kept().len() + hello + with_syn;
     LINE_BYTES + 8 * received.min(FIRST_BYTES) + 4 * received.saturating_sub(FIRST_BYTES)
 }

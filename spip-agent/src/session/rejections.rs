@@ -125,6 +125,7 @@ fn of_many_sources() -> Origin {
         source: DestinationSource::Socket,
         conflict: None,
         syn: None,
+        syn_data: None,
     }
 }
 

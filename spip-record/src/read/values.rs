@@ -33,7 +33,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Lent<'a> {
 
 /// Bytes in hexadecimal.
 #[derive(Default)]
-pub(super) struct Hex(pub(super) Vec<u8>);
+pub(crate) struct Hex(pub(crate) Vec<u8>);
 
 impl<'de> Deserialize<'de> for Hex {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

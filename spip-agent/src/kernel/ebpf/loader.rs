@@ -18,7 +18,7 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use spip_common::event::RING_BYTES;
 use spip_common::map::{
     CLOSED, COUNTERS, EVENTS, LISTENER_PORT, NETNS_COOKIE, OBSERVER_ATTACHED, ORIGINS, SCANS, SOCK_OPS, SYN_ARRIVAL,
-    SYN_OBSERVER, SYNS,
+    SYN_DATA, SYN_DATA_ENTRIES, SYN_OBSERVER, SYNS,
 };
 use spip_common::steer::{
     STEER_ENDPOINTS, STEER_KEPT, STEER_KEPT_ENDS, STEER_KNOWS_LINK, STEER_LINKS, STEER_MAPS, STEER_MAY_LOOPBACK,
@@ -28,6 +28,7 @@ use spip_common::{Counters, Entry, SynKey};
 
 use super::events::Events;
 use super::kernel_log::KernelLog;
+use super::origins::OriginMaps;
 use super::packet_socket::PacketSocket;
 use super::pins::{self, Pins, Shape, Staged};
 use super::steer::{self, SteerMaps};
@@ -298,6 +299,7 @@ fn load_with(request: &Request<'_>, constants: &Constants, pins: Option<&Pins>) 
         .map_max_entries(EVENTS, ring)
         .map_max_entries(SYNS, request.config.syn_entries)
         .map_max_entries(ORIGINS, request.config.origin_entries)
+        .map_max_entries(SYN_DATA, if constants.observer == 0 { 1 } else { SYN_DATA_ENTRIES })
         .override_global(LISTENER_PORT, &constants.port, true)
         .override_global(NETNS_COOKIE, &constants.namespace, true)
         .override_global(OBSERVER_ATTACHED, &constants.observer, true)
@@ -395,11 +397,13 @@ fn take_maps(
     };
     let origins = data(take(ORIGINS)?, ORIGINS)?;
     let syns = data(take(SYNS)?, SYNS)?;
+    let syn_data = data(take(SYN_DATA)?, SYN_DATA)?;
     let closed = closes.then(|| data(take(CLOSED)?, CLOSED)).transpose()?;
     let descriptor = origins.fd().as_fd().try_clone_to_owned().map_err(MapError::IoError)?;
     let removals = MapData::from_fd(descriptor)?;
     let counters = PerCpuArray::try_from(take(COUNTERS)?)?;
-    Ok((Origins::new(origins, removals, syns, closed, steered)?, counters))
+    let maps = OriginMaps { origins, removals, syns, syn_data, closed };
+    Ok((Origins::new(maps, steered)?, counters))
 }
 
 /// Describes an error: the privilege that is missing where the kernel refused for lack of one, the last words of the

@@ -8,7 +8,8 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
-use spip_common::{Entry, Syn, SynKey};
+use spip_common::map::SYN_DATA_BYTES;
+use spip_common::{Entry, Syn, SynData, SynKey};
 
 use crate::kernel::addr::mapped;
 
@@ -56,24 +57,32 @@ struct Inner {
     origins: HashMap<MapData, u64, Entry>,
     removals: Mutex<HashMap<MapData, u64, Entry>>,
     syns: HashMap<MapData, SynKey, Entry>,
+    syn_data: HashMap<MapData, SynKey, SynData>,
     /// Present where a program on the listening sockets looks at it.
     closed: Option<Mutex<Array<MapData, u32>>>,
     steered: Option<u16>,
 }
 
+/// The maps that are looked into.
+pub(super) struct OriginMaps {
+    pub(super) origins: MapData,
+    /// The same map by another descriptor.
+    pub(super) removals: MapData,
+    pub(super) syns: MapData,
+    pub(super) syn_data: MapData,
+    /// Present where a program on the listening sockets looks at it.
+    pub(super) closed: Option<MapData>,
+}
+
 impl Origins {
-    /// Of the maps ORIGINS (twice, by two descriptors), SYNS and, where a program looks at it, CLOSED.
-    pub(super) fn new(
-        origins: MapData,
-        removals: MapData,
-        syns: MapData,
-        closed: Option<MapData>,
-        steered: Option<u16>,
-    ) -> Result<Self, MapError> {
+    /// Of the maps of the kernel side.
+    pub(super) fn new(maps: OriginMaps, steered: Option<u16>) -> Result<Self, MapError> {
+        let OriginMaps { origins, removals, syns, syn_data, closed } = maps;
         Ok(Self(Arc::new(Inner {
             origins: HashMap::try_from(Map::LruHashMap(origins))?,
             removals: Mutex::new(HashMap::try_from(Map::LruHashMap(removals))?),
             syns: HashMap::try_from(Map::LruHashMap(syns))?,
+            syn_data: HashMap::try_from(Map::LruHashMap(syn_data))?,
             closed: closed.map(|closed| Array::try_from(Map::Array(closed)).map(Mutex::new)).transpose()?,
             steered,
         })))
@@ -119,6 +128,19 @@ impl Origins {
         // As in the kernel: over loopback, what was seen is what was translated, unless the client's side corrected it.
         origin.ambiguous |= !origin.local && origin.syn.interface == spip_common::map::LOOPBACK_INTERFACE;
         Some(origin)
+    }
+
+    /// Returns the first bytes of the data that came with the SYN of `source`; nothing where it had none, or where they are
+    /// not known any more.
+    #[must_use]
+    pub fn syn_data(&self, source: [u8; 16], syn: &Syn) -> Option<Box<[u8]>> {
+        if syn.payload_length == 0 {
+            return None;
+        }
+        let data = self.0.syn_data.get(&SynKey::of(&source, syn), 0).ok()?;
+        // As many as this SYN has, or they are of another one with its sequence number.
+        let is_its = data.kept().len() == usize::from(syn.payload_length).min(SYN_DATA_BYTES);
+        is_its.then(|| data.kept().into())
     }
 
     /// Reports whether a segment followed the SYN of `source` with this initial sequence number to the listening socket, and

@@ -35,6 +35,8 @@ pub(super) struct Attempt {
     pub(super) ends: Ends,
     pub(super) seen_ns: u64,
     pub(super) tools: Tools,
+    /// Bytes of data that came with it.
+    pub(super) data_length: u16,
     /// Set when nothing in its headers keeps it from a listener.
     pub(super) plain: bool,
     pub(super) state: State,
@@ -57,6 +59,7 @@ impl Attempt {
             ends: Ends::of_syn(syn),
             seen_ns: syn.seen_ns,
             tools: Tools::of(syn),
+            data_length: syn.payload_length,
             plain: event.flags & WRONG_CHECKSUM == 0 && hearing::is_plain(syn),
             state: State::Seen,
         }

@@ -7,7 +7,9 @@ use sha2::{Digest, Sha256};
 use spip_protocol::client_hello::ParseError;
 use spip_protocol::ssh::Ssh;
 use spip_protocol::{self as protocol, community_id};
-use spip_record::entry::{Details, Entry, HelloText, Repetition, SshFacts, SynFacts, Text, TlsFacts, unix_micros};
+use spip_record::entry::{
+    Details, Entry, HelloText, Repetition, SshFacts, SynDataFacts, SynFacts, Text, TlsFacts, unix_micros,
+};
 use spip_record::{CloseReason, DestinationSource, Limit, Transport};
 
 use super::{Sensor, Session};
@@ -101,6 +103,11 @@ pub fn unread<'a>(session: &'a Session, sensor: &'a Sensor) -> Entry<'a> {
         credentials: Vec::new(),
         tls: tls_of(&session.tls),
         syn: origin.syn.as_ref().map(|syn| SynFacts::Seen { syn, destination }),
+        syn_data: origin.syn.as_ref().filter(|syn| syn.payload_length > 0).map(|syn| SynDataFacts {
+            count: None,
+            length: syn.payload_length.into(),
+            bytes: Cow::Borrowed(origin.syn_data.as_deref().unwrap_or_default()),
+        }),
         enrichment: None,
         seq: None,
     }

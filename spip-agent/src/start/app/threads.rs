@@ -110,15 +110,17 @@ impl Agent {
         let Some(origins) = self.intake.engine().origins.clone() else { return Ok(None) };
         let rejections = self.intake.rejections.clone();
         let note = Box::new(move |refused: &scans::Refused| {
-            let scans::Refused { client, destination, syn, at: (wall, steady) } = *refused;
+            let scans::Refused { client, destination, syn, data, at: (wall, steady) } = refused;
+            let (client, destination, moment) = (*client, *destination, Moment { wall: *wall, steady: *steady });
             let origin = || Origin {
                 client: ClientAddr::new(client),
                 destination: Destination::new(destination),
                 source: DestinationSource::Ebpf,
                 conflict: None,
-                syn: Some(syn),
+                syn: Some(*syn),
+                syn_data: data.clone(),
             };
-            rejections.note(client, Limit::AcceptQueue, Moment { wall, steady }, origin, || destination.port());
+            rejections.note(client, Limit::AcceptQueue, moment, origin, || destination.port());
             TALLY.rejected(Limit::AcceptQueue);
         });
         let refusals = scans::Refusals { origins, note };

@@ -115,6 +115,7 @@ fn session(bytes: &[u8]) -> Session {
             source: DestinationSource::Ebpf,
             conflict: None,
             syn: None,
+            syn_data: None,
         },
         payload,
         tls: Tls::NotTls,

@@ -128,7 +128,8 @@ fn the_component_template_takes_nothing_that_eve_has_under_spip_for_a_date() {
             "date" => assert!(["/spip/first_time", "/spip/last_time"].contains(&path.as_str()), "{path}"),
             "long" | "boolean" | "text" => {}
             "keyword" => {
-                let is_bytes = path.ends_with("payload_hex") || path.ends_with("tls_client_hello_hex");
+                let bytes = ["payload_hex", "tls_client_hello_hex", "syn_data_hex"];
+                let is_bytes = bytes.iter().any(|name| path.ends_with(name));
                 assert_eq!(field.get("index"), is_bytes.then_some(&Json::from(false)), "{path}");
             }
             other => panic!("{path} is {other}"),

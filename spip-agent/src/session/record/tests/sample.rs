@@ -66,6 +66,7 @@ pub(crate) fn of_payload_within(bytes: &[u8], limit: usize) -> Session {
             source: DestinationSource::Ebpf,
             conflict: None,
             syn: None,
+            syn_data: None,
         },
         payload,
         tls: Tls::NotTls,
@@ -112,7 +113,20 @@ pub(crate) fn samples() -> Vec<Sample> {
     samples.extend(in_front());
     samples.extend(ended());
     samples.extend(encrypted());
+    samples.extend(with_syn_data());
     samples
+}
+
+/// Returns clients whose SYN had data: with its bytes and a Fast Open cookie, and without either.
+fn with_syn_data() -> [Sample; 2] {
+    let bytes = b"GET / HTTP/1.0\r\n\r\n\0";
+    let mut known = of_payload(&bytes[..18]);
+    known.origin.syn = Some(syn_with_cookie());
+    known.origin.syn_data = Some(bytes.as_slice().into());
+    let mut unknown = of_payload(b"");
+    unknown.origin.syn = Some(Syn { payload_length: 1_280, ..syn() });
+    [("data with the SYN", known), ("data with the SYN that is not known", unknown)]
+        .map(|(name, session)| Sample { name: name.to_owned(), session })
 }
 
 /// A greeting, a login without anything that decides, its answer; and a payload that has a file of its own.
@@ -304,6 +318,14 @@ pub(crate) fn large() -> Vec<Sample> {
 }
 
 /// One with all options that are told.
+/// A SYN with 19 bytes of data and a Fast Open cookie.
+pub(crate) fn syn_with_cookie() -> Syn {
+    let mut syn = Syn { payload_length: 19, options_len: 12, ..syn() };
+    let options = [34, 10, 0x9f, 0x8e, 0x7d, 0x6c, 0x5b, 0x4a, 0x39, 0x21, 1, 1];
+    syn.options[..12].copy_from_slice(&options);
+    syn
+}
+
 pub(crate) fn syn() -> Syn {
     let mut syn = Syn { ttl: 64, window: 64_240, options_len: 20, ip_version: 4, ..Syn::ZERO };
     let options = [2, 4, 0x05, 0xb4, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7];

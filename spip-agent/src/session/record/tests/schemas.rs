@@ -44,7 +44,7 @@ pub(super) fn lines(format: Format, kind: Kind) -> Vec<(String, Json)> {
             all.map(record).chain([("enriched".to_owned(), enriched(format))]).collect()
         }
         Kind::Scan => {
-            let names = ["one", "many", "rest"].into_iter();
+            let names = ["one", "many", "rest", "with data"].into_iter();
             names
                 .zip(scan_samples())
                 .map(|(name, scan)| (name.to_owned(), json(&scan::tests::written(&scan, format))))
@@ -141,13 +141,18 @@ fn an_alert_of_eve_is_valid_and_shares_the_flow_of_its_record() {
     assert_eq!(flow["flow"]["alerted"], true);
 }
 
-/// A scan of few ports, one of many, and what has no record of its own.
-pub(super) fn scan_samples() -> [scan::Scan; 3] {
+/// A scan of few ports, one of many, what has no record of its own, and one with data.
+pub(super) fn scan_samples() -> [scan::Scan; 4] {
     let one = scan::tests::scan([22, 23, 80]);
     let mut many = scan::tests::scan((0..=u16::MAX).filter(|port| port % 2 == 1));
     many.shown.as_mut().expect("a source").syn = sample::syn();
     let rest = scan::Scan { source: [0; 4].into(), undecided: 9, shown: None, ..one.clone() };
-    [one, many, rest]
+    let mut with_data = one.clone();
+    let shown = with_data.shown.as_mut().expect("a source");
+    shown.syn = sample::syn_with_cookie();
+    let bytes = b"GET / HTTP/1.0\r\n\r\n".as_slice().into();
+    shown.data = Some(Box::new(scan::ScanData { count: 2, length: 18, bytes }));
+    [one, many, rest, with_data]
 }
 
 /// Returns the place of the facts that only this project has.
