@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -92,6 +93,41 @@ fn a_server_that_refuses_everything_blocks_and_quarantines_nothing() {
     let config = place.configure(&sink("http", &redirecting.url, ""));
     let (succeeded, text) = run(&config, &["--once", "--timeout", "1"]);
     assert!(!succeeded && text.contains("redirects are not followed"), "{text}");
+}
+
+/// Answers each request with `head`, and then with `piece` without end. Returns the server's URL.
+fn endless(head: &'static str, piece: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let Ok(mut client) = client else { return };
+            let _ = client.read(&mut [0; 64 * 1024]);
+            let _ = client.write_all(head.as_bytes());
+            while client.write_all(piece.as_bytes()).is_ok() {}
+        }
+    });
+    url
+}
+
+#[test]
+fn answers_without_end_are_given_up_and_nothing_is_dropped() {
+    let place = Place::new();
+    append(&place.log(), &records("s", "r", 1..11));
+    let header = format!("X-More: {}\r\n", "a".repeat(1_000));
+    let chunk = format!("10000\r\n{}\r\n", "a".repeat(0x10000));
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (url, refusal) in [
+        (endless("HTTP/1.1 200 OK\r\n", header), "header is too big"),
+        (endless(chunked, chunk), "larger than request limit"),
+        (endless("", "HTTP/1.1 100 Continue\r\n\r\n".to_owned()), "too big"),
+    ] {
+        let config = place.configure(&sink("http", &url, ""));
+        let (succeeded, text) = run(&config, &["--once", "--timeout", "1"]);
+        assert!(!succeeded && text.contains(refusal), "{refusal}: {text}");
+    }
+    let (_, text) = run(&place.configure(&sink("http", "http://127.0.0.1:1", "")), &["status"]);
+    assert!(text.contains("shipped 0 lines, 0 in quarantine"), "{text}");
 }
 
 /// The bulk API as its documentation has it: strict about what it is given.
