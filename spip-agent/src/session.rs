@@ -301,8 +301,10 @@ pub async fn run(mut guard: Box<Guard>, stream: OwnedFd, mut timer: Timer) {
     match poll_fn(|context| guard.poll_exchange(&mut stream, &mut timer, &mut rest, context)).await {
         // Record first: the client learns of the end, by the drop of the stream, when its bytes are safe.
         Raw::Ended(end) => {
-            // The reactor may not have told us yet of what has arrived.
-            let _ = guard.read_now(&stream);
+            // The reactor may not have told us yet of what has arrived. Behind the end of the stream nothing can.
+            if end.reason != CloseReason::ClientClosed {
+                let _ = guard.read_now(&stream);
+            }
             if matches!(end.reason, CloseReason::Rejected(_)) {
                 // Its descriptor is needed, and the log may take long.
                 drop(stream);
