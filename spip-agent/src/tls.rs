@@ -21,6 +21,7 @@ mod masked_name;
 mod mint;
 mod replay;
 mod stream;
+mod suites;
 
 pub use certificate::CertificateError;
 pub use client_auth::{ClientCertificate, MAX_NAME_CHARS};
@@ -138,7 +139,7 @@ impl TlsServer {
     /// When the machine gives no randomness.
     pub fn new(certificate: Option<Identity>, asks_client_certificate: bool) -> Result<Self, TlsError> {
         let provider = Arc::new(CryptoProvider {
-            cipher_suites: aws_lc_rs::ALL_CIPHER_SUITES.to_vec(),
+            cipher_suites: suites::served(),
             kx_groups: aws_lc_rs::ALL_KX_GROUPS.to_vec(),
             ..aws_lc_rs::default_provider()
         });
@@ -311,6 +312,7 @@ fn base(provider: &Arc<CryptoProvider>, asks_client_certificate: bool) -> Result
     let mut base = builder.with_cert_resolver(Arc::new(Fixed(None)));
     base.session_storage = Arc::new(NoServerSessionStorage {});
     base.send_tls13_tickets = 0;
+    base.ignore_client_order = suites::has_order();
     Ok(base)
 }
 

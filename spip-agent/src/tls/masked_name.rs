@@ -85,7 +85,7 @@ fn places(message: &[u8], is_one: impl Fn(u16) -> bool) -> impl Iterator<Item = 
 pub(super) fn provider(provider: &CryptoProvider) -> Arc<CryptoProvider> {
     /// The library wants suites that live forever; these are made once.
     static SUITES: LazyLock<Vec<SupportedCipherSuite>> =
-        LazyLock::new(|| rustls::crypto::aws_lc_rs::ALL_CIPHER_SUITES.iter().map(restoring).collect());
+        LazyLock::new(|| super::suites::served().iter().map(restoring).collect());
     Arc::new(CryptoProvider { cipher_suites: SUITES.clone(), ..provider.clone() })
 }
 

@@ -55,6 +55,21 @@ fn every_suite_and_group_of_the_provider_is_served() {
 }
 
 #[test]
+fn the_suite_that_the_processor_computes_faster_is_agreed_to() {
+    run(async {
+        let server = minting();
+        // The library's clients prefer AES-256.
+        for (versions, faster, favourite) in [
+            (TLS_1_3, "TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384"),
+            (TLS_1_2, "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"),
+        ] {
+            let (session, _) = exchange(&server, Client { versions, ..Client::default() }).await;
+            assert_eq!(session.cipher_suite, if suites::has_order() { faster } else { favourite });
+        }
+    });
+}
+
+#[test]
 fn the_clients_favourite_protocol_is_agreed_to() {
     run(async {
         let server = minting();
