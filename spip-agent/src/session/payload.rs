@@ -174,7 +174,7 @@ impl Payload {
         let envelope = self.kept.split_off(at.min(self.kept.len()));
         self.received -= envelope.len() as u64;
         // A hello is short, and what of it the budget has no room for is not owed.
-        if self.budget.take(envelope.capacity()) {
+        if self.charge(self.held() + envelope.capacity()) {
             self.lent += envelope.capacity();
         }
         envelope
@@ -268,6 +268,30 @@ mod tests {
     }
 
     #[test]
+    fn a_hello_behind_payload_is_no_payload_and_its_memory_is_given_back() {
+        for hello in [500, 10_000] {
+            let budget = Budget::new(1 << 20);
+            let mut payload = settled(65_536, budget.clone());
+            payload.push(b"STARTTLS\r\n");
+            payload.push(&vec![1; hello]);
+            assert_eq!(payload.split_off(10), vec![1; hello]);
+            assert_eq!((payload.kept(), payload.received()), (&b"STARTTLS\r\n"[..], 10));
+            assert!(budget.taken() >= (payload.held() - GUARANTEED_BYTES.min(payload.held())), "it counts meanwhile");
+            payload.push(b"inside");
+            assert_eq!((payload.kept(), payload.received()), (&b"STARTTLS\r\ninside"[..], 16));
+            assert!(!payload.truncated());
+            drop(payload);
+            assert_eq!(budget.left(), 1 << 20, "{hello}");
+        }
+        let empty = Budget::new(0);
+        let mut payload = settled(65_536, empty.clone());
+        payload.push(&[1; GUARANTEED_BYTES]);
+        assert_eq!(payload.split_off(10).len(), GUARANTEED_BYTES - 10, "it is not owed");
+        drop(payload);
+        assert_eq!(empty.left(), 0);
+    }
+
+    #[test]
     fn bytes_beyond_the_limit_are_counted_and_not_kept() {
         let budget = Budget::new(1_000);
         let mut payload = settled(4, budget);
@@ -297,6 +321,17 @@ mod tests {
         assert!(payload.starved());
         drop(payload);
         assert_eq!(budget.left(), 300);
+    }
+
+    #[test]
+    fn nothing_is_kept_behind_a_gap_when_the_budget_has_room_again() {
+        let budget = Budget::new(300);
+        let mut payload = settled(10_000, budget.clone());
+        payload.push(&[1; 2_200]);
+        payload.push(&[2; 5_000]);
+        budget.resize(1 << 20);
+        payload.push(&[3; 10]);
+        assert_eq!((payload.kept(), payload.received()), (&[1; 2_200][..], 7_210));
     }
 
     #[test]
