@@ -72,6 +72,20 @@ mod tests {
     }
 
     #[test]
+    fn a_side_that_is_too_long_is_cut_and_marked() {
+        for (length, is_cut) in [(CREDENTIAL_BYTES, false), (CREDENTIAL_BYTES + 1, true)] {
+            let long = vec![b'a'; length];
+            for (user, secret) in [(Some(&long[..]), None), (Some(&b"root"[..]), Some(&long[..]))] {
+                let mut credentials = Credentials::default();
+                credentials.add(user, secret);
+                let Credential { user, secret } = &credentials.list[0];
+                assert_eq!(secret.as_ref().or(user.as_ref()).map(String::len), Some(CREDENTIAL_BYTES));
+                assert_eq!(credentials.truncated, is_cut, "{length}");
+            }
+        }
+    }
+
+    #[test]
     fn more_than_the_limit_is_cut_and_marked() {
         let mut credentials = Credentials::default();
         for number in 0..=CREDENTIALS {

@@ -151,6 +151,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_line_without_an_end_is_waited_for_as_long_as_its_bound() {
+        let begun = || Telnet { next: Next::User, seen: Seen::Text };
+        let long = vec![b'a'; LINE_BYTES];
+        for (name, line) in [("typed", long.clone()), ("negotiated", [&[IAC, 250][..], &long[2..]].concat())] {
+            let (shorter, last) = (&line[..LINE_BYTES - 1], &line[..]);
+            assert_eq!(typed_line(shorter), None, "{name}");
+            assert_eq!(typed_line(last).map(|(_, used)| used), Some(LINE_BYTES), "{name}");
+            // Byte by byte, only the last one is a reason to look at the line again.
+            let mut telnet = begun();
+            assert!(!telnet.is_worth_hearing(shorter, 0), "{name}");
+            assert!(telnet.is_worth_hearing(last, LINE_BYTES - 1), "{name}");
+        }
+        // More than the bound in one piece: a line of it is taken.
+        assert_eq!(typed_line(&[b'a'; 2 * LINE_BYTES]), Some((long, LINE_BYTES)));
+    }
+
+    #[test]
     fn negotiation_is_taken_out_of_what_was_typed() {
         assert_eq!(
             typed_line(b"\xff\xfb\x18\xff\xfa\x18\0xterm\xff\xf0ro\xff\xfd\x01ot\r\0x"),

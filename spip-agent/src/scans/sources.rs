@@ -338,6 +338,46 @@ mod tests {
     }
 
     #[test]
+    fn of_sources_that_sent_as_much_those_that_were_quiet_for_longest_give_way() {
+        let mut sources = Sources::default();
+        for number in [10, 11, 12, 10] {
+            sources.add(&half_open(number, 80, 1, &Syn::ZERO));
+        }
+        for number in [11, 12] {
+            sources.add(&half_open(number, 80, 1, &Syn::ZERO));
+        }
+        sources.keep(2);
+        let kept: Vec<_> = ended(&mut sources).iter().map(|record| record.source).collect();
+        assert_eq!(kept, ["0.0.0.11", "0.0.0.12", "0.0.0.0"].map(|ip| ip.parse::<IpAddr>().expect("an address")));
+    }
+
+    #[test]
+    fn a_new_source_takes_the_place_of_the_smallest_among_those_that_were_quiet_for_longest() {
+        let mut sources = Sources::default();
+        let most = u32::try_from(SOURCES_MAX).expect("few");
+        for number in 0..most {
+            // The third oldest is the smallest of the four, and a younger one is as small.
+            for _ in 0..if number == 2 || number == 9 { 1 } else { 2 } {
+                sources.add(&half_open(number + 10, 80, 1, &Syn::ZERO));
+            }
+        }
+        sources.add(&half_open(1, 80, 1, &Syn::ZERO));
+        let has = |number: u32| sources.accounts.contains(&spip_common::packet::mapped(number.to_be_bytes()));
+        assert_eq!([10, 11, 12, 13, 19, 1].map(has), [true, true, false, true, true, true]);
+    }
+
+    #[test]
+    fn the_first_and_last_time_hold_in_whatever_order_the_syns_are_told() {
+        let mut sources = Sources::default();
+        for second in [5, 3, 9, 4] {
+            sources.add(&half_open(1, 80, second * 1_000_000_000, &Syn::ZERO));
+        }
+        let records = ended(&mut sources);
+        let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).expect("later").as_secs();
+        assert_eq!((seconds(records[0].first), seconds(records[0].last)), (3, 9));
+    }
+
+    #[test]
     fn blocks_of_a_source_that_is_given_up_serve_the_next_ones() {
         let mut sources = Sources::default();
         // Every second address: more ranges than are kept, so that they become blocks.

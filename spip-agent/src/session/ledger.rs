@@ -312,6 +312,13 @@ mod tests {
         let end = start + Duration::from_secs(180);
         assert_eq!(ledger.line_bytes(source(2), wire, end), usize::MAX, "others notice nothing");
         assert_eq!(ledger.line_bytes(source(1), wire, end + EXCESS_TIME), usize::MAX, "and it is forgotten");
+        let rested = end + 2 * EXCESS_TIME;
+        ledger.charge(source(1), dear, wire, rested);
+        assert_eq!(
+            ledger.line_bytes(source(1), wire, rested),
+            usize::MAX,
+            "nothing of it comes back with the next line"
+        );
         // What is cheap is never cut.
         for _ in 0..10_000 {
             ledger.charge(source(3), 3 * wire, wire, start);

@@ -358,6 +358,21 @@ mod tests {
     }
 
     #[test]
+    fn a_place_that_moves_to_another_source_costs_a_token_there_and_is_given_back_where_it_was() {
+        let limits = limits(10, 1, 1.0, 1.0, 10);
+        let now = Instant::now();
+        let mut held = admit(&limits, ip("192.0.2.1"), now).expect("a place");
+        assert_eq!(held.move_to(ip("192.0.2.2"), now), Ok(()));
+        drop(held);
+        assert_eq!(admit(&limits, ip("192.0.2.2"), now).err(), Some(Limit::Rate), "its token is spent");
+        // A second later both have a token again, and no session.
+        let later = now + Duration::from_secs(1);
+        for address in ["192.0.2.1", "192.0.2.2"] {
+            assert!(admit(&limits, ip(address), later).is_ok(), "{address}");
+        }
+    }
+
+    #[test]
     fn a_session_that_was_told_to_end_makes_room_for_another() {
         let limits = limits(1, 1, 0.0, 0.0, 10);
         let now = Instant::now();

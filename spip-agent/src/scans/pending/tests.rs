@@ -359,11 +359,14 @@ fn no_scan_is_claimed_when_the_completion_may_have_been_missed() {
     let mut pending = pending(10);
     pending.seen(&syn(80, 40_000, 1, 100));
     reached(&mut pending, 1, 40_000);
+    // The one of that very moment is among those that may have been missed.
+    pending.seen(&syn(82, 40_000, 3, 150));
+    reached(&mut pending, 3, 40_000);
     pending.doubt(150);
     pending.seen(&syn(81, 40_000, 2, 200));
     reached(&mut pending, 2, 40_000);
     assert_eq!(half_open(&mut pending), [81]);
-    assert_eq!(pending.counts().evicted, 1);
+    assert_eq!(pending.counts().evicted, 2);
 }
 
 #[test]

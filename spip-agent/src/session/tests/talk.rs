@@ -81,6 +81,28 @@ async fn read_all(client: &mut DuplexStream) -> String {
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
+fn a_client_of_tls_that_left_gets_no_greeting_in_clear_where_tls_is_off() {
+    for (bytes, greeted) in [(&b"\x16\x03\x01\x40\0\x01\0\x3f\xfd"[..], false), (b"USER a\r\n", true)] {
+        let Stage { bench, .. } = Stage::to(21, "");
+        let (client, mut guard, socket) = bench.connect(bytes);
+        guard.session.origin.destination = Destination::new(([127, 0, 0, 1], 21).into());
+        client.shutdown(std::net::Shutdown::Write).expect("closed");
+        let reason = loop {
+            if let Some(reason) = guard.serve_now(&socket) {
+                break reason;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        assert_eq!(reason, spip_record::CloseReason::ClientClosed);
+        let said = guard.session.talk.as_deref().map_or(0, crate::respond::Conversation::bytes_out);
+        assert_eq!(said > 0, greeted, "{said} bytes");
+        assert!(guard.try_finish(reason).is_ok(), "the log has room");
+        drop(guard);
+        assert_eq!(bench.records().len(), 1);
+    }
+}
+
+#[test]
 fn a_silent_client_is_greeted_after_its_time_and_up_to_a_quarter_later_and_has_the_time_of_an_answer() {
     let mut greeted_at = Duration::ZERO;
     let record = Stage::to(21, "banner_after_ms = 4000").record(async |mut client| {
