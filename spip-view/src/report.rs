@@ -143,11 +143,11 @@ pub fn report(reader: &Reader, filter: &Filter) -> Result<Report> {
 fn numbers(reader: &Reader, ask: &Ask<'_>) -> Result<Numbers> {
     let totals = ask.totals()?;
     let mut ports = BTreeSet::new();
-    for (key, _) in ask.tally(Kind::Port)?.into_counts() {
+    ask.tally(Kind::Port)?.each(|key, _| {
         if let Key::Number(port) = key {
             ports.insert(port % key::UDP_PORTS);
         }
-    }
+    });
     Ok(Numbers {
         sessions: totals.sessions,
         connections: totals.connections,
@@ -164,7 +164,9 @@ fn numbers(reader: &Reader, ask: &Ask<'_>) -> Result<Numbers> {
 /// Different pairs, whatever the protocol.
 fn credentials(ask: &Ask<'_>) -> Result<u64> {
     let mut pairs: BTreeSet<Credential> = BTreeSet::new();
-    for (key, _) in ask.tally(Kind::Credential)?.into_counts() {
+    let mut keys = Vec::new();
+    ask.tally(Kind::Credential)?.each(|key, _| keys.push(key));
+    for key in keys {
         let (text, _) = crate::data::names::name(ask.reader, Kind::Credential, &key)?;
         pairs.extend(key::read_credential(text.as_bytes()).map(|(_, credential)| credential));
     }

@@ -32,7 +32,7 @@ pub use facts::cut;
 pub use journal::LogState;
 pub use reader::{Deadline, Reader};
 pub use retag::{Meanings, Retagged};
-pub(crate) use rollup::{Cells, Key, find};
+pub(crate) use rollup::{Cells, Key, find, pack, sum_up};
 pub(crate) use rules::rule;
 pub use writer::{Taken, Writer};
 

@@ -87,8 +87,7 @@ pub fn page(reader: &Reader, filter: &Filter) -> Result<CampaignsPage> {
     let ask = Ask::new(reader, filter)?;
     let mut found: HashMap<i64, Found> = HashMap::new();
     let sources = ask.tally(Kind::CampaignSource)?;
-    let mut is_exact = sources.distinct().is_exact;
-    for (pair, _) in sources.into_counts() {
+    sources.each(|pair, _| {
         let (campaign, source) = pair.split();
         let campaign = found.entry(campaign).or_default();
         campaign.sources += 1;
@@ -98,17 +97,16 @@ pub fn page(reader: &Reader, filter: &Filter) -> Result<CampaignsPage> {
             campaign.examples.insert(at, source);
             campaign.examples.truncate(EXAMPLES);
         }
-    }
+    });
     found.retain(|_, campaign| campaign.sources >= MIN_SOURCES);
     let ports = ask.tally(Kind::CampaignPort)?;
-    is_exact &= ports.distinct().is_exact;
-    for (pair, n) in ports.into_counts() {
+    ports.each(|pair, n| {
         let (campaign, port) = pair.split();
         if let Some(campaign) = found.get_mut(&campaign) {
             campaign.connections += n;
             campaign.ports.push((port, n));
         }
-    }
+    });
     let mut list: Vec<(i64, Found)> = found.into_iter().collect();
     // Numbers of facts are given in the order of their first appearance.
     list.sort_unstable_by_key(|(id, found)| std::cmp::Reverse((found.sources, *id)));
@@ -120,7 +118,7 @@ pub fn page(reader: &Reader, filter: &Filter) -> Result<CampaignsPage> {
             campaigns.extend(campaign(&ask, id, found, times)?);
         }
     }
-    Ok(CampaignsPage { is_exact, campaigns })
+    Ok(CampaignsPage { is_exact: sources.is_exact && ports.is_exact, campaigns })
 }
 
 /// Returns the first and the last time of a campaign in all that is stored.

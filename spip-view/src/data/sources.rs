@@ -120,8 +120,9 @@ pub fn list(reader: &Reader, filter: &Filter) -> Result<SourcesPage> {
         });
     }
     let shown = offset + sources.len();
-    let next = (shown < usize::try_from(tally.distinct().value).unwrap_or(0)).then(|| shown.to_string());
-    Ok(SourcesPage { total: tally.distinct(), sources, next })
+    let total = tally.distinct();
+    let next = (shown < usize::try_from(total.value).unwrap_or(0)).then(|| shown.to_string());
+    Ok(SourcesPage { total, sources, next })
 }
 
 /// Lines that a list can be scrolled down.

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension as _};
 
-pub(crate) use cells::{Cells, Key, find};
+pub(crate) use cells::{Cells, Key, find, pack, sum_up};
 
 use crate::meaning::Class;
 use crate::row::Kind;
@@ -51,16 +51,16 @@ impl Collected {
             key => self.others.push((key, n)),
         }
         if self.numbers.len() + self.others.len() >= self.bound.max(MAX_COLLECTED) {
-            cells::sum_up(&mut self.numbers);
-            cells::sum_up(&mut self.others);
+            sum_up(&mut self.numbers);
+            sum_up(&mut self.others);
             self.bound = 2 * (self.numbers.len() + self.others.len());
         }
     }
 
     /// Returns the cells, sorted, each key once.
     fn take(&mut self) -> Vec<(Key, u64)> {
-        cells::sum_up(&mut self.numbers);
-        cells::sum_up(&mut self.others);
+        sum_up(&mut self.numbers);
+        sum_up(&mut self.others);
         self.bound = 0;
         let numbers = self.numbers.drain(..).map(|(number, n)| (Key::Number(number), n));
         numbers.chain(self.others.drain(..)).collect()
@@ -116,7 +116,7 @@ fn write_run(connection: &Connection, kind: u8, place: Place, mut cells: Vec<(Ke
         .query_map(own, |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;
     let mut number = runs.first().map_or(0, |(run, _)| run + 1);
-    let mut packed = cells::pack(&cells);
+    let mut packed = pack(cells.iter().copied());
     let mut merged = Vec::new();
     for (run, bytes) in runs {
         if usize::try_from(bytes).is_ok_and(|bytes| bytes > (2 * packed.len()).max(SHORT_RUN)) {
@@ -127,8 +127,8 @@ fn write_run(connection: &Connection, kind: u8, place: Place, mut cells: Vec<(Ke
             .query_row((own.0, own.1, own.2, own.3, run), |row| row.get(0))
             .optional()?;
         cells.extend(Cells::new(&before.unwrap_or_default()));
-        cells::sum_up(&mut cells);
-        packed = cells::pack(&cells);
+        sum_up(&mut cells);
+        packed = pack(cells.iter().copied());
         merged.push(number);
         number = run;
     }

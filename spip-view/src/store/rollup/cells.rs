@@ -61,7 +61,7 @@ impl Key {
 }
 
 /// Sorts cells and adds up those of one key.
-pub(super) fn sum_up<K: Ord + Copy>(cells: &mut Vec<(K, u64)>) {
+pub(crate) fn sum_up<K: Ord + Copy>(cells: &mut Vec<(K, u64)>) {
     // Stable, because it merges runs that are sorted already.
     cells.sort_by_key(|(key, _)| *key);
     cells.dedup_by(|later, first| {
@@ -74,35 +74,43 @@ pub(super) fn sum_up<K: Ord + Copy>(cells: &mut Vec<(K, u64)>) {
 }
 
 /// Packs cells, which are sorted and have each key once.
-pub(super) fn pack(cells: &[(Key, u64)]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(cells.len() * 4 + 4);
-    let numbers = cells.partition_point(|(key, _)| matches!(key, Key::Number(_)));
-    let addresses = cells.partition_point(|(key, _)| !matches!(key, Key::Pair(..)));
-    put(&mut out, numbers as u64);
-    let mut before = 0;
-    for (index, (key, n)) in cells.iter().take(numbers).enumerate() {
-        let Key::Number(number) = key else { continue };
-        // The first distance may be negative; sign and magnitude change places.
-        let distance =
-            if index == 0 { ((number << 1) ^ (number >> 63)) as u64 } else { number.wrapping_sub(before) as u64 };
-        before = *number;
-        put(&mut out, distance << 1 | u64::from(*n == 1));
-        if *n != 1 {
-            put(&mut out, *n);
-        }
-    }
-    put(&mut out, (addresses - numbers) as u64);
-    for (key, n) in cells.iter().skip(numbers) {
+pub(crate) fn pack(cells: impl IntoIterator<Item = (Key, u64)>) -> Vec<u8> {
+    let (mut numbers, mut addresses, mut pairs) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut number_count, mut address_count) = (0, 0);
+    let mut before = None;
+    for (key, n) in cells {
         match key {
-            Key::Number(_) => {}
-            Key::Address(octets) => out.extend_from_slice(octets),
+            Key::Number(number) => {
+                // The first distance may be negative; its sign is in the last bit.
+                let distance = match before {
+                    None => ((number << 1) ^ (number >> 63)) as u64,
+                    Some(before) => number.wrapping_sub(before) as u64,
+                };
+                before = Some(number);
+                number_count += 1;
+                put(&mut numbers, distance << 1 | u64::from(n == 1));
+                if n != 1 {
+                    put(&mut numbers, n);
+                }
+            }
+            Key::Address(octets) => {
+                address_count += 1;
+                addresses.extend_from_slice(&octets);
+                put(&mut addresses, n);
+            }
             Key::Pair(number, octets) => {
-                out.extend_from_slice(&number.to_be_bytes());
-                out.extend_from_slice(octets);
+                pairs.extend_from_slice(&number.to_be_bytes());
+                pairs.extend_from_slice(&octets);
+                put(&mut pairs, n);
             }
         }
-        put(&mut out, *n);
     }
+    let mut out = Vec::with_capacity(numbers.len() + addresses.len() + pairs.len() + 16);
+    put(&mut out, number_count);
+    out.append(&mut numbers);
+    put(&mut out, address_count);
+    out.append(&mut addresses);
+    out.append(&mut pairs);
     out
 }
 
@@ -214,7 +222,7 @@ mod tests {
             }
             let mut summed = cells;
             sum_up(&mut summed);
-            let packed = pack(&summed);
+            let packed = pack(summed);
             prop_assert_eq!(Cells::new(&packed).collect::<Vec<_>>(), wanted.iter().map(|(key, n)| (*key, *n)).collect::<Vec<_>>());
             for (key, n) in &wanted {
                 prop_assert_eq!(find(&packed, *key), Some(*n));
