@@ -71,3 +71,23 @@ impl SteerCounters {
         ]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_counter_stands_under_its_own_name() {
+        let counters = Counters { syns: 7, untold_steps: 9, ..Counters::default() };
+        let named = counters.named();
+        assert_eq!((named[0], named[20]), (("syns", 7), ("untold_steps", 9)));
+        assert!(named[1..20].iter().all(|(_, count)| *count == 0));
+        let steered = SteerCounters { steered: 7, missed: 9, ..SteerCounters::default() }.named();
+        assert_eq!((steered[0], steered[6]), (("steered", 7), ("missed", 9)));
+        for names in [&named[..], &steered[..]] {
+            for (at, (name, _)) in names.iter().enumerate() {
+                assert!(!name.is_empty() && names.iter().position(|(other, _)| other == name) == Some(at), "{name}");
+            }
+        }
+    }
+}

@@ -144,6 +144,28 @@ fn extension_headers_are_stepped_over_and_measured() {
 }
 
 #[test]
+fn an_ipv6_packet_in_one_fragment_has_no_more_of_them() {
+    for (flags, more) in [(0, 0), (1, Syn::MF)] {
+        let syn = parsed(&with_extensions(FRAGMENT, &[6, 0, 0, flags, 0, 0, 0, 7])).syn;
+        assert_eq!((syn.ip_flags, syn.ip_options_len, syn.destination_port), (more, 8, 443));
+    }
+    // The other reserved bits are no flag, and every bit of the position makes it a later fragment.
+    assert_eq!(parsed(&with_extensions(FRAGMENT, &[6, 0, 0, 6, 0, 0, 0, 7])).syn.ip_flags, 0);
+    assert!(matches!(refused(&with_extensions(FRAGMENT, &[6, 0, 0, 8, 0, 0, 0, 7])), Refused::LaterFragment));
+}
+
+#[test]
+fn the_length_of_a_long_ipv6_packet_ends_at_what_the_field_holds() {
+    let mut packet = ipv6();
+    packet.resize(40 + 0xffff, 0);
+    for payload in [0xffff - 40, 0xffff - 39, 0xffff_u16] {
+        packet[4..6].copy_from_slice(&payload.to_be_bytes());
+        let length = parsed(&packet).syn.ip_length;
+        assert_eq!(u32::from(length), (u32::from(payload) + 40).min(0xffff), "{payload}");
+    }
+}
+
+#[test]
 fn a_syn_without_options_has_none() {
     let syn = parsed(&without_options()).syn;
     assert_eq!((syn.options_len, syn.ip_length, syn.payload_length), (0, 40, 0));
