@@ -142,7 +142,7 @@ fn two_sensors_of_one_name_are_counted_both() {
     }
 }
 
-/// A million pairs of port and source: run by `cargo xtask test a_million -- --ignored`.
+/// A million pairs of port and source; CONTRIBUTING.md has the command.
 #[test]
 #[ignore = "takes minutes in a debug build"]
 fn a_million_pairs_of_port_and_source_stay_within_bounds() {
