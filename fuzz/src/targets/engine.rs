@@ -115,7 +115,7 @@ pub(super) fn record(bytes: &[u8]) {
     }
     let hex = value["payload_hex"].as_str().expect("a record has payload_hex");
     assert_eq!(hex.len(), 2 * sent.len());
-    assert_eq!(value["payload"].as_str(), Some(String::from_utf8_lossy(&sent).as_ref()));
+    assert_eq!(value["payload"].as_str(), Some(String::from_utf8_lossy(&sent).replace('\0', "␀").as_str()));
 }
 
 /// A whole line of a log, made from so many bytes of a client.
