@@ -435,8 +435,7 @@ fn parse_tcp(packet: &impl Packet, offset: u32, end: u32, syn: &mut Syn) -> Resu
 #[inline(always)]
 #[must_use]
 pub fn mapped(address: [u8; 4]) -> [u8; 16] {
-    let [a, b, c, d] = address;
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+    (0xffff_0000_0000 | u128::from(u32::from_be_bytes(address))).to_be_bytes()
 }
 
 #[cfg(test)]
