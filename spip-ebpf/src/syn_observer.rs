@@ -97,8 +97,10 @@ fn empty(entry: &mut MaybeUninit<Entry>) -> &mut Entry {
     const { assert!(size_of::<Entry>() == WORDS * size_of::<u64>() && align_of::<Entry>() == align_of::<u64>()) };
     let words = entry.as_mut_ptr().cast::<u64>();
     for word in 0..WORDS {
-        // SAFETY: the word lies within the entry, which is aligned as a word is.
-        unsafe { words.add(word).write_volatile(0) };
+        // SAFETY: the word lies within the entry.
+        let word = unsafe { words.add(word) };
+        // SAFETY: the entry is this function's alone, and aligned as a word is.
+        unsafe { word.write_volatile(0) };
     }
     // SAFETY: an entry has numbers only, and all of its bytes are zero now, as those of `Entry::EMPTY` are.
     unsafe { entry.assume_init_mut() }
