@@ -225,6 +225,14 @@ impl Counts {
         true
     }
 
+    /// Strikes off at most `count` connections of a source; returns how many there were.
+    fn strike_others(&mut self, source: IpAddr, count: u64) -> u64 {
+        let most = usize::try_from(count).unwrap_or(usize::MAX);
+        let of_source = self.pending.iter().filter(|(key, _)| key.0 == source);
+        let keys: Vec<Key> = of_source.flat_map(|(key, times)| (0..*times).map(|_| *key)).take(most).collect();
+        keys.into_iter().map(|key| u64::from(self.strike(key))).sum()
+    }
+
     fn line(&mut self, text: &str) {
         self.lines += 1;
         self.bytes += text.len() as u64;
@@ -256,7 +264,9 @@ impl Counts {
         let key = address.zip(port("source_port")).zip(port("destination_port"));
         let struck = key.is_some_and(|((address, source), destination)| self.strike((address, source, destination)));
         if struck {
-            self.recorded += 1;
+            // A summary of refused connections stands for others of its source, too.
+            let others = value["count"].as_u64().unwrap_or(1).saturating_sub(1);
+            self.recorded += 1 + address.map_or(0, |address| self.strike_others(address, others));
             self.tls_completed += u64::from(value.get("tls_version").is_some());
             let reason = value["close_reason"].as_str().unwrap_or("none").to_owned();
             *self.reasons.entry(reason).or_default() += 1;
@@ -366,6 +376,17 @@ mod tests {
             failed[0].contains("without one: [(198.18.0.1, 7, 80)]") && failed[1].contains("half-open"),
             "{failed:?}"
         );
+    }
+
+    #[test]
+    fn a_summary_strikes_off_as_many_connections_of_its_source_as_it_counts() {
+        let tally = well();
+        for port in 20..24 {
+            tally.sent(("198.18.0.1".parse().expect("address"), port, 80));
+        }
+        tally.sent(("198.18.0.2".parse().expect("address"), 20, 80));
+        tally.counts().line(&record(20, "\"close_reason\":\"rejected\",\"count\":3,\"seq\":6"));
+        assert_eq!((tally.pending(), tally.progress().1), (2, 6));
     }
 
     #[test]
