@@ -8,5 +8,6 @@ pub mod interfaces;
 pub mod listen;
 pub mod listening;
 pub mod origin;
+pub mod routes;
 pub mod sockets;
 pub mod steering;

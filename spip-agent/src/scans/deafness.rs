@@ -47,7 +47,7 @@ impl Surroundings {
         });
         Self {
             listener_port,
-            own: own_addresses(),
+            own: interfaces::outside().map(mapped).collect(),
             listening: listening.ok(),
             overflows: overflows.ok(),
             mode: config.steering.mode,
@@ -58,12 +58,6 @@ impl Surroundings {
     pub(super) fn hearing(&self) -> Hearing {
         Hearing::new(self.listener_port, self.own.clone(), steady_ns())
     }
-}
-
-/// Addresses of the machine, as in the maps of the kernel side.
-fn own_addresses() -> HashSet<[u8; 16]> {
-    let found = interfaces::addresses().map(|(_, ip)| ip);
-    found.filter(|ip| !ip.is_loopback()).map(mapped).collect()
 }
 
 /// An address family that is deaf.

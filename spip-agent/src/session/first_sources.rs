@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::kernel::interfaces;
+use crate::kernel::{interfaces, routes};
 
 /// Sessions that are looked at. One other source among them, and the machine is reached directly.
 const SESSIONS: u32 = 10;
@@ -28,8 +28,7 @@ impl FirstSources {
     /// Asks the kernel for gateways and own addresses.
     #[must_use]
     pub fn of_this_machine() -> Self {
-        let own = interfaces::addresses().map(|(_, ip)| ip).filter(|ip| !ip.is_loopback());
-        Self::hidden_by(interfaces::gateways().chain(own).collect())
+        Self::hidden_by(routes::gateways().into_iter().chain(interfaces::outside()).collect())
     }
 
     /// Takes these addresses for ones that hide others.

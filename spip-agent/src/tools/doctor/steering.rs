@@ -1,6 +1,5 @@
 //! Checks that connections to all other ports reach the agent: by rules, or by the program in the kernel.
 
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use nix::net::if_::if_nametoindex;
@@ -10,6 +9,7 @@ use crate::config::{self, Config, Prefix, SteeringMode};
 use crate::kernel::early_demux;
 use crate::kernel::ebpf;
 use crate::kernel::interfaces;
+use crate::kernel::routes::{self, Ipv6Route};
 use crate::observe::status;
 use crate::tools::rules::{self, RuleState};
 
@@ -53,7 +53,7 @@ pub(super) fn address_in_reach(config: &Config, own: IpAddr) -> Option<IpAddr> {
     // Of a prefix that is routed here, each address is local; of the machine's own network, only its own. By IPv4 a local
     // address is one that can be bound; by IPv6 the route alone says so.
     let first = prefixes.iter().map(|prefix| prefix.address()).filter(|address| UdpSocket::bind((*address, 0)).is_ok());
-    let routes = fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap_or_default();
+    let routes = routes::ipv6();
     let routed =
         local_routes(&routes).flat_map(|route| prefixes.iter().filter_map(move |prefix| common(prefix, &route)));
     let on_interfaces = interfaces::addresses().map(|(_, address)| address);
@@ -61,19 +61,10 @@ pub(super) fn address_in_reach(config: &Config, own: IpAddr) -> Option<IpAddr> {
     first.chain(routed).chain(on_interfaces).find(|address| address.is_ipv4() == own.is_ipv4())
 }
 
-/// Networks that are local as a whole, from the routes as `/proc/net/ipv6_route` has them: network and length first, flags
-/// and interface last. Single addresses are those of interfaces.
-fn local_routes(routes: &str) -> impl Iterator<Item = Prefix> {
-    /// `RTF_LOCAL` of linux/ipv6_route.h.
-    const LOCAL: u32 = 0x8000_0000;
-    routes.lines().filter_map(|line| {
-        let fields: Vec<_> = line.split_ascii_whitespace().collect();
-        let [network, length, .., flags, _] = fields.as_slice() else { return None };
-        let network = Ipv6Addr::from_bits(u128::from_str_radix(network, 16).ok()?);
-        let length = u8::from_str_radix(length, 16).ok().filter(|length| *length < 128)?;
-        let is_local = u32::from_str_radix(flags, 16).ok()? & LOCAL != 0;
-        is_local.then(|| Prefix::parse(&format!("{network}/{length}")).ok())?
-    })
+/// Networks that are local as a whole. Single addresses are those of interfaces.
+fn local_routes(routes: &[Ipv6Route]) -> impl Iterator<Item = Prefix> {
+    let networks = routes.iter().filter(|route| route.is_local && route.length < 128);
+    networks.filter_map(|route| Prefix::parse(&format!("{}/{}", route.network, route.length)).ok())
 }
 
 /// The first address that both have.
@@ -256,7 +247,7 @@ mod tests {
              20010db8000f00000000000000000000 40 {NONE} 00000400 00000001 00000000 80000001       lo\n\
              20010db8000a00000000000000000000 40 {NONE} 00000100 00000001 00000000 00000001     eth0\nbroken\n"
         );
-        let found: Vec<_> = local_routes(&routes).collect();
+        let found: Vec<_> = local_routes(&routes::parse_ipv6(&routes)).collect();
         let prefix = |text: &str| Prefix::parse(text).expect("prefix");
         assert_eq!(found, [prefix("2001:db8:f::/64")]);
         let common = |text: &str| common(&prefix(text), &found[0]).map(|address| address.to_string());

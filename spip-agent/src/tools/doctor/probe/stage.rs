@@ -12,6 +12,8 @@ use std::thread::JoinHandle;
 
 use nix::sched::{CloneFlags, unshare};
 
+use crate::kernel::routes::{self, Ipv4Route};
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// The namespace, with a way into it.
@@ -131,21 +133,16 @@ fn ip(arguments: &str) -> Result<(), String> {
 
 /// The first pair of which nothing here knows.
 fn free_pair() -> Option<(Ipv4Addr, Ipv4Addr)> {
-    let routes = fs::read_to_string("/proc/thread-self/net/route").unwrap_or_default();
+    let routes = routes::ipv4();
     let pairs = PAIRS.iter().map(|(ours, theirs)| (Ipv4Addr::from(*ours), Ipv4Addr::from(*theirs)));
     pairs.into_iter().find(|(ours, theirs)| [ours, theirs].iter().all(|address| !is_known(**address, &routes)))
 }
 
 /// Reports whether an address is local here, or behind a route other than the default one.
-fn is_known(address: Ipv4Addr, routes: &str) -> bool {
+fn is_known(address: Ipv4Addr, routes: &[Ipv4Route]) -> bool {
     let is_local = UdpSocket::bind((address, 0)).is_ok() && UdpSocket::bind((Ipv4Addr::new(192, 0, 0, 9), 0)).is_err();
-    let number = |text: &str| u32::from_str_radix(text, 16).ok().map(|word| u32::from_be_bytes(word.to_ne_bytes()));
-    let is_routed = routes.lines().skip(1).any(|line| {
-        let mut fields = line.split_ascii_whitespace().skip(1);
-        let (network, mask) = (fields.next().and_then(number), fields.nth(5).and_then(number));
-        matches!((network, mask), (Some(network), Some(mask)) if mask != 0 && address.to_bits() & mask == network)
-    });
-    is_local || is_routed
+    let is_routed = |route: &Ipv4Route| route.mask != 0 && address.to_bits() & route.mask == route.network.to_bits();
+    is_local || routes.iter().any(is_routed)
 }
 
 /// Two neighbours of a unique local prefix (RFC 4193) that is drawn by lot.
@@ -169,8 +166,9 @@ mod tests {
     #[cfg(target_endian = "little")] // the table is written in the byte order of the machine
     #[test]
     fn an_address_behind_a_route_is_known_and_the_default_route_does_not_count() {
-        assert!(is_known(Ipv4Addr::new(192, 0, 2, 253), ROUTES));
-        assert!(!is_known(Ipv4Addr::new(203, 0, 113, 253), ROUTES));
+        let routes = routes::parse_ipv4(ROUTES);
+        assert!(is_known(Ipv4Addr::new(192, 0, 2, 253), &routes));
+        assert!(!is_known(Ipv4Addr::new(203, 0, 113, 253), &routes));
     }
 
     #[test]
