@@ -3,11 +3,14 @@
 //! Addresses are from the ranges for documentation and benchmarks, so that a leak would reach no host. The rules here
 //! are written by hand: what `spip-agent rules` makes is a subject of tests, not their ground.
 
+use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use serde_json::Value;
 use spip_agent::kernel::early_demux;
 
 use crate::agent::Launch;
@@ -162,6 +165,18 @@ impl Net {
         let flags = nix::mount::MsFlags::empty();
         nix::mount::mount(Some("tmpfs"), &path, Some("tmpfs"), flags, Some(options.as_str())).expect("root may mount");
         path
+    }
+
+    /// Returns the status of the running agent.
+    ///
+    /// # Panics
+    /// When none answers.
+    #[must_use]
+    pub fn status(&self) -> Value {
+        let mut report = String::new();
+        let status = UnixStream::connect(self.directory.join("run/status.sock"));
+        status.and_then(|mut status| status.read_to_string(&mut report)).expect("the agent answers");
+        serde_json::from_str(&report).expect("JSON")
     }
 
     /// Connects from the client to a port of the sensor's IPv4 address.

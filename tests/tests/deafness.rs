@@ -3,9 +3,8 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, TcpStream};
-use std::os::unix::net::UnixStream;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use spip_tests::{Agent, CROWD_V4, CROWD_V6, LISTENER, Launch, Net, RawSyn, SENSOR_V4, SENSOR_V6, eventually};
 
 /// An agent that takes a second of unanswered SYNs for deafness.
@@ -52,26 +51,19 @@ impl<'a> Crowd<'a> {
     }
 }
 
-fn status(net: &Net) -> Value {
-    let mut report = String::new();
-    let status = UnixStream::connect(net.path().join("run/status.sock"));
-    status.and_then(|mut status| status.read_to_string(&mut report)).expect("the agent answers");
-    serde_json::from_str(&report).expect("JSON")
-}
-
 /// The families that are deaf.
 fn deaf(net: &Net) -> Vec<String> {
-    let status = status(net);
+    let status = net.status();
     let families = status["agent"]["deaf"].as_array().into_iter().flatten();
     families.filter_map(|missed| missed["family"].as_str()).map(str::to_owned).collect()
 }
 
 fn half_open(net: &Net) -> u64 {
-    status(net)["agent"]["scans"]["half_open"].as_u64().unwrap_or_default()
+    net.status()["agent"]["scans"]["half_open"].as_u64().unwrap_or_default()
 }
 
 fn ignored(net: &Net) -> u64 {
-    status(net)["agent"]["scans"]["ignored"].as_u64().unwrap_or_default()
+    net.status()["agent"]["scans"]["ignored"].as_u64().unwrap_or_default()
 }
 
 fn page(net: &Net, path: &str) -> String {

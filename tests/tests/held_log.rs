@@ -1,27 +1,22 @@
 //! Closed log files that a reader still needs by its marker beside the log: kept beyond the count, never beyond the disk.
 
 use std::fs;
-use std::io::Read;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use spip_record::log::{Hold, hold_directory};
-use spip_tests::{Net, SENSOR_V4, eventually, read_log};
+use spip_tests::{Launch, Net, SENSOR_V4, eventually, read_log};
 
 /// Size at which a file is closed.
 const ROTATE_BYTES: u64 = 20_000;
 
 /// Returns the part of the agent's status that is about its log.
-fn status(net: &Net) -> Value {
-    let mut report = String::new();
-    let status = UnixStream::connect(net.path().join("run/status.sock"));
-    status.and_then(|mut status| status.read_to_string(&mut report)).expect("the agent answers");
-    serde_json::from_str::<Value>(&report).expect("JSON")["agent"]["log"].clone()
+fn log_status(net: &Net) -> Value {
+    net.status()["agent"]["log"].clone()
 }
 
 fn count(net: &Net, key: &str) -> u64 {
-    let status = status(net);
+    let status = log_status(net);
     status[key].as_u64().unwrap_or_else(|| panic!("no {key} in {status}"))
 }
 
@@ -45,6 +40,17 @@ fn mark(log: &Path, hold: &Hold) {
     fs::rename(place.join("nats.new"), place.join("nats")).expect("a marker");
 }
 
+/// A log of which a reader needs every file, and an agent that is to write it and keep two.
+fn held(net: &Net) -> (PathBuf, Launch<'_>) {
+    net.redirect();
+    let directory = net.path().join("logs");
+    fs::create_dir(&directory).expect("the test's directory is its own");
+    let log = directory.join("spip.jsonl");
+    mark(&log, &Hold::default());
+    let launch = net.agent().log_to(&log).set("log_rotate_bytes", ROTATE_BYTES);
+    (log, launch.set("log_keep_files", 2).set("log_min_free_bytes", 0))
+}
+
 /// Lets clients speak until the agent has closed `files` more.
 fn fill(net: &Net, files: u64) {
     let until = count(net, "rotations") + files;
@@ -57,18 +63,8 @@ fn fill(net: &Net, files: u64) {
 #[test]
 fn the_agent_keeps_what_a_reader_needs_and_removes_it_once_it_is_read() {
     let Some(net) = Net::new() else { return };
-    net.redirect();
-    let directory = net.path().join("logs");
-    fs::create_dir(&directory).expect("the test's directory is its own");
-    let log = directory.join("spip.jsonl");
-    mark(&log, &Hold::default());
-    let agent = net
-        .agent()
-        .log_to(&log)
-        .set("log_rotate_bytes", ROTATE_BYTES)
-        .set("log_keep_files", 2)
-        .set("log_min_free_bytes", 0)
-        .start();
+    let (log, launch) = held(&net);
+    let agent = launch.start();
     fill(&net, 8);
     eventually("files are held", || (count(&net, "held_files") >= 6).then_some(()));
     let all = closed(&log);
@@ -88,23 +84,12 @@ fn the_agent_keeps_what_a_reader_needs_and_removes_it_once_it_is_read() {
 fn the_bound_of_the_disk_wins_over_a_reader_and_the_loss_is_counted() {
     const KEEP_BYTES: u64 = 5 * ROTATE_BYTES;
     let Some(net) = Net::new() else { return };
-    net.redirect();
-    let directory = net.path().join("logs");
-    fs::create_dir(&directory).expect("the test's directory is its own");
-    let log = directory.join("spip.jsonl");
-    mark(&log, &Hold::default());
-    let agent = net
-        .agent()
-        .log_to(&log)
-        .set("log_rotate_bytes", ROTATE_BYTES)
-        .set("log_keep_files", 2)
-        .set("log_keep_bytes", KEEP_BYTES)
-        .set("log_min_free_bytes", 0)
-        .start();
+    let (log, launch) = held(&net);
+    let agent = launch.set("log_keep_bytes", KEEP_BYTES).start();
     let before = count(&net, "rotations");
     fill(&net, 12);
     eventually("each closed file is there or counted as lost", || {
-        let status = status(&net);
+        let status = log_status(&net);
         let number = |key: &str| status[key].as_u64().expect("a number");
         let bytes: u64 = closed(&log).iter().filter_map(|path| fs::metadata(path).ok()).map(|data| data.len()).sum();
         let is_counted = number("unread_removed") + closed(&log).len() as u64 == number("rotations") - before;

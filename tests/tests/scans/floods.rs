@@ -36,7 +36,7 @@ fn flood(net: &Net, launch: Launch<'_>, how: &str, port: fn(u32) -> u16) {
     }
     let grown = agent.resident_bytes().saturating_sub(before);
     assert!(grown < 96 << 20, "grown by {grown} bytes");
-    let report = status(net);
+    let report = net.status();
 
     let log = agent.stop().log;
 

@@ -3,9 +3,8 @@
 mod disguises;
 mod floods;
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -30,17 +29,9 @@ fn syn(port: u16) -> RawSyn {
     RawSyn::new((CLIENT_V4, ONE_PORT), (SENSOR_V4, port))
 }
 
-/// Returns the status of the running agent.
-fn status(net: &Net) -> Value {
-    let mut report = String::new();
-    let status = UnixStream::connect(net.path().join("run/status.sock"));
-    status.and_then(|mut status| status.read_to_string(&mut report)).expect("the agent answers");
-    serde_json::from_str(&report).expect("JSON")
-}
-
 /// Waits until it is decided of `count` SYNs that this has become of them.
 fn wait_decided(net: &Net, became: &str, count: u64) {
-    eventually(became, || (status(net)["agent"]["scans"][became] == count).then_some(()));
+    eventually(became, || (net.status()["agent"]["scans"][became] == count).then_some(()));
 }
 
 /// Returns the agent's final counts of the SYNs that it saw; they add up.

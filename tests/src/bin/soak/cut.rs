@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use spip_tests::{CROWD_V4, Net, RawSyn, SENSOR_V4};
 
+use crate::load;
 use crate::tally::Tally;
 
 /// For the agent to say that it is deaf, and that it hears again.
@@ -90,8 +91,7 @@ fn send_until(net: &Net, account: fn(&Tally, u64), tally: &Tally, said: impl Fn(
         let source = Ipv4Addr::from(CROWD_V4.to_bits() + 30_000 + step % 1_000);
         let mut syn =
             RawSyn::new((source, 30_000 + u16::try_from(step % 20_000).unwrap_or_default()), (SENSOR_V4, PORT));
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        syn.sequence = u32::try_from(now.as_micros() & 0xffff_ffff).unwrap_or_default();
+        syn.sequence = u32::try_from(load::since_epoch().as_micros() & 0xffff_ffff).unwrap_or_default();
         account(tally, 1);
         net.client.send_syns([syn]);
         std::thread::sleep(PAUSE);

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::ServerName;
@@ -105,6 +105,11 @@ fn spawn(shared: &Arc<Shared>, act: impl Fn(&Shared, u32) + Send + 'static) -> J
         }
     });
     spawned.expect("a thread")
+}
+
+/// Time since 1970.
+pub(crate) fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// Sleeps in pieces, so that a stop does not wait for it.
@@ -238,8 +243,7 @@ fn source(number: u32) -> (IpAddr, IpAddr) {
 
 /// Half-open SYNs: the sensor's answers are reset by the client's kernel.
 fn syns() -> Vec<RawSyn> {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let now = u32::try_from(now.as_millis() & 0xffff_ffff).unwrap_or(0);
+    let now = u32::try_from(since_epoch().as_millis() & 0xffff_ffff).unwrap_or(0);
     let one = |scanner: u32, step: u16| {
         let source = Ipv4Addr::from(CROWD_V4.to_bits() + 10_000 + scanner);
         let mut syn = RawSyn::new((source, 20_000 + step), (SENSOR_V4, 2_000 + step * 7));

@@ -68,7 +68,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What the command line asks for.
+/// The command line.
 struct Plan {
     duration: Duration,
     rate: u32,

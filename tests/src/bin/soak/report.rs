@@ -1,4 +1,4 @@
-//! What a soak looked like, as a picture and a table: `soak.svg` and `soak.md` in the directory of `--report`.
+//! Draws a soak and lists its samples: `soak.svg` and `soak.md` in the directory of `--report`.
 
 use std::fmt::Write as _;
 use std::fs;

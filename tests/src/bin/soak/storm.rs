@@ -3,7 +3,7 @@
 
 use std::io::Write;
 use std::net::Ipv4Addr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use spip_tests::{CROWD_V4, RawSyn, SENSOR_V4};
 
@@ -32,9 +32,8 @@ pub(crate) const KINDS: [Kind; 2] = [Kind::Short, Kind::Handshake];
 
 /// Makes one connection of a storm, or waits for the next one.
 pub(crate) fn blow(shared: &Shared, number: u32, kind: Kind) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let offset = if kind == Kind::Handshake { INTERVAL / 2 } else { Duration::ZERO };
-    let since = (now + offset).as_millis() % INTERVAL.as_millis();
+    let since = (load::since_epoch() + offset).as_millis() % INTERVAL.as_millis();
     if since >= LASTS.as_millis() {
         return load::rest(shared, Duration::from_millis(100));
     }
