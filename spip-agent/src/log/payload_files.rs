@@ -135,7 +135,7 @@ impl PayloadStore {
     /// Checks that [`PayloadStore::prepare`] could use the directory, without making it.
     ///
     /// # Errors
-    /// What it would say.
+    /// The directory could not be made or read.
     pub fn look(directory: &Path) -> Result<(), StoreError> {
         let names = || if directory.exists() { Place::named(&directory.join(OWN))?.names().map(drop) } else { Ok(()) };
         walk::try_making(&directory.join(OWN))

@@ -116,7 +116,7 @@ impl Drop for SocketFile {
 /// Checks that [`SocketFile::open`] could make a socket of this name, without making it.
 ///
 /// # Errors
-/// What it would say.
+/// It would fail, for the same reason.
 pub fn look(path: &Path) -> Result<(), Error> {
     judge_owner(path, false)?;
     Ok(walk::try_making(path)?)

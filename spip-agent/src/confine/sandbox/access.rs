@@ -18,7 +18,7 @@ use crate::config;
 pub struct Refused {
     /// The user, by name and number.
     pub user: String,
-    /// What it cannot do, each with the remedy.
+    /// File and remedy of each use that fails.
     pub reasons: Vec<(String, String)>,
     /// Set when there is something among it that the agent writes.
     pub writes: bool,

@@ -1,6 +1,6 @@
-//! What the start does with the rights of its process, tried in a child: taking all steps before anything is done that
-//! their failure could not take back, and, for doctor, opening files as the user that starts the agent and as the one that
-//! it becomes.
+//! Tries in a child what the start does with the rights of its process: all steps, before anything is done that their
+//! failure could not take back, and, for doctor, opening files as the user that starts the agent and as the one that it
+//! becomes.
 
 use std::ffi::CString;
 

@@ -170,7 +170,7 @@ impl Archive {
         })
     }
 
-    /// Starts the thread. It ends when what it is told by is dropped, or by [`Cancellation`].
+    /// Starts the thread. It ends when its [`ClosedFiles`] are dropped, or by [`Cancellation`].
     pub(super) fn spawn(mut self, stack_bytes: usize) -> io::Result<(ClosedFiles, Cancellation)> {
         let (sender, next) = mpsc::sync_channel(1);
         let stop = Cancellation(Arc::clone(&self.stop));

@@ -101,7 +101,7 @@ impl Server {
     /// nothing.
     ///
     /// # Errors
-    /// What [`Server::bind`] would say.
+    /// [`Server::bind`] would fail, for the same reason.
     pub fn look(address: &MetricsAddress) -> Result<(), Error> {
         let free = match address {
             MetricsAddress::Tcp(address) => tcp_socket(*address, false).map(drop),
