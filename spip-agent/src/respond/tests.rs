@@ -8,7 +8,7 @@ use super::reply::REFUSALS;
 use super::*;
 use crate::respond::persona::tests::persona;
 
-fn responder() -> Responder {
+pub(super) fn responder() -> Responder {
     let ports =
         [(21, Greeting::Ftp), (22, Greeting::Ssh), (23, Greeting::Telnet), (25, Greeting::Smtp), (80, Greeting::Http)];
     let more = [(110, Greeting::Pop3), (143, Greeting::Imap), (3306, Greeting::Mysql), (5432, Greeting::Postgresql)];
@@ -46,7 +46,7 @@ impl Talk {
         }
     }
 
-    fn silence(&mut self) -> String {
+    pub(super) fn silence(&mut self) -> String {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let received = self.client.len() as u64;
         let heard = Heard {
