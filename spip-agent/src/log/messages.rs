@@ -50,6 +50,12 @@ pub fn shape(config: &config::Log, name: &str) {
     *MESSAGES.get_or_init(Messages::new).shape.write().unwrap_or_else(PoisonError::into_inner) = shape;
 }
 
+/// Returns the shape of messages from now on.
+#[cfg(test)]
+pub fn shaped() -> Shape {
+    MESSAGES.get_or_init(Messages::new).shape()
+}
+
 /// Turns messages into lines.
 #[derive(Debug)]
 struct Messages {

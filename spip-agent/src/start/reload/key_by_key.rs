@@ -24,7 +24,8 @@ const ELSEWHERE: &[&str] = &[
     "tls_client_certificates",
 ];
 
-/// A key, another value than its default, and what shows the value that is in effect.
+/// A key, another value than its default, and a function that returns the value in effect: a line for each place that
+/// keeps it.
 type Change = (&'static str, &'static str, fn(&Reload) -> String);
 
 /// Returns a change of each key that a reload may change.
@@ -32,7 +33,8 @@ fn changes() -> Vec<Change> {
     let log: fn(&Reload) -> String = |reload| format!("{:?}", reload.intake.engine().log.pending_change());
     vec![
         ("name", r#""other""#, |reload| {
-            format!("{} {}", reload.intake.engine().sensor.name, reload.scans.borrow().sensor.name)
+            let (engine, scans) = (reload.intake.engine(), reload.scans.borrow());
+            format!("{}\n{}\n{}", engine.sensor.name, scans.sensor.name, messages::shaped().name)
         }),
         ("community_id_seed", "7", |reload| reload.intake.engine().sensor.community_id_seed.to_string()),
         ("proxy_protocol_from", r#"["10.0.0.0/8"]"#, |reload| {
@@ -43,9 +45,14 @@ fn changes() -> Vec<Change> {
         }),
         ("log_file", r#""OTHER""#, log),
         ("log_format", r#""ecs""#, |reload| {
-            format!("{:?} {:?}", reload.intake.engine().sensor.format, reload.scans.borrow().sensor.format)
+            let (engine, scans) = (reload.intake.engine(), reload.scans.borrow());
+            format!("{:?}\n{:?}\n{:?}", engine.sensor.format, scans.sensor.format, messages::shaped().format)
         }),
-        ("max_line_bytes", "100000", |reload| reload.intake.engine().sensor.max_line_bytes.to_string()),
+        ("max_line_bytes", "100000", |reload| {
+            let (engine, scans) = (reload.intake.engine(), reload.scans.borrow());
+            let of_messages = messages::shaped().max_bytes;
+            format!("{}\n{}\n{of_messages}", engine.sensor.max_line_bytes, scans.sensor.max_line_bytes)
+        }),
         ("fsync", r#""always""#, log),
         ("log_rotate_bytes", "20000", log),
         ("log_rotate_seconds", "60", log),
@@ -146,6 +153,14 @@ fn text(directory: &std::path::Path, lines: &str) -> String {
     text + &lines.replace("OTHER", &name("other")).replace("PERSONA", &name("persona.toml"))
 }
 
+/// Asserts that a value has changed in each place.
+fn assert_changed(key: &str, before: &str, after: &str) {
+    assert_eq!(before.lines().count(), after.lines().count(), "{key}");
+    for (place, (before, after)) in before.lines().zip(after.lines()).enumerate() {
+        assert_ne!(before, after, "{key} has not changed in place {place}");
+    }
+}
+
 #[test]
 fn each_key_that_a_reload_may_change_has_changed_afterwards_and_changes_back() {
     let mut stage = Stage::new();
@@ -156,12 +171,12 @@ fn each_key_that_a_reload_may_change_has_changed_afterwards_and_changes_back() {
         let changed = stage.take_up(&format!("{key} = {value}\n"));
         assert!(changed.iter().any(|name| name == key), "{key}: {changed:?}");
         let after = shown(&stage.reload);
-        assert_ne!(after, before, "{key} has not changed");
+        assert_changed(key, &before, &after);
         // The same file again: what was taken up is compared with, and not what held at the start.
         assert_eq!(stage.take_up(&format!("{key} = {value}\n")), Vec::<String>::new(), "{key}");
         assert_eq!(shown(&stage.reload), after, "{key}");
         assert!(stage.take_up("").iter().any(|name| name == key), "{key} changes back");
-        assert_ne!(shown(&stage.reload), after, "{key} has not changed back");
+        assert_changed(key, &after, &shown(&stage.reload));
     }
     let live = keys::all().filter(|key| key.effect == Effect::Live).map(|key| key.name);
     let unknown: Vec<_> = live.filter(|key| !known.contains(key)).collect();
