@@ -191,6 +191,23 @@ mod tests {
     }
 
     #[test]
+    fn each_end_of_a_line_ends_one_line() {
+        let telnet = by_name("telnet").expect("telnet");
+        for end in ["\r\n", "\r\0", "\r", "\n", "\0"] {
+            let bytes = ["root", "toor", "enable", "sh", ""].join(end);
+            let understanding = understand_as(telnet, bytes.as_bytes(), false);
+            let credential = understanding.credentials.list.first().expect("a login");
+            assert_eq!(
+                (credential.user.as_deref(), credential.secret.as_deref()),
+                (Some("root"), Some("toor")),
+                "{end:?}"
+            );
+            let details = serde_json::to_string(&understanding.details).expect("json");
+            assert_eq!(details, r#"{"commands":["enable","sh"]}"#, "{end:?}");
+        }
+    }
+
+    #[test]
     fn a_dialogue_without_negotiation_is_read_when_the_greeting_was_telnet() {
         let bytes = b"admin\r\n7ujMko0admin\r\nenable\r\n";
         assert_eq!(understand(bytes, false).protocol, None);
