@@ -143,3 +143,25 @@ impl Registry {
 pub(super) fn bracketed(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_one_credential_until_it_is_revoked() {
+        let mut registry = Registry::new(&["h".to_owned()], 4222, Path::new("/data"), 1).expect("a key");
+        let seed = registry.add("one").expect("a new name");
+        let public = |registry: &Registry| registry.sensors().map(|(_, public)| public.to_owned()).collect::<Vec<_>>();
+        let first = public(&registry);
+        assert_eq!(first, [KeyPair::from_seed(&seed).expect("a seed").public_key()]);
+        let error = registry.add("one").expect_err("it has a credential");
+        assert!(error.starts_with("one has a credential already"), "{error}");
+        assert_eq!(public(&registry), first, "the credential stays");
+        registry.revoke("one").expect("it has one");
+        assert_eq!(public(&registry), Vec::<String>::new());
+        assert!(registry.revoke("one").expect_err("it has none").contains("hub list"));
+        registry.add("one").expect("the name is free");
+        assert_ne!(public(&registry), first, "the revoked credential does not come back");
+    }
+}
