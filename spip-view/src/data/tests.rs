@@ -385,6 +385,42 @@ proptest! {
     }
 }
 
+#[test]
+fn a_range_begins_with_its_first_moment_and_ends_before_its_last() {
+    use proptest::strategy::ValueTree as _;
+
+    let scratch = Scratch::new();
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let row = rows().new_tree(&mut runner).unwrap().current();
+    // Ends within an hour, at an hour, and at a day.
+    let ends = [5 * HOUR + 1_234, 9 * HOUR, DAY].map(|time| START + time);
+    let times = ends.iter().flat_map(|end| [end - 1, *end, end + 1]);
+    let rows: Vec<Row> = times.map(|time| Row { time: Moment(time), count: 1, ..row.clone() }).collect();
+    scratch.write(&rows, 100);
+    let reader = scratch.reader();
+    for query in [None, Some("port:0-65535")] {
+        let found = |from: i64, to: i64| {
+            let query = query.map(|text| Query::parse(text).unwrap());
+            let (from, to) = (Moment(from), Moment(to));
+            let filter = Filter { from, to, range: RangeText::Between, query, ..Filter::last_day(Moment(START)) };
+            let ask = Ask::new(&reader, &filter).unwrap();
+            let times = line::latest(&ask, &Scope::all(), 100).unwrap().0.into_iter().map(|line| line.time.0);
+            let mut times: Vec<i64> = times.collect();
+            times.sort_unstable();
+            assert_eq!(ask.totals().unwrap().sessions, times.len() as u64, "{query:?}", query = filter.query);
+            times
+        };
+        for end in ends {
+            assert_eq!(found(end - 1, end), [end - 1], "{query:?}");
+            assert_eq!(found(end, end + 1), [end], "{query:?}");
+            assert_eq!(found(end - 1, end + 2), [end - 1, end, end + 1], "{query:?}");
+            assert_eq!(found(end, end), Vec::<i64>::new(), "{query:?}");
+        }
+        assert_eq!(found(START, START + DAY).len(), 7, "{query:?}");
+        assert_eq!(found(START + DAY, START + 2 * DAY), [START + DAY, START + DAY + 1], "{query:?}");
+    }
+}
+
 fn values(kind: Kind, row: &Row) -> Vec<String> {
     match kind {
         Kind::Source => vec![row.source.to_string()],

@@ -108,8 +108,8 @@ fn boolean(test: &Test, value: bool) -> bool {
 
 pub(crate) fn address(test: &Test, value: IpAddr) -> bool {
     match test {
-        // Addresses of one family are ordered as their numbers are.
-        Test::Network(first, last) => first.is_ipv4() == value.is_ipv4() && (*first..=*last).contains(&value),
+        // Addresses of one family are ordered as their numbers are, and every IPv4 address is before every IPv6 address.
+        Test::Network(first, last) => (*first..=*last).contains(&value),
         test => *test == Test::Exists,
     }
 }

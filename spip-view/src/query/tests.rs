@@ -42,6 +42,24 @@ fn addresses_have_prefixes() {
 }
 
 #[test]
+fn a_prefix_fits_addresses_of_its_family_from_its_first_to_its_last() {
+    let fits = |query: &str, address: &str| eval::address(&term(&format!("source:{query}")), address.parse().unwrap());
+    for (query, inside, outside) in [
+        (
+            "198.51.100.0/24",
+            ["198.51.100.0", "198.51.100.255"].as_slice(),
+            ["198.51.99.255", "198.51.101.0", "::c633:6401", "2001:db8::1"].as_slice(),
+        ),
+        ("0.0.0.0/0", &["0.0.0.0", "255.255.255.255"], &["::", "::1", "ffff::"]),
+        ("::/0", &["::", "::1", "ffff:ffff::"], &["0.0.0.0", "0.0.0.1", "255.255.255.255"]),
+        ("2001:db8::/64", &["2001:db8::", "2001:db8::ffff:ffff:ffff:ffff"], &["2001:db8:0:1::", "32.1.13.184"]),
+    ] {
+        assert!(inside.iter().all(|address| fits(query, address)), "{query}");
+        assert!(!outside.iter().any(|address| fits(query, address)), "{query}");
+    }
+}
+
+#[test]
 fn texts_are_quoted_escaped_and_have_stars() {
     assert_eq!(term("payload:\"a\\x00\\n\\*\""), Test::Equals(b"a\0\n*".to_vec()));
     assert_eq!(term("user_agent:Mozilla*X"), Test::Like(vec![b"mozilla".to_vec(), b"x".to_vec()]));

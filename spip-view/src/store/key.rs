@@ -171,6 +171,13 @@ mod tests {
         assert_eq!(session_bounds(day, Moment(i64::MIN), start), None);
         let (first, last) = session_bounds(day, Moment(start.0 + 5), Moment(start.0 + 7)).unwrap();
         assert_eq!((accepted(day, first), accepted(day, last)), (Moment(start.0 + 5), Moment(start.0 + 7)));
+        // No session of the last microsecond, whatever its ordinal, and all of the first.
+        assert_eq!((first, last), (session(Moment(start.0 + 5)), session(Moment(start.0 + 7))));
+        let noon = Moment(start.0 + DAY / 2);
+        assert_eq!(session_bounds(day, Moment(i64::MIN), noon), Some((0, session(noon))));
+        assert_eq!(session_bounds(day, noon, Moment(i64::MAX)), Some((session(noon), i64::MAX)));
+        assert_eq!(session_bounds(day, noon, noon), None, "an empty range");
+        assert_eq!(session_bounds(day, noon, Moment(noon.0 - 1)), None, "an end before the begin");
     }
 
     #[test]
