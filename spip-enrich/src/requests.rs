@@ -278,6 +278,23 @@ mod tests {
         assert_eq!(split(&b"GET / HTTP/1.1\r\n\r\n".repeat(100)).len(), REQUESTS);
     }
 
+    #[test]
+    fn the_first_128_headers_are_examined_and_the_body_stands_behind_all_of_them() {
+        let headers: Vec<String> = (0..200).map(|number| format!("H{number}")).collect();
+        let payload = format!("POST / HTTP/1.1\r\n{}: v\r\n\r\nbody", headers.join(": v\r\n"));
+        let requests = split(payload.as_bytes());
+        assert_eq!(requests[0].headers.len(), 128);
+        assert!(requests[0].header("H127").is_some() && requests[0].header("H128").is_none());
+        assert_eq!(requests[0].body.as_ref(), b"body");
+
+        let headers: Vec<_> = headers.iter().map(|name| (name.as_str(), "v")).collect();
+        let recorded =
+            |host| Request::recorded(&crate::facts::Http { host, headers: headers.clone(), ..Default::default() }, b"");
+        assert_eq!(recorded(None).headers.len(), 128);
+        assert_eq!(recorded(Some("h")).headers.len(), 129, "and the host, which HTTP/2 has beside them");
+        assert!(recorded(Some("h")).header("H127").is_some());
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_split_without_a_panic(tail in proptest::collection::vec(any::<u8>(), 0..200)) {
