@@ -123,7 +123,7 @@ impl Mistake {
 #[serde(deny_unknown_fields)]
 struct Raw {
     log: Option<PathBuf>,
-    source: Option<RawSource>,
+    source: Option<sinks::Raw>,
     state_dir: PathBuf,
     name: Option<String>,
     metrics: Option<String>,
@@ -135,30 +135,6 @@ struct Raw {
     hold_files: bool,
     #[serde(default)]
     sink: Vec<sinks::Raw>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawSource {
-    kind: String,
-    url: Option<sinks::value::Urls>,
-    stream: Option<String>,
-    subject_prefix: Option<String>,
-    domain: Option<String>,
-    credentials_file: Option<Secret>,
-    nkey_file: Option<Secret>,
-    user: Option<String>,
-    password_file: Option<Secret>,
-    token_file: Option<Secret>,
-    ca_file: Option<PathBuf>,
-    cert_file: Option<PathBuf>,
-    key_file: Option<PathBuf>,
-    consumer: Option<String>,
-    check_names: Option<bool>,
-    create_stream: Option<bool>,
-    replicas: Option<u32>,
-    max_bytes: Option<u64>,
-    max_age_hours: Option<u64>,
 }
 
 /// Three closed files leave seven of the agent's default `log_keep_files` for repairing whatever keeps records here.
@@ -196,7 +172,7 @@ impl Config {
     fn from_raw(raw: Raw) -> Result<Self, Mistake> {
         let source = match (raw.log, raw.source) {
             (Some(log), None) => Source::Log(log),
-            (None, Some(source)) => Source::Nats(Box::new(nats_source(source)?)),
+            (None, Some(source)) => Source::Nats(Box::new(NatsSource::from_raw(source)?)),
             (Some(_), Some(_)) => return Err(Mistake::new("source", "log is set, too: one of the two is the source")),
             (None, None) => {
                 return Err(Mistake::new(
@@ -234,31 +210,6 @@ impl Config {
             sinks,
         })
     }
-}
-
-fn nats_source(raw: RawSource) -> Result<NatsSource, Mistake> {
-    if raw.kind != "nats" {
-        return Err(Mistake::new("source.kind", format!("{:?} is not accepted: \"nats\"", raw.kind)));
-    }
-    let access = NatsAccess {
-        urls: sinks::value::nats_urls("source", raw.url)?,
-        stream: sinks::value::stream_name("source", raw.stream)?,
-        subject_prefix: sinks::value::subject_prefix("source", raw.subject_prefix)?,
-        domain: sinks::value::domain("source", raw.domain)?,
-        credentials: raw.credentials_file,
-        nkey: raw.nkey_file,
-        user: raw.user,
-        password: raw.password_file,
-        token: raw.token_file,
-        ca: raw.ca_file,
-        certificate: sinks::value::certificate("source", raw.cert_file, raw.key_file)?,
-    };
-    let consumer = raw.consumer.unwrap_or_else(|| "spip-ship".to_owned());
-    if !sinks::value::is_token(&consumer) {
-        return Err(Mistake::new("source.consumer", "letters, digits, - and _ are accepted"));
-    }
-    let wanted = WantedStream::new("source", raw.create_stream, raw.replicas, raw.max_bytes, raw.max_age_hours)?;
-    Ok(NatsSource { access, wanted, consumer, check_names: raw.check_names.unwrap_or(true) })
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The destinations of records: each kind with its keys, as final types.
 
 mod keys;
-pub(super) mod value;
+mod value;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,8 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 pub(super) use self::keys::Raw;
-use self::value::within;
-use super::{Mistake, Secret};
+use super::Secret;
 
 /// One destination of records.
 #[derive(Clone, Debug)]
@@ -98,26 +97,6 @@ pub struct WantedStream {
     pub max_bytes: Option<u64>,
     /// Age up to which it keeps messages; `None` for ever.
     pub max_age: Option<Duration>,
-}
-
-impl WantedStream {
-    pub(super) fn new(
-        table: &str,
-        create: Option<bool>,
-        replicas: Option<u32>,
-        max_bytes: Option<u64>,
-        max_age_hours: Option<u64>,
-    ) -> Result<Self, Mistake> {
-        let hours = |hours| within(&format!("{table}.max_age_hours"), hours, 1, 1_000_000);
-        Ok(Self {
-            create: create.unwrap_or(true),
-            replicas: within(&format!("{table}.replicas"), replicas.unwrap_or(1), 1, 5)?,
-            max_bytes: max_bytes
-                .map(|bytes| within(&format!("{table}.max_bytes"), bytes, 1 << 20, i64::MAX as u64))
-                .transpose()?,
-            max_age: max_age_hours.map(hours).transpose()?.map(|hours| Duration::from_secs(hours * 3_600)),
-        })
-    }
 }
 
 /// Compression of messages.

@@ -64,6 +64,28 @@ fn a_hub_reads_a_stream_and_does_not_write_one() {
 }
 
 #[test]
+fn a_source_has_the_keys_of_a_server_and_none_of_a_sink() {
+    let files = "[[sink]]\nkind = \"files\"\npath = \"/hub\"";
+    let source = |keys: &str| parse(&format!("state_dir = \"/s\"\n[source]\n{keys}\n{files}"));
+    let cases = [
+        ("kind = \"kafka\"", "source.kind: \"kafka\" is not accepted: nats"),
+        ("kind = \"nats\"", "source.url: is missing"),
+        ("kind = \"nats\"\nurl = \"tls://u@x\"", "source.url: must not have a user or password"),
+        ("kind = \"nats\"\nurl = \"nats://x\"\nname = \"n\"", "source.name: is no key of kind = \"nats\""),
+        ("kind = \"nats\"\nurl = \"nats://x\"\nbatch_bytes = 4096", "source.batch_bytes: is no key"),
+        ("kind = \"nats\"\nurl = \"nats://x\"\ncompression = \"none\"", "source.compression: is no key"),
+        ("kind = \"nats\"\nurl = \"nats://x\"\nreplicas = 9", "source.replicas: 9 is not accepted: 1 to 5"),
+        ("kind = \"nats\"\nurl = \"nats://x\"\nconsumer = \"a.b\"", "source.consumer: letters, digits"),
+    ];
+    for (keys, expected) in cases {
+        let error = source(keys).expect_err(keys);
+        assert!(error.contains(expected), "{keys}\n{error}\n{expected}");
+    }
+    let sink = with_sink("kind = \"nats\"\nurl = \"nats://x\"\nconsumer = \"c\"").expect_err("a key of a source");
+    assert!(sink.contains("sink.consumer: is no key of kind = \"nats\""), "{sink}");
+}
+
+#[test]
 fn a_mistake_of_toml_is_one_line_with_its_number() {
     let text = "log = \"a\"\nstate_dir = \"b\"\n[[sink]]\nkind = \"files\"\ndirectory = \"c\"\n";
     let error = toml::from_str::<Raw>(text).err().expect("an unknown key");

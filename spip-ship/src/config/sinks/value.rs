@@ -15,7 +15,7 @@ pub(in crate::config) enum Urls {
 }
 
 /// Reports whether `text` is a name for files, consumers and labels.
-pub(in crate::config) fn is_token(text: &str) -> bool {
+pub(super) fn is_token(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 64
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
@@ -49,7 +49,7 @@ pub(super) fn index(text: Option<String>) -> Result<String, Mistake> {
     Ok(text)
 }
 
-pub(in crate::config) fn certificate(
+pub(super) fn certificate(
     table: &str,
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
@@ -75,7 +75,7 @@ fn without_secret(table: &str, url: &str) -> Result<(), Mistake> {
     Ok(())
 }
 
-pub(in crate::config) fn nats_urls(table: &str, urls: Option<Urls>) -> Result<Vec<String>, Mistake> {
+pub(super) fn nats_urls(table: &str, urls: Option<Urls>) -> Result<Vec<String>, Mistake> {
     let key = format!("{table}.url");
     let urls = match urls {
         None => return Err(Mistake::new(key, "is missing: such as \"nats://127.0.0.1:4222\", or a list of them")),
@@ -106,7 +106,7 @@ pub(super) fn http_url(urls: Option<Urls>) -> Result<String, Mistake> {
     Ok(url.trim_end_matches('/').to_owned())
 }
 
-pub(in crate::config) fn stream_name(table: &str, stream: Option<String>) -> Result<String, Mistake> {
+pub(super) fn stream_name(table: &str, stream: Option<String>) -> Result<String, Mistake> {
     let stream = stream.unwrap_or_else(|| "SPIP".to_owned());
     if !is_token(&stream) {
         return Err(Mistake::new(format!("{table}.stream"), "letters, digits, - and _ are accepted"));
@@ -114,7 +114,7 @@ pub(in crate::config) fn stream_name(table: &str, stream: Option<String>) -> Res
     Ok(stream)
 }
 
-pub(in crate::config) fn subject_prefix(table: &str, prefix: Option<String>) -> Result<String, Mistake> {
+pub(super) fn subject_prefix(table: &str, prefix: Option<String>) -> Result<String, Mistake> {
     let prefix = prefix.unwrap_or_else(|| "spip.records".to_owned());
     if !prefix.split('.').all(is_token) {
         return Err(Mistake::new(
@@ -125,7 +125,7 @@ pub(in crate::config) fn subject_prefix(table: &str, prefix: Option<String>) -> 
     Ok(prefix)
 }
 
-pub(in crate::config) fn domain(table: &str, domain: Option<String>) -> Result<Option<String>, Mistake> {
+pub(super) fn domain(table: &str, domain: Option<String>) -> Result<Option<String>, Mistake> {
     if domain.as_deref().is_some_and(|domain| !is_token(domain)) {
         return Err(Mistake::new(format!("{table}.domain"), "letters, digits, - and _ are accepted"));
     }
