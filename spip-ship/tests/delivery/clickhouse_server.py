@@ -1,8 +1,11 @@
 """ClickHouse's engine (chdb) behind the HTTP interface that spip-ship uses: query and settings in the query string, data in
-the body. Usage: clickhouse_server.py DIRECTORY; prints its port."""
+the body. Each connection has a thread; one thread asks the engine, which is made for one. Usage: clickhouse_server.py
+DIRECTORY; prints its port."""
 
+import queue
 import sys
-from http.server import BaseHTTPRequestHandler, HTTPServer
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 from chdb import session
@@ -10,7 +13,14 @@ from chdb import session
 # What the HTTP interface knows beside settings of a query.
 INTERFACE = {"query", "wait_end_of_query", "user", "password", "database"}
 
-engine = session.Session(sys.argv[1])
+queries = queue.Queue()
+
+
+def ask(text):
+    """Returns status, answer and error code."""
+    answer = queue.Queue()
+    queries.put((text, answer))
+    return answer.get()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -26,11 +36,7 @@ class Handler(BaseHTTPRequestHandler):
             text = f"{head} SETTINGS {settings} FORMAT {form}\n{body.decode()}"
         else:
             text = body.decode()
-        try:
-            answer, status, code = str(engine.query(text, "JSONEachRow")).encode(), 200, None
-        except Exception as error:
-            answer, status = str(error).encode(), 500
-            code = str(error).partition("Code: ")[2].partition(".")[0]
+        status, answer, code = ask(text)
         self.send_response(status)
         if code:
             self.send_header("X-ClickHouse-Exception-Code", code)
@@ -42,8 +48,15 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-server = HTTPServer(("127.0.0.1", 0), Handler)
+engine = session.Session(sys.argv[1])
+server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
 # Clients that are killed are what the tests are about.
 server.handle_error = lambda *arguments: None
+threading.Thread(target=server.serve_forever, daemon=True).start()
 print(server.server_address[1], flush=True)
-server.serve_forever()
+while True:
+    text, answer = queries.get()
+    try:
+        answer.put((200, str(engine.query(text, "JSONEachRow")).encode(), None))
+    except Exception as error:
+        answer.put((500, str(error).encode(), str(error).partition("Code: ")[2].partition(".")[0]))

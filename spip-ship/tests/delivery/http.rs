@@ -271,6 +271,26 @@ fn clickhouse_has_each_record_once_whatever_was_killed() {
 }
 
 #[test]
+fn clickhouse_is_verified_beside_a_running_shipper() {
+    let Some(python) = peer("SPIP_CHDB_PYTHON") else { return };
+    let place = Place::new();
+    let server = Clickhouse::start(&python, &place);
+    let config = place.configure(&sink("clickhouse", &server.url(), ""));
+    append(&place.log(), &records("s", "r", 1..301));
+    let mut shipper = follow(&config);
+    let state = place.path("state/clickhouse.state");
+    for last in [300, 400, 500] {
+        let has_all = || fs::read_to_string(&state).ok()?.contains(&format!("\"shipped\":{last},")).then_some(());
+        wait_for("the server acknowledged everything", has_all);
+        // The shipper keeps its connection.
+        let (whole, text) = run(&config, &["verify"]);
+        assert!(whole && text.contains("everything is there, once"), "{text}");
+        append(&place.log(), &records("s", "r", last + 1..last + 101));
+    }
+    assert!(shipper.terminate().success());
+}
+
+#[test]
 fn every_panel_of_the_dashboard_is_a_query_that_the_table_answers() {
     let Some(python) = peer("SPIP_CHDB_PYTHON") else { return };
     let place = Place::new();
