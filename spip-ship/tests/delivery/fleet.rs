@@ -4,19 +4,19 @@
 //! the set that the hub stored is the set that was logged, none double: by `verify`, and by a count in Python that shares no
 //! code with the programs.
 
+mod sensor;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use self::sensor::Sensor;
 use crate::disk::Disk;
 use crate::nats::Cutter;
-use crate::support::{
-    Clock, Cluster, Place, Process, append, compress, follow_by, follow_in, once_within, peer, records, rotate, run,
-};
+use crate::support::{Clock, Cluster, Place, Process, compress, follow_by, once_within, peer, run};
 
 /// Records of a run without `SPIP_FLEET_LINES`.
 const LINES: u64 = 60_000;
@@ -26,9 +26,6 @@ const LONG: u64 = 1_000_000;
 
 /// Rotations of one log: their names have minutes and seconds.
 const ROTATIONS: u32 = 3_600;
-
-/// Records that are logged at a time.
-const CHUNK: u64 = 100;
 
 /// The sensor whose state is on a disk of its own, and the member of the cluster whose messages are.
 const ON_DISK: usize = 2;
@@ -40,90 +37,6 @@ impl Random {
     fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
-    }
-}
-
-struct Sensor {
-    name: String,
-    config: PathBuf,
-    log: PathBuf,
-    ledger: PathBuf,
-    state: PathBuf,
-    /// A small disk for the state, seen by this shipper only.
-    disk: Option<(Disk, PathBuf)>,
-    next: u64,
-    rotations: u32,
-    closed: Vec<PathBuf>,
-    shipper: Option<Process>,
-}
-
-impl Sensor {
-    fn new(place: &Place, name: &str, urls: &[String]) -> Self {
-        let directory = place.path(name);
-        fs::create_dir_all(directory.join("log")).expect("a directory");
-        let (log, state, config) =
-            (directory.join("log/spip.jsonl"), directory.join("state"), directory.join("ship.toml"));
-        let text = format!(
-            "log = {log:?}\nstate_dir = {state:?}\n[[sink]]\nkind = \"nats\"\nurl = {urls:?}\nreplicas = 3\n\
-             batch_bytes = 65536\nbatch_milliseconds = 100\nack_timeout_seconds = 2\n"
-        );
-        fs::write(&config, text).expect("a file");
-        let ledger = place.path(&format!("{name}.ledger"));
-        Self {
-            name: name.to_owned(),
-            config,
-            log,
-            ledger,
-            state,
-            disk: None,
-            next: 1,
-            rotations: 0,
-            closed: Vec::new(),
-            shipper: None,
-        }
-    }
-
-    fn write(&mut self) {
-        let text = records(&self.name, "r", self.next..self.next + CHUNK);
-        self.next += CHUNK;
-        append(&self.ledger, &text);
-        append(&self.log, &text);
-    }
-
-    fn start(&mut self, clock: Option<&Clock>) {
-        self.shipper = Some(match &self.disk {
-            Some((_, program)) => follow_in(program, &self.config, clock),
-            None => follow_by(&self.config, clock),
-        });
-    }
-
-    fn kill(&mut self) {
-        self.shipper.as_mut().expect("it runs").kill();
-    }
-
-    fn lose_state(&self) {
-        let state = self.state.join("nats.state");
-        match &self.disk {
-            Some((disk, _)) => disk.shell(&format!("rm -f {state:?}")),
-            None => drop(fs::remove_file(state)),
-        }
-    }
-
-    fn rotate(&mut self) {
-        self.rotations += 1;
-        self.closed.push(rotate(&self.log, self.rotations));
-    }
-
-    /// Compresses a closed log, and begins the next log with its inode, as a file system may.
-    fn reuse_inode(&mut self, closed: &Path) {
-        let spare = self.state.with_file_name("spare");
-        fs::hard_link(closed, &spare).expect("a closed log");
-        compress(closed);
-        let inode = fs::metadata(&spare).expect("a link").ino();
-        fs::File::options().write(true).truncate(true).open(&spare).expect("a link");
-        self.rotate();
-        fs::rename(&spare, &self.log).expect("the same file system");
-        assert_eq!(fs::metadata(&self.log).expect("a log").ino(), inode);
     }
 }
 
