@@ -1,6 +1,8 @@
 //! `cargo xtask fleet-test`: sensors, a cluster and a hub under load while everything fails at random, and what was stored.
 //!
-//! The test is that of `cargo xtask test`, where it is short; here it is as long as is asked for, with several seeds.
+//! The test is that of `cargo xtask test`, where it is short; here it is as long as is asked for, with several seeds. As root
+//! each sensor, each server of the cluster and the hub has a network namespace, and the network fails, too; as another
+//! user all of them are on loopback.
 
 use anyhow::{Result, bail};
 use clap::Args;

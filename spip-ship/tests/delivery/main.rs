@@ -6,6 +6,10 @@ mod disk;
 mod fleet;
 mod http;
 mod hub;
+#[allow(dead_code, unreachable_pub, reason = "shared with the end-to-end tests, which use the rest")]
+#[path = "../../../tests/src/namespace.rs"]
+mod namespace;
 mod nats;
+mod network;
 mod support;
 mod web;

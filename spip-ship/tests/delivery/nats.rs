@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -109,7 +109,7 @@ fn an_acknowledgement_that_is_lost_behind_the_stored_message_makes_nothing_doubl
     let Some(program) = peer("SPIP_NATS_SERVER") else { return };
     let place = Place::new();
     let server = Nats::start(&program, &place, "");
-    let cutter = Cutter::start(server.port);
+    let cutter = Cutter::start((Ipv4Addr::LOCALHOST, server.port).into());
     let config = place.configure(&(sink_at(cutter.port) + "ack_timeout_seconds = 1\n"));
     append(&place.log(), &records("s", "r", 1..201));
     let shipper = follow(&config);
@@ -282,7 +282,7 @@ pub(crate) struct Cutter {
 }
 
 impl Cutter {
-    pub(crate) fn start(server: u16) -> Self {
+    pub(crate) fn start(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("an address").port();
         let (swallow, cut) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
@@ -290,7 +290,7 @@ impl Cutter {
         thread::spawn(move || {
             for client in listener.incoming() {
                 let Ok(client) = client else { return };
-                let Ok(server) = TcpStream::connect(("127.0.0.1", server)) else { continue };
+                let Ok(server) = TcpStream::connect_timeout(&server, Duration::from_secs(1)) else { continue };
                 let never = Arc::new(AtomicBool::new(false));
                 pass(&client, &server, never, Arc::clone(&cutting));
                 pass(&server, &client, Arc::clone(&swallowing), Arc::clone(&cutting));

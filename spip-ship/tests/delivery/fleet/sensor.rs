@@ -3,15 +3,21 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::disk::Disk;
-use crate::support::{Clock, Place, Process, append, compress, follow_by, follow_in, records, rotate};
+use crate::network::{Host, Network};
+use crate::support::{
+    Clock, Place, Process, append, compress, follow_by, follow_in, once_within, records, rotate, run,
+};
 
 /// Records that are logged at a time.
 const CHUNK: u64 = 100;
 
 pub(super) struct Sensor {
-    pub(super) name: String,
+    pub(super) name: &'static str,
+    network: Arc<Network>,
+    index: usize,
     pub(super) config: PathBuf,
     pub(super) log: PathBuf,
     pub(super) ledger: PathBuf,
@@ -25,7 +31,7 @@ pub(super) struct Sensor {
 }
 
 impl Sensor {
-    pub(super) fn new(place: &Place, name: &str, urls: &[String]) -> Self {
+    pub(super) fn new(place: &Place, network: Arc<Network>, index: usize, name: &'static str, urls: &[String]) -> Self {
         let directory = place.path(name);
         fs::create_dir_all(directory.join("log")).expect("a directory");
         let (log, state, config) =
@@ -37,7 +43,9 @@ impl Sensor {
         fs::write(&config, text).expect("a file");
         let ledger = place.path(&format!("{name}.ledger"));
         Self {
-            name: name.to_owned(),
+            name,
+            network,
+            index,
             config,
             log,
             ledger,
@@ -50,18 +58,31 @@ impl Sensor {
         }
     }
 
+    fn host(&self) -> &Host {
+        &self.network.sensors[self.index]
+    }
+
     pub(super) fn write(&mut self) {
-        let text = records(&self.name, "r", self.next..self.next + CHUNK);
+        let text = records(self.name, "r", self.next..self.next + CHUNK);
         self.next += CHUNK;
         append(&self.ledger, &text);
         append(&self.log, &text);
     }
 
     pub(super) fn start(&mut self, clock: Option<&Clock>) {
-        self.shipper = Some(match &self.disk {
+        self.shipper = Some(self.host().enter(|| match &self.disk {
             Some((_, program)) => follow_in(program, &self.config, clock),
             None => follow_by(&self.config, clock),
-        });
+        }));
+    }
+
+    /// Delivers the rest, and verifies. Returns whether everything is there, once, and what `verify` printed.
+    pub(super) fn finish(&mut self) -> (bool, String) {
+        self.shipper = None;
+        self.host().enter(|| {
+            once_within(&self.config, 120);
+            run(&self.config, &["verify"])
+        })
     }
 
     pub(super) fn kill(&mut self) {

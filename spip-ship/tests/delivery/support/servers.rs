@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use spip_ship::config::NatsAccess;
 use spip_ship::nats::Connection;
 
 use super::{Place, Process, count, free_port, wait_for};
+use crate::network::Network;
 
 /// A NATS server with JetStream.
 pub(crate) struct Nats {
@@ -67,7 +69,7 @@ impl Nats {
 
     /// Returns every message of the stream `SPIP`: subject, headers and lines.
     pub(crate) fn messages(&self) -> Vec<Message> {
-        messages(self.port)
+        messages(access(self.port))
     }
 
     /// Changes what is set of the stream `SPIP`.
@@ -120,57 +122,75 @@ impl Nats {
     }
 }
 
-/// Three NATS servers that keep every message three times.
+/// Three NATS servers that keep every message three times, each on its host.
 pub(crate) struct Cluster {
     /// The program of each member.
     programs: [PathBuf; 3],
     directory: PathBuf,
+    network: Arc<Network>,
+    /// For clients, and for the other servers.
     ports: Vec<(u16, u16)>,
     members: Vec<Option<Process>>,
 }
 
 impl Cluster {
-    pub(crate) fn start(programs: [PathBuf; 3], place: &Place) -> Self {
+    pub(crate) fn start(programs: [PathBuf; 3], place: &Place, network: Arc<Network>) -> Self {
         let mut cluster = Self {
             programs,
             directory: place.path("cluster"),
+            network,
             ports: (0..3).map(|_| (free_port(), free_port())).collect(),
             members: vec![None, None, None],
         };
         (0..3).for_each(|member| cluster.run(member));
         wait_for("the cluster has a leader", || {
-            let runtime = runtime();
-            let mut connection = Connection::new(access(cluster.port(0)), runtime.handle().clone(), None);
-            connection.api::<serde_json::Value>("INFO", &serde_json::Value::Null).ok()
+            cluster.ask(0, |connection| connection.api::<serde_json::Value>("INFO", &serde_json::Value::Null).ok())
         });
         cluster
     }
 
-    pub(crate) fn port(&self, member: usize) -> u16 {
-        self.ports[member].0
+    /// Runs `act` with a connection to a member, on its host.
+    fn ask<T: Send>(&self, member: usize, act: impl FnOnce(&mut Connection) -> T + Send) -> T {
+        self.network.servers[member].enter(|| {
+            let runtime = runtime();
+            act(&mut Connection::new(self.access(member), runtime.handle().clone(), None))
+        })
+    }
+
+    fn access(&self, member: usize) -> NatsAccess {
+        NatsAccess { urls: vec![format!("nats://{}", self.address(member))], ..access(0) }
+    }
+
+    pub(crate) fn address(&self, member: usize) -> SocketAddr {
+        (self.network.servers[member].address, self.ports[member].0).into()
     }
 
     pub(crate) fn urls(&self) -> Vec<String> {
-        self.ports.iter().map(|(port, _)| format!("nats://127.0.0.1:{port}")).collect()
+        (0..3).map(|member| format!("nats://{}", self.address(member))).collect()
     }
 
     pub(crate) fn run(&mut self, member: usize) {
         let directory = self.directory.join(member.to_string());
         fs::create_dir_all(&directory).expect("a temporary directory");
-        let routes: Vec<_> = self.ports.iter().map(|(_, route)| format!("nats://127.0.0.1:{route}")).collect();
-        let (port, route) = self.ports[member];
+        let hosts = self.network.servers.iter().zip(&self.ports);
+        let routes: Vec<_> = hosts.map(|(host, (_, route))| format!("nats://{}:{route}", host.address)).collect();
+        let (host, (port, route)) = (&self.network.servers[member], self.ports[member]);
+        let address = host.address;
         let text = format!(
-            "server_name: n{member}\nlisten: \"127.0.0.1:{port}\"\njetstream {{ store_dir: {directory:?}, sync_interval: always }}\n\
-             cluster {{ name: c, listen: \"127.0.0.1:{route}\", routes: {routes:?} }}\n"
+            "server_name: n{member}\nlisten: \"{address}:{port}\"\njetstream {{ store_dir: {directory:?}, sync_interval: always }}\n\
+             cluster {{ name: c, listen: \"{address}:{route}\", routes: {routes:?} }}\n"
         );
         let file = directory.join("nats.conf");
         fs::write(&file, text).expect("a writable directory");
         let output = fs::OpenOptions::new().append(true).create(true).open(directory.join("output"));
         let output = output.expect("a writable directory");
         let mut command = Command::new(&self.programs[member]);
-        let child = command.arg("-c").arg(&file).stdout(Stdio::null()).stderr(output).spawn();
-        self.members[member] = Some(Process(child.expect("the server starts")));
-        wait_for("the server listens", || TcpStream::connect(("127.0.0.1", port)).ok());
+        command.arg("-c").arg(&file).stdout(Stdio::null()).stderr(output);
+        self.members[member] = Some(host.enter(|| {
+            let server = Process(command.spawn().expect("the server starts"));
+            wait_for("the server listens", || TcpStream::connect((address, port)).ok());
+            server
+        }));
     }
 
     pub(crate) fn kill(&mut self, member: usize) {
@@ -180,21 +200,21 @@ impl Cluster {
     /// Lets the stream take nothing more, or everything again. Reports whether `member` could: one that is electing a leader
     /// cannot.
     pub(crate) fn fill_stream(&self, member: usize, is_full: bool) -> bool {
-        let runtime = runtime();
-        let mut connection = Connection::new(access(self.port(member)), runtime.handle().clone(), None);
-        let info = connection.api::<serde_json::Value>("STREAM.INFO.SPIP", &serde_json::Value::Null);
-        let Ok(info) = info else { return false };
-        let mut config = info["config"].clone();
-        config["max_msgs"] = if is_full { info["state"]["messages"].clone() } else { serde_json::json!(-1) };
-        // 0 would be no bound.
-        config["max_msgs"] != 0 && connection.api::<serde_json::Value>("STREAM.UPDATE.SPIP", &config).is_ok()
+        self.ask(member, |connection| {
+            let info = connection.api::<serde_json::Value>("STREAM.INFO.SPIP", &serde_json::Value::Null);
+            let Ok(info) = info else { return false };
+            let mut config = info["config"].clone();
+            config["max_msgs"] = if is_full { info["state"]["messages"].clone() } else { serde_json::json!(-1) };
+            // 0 would be no bound.
+            config["max_msgs"] != 0 && connection.api::<serde_json::Value>("STREAM.UPDATE.SPIP", &config).is_ok()
+        })
     }
 
     /// Lists the messages of `sensor` that repeat a record, each with the one that had it before: sequence, time and headers.
     pub(crate) fn repeated(&self, sensor: &str) -> String {
         let mut first = BTreeMap::new();
         let mut text = String::new();
-        let messages = messages(self.port(0));
+        let messages = self.network.servers[0].enter(|| messages(self.access(0)));
         for (at, message) in messages.iter().enumerate() {
             if message.subject != format!("spip.records.{sensor}") {
                 continue;
@@ -249,9 +269,9 @@ pub(crate) struct Message {
     pub(crate) lines: String,
 }
 
-fn messages(port: u16) -> Vec<Message> {
+fn messages(access: NatsAccess) -> Vec<Message> {
     let runtime = runtime();
-    let mut connection = Connection::new(access(port), runtime.handle().clone(), None);
+    let mut connection = Connection::new(access, runtime.handle().clone(), None);
     let info: serde_json::Value = connection.api("STREAM.INFO.SPIP", &serde_json::Value::Null).expect("a stream");
     let last = info["state"]["last_seq"].as_u64().expect("a number");
     let first = info["state"]["first_seq"].as_u64().expect("a number");
