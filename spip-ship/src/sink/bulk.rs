@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::Failure;
-use crate::batch::{Batch, Reject};
+use crate::batch::{At, Batch, Reject};
 use crate::line;
 use crate::state::State;
 
@@ -25,6 +25,8 @@ pub(super) enum Said {
     Accepted {
         /// Number of lines that it had already.
         duplicates: u64,
+        /// Lines that have no form in this engine, and were not sent.
+        unfit: Vec<(usize, String)>,
         /// Refused for good.
         refused: Vec<(usize, String)>,
         /// Refused for now.
@@ -96,6 +98,7 @@ impl Work {
     /// Something is left; called again with the same batch, only that is sent.
     pub(super) fn send(&mut self, batch: &Batch, state: &State, send: &mut Send<'_>) -> Result<Outcome, Failure> {
         let items = items(batch);
+        let is_stream = matches!(batch.end.at, At::Stream { .. });
         self.take_up(batch, items.len());
         let mut refused: Option<String> = None;
         while let Some(range) = self.pending.pop() {
@@ -110,9 +113,17 @@ impl Work {
                 }
             };
             match said {
-                Said::Accepted { duplicates, refused: bad, again } => {
-                    self.accepted += lines.len().saturating_sub(bad.len() + again.len());
+                Said::Accepted { duplicates, unfit, refused: bad, again } => {
+                    self.accepted += lines.len().saturating_sub(unfit.len() + bad.len() + again.len());
                     self.duplicates += duplicates;
+                    for (index, reason) in unfit {
+                        let Some(item) = lines.get(index) else { continue };
+                        // A log in another format is a mistake of its operator. A sensor of a stream may have been stolen.
+                        if !is_stream {
+                            refused = Some(reason.clone());
+                        }
+                        self.reject(item, reason);
+                    }
                     for (index, reason) in bad {
                         let Some(item) = lines.get(index) else { continue };
                         refused = Some(reason.clone());
@@ -180,7 +191,7 @@ mod tests {
     }
 
     fn accepted() -> Said {
-        Said::Accepted { duplicates: 0, refused: Vec::new(), again: Vec::new() }
+        Said::Accepted { duplicates: 0, unfit: Vec::new(), refused: Vec::new(), again: Vec::new() }
     }
 
     #[test]
@@ -243,13 +254,28 @@ mod tests {
     }
 
     #[test]
+    fn lines_without_a_form_block_a_log_and_no_stream() {
+        let mut unfit = |lines: &[Item<'_>], _: &str| {
+            let unfit = (0..lines.len()).map(|index| (index, "no port".to_owned())).collect();
+            Ok(Said::Accepted { duplicates: 0, unfit, refused: Vec::new(), again: Vec::new() })
+        };
+        let state = State::new();
+        let of_log = batch(100);
+        assert!((0..20).all(|_| Work::default().send(&of_log, &state, &mut unfit).is_err()));
+        let mut of_stream = batch(100);
+        of_stream.end.at = At::Stream { seq: 9 };
+        let done = Work::default().send(&of_stream, &state, &mut unfit).expect("nothing waits for a stolen sensor");
+        assert_eq!(done.rejects.len(), 100);
+    }
+
+    #[test]
     fn lines_that_the_server_was_too_busy_for_are_sent_again_one_by_one() {
         let (mut work, state) = (Work::default(), State::new());
         let mut sizes = Vec::new();
         let mut send = |lines: &[Item<'_>], _: &str| {
             sizes.push(lines.len());
             let again = if sizes.len() == 1 { vec![2, 5] } else { Vec::new() };
-            Ok(Said::Accepted { duplicates: 0, refused: Vec::new(), again })
+            Ok(Said::Accepted { duplicates: 0, unfit: Vec::new(), refused: Vec::new(), again })
         };
         assert!(work.send(&batch(10), &state, &mut send).is_err());
         assert!(work.send(&batch(10), &state, &mut send).is_ok());

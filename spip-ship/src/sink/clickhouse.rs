@@ -26,6 +26,8 @@ mod exception {
     pub(super) const MISSING: [u32; 2] = [60, 81];
     /// `NO_SUCH_COLUMN_IN_TABLE`, `UNKNOWN_IDENTIFIER`.
     pub(super) const COLUMN: [u32; 2] = [16, 47];
+    /// `TOO_MANY_PARTS`: also an insert into more months than `max_partitions_per_insert_block`, which that one's text names.
+    pub(super) const PARTS: u32 = 252;
 }
 
 /// The sink.
@@ -72,10 +74,10 @@ fn insert(
     token: &str,
 ) -> Result<Said, Failure> {
     let mut body = Vec::with_capacity(lines.iter().map(|item| item.line.len() * 2).sum());
-    let mut refused = Vec::new();
+    let mut unfit = Vec::new();
     for (index, item) in lines.iter().enumerate() {
         if let Err(reason) = row::write(item, &mut body) {
-            refused.push((index, reason));
+            unfit.push((index, reason));
         }
     }
     if !body.is_empty() {
@@ -89,7 +91,7 @@ fn insert(
             return failed(server.url(), config, is_ready, &answer);
         }
     }
-    Ok(Said::Accepted { duplicates: 0, refused, again: Vec::new() })
+    Ok(Said::Accepted { duplicates: 0, unfit, refused: Vec::new(), again: Vec::new() })
 }
 
 fn failed(url: &str, config: &Config, is_ready: &mut bool, answer: &Answer) -> Result<Said, Failure> {
@@ -101,6 +103,7 @@ fn failed(url: &str, config: &Config, is_ready: &mut bool, answer: &Answer) -> R
             Err(Failure::new(format!("{text}; makes or checks {} again", table::name(config))))
         }
         (_, 413) => Ok(Said::TooLarge(text)),
+        (Some(exception::PARTS), _) if text.contains("max_partitions_per_insert_block") => Ok(Said::TooLarge(text)),
         (_, 401 | 403) | (Some(516 | 497 | 192 | 193 | 194), _) => Err(Failure::new(format!(
             "{text}; check user and password_file, and that the user may INSERT and CREATE TABLE"
         ))),

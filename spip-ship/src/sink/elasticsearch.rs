@@ -65,16 +65,16 @@ struct Status {
 
 fn bulk(server: &mut Server, path: &str, lines: &[Item<'_>]) -> Result<Said, Failure> {
     let mut body = Vec::with_capacity(lines.iter().map(|item| item.line.len() * 2).sum());
-    let mut refused = Vec::new();
+    let mut unfit = Vec::new();
     let mut sent = Vec::new();
     for (index, item) in lines.iter().enumerate() {
         match document::write(item, &mut body) {
             Ok(()) => sent.push(index),
-            Err(reason) => refused.push((index, reason)),
+            Err(reason) => unfit.push((index, reason)),
         }
     }
     if sent.is_empty() {
-        return Ok(Said::Accepted { duplicates: 0, refused, again: Vec::new() });
+        return Ok(Said::Accepted { duplicates: 0, unfit, refused: Vec::new(), again: Vec::new() });
     }
     let answer = server.post(path, &[("Content-Type", "application/x-ndjson")], &body)?;
     if !answer.is_success() {
@@ -89,7 +89,7 @@ fn bulk(server: &mut Server, path: &str, lines: &[Item<'_>]) -> Result<Said, Fai
         let message = format!("{url} answers for {} of {} documents", parsed.items.len(), sent.len());
         return Err(Failure::new(message));
     }
-    let (mut duplicates, mut again) = (0, Vec::new());
+    let (mut duplicates, mut refused, mut again) = (0, Vec::new(), Vec::new());
     for (index, item) in sent.into_iter().zip(parsed.items) {
         match item.create.status {
             200..=299 => {}
@@ -98,7 +98,7 @@ fn bulk(server: &mut Server, path: &str, lines: &[Item<'_>]) -> Result<Said, Fai
             status => refused.push((index, format!("status {status}: {}", item.create.error))),
         }
     }
-    Ok(Said::Accepted { duplicates, refused, again })
+    Ok(Said::Accepted { duplicates, unfit, refused, again })
 }
 
 #[cfg(test)]

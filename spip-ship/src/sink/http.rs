@@ -59,7 +59,7 @@ fn post(server: &mut Server, compression: Compression, lines: &[Item<'_>], token
 pub(super) fn verdict(url: &str, answer: &Answer) -> Result<Said, Failure> {
     let text = format!("{url} answers {}: {}", answer.status, answer.text());
     match answer.status {
-        200..=299 => Ok(Said::Accepted { duplicates: 0, refused: Vec::new(), again: Vec::new() }),
+        200..=299 => Ok(Said::Accepted { duplicates: 0, unfit: Vec::new(), refused: Vec::new(), again: Vec::new() }),
         413 => Ok(Said::TooLarge(text)),
         400 | 422 => Ok(Said::Refused(text)),
         401 | 403 => Err(Failure::new(format!("{text}; check the credentials of this sink"))),

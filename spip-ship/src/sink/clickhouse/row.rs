@@ -2,16 +2,26 @@
 //!
 //! A record is known by (`name`, `run`, `seq`). Lines without them get an `id`: system messages by a hash of their bytes,
 //! records of versions without `run` by their session, because there `seq` begins anew with every start.
+//!
+//! Addresses and times are read here, and not only by the server: it would refuse a request for one of them, and a stolen
+//! sensor could send nothing else.
 
 use std::borrow::Cow;
 use std::io::Write as _;
+use std::net::{IpAddr, Ipv6Addr};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use spip_record::read;
 
 use super::super::bulk::Item;
 use crate::state::hex;
+
+/// The last second that 32 bits hold. A table has a partition per month, and a server bears some thousands.
+const LATEST: i64 = u32::MAX as i64;
+
+const NO_ADDRESS: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// The fields of a line that are columns, as far as they are there.
 #[derive(Deserialize)]
@@ -24,12 +34,12 @@ struct Fields<'a> {
     record_type: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     transport: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    source_ip: Option<Cow<'a, str>>,
+    #[serde(default)]
+    source_ip: Option<IpAddr>,
     #[serde(default)]
     source_port: u16,
-    #[serde(borrow, default)]
-    destination_ip: Option<Cow<'a, str>>,
+    #[serde(default)]
+    destination_ip: Option<IpAddr>,
     #[serde(default)]
     destination_port: u16,
     #[serde(borrow, default)]
@@ -66,12 +76,12 @@ struct Row<'a> {
     run: &'a str,
     seq: u64,
     id: &'a str,
-    time: Cow<'a, str>,
+    time: String,
     record_type: &'a str,
     transport: &'a str,
-    source_ip: &'a str,
+    source_ip: IpAddr,
     source_port: u16,
-    destination_ip: &'a str,
+    destination_ip: IpAddr,
     destination_port: u16,
     session_id: &'a str,
     is_tls: bool,
@@ -103,7 +113,15 @@ pub(super) fn write(item: &Item<'_>, out: &mut Vec<u8>) -> Result<(), String> {
         (Some(_), None) if !fields.session_id.is_empty() => fields.session_id.clone().into_owned(),
         _ => hex(&Sha256::digest(item.line)[..16]),
     };
-    let time = fields.time.unwrap_or_else(|| Cow::Owned(fields.timestamp.to_string()));
+    let time: Timestamp = match &fields.time {
+        Some(time) => time.parse().map_err(|error: jiff::Error| format!("time {time:?}: {error}"))?,
+        None => Timestamp::from_second(fields.timestamp).map_err(|error| format!("timestamp: {error}"))?,
+    };
+    if !(0..=LATEST).contains(&time.as_second()) {
+        return Err(format!("time {time} is not between 1970 and 2106"));
+    }
+    // The column has microseconds.
+    let time = time.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string();
     let row = Row {
         name: identity.name.as_deref().unwrap_or(item.sensor),
         run: identity.run.as_deref().unwrap_or_default(),
@@ -112,9 +130,9 @@ pub(super) fn write(item: &Item<'_>, out: &mut Vec<u8>) -> Result<(), String> {
         time,
         record_type: fields.record_type.as_deref().unwrap_or("session"),
         transport: fields.transport.as_deref().unwrap_or("tcp"),
-        source_ip: fields.source_ip.as_deref().unwrap_or("::"),
+        source_ip: fields.source_ip.unwrap_or(NO_ADDRESS),
         source_port: fields.source_port,
-        destination_ip: fields.destination_ip.as_deref().unwrap_or("::"),
+        destination_ip: fields.destination_ip.unwrap_or(NO_ADDRESS),
         destination_port: fields.destination_port,
         session_id: &fields.session_id,
         is_tls: fields.is_tls,
@@ -161,6 +179,26 @@ mod tests {
         let other = row(r#"{"timestamp":2,"message":"ready","record_type":"log"}"#);
         assert_eq!((one["name"].as_str(), one["record_type"].as_str()), (Some("subject"), Some("log")));
         assert_ne!(one["id"], other["id"]);
+    }
+
+    #[test]
+    fn what_a_server_would_refuse_is_refused_before() {
+        let cases = [
+            (r#"{"source_ip":"x"}"#, "flat format"),
+            (r#"{"destination_ip":"192.0.2.1/24"}"#, "flat format"),
+            (r#"{"time":"yesterday"}"#, "time \"yesterday\""),
+            (r#"{"time":"9999-01-01T00:00:00Z"}"#, "not between 1970 and 2106"),
+            (r#"{"timestamp":-1}"#, "not between 1970 and 2106"),
+            (r#"{"timestamp":9223372036854775807}"#, "timestamp"),
+        ];
+        for (line, expected) in cases {
+            let refused = write(&Item { sensor: "s", line: line.as_bytes() }, &mut Vec::new());
+            let reason = refused.expect_err(line);
+            assert!(reason.contains(expected), "{line}: {reason}");
+        }
+        assert_eq!(row(r#"{"timestamp":1795944926}"#)["time"], "2026-11-29T09:35:26.000000Z");
+        let row = row(r#"{"time":"2026-11-29T11:35:26.123456789+02:00"}"#);
+        assert_eq!(row["time"], "2026-11-29T09:35:26.123456Z");
     }
 
     #[test]

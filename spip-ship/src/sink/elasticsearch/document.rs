@@ -14,6 +14,9 @@ use crate::state::hex;
 /// The version of the schema that system messages follow.
 const ECS: &str = "9.3.0";
 
+/// Fields of a system message; an agent writes about ten.
+const FIELDS: usize = 64;
+
 /// Appends action and document.
 pub(super) fn write(item: &Item<'_>, out: &mut Vec<u8>) -> Result<(), String> {
     let start = out.len();
@@ -66,21 +69,38 @@ fn end(seq: Option<u64>, out: &mut Vec<u8>) {
 }
 
 /// Makes the document of a system message: what the schema has no field for is under `spip`.
+///
+/// Its fields are what an agent writes, because an index takes the type of a field from the first document that has it: a
+/// stolen sensor must not choose it.
 fn message(item: &Item<'_>) -> Result<Value, String> {
-    let mut fields: Map<String, Value> = serde_json::from_slice(item.line).map_err(|error| error.to_string())?;
+    let wrong = |error: serde_json::Error| format!("not a record of the flat format: {error}");
+    // Counts the values before they take memory.
+    read::any(item.line).map_err(wrong)?;
+    let mut fields: Map<String, Value> = serde_json::from_slice(item.line).map_err(wrong)?;
+    if fields.len() > FIELDS {
+        return Err(format!("a system message with {} fields, more than {FIELDS}", fields.len()));
+    }
+    if let Some((key, _)) = fields.iter().find(|(_, value)| value.is_object() || value.is_array()) {
+        return Err(format!("a system message whose {key} is neither text nor a number"));
+    }
     let mut take = |key: &str| fields.remove(key).unwrap_or(Value::Null);
     let seconds = take("timestamp").as_i64().unwrap_or_default();
     let time = match take("time") {
-        Value::String(time) => time,
-        _ => jiff::Timestamp::from_second(seconds).map_err(|error| error.to_string())?.to_string(),
+        Value::String(time) => time.parse().map_err(|error: jiff::Error| format!("time {time:?}: {error}"))?,
+        _ => jiff::Timestamp::from_second(seconds).map_err(|error| format!("timestamp: {error}"))?,
     };
+    let mut text = |key: &str| match fields.remove(key) {
+        Some(Value::String(text)) => Some(text),
+        other => other.filter(|value| !value.is_null()).map(|value| value.to_string()),
+    };
+    let (level, logger, message) = (text("level"), text("target"), text("message"));
     Ok(json!({
-        "@timestamp": time,
+        "@timestamp": time.to_string(),
         "ecs": { "version": ECS },
         "event": { "kind": "event", "module": "spip", "dataset": "spip.log" },
         "observer": { "name": item.sensor, "type": "sensor", "product": "spip" },
-        "log": { "level": take("level"), "logger": take("target") },
-        "message": take("message"),
+        "log": { "level": level, "logger": logger },
+        "message": message,
         "spip": fields,
     }))
 }
@@ -105,6 +125,24 @@ mod tests {
         assert_eq!(action["create"]["_id"].as_str().expect("an id").len(), 32);
         assert_eq!(message["@timestamp"], "2026-11-29T09:35:26Z");
         assert_eq!((message["message"].as_str(), message["spip"]["port"].as_u64()), (Some("ready"), Some(1)));
+    }
+
+    #[test]
+    fn a_system_message_that_no_agent_writes_is_refused() {
+        let log = |keys: &str| document(&format!("{{\"timestamp\":1,\"record_type\":\"log\",{keys}}}"));
+        let many = |count: usize| (0..count).map(|at| format!("\"k{at}\":1")).collect::<Vec<_>>().join(",");
+        assert!(log(&many(30)).is_ok());
+        let values = format!("\"k\":[{}1]", "1,".repeat(100_000));
+        for (keys, expected) in [
+            (many(1_000).as_str(), "fields, more than 64"),
+            (&values, "too many values"),
+            (r#""port":{"a":1}"#, "whose port is neither"),
+            (r#""time":"x""#, "time \"x\""),
+        ] {
+            let reason = log(keys).expect_err(keys);
+            assert!(reason.contains(expected), "{reason}");
+        }
+        assert_eq!(log(r#""message":5"#).expect("a message").1["message"], "5");
     }
 
     #[test]
