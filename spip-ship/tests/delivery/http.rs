@@ -131,13 +131,13 @@ fn answers_without_end_are_given_up_and_nothing_is_dropped() {
 }
 
 /// The bulk API as its documentation has it: strict about what it is given.
-struct Elastic {
-    documents: BTreeMap<String, Value>,
-    number: u32,
+pub(crate) struct Elastic {
+    pub(crate) documents: BTreeMap<String, Value>,
+    pub(crate) number: u32,
 }
 
 impl Elastic {
-    fn answer(&mut self, request: &Request) -> (u16, String) {
+    pub(crate) fn answer(&mut self, request: &Request) -> (u16, String) {
         self.number += 1;
         assert_eq!(request.path, "/logs-spip-default/_bulk");
         assert_eq!(request.header("Content-Type"), Some("application/x-ndjson"));
@@ -202,13 +202,13 @@ fn documents_are_created_once_refused_ones_are_kept_and_busy_ones_sent_again() {
     assert_eq!(quarantine.lines().count(), 2, "{quarantine}");
 }
 
-struct Clickhouse {
+pub(crate) struct Clickhouse {
     port: u16,
     _process: Process,
 }
 
 impl Clickhouse {
-    fn start(python: &std::path::Path, place: &Place) -> Self {
+    pub(crate) fn start(python: &std::path::Path, place: &Place) -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/delivery/clickhouse_server.py");
         let mut child = Command::new(python)
             .arg(script)
@@ -221,11 +221,11 @@ impl Clickhouse {
         Self { port: line.trim().parse().expect("a port"), _process: Process(child) }
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    fn ask(&self, query: &str) -> Vec<Value> {
+    pub(crate) fn ask(&self, query: &str) -> Vec<Value> {
         let mut answer = ureq::post(&format!("{}/", self.url())).send(query).expect("an answer");
         let text = answer.body_mut().read_to_string().expect("text");
         text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()

@@ -4,6 +4,7 @@ mod access;
 mod bench;
 mod disk;
 mod fleet;
+mod hostile;
 mod http;
 mod hub;
 #[allow(dead_code, unreachable_pub, reason = "shared with the end-to-end tests, which use the rest")]
