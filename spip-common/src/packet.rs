@@ -176,11 +176,7 @@ impl Refused {
 pub fn parse(packet: &impl Packet) -> Result<Parsed, Refused> {
     let [first] = packet.load(0).ok_or(Refused::Truncated)?;
     let (mut source, mut syn) = ([0; 16], Syn::ZERO);
-    let wrong_checksum = match first >> 4 {
-        4 => read_ipv4(packet, &mut source, &mut syn),
-        6 => read_ipv6(packet, &mut source, &mut syn),
-        _ => Err(Refused::NotIp),
-    }?;
+    let wrong_checksum = read(packet, first >> 4, &mut source, &mut syn)?;
     Ok(Parsed { source, syn, wrong_checksum })
 }
 
@@ -196,7 +192,7 @@ pub fn parse_headers(headers: &[u8], seen_ns: u64) -> Result<Parsed, Refused> {
     Ok(parsed)
 }
 
-/// Reads the initial SYN of an IPv4 packet (RFC 791) into `source` and `syn`, which is [`Syn::ZERO`]; whether its TCP
+/// Reads the initial SYN of a packet of IP `version` into `source` and `syn`, which is [`Syn::ZERO`]; whether its TCP
 /// checksum is wrong, as far as that was computed. Of what is refused, something may be left there; of
 /// [`Refused::Cut`], the source and the sequence number are.
 ///
@@ -204,8 +200,49 @@ pub fn parse_headers(headers: &[u8], seen_ns: u64) -> Result<Parsed, Refused> {
 ///
 /// See [`Refused`].
 #[inline(always)]
-pub fn read_ipv4(packet: &impl Packet, source: &mut [u8; 16], syn: &mut Syn) -> Result<bool, Refused> {
-    let header: [u8; 20] = packet.load(0).ok_or(Refused::Truncated)?;
+pub fn read(packet: &impl Packet, version: u8, source: &mut [u8; 16], syn: &mut Syn) -> Result<bool, Refused> {
+    syn.ip_version = version;
+    let (offset, end) = match version {
+        4 => read_ipv4(packet, syn),
+        6 => read_ipv6(packet, syn),
+        _ => Err(Refused::NotIp),
+    }?;
+    // Both versions come together here: the kernel side has little room for instructions.
+    let read = parse_tcp(packet, offset, end, syn);
+    if let Err(refused) = read
+        && syn.ip_flags & Syn::MF == 0
+    {
+        return Err(refused);
+    }
+    // Only now, when it may be a SYN: most packets are none.
+    if version == 4 {
+        *source = mapped(packet.load(12).ok_or(Refused::Truncated)?);
+        syn.destination = mapped(packet.load(16).ok_or(Refused::Truncated)?);
+    } else {
+        *source = packet.load(8).ok_or(Refused::Truncated)?;
+        syn.destination = packet.load(24).ok_or(Refused::Truncated)?;
+    }
+    let sum = match read {
+        Ok(sum) => sum,
+        Err(refused) => return Err(cut(packet, offset, end, refused, syn)),
+    };
+    if version == 6 && (is_mapped(source) || is_mapped(&syn.destination)) {
+        return Err(Refused::Mapped);
+    }
+    if packet.is_accepted() {
+        return Ok(false);
+    }
+    if version == 4 && !is_header_sum_right(packet, u32::from(syn.ip_options_len)) {
+        return Err(Refused::Malformed);
+    }
+    Ok(is_segment_sum_wrong(sum, source, syn))
+}
+
+/// Reads the header of an IPv4 packet (RFC 791) into `syn`, all but the addresses. Returns where the TCP header begins
+/// and where the packet ends by its own account.
+#[inline(always)]
+fn read_ipv4(packet: &impl Packet, syn: &mut Syn) -> Result<(u32, u32), Refused> {
+    let header: [u8; 10] = packet.load(0).ok_or(Refused::Truncated)?;
     if header[0] >> 4 != 4 {
         return Err(Refused::Malformed);
     }
@@ -220,39 +257,22 @@ pub fn read_ipv4(packet: &impl Packet, source: &mut [u8; 16], syn: &mut Syn) -> 
     if header_length < IPV4_HEADER {
         return Err(Refused::Malformed);
     }
-
-    syn.ip_version = 4;
-    syn.destination = mapped([header[16], header[17], header[18], header[19]]);
     syn.tos = header[1];
     syn.ip_length = u16::from_be_bytes([header[2], header[3]]);
     syn.ip_id = u16::from_be_bytes([header[4], header[5]]);
     syn.ip_flags = header[6] >> 5;
     syn.ttl = header[8];
     syn.ip_options_len = (header_length - IPV4_HEADER) as u16;
-    let end = u32::from(syn.ip_length);
-    *source = mapped([header[12], header[13], header[14], header[15]]);
-    let sum = match parse_tcp(packet, header_length, end, syn) {
-        Ok(sum) => sum,
-        Err(refused) if syn.ip_flags & Syn::MF != 0 => {
-            return Err(cut(packet, header_length, end, refused, syn));
-        }
-        Err(refused) => return Err(refused),
-    };
-    if packet.is_accepted() {
-        return Ok(false);
-    }
-    if !is_header_sum_right(packet, &header, u32::from(syn.ip_options_len)) {
-        return Err(Refused::Malformed);
-    }
-    Ok(is_segment_sum_wrong(sum, source, syn))
+    Ok((header_length, u32::from(syn.ip_length)))
 }
 
-/// Reports whether an IPv4 header of which the fixed part is `header` adds up (RFC 1071). The kernel drops those that
-/// do not.
+/// Reports whether an IPv4 header with that many bytes of options adds up (RFC 1071). The kernel drops those that do
+/// not.
 #[inline(always)]
-fn is_header_sum_right(packet: &impl Packet, header: &[u8; 20], options: u32) -> bool {
+fn is_header_sum_right(packet: &impl Packet, options: u32) -> bool {
     let mut sum = Sum::default();
-    sum.add(header);
+    let Some(fixed) = packet.load::<20>(0) else { return false };
+    sum.add(&fixed);
     let mut at = 0;
     // Word by word, for the kernel side has little room on its stack. Options are whole words of 4 bytes.
     while at < TCP_OPTIONS as u32 {
@@ -314,18 +334,13 @@ fn cut(packet: &impl Packet, offset: u32, end: u32, refused: Refused, syn: &mut 
     Refused::Cut
 }
 
-/// Reads the initial SYN of an IPv6 packet (RFC 8200) into `syn`, likewise.
-///
-/// # Errors
-///
-/// See [`Refused`].
+/// Reads the headers of an IPv6 packet (RFC 8200) up to TCP's, likewise.
 #[inline(always)]
-pub fn read_ipv6<P: Packet>(packet: &P, source: &mut [u8; 16], syn: &mut Syn) -> Result<bool, Refused> {
+fn read_ipv6<P: Packet>(packet: &P, syn: &mut Syn) -> Result<(u32, u32), Refused> {
     let header: [u8; 8] = packet.load(0).ok_or(Refused::Truncated)?;
     if header[0] >> 4 != 6 {
         return Err(Refused::Malformed);
     }
-    syn.ip_version = 6;
     syn.tos = header[0] << 4 | header[1] >> 4;
     syn.flow_label = u32::from_be_bytes([0, header[1] & 0x0f, header[2], header[3]]);
     syn.ttl = header[7];
@@ -367,21 +382,7 @@ pub fn read_ipv6<P: Packet>(packet: &P, source: &mut [u8; 16], syn: &mut Syn) ->
         return Err(Refused::Malformed);
     }
     syn.ip_options_len = (offset - IPV6_HEADER) as u16;
-    let sum = match parse_tcp(packet, offset, end, syn) {
-        Ok(sum) => sum,
-        Err(refused) if syn.ip_flags & Syn::MF != 0 => {
-            *source = packet.load(8).ok_or(Refused::Truncated)?;
-            return Err(cut(packet, offset, end, refused, syn));
-        }
-        Err(refused) => return Err(refused),
-    };
-    // Only now, when it is a SYN for certain: most packets are not.
-    *source = packet.load(8).ok_or(Refused::Truncated)?;
-    syn.destination = packet.load(24).ok_or(Refused::Truncated)?;
-    if is_mapped(source) || is_mapped(&syn.destination) {
-        return Err(Refused::Mapped);
-    }
-    Ok(!packet.is_accepted() && is_segment_sum_wrong(sum, source, syn))
+    Ok((offset, end))
 }
 
 /// Reports whether an IPv6 address is a v4-mapped one, which no packet may have.

@@ -32,7 +32,7 @@ use spip_common::{
     Entry, Refused, Syn, SynKey,
     event::{REPLACES, SHARED, WRONG_CHECKSUM},
     map::RETRANSMISSION_NS,
-    packet::{read_ipv4, read_ipv6},
+    packet::read,
 };
 
 use crate::{
@@ -66,12 +66,12 @@ fn observe(ctx: &SkBuffContext) {
     let mut entry = MaybeUninit::uninit();
     let entry = empty(&mut entry);
     let mut source = [0; 16];
-    let read = match skb.protocol() {
-        ETH_P_IP => read_ipv4(&skb, &mut source, &mut entry.syn),
-        ETH_P_IPV6 => read_ipv6(&skb, &mut source, &mut entry.syn),
+    let version = match skb.protocol() {
+        ETH_P_IP => 4,
+        ETH_P_IPV6 => 6,
         _ => return,
     };
-    match read {
+    match read(&skb, version, &mut source, &mut entry.syn) {
         Ok(wrong_checksum) => {
             entry.observed = 1;
             entry.wrong_checksum = wrong_checksum.into();
@@ -106,12 +106,31 @@ fn empty(entry: &mut MaybeUninit<Entry>) -> &mut Entry {
     unsafe { entry.assume_init_mut() }
 }
 
+/// Notes a SYN and tells the agent of it. Each of the two steps that follow stands here once: the kernel charges the
+/// whole program to the socket that it is attached to, and kernels before 6.8 have room for 2,550 instructions.
 #[inline(always)]
 fn store(ctx: &SkBuffContext, source: &[u8; 16], entry: &mut Entry) {
+    let key = SynKey::of(source, &entry.syn);
+    let noted = note(ctx, &key, source, entry);
+    if noted & KEEP != 0 {
+        syn_data::keep(ctx, &key, &entry.syn);
+    }
+    if noted & TELL != 0 {
+        events::tell_syn(source, &entry.syn, noted & !(KEEP | TELL));
+    }
+}
+
+/// The SYN is the one under its key from now on, and so is the data that it carries.
+const KEEP: u32 = 1 << 31;
+/// The agent is told of the SYN, with the flags that stand beside this one.
+const TELL: u32 = 1 << 30;
+
+/// Notes a SYN under its key, and returns [`KEEP`], [`TELL`] and the flags of [`spip_common::SynEvent`].
+#[inline(always)]
+fn note(ctx: &SkBuffContext, key: &SynKey, source: &[u8; 16], entry: &mut Entry) -> u32 {
     let syn = &entry.syn;
-    let key = SynKey::of(source, syn);
     let wrong = if entry.wrong_checksum != 0 { WRONG_CHECKSUM } else { 0 };
-    let stored = SYNS.insert(&key, &*entry, BPF_NOEXIST.into()).is_ok();
+    let stored = SYNS.insert(key, &*entry, BPF_NOEXIST.into()).is_ok();
     count(|counters| {
         counters.syns += 1;
         if stored {
@@ -119,58 +138,35 @@ fn store(ctx: &SkBuffContext, source: &[u8; 16], entry: &mut Entry) {
         }
     });
     if stored {
-        syn_data::keep(ctx, &key, syn);
-        events::tell_syn(source, syn, wrong);
         debug!(
             ctx,
             "syn from {:i} port {} to {:i} port {}", *source, syn.source_port, syn.destination, syn.destination_port
         );
-        return;
+        return KEEP | TELL | wrong;
     }
 
-    let Some(known) = SYNS.get_ptr_mut(&key) else {
+    let Some(known) = SYNS.get_ptr_mut(key) else {
         // Neither new nor there: the map could not take it.
         count(|counters| counters.failed += 1);
-        events::tell_syn(source, syn, SHARED | wrong);
-        return;
+        return TELL | SHARED | wrong;
     };
     // SAFETY: the entry is valid while the program runs. Another CPU may change it, or the LRU give it to another key,
     // between this line and the next ones: then a mark or a count is lost or stands on another entry. Both
     // are harmless; a marked entry only means that someone else is asked.
     let known = unsafe { &mut *known };
     if entry.wrong_checksum != 0 && known.wrong_checksum == 0 {
-        return count(|counters| counters.wrong += 1);
+        count(|counters| counters.wrong += 1);
+        return 0;
     }
     if known.wrong_checksum != 0 && entry.wrong_checksum == 0 && known.local == 0 {
         // Under a key of many the others are as they were.
         entry.ambiguous = known.ambiguous;
-        let renewed = SYNS.insert(&key, &*entry, BPF_EXIST.into()).is_ok();
-        count(|counters| if renewed { counters.renewed += 1 } else { counters.failed += 1 });
-        syn_data::keep(ctx, &key, &entry.syn);
-        return events::tell_syn(source, &entry.syn, if entry.ambiguous != 0 { SHARED } else { REPLACES });
+        renew(key, entry);
+        return KEEP | TELL | if entry.ambiguous != 0 { SHARED } else { REPLACES };
     }
-    if known.local != 0 || same_connection(&known.syn, syn) {
-        if events::wanted() && known.local == 0 && is_news(known, syn) {
-            let ambiguous = known.ambiguous != 0;
-            let renewed = ambiguous || SYNS.insert(&key, &*entry, BPF_EXIST.into()).is_ok();
-            count(|counters| if renewed { counters.renewed += 1 } else { counters.failed += 1 });
-            if !ambiguous {
-                syn_data::keep(ctx, &key, syn);
-            }
-            events::tell_syn(source, syn, wrong | if ambiguous { SHARED } else { 0 });
-        } else if known.syn.interface == syn.interface {
-            known.repeats = known.repeats.saturating_add(1);
-            if !looks_like(&known.syn, syn) {
-                known.varied = 1;
-            }
-            count(|counters| counters.retransmitted += 1);
-        } else {
-            count(|counters| counters.copies += 1);
-        }
-    } else {
+    if known.local == 0 && !same_connection(&known.syn, syn) {
         known.ambiguous |= Entry::SHARED;
         count(|counters| counters.ambiguous += 1);
-        events::tell_syn(source, syn, SHARED | wrong);
         info!(
             ctx,
             "ambiguous syn from {:i} port {} to {:i} port {}",
@@ -179,7 +175,33 @@ fn store(ctx: &SkBuffContext, source: &[u8; 16], entry: &mut Entry) {
             syn.destination,
             syn.destination_port
         );
+        return TELL | SHARED | wrong;
     }
+    if events::wanted() && known.local == 0 && is_news(known, syn) {
+        if known.ambiguous != 0 {
+            count(|counters| counters.renewed += 1);
+            return TELL | SHARED | wrong;
+        }
+        renew(key, entry);
+        return KEEP | TELL | wrong;
+    }
+    if known.syn.interface == syn.interface {
+        known.repeats = known.repeats.saturating_add(1);
+        if !looks_like(&known.syn, syn) {
+            known.varied = 1;
+        }
+        count(|counters| counters.retransmitted += 1);
+    } else {
+        count(|counters| counters.copies += 1);
+    }
+    0
+}
+
+/// Puts a SYN in the place of the one under its key.
+#[inline(always)]
+fn renew(key: &SynKey, entry: &Entry) {
+    let renewed = SYNS.insert(key, entry, BPF_EXIST.into()).is_ok();
+    count(|counters| if renewed { counters.renewed += 1 } else { counters.failed += 1 });
 }
 
 /// Reports whether a SYN for the connection of a known entry may be more than a retransmission or a copy. For a key

@@ -270,10 +270,10 @@ fn clients_that_send_without_end_are_cut_and_cost_bounded_memory() {
     drop(streams);
     let records = agent.expect_count(200, json!({"destination_port": 80}));
     for record in &records {
-        // Either its own limit was reached, or the record names the one that all share.
+        // One that has reached its own limit may be told to make room before it ends by itself.
         let kept = payload(record).len();
-        assert_eq!(kept < limit, record["limit"] == "payload_memory_bytes", "{kept} of {record}");
-        assert!(kept >= 2_048, "{record}");
+        assert!(kept == limit || record["limit"] == "payload_memory_bytes", "{kept} kept, limit {}", record["limit"]);
+        assert!((2_048..=limit).contains(&kept), "{kept} kept");
     }
     let grown = agent.resident_bytes().saturating_sub(before);
     assert!(grown < 48 * 1024 * 1024, "grown by {grown} bytes");
