@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
@@ -39,6 +40,27 @@ fn fifty_connections_from_one_source_port_keep_their_true_ports_at_both_ends() {
         });
         agent.expect_one(expected);
         expect_syn(&record);
+    }
+}
+
+#[test]
+fn the_packet_filter_fits_the_sockets_of_kernels_that_allow_filters_of_20_kb() {
+    let Some(net) = Net::new() else { return };
+    // A setting of each namespace since 6.8; before, 20,480 is what every machine has by default.
+    let limit = "core/optmem_max";
+    if net.sensor.enter(|| Path::new("/proc/sys/net").join(limit).exists()) {
+        net.sensor.sysctl(limit, "20480");
+    }
+    net.redirect();
+    let agent = net.agent().set("ebpf", "required").start();
+    net.client.deliver((SENSOR_V4, 81), b"seen");
+    expect_syn(&agent.expect_one(json!({"payload": "seen", "destination_source": "ebpf"})));
+    let _ = agent.stop();
+    // The whole of it counts: a filter that is larger is refused, and the message names the setting.
+    if net.sensor.enter(|| Path::new("/proc/sys/net").join(limit).exists()) {
+        net.sensor.sysctl(limit, "8192");
+        let refused = net.agent().set("ebpf", "required").spawn().wait();
+        assert!(!refused.status.success() && refused.stderr.contains("net.core.optmem_max"), "{}", refused.stderr);
     }
 }
 
