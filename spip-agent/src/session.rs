@@ -89,7 +89,7 @@ pub struct Guard {
     session: Session,
     detector: Detector,
     /// Looks at what follows an agreement on TLS.
-    later: Option<Box<Detector>>,
+    later: Option<Box<handshake::Later>>,
     /// State of the PROXY header that may precede everything else.
     proxy: proxied::State,
     /// Limit that the client named by a load balancer exceeds.
@@ -152,7 +152,8 @@ impl Guard {
     fn account(&mut self, timer: &Timer) -> Result<(), CloseReason> {
         let tls = self.meter.as_ref().map_or(0, Meter::held);
         let replies = self.session.talk.as_ref().map_or(0, |talk| talk.held());
-        let charged = self.session.payload.charge_others(tls + replies);
+        let later = self.later.as_ref().map_or(0, |later| later.held());
+        let charged = self.session.payload.charge_others(tls + replies + later);
         timer.hold(self.session.payload.held());
         if charged { Ok(()) } else { Err(CloseReason::Rejected(Limit::Memory)) }
     }
@@ -215,7 +216,7 @@ impl Guard {
             return None;
         }
         if let (Detection::ClientHello { length }, true) = (verdict, self.engine.tls.is_some()) {
-            return Some(Raw::Hello(Hello { raw: payload.take_envelope(), length }));
+            return Some(Raw::Hello(Hello { raw: payload.take_envelope(), length, packets: None }));
         }
         self.settle(verdict);
         if verdict.is_tls() {
@@ -231,13 +232,14 @@ impl Guard {
 
     /// Looks for the ClientHello of a client that agreed with the sensor on TLS; something only where it is whole.
     fn upgrade(&mut self) -> Option<Raw> {
-        let from = self.session.talk.as_ref()?.awaits_hello()?;
+        let (from, framing) = self.session.talk.as_ref()?.awaits_hello()?;
         let payload = &mut self.session.payload;
-        let later = payload.kept().get(from..).filter(|later| !later.is_empty())?;
-        match self.later.get_or_insert_default().advance(later) {
+        let bytes = payload.kept().get(from..).filter(|bytes| !bytes.is_empty())?;
+        match self.later.get_or_insert_with(|| Box::new(handshake::Later::new(framing))).advance(bytes) {
             Detection::ClientHello { length } => {
-                self.later = None;
-                return Some(Raw::Hello(Hello { raw: payload.split_off(from), length }));
+                let envelope = payload.split_off(from);
+                let later = self.later.take()?;
+                return Some(Raw::Hello(later.into_hello(envelope, length)));
             }
             verdict if verdict.needs_more() && !payload.is_full() => return None,
             _ => {}

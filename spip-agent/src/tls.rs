@@ -10,6 +10,7 @@
 //! choose the answer per client: certificate and application protocol go into a configuration of their own, whose
 //! making is a few reference counts beside a signature of a hundred microseconds.
 
+mod carrier;
 mod certificate;
 mod client_auth;
 mod facts;
@@ -23,6 +24,7 @@ mod replay;
 mod stream;
 mod suites;
 
+pub use carrier::{Carrier, Framing, Unwrapper};
 pub use certificate::CertificateError;
 pub use client_auth::{ClientCertificate, MAX_NAME_CHARS};
 pub use facts::{Facts, Handshake, HelloFacts, Session, Tls};

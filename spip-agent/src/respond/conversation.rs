@@ -8,6 +8,8 @@ use std::time::{Duration, SystemTime};
 use spip_protocol::{self as protocol, Protocol, Verdict};
 use spip_record::turn::{LISTED, Turn};
 
+use crate::tls::Framing;
+
 use super::{ALLOWANCE_BYTES, Dialogue, Reply, Responder, Scene, Service, http2, service_for};
 
 /// State of the client's stream at one moment.
@@ -39,7 +41,7 @@ pub struct Conversation {
     /// Last challenge sent to the client.
     challenge: Option<Box<[u8]>>,
     /// Set while the dialogue has agreed on TLS and the client's ClientHello is next.
-    agreed_on_tls: bool,
+    agreed_on_tls: Option<Framing>,
     /// Number of bytes given to all calls of the dialogue.
     #[cfg(test)]
     pub(super) given: usize,
@@ -90,7 +92,7 @@ impl Conversation {
             answered: 0,
             looked: 0,
             challenge: None,
-            agreed_on_tls: false,
+            agreed_on_tls: None,
             #[cfg(test)]
             given: 0,
             client_bytes: 0,
@@ -116,7 +118,7 @@ impl Conversation {
         self.decided = None;
         self.answered = 0;
         self.looked = 0;
-        self.agreed_on_tls = false;
+        self.agreed_on_tls = None;
         self.client_bytes = 0;
         self.silent_at = None;
         self.understood = false;
@@ -131,7 +133,7 @@ impl Conversation {
 
     /// Says nothing more: the client speaks TLS that is not answered here.
     pub fn mute(&mut self) {
-        self.agreed_on_tls = false;
+        self.agreed_on_tls = None;
         self.state = State::Mute;
     }
 
@@ -224,7 +226,7 @@ impl Conversation {
         if service.speaks_first && *reply.said == 0 {
             dialogue.greet(&scene, &mut reply);
         }
-        while !*reply.closing && !*reply.agreed_on_tls {
+        while !*reply.closing && reply.agreed_on_tls.is_none() {
             let rest = heard.kept.get(self.answered..).unwrap_or_default();
             if rest.is_empty() {
                 break;

@@ -1,5 +1,6 @@
 //! The reply of a dialogue, and what bounds it.
 
+use crate::tls::Framing;
 use spip_record::turn::LISTED;
 
 /// Refused commands after which a server hangs up.
@@ -13,7 +14,7 @@ pub(super) struct Reply<'a> {
     pub(super) refusals: &'a mut u32,
     pub(super) understood: &'a mut bool,
     pub(super) closing: &'a mut bool,
-    pub(super) agreed_on_tls: &'a mut bool,
+    pub(super) agreed_on_tls: &'a mut Option<Framing>,
     pub(super) challenge: &'a mut Option<Box<[u8]>>,
     pub(super) names: &'a mut Vec<&'static str>,
 }

@@ -10,20 +10,67 @@ use tokio::net::TcpStream;
 
 use super::{Guard, Raw};
 use crate::session::deadline::{Step, Timer};
-use crate::tls::{Facts, Failure, Handshake, Rejected, Replay, Tls};
-use spip_protocol::client_hello::{ClientHello, handshake_message};
+use crate::tls::{Carrier, Facts, Failure, Framing, Handshake, Rejected, Replay, Tls, Unwrapper};
+use spip_protocol::client_hello::{ClientHello, Detection, Detector, handshake_message};
 use spip_record::CloseReason;
 
 /// Raw bytes that begin with a ClientHello.
 pub(super) struct Hello {
     pub(super) raw: Vec<u8>,
     pub(super) length: usize,
+    /// Where the handshake is in packets: their reader, behind `raw`.
+    pub(super) packets: Option<Box<Unwrapper>>,
+}
+
+/// Looks for the ClientHello behind an agreement on TLS.
+pub(super) struct Later {
+    detector: Detector,
+    packets: Option<Unwrapped>,
+}
+
+/// The content of packets.
+#[derive(Default)]
+struct Unwrapped {
+    unwrapper: Unwrapper,
+    content: Vec<u8>,
+    /// Bytes of the stream that the unwrapper was given.
+    given: usize,
+}
+
+impl Later {
+    pub(super) fn new(framing: Framing) -> Self {
+        let packets = (framing == Framing::TdsPackets).then(Unwrapped::default);
+        Self { detector: Detector::default(), packets }
+    }
+
+    /// Classifies all that came behind the agreement.
+    pub(super) fn advance(&mut self, bytes: &[u8]) -> Detection {
+        let Some(packets) = &mut self.packets else { return self.detector.advance(bytes) };
+        packets.unwrapper.unwrap(bytes.get(packets.given..).unwrap_or_default(), &mut packets.content);
+        packets.given = bytes.len();
+        self.detector.advance(&packets.content)
+    }
+
+    /// Returns the bytes that it holds beside those of the payload.
+    pub(super) fn held(&self) -> usize {
+        self.packets.as_ref().map_or(0, |packets| packets.content.capacity())
+    }
+
+    /// Makes the hello of `length` bytes from what came, `envelope`.
+    pub(super) fn into_hello(self, envelope: Vec<u8>, length: usize) -> Hello {
+        match self.packets {
+            None => Hello { raw: envelope, length, packets: None },
+            Some(Unwrapped { unwrapper, content, .. }) => {
+                Hello { raw: content, length, packets: Some(Box::new(unwrapper)) }
+            }
+        }
+    }
 }
 
 /// Completes the handshake and captures what is inside.
 pub(super) async fn decrypt(mut guard: Box<Guard>, hello: Hello, stream: TcpStream, mut timer: Timer) {
     let engine = Arc::clone(&guard.engine);
-    let Hello { raw, length } = hello;
+    let Hello { raw, length, packets } = hello;
     // From here on the record has the hello, whatever happens.
     guard.session.tls = Tls::Recognised(Box::new(Facts::new(&raw[..length], Handshake::Failed(Failure::CutShort))));
     // The library tries once to tell a client why it is refused, and the reactor must know by then that this can be
@@ -31,6 +78,10 @@ pub(super) async fn decrypt(mut guard: Box<Guard>, hello: Hello, stream: TcpStre
     if let Err(reason) = timer.run(Step::Opening, |context| stream.poll_write_ready(context)).await {
         return guard.fail(unfinished(reason), reason, timer).await;
     }
+    let stream = match packets {
+        None => Carrier::plain(stream),
+        Some(unwrapper) => Carrier::in_packets(stream, *unwrapper),
+    };
     let stream = Replay::new(raw, length, stream);
     guard.meter = Some(stream.meter());
     let Some((facts, server)) = guard.session.tls.facts().zip(engine.tls.as_ref()) else {
@@ -60,6 +111,9 @@ pub(super) async fn decrypt(mut guard: Box<Guard>, hello: Hello, stream: TcpStre
         Ok(Err(rejected)) => return go_on_in_clear(guard, rejected, timer).await,
         Err(reason) => return guard.fail(unfinished(reason), reason, timer).await,
     };
+    if let Some(carrier) = accepted.stream.transport() {
+        carrier.end_handshake();
+    }
     timer.touch();
     let agreed = accepted.session.protocol.as_deref();
     let is_http = agreed.is_some_and(|name| name == "h2" || name.starts_with("http/"));
@@ -100,7 +154,7 @@ fn unfinished(reason: CloseReason) -> Failure {
 
 /// Ends the session of a client whose handshake failed. A client that goes on in clear has a payload all the same; the
 /// sensor hangs up on others, and keeps what is on its way by then.
-async fn go_on_in_clear(mut guard: Box<Guard>, rejected: Rejected<TcpStream>, mut timer: Timer) {
+async fn go_on_in_clear(mut guard: Box<Guard>, rejected: Rejected<Carrier<TcpStream>>, mut timer: Timer) {
     let Rejected { failure, mut stream } = rejected;
     let mut reason = match failure {
         Failure::Closed => CloseReason::ClientClosed,

@@ -186,6 +186,13 @@ pub(super) fn poll_read<S: AsyncRead + AsyncWrite + Unpin>(
 #[derive(Debug)]
 pub(super) struct Slot<S>(Option<Replay<S>>);
 
+impl<S> Slot<S> {
+    /// The stream beneath, unless it was taken out.
+    pub(super) fn stream_mut(&mut self) -> Option<&mut S> {
+        self.0.as_mut().map(Replay::stream_mut)
+    }
+}
+
 /// Fills the slot of a stream that was made empty, since making it may fail.
 trait Filled<S> {
     fn filled(self, stream: Replay<S>) -> Self;

@@ -120,6 +120,11 @@ impl<S> Replay<S> {
         self.meter.clone()
     }
 
+    /// The stream beneath.
+    pub(super) fn stream_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
     /// The hello with its record headers, as long as nothing was taken.
     pub(super) fn hello(&self) -> &[u8] {
         let length = self.opening.as_ref().map_or(0, |opening| opening.left);

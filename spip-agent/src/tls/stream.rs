@@ -44,6 +44,15 @@ impl<S> Stream<S> {
         Self { inner: Inner::Legacy(inner), error: None }
     }
 
+    /// Returns the stream beneath both layers.
+    pub fn transport(&mut self) -> Option<&mut S> {
+        match &mut self.inner {
+            Inner::Library(stream) => Some(stream.get_mut().0.stream_mut()),
+            #[cfg(feature = "legacy-tls")]
+            Inner::Legacy(stream) => stream.get_mut().stream_mut(),
+        }
+    }
+
     /// Takes what was decrypted already; true when that was something.
     fn take_decrypted(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
         let length = match &mut self.inner {

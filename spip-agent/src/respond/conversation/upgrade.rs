@@ -1,28 +1,30 @@
-//! TLS in the middle of a conversation: `STARTTLS`, an SSLRequest, a negotiation of RDP.
+//! TLS in the middle of a conversation: `STARTTLS`, an SSLRequest, a negotiation of RDP, a pre-login of TDS.
 //!
 //! A dialogue agrees by [`Reply::start_tls`]. What the client says next is a ClientHello then, and is kept from the
 //! dialogue; the session completes the handshake once the agreement was sent, and the same dialogue goes on inside. A
 //! client that agrees to TLS and goes on in clear is answered in clear.
 
 use super::{Conversation, Reply, State};
+use crate::tls::Framing;
 
 impl Conversation {
-    /// Returns the offset in the client's bytes at which a ClientHello begins, if the client and the sensor agreed on
-    /// TLS and the sensor has answered so.
+    /// Returns the offset in the client's bytes at which a ClientHello begins, and what carries it, if the client and the
+    /// sensor agreed on TLS and the sensor has answered so.
     #[must_use]
-    pub fn awaits_hello(&self) -> Option<usize> {
-        (self.agreed_on_tls && self.pending.is_empty() && !self.closing).then_some(self.answered)
+    pub fn awaits_hello(&self) -> Option<(usize, Framing)> {
+        let framing = self.agreed_on_tls?;
+        (self.pending.is_empty() && !self.closing).then_some((self.answered, framing))
     }
 
     /// Reports whether client and sensor agreed on TLS, and no ClientHello has come yet.
     #[must_use]
     pub fn agreed_on_tls(&self) -> bool {
-        self.agreed_on_tls
+        self.agreed_on_tls.is_some()
     }
 
     /// Goes on inside TLS, behind the `received` bytes in clear.
     pub fn go_on_in_tls(&mut self, received: u64) {
-        self.agreed_on_tls = false;
+        self.agreed_on_tls = None;
         self.client_bytes = received;
         self.looked = 0;
         // What the handshake left to be sent is not the dialogue's.
@@ -34,19 +36,25 @@ impl Conversation {
 
     /// Goes on in clear: what came is no ClientHello.
     pub fn go_on_in_clear(&mut self) {
-        self.agreed_on_tls = false;
+        self.agreed_on_tls = None;
     }
 }
 
 impl Reply<'_> {
     /// Agrees on TLS: what follows is a ClientHello. Only where the scene offers it.
     pub(in crate::respond) fn start_tls(&mut self) {
-        *self.agreed_on_tls = true;
+        *self.agreed_on_tls = Some(Framing::Stream);
+    }
+
+    /// The same, and the handshake will be in packets of TDS.
+    pub(in crate::respond) fn start_tls_in_packets(&mut self) {
+        *self.agreed_on_tls = Some(Framing::TdsPackets);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::Framing;
     use crate::respond::tests::Talk;
 
     #[test]
@@ -68,7 +76,7 @@ mod tests {
             talk.offers_tls = true;
             talk.says(said);
             assert!(talk.server.ends_with(answer), "{port}: {:?}", String::from_utf8_lossy(&talk.server));
-            assert_eq!(talk.conversation.awaits_hello(), Some(said.len()), "{port}");
+            assert_eq!(talk.conversation.awaits_hello(), Some((said.len(), Framing::Stream)), "{port}");
             // A hello is nothing that the dialogue answers.
             assert_eq!(talk.says(b"\x16\x03\x01"), "", "{port}");
 

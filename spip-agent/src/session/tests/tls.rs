@@ -5,7 +5,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::*;
 use crate::kernel::addr::Destination;
 use crate::respond::persona::tests::persona;
-use crate::tls::tests::client::Client;
+use crate::tls::tests::client::{Client, TLS_1_2, TLS_1_3};
+use crate::tls::{Carrier, Unwrapper};
 use spip_protocol::client_hello::sample::Hello;
 
 /// Runs a session of a sensor that answers, TLS too, over a real socket, and `client` beside it; returns the record.
@@ -79,4 +80,74 @@ fn nothing_is_said_in_clear_after_a_handshake_that_failed() {
         assert!(record["tls_error"].is_string(), "{record}");
         assert_eq!(record["payload"], String::from_utf8_lossy(request).as_ref(), "{record}");
     }
+}
+
+/// The content of an unwrapped message of TDS, or a message of it.
+fn tds(kind: u8, content: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(8 + content.len()).expect("short").to_be_bytes();
+    [&[kind, 1, length[0], length[1], 0, 0, 1, 0], content].concat()
+}
+
+/// Reads a message of one packet.
+async fn tds_answer<S: tokio::io::AsyncRead + Unpin>(stream: &mut S) -> Vec<u8> {
+    let mut header = [0; 8];
+    stream.read_exact(&mut header).await.expect("a header");
+    let mut content = vec![0; usize::from(u16::from_be_bytes([header[2], header[3]])) - 8];
+    stream.read_exact(&mut content).await.expect("a packet");
+    content
+}
+
+#[test]
+fn a_client_of_sql_server_that_wants_encryption_has_its_handshake_in_packets() {
+    const LOGIN: &[u8] = include_bytes!("../../../../spip-protocol/fixtures/protocol/login.tds");
+    // Version and encryption: on.
+    let asked = tds(0x12, b"\0\0\x0b\0\x06\x01\0\x11\0\x01\xff\x0f\0\x10\x04\0\0\x01");
+    for (versions, version) in [(TLS_1_2, "TLSv1.2"), (TLS_1_3, "TLSv1.3")] {
+        let record = record(1433, async |mut stream| {
+            stream.write_all(&asked).await.expect("sent");
+            assert_eq!(tds_answer(&mut stream).await.last(), Some(&1), "encryption is on");
+            // The packets of the test's client are those of the sensor, which their own tests hold against the specification.
+            let stream = Carrier::in_packets(stream, Unwrapper::default());
+            let client = Client { versions, name: "db.example.com", ..Client::default() };
+            let mut stream = client.connect(stream).await.expect("a handshake");
+            stream.get_mut().0.end_handshake();
+            stream.write_all(LOGIN).await.expect("sent");
+            assert_eq!(tds_answer(&mut stream).await.first(), Some(&0xe3), "let in");
+            let statement: Vec<u8> = "select 1".encode_utf16().flat_map(u16::to_le_bytes).collect();
+            stream.write_all(&tds(1, &statement)).await.expect("sent");
+            assert_eq!(tds_answer(&mut stream).await.first(), Some(&0xaa), "refused");
+            stream.shutdown().await.expect("closed");
+        });
+        assert_eq!((&record["protocol"], &record["tls_version"]), (&"tds".into(), &version.into()), "{record}");
+        assert_eq!(record["tls_server_name"], "db.example.com", "{record}");
+        assert!(record["tls_ja4"].as_str().is_some_and(|ja4| ja4.starts_with("t1")), "{record}");
+        assert_eq!(record["tds"]["encryption"], "on", "{record}");
+        assert_eq!(record["tds"]["statement"], "select 1", "{record}");
+        let credential = &record["credentials"][0];
+        assert_eq!((&credential["user"], &credential["secret"]), (&"sa".into(), &"P@ss\"wörd".into()), "{record}");
+        assert_eq!(record["responses"], serde_json::json!(["tds_tls", "tds_login", "tds_refusal"]), "{record}");
+    }
+}
+
+#[test]
+fn a_hello_in_packets_is_recorded_where_the_handshake_fails() {
+    let asked = tds(0x12, b"\0\0\x0b\0\x06\x01\0\x11\0\x01\xff\x0f\0\x10\x04\0\0\x03");
+    // SSL 3.0 is served by no build.
+    let hello = Hello::new().version(0x0300).ciphers(&[0x002f, 0x0035]).records(1 << 14);
+    let record = record(1433, async |mut stream| {
+        stream.write_all(&asked).await.expect("sent");
+        let _greeting = tds_answer(&mut stream).await;
+        // A message in two packets, which come in pieces.
+        let (one, other) = hello.split_at(20);
+        let mut packets = [tds(0x12, one), tds(0x12, other)].concat();
+        packets[1] = 0;
+        for piece in packets.chunks(7) {
+            stream.write_all(piece).await.expect("sent");
+            tokio::task::yield_now().await;
+        }
+        // The refusal is in a packet too: an alert.
+        assert_eq!(tds_answer(&mut stream).await.first(), Some(&0x15));
+    });
+    assert_eq!((&record["protocol"], &record["is_tls"]), (&"tds".into(), &true.into()), "{record}");
+    assert!(record["tls_ja3"].is_string() && record["tls_error"].is_string(), "{record}");
 }

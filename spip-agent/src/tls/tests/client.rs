@@ -18,8 +18,8 @@ use crate::tls::{Accepted, Failure, Rejected, Replay, Session, TlsServer};
 use spip_protocol::client_hello::{ClientHello, Detection, Detector, handshake_message};
 
 pub(crate) type Versions = &'static [&'static rustls::SupportedProtocolVersion];
-pub(super) static TLS_1_2: Versions = &[&rustls::version::TLS12];
-pub(super) static TLS_1_3: Versions = &[&rustls::version::TLS13];
+pub(crate) static TLS_1_2: Versions = &[&rustls::version::TLS12];
+pub(crate) static TLS_1_3: Versions = &[&rustls::version::TLS13];
 
 /// Runs a test that must end.
 pub(in crate::tls) fn run<T>(test: impl Future<Output = T>) -> T {
