@@ -166,6 +166,12 @@ fn the_probe_fails_where_a_filter_drops_what_is_steered() {
     let finding = said.expect("probe.ipv4", "failure");
     assert!(finding["remedy"].as_str().is_some_and(|remedy| remedy.contains("firewall")), "{finding}");
     said.expect("probe.ipv6", "ok");
+    let filter = said.expect("steering.filter", "warning");
+    assert!(filter["found"].as_str().is_some_and(|found| found.contains("drops IPv4 connections")), "{filter}");
+    net.sensor.shell(&format!("iptables -w -I INPUT -p tcp --dport {LISTENER} -j ACCEPT"));
+    let said = doctor(&net, &launch, &["--probe"]);
+    said.expect("steering.filter", "ok");
+    said.expect("probe.ipv4", "ok");
 }
 
 #[test]

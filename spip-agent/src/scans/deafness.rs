@@ -180,7 +180,8 @@ fn reason(family: Family, deaf: &Deaf, mode: SteeringMode) -> String {
     let since = if deaf.heard_before { "any more" } else { "since the start" };
     let look = match mode {
         SteeringMode::Redirect => {
-            "firewall rules that lead to it are missing, or others come before them (spip-agent doctor; spip-agent rules install)"
+            "firewall rules that lead to it are missing, others come before them, or a packet filter drops what they lead to it \
+             (spip-agent doctor; spip-agent rules install)"
         }
         SteeringMode::SkLookup => {
             "its program is detached, another sk_lookup program comes before it, or a firewall drops packets (spip-agent doctor; \

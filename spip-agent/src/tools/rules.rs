@@ -13,6 +13,7 @@
 
 mod backend;
 mod exclusions;
+mod filter;
 mod installed;
 mod iptables;
 mod nft;
@@ -31,7 +32,7 @@ use crate::kernel::early_demux;
 use crate::kernel::sockets::{self, Sockets};
 use backend::Backend;
 use exclusions::Exclusions;
-pub use installed::{Found, RuleState, any_installed, states};
+pub use installed::{Found, RuleState, any_installed, filtered, states};
 use iptables::{Family, Iptables};
 use nft::Ruleset;
 use plan::{Chain, Scope};
@@ -137,6 +138,9 @@ pub fn run(action: Action, config: Option<&Config>, options: Options) -> Result<
     let backend = Backend::choose(Programs::from_environment);
     if action != Action::Remove {
         notes.insert(0, format!("made with {}", backend.name()));
+        if let Some((found, remedy)) = config.and_then(filtered) {
+            notes.push(format!("{found}; fix: {remedy}"));
+        }
     }
     match backend {
         Backend::Iptables(iptables) => {

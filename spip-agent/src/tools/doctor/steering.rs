@@ -77,9 +77,9 @@ pub(super) fn findings(subject: &Subject<'_>) -> Vec<Finding> {
     let topic = Topic::new("steering", "ports that are not steered are not recorded");
     match subject.config(&topic) {
         Ok(config) if by_sk_lookup(config) => {
-            vec![by_program(subject), confined(config), others(subject, config), left_over()]
+            vec![by_program(subject), confined(config), others(subject, config), left_over(), hears(subject)]
         }
-        Ok(config) => [by_rules(config), vec![one_port()]].concat(),
+        Ok(config) => [by_rules(config), vec![let_in(config), one_port(), hears(subject)]].concat(),
         Err(finding) => vec![*finding],
     }
 }
@@ -173,6 +173,37 @@ fn left_over() -> Finding {
     }
 }
 
+/// Checks that the packet filter lets redirected connections in.
+fn let_in(config: &Config) -> Finding {
+    let topic =
+        Topic::new("steering.filter", "connections that a packet filter drops behind the rules are not recorded");
+    if !super::is_root() {
+        return topic.skipped("only root can read the rules");
+    }
+    match rules::filtered(config) {
+        Some((found, remedy)) => topic.warning(found, remedy),
+        None => topic.ok("nothing drops the agent's own port, as far as iptables says"),
+    }
+}
+
+/// Checks the running agent's judgement on whether SYNs reach it.
+fn hears(subject: &Subject<'_>) -> Finding {
+    let topic = Topic::new("steering.deaf", "connections that do not reach the listener are not recorded");
+    let agent = match (&subject.running, &subject.answer) {
+        (None, _) => return topic.skipped("no agent runs"),
+        (Some(_), Err(reason)) => return topic.skipped(reason),
+        (Some(_), Ok(agent)) => agent,
+    };
+    let missed: Vec<_> = agent.deaf.iter().map(|missed| missed.reason.as_str()).collect();
+    if missed.is_empty() {
+        return topic.ok("the running agent misses nothing");
+    }
+    topic.failure(
+        missed.join("; "),
+        "fix what the other checks of steering name; where they find nothing, a packet filter drops the SYNs",
+    )
+}
+
 /// Checks that the kernel keeps connections apart that come from one source port.
 fn one_port() -> Finding {
     let topic = Topic::new(
@@ -208,6 +239,10 @@ fn by_rules(config: &Config) -> Vec<Finding> {
             RuleState::Shadowed(rule) => topic.failure(
                 format!("there, behind a rule that takes every connection before them: {rule}"),
                 "delete that rule (iptables -t nat -D in the place of -A), or append it again behind ours",
+            ),
+            RuleState::Overtakes(rule) => topic.warning(
+                format!("in place, but in front of published ports of containers, which reach the agent instead: {rule}"),
+                install,
             ),
             RuleState::Absent => topic.warning(
                 "none of ours: only the agent's own port is recorded, unless you have rules of your own (--probe shows it)",

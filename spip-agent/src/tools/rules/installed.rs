@@ -7,7 +7,7 @@ use super::iptables::{Family, Iptables};
 use super::nft::{self, Ruleset};
 use super::programs::Programs;
 use super::saved::{LOCAL, Saved};
-use super::{Error, Options, Wanted, plan, wanted};
+use super::{Error, Options, Wanted, filter, plan, wanted};
 use crate::config::Config;
 use crate::kernel::sockets::Sockets;
 
@@ -23,6 +23,8 @@ pub enum RuleState {
     Outdated,
     /// Ours, and behind a rule that ends the way of every connection before they are asked.
     Shadowed(String),
+    /// Ours, in front of a rule that leads published ports to containers.
+    Overtakes(String),
     /// None of ours.
     Absent,
     /// The configuration asks for none in this family, and there are none.
@@ -113,6 +115,30 @@ fn by_nft(listing: Result<Option<String>, Error>, variants: &[Wanted; 2]) -> Vec
     judged.collect()
 }
 
+/// Returns what a packet filter keeps from the listener although rules lead it there, for the operator, and the remedy.
+#[must_use]
+pub fn filtered(config: &Config) -> Option<(String, String)> {
+    let port = config.listen.port();
+    let iptables = Iptables::from_environment();
+    let wanted = [
+        (Family::V4, !config.listen.is_ipv6() || config.listen.ip().is_unspecified()),
+        (Family::V6, config.listen.is_ipv6()),
+    ];
+    let families = wanted.into_iter().filter(|(_, wanted)| *wanted).map(|(family, _)| (family, iptables.all(family)));
+    let dropping: Vec<_> = families.filter(|(_, saved)| filter::drops(saved, port)).collect();
+    let names: Vec<_> = dropping.iter().map(|(family, _)| family.name()).collect();
+    let remedy = if dropping.iter().any(|(_, saved)| filter::is_by_ufw(saved)) {
+        format!("ufw allow {port}/tcp")
+    } else {
+        format!("iptables -I INPUT -p tcp --dport {port} -j ACCEPT (ip6tables for IPv6)")
+    };
+    let found = format!(
+        "the packet filter drops {} connections to TCP port {port}, the agent's own, to which rules lead all others",
+        names.join(" and ")
+    );
+    (!dropping.is_empty()).then_some((found, remedy))
+}
+
 /// Reports whether there are rules of ours at all, whatever the configuration says; those that cannot be read count as
 /// none.
 #[must_use]
@@ -132,6 +158,9 @@ fn judge<'a>(mut variants: impl Iterator<Item = &'a [plan::Chain]> + Clone, save
         (false, true) => RuleState::LeftOver,
         (true, false) => RuleState::Absent,
         (true, true) if !saved.before.is_empty() => RuleState::Shadowed(saved.before.join("; ")),
+        (true, true) if !saved.overtaken.is_empty() => {
+            RuleState::Overtakes(saved.overtaken.iter().map(|(_, rule)| rule.as_str()).collect::<Vec<_>>().join("; "))
+        }
         (true, true) => match variants.position(|chains| plan::is_in_place(chains, saved)) {
             Some(0) => RuleState::InPlace,
             Some(_) => RuleState::TakesServices,

@@ -112,10 +112,13 @@ impl Iptables {
 
     /// Reports whether there is a rule of anybody.
     pub(super) fn has_rules(&self) -> bool {
-        [Family::V4, Family::V6].into_iter().any(|family| {
-            let command = self.programs.command(family.save(self.variant)).ok();
-            let output = command.and_then(|mut command| command.stdin(Stdio::null()).output().ok());
-            output.is_some_and(|output| output.stdout.split(|byte| *byte == b'\n').any(|line| line.starts_with(b"-A ")))
-        })
+        [Family::V4, Family::V6].into_iter().any(|family| self.all(family).lines().any(|line| line.starts_with("-A ")))
+    }
+
+    /// Returns the rules of all tables that there are; nothing where they cannot be read.
+    pub(super) fn all(&self, family: Family) -> String {
+        let command = self.programs.command(family.save(self.variant)).ok();
+        let output = command.and_then(|mut command| command.stdin(Stdio::null()).output().ok());
+        output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
     }
 }

@@ -1,8 +1,7 @@
 //! The same rules for machines with nftables alone: one table of our own, `inet spip`, replaced in one transaction for both address
 //! families, and counted. Foreign tables are never read for their rules and never changed.
 //!
-//! Chains of ours come one step behind the usual priority of destination NAT, so that rules that publish ports of a container
-//! come first, as a jump at the end of `PREROUTING` has it.
+//! Chains of ours come behind those of others that publish ports, as a jump at the end of `PREROUTING` does: see [`PRIORITY`].
 
 use std::fmt::Write as _;
 use std::process::Stdio;
@@ -22,6 +21,10 @@ pub(super) const TABLE: &str = "inet spip";
 const OUTSIDE: &str = "from_outside";
 const LOCAL: &str = "from_here";
 
+/// Behind destination NAT of containers, which has the usual priority (-100), and of firewalld, which has -90 for forwarded ports
+/// (`NFT_HOOK_OFFSET` in its `nftables.py`): the first chain that translates an address decides.
+const PRIORITY: i32 = -80;
+
 /// Both families, as an error names them.
 const FAMILIES: &str = "IPv4 and IPv6";
 
@@ -39,14 +42,14 @@ impl Ruleset {
         let (outside, local) = ((scope.v4.0, scope.v6.0), (scope.v4.1, scope.v6.1));
         if let Some(family) = families(outside) {
             lines.push("\tchain prerouting {".to_owned());
-            lines.push("\t\ttype nat hook prerouting priority -99; policy accept;".to_owned());
+            lines.push(format!("\t\ttype nat hook prerouting priority {PRIORITY}; policy accept;"));
             lines.push(format!("\t\t{family}meta l4proto tcp fib daddr type local jump {OUTSIDE}"));
             lines.push("\t}".to_owned());
             chain(OUTSIDE, &exclusions.outside, port, &mut lines);
         }
         if let Some(family) = families(local) {
             lines.push("\tchain output {".to_owned());
-            lines.push("\t\ttype nat hook output priority -99; policy accept;".to_owned());
+            lines.push(format!("\t\ttype nat hook output priority {PRIORITY}; policy accept;"));
             // Whatever address of its own a machine speaks to, the packets leave by the loopback interface.
             lines.push(format!("\t\t{family}meta l4proto tcp oifname \"lo\" jump {LOCAL}"));
             lines.push("\t}".to_owned());

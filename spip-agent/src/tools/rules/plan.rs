@@ -168,7 +168,8 @@ pub(super) fn is_in_place(wanted: &[Chain], saved: &Saved) -> bool {
 /// that runs it by hand twice gets a second jump, harmless, which the next installation takes away.
 ///
 /// A jump that is there exactly once and as it should be stays in its place: its order among foreign rules may be
-/// an operator's intention. Any other jump to our chains goes.
+/// an operator's intention. Any other jump to our chains goes, and one in front of a container engine's is made again behind
+/// it.
 pub(super) fn input(wanted: &[Chain], saved: &Saved) -> String {
     let stale = stale(wanted, saved);
     let mut text = "*nat\n".to_owned();
@@ -203,8 +204,11 @@ fn stale(wanted: &[Chain], saved: &Saved) -> Vec<&'static str> {
     saved.chains.iter().copied().filter(unwanted).collect()
 }
 
-/// Reports whether exactly one rule jumps to a chain.
+/// Reports whether exactly one rule jumps to a chain, and none that publishes ports of containers stands behind it.
 fn has_its_jump(chain: &Chain, saved: &Saved) -> bool {
+    if saved.overtaken.iter().any(|(target, _)| *target == chain.name) {
+        return false;
+    }
     let mut jumps = saved.jumps.iter().filter(|(target, _)| *target == chain.name);
     jumps.next().is_some_and(|(_, rule)| rule == chain.jump) && jumps.next().is_none()
 }

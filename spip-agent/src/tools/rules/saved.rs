@@ -19,7 +19,14 @@ pub(super) struct Saved {
     pub(super) jumps: Vec<(&'static str, String)>,
     /// Rules of others that stand before a jump to ours in `PREROUTING` or `OUTPUT`, and end the way of every TCP connection.
     pub(super) before: Vec<String>,
+    /// Rules behind a jump to ours in the same chain that lead to published ports of containers: target of the jump, and the
+    /// rule.
+    pub(super) overtaken: Vec<(&'static str, String)>,
 }
+
+/// Chains in which container engines lead published ports to their containers: Docker's, Podman's by netavark and by CNI. An
+/// engine appends the jump to its chain when it starts, behind ours where that is there already.
+const PUBLISHERS: [&str; 3] = ["DOCKER", "NETAVARK-HOSTPORT-DNAT", "CNI-HOSTPORT-DNAT"];
 
 impl Saved {
     /// Reads the output of `iptables-save`.
@@ -51,11 +58,16 @@ impl Saved {
             return;
         }
         let target = words.windows(2).find_map(|pair| match pair {
-            [option, target] if ["-j", "-g"].contains(&option.as_str()) => ours(target),
+            [option, target] if ["-j", "-g"].contains(&option.as_str()) => Some(target.as_str()),
             _ => None,
         });
-        if let Some(target) = target {
-            let chain = words.get(1).map(String::as_str).unwrap_or_default();
+        let chain = words.get(1).map(String::as_str).unwrap_or_default();
+        if target.is_some_and(|target| PUBLISHERS.contains(&target)) {
+            let leads_here = |jump: &&(&'static str, String)| jump.1.split(' ').nth(1) == Some(chain);
+            let overtaken = self.jumps.iter().filter(leads_here).map(|(target, _)| (*target, line.to_owned()));
+            self.overtaken.extend(overtaken);
+        }
+        if let Some(target) = target.and_then(ours) {
             let of_chain = |rule: &&String| rule.split(' ').nth(1) == Some(chain);
             self.before.extend(ending.iter().filter(of_chain).cloned());
             self.jumps.push((target, line.to_owned()));
@@ -89,7 +101,7 @@ fn ours(chain: &str) -> Option<&'static str> {
 
 /// Words as `iptables-save` writes them: separated by blanks, some in double quotes with backslashes inside. A quoted
 /// word keeps a mark of it, so that a comment that says `-j` is no option.
-fn words(line: &str) -> Vec<String> {
+pub(super) fn words(line: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let (mut quoted, mut escaped) = (false, false);
     for c in line.chars() {
@@ -148,6 +160,7 @@ COMMIT
                     jump("-A DOCKER -i lo -g SPIP"),
                 ],
                 before: Vec::new(),
+                overtaken: Vec::new(),
             }
         );
     }
@@ -172,6 +185,25 @@ COMMIT
             assert_eq!(found, if takes_all { vec![rule.to_owned()] } else { vec![] }, "{rule}");
             let behind = Saved::parse(&format!("*nat\n{JUMP}\n{rule}\nCOMMIT\n")).before;
             assert_eq!(behind, [""; 0], "{rule}");
+        }
+    }
+
+    #[test]
+    fn published_ports_behind_a_jump_are_found() {
+        const JUMP: &str = "-A PREROUTING -p tcp -m addrtype --dst-type LOCAL -j SPIP";
+        const LOCAL_JUMP: &str = "-A OUTPUT -o lo -p tcp -j SPIP_LOCAL";
+        for (rule, target) in [
+            ("-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER", Some(OUTSIDE)),
+            ("-A PREROUTING -m addrtype --dst-type LOCAL -j NETAVARK-HOSTPORT-DNAT", Some(OUTSIDE)),
+            ("-A OUTPUT ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j DOCKER", Some(LOCAL)),
+            ("-A DOCKER -i docker0 -j RETURN", None),
+            ("-A PREROUTING -j THEIRS", None),
+            ("-A POSTROUTING -j DOCKER", None),
+        ] {
+            let found = Saved::parse(&format!("*nat\n{JUMP}\n{LOCAL_JUMP}\n{rule}\nCOMMIT\n")).overtaken;
+            let expected: Vec<_> = target.into_iter().map(|target| (target, rule.to_owned())).collect();
+            assert_eq!(found, expected, "{rule}");
+            assert_eq!(Saved::parse(&format!("*nat\n{rule}\n{JUMP}\n{LOCAL_JUMP}\nCOMMIT\n")).overtaken, []);
         }
     }
 

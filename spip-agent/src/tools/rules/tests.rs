@@ -287,6 +287,31 @@ fn half_an_installation_is_mended_or_removed() {
 }
 
 #[test]
+fn a_container_engine_that_starts_later_gets_its_place_in_front_of_ours() {
+    if !namespace() {
+        return;
+    }
+    let jumps = || -> Vec<String> {
+        rules().into_iter().filter(|rule| rule.starts_with("-A PREROUTING") && !rule.contains("-i lo")).collect()
+    };
+    run_rules(Action::Install, DUAL, false);
+    let iptables = Iptables::from_environment();
+    // What netavark 1.4 makes for its first published port.
+    let engine = "*nat\n:NETAVARK-HOSTPORT-DNAT - [0:0]\n\
+                  -A PREROUTING -m addrtype --dst-type LOCAL -j NETAVARK-HOSTPORT-DNAT\nCOMMIT\n";
+    iptables.restore(Family::V4, engine).expect("an engine");
+    let jump = "-A PREROUTING -p tcp -m addrtype --dst-type LOCAL -j SPIP";
+    let place = |jumps: &[String], rule: &str| jumps.iter().position(|line| line.contains(rule)).expect("a jump");
+    assert!(place(&jumps(), jump) < place(&jumps(), "NETAVARK"), "{:#?}", jumps());
+    run_rules(Action::Install, DUAL, false);
+    let after = jumps();
+    assert!(place(&after, "NETAVARK") < place(&after, jump), "{after:#?}");
+    assert_eq!(after.iter().filter(|line| *line == jump).count(), 2, "one in each family: {after:#?}");
+    assert!(run_rules(Action::Install, DUAL, false).ends_with("nothing to change\n"));
+    assert_eq!(jumps(), after);
+}
+
+#[test]
 fn a_refused_step_changes_nothing_and_says_why() {
     if !namespace() {
         return;
