@@ -14,6 +14,7 @@ mod facts;
 mod insert;
 mod journal;
 pub mod key;
+mod profiles;
 mod reader;
 mod retag;
 mod retention;

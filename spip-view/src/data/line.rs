@@ -90,7 +90,7 @@ pub(crate) fn newest(reader: &Reader) -> Option<Moment> {
     days.iter().rev().find_map(|day| {
         let newest = reader.in_day(*day, |connection| {
             let sql =
-                "SELECT max((SELECT coalesce(max(id), -1) FROM sessions), (SELECT coalesce(max(id), -1) FROM scans))";
+                "SELECT max((SELECT coalesce(max(id), -1) FROM session_rows), (SELECT coalesce(max(id), -1) FROM scans))";
             connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(|source| reader.failed(source))
         });
         newest.ok().flatten().filter(|id| *id >= 0).map(|id| key::accepted(*day, id))

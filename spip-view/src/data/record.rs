@@ -48,7 +48,7 @@ impl<'r> Records<'r> {
     pub(crate) fn line(&mut self, day: Day, id: i64) -> Result<std::result::Result<Vec<u8>, String>> {
         let reader = self.reader;
         let unknown = || Error::NotFound(format!("session {}", super::session_id(day, id)));
-        let sql = "SELECT block, line, uuid FROM sessions WHERE id = ?";
+        let sql = "SELECT block, line, uuid FROM session_rows WHERE id = ?";
         let row = reader.in_day(day, |connection| {
             let row = connection.prepare_cached(sql).and_then(|mut statement| {
                 let read = |row: &Row<'_>| {

@@ -111,7 +111,7 @@ pub fn page(reader: &Reader, session: &str) -> Result<SessionPage> {
         _ => None,
     });
     let uuid = reader.in_day(day, |connection| {
-        let uuid = connection.query_row("SELECT uuid, bytes_out FROM sessions WHERE id = ?", [id], |row| {
+        let uuid = connection.query_row("SELECT uuid, bytes_out FROM session_rows WHERE id = ?", [id], |row| {
             Ok((row.get::<_, i64>(0)?, unsigned(row, 1)?))
         });
         uuid.map_err(|source| reader.failed(source))

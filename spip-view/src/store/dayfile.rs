@@ -18,9 +18,6 @@ const BLOCK_BYTES: usize = 256 * 1024;
 /// Level of Zstandard: 1 takes half of the time of 3, for a tenth more bytes.
 const LEVEL: i32 = 1;
 
-/// Payloads of the day that are known to be in its file.
-const MAX_PAYLOADS: usize = 50_000;
-
 /// Makes the file of a new day under another name: readers find it with its tables, or not at all.
 fn create(path: &Path) -> rusqlite::Result<()> {
     let new = path.with_extension("new");
@@ -36,8 +33,9 @@ fn create(path: &Path) -> rusqlite::Result<()> {
     std::fs::rename(&new, path).map_err(|_| rusqlite::Error::InvalidPath(path.to_owned()))
 }
 
-/// Columns of `sessions` in the order in which [`DayFile::session`] takes them, behind the key.
+/// Columns of `session_rows` in the order in which [`DayFile::session`] takes them, behind the key.
 pub(super) const COLUMNS: &[&str] = &[
+    "profile",
     "n",
     "flags",
     "source",
@@ -51,24 +49,9 @@ pub(super) const COLUMNS: &[&str] = &[
     "uuid",
     "close_reason",
     "refused_by",
-    "protocol",
-    "payload",
-    "payload_group",
-    "path",
-    "user_agent",
-    "ja4",
-    "ja3",
-    "hassh",
-    "ssh_client",
-    "http_fingerprint",
-    "syn",
-    "tool",
-    "host",
-    "server_name",
     "country",
     "network",
     "scanner",
-    "campaign",
     "block",
     "line",
 ];
@@ -80,7 +63,6 @@ pub(super) struct DayFile {
     changed: HashSet<i64>,
     /// What is counted since the last commit.
     pub(super) rollup: Rollup,
-    payloads: HashSet<i64>,
     block: i64,
     lines: Vec<u8>,
     count: i64,
@@ -118,13 +100,12 @@ impl DayFile {
             absorbed,
             changed: HashSet::new(),
             rollup: Rollup::default(),
-            payloads: HashSet::new(),
             block,
             lines: Vec::new(),
             count: 0,
             noted: None,
             is_open: false,
-            insert: format!("INSERT OR IGNORE INTO sessions (id, {}) VALUES ({marks})", COLUMNS.join(", ")),
+            insert: format!("INSERT OR IGNORE INTO session_rows (id, {}) VALUES ({marks})", COLUMNS.join(", ")),
             compressor: zstd::bulk::Compressor::new(LEVEL).ok(),
         })
     }
@@ -193,19 +174,6 @@ impl DayFile {
             }
             id += 1;
         }
-    }
-
-    /// Keeps the begin of a payload for search.
-    pub(super) fn payload(&mut self, id: i64, head: &[u8]) -> rusqlite::Result<()> {
-        if self.payloads.len() >= MAX_PAYLOADS {
-            self.payloads.clear();
-        }
-        if self.payloads.insert(id) {
-            self.connection
-                .prepare_cached("INSERT OR IGNORE INTO payloads (id, head) VALUES (?, ?)")?
-                .execute((id, head))?;
-        }
-        Ok(())
     }
 
     /// Keeps a record. Returns its block and its line there.

@@ -8,7 +8,6 @@ use super::rollup::{Key, Place};
 use super::writer::Kept;
 use crate::meaning::Class;
 use crate::moment::{DAY, HOUR, Moment};
-use crate::query::eval::SEARCHED_BYTES;
 use crate::row::{Kind, Row, ScanRow};
 
 /// Ports of a scan that are counted one by one; of more, blocks of 256.
@@ -29,16 +28,18 @@ fn signed(number: u64) -> Value {
     Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
+/// The key of a session, and the numbers that it is stored with.
+pub(super) struct Numbers<'a> {
+    pub(super) id: i64,
+    pub(super) sensor: i64,
+    pub(super) source: &'a Value,
+    pub(super) facts: &'a [(Kind, i64)],
+    pub(super) profile: Option<i64>,
+}
+
 /// Adds a session to its day.
-pub(super) fn session(
-    file: &mut DayFile,
-    id: i64,
-    row: &Row,
-    sensor: i64,
-    source: &Value,
-    facts: &[(Kind, i64)],
-    record: Kept<'_>,
-) -> rusqlite::Result<i64> {
+pub(super) fn session(file: &mut DayFile, row: &Row, numbers: &Numbers<'_>, record: Kept<'_>) -> rusqlite::Result<i64> {
+    let Numbers { id, sensor, source, facts, profile } = *numbers;
     let of = |kind| facts.iter().find(|(own, _)| *own == kind).map_or(Value::Null, |(_, id)| Value::Integer(*id));
     let is_rejected = row.close_reason == "rejected";
     let class = Class::of(&row.meaning);
@@ -61,6 +62,7 @@ pub(super) fn session(
         Kept::Nowhere => (Value::Null, Value::Null),
     };
     let columns = [
+        profile.map_or(Value::Null, Value::Integer),
         signed(row.count),
         Value::Integer(flags),
         source.clone(),
@@ -74,24 +76,9 @@ pub(super) fn session(
         Value::Integer(key::uuid(&row.session_id)),
         of(Kind::CloseReason),
         of(Kind::Limit),
-        of(Kind::Protocol),
-        of(Kind::Payload),
-        of(Kind::Group),
-        of(Kind::Path),
-        of(Kind::UserAgent),
-        of(Kind::Ja4),
-        of(Kind::Ja3),
-        of(Kind::Hassh),
-        of(Kind::SshClient),
-        of(Kind::HttpFingerprint),
-        of(Kind::Syn),
-        of(Kind::Tool),
-        of(Kind::Host),
-        of(Kind::ServerName),
         of(Kind::Country),
         of(Kind::Network),
         of(Kind::Scanner),
-        of(Kind::Campaign),
         block,
         line,
     ];
@@ -99,9 +86,6 @@ pub(super) fn session(
     let credentials = facts.iter().filter(|(kind, _)| *kind == Kind::Credential);
     for (ordinal, (_, credential)) in credentials.enumerate() {
         file.credential(id, ordinal, *credential)?;
-    }
-    if let Some((_, payload)) = facts.iter().find(|(kind, _)| *kind == Kind::Payload) {
-        file.payload(*payload, row.payload.get(..SEARCHED_BYTES).unwrap_or(&row.payload))?;
     }
     for (kind, fact) in facts.iter().filter(|(kind, _)| Kind::MARKS.contains(kind)) {
         file.mark(id, *kind, *fact)?;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::key::Salt;
-use super::{Error, Result, Store};
+use super::{Error, Result, Store, schema};
 use crate::moment::{Day, Moment};
 
 /// Steps of SQLite's machine between two looks at the clock: about a millisecond.
@@ -58,7 +58,11 @@ impl Reader {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(&path, flags).map_err(failed)?;
         connection
-            .execute_batch("PRAGMA temp_store = MEMORY; PRAGMA busy_timeout = 5000; PRAGMA query_only = ON; PRAGMA trusted_schema = OFF; PRAGMA cache_size = -4096;")
+            .execute_batch(&format!(
+                "PRAGMA temp_store = MEMORY; {} PRAGMA busy_timeout = 5000; PRAGMA query_only = ON; PRAGMA trusted_schema = OFF;
+                 PRAGMA cache_size = -4096;",
+                schema::sessions("day", "main")
+            ))
             .map_err(failed)?;
         connection.set_prepared_statement_cache_capacity(64);
         let until = deadline.clone();
@@ -108,7 +112,7 @@ impl Reader {
         (from, to.max(from))
     }
 
-    /// Attaches a day and calls `ask` with the connection: sessions, tries, scans, payloads, hourly and blocks are then
+    /// Attaches a day and calls `ask` with the connection: sessions, tries, scans, hourly and blocks are then
     /// those of the day. Returns nothing when retention has just removed the day. Calls within each other are for one day.
     ///
     /// # Errors

@@ -74,7 +74,8 @@ impl Writer {
         // Not IMMEDIATE: that would lock the catalog, which only the writer writes.
         connection
             .execute("ATTACH ? AS catalog", [self.store.catalog().to_string_lossy()])
-            .and_then(|_| connection.execute_batch("BEGIN"))
+            .and_then(|_| connection.execute_batch(&schema::sessions("main", "catalog")))
+            .and_then(|()| connection.execute_batch("BEGIN"))
             .map_err(failed)?;
         let mut done = Retagged::default();
         let mut after = i64::MIN;
@@ -157,7 +158,7 @@ impl Writer {
 
 fn sessions(connection: &Connection, after: i64) -> rusqlite::Result<Vec<Session>> {
     connection
-        .prepare_cached("SELECT id, source, port, n FROM sessions WHERE id > ? ORDER BY id LIMIT ?")?
+        .prepare_cached("SELECT id, source, port, n FROM session_rows WHERE id > ? ORDER BY id LIMIT ?")?
         .query_map((after, CHUNK), |row| {
             let n: i64 = row.get(3)?;
             let n = u64::try_from(n).unwrap_or(0);
@@ -184,7 +185,7 @@ fn write(connection: &Connection, id: i64, meaning: &Enrichment, facts: &[(Kind,
     let values = places(facts).into_iter().chain([flags(meaning), Value::Integer(id)]);
     connection
         .prepare_cached(&format!(
-            "UPDATE sessions SET country = ?, network = ?, scanner = ?, flags = (flags & ~{class}) | ? WHERE id = ?"
+            "UPDATE session_rows SET country = ?, network = ?, scanner = ?, flags = (flags & ~{class}) | ? WHERE id = ?"
         ))?
         .execute(params_from_iter(values))?;
     connection.prepare_cached("DELETE FROM marks WHERE session = ?")?.execute([id])?;

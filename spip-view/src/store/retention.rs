@@ -76,6 +76,10 @@ impl Writer {
         let before = oldest.start().0;
         for sql in [
             "DELETE FROM facts WHERE (kind, id) IN (SELECT kind, id FROM facts WHERE last_us < ?1 LIMIT ?2)",
+            // A profile of a kept day has facts of that day. `?1` is bound for all of these statements.
+            "DELETE FROM profiles WHERE id IN (SELECT p.id FROM profiles p WHERE ?1 IS NOT NULL AND
+             ((p.payload IS NOT NULL AND NOT EXISTS (SELECT 1 FROM facts WHERE kind = 3 AND id = p.payload))
+             OR (p.syn IS NOT NULL AND NOT EXISTS (SELECT 1 FROM facts WHERE kind = 12 AND id = p.syn))) LIMIT ?2)",
             "DELETE FROM sources WHERE source IN (SELECT source FROM sources WHERE last_us < ?1 LIMIT ?2)",
             "DELETE FROM runs WHERE (sensor, run, ordinal) IN (SELECT sensor, run, ordinal FROM runs WHERE last_us < ?1 LIMIT ?2)",
         ] {
@@ -88,6 +92,7 @@ impl Writer {
             }
         }
         self.facts.reset();
+        self.profiles.reset();
         self.runs.reset();
         Ok(())
     }
@@ -95,4 +100,51 @@ impl Writer {
 
 fn is_too_large(usage: &Usage) -> bool {
     usage.bytes > usage.keep.bytes || usage.free_bytes < MIN_FREE_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::strategy::{Strategy as _, ValueTree as _};
+    use proptest::test_runner::TestRunner;
+
+    use super::*;
+    use crate::data::tests::{Scratch, rows};
+    use crate::moment::{DAY, Moment};
+    use crate::row::Row;
+    use crate::store::{Keep, Store};
+
+    /// Returns a session of a day that sent `payload` and came from a SYN of its own.
+    fn session(day: i64, payload: &str) -> Row {
+        let mut row = rows().new_tree(&mut TestRunner::deterministic()).unwrap().current();
+        row.time = Moment(1_767_225_600_000_000 + day * DAY);
+        row.payload = payload.as_bytes().to_vec();
+        row.sha256 = Some([payload.as_bytes()[0]; 32]);
+        row.facts = vec![(crate::row::Kind::Syn, payload.to_owned())];
+        row
+    }
+
+    #[test]
+    fn payloads_and_profiles_go_with_the_last_day_that_has_them() {
+        let scratch = Scratch::new();
+        scratch.write(&[session(0, "old"), session(0, "kept"), session(1, "kept"), session(2, "new")], 1);
+        let count = |sql: &str| {
+            let catalog = rusqlite::Connection::open(scratch.directory.join("catalog.sqlite")).unwrap();
+            catalog.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap()
+        };
+        assert_eq!(count("SELECT count(*) FROM payloads"), 3);
+        let before = count("SELECT count(DISTINCT payload) FROM profiles");
+        assert_eq!(before, 3);
+        let store = Store::open(&scratch.directory, Keep { days: 2, bytes: u64::MAX }).unwrap();
+        let mut writer = Writer::open(&store, true).unwrap();
+        writer.retain().unwrap();
+        writer.commit(&[]).unwrap();
+        assert_eq!(store.days().unwrap().len(), 2);
+        assert_eq!(count("SELECT count(*) FROM payloads WHERE head IN (CAST('kept' AS BLOB), CAST('new' AS BLOB))"), 2);
+        assert_eq!(count("SELECT count(*) FROM payloads"), 2);
+        assert_eq!(count("SELECT count(DISTINCT payload) FROM profiles"), 2);
+        assert_eq!(
+            count("SELECT count(*) FROM profiles WHERE payload NOT IN (SELECT id FROM facts WHERE kind = 3)"),
+            0
+        );
+    }
 }

@@ -1,13 +1,20 @@
 //! The tables of the two kinds of files: one catalog, and a file for each day.
 //!
-//! The catalog has what outlives a day: facts and sources with their first appearance, runs of the sensors, and how far
-//! logs are read. A day has its sessions and scans, roll-ups by hour, and the records themselves. Roll-ups are packed (see
-//! `rollup`), and are the index, too: they say in which hours a value occurs, and sessions lie in the order of time. `class` in them is what the source is
-//! known for (see [`crate::meaning::Class`]), so that known scanners can be left out of every number.
+//! The catalog has what outlives a day: facts and sources with their first appearance, begins of payloads, profiles, runs
+//! of the sensors, and how far logs are read. A day has its sessions and scans, roll-ups by hour, and the records themselves.
+//!
+//! A *profile* is what many sessions have in common: what the client sent and how it is recognised. It is stored once for all
+//! days, and a session has its number. Connections that read see both together as the view [`sessions`].
+//!
+//! Roll-ups are packed (see `rollup`), and are the index, too: they say in which hours a value occurs, and sessions lie in
+//! the order of time. `class` in them is what the source is known for (see [`crate::meaning::Class`]), so that known
+//! scanners can be left out of every number.
+
+use crate::row::Kind;
 
 /// Version of both kinds of files, in `PRAGMA user_version`. A store of another version is moved aside and built anew
 /// from the logs.
-pub const VERSION: i32 = 3;
+pub const VERSION: i32 = 4;
 
 /// The catalog.
 pub const CATALOG: &str = "
@@ -30,6 +37,28 @@ CREATE TABLE facts (
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX facts_hash ON facts (hash);
 CREATE INDEX facts_first ON facts (kind, first_us);
+CREATE TABLE payloads (id INTEGER PRIMARY KEY, head BLOB NOT NULL);
+CREATE TABLE profiles (
+    id INTEGER PRIMARY KEY,
+    payload INTEGER,
+    payload_group INTEGER,
+    campaign INTEGER,
+    path INTEGER,
+    protocol INTEGER,
+    syn INTEGER,
+    user_agent INTEGER,
+    http_fingerprint INTEGER,
+    host INTEGER,
+    ssh_client INTEGER,
+    hassh INTEGER,
+    ja4 INTEGER,
+    ja3 INTEGER,
+    server_name INTEGER,
+    tool INTEGER
+);
+CREATE TRIGGER payload_forgotten AFTER DELETE ON facts WHEN old.kind = 3 BEGIN
+    DELETE FROM payloads WHERE id = old.id;
+END;
 CREATE TABLE rules (sid INTEGER PRIMARY KEY, tag TEXT NOT NULL);
 CREATE TABLE sources (
     source PRIMARY KEY,
@@ -78,8 +107,9 @@ CREATE TABLE events (id INTEGER PRIMARY KEY, time_us INTEGER NOT NULL, text TEXT
 /// A day.
 pub const DAY: &str = "
 CREATE TABLE absorbed (log INTEGER PRIMARY KEY, lines INTEGER NOT NULL);
-CREATE TABLE sessions (
+CREATE TABLE session_rows (
     id INTEGER PRIMARY KEY,
+    profile INTEGER,
     n INTEGER NOT NULL,
     flags INTEGER NOT NULL,
     source NOT NULL,
@@ -93,24 +123,9 @@ CREATE TABLE sessions (
     uuid INTEGER NOT NULL,
     close_reason INTEGER NOT NULL,
     refused_by INTEGER,
-    protocol INTEGER,
-    payload INTEGER,
-    payload_group INTEGER,
-    path INTEGER,
-    user_agent INTEGER,
-    ja4 INTEGER,
-    ja3 INTEGER,
-    hassh INTEGER,
-    ssh_client INTEGER,
-    http_fingerprint INTEGER,
-    syn INTEGER,
-    tool INTEGER,
-    host INTEGER,
-    server_name INTEGER,
     country INTEGER,
     network INTEGER,
     scanner INTEGER,
-    campaign INTEGER,
     block INTEGER,
     line INTEGER
 );
@@ -144,7 +159,6 @@ CREATE TABLE scans (
     network INTEGER,
     scanner INTEGER
 );
-CREATE TABLE payloads (id INTEGER PRIMARY KEY, head BLOB NOT NULL);
 CREATE TABLE hourly (
     kind INTEGER NOT NULL,
     hour INTEGER NOT NULL,
@@ -157,3 +171,50 @@ CREATE TABLE hourly (
 -- Compressed records, or as text the place of a log from which they are found again.
 CREATE TABLE blocks (id INTEGER PRIMARY KEY, lines NOT NULL);
 ";
+
+/// Facts of a profile, in the order of its columns. Nearly all of them follow from the payload.
+pub const PROFILE: [Kind; 15] = [
+    Kind::Payload,
+    Kind::Group,
+    Kind::Campaign,
+    Kind::Path,
+    Kind::Protocol,
+    Kind::Syn,
+    Kind::UserAgent,
+    Kind::HttpFingerprint,
+    Kind::Host,
+    Kind::SshClient,
+    Kind::Hassh,
+    Kind::Ja4,
+    Kind::Ja3,
+    Kind::ServerName,
+    Kind::Tool,
+];
+
+/// Returns the statement that makes the view `sessions` of a connection: the rows of the database `day`, each with its
+/// profile of the database `catalog`. It is temporary, because a stored view cannot name tables of another file.
+#[must_use]
+pub fn sessions(day: &str, catalog: &str) -> String {
+    let profile: Vec<String> =
+        PROFILE.iter().filter_map(|kind| kind.column()).map(|column| format!("p.{column} AS {column}")).collect();
+    let own: Vec<String> =
+        ["id"].iter().chain(super::dayfile::COLUMNS).map(|column| format!("r.{column} AS {column}")).collect();
+    format!(
+        "CREATE TEMP VIEW sessions AS SELECT {}, {} FROM {day}.session_rows r LEFT JOIN {catalog}.profiles p ON p.id = r.profile;",
+        own.join(", "),
+        profile.join(", ")
+    )
+}
+
+/// Returns the tables of a statement about sessions `s`: where none of its parts names a fact of a profile, the rows alone.
+/// SQLite would look each profile up nevertheless.
+#[must_use]
+pub fn narrowest<'a>(tables: &'a str, parts: &[&str]) -> std::borrow::Cow<'a, str> {
+    let names_profile = |part: &&str| {
+        PROFILE.iter().filter_map(|kind| kind.column()).any(|column| part.contains(&format!("s.{column}")))
+    };
+    match tables.strip_prefix("sessions s") {
+        Some(behind) if !parts.iter().any(names_profile) => format!("session_rows s{behind}").into(),
+        _ => tables.into(),
+    }
+}

@@ -14,13 +14,16 @@ use spip_record::enrichment::Enrichment;
 
 use super::dayfile::DayFile;
 use super::facts::{Appearance, FactValue, Facts};
+use super::insert::Numbers;
 use super::journal::LogState;
+use super::profiles::{Profiles, campaign};
 use super::rollup::Key;
 use super::rules::Rules;
 use super::runs::{Runs, Seen};
 use super::{Error, Result, Store, insert, key, prepare, schema};
 use crate::meaning::{self, Class};
 use crate::moment::{Day, Moment};
+use crate::query::eval::SEARCHED_BYTES;
 use crate::row::{Kind, Row, ScanRow};
 
 /// Days that are open at once: lines come in the order of time but for days that several logs share.
@@ -60,6 +63,7 @@ pub struct Writer {
     pub(super) catalog: Connection,
     pub(super) days: BTreeMap<Day, DayFile>,
     pub(super) facts: Facts,
+    pub(super) profiles: Profiles,
     pub(super) runs: Runs,
     rules: Rules,
     sources: HashMap<Key, SourceCount, foldhash::fast::RandomState>,
@@ -89,6 +93,7 @@ impl Writer {
             catalog,
             days: BTreeMap::new(),
             facts: Facts::new(store.salt),
+            profiles: Profiles::default(),
             runs: Runs::default(),
             rules: Rules::default(),
             sources: HashMap::default(),
@@ -200,11 +205,12 @@ impl Writer {
             (None, false) => Kept::Nowhere,
             (_, true) => Kept::Here(record),
         };
+        let profile = self.profiles.number(&self.catalog, &facts).map_err(|source| self.failed(source))?;
         let path = self.store.day(day);
         let Some(file) = self.days.get_mut(&day) else {
             return Ok(Taken::Expired);
         };
-        let stored = insert::session(file, id, row, sensor, &source, &facts, kept);
+        let stored = insert::session(file, row, &Numbers { id, sensor, source: &source, facts: &facts, profile }, kept);
         let id = stored.map_err(|source| Error::Sqlite { path, source })?;
         Ok(Taken::Stored(day, id))
     }
@@ -269,9 +275,7 @@ impl Writer {
         }
         self.keep_rules(&row.meaning)?;
         if let Some(sha256) = &row.sha256 {
-            let value = FactValue::Hash(sha256);
-            let number = self.facts.number(&self.catalog, Kind::Payload, &value, n, seen, || (group, None));
-            facts.push((Kind::Payload, number.map_err(|source| self.failed(source))?));
+            facts.push((Kind::Payload, self.payload(sha256, group, &row.payload, n, seen)?));
         }
         if let Some(campaign) = campaign(&facts) {
             facts.push((Kind::Campaign, self.fact(Kind::Campaign, &campaign, n, seen)?));
@@ -286,6 +290,32 @@ impl Writer {
         self.fact(Kind::Port, &text, n, seen)?;
         facts.push((Kind::Port, port));
         Ok(facts)
+    }
+
+    /// Counts a payload, and keeps the begin of a new one for search.
+    fn payload(
+        &mut self,
+        sha256: &[u8; 32],
+        group: Option<i64>,
+        bytes: &[u8],
+        n: u64,
+        seen: &Appearance<'_>,
+    ) -> Result<i64> {
+        let mut is_new = false;
+        let make = || {
+            is_new = true;
+            (group, None)
+        };
+        let number = self.facts.number(&self.catalog, Kind::Payload, &FactValue::Hash(sha256), n, seen, make);
+        let number = number.map_err(|source| self.failed(source))?;
+        if is_new {
+            let head = bytes.get(..SEARCHED_BYTES).unwrap_or(bytes);
+            self.catalog
+                .prepare_cached("INSERT OR REPLACE INTO payloads (id, head) VALUES (?, ?)")
+                .and_then(|mut statement| statement.execute((number, head)))
+                .map_err(|source| self.failed(source))?;
+        }
+        Ok(number)
     }
 
     fn count_source(&mut self, key: &Value, source: IpAddr, time: Moment, n: u64, half_open: u64) {
@@ -414,6 +444,7 @@ impl Writer {
     pub fn roll_back(&mut self) -> Result<()> {
         self.days.clear();
         self.facts.reset();
+        self.profiles.reset();
         self.runs.reset();
         self.rules = Rules::default();
         self.sources.clear();
@@ -422,13 +453,4 @@ impl Writer {
         }
         self.begin()
     }
-}
-
-/// Returns what sources of one campaign share: the group of the payload and at least one fingerprint, as numbers of facts in
-/// the order of [`Kind::SHARED`]. One mark alone joins half of the internet.
-fn campaign(facts: &[(Kind, i64)]) -> Option<String> {
-    let of = |kind: Kind| facts.iter().find(|(own, _)| *own == kind).map(|(_, id)| *id);
-    of(Kind::Payload)?;
-    let shared = Kind::SHARED.map(of);
-    shared.iter().skip(1).any(Option::is_some).then(|| serde_json::to_string(&shared).unwrap_or_default())
 }

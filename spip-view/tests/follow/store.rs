@@ -77,7 +77,7 @@ fn a_store_of_an_older_version_is_moved_aside_and_built_again_from_the_log() {
     view.wait_for(49);
     drop(view);
     let catalog = rusqlite::Connection::open(state.join("catalog.sqlite")).unwrap();
-    catalog.execute_batch("PRAGMA user_version = 2; PRAGMA wal_checkpoint(TRUNCATE);").unwrap();
+    catalog.execute_batch("PRAGMA user_version = 3; PRAGMA wal_checkpoint(TRUNCATE);").unwrap();
     drop(catalog);
     // A report does not write: it names what is wrong and the remedy.
     let output = Command::new(env!("CARGO_BIN_EXE_spip-view"))
@@ -85,11 +85,11 @@ fn a_store_of_an_older_version_is_moved_aside_and_built_again_from_the_log() {
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && said.contains("has version 2") && said.contains("build it anew"), "{said}");
+    assert!(!output.status.success() && said.contains("has version 3") && said.contains("build it anew"), "{said}");
 
     let view = View::start(&arguments);
     view.wait_for(49);
-    wait_for_event(&view, "has version 2");
+    wait_for_event(&view, "has version 3");
     assert!(state.join("catalog.sqlite.damaged").exists() && state.join("days.damaged").exists());
 }
 
