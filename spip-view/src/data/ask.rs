@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use rusqlite::types::Value;
+use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Row, params_from_iter};
 
 use super::columns::Columns;
@@ -21,7 +21,7 @@ use crate::meaning::Class;
 use crate::moment::{DAY, Day, HOUR, Moment};
 use crate::query::sql::Condition;
 use crate::row::Kind;
-use crate::store::{Cells, Reader, Result, find, key, rows};
+use crate::store::{Cells, Reader, Result, find, key, rows, schema};
 
 /// Time for looking at sessions one by one, after which a page shows what it has.
 const PATIENCE: Duration = Duration::from_millis(1_500);
@@ -310,6 +310,7 @@ impl<'r> Ask<'r> {
         sensor.push_str(&self.of_known_scanners());
         let rows::Rows { key, n, tables, narrowing } = rows::of(kind);
         let narrowed = if only.is_some() { format!(" AND {key} = ?3") } else { String::new() };
+        let tables = schema::narrowest(&tables, &[&tables, &key, &narrowing]);
         let sql = format!(
             "SELECT {key}, s.id, {n} FROM {tables} WHERE s.id >= ?1 AND s.id < ?2 AND {key} IS NOT NULL AND {narrowing}{narrowed}{sensor}"
         );
@@ -375,7 +376,7 @@ impl<'r> Ask<'r> {
             })
         };
         let Totals { sessions, connections, rejected, bytes_in, scans, half_open } = totals;
-        read(&sql(SUMS, "sessions"), &mut [sessions, connections, rejected, bytes_in])
+        read(&sql(SUMS, "session_rows"), &mut [sessions, connections, rejected, bytes_in])
             .and_then(|()| read(&sql("count(*), sum(s.n)", "scans"), &mut [scans, half_open]))
             .map_err(|source| self.reader.failed(source))
     }
@@ -451,7 +452,7 @@ impl<'r> Ask<'r> {
     /// Numbers of several kinds, which looks at each day once.
     fn tallies(&self, kinds: &[Kind]) -> Result<Vec<Tally>> {
         if self.has_query {
-            return kinds.iter().map(|kind| self.tally(*kind)).collect();
+            return self.tallies_of(kinds);
         }
         let mut tallies: Vec<Tally> = kinds.iter().map(|_| Tally::default()).collect();
         for part in &self.parts {
@@ -461,6 +462,35 @@ impl<'r> Ask<'r> {
                 }
                 Ok(())
             })?;
+        }
+        Ok(tallies)
+    }
+
+    /// Numbers of several kinds, of the sessions that the query means: those that are columns of a session in one pass.
+    fn tallies_of(&self, kinds: &[Kind]) -> Result<Vec<Tally>> {
+        let mut tallies: Vec<Tally> = kinds.iter().map(|_| Tally::default()).collect();
+        let (mut columns, mut counted) = ("s.n".to_owned(), Vec::new());
+        for (kind, tally) in kinds.iter().zip(&mut tallies) {
+            let rows::Rows { key, n, tables, narrowing } = rows::of(*kind);
+            if tables == "sessions s" && n == "s.n" {
+                columns.push_str(&format!(", CASE WHEN {narrowing} THEN {key} END"));
+                counted.push(tally);
+            } else {
+                *tally = self.tally(*kind)?;
+            }
+        }
+        let is_exact = self.each(&Scope::all(), &columns, "", |_, row| {
+            let n = unsigned(row, 0)?;
+            for (index, tally) in (1..).zip(&mut counted) {
+                let value = row.get_ref(index)?;
+                if value != ValueRef::Null {
+                    tally.add(Key::read(value), n);
+                }
+            }
+            Ok(true)
+        })?;
+        for tally in counted {
+            tally.is_exact &= is_exact;
         }
         Ok(tallies)
     }
@@ -508,6 +538,7 @@ impl<'r> Ask<'r> {
         mut take: impl FnMut(Day, &Row<'_>) -> rusqlite::Result<bool>,
     ) -> Result<bool> {
         let (condition, bound) = self.condition(scope);
+        let tables = schema::narrowest(tables, &[tables, columns, condition.as_str(), behind]);
         let mut hours = scope.hours;
         for part in self.parts.iter().rev() {
             if self.is_late() {
@@ -624,7 +655,7 @@ fn round(reader: &Reader, parts: &mut [Part]) -> Result<()> {
             continue;
         }
         let empty = reader.in_day(part.day, |connection| {
-            let sql = "SELECT NOT EXISTS (SELECT 1 FROM sessions WHERE id >= ?1 AND id < ?2)
+            let sql = "SELECT NOT EXISTS (SELECT 1 FROM session_rows WHERE id >= ?1 AND id < ?2)
                        AND NOT EXISTS (SELECT 1 FROM scans WHERE id >= ?1 AND id < ?2)";
             let mut empty = [false; 2];
             for (empty, (first, last)) in empty.iter_mut().zip(outside) {

@@ -293,9 +293,10 @@ proptest! {
             }
             prop_assert_eq!(&series.points, &points);
 
-            for kind in [Kind::Source, Kind::Port, Kind::Path, Kind::Tool, Kind::Credential, Kind::Destination, Kind::Group,
-                Kind::Tag, Kind::Cve, Kind::Indicator, Kind::Country, Kind::Network, Kind::Scanner] {
-                let list = ask.top(kind, 1_000).unwrap();
+            let kinds = [Kind::Source, Kind::Port, Kind::Path, Kind::Tool, Kind::Credential, Kind::Destination, Kind::Group,
+                Kind::Tag, Kind::Cve, Kind::Indicator, Kind::Country, Kind::Network, Kind::Scanner];
+            for list in ask.tops(&kinds, 1_000).unwrap() {
+                let kind = list.kind;
                 let found: BTreeMap<String, u64> = list.items.into_iter().map(|top| (top.value, top.count)).collect();
                 let mut counted: BTreeMap<String, u64> = BTreeMap::new();
                 for (row, _) in &wanted {

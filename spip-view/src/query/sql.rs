@@ -1,8 +1,11 @@
 //! Compiles a query into a condition on the sessions of one day, with bound parameters.
 //!
-//! Names in the condition: `s` is the table of sessions, `tries` and `payloads` are of the same day, `facts` is of the
-//! catalog. Every term is true or false, never NULL, so that `not` means the opposite. Texts are compared by the function
-//! `fits(number of the test, value)`, which [`Condition::register`] brings to a connection.
+//! Names in the condition: `s` is the view of sessions, `tries` and `marks` are of the same day, `facts` and `payloads` are of
+//! the catalog. Every term is true or false, never NULL, so that `not` means the opposite.
+//!
+//! [`Condition::register`] brings two functions to a connection. `fits(number of the test, value)` compares a text. It is
+//! applied once to the values of the catalog, whatever number of days and statements follow: `among(number of the set, id)`
+//! then reports whether a value passed.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,6 +28,30 @@ pub struct Condition {
     /// Values bound to its question marks, in order.
     pub parameters: Vec<Value>,
     tests: Arc<Vec<(Part, Test)>>,
+    /// Statements that return the numbers of the values that pass a test.
+    sets: Vec<String>,
+}
+
+/// Numbers of values, a bit each: they are given without gaps.
+#[derive(Debug, Default)]
+struct Ids(Vec<u64>);
+
+impl Ids {
+    fn insert(&mut self, id: i64) {
+        let Ok(id) = usize::try_from(id) else {
+            return;
+        };
+        if self.0.len() <= id / 64 {
+            self.0.resize(id / 64 + 1, 0);
+        }
+        if let Some(word) = self.0.get_mut(id / 64) {
+            *word |= 1 << (id % 64);
+        }
+    }
+
+    fn contains(&self, id: i64) -> bool {
+        usize::try_from(id).ok().and_then(|id| Some(self.0.get(id / 64)? >> (id % 64) & 1 == 1)).unwrap_or(false)
+    }
 }
 
 /// The part of a value that a test examines.
@@ -41,26 +68,44 @@ impl Condition {
     /// Returns the condition that every session fulfils.
     #[must_use]
     pub fn all() -> Self {
-        Self { sql: "1".to_owned(), parameters: Vec::new(), tests: Arc::default() }
+        Self { sql: "1".to_owned(), parameters: Vec::new(), tests: Arc::default(), sets: Vec::new() }
     }
 
     /// Compiles `expr`.
     #[must_use]
     pub fn of(expr: &Expr, salt: Salt) -> Self {
-        let mut compiler = Compiler { salt, sql: String::new(), parameters: Vec::new(), tests: Vec::new() };
+        let mut compiler =
+            Compiler { salt, sql: String::new(), parameters: Vec::new(), tests: Vec::new(), sets: Vec::new() };
         compiler.expr(expr);
-        let Compiler { sql, parameters, tests, .. } = compiler;
-        Self { sql, parameters, tests: Arc::new(tests) }
+        let Compiler { sql, parameters, tests, sets, .. } = compiler;
+        Self { sql, parameters, tests: Arc::new(tests), sets }
     }
 
-    /// Brings `fits` to the connection that is to run the condition.
+    /// Brings `fits` and `among` to the connection that is to run the condition, and applies the tests to the values of its
+    /// catalog.
     ///
     /// # Errors
-    /// SQLite refuses it.
+    /// SQLite refuses it, or there is no more time.
     pub fn register(&self, connection: &Connection) -> rusqlite::Result<()> {
         let tests = Arc::clone(&self.tests);
         let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
-        connection.create_scalar_function("fits", 2, flags, move |context| Ok(call(&tests, context)))
+        connection.create_scalar_function("fits", 2, flags, move |context| Ok(call(&tests, context)))?;
+        let mut sets = Vec::with_capacity(self.sets.len());
+        for sql in &self.sets {
+            let mut ids = Ids::default();
+            let mut statement = connection.prepare(sql)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                ids.insert(row.get(0)?);
+            }
+            sets.push(ids);
+        }
+        connection.create_scalar_function("among", 2, flags, move |context| {
+            let (ValueRef::Integer(number), ValueRef::Integer(id)) = (context.get_raw(0), context.get_raw(1)) else {
+                return Ok(false);
+            };
+            Ok(usize::try_from(number).ok().and_then(|number| sets.get(number)).is_some_and(|ids| ids.contains(id)))
+        })
     }
 }
 
@@ -98,6 +143,7 @@ struct Compiler {
     sql: String,
     parameters: Vec<Value>,
     tests: Vec<(Part, Test)>,
+    sets: Vec<String>,
 }
 
 impl Compiler {
@@ -211,7 +257,7 @@ impl Compiler {
             Test::Equals(value) if kind != Kind::Tool => {
                 let kind_number = kind as u8;
                 self.sql.push_str(&format!(
-                    "(s.{column} IS NOT NULL AND s.{column} IN (SELECT id FROM facts WHERE kind = {kind_number} AND hash = ?))"
+                    "(s.{column} IS NOT NULL AND s.{column} IS (SELECT id FROM facts WHERE kind = {kind_number} AND hash = ?))"
                 ));
                 self.parameters.push(Value::Integer(self.salt.hash(kind, value)));
             }
@@ -226,9 +272,8 @@ impl Compiler {
             return;
         }
         let (kind, number) = (kind as u8, self.number(part, test));
-        self.sql.push_str(&format!(
-            "(s.{column} IS NOT NULL AND s.{column} IN (SELECT id FROM facts WHERE kind = {kind} AND fits({number}, value)))"
-        ));
+        let set = self.set(format!("SELECT id FROM facts WHERE kind = {kind} AND fits({number}, value)"));
+        self.sql.push_str(&format!("among({set}, s.{column})"));
     }
 
     /// A column whose fact is shown as a text that passes the test.
@@ -239,10 +284,9 @@ impl Compiler {
             return;
         }
         let (kind, number) = (kind as u8, self.number(Part::Whole(None), test));
-        self.sql.push_str(&format!(
-            "(s.{column} IS NOT NULL AND s.{column} IN \
-             (SELECT id FROM facts WHERE kind = {kind} AND fits({number}, coalesce(label, value))))"
-        ));
+        let set =
+            self.set(format!("SELECT id FROM facts WHERE kind = {kind} AND fits({number}, coalesce(label, value))"));
+        self.sql.push_str(&format!("among({set}, s.{column})"));
     }
 
     /// Any of the marks of a kind, by value or by label.
@@ -251,9 +295,10 @@ impl Compiler {
         self.sql.push_str(&format!("EXISTS (SELECT 1 FROM marks m WHERE m.session = s.id AND m.kind = {kind}"));
         if *test != Test::Exists {
             let number = self.number(Part::Whole(None), test);
-            self.sql.push_str(&format!(
-                " AND m.fact IN (SELECT id FROM facts WHERE kind = {kind} AND (fits({number}, value) OR fits({number}, label)))"
+            let set = self.set(format!(
+                "SELECT id FROM facts WHERE kind = {kind} AND (fits({number}, value) OR fits({number}, label))"
             ));
+            self.sql.push_str(&format!(" AND among({set}, m.fact)"));
         }
         self.sql.push(')');
     }
@@ -264,22 +309,25 @@ impl Compiler {
             return;
         }
         let number = self.number(Part::Whole(None), test);
-        self.sql.push_str(&format!(
-            "(s.payload IS NOT NULL AND s.payload IN (SELECT id FROM payloads WHERE fits({number}, head)))"
-        ));
+        let set = self.set(format!("SELECT id FROM payloads WHERE fits({number}, head)"));
+        self.sql.push_str(&format!("among({set}, s.payload)"));
     }
 
     fn credential(&mut self, part: Part, test: &Test) {
         let (kind, number) = (Kind::Credential as u8, self.number(part, test));
-        self.sql.push_str(&format!(
-            "s.id IN (SELECT session FROM tries WHERE credential IN \
-             (SELECT id FROM facts WHERE kind = {kind} AND fits({number}, value)))"
-        ));
+        let set = self.set(format!("SELECT id FROM facts WHERE kind = {kind} AND fits({number}, value)"));
+        self.sql.push_str(&format!("s.id IN (SELECT session FROM tries WHERE among({set}, credential))"));
     }
 
     fn number(&mut self, part: Part, test: &Test) -> usize {
         self.tests.push((part, test.clone()));
         self.tests.len() - 1
+    }
+
+    /// Adds the values that a statement returns as a set. Returns its number.
+    fn set(&mut self, sql: String) -> usize {
+        self.sets.push(sql);
+        self.sets.len() - 1
     }
 }
 
