@@ -10,6 +10,9 @@ use crate::nats::{subject_of, token_of};
 const STREAM: &str = "SPIP";
 const PREFIX: &str = "spip.records";
 
+/// The account of the stream and the hub's shipper.
+const ACCOUNT: &str = "hub";
+
 /// Port between the servers of a cluster.
 const ROUTES: u16 = 6222;
 
@@ -59,26 +62,36 @@ pub(super) fn configuration(registry: &Registry, node: &Path, host: &str) -> Str
 }
 
 /// Returns the users: the hub's shipper, and each sensor with the rights of its own subject.
+///
+/// A server checks the subject to which a user publishes, not the one that it names for the answer, and sends the answer
+/// there itself: in one account with the stream, a sensor could have the server purge it, or write to the subject of
+/// another sensor. So each sensor has an account of its own, which knows two subjects of the hub's account, and answers stay
+/// within.
 pub(super) fn users(registry: &Registry) -> String {
+    let last = |subject: &str| format!("$JS.API.DIRECT.GET.{STREAM}.{subject}");
+    let every = format!("{PREFIX}.*");
     let mut text = format!(
         "# Users of a spip hub. Written by spip-ship hub add and revoke; changes by hand are lost.\n\
-         authorization {{\n  timeout: 10\n  users: [\n    {{ nkey: {}, permissions: {{\n      \
-         publish: [\"$JS.API.>\", \"$JS.ACK.>\"], subscribe: [\"_INBOX.>\"] }} }}\n",
-        quoted(registry.hub())
+         authorization {{ timeout: 10 }}\naccounts {{\n  {ACCOUNT}: {{\n    jetstream: enabled\n    users: [{{ nkey: {}, permissions: {{\n      \
+         publish: [\"$JS.API.>\", \"$JS.ACK.>\"], subscribe: [\"_INBOX.>\"] }} }}]\n    \
+         exports: [{{ service: {} }}, {{ service: {} }}]\n  }}\n",
+        quoted(registry.hub()),
+        quoted(&every),
+        quoted(last(&every)),
     );
     for (name, public) in registry.sensors() {
-        let subject = subject_of(PREFIX, name);
+        let (subject, token) = (subject_of(PREFIX, name), token_of(name));
+        let (records, last) = (quoted(&subject), quoted(last(&subject)));
         let _ = writeln!(
             text,
-            "    {{ nkey: {}, permissions: {{ # {}\n      publish: [{}, {}], subscribe: [{}] }} }}",
+            "  {}: {{\n    users: [{{ nkey: {}, permissions: {{\n      publish: [{records}, {last}], subscribe: [{}] }} }}]\n    \
+             imports: [{{ service: {{ account: {ACCOUNT}, subject: {records} }} }}, {{ service: {{ account: {ACCOUNT}, subject: {last} }} }}]\n  }}",
+            quoted(format!("sensor-{token}")),
             quoted(public),
-            token_of(name),
-            quoted(&subject),
-            quoted(format!("$JS.API.DIRECT.GET.{STREAM}.{subject}")),
-            quoted(format!("_INBOX.spip-{}.>", token_of(name))),
+            quoted(format!("_INBOX.spip-{token}.>")),
         );
     }
-    text.push_str("  ]\n}\n");
+    text.push_str("}\n");
     text
 }
 

@@ -160,7 +160,11 @@ fn a_fleet_is_made_by_three_commands_and_a_credential_ends_with_one() {
     assert!(is_whole, "{text}");
     let (is_whole, text) = run(&place.path("one/etc/ship.toml"), &["verify"]);
     assert!(!is_whole && text.contains("may not read the stream") && text.lines().count() == 1, "{text}");
+    let (last, of_other) = stream(&place, port, "two%2Eb");
     steal(&place, port);
+    assert_eq!(stream(&place, port, "two%2Eb").1, of_other, "a thief wrote to another subject");
+    // What it published itself: five times under its own name.
+    assert_eq!(stream(&place, port, "two%2Eb").0, last + 5);
     let text = command(&["hub", "revoke", "one", "--directory", &path("etc")]);
     assert!(!text.contains("not running here"), "{text}");
     append(&place.path("one/log/spip.jsonl"), &records("one", "r", 101..103));
@@ -261,4 +265,32 @@ fn steal(place: &Place, port: u16) {
     ] {
         assert!(!ask(subject), "{subject} is open to a thief");
     }
+    // Where the answer goes, the server does not check: it sends it itself, with the thief's last message as its text.
+    let client = thief.client().expect("connected");
+    for own in ["$JS.API.DIRECT.GET.SPIP.spip.records.one", "spip.records.one"] {
+        for answer in ["spip.records.two%2Eb", "$JS.API.STREAM.PURGE.SPIP", "$JS.API.STREAM.DELETE.SPIP"] {
+            let sent = client.publish_with_reply(own, answer, bytes::Bytes::from_static(b"{}"));
+            runtime.block_on(sent).expect("sent");
+        }
+    }
+    runtime.block_on(client.flush()).expect("sent");
+    // Answered behind them.
+    let mut ask = |subject: &str| thief.request(subject, None, bytes::Bytes::from_static(b"{}"), time).is_ok();
+    assert!(ask("spip.records.one") && ask("$JS.API.DIRECT.GET.SPIP.spip.records.one"));
+}
+
+/// Returns the last sequence of the stream of a hub, and the number of its messages of a sensor.
+fn stream(place: &Place, port: u16, sensor: &str) -> (u64, u64) {
+    let runtime = runtime();
+    let access = NatsAccess {
+        urls: vec![format!("tls://127.0.0.1:{port}")],
+        nkey: Some(place.path("etc/hub.nkey").display().to_string().into()),
+        ca: Some(place.path("etc/ca.pem")),
+        ..access(port)
+    };
+    let mut connection = Connection::new(access, runtime.handle().clone(), None);
+    let filter = serde_json::json!({ "subjects_filter": ">" });
+    let info: serde_json::Value = connection.api("STREAM.INFO.SPIP", &filter).expect("a stream");
+    let of_sensor = &info["state"]["subjects"][format!("spip.records.{sensor}")];
+    (info["state"]["last_seq"].as_u64().expect("a number"), of_sensor.as_u64().unwrap_or_default())
 }
