@@ -4,6 +4,7 @@ mod access;
 mod bench;
 mod disk;
 mod fleet;
+mod garbage;
 mod hostile;
 mod http;
 mod hub;
