@@ -172,4 +172,19 @@ mod tests {
         let list = understand(request, false).credentials.list;
         assert_eq!(list.first().and_then(|found| found.user.as_deref()), Some("cam-admin"));
     }
+
+    #[test]
+    fn of_two_fields_of_a_kind_the_first_one_counts() {
+        const FORM: &str = "application/x-www-form-urlencoded";
+        assert_eq!(login(FORM, "user=a&login=b&password=c&pass=d"), pair("a", "c"));
+        assert_eq!(login("application/json", r#"{"user":"a","login":"b","password":"c","pass":"d"}"#), pair("b", "d"));
+    }
+
+    #[test]
+    fn the_first_64_fields_are_examined() {
+        let form = |before: usize| format!("{}password=x", "a=b&".repeat(before));
+        const FORM: &str = "application/x-www-form-urlencoded";
+        assert_eq!(login(FORM, &form(63)), Some((None, Some("x".to_owned()))));
+        assert_eq!(login(FORM, &form(64)), None);
+    }
 }

@@ -116,4 +116,48 @@ mod tests {
         let irc = understand(b"USER bot 8 * :bot\r\nNICK bot\r\n", false);
         assert_eq!(irc.credentials.list, []);
     }
+
+    #[test]
+    fn the_shape_of_its_arguments_decides_a_verb() {
+        let lines = [
+            ("EPSV", true),
+            ("EPSV 1", true),
+            ("EPSV all", true),
+            ("EPSV x", false),
+            ("REST 100", true),
+            ("REST x", false),
+            ("REST", false),
+            ("PBSZ 0", true),
+            ("TYPE L 8", true),
+            ("TYPE B", false),
+            ("STRU F", true),
+            ("STRU X", false),
+            ("PROT P", true),
+            ("PROT Q", false),
+            ("SITE CHMOD 777 a", true),
+            ("SITE", false),
+            ("SITE 1", false),
+            ("ALLO 5", true),
+            ("ALLO x", false),
+            ("EPRT |1|192.0.2.1|6275|", true),
+            ("EPRT |1|192.0.2.1|6275", false),
+            ("EPRT ||||", false),
+            ("PORT 192,0,2,1,4,1", true),
+            ("PORT 192,0,2,1,4,1,5", false),
+            ("PORT 192,0,2,1,4,1000", false),
+            ("MKD a", true),
+            ("MKD", false),
+            ("SYST", true),
+            ("SYST x", false),
+            ("STOU", true),
+            ("NLST x", true),
+            ("AUTH TLS", true),
+            ("AUTH KERBEROS_V4", false),
+            ("AUTH PLAIN", false),
+        ];
+        for (line, decides) in lines {
+            let protocol = understand(format!("{line}\r\n").as_bytes(), false).protocol;
+            assert_eq!(protocol == Some("ftp"), decides, "{line}: {protocol:?}");
+        }
+    }
 }

@@ -58,7 +58,7 @@ struct Frames {
 
 fn understand(bytes: &[u8], out: &mut Understanding) -> Result<(), End> {
     let mut reader = Reader::new(bytes);
-    let mut frames = Frames { http: Http::default(), ..Frames::default() };
+    let mut frames = Frames::default();
     frames.http.set_version(b"2".as_slice());
     let end = if reader.literal(PREFACE)? { frames.read(&mut reader, out) } else { Ok(()) };
     if let Some(settings) = &frames.settings {

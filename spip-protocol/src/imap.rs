@@ -189,4 +189,41 @@ mod tests {
             assert_eq!(understand(line.as_bytes(), false).protocol, None, "{line}");
         }
     }
+
+    #[test]
+    fn the_tag_and_the_shape_of_its_arguments_decide_a_command() {
+        let lines = [
+            ("a1 CAPABILITY", true),
+            ("tag STARTTLS", true),
+            ("a1 CAPABILITY x", false),
+            ("a1 NOOP", true),
+            ("tag LOGOUT", false),
+            ("a1 NOOP x", false),
+            ("a1 LOGIN a b", true),
+            ("tag LOGIN a b", false),
+            ("a1 LOGIN a", false),
+            ("a1 LOGIN \"a", true),
+            ("a1 LOGIN {3}", true),
+            ("a1 SELECT INBOX", true),
+            ("tag EXAMINE INBOX", false),
+            ("a1 SELECT", false),
+            ("a1 AUTHENTICATE PLAIN", true),
+            ("a1 AUTHENTICATE PLAIN AGE=", true),
+            ("a1 AUTHENTICATE", false),
+            ("a1 AUTHENTICATE PLAIN a b", false),
+            ("a1 ID NIL", true),
+            ("tag ID (\"name\" \"x\")", true),
+            ("tag ID x", false),
+            ("a+b CAPABILITY", false),
+            ("a.b CAPABILITY", true),
+        ];
+        for (line, decides) in lines {
+            let protocol = understand(format!("{line}\r\n").as_bytes(), false).protocol;
+            assert_eq!(protocol == Some("imap"), decides, "{line}: {protocol:?}");
+        }
+        for (length, decides) in [(TAG_BYTES, true), (TAG_BYTES + 1, false)] {
+            let protocol = understand(format!("{} CAPABILITY\r\n", "a".repeat(length)).as_bytes(), false).protocol;
+            assert_eq!(protocol == Some("imap"), decides, "{length}: {protocol:?}");
+        }
+    }
 }

@@ -85,4 +85,30 @@ mod tests {
             assert_ne!(understand(line.as_bytes(), false).protocol, Some("irc"), "{line}");
         }
     }
+
+    #[test]
+    fn the_shape_of_its_arguments_decides_a_verb() {
+        let lines = [
+            ("NICK bot", true),
+            ("NICK bot 1", false),
+            ("NICK", false),
+            ("USER a 8 * :b", true),
+            ("USER a 8 *", false),
+            ("JOIN #c", true),
+            ("JOIN &c", true),
+            ("JOIN c", false),
+            ("PRIVMSG #c :hello", true),
+            ("PRIVMSG #c hello", false),
+            ("NOTICE :hello", false),
+            ("CAP LS", true),
+            ("CAP LS 302", true),
+            ("CAP LS 301", false),
+            ("CAP REQ :sasl", true),
+            ("CAP REQ sasl", false),
+        ];
+        for (line, decides) in lines {
+            let protocol = understand(format!("{line}\r\n").as_bytes(), false).protocol;
+            assert_eq!(protocol == Some("irc"), decides, "{line}: {protocol:?}");
+        }
+    }
 }

@@ -209,4 +209,19 @@ mod tests {
         let bytes = b"\x30\x26\x02\x01\x01\x04\x06public\xa0\x19\x02\x04";
         assert_eq!(understand(bytes, false).protocol, None);
     }
+
+    #[test]
+    fn each_scope_of_a_search_has_its_name() {
+        for (number, name) in [
+            (0, r#","search_scope":"base""#),
+            (1, r#","search_scope":"one""#),
+            (2, r#","search_scope":"sub""#),
+            (3, ""),
+        ] {
+            let mut bytes = PROTOCOL.samples[2].to_vec();
+            let at = bytes.windows(3).position(|window| window == [tag::ENUMERATED, 1, 0]).expect("a scope");
+            bytes[at + 2] = number;
+            assert_eq!(details(&bytes), format!(r#"{{"operation":"search","search_base":""{name}}}"#));
+        }
+    }
 }

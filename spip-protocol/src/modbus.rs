@@ -149,4 +149,28 @@ mod tests {
     fn a_length_that_the_function_does_not_have_stays_unknown() {
         assert_eq!(understand(b"\x00\x01\x00\x00\x00\x07\x01\x03\x00\x00\x00\x0a", false).protocol, None);
     }
+
+    #[test]
+    fn the_bytes_of_a_write_are_those_that_its_quantity_takes() {
+        let is_modbus = |body: &[u8]| {
+            let length = u16::try_from(body.len() + 1).expect("short").to_be_bytes();
+            understand(&[&[0, 1, 0, 0], &length[..], &[1], body].concat(), false).protocol == Some("modbus")
+        };
+        // Coils take a bit each, registers two bytes.
+        assert!(is_modbus(&[15, 0, 0, 0, 9, 2, 0xff, 1]) && !is_modbus(&[15, 0, 0, 0, 9, 1, 0xff]));
+        assert!(is_modbus(&[16, 0, 0, 0, 3, 6, 0, 1, 0, 2, 0, 3]) && !is_modbus(&[16, 0, 0, 0, 3, 5, 0, 1, 0, 2, 0]));
+        assert!(!is_modbus(&[16, 0, 0, 0, 0, 0]));
+        let both = |quantity: u8, values: &[u8]| {
+            is_modbus(
+                &[&[23, 0, 0, 0, 1, 0, 0, 0, quantity, u8::try_from(values.len()).expect("short")], values].concat(),
+            )
+        };
+        assert!(both(1, &[0, 1]) && both(3, &[0; 6]) && !both(3, &[0; 5]) && !both(4, &[0; 6]));
+        // Reading: 1 to 2000 values.
+        for (quantity, fits) in [(0_u16, false), (1, true), (2000, true), (2001, false)] {
+            let [high, low] = quantity.to_be_bytes();
+            assert_eq!(is_modbus(&[3, 0, 0, high, low]), fits, "{quantity}");
+        }
+        assert!(is_modbus(&[8, 0, 21, 0, 0]) && !is_modbus(&[8, 0, 22, 0, 0]));
+    }
 }

@@ -143,4 +143,24 @@ mod tests {
         let details = understand(PROTOCOL.samples[3], false).details;
         assert_eq!(details.get("version").and_then(|version| version.as_text()), Some("3.1"));
     }
+
+    #[test]
+    fn each_flag_of_a_connection_stands_for_itself() {
+        let facts = |flags: u8, rest: &[u8]| {
+            let bytes = [&b"\x10\x30\x00\x04MQTT\x04"[..], &[flags], b"\x00\x3c\x00\x01c", rest].concat();
+            let understanding = understand(&bytes, false);
+            let login = understanding.credentials.list.first().map(|one| (one.user.clone(), one.secret.clone()));
+            (serde_json::to_string(&understanding.details).expect("json"), login)
+        };
+        let details = |clean: bool, more: &str| {
+            format!(r#"{{"version":"3.1.1","clean_session":{clean},"keep_alive":60,"client_id":"c"{more}}}"#)
+        };
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(facts(0x00, b""), (details(false, ""), None));
+        assert_eq!(facts(0x02, b""), (details(true, ""), None));
+        assert_eq!(facts(0x04, b"\0\x01w\0\x01m"), (details(false, r#","will_topic":"w""#), None));
+        assert_eq!(facts(0x80, b"\0\x01u"), (details(false, ""), Some((text("u"), None))));
+        assert_eq!(facts(0x40, b"\0\x01p"), (details(false, ""), Some((None, text("p")))));
+        assert_eq!(facts(0xc0, b"\0\x01u\0\x01p"), (details(false, ""), Some((text("u"), text("p")))));
+    }
 }

@@ -209,4 +209,36 @@ mod tests {
         assert_eq!(details.get("incomplete"), Some(&Value::Flag(true)));
         assert_eq!(details.get("user").and_then(|user| user.as_text()), Some("postgres"));
     }
+
+    /// A start-up of version 3.0 with these parameters, and the password behind it.
+    fn login(parameters: &[u8], password: &[u8]) -> Vec<u8> {
+        let length = |bytes: &[u8], more: usize| u32::try_from(bytes.len() + more).expect("short").to_be_bytes();
+        let startup = [&length(parameters, 9), &[0, 3, 0, 0][..], parameters, &[0]].concat();
+        [&startup, &b"p"[..], &length(password, 5), password, &[0]].concat()
+    }
+
+    #[test]
+    fn a_digest_is_no_password_and_a_password_that_begins_like_one_is() {
+        let secret = |password: &[u8]| {
+            let credentials = understand(&login(b"user\0a\0", password), false).credentials.list;
+            credentials.first().map(|one| one.secret.clone()).expect("a name")
+        };
+        assert_eq!(secret(b"md5aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"), None);
+        assert_eq!(secret(b"md5").as_deref(), Some("md5"));
+        assert_eq!(secret(&[b'm'; 35]).as_deref(), Some(&*"m".repeat(35)));
+        assert_eq!(secret(b"SCRAM-SHA-256\0\0\0\0\x20n,,"), None);
+    }
+
+    #[test]
+    fn the_name_of_the_first_parameter_decides() {
+        let is_postgresql = |name: &str| {
+            understand(&login(format!("{name}\0a\0").as_bytes(), b""), false).protocol == Some("postgresql")
+        };
+        for name in ["user", "db", "a1_.b"] {
+            assert!(is_postgresql(name), "{name}");
+        }
+        for name in ["u", "1a", "_a", "a b", &"a".repeat(PARAMETER_NAME_BYTES)] {
+            assert!(!is_postgresql(name), "{name}");
+        }
+    }
 }

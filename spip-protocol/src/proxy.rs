@@ -414,4 +414,23 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_verification_is_told_where_the_client_had_a_certificate() {
+        for (client, verify, expected) in [
+            (0, 0, r#""tls":false"#),
+            (1, 0, r#""tls":true"#),
+            (1, 1, r#""tls":true"#),
+            (3, 0, r#""tls":true,"tls_client_verified":true"#),
+            (5, 0, r#""tls":true,"tls_client_verified":true"#),
+            (5, 1, r#""tls":true,"tls_client_verified":false"#),
+            (7, 1, r#""tls":true,"tls_client_verified":false"#),
+            (2, 0, r#""tls":false,"tls_client_verified":true"#),
+        ] {
+            let facts = facts(&parse(&two(1, 0x11, &[V4, &fact(kind::SSL, &[client, 0, 0, 0, verify])].concat())));
+            let found =
+                facts.split_once(r#""family":"tcp4","#).and_then(|(_, rest)| rest.split_once(r#","source_ip""#));
+            assert_eq!(found.map(|(found, _)| found), Some(expected), "{client} {verify}");
+        }
+    }
 }

@@ -50,7 +50,7 @@ fn number(reader: &mut Reader<'_>) -> Result<Option<usize>, End> {
     for digits in 0..=DIGITS {
         let byte = reader.u8()?;
         match byte {
-            b'0'..=b'9' if digits < DIGITS => number = number * 10 + usize::from(byte - b'0'),
+            b'0'..=b'9' => number = number * 10 + usize::from(byte - b'0'),
             b'\r' if digits > 0 => return Ok(reader.literal(b"\n")?.then_some(number)),
             _ => return Ok(None),
         }
@@ -193,5 +193,29 @@ mod tests {
         let details = understand(b"*1\r\n$4\r\nPING\r\n*2\r\n$3\r\nGET\r\n$9\r\nab", false).details;
         let expected = r#"{"commands":["PING"],"incomplete":true}"#;
         assert_eq!(serde_json::to_string(&details).expect("json"), expected);
+    }
+
+    #[test]
+    fn sixteen_arguments_of_a_command_are_kept_and_the_rest_is_passed_over() {
+        let word = |number: usize| format!("$2\r\n{number:02}\r\n");
+        let words: String = (0..20).map(word).collect();
+        let details = understand(format!("*20\r\n{words}*1\r\n$4\r\nPING\r\n").as_bytes(), false).details;
+        let expected = r#"{"commands":["00 01 02 03 04 05 06 07 08 09 10 11 12 13 14 15","PING"]}"#;
+        assert_eq!(serde_json::to_string(&details).expect("json"), expected);
+        let inline: Vec<_> = (0..20).map(|number| format!("{number:02}")).collect();
+        let details = understand(format!("CONFIG GET x\r\n{}\r\n", inline.join(" ")).as_bytes(), false).details;
+        let expected = r#"{"commands":["CONFIG GET x","00 01 02 03 04 05 06 07 08 09 10 11 12 13 14 15"]}"#;
+        assert_eq!(serde_json::to_string(&details).expect("json"), expected);
+    }
+
+    #[test]
+    fn a_number_has_ten_digits_at_most_and_one_at_least() {
+        let is_redis = |bytes: &str| understand(bytes.as_bytes(), false).protocol == Some("redis");
+        assert!(is_redis("*0000000001\r\n$4\r\nPING\r\n"));
+        for other in
+            ["*00000000001\r\n$4\r\nPING\r\n", "*\r\n$4\r\nPING\r\n", "*0\r\n$4\r\nPING\r\n", "*1\r\n$0\r\n\r\n"]
+        {
+            assert!(!is_redis(other), "{other:?}");
+        }
     }
 }

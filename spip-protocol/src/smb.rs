@@ -161,7 +161,7 @@ fn login_of_version_1(message: &mut Reader<'_>, is_unicode: bool, out: &mut Unde
         |at: usize| body.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |two| u16::from_le_bytes(*two));
     // Words, the count of bytes, both passwords; Unicode begins at an even byte of the message, whose header has 32.
     let at = 29 + usize::from(length(15)) + usize::from(length(17));
-    let at = if is_unicode { at + (at + 32) % 2 } else { at };
+    let at = if is_unicode { at.next_multiple_of(2) } else { at };
     let Some(mut rest) = body.get(at..) else { return };
     let mut names =
         ["user", "domain", "native_os", "native_lan_manager"].into_iter().map(|key| (key, text(&mut rest, is_unicode)));

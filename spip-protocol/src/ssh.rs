@@ -236,4 +236,19 @@ mod tests {
         assert_eq!(ssh(b"SSH-2.0-x").error, Some("the identification has no line end"));
         assert_eq!(ssh(&[b"SSH-2.0-".as_slice(), &[b'x'; 300]].concat()).client.len(), 255);
     }
+
+    #[test]
+    fn four_kinds_of_messages_may_come_before_the_key_exchange_and_eight_of_them() {
+        let before = |kind: u8, count: usize| {
+            let mut bytes = b"SSH-2.0-x\r\n".to_vec();
+            bytes.extend([0, 0, 0, 12, 5, kind, 0, 0, 0, 1, b'a', 0, 0, 0, 0, 0].repeat(count));
+            bytes.extend(packet("k", "e", "m", "c"));
+            ssh(&bytes).hassh_algorithms
+        };
+        for kind in 1..=4 {
+            assert_eq!(before(kind, 1).as_deref(), Some("k;e;m;c"), "{kind}");
+        }
+        assert_eq!((before(0, 1), before(5, 1)), (None, None));
+        assert!(before(4, PACKETS - 1).is_some() && before(4, PACKETS).is_none());
+    }
 }

@@ -216,4 +216,15 @@ mod tests {
         assert_eq!(object.get("truncated"), Some(&Value::Flag(true)));
         assert!(matches!(object.get("l"), Some(Value::List(list)) if list.len() == LIST_ITEMS));
     }
+
+    #[test]
+    fn a_character_at_the_limit_is_whole_or_left_out() {
+        // The last byte of the limit is the first, the second, the third and the last of a character.
+        for (text, kept) in [("aaa😀b", "aaa"), ("aa😀b", "aa"), ("a😀b", "a"), ("😀b", "😀")] {
+            assert_eq!(clip(text.as_bytes(), 4), (kept.into(), true), "{text}");
+        }
+        assert_eq!(clip(b"aaa\xf0\x9f", 4), ("aaa".into(), true));
+        assert_eq!(clip(b"aaaa", 4), ("aaaa".into(), false));
+        assert_eq!(clip(b"aaaab", 4), ("aaaa".into(), true));
+    }
 }
