@@ -226,4 +226,21 @@ mod tests {
         assert_eq!(path(b"http://host:80/a?b"), b"/a");
         assert_eq!(path(b"http://host"), b"");
     }
+
+    #[test]
+    fn later_requests_are_named_up_to_4_kib_of_methods_and_targets() {
+        let mut facts = Http::default();
+        let target = [b'x'; 253];
+        for _ in 0..20 {
+            facts.add_pipelined(b"GET".as_slice(), target.as_slice());
+        }
+        assert_eq!((facts.pipelined.len(), facts.truncated), (16, true));
+        let mut facts = Http::default();
+        for _ in 0..PIPELINED {
+            facts.add_pipelined(b"GET".as_slice(), b"/".as_slice());
+        }
+        assert_eq!((facts.pipelined.len(), facts.truncated), (PIPELINED, false));
+        facts.add_pipelined(b"GET".as_slice(), b"/".as_slice());
+        assert_eq!((facts.pipelined.len(), facts.truncated), (PIPELINED, true));
+    }
 }

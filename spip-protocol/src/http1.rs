@@ -297,4 +297,12 @@ mod tests {
         assert_eq!((facts.version.as_deref(), facts.error), (Some("0.9"), None));
         assert_eq!(facts.target.as_deref(), Some("/index.html"));
     }
+
+    #[test]
+    fn a_request_goes_on_behind_its_trailer_and_one_without_a_body_has_none() {
+        let facts = http(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX: y\r\nZ: 1\r\n\r\nGET /next HTTP/1.1\r\n\r\n");
+        assert_eq!((facts.body_bytes, facts.requests, facts.trailing_bytes), (Some(3), 2, 0));
+        let facts = http(b"GET / HTTP/1.1\r\n\r\nGET /next HTTP/1.1\r\n\r\n");
+        assert_eq!((facts.body_bytes, facts.body_kept, facts.requests), (Some(0), 0, 2));
+    }
 }

@@ -228,4 +228,18 @@ mod tests {
         login(&message, &mut out);
         assert_eq!(out.credentials.list.first().and_then(|one| one.user.as_deref()), Some("Administrator"));
     }
+
+    #[test]
+    fn the_instance_that_is_asked_for_is_shown_unless_it_is_none() {
+        let details = |instance: &[u8]| {
+            let mut message = vec![2, 0, 6, 0, u8::try_from(instance.len()).expect("short"), 0xff];
+            message.extend_from_slice(instance);
+            let mut out = Understanding::default();
+            prelogin(&message, &mut out);
+            serde_json::to_string(&out.details).expect("json")
+        };
+        assert_eq!(details(b"SQLEXPRESS\0"), r#"{"instance":"SQLEXPRESS"}"#);
+        assert_eq!(details(b"\0"), "{}");
+        assert_eq!(details(b""), "{}");
+    }
 }

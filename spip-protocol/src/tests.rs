@@ -187,3 +187,12 @@ proptest! {
 }
 
 mod names;
+
+#[test]
+fn a_limit_that_cut_the_payload_is_known_whatever_the_bytes_are() {
+    for bytes in [&b""[..], b"\x01\x02", b"USER a", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03"] {
+        for truncated in [false, true] {
+            assert_eq!(understand(bytes, truncated).truncated, truncated, "{bytes:?}");
+        }
+    }
+}

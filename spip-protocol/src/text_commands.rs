@@ -172,3 +172,21 @@ pub(super) fn understand<'a>(bytes: &'a [u8], out: &mut Understanding<'a>) -> Re
     out.details.texts("commands", commands);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_text_begins_with_a_letter_a_digit_or_a_full_stop() {
+        let line = |bytes: &'static [u8]| text_line(&mut Reader::new(bytes));
+        assert_eq!(line(b"A b\tc\r\n"), Ok(Some(&b"A b\tc"[..])));
+        for begins in [&b"1\n"[..], b".\n", b"z\n"] {
+            assert!(matches!(line(begins), Ok(Some(_))), "{begins:?}");
+        }
+        for other in [&b"\nA\n"[..], b"\r\nA\n", b" A\n", b"/A\n", b"A\x1b\n", b"A\0\n"] {
+            assert_eq!(line(other), Ok(None), "{other:?}");
+        }
+        assert_eq!(line(b"A"), Err(End));
+    }
+}
