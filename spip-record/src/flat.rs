@@ -309,3 +309,24 @@ pub(super) fn encode_syn(syn: &Syn, tools: Tools, out: &mut Vec<u8>) {
 fn unix_seconds(us: i64) -> u64 {
     u64::try_from(us).unwrap_or(0) / 1_000_000
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tools_show_by_the_destination_that_the_sender_wrote() {
+        // masscan: the identification is address, port and sequence number, mixed; Mirai: the number is the address.
+        let asked: SocketAddr = ([198, 51, 100, 1], 23).into();
+        let address = u32::from_be_bytes([198, 51, 100, 1]);
+        let mut syn = Syn { ip_version: 4, options_len: 4, sequence: address, ip_id: 23, ..Syn::ZERO };
+        (syn.destination, syn.destination_port) = (spip_common::packet::mapped([10, 0, 0, 1]), 8080);
+        let names = |tools: Tools| tools.iter().map(Tool::name).collect::<Vec<_>>();
+        assert_eq!(names(Tools::of(&syn)), Vec::<&str>::new());
+        assert_eq!(names(tools(&syn, asked)), ["masscan", "mirai"]);
+        assert_eq!(names(tools(&syn, ([198, 51, 100, 1], 24).into())), ["mirai"]);
+        assert_eq!(names(tools(&syn, ([198, 51, 100, 2], 23).into())), Vec::<&str>::new());
+        let six = Syn { ip_version: 6, ..syn };
+        assert_eq!(names(tools(&six, "[2001:db8::1]:23".parse().expect("an address"))), Vec::<&str>::new());
+    }
+}

@@ -180,3 +180,25 @@ impl fmt::Display for Notice {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_a_batch_are_numbered_on() {
+        let span = |start, end| Span { start, end, offset: 100 + start as u64, kind: Kind::Whole };
+        let batch = Batch {
+            path: Path::new("/log").into(),
+            bytes: b"one\ntwo\n".to_vec(),
+            spans: vec![span(0, 3), span(4, 7), Span { kind: Kind::TooLong(9), ..span(8, 8) }],
+            first: 7,
+            position: Position::default(),
+            notices: Vec::new(),
+        };
+        let lines: Vec<_> = batch.lines().map(|line| (line.number, line.offset, line.content)).collect();
+        let expected =
+            [(7, 100, Content::Whole(b"one")), (8, 104, Content::Whole(b"two")), (9, 108, Content::TooLong(9))];
+        assert_eq!(lines, expected);
+    }
+}

@@ -213,6 +213,9 @@ mod tests {
         ];
         let orders: Vec<Order> = names.iter().map(|name| order(name).expect(name).0).collect();
         assert!(orders.is_sorted(), "{orders:?}");
+        // Up to seven digits are a number; eight are a date.
+        assert_eq!(order(".2024010"), Some((Order::Numbered(Reverse(2_024_010)), Compression::None)));
+        assert_eq!(order(".20240102"), Some((Order::Dated("20240102".to_owned()), Compression::None)));
     }
 
     #[test]
