@@ -175,4 +175,14 @@ mod tests {
         assert_eq!(find(&table, &Ipv4Addr::BROADCAST.to_string()).unwrap().asn, Some(7));
         assert_eq!(find(&table, &Ipv6Addr::LOCALHOST.to_string()), None);
     }
+
+    #[test]
+    fn an_outer_range_is_found_behind_fifteen_inner_ones() {
+        let number = |inner: usize| {
+            let inner: String = (0..inner).map(|n| format!("1.0.0.{n},1.0.0.{n},2,inner\n")).collect();
+            let table = Table::parse(&format!("0.0.0.0,1.0.0.255,1,outer\n{inner}")).unwrap();
+            find(&table, "1.0.0.200").and_then(|place| place.asn)
+        };
+        assert_eq!((number(NESTED - 1), number(NESTED)), (Some(1), None));
+    }
 }

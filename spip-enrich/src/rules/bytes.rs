@@ -9,6 +9,8 @@ pub(super) enum Bound {
     IsNot(u64),
     Less(u64),
     More(u64),
+    AtMost(u64),
+    AtLeast(u64),
     /// Neither end included.
     Between(u64, u64),
 }
@@ -20,9 +22,9 @@ impl Bound {
         Ok(if let Some((low, high)) = value.split_once("<>") {
             Self::Between(number(low)?, number(high)?)
         } else if let Some(rest) = value.strip_prefix(">=") {
-            Self::More(number(rest)?.saturating_sub(1))
+            Self::AtLeast(number(rest)?)
         } else if let Some(rest) = value.strip_prefix("<=") {
-            Self::Less(number(rest)?.saturating_add(1))
+            Self::AtMost(number(rest)?)
         } else if let Some(rest) = value.strip_prefix('>') {
             Self::More(number(rest)?)
         } else if let Some(rest) = value.strip_prefix('<') {
@@ -41,6 +43,8 @@ impl Bound {
             Self::IsNot(bound) => size != bound,
             Self::Less(bound) => size < bound,
             Self::More(bound) => size > bound,
+            Self::AtMost(bound) => size <= bound,
+            Self::AtLeast(bound) => size >= bound,
             Self::Between(low, high) => low < size && size < high,
         }
     }
@@ -292,6 +296,9 @@ mod tests {
             let bound = Bound::parse("dsize", text).unwrap();
             assert!(bound.holds(inside) && !bound.holds(outside), "{text}");
         }
+        for (text, size) in [(">=0", 0), ("<=18446744073709551615", usize::MAX)] {
+            assert!(Bound::parse("dsize", text).unwrap().holds(size), "{text}");
+        }
         assert!(Bound::parse("dsize", "x").is_err());
     }
 
@@ -322,6 +329,9 @@ mod tests {
         assert_eq!(ByteJump::parse("2,0,align").unwrap().target(&buffer, 0), Some(6));
         assert_eq!(ByteJump::parse("2,0,multiplier 9").unwrap().target(&buffer, 0), None);
         assert_eq!(ByteJump::parse("8,0").unwrap().target(&buffer, 0), None);
+        // The end is in the buffer: nothing follows there, as a rule may want it.
+        assert_eq!(ByteJump::parse("2,0,post_offset 2").unwrap().target(&buffer, 0), Some(7));
+        assert_eq!(ByteJump::parse("2,0,post_offset 3").unwrap().target(&buffer, 0), None);
     }
 
     #[test]

@@ -67,7 +67,8 @@ impl Content {
             }
             "startswith" => self.starts = true,
             "endswith" => self.ends = true,
-            "fast_pattern" => self.fast = !self.negated,
+            // Of a negated one nothing is looked for.
+            "fast_pattern" => self.fast = true,
             "rawbytes" => {}
             _ => return Ok(false),
         }
