@@ -332,6 +332,8 @@ mod tests {
             assert!(error.starts_with(&format!("{name}={value}: ")), "{error}");
         }
         assert!(parse(&[("from", "2026-01-02"), ("to", "2026-01-01")]).is_err());
+        // The form of an empty page is sent as it is.
+        assert!(parse(&[("from", "2026-01-01"), ("to", "2026-01-01")]).is_ok());
     }
 
     #[test]

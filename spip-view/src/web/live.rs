@@ -158,3 +158,70 @@ fn line(id: String, row: &Row) -> SessionLine {
         summary: row.fact(Kind::Path).or_else(|| row.fact(Kind::SshClient)).map(str::to_owned).or_else(printable),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use spip_record::enrichment::{Enrichment, Evidence, Scanner, ScannerKind, Source};
+
+    use super::*;
+    use crate::filter::Without;
+    use crate::moment::Moment;
+    use crate::query::Query;
+    use crate::row::ScanRow;
+
+    fn scan(evidence: Option<Evidence>) -> Arrived {
+        let scanner = evidence.map(|evidence| Scanner { name: "s".into(), kind: ScannerKind::Search, evidence });
+        let source = Source { scanner, ..Source::default() };
+        Arrived::Scan(Box::new(ScanRow {
+            time: Moment(0),
+            last: Moment(0),
+            source: [192, 0, 2, 1].into(),
+            sensor: "one".to_owned(),
+            run: None,
+            seq: None,
+            count: 1,
+            undecided: 0,
+            ports: Vec::new(),
+            port_count: 0,
+            destinations: Vec::new(),
+            destination_count: 0,
+            tools: None,
+            syn: None,
+            meaning: Enrichment { source, ..Enrichment::default() },
+        }))
+    }
+
+    #[test]
+    fn a_scan_is_shown_where_the_filter_does_not_leave_it_out() {
+        let all = Filter::last_day(Moment(0));
+        let shown = |evidence, filter: &Filter| event(&scan(evidence), filter).is_some();
+        assert!(shown(None, &all) && shown(Some(Evidence::Listed), &all));
+        let unlisted = Filter { without: Without::Listed, ..all.clone() };
+        assert!(shown(None, &unlisted) && shown(Some(Evidence::Claimed), &unlisted));
+        assert!(!shown(Some(Evidence::Listed), &unlisted));
+        assert!(!shown(Some(Evidence::Claimed), &Filter { without: Without::Claimed, ..all.clone() }));
+        assert!(!shown(None, &Filter { sensor: Some("two".to_owned()), ..all.clone() }));
+        assert!(!shown(None, &Filter { query: Some(Query::parse("port:22").unwrap()), ..all }));
+    }
+
+    #[test]
+    fn a_second_has_fifty_events_and_what_was_left_out_is_told_in_the_next_one() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let live = Live::new();
+            let turn = Arc::new(tokio::sync::Semaphore::new(1)).acquire_owned().await.unwrap();
+            let (receiver, filter) = (live.sender.subscribe(), Filter::last_day(Moment(0)));
+            let second = tokio::time::Instant::now();
+            let mut feed = Feed { receiver, filter, skipped: 0, second, sent: 0, _turn: turn };
+            (0..60).for_each(|_| live.arrived(scan(None)));
+            for number in 0..50 {
+                assert!(matches!(feed.next().await, Some(LiveEvent::Scan { .. })), "{number}");
+            }
+            // Ten are passed over, and nothing more comes.
+            assert!(tokio::time::timeout(Duration::from_secs(2), feed.next()).await.is_err());
+            live.arrived(scan(None));
+            assert!(matches!(feed.next().await, Some(LiveEvent::Skipped { count: 10 })));
+            assert!(matches!(feed.next().await, Some(LiveEvent::Scan { .. })));
+        });
+    }
+}
