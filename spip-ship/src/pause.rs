@@ -89,6 +89,9 @@ mod tests {
             assert!(last <= LONGEST);
         }
         assert!(last >= LONGEST * 3 / 4, "{last:?}");
+        // Shippers of a fleet that fail together do not come back together.
+        let longest: std::collections::HashSet<_> = (0..20).map(|_| pauses.next(None)).collect();
+        assert!(longest.len() > 10, "{longest:?}");
         pauses.reset();
         assert!(pauses.next(None) <= FIRST);
         assert_eq!(pauses.next(Some(Duration::from_secs(3_600))), LONGEST);
