@@ -293,7 +293,7 @@ impl Archive {
             let too_many = self.keep_files > 0 && files > self.keep_files;
             let too_large = self.keep_bytes > 0 && bytes > self.keep_bytes && files > 1;
             let is_needed = readers.need(&closed.time);
-            let is_held = is_needed && too_many && !too_large && (files == 1 || self.has_room());
+            let is_held = is_needed && too_many && !too_large && self.has_room();
             if is_held || !too_many && !too_large {
                 break;
             }
@@ -429,6 +429,8 @@ mod tests {
         let (second, _) = closed_name(path, time("2024-01-01T00:00:00Z"), Some(last));
         assert_eq!(second, Path::new("/nowhere/at/all/spip.json.20250131T235959.000002Z"));
         assert!(first < second);
+        // The same microsecond, though the file under its name is gone.
+        assert_eq!(closed_name(path, now, Some(last)).0, second);
     }
 
     #[test]
