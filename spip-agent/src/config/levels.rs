@@ -130,6 +130,9 @@ mod tests {
     fn a_level_for_a_target_alone_leaves_the_others_as_they_are() {
         let levels: Levels = "scans=off".parse().expect("valid");
         assert_eq!((levels.of("scans"), levels.of("agent")), (LevelFilter::Off, LevelFilter::Info));
+        assert_eq!(levels.most(), LevelFilter::Info);
+        let quieter: Levels = "debug, scans=off, agent=warn".parse().expect("valid");
+        assert_eq!(quieter.most(), LevelFilter::Debug);
     }
 
     #[test]

@@ -269,6 +269,30 @@ mod tests {
     }
 
     #[test]
+    fn a_message_begins_at_a_multiple_of_four() {
+        let message = |length: usize, kind: u16, port: u8| {
+            let mut message = Vec::new();
+            message.extend(u32::try_from(length).expect("short").to_ne_bytes());
+            message.extend(kind.to_ne_bytes());
+            message.extend([0, 0]);
+            message.extend(7_u32.to_ne_bytes());
+            message.resize(HEADER, 0);
+            message.extend([libc::AF_INET as u8, 10, 0, 0, 0, port]);
+            message.resize(length.next_multiple_of(4), 0);
+            message
+        };
+        // The kernel adds attributes of any length.
+        let answer: Vec<u8> = [(2, 80), (3, 81), (0, 82)]
+            .into_iter()
+            .flat_map(|(more, port)| message(HEADER + MESSAGE + more, SOCK_DIAG_BY_FAMILY, port))
+            .chain(message(HEADER + 6, DONE, 0))
+            .collect();
+        let mut found = Vec::new();
+        assert_eq!(messages(&answer, 7, &mut found), Ok(true));
+        assert_eq!(found.iter().map(|one| one.port).collect::<Vec<_>>(), [80, 81, 82]);
+    }
+
+    #[test]
     fn an_error_of_the_kernel_is_passed_on() {
         let mut answer = Vec::new();
         answer.extend(((HEADER + 4) as u32).to_ne_bytes());

@@ -272,10 +272,14 @@ mod tests {
         judge.judge(&mut hearing, Wanted { excluded: &[(20, 30)], ..WANTED }, 90 * SECOND);
         assert_eq!(judge.published.all(), []);
 
-        let service = std::net::TcpListener::bind("0.0.0.0:0").expect("a port");
-        let (mut judge, mut hearing) = super::tests::judge(Some(Source::open().expect("the kernel says who listens")));
-        miss(&mut hearing, service.local_addr().expect("an address").port());
-        judge.judge(&mut hearing, WANTED, 90 * SECOND);
-        assert_eq!(judge.published.all(), []);
+        // A service on loopback takes nothing that comes from outside.
+        for (address, deaf) in [("0.0.0.0:0", false), ("127.0.0.1:0", true)] {
+            let service = std::net::TcpListener::bind(address).expect("a port");
+            let (mut judge, mut hearing) =
+                super::tests::judge(Some(Source::open().expect("the kernel says who listens")));
+            miss(&mut hearing, service.local_addr().expect("an address").port());
+            judge.judge(&mut hearing, WANTED, 90 * SECOND);
+            assert_eq!(judge.published.is_deaf(Family::V4), deaf, "{address}");
+        }
     }
 }

@@ -424,12 +424,28 @@ mod tests {
     }
 
     #[test]
-    fn different_syns_of_one_source_are_counted_as_variants() {
+    fn data_that_are_longer_than_the_syn_had_are_those_of_another_one() {
         let mut sources = Sources::default();
-        for window in 0..100 {
-            sources.add(&half_open(1, 80, 1, &Syn { window: window % 3, ..Syn::ZERO }));
+        for (length, bytes) in [(2, &b"GET"[..]), (3, b"PUT"), (4, b"POST")] {
+            let syn = Syn { payload_length: length, ..Syn::ZERO };
+            let one = half_open(1, 80, 1, &syn);
+            sources.add(&one);
+            sources.add_data(&one, || Some(bytes.into()));
         }
         let records = ended(&mut sources);
-        assert_eq!(records[0].shown.as_ref().map(|shown| shown.variants), Some(3));
+        let data = records[0].shown.as_ref().and_then(|shown| shown.data.as_deref()).expect("data");
+        assert_eq!((data.count, data.length, &*data.bytes), (3, 3, &b"PUT"[..]));
+    }
+
+    #[test]
+    fn different_syns_of_one_source_are_counted_as_variants() {
+        let mut sources = Sources::default();
+        for (different, counted) in [(3, 3), (8, 8), (50, 8)] {
+            for window in 0..100 {
+                sources.add(&half_open(1, 80, 1, &Syn { window: window % different, ..Syn::ZERO }));
+            }
+            let records = ended(&mut sources);
+            assert_eq!(records[0].shown.as_ref().map(|shown| shown.variants), Some(counted), "{different}");
+        }
     }
 }

@@ -97,3 +97,28 @@ pub fn reason_of(error: &io::Error) -> CloseReason {
         _ => CloseReason::ClientReset,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_kept_is_counted_up_to_16_mib() {
+        let rest = Rest::after(1_000);
+        assert!(!rest.is_over(1_000 + 16 * 1024 * 1024 - 1));
+        assert!(rest.is_over(1_000 + 16 * 1024 * 1024));
+        assert!(Rest::after(u64::MAX).is_over(u64::MAX));
+    }
+
+    #[test]
+    fn an_error_of_a_stream_says_who_ended_it() {
+        for (kind, reason) in [
+            (io::ErrorKind::UnexpectedEof, CloseReason::ClientClosed),
+            (io::ErrorKind::InvalidData, CloseReason::TlsError),
+            (io::ErrorKind::ConnectionReset, CloseReason::ClientReset),
+            (io::ErrorKind::HostUnreachable, CloseReason::ClientReset),
+        ] {
+            assert_eq!(reason_of(&kind.into()), reason, "{kind}");
+        }
+    }
+}

@@ -203,3 +203,24 @@ fn line_bytes_due(session: &Session) -> usize {
     let received = session.payload.kept().len() + hello + with_syn;
     LINE_BYTES + 8 * received.min(FIRST_BYTES) + 4 * received.saturating_sub(FIRST_BYTES)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::tests::Bench;
+
+    #[test]
+    fn bytes_on_the_wire_are_those_of_all_packets_with_their_headers() {
+        let bench = Bench::new("wire-bytes");
+        let (_client, mut guard, _socket) = bench.connect(b"");
+        assert_eq!(wire_bytes(&guard.session), 7 * 52);
+        guard.session.payload.count(1);
+        assert_eq!(wire_bytes(&guard.session), 1 + 9 * 52);
+        // Both directions, and a packet more for each 1,460 bytes.
+        guard.session.payload.count(9_999);
+        guard.session.bytes_out = 4_600;
+        assert_eq!(wire_bytes(&guard.session), 14_600 + 19 * 52);
+        drop(guard);
+        assert_eq!(bench.records().len(), 1);
+    }
+}

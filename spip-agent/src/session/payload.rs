@@ -263,6 +263,7 @@ mod tests {
         assert!(budget.left() <= (1 << 20) - 10_000 + GUARANTEED_BYTES);
         payload.push(b"inside");
         assert_eq!((payload.kept(), payload.received()), (&b"inside"[..], 6));
+        assert!(payload.held() >= 10_000 && budget.taken() >= 10_000 - GUARANTEED_BYTES, "{payload:?}");
         drop(payload);
         assert_eq!(budget.left(), 1 << 20);
     }
@@ -385,5 +386,17 @@ mod tests {
     fn a_silent_connection_owns_no_buffer() {
         let payload = Payload::new(65_536, Budget::new(10));
         assert_eq!(payload.held(), 0);
+    }
+
+    #[test]
+    fn what_the_budget_refuses_to_others_is_not_held() {
+        let budget = Budget::new(1_000);
+        let mut payload = settled(100, budget.clone());
+        assert!(payload.charge_others(GUARANTEED_BYTES + 1_000));
+        assert_eq!((payload.held(), budget.left()), (GUARANTEED_BYTES + 1_000, 0));
+        assert!(!payload.charge_others(GUARANTEED_BYTES + 1_001));
+        assert_eq!((payload.held(), budget.left()), (GUARANTEED_BYTES + 1_000, 0));
+        assert!(payload.charge_others(0));
+        assert_eq!((payload.held(), budget.left()), (0, 1_000));
     }
 }

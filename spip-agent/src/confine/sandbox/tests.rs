@@ -2,11 +2,13 @@
 //! what the sandbox must refuse.
 
 use std::cell::RefCell;
+use std::ffi::CString;
 use std::fs;
 use std::io::{self, Read as _, Seek as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink};
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
@@ -181,6 +183,15 @@ fn prisoner() {
     assert_refused(create(0o4755));
     assert_refused(create(0o2755));
     create(0o640).expect("an ordinary file");
+    let make = |name: &str, mode| fs::DirBuilder::new().mode(mode).create(own.join(name));
+    assert_refused(make("shared", 0o2755));
+    make("ordinary", 0o750).expect("an ordinary directory");
+    // As libraries of other languages make them.
+    let name = CString::new(own.join("at").into_os_string().into_vec()).expect("no zero byte");
+    for (mode, error) in [(0o2755, Errno::EPERM), (0o4755, Errno::EPERM)] {
+        let arguments = [libc::AT_FDCWD.into(), name.as_ptr() as libc::c_long, mode, 0, 0, 0];
+        assert_eq!(call(libc::SYS_mkdirat, arguments), error, "{mode:o}");
+    }
     let parent = Pid::parent();
     // SAFETY: nothing is read or written through the pointers, which an attachment has no use for.
     let traced = unsafe {
@@ -216,6 +227,11 @@ fn prisoner() {
     assert_eq!(call(libc::SYS_clone3, [0; 6]), Errno::ENOSYS);
     let namespace = libc::CLONE_THREAD | libc::CLONE_SIGHAND | libc::CLONE_VM | libc::CLONE_NEWNET;
     assert_eq!(call(libc::SYS_clone, [namespace.into(), 0, 0, 0, 0, 0]), Errno::EPERM);
+    // A kernel that was asked would call these invalid, whatever the capabilities.
+    for namespace in [libc::CLONE_NEWUSER, libc::CLONE_NEWPID] {
+        let flags = libc::CLONE_THREAD | libc::CLONE_SIGHAND | libc::CLONE_VM | namespace;
+        assert_eq!(call(libc::SYS_clone, [flags.into(), 0, 0, 0, 0, 0]), Errno::EPERM, "{namespace:#x}");
+    }
     // TIOCSTI, FIOSETOWN; PR_SET_DUMPABLE, PR_SET_MM; executable memory; limits.
     for request in [0x5412, 0x8901] {
         assert_eq!(call(libc::SYS_ioctl, [listener.as_raw_fd().into(), request, 0, 0, 0, 0]), Errno::EPERM);

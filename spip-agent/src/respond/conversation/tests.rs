@@ -39,6 +39,37 @@ fn the_sensor_says_2048_bytes_more_than_it_received_and_not_one_more() {
     assert_eq!(said(258, b"aaaaaaaa"), (7 * 258, false));
 }
 
+/// Names its replies in turn.
+struct Names(bool);
+
+impl Dialogue for Names {
+    fn hear(&mut self, heard: &[u8], _: &Scene<'_>, reply: &mut Reply<'_>) -> usize {
+        self.0 ^= heard[0] == b'!';
+        reply.say(if self.0 { "test_one" } else { "test_other" }, b"x");
+        1
+    }
+}
+
+#[test]
+fn replies_are_named_once_in_a_row_and_up_to_the_bound() {
+    let named = |client: &str| {
+        let mut conversation = Conversation::new(9, [7; 16]);
+        conversation.state = State::Talking(&FLOOD, Box::new(Names(true)));
+        let heard = Heard {
+            kept: client.as_bytes(),
+            received: client.len() as u64,
+            elapsed: Duration::ZERO,
+            now: SystemTime::UNIX_EPOCH,
+            offers_tls: false,
+        };
+        conversation.hear(&responder(), &heard);
+        conversation.responses().to_vec()
+    };
+    assert_eq!(named("aa!aa!"), ["test_one", "test_other", "test_one"]);
+    assert_eq!(named(&"!".repeat(LISTED)).len(), LISTED);
+    assert_eq!(named(&"!".repeat(LISTED + 1)).len(), LISTED);
+}
+
 #[test]
 fn a_client_that_was_greeted_and_then_speaks_tls_is_heard_from_its_first_byte_inside() {
     let mut talk = Talk::to(25);

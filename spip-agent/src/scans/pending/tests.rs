@@ -72,6 +72,40 @@ fn a_syn_that_reached_the_listener_and_went_no_further_is_half_open() {
 }
 
 #[test]
+fn connections_that_the_kernel_refused_are_not_half_open() {
+    let mut pending = pending(10);
+    for port in 80..83 {
+        pending.seen(&syn(port, 40_000, port.into(), 100));
+        reached(&mut pending, port.into(), 40_000);
+    }
+    assert_eq!(half_open(&mut pending), [80, 81, 82]);
+    pending.refuse(2);
+    assert_eq!((pending.counts().half_open, pending.counts().refused), (1, 2));
+}
+
+#[test]
+fn ends_of_connections_that_are_decided_are_not_carried_along_by_a_source_that_goes_on() {
+    let mut pending = pending(1_000);
+    let settled =
+        |pending: &Pending| pending.fill().iter().find(|fill| fill.table == "settled").map(|fill| fill.entries);
+    // One sequence number for all: they are told apart by where they went.
+    let mut port = 0;
+    for (seen_ns, count) in [(100, 500), (200, 2), (300, 2), (400, 2)] {
+        for _ in 0..count {
+            port += 1;
+            pending.seen(&syn(port, 40_000, 1, seen_ns));
+            reached(&mut pending, 1, port);
+        }
+        let mut ended = 0;
+        pending.decide(seen_ns - 100, |_| ended += 1);
+        assert_adds_up(&pending);
+    }
+    // Those 500 of the first part were more than what was left; those two of the second and the third part were not.
+    assert_eq!(settled(&pending), Some(4));
+    assert_eq!(half_open(&mut pending).len(), 2);
+}
+
+#[test]
 fn a_syn_that_never_reached_the_listener_is_ignored() {
     let mut pending = pending(10);
     pending.seen(&syn(22, 40_000, 1, 100));
