@@ -442,7 +442,8 @@ fn connections_from_one_source_port_are_kept_apart_once_the_doctor_was_followed(
     let Some(net) = Net::new() else { return };
     net.sensor.sysctl("ipv4/tcp_early_demux", "1");
     net.redirect();
-    let launch = rotated(&net).set("ebpf", "required");
+    // The first connection stays until the clients have given up on the others, which an emulated machine takes a minute for.
+    let launch = rotated(&net).set("ebpf", "required").set("first_byte_timeout_seconds", 600);
     let from = SocketAddr::new(CLIENT_V4, 40_000);
     let connect = || net.client.connect_all((1000..1003).map(|port| (Some(from), SocketAddr::new(SENSOR_V4, port))));
     let agent = launch.clone().start();
