@@ -417,11 +417,9 @@ impl<'r> Ask<'r> {
     /// Connections over time of sessions one by one, and whether all were looked at.
     pub(crate) fn series_of(&self, scope: &Scope, counted: &str) -> Result<(Series, bool)> {
         let mut columns = Columns::new(self.from, self.to);
-        // Grouped by steps from midnight, which every step of less than a day divides.
-        let step = columns.step_us.min(HOUR);
-        let columns_sql = format!("((s.id >> {}) / {step}) * {step} AS us, sum({counted})", key::ORDINAL_BITS);
-        let is_exact = self.each(scope, &columns_sql, "GROUP BY us", |day, row| {
-            columns.add(day.start().0 + row.get::<_, i64>(0)?, unsigned(row, 1)?);
+        // Not grouped by SQLite, which would sort the sessions for it, in memory.
+        let is_exact = self.each(scope, &format!("s.id, {counted}"), "", |day, row| {
+            columns.add(key::accepted(day, row.get(0)?).0, unsigned(row, 1)?);
             Ok(true)
         })?;
         Ok((columns.series(), is_exact))
@@ -438,8 +436,8 @@ impl<'r> Ask<'r> {
         let is_exact = self.each_in(
             &tables,
             &Scope::all(),
-            &format!("{key}, sum({n})"),
-            &format!("AND {narrowing} AND {key} IS NOT NULL GROUP BY 1"),
+            &format!("{key}, {n}"),
+            &format!("AND {narrowing} AND {key} IS NOT NULL"),
             |_, row| {
                 tally.add(Key::read(row.get_ref(0)?), unsigned(row, 1)?);
                 Ok(true)

@@ -117,7 +117,7 @@ pub(super) fn rule(reader: &Reader, sid: &str) -> Result<Option<Tag>> {
 pub(super) fn marks(ask: &Ask<'_>, scope: &Scope, kind: Kind, limit: usize) -> Result<Vec<Top>> {
     let mut tally = Tally::default();
     // The scope's own conditions name `m` within parentheses only.
-    ask.each_in(&crate::store::rows::marked(&[kind]), scope, "m.fact, sum(s.n)", "GROUP BY 1", |_, row| {
+    ask.each_in(&crate::store::rows::marked(&[kind]), scope, "m.fact, s.n", "", |_, row| {
         tally.add(Key::read(row.get_ref(0)?), unsigned(row, 1)?);
         Ok(true)
     })?;
