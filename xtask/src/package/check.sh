@@ -98,7 +98,7 @@ jq -c 'select(.message == "eBPF is attached") | select(.syn_observer and .sock_o
 recorded one '.destination_port == 80 and .destination_source == "ebpf" and .source_ip == "198.51.100.2"'
 
 say "looked at by hand, as the user of the page"
-runuser -u spip-view -g spip-view -G spip -- spip-view report --log "$log" --json --state-dir /tmp/report >/walk/report
+setpriv --reuid spip-view --regid spip-view --groups spip -- spip-view report --log "$log" --json --state-dir /tmp/report >/walk/report
 jq -e '.. | objects | select(.sessions? == 1)' /walk/report >/dev/null || fail "the report is $(cat /walk/report)"
 rm -rf /tmp/report
 
