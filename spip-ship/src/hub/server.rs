@@ -10,9 +10,6 @@ use crate::nats::{subject_of, token_of};
 const STREAM: &str = "SPIP";
 const PREFIX: &str = "spip.records";
 
-/// The account of the stream and the hub's shipper.
-const ACCOUNT: &str = "hub";
-
 /// Port between the servers of a cluster.
 const ROUTES: u16 = 6222;
 
@@ -65,33 +62,35 @@ pub(super) fn configuration(registry: &Registry, node: &Path, host: &str) -> Str
 ///
 /// A server checks the subject to which a user publishes, not the one that it names for the answer, and sends the answer
 /// there itself: in one account with the stream, a sensor could have the server purge it, or write to the subject of
-/// another sensor. So each sensor has an account of its own, which knows two subjects of the hub's account, and answers stay
-/// within.
+/// another sensor. So sensors have an account of their own. It imports two kinds of subjects, and what answers is not
+/// forwarded by an import. Not an account for each: a server that reloads does not connect the imports of a new account
+/// (2.15.1), of a new user of an old account it does.
 pub(super) fn users(registry: &Registry) -> String {
     let last = |subject: &str| format!("$JS.API.DIRECT.GET.{STREAM}.{subject}");
     let every = format!("{PREFIX}.*");
+    let (records, last_ones) = (quoted(&every), quoted(last(&every)));
     let mut text = format!(
         "# Users of a spip hub. Written by spip-ship hub add and revoke; changes by hand are lost.\n\
-         authorization {{ timeout: 10 }}\naccounts {{\n  {ACCOUNT}: {{\n    jetstream: enabled\n    users: [{{ nkey: {}, permissions: {{\n      \
-         publish: [\"$JS.API.>\", \"$JS.ACK.>\"], subscribe: [\"_INBOX.>\"] }} }}]\n    \
-         exports: [{{ service: {} }}, {{ service: {} }}]\n  }}\n",
+         authorization {{ timeout: 10 }}\naccounts {{\n  hub: {{\n    jetstream: enabled\n    \
+         users: [{{ nkey: {}, permissions: {{\n      publish: [\"$JS.API.>\", \"$JS.ACK.>\"], subscribe: [\"_INBOX.>\"] }} }}]\n    \
+         exports: [{{ service: {records} }}, {{ service: {last_ones} }}]\n  }}\n  \
+         sensors: {{\n    imports: [\n      {{ service: {{ account: hub, subject: {records} }} }},\n      \
+         {{ service: {{ account: hub, subject: {last_ones} }} }}\n    ]\n    users: [\n",
         quoted(registry.hub()),
-        quoted(&every),
-        quoted(last(&every)),
     );
     for (name, public) in registry.sensors() {
-        let (subject, token) = (subject_of(PREFIX, name), token_of(name));
-        let (records, last) = (quoted(&subject), quoted(last(&subject)));
+        let subject = subject_of(PREFIX, name);
         let _ = writeln!(
             text,
-            "  {}: {{\n    users: [{{ nkey: {}, permissions: {{\n      publish: [{records}, {last}], subscribe: [{}] }} }}]\n    \
-             imports: [{{ service: {{ account: {ACCOUNT}, subject: {records} }} }}, {{ service: {{ account: {ACCOUNT}, subject: {last} }} }}]\n  }}",
-            quoted(format!("sensor-{token}")),
+            "      {{ nkey: {}, permissions: {{ # {}\n        publish: [{}, {}], subscribe: [{}] }} }}",
             quoted(public),
-            quoted(format!("_INBOX.spip-{token}.>")),
+            token_of(name),
+            quoted(&subject),
+            quoted(last(&subject)),
+            quoted(format!("_INBOX.spip-{}.>", token_of(name))),
         );
     }
-    text.push_str("}\n");
+    text.push_str("    ]\n  }\n}\n");
     text
 }
 
