@@ -11,6 +11,7 @@ mod subject;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event, HeaderMap, Message, Request};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -214,6 +215,10 @@ impl Connection {
             Ok(Err(error)) => Err(Error::Answer { subject, reason: error.to_string() }),
             Err(_) => {
                 let reason = self.said_since(asked).map_or_else(String::new, |said| format!(": {said}"));
+                // The client connects again with the secrets that it had, and those may have been renewed.
+                if client.connection_state() != State::Connected {
+                    self.forget();
+                }
                 Err(Error::Timeout { subject, seconds: time.as_secs(), reason })
             }
         }

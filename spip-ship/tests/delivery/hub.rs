@@ -173,7 +173,21 @@ fn a_fleet_is_made_by_three_commands_and_a_credential_ends_with_one() {
     assert!(!succeeded && text.contains("authorization violation"), "{text}");
     once(&place.path("two.b/etc/ship.toml"));
     assert!(command(&["hub", "list", "--directory", &path("etc")]).starts_with("two.b\t"));
-    drop((running, server));
+    // A shipper that runs meanwhile takes the new key.
+    let shipper = follow(&place.path("two.b/etc/ship.toml"));
+    let messages = || fs::read_to_string(place.path("two.b/etc/ship.log")).unwrap_or_default();
+    wait_for("it has a connection", || messages().contains("nats: connected").then_some(()));
+    command(&["hub", "revoke", "two.b", "--directory", &path("etc")]);
+    append(&place.path("two.b/log/spip.jsonl"), &records("two.b", "r", 103..105));
+    let is_said = |line: &str| line.starts_with("error:") && line.contains("authorization violation");
+    wait_for("it is locked out", || messages().lines().any(is_said).then_some(()));
+    command(&["hub", "add", "two.b", "--directory", &path("etc")]);
+    let (etc, log, state) = (path("two.b/etc"), path("two.b/log/spip.jsonl"), path("two.b/state"));
+    let file = path("etc/join/two%2Eb.join");
+    command(&["join", &file, "--force", "--directory", &etc, "--log", &log, "--state-dir", &state]);
+    let has_all = || (stored(&place.path("data/logs/two%2Eb")).len() == 104).then_some(());
+    wait_for("the hub has what was logged meanwhile", has_all);
+    drop((shipper, running, server));
 }
 
 /// Sets a hub up where the services' users are, under a umask that takes everything from others, and prints which of its files
