@@ -110,7 +110,6 @@ pub fn list(reader: &Reader, filter: &Filter) -> Result<PortsPage> {
     let columns = usize::try_from((ask.to.0 - start.0 + step_us - 1) / step_us).unwrap_or(0).min(COLUMNS);
     let mut cells = vec![vec![0_u64; columns]; rows];
     let mut tally = Tally::default();
-    let mut series: HashMap<i64, Vec<u64>, foldhash::fast::RandomState> = HashMap::default();
     let is_exact = ask.over_time(Kind::Port, |us, key, n| {
         let Key::Number(port) = key else { return };
         let number = u32::try_from(port % key::UDP_PORTS).unwrap_or(0);
@@ -120,16 +119,24 @@ pub fn list(reader: &Reader, filter: &Filter) -> Result<PortsPage> {
             if let Some(cell) = cells.get_mut(row).and_then(|row| row.get_mut(column)) {
                 *cell += n;
             }
-            if let Some(point) = series.entry(port).or_insert_with(|| vec![0; columns]).get_mut(column) {
-                *point += n;
-            }
             tally.add(key, n);
         }
     })?;
+    let top = tally.top(filter.limit, 0);
+    // In a second pass, so that memory is for the charts that are shown, not for one of each of 131,072 ports.
+    let mut series: HashMap<Key, Vec<u64>, foldhash::fast::RandomState> =
+        top.iter().take(CHARTS).map(|(key, _)| (*key, vec![0; columns])).collect();
+    let is_exact = is_exact
+        && ask.over_time(Kind::Port, |us, key, n| {
+            let column = usize::try_from((us - start.0).div_euclid(step_us)).unwrap_or(usize::MAX);
+            if let Some(point) = series.get_mut(&key).and_then(|series| series.get_mut(column)) {
+                *point += n;
+            }
+        })?;
     let mut ports = Vec::new();
-    for (index, (key, connections)) in tally.top(filter.limit, 0).into_iter().enumerate() {
+    for (key, connections) in top {
         let Key::Number(port) = key else { continue };
-        let own = series.remove(&port).filter(|_| index < CHARTS).unwrap_or_default();
+        let own = series.remove(&key).unwrap_or_default();
         ports.push(PortLine {
             port: u16::try_from(port % key::UDP_PORTS).unwrap_or(0),
             transport: if port >= key::UDP_PORTS { "udp" } else { "tcp" },
