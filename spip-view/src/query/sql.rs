@@ -19,6 +19,7 @@ use super::fields::{ANY_MARKS, ANY_TEXTS, Values};
 use super::{Expr, Term, Test};
 use crate::row::Kind;
 use crate::store::key::{self, Salt};
+use crate::store::schema::PROFILE;
 
 /// A condition of SQL.
 #[derive(Debug)]
@@ -28,8 +29,17 @@ pub struct Condition {
     /// Values bound to its question marks, in order.
     pub parameters: Vec<Value>,
     tests: Arc<Vec<(Part, Test)>>,
-    /// Statements that return the numbers of the values that pass a test.
-    sets: Vec<String>,
+    sets: Vec<Set>,
+}
+
+/// A set of numbers that is worked out before the condition is run.
+#[derive(Debug)]
+enum Set {
+    /// What a statement returns.
+    Of(String),
+    /// Profiles of which a column is in an earlier set: what is asked of profiles is asked once each, and sessions need not
+    /// be joined with them.
+    Profiles(&'static str, usize),
 }
 
 /// Numbers of values, a bit each: they are given without gaps.
@@ -91,12 +101,20 @@ impl Condition {
         let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
         connection.create_scalar_function("fits", 2, flags, move |context| Ok(call(&tests, context)))?;
         let mut sets = Vec::with_capacity(self.sets.len());
-        for sql in &self.sets {
+        for set in &self.sets {
             let mut ids = Ids::default();
-            let mut statement = connection.prepare(sql)?;
+            let (sql, of): (_, Option<&Ids>) = match set {
+                Set::Of(sql) => (sql.clone(), None),
+                Set::Profiles(column, of) => {
+                    (format!("SELECT id, {column} FROM profiles WHERE {column} IS NOT NULL"), sets.get(*of))
+                }
+            };
+            let mut statement = connection.prepare(&sql)?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
-                ids.insert(row.get(0)?);
+                if of.is_none_or(|of| row.get(1).is_ok_and(|value| of.contains(value))) {
+                    ids.insert(row.get(0)?);
+                }
             }
             sets.push(ids);
         }
@@ -143,7 +161,7 @@ struct Compiler {
     sql: String,
     parameters: Vec<Value>,
     tests: Vec<(Part, Test)>,
-    sets: Vec<String>,
+    sets: Vec<Set>,
 }
 
 impl Compiler {
@@ -256,24 +274,25 @@ impl Compiler {
         match test {
             Test::Equals(value) if kind != Kind::Tool => {
                 let kind_number = kind as u8;
-                self.sql.push_str(&format!(
-                    "(s.{column} IS NOT NULL AND s.{column} IS (SELECT id FROM facts WHERE kind = {kind_number} AND hash = ?))"
-                ));
-                self.parameters.push(Value::Integer(self.salt.hash(kind, value)));
+                let hash = self.salt.hash(kind, value);
+                let id = format!("SELECT id FROM facts WHERE kind = {kind_number} AND hash = {hash}");
+                if is_of_profile(column) {
+                    return self.among(column, id);
+                }
+                self.sql.push_str(&format!("(s.{column} IS NOT NULL AND s.{column} IS ({id}))"));
             }
             test => self.facts(column, kind, Part::Whole(Some(kind)), test),
         }
     }
 
     /// A column whose fact passes the test.
-    fn facts(&mut self, column: &str, kind: Kind, part: Part, test: &Test) {
+    fn facts(&mut self, column: &'static str, kind: Kind, part: Part, test: &Test) {
         if *test == Test::Exists {
             self.sql.push_str(&format!("s.{column} IS NOT NULL"));
             return;
         }
         let (kind, number) = (kind as u8, self.number(part, test));
-        let set = self.set(format!("SELECT id FROM facts WHERE kind = {kind} AND fits({number}, value)"));
-        self.sql.push_str(&format!("among({set}, s.{column})"));
+        self.among(column, format!("SELECT id FROM facts WHERE kind = {kind} AND fits({number}, value)"));
     }
 
     /// A column whose fact is shown as a text that passes the test.
@@ -284,9 +303,10 @@ impl Compiler {
             return;
         }
         let (kind, number) = (kind as u8, self.number(Part::Whole(None), test));
-        let set =
-            self.set(format!("SELECT id FROM facts WHERE kind = {kind} AND fits({number}, coalesce(label, value))"));
-        self.sql.push_str(&format!("among({set}, s.{column})"));
+        self.among(
+            column,
+            format!("SELECT id FROM facts WHERE kind = {kind} AND fits({number}, coalesce(label, value))"),
+        );
     }
 
     /// Any of the marks of a kind, by value or by label.
@@ -309,8 +329,7 @@ impl Compiler {
             return;
         }
         let number = self.number(Part::Whole(None), test);
-        let set = self.set(format!("SELECT id FROM payloads WHERE fits({number}, head)"));
-        self.sql.push_str(&format!("among({set}, s.payload)"));
+        self.among("payload", format!("SELECT id FROM payloads WHERE fits({number}, head)"));
     }
 
     fn credential(&mut self, part: Part, test: &Test) {
@@ -326,9 +345,25 @@ impl Compiler {
 
     /// Adds the values that a statement returns as a set. Returns its number.
     fn set(&mut self, sql: String) -> usize {
-        self.sets.push(sql);
+        self.sets.push(Set::Of(sql));
         self.sets.len() - 1
     }
+
+    /// A column whose number is among those that a statement returns.
+    fn among(&mut self, column: &'static str, sql: String) {
+        let set = self.set(sql);
+        if is_of_profile(column) {
+            self.sets.push(Set::Profiles(column, set));
+            let profiles = self.sets.len() - 1;
+            self.sql.push_str(&format!("among({profiles}, s.profile)"));
+        } else {
+            self.sql.push_str(&format!("among({set}, s.{column})"));
+        }
+    }
+}
+
+fn is_of_profile(column: &str) -> bool {
+    PROFILE.iter().any(|kind| kind.column() == Some(column))
 }
 
 fn number(value: u64) -> Value {
