@@ -2,7 +2,6 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::Instant;
 
 fn get(address: &str, path: &str) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).expect("the server is there");
@@ -18,11 +17,11 @@ fn get(address: &str, path: &str) -> Vec<u8> {
     answer
 }
 
-/// Asks for a page. Returns milliseconds from the connection to the last byte.
-pub(crate) fn time(address: &str, path: &str) -> f64 {
-    let started = Instant::now();
-    get(address, path);
-    started.elapsed().as_secs_f64() * 1e3
+/// Asks for a page. Returns milliseconds of CPU time that the server needed for it.
+pub(crate) fn cpu(server: &crate::Server, path: &str) -> f64 {
+    let before = server.cpu_ms();
+    get(&server.address, path);
+    server.cpu_ms() - before
 }
 
 /// Asks for data.

@@ -7,13 +7,14 @@
 mod client;
 mod generate;
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
+use nix::time::ClockId;
 use nix::unistd::Pid;
 
 const USAGE: &str = "usage: view_bench SPIP-VIEW [--sessions N] [--days N] [--rounds N]";
@@ -60,6 +61,7 @@ fn main() {
     let state = directory.join("state");
     load(&program, &directory, &state, sessions, days);
     serve(&program, &directory, &state, days, rounds);
+    first_record(&program, &directory);
     std::fs::remove_dir_all(&directory).expect("the directory is removed");
 }
 
@@ -100,6 +102,33 @@ fn load(program: &Path, directory: &Path, state: &Path, sessions: u64, days: u64
         rows as f64 / generator.sessions as f64,
         (rows + blocks) as f64 / generator.sessions as f64
     );
+}
+
+/// Measures on the clock, with a store that is new, how long after a line is written its record is on the page.
+fn first_record(program: &Path, directory: &Path) {
+    let line = directory.join("line.json");
+    generate::Generator::new(1).day(0, &line);
+    let line = std::fs::read(&line).expect("a line");
+    let mut times = Vec::new();
+    for round in 0..5 {
+        let own = directory.join(format!("first-{round}"));
+        std::fs::create_dir_all(&own).expect("a directory");
+        let server = Server::start(program, &own, &own.join("state"));
+        let mut log = std::fs::OpenOptions::new().append(true).open(own.join("empty.json")).expect("the log");
+        let started = Instant::now();
+        log.write_all(&line).expect("the line is written");
+        let is_there = || {
+            let found = client::json(&server.address, "/api/v1/search?range=all&limit=1");
+            found["sessions"].as_array().is_some_and(|sessions| !sessions.is_empty())
+        };
+        while !is_there() {
+            assert!(started.elapsed() < Duration::from_secs(60), "the record does not come");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        times.push(started.elapsed().as_secs_f64() * 1e3);
+    }
+    times.sort_by(f64::total_cmp);
+    println!("first record    {:.0} ms after it is logged, {:.0} ms at most of 5, on the clock", times[2], times[4]);
 }
 
 /// CPU time of the children that have ended.
@@ -152,6 +181,13 @@ impl Server {
         Self { child, address }
     }
 
+    /// CPU time of the server so far, of all threads.
+    fn cpu_ms(&self) -> f64 {
+        let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(self.child.id() as i32)).expect("a clock");
+        let time = Duration::from(clock.now().expect("its time"));
+        time.as_secs_f64() * 1e3
+    }
+
     fn memory_mb(&self) -> f64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("its status");
         let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("VmHWM");
@@ -180,14 +216,18 @@ fn serve(program: &Path, directory: &Path, state: &Path, days: u64, rounds: u64)
         &format!("/api/v1/sources?from={}&to={last}&limit=1", generate::start_of(days - 1)),
     );
     let source = top["sources"][0]["source"].as_str().expect("a source").to_owned();
-    println!("\npage                                        last day: median, 95 %     {days} days: median, 95 %");
-    for page in PAGES.iter().chain(QUERIES) {
+    println!("\npage, CPU time                              last day: median, 95 %     {days} days: median, 95 %");
+    let mut pages_mb = 0.0;
+    for (index, page) in PAGES.iter().chain(QUERIES).enumerate() {
+        if index == PAGES.len() {
+            pages_mb = server.memory_mb();
+        }
         let page = page.replace("SOURCE", &source).replace("SESSION", &session);
         let mut line = format!("{page:<42}");
         for from in [generate::start_of(days - 1), generate::start_of(0)] {
             let separator = if page.contains('?') { '&' } else { '?' };
             let path = format!("/{page}{separator}from={from}&to={last}").replace("/now", "/");
-            let mut times: Vec<f64> = (0..rounds.max(1)).map(|_| client::time(&server.address, &path)).collect();
+            let mut times: Vec<f64> = (0..rounds.max(1)).map(|_| client::cpu(&server, &path)).collect();
             times.sort_by(f64::total_cmp);
             let at =
                 |share: f64| times.get(((times.len() - 1) as f64 * share).round() as usize).copied().unwrap_or(0.0);
@@ -195,5 +235,8 @@ fn serve(program: &Path, directory: &Path, state: &Path, days: u64, rounds: u64)
         }
         println!("{line}");
     }
-    println!("memory          {:.0} MB at most while serving", server.memory_mb());
+    println!(
+        "memory          {pages_mb:.0} MB at most while serving pages without a query, {:.0} MB with queries",
+        server.memory_mb()
+    );
 }
