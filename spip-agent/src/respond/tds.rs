@@ -105,7 +105,7 @@ fn answer(kind: u8, packet: &[u8], scene: &Scene<'_>, reply: &mut Reply<'_>) {
     }
 }
 
-/// Reports whether a batch has no statement but settings of the session.
+/// Reports whether a batch has no statement but settings of the session and the choice of a database.
 fn only_sets(batch: &[u8]) -> bool {
     // Since version 7.2 headers precede the text ([MS-TDS] 2.2.5.3).
     let headers = batch.first_chunk().map_or(0, |length| u32::from_le_bytes(*length));
@@ -114,7 +114,10 @@ fn only_sets(batch: &[u8]) -> bool {
     let (letters, _) = text.as_chunks::<2>();
     let text = char::decode_utf16(letters.iter().map(|letter| u16::from_le_bytes(*letter)));
     let text: String = text.map(|letter| letter.unwrap_or(char::REPLACEMENT_CHARACTER)).collect();
-    let is_set = |statement: &str| statement.get(..4).is_some_and(|word| word.eq_ignore_ascii_case("set "));
+    let is_set = |statement: &str| {
+        let word = statement.get(..4);
+        word.is_some_and(|word| ["set ", "use "].iter().any(|setting| word.eq_ignore_ascii_case(setting)))
+    };
     let mut statements = text.split(';').map(str::trim).filter(|statement| !statement.is_empty()).peekable();
     statements.peek().is_some() && statements.all(is_set)
 }
@@ -256,6 +259,7 @@ mod tests {
         let headers = [&22_u32.to_le_bytes()[..], &[0; 18]].concat();
         for (text, taken) in [
             ("SET ARITHABORT ON;set ansi_nulls ON;", true),
+            ("use [master]", true),
             ("SET TEXTSIZE 1; select 1", false),
             ("select 'SET X'", false),
             ("", false),
