@@ -228,3 +228,62 @@ fn roll_up(connection: &Connection) -> rusqlite::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::strategy::{Strategy as _, ValueTree as _};
+    use spip_record::enrichment::Tag;
+
+    use super::*;
+    use crate::data::tests::{Scratch, rows};
+    use crate::row::Row;
+
+    /// Finds the same for every session, and nothing for a scan.
+    struct Same(Enrichment);
+
+    impl Meanings for Same {
+        fn session(&mut self, _: Day, _: i64) -> Option<Enrichment> {
+            Some(self.0.clone())
+        }
+
+        fn scan(&mut self, _: std::net::IpAddr) -> Enrichment {
+            Enrichment::default()
+        }
+    }
+
+    #[test]
+    fn what_is_looked_up_again_is_counted_once() {
+        let mut runner = proptest::test_runner::TestRunner::deterministic();
+        let meaning = |tags: &[u64]| Enrichment {
+            tags: tags.iter().map(|id| Tag { id: *id, name: format!("rule {id}"), ..Tag::default() }).collect(),
+            ..Enrichment::default()
+        };
+        let day = crate::moment::Moment(1_767_225_600_000_000).day();
+        let rows: Vec<Row> = (0..20)
+            .map(|_| Row {
+                time: day.start(),
+                meaning: meaning(&[1, 2]),
+                ..rows().new_tree(&mut runner).unwrap().current()
+            })
+            .collect();
+        let connections = i64::try_from(rows.iter().map(|row| row.count).sum::<u64>()).unwrap();
+        let scratch = Scratch::new();
+        scratch.write(&rows, 7);
+        let counted = || {
+            let sql = "SELECT n FROM facts WHERE kind = ? AND n > 0 ORDER BY n";
+            let reader = scratch.reader();
+            let mut statement = reader.catalog().prepare(sql).unwrap();
+            let counts = statement.query_map([Kind::Tag as u8], |row| row.get(0)).unwrap();
+            counts.collect::<rusqlite::Result<Vec<i64>>>().unwrap()
+        };
+        assert_eq!(counted(), [connections; 2]);
+        for tags in [&[1, 2][..], &[1, 2], &[2], &[]] {
+            let mut writer = Writer::open(&scratch.store, true).unwrap();
+            writer.begin_retag().unwrap();
+            let done = writer.retag(day, &mut Same(meaning(tags))).unwrap();
+            assert_eq!(done, Retagged { sessions: 20, unread: 0 });
+            drop(writer);
+            assert_eq!(counted(), vec![connections; tags.len()], "{tags:?}");
+        }
+    }
+}
