@@ -41,7 +41,8 @@ fn ndjson_is_posted_with_a_key_by_which_a_repeated_request_is_recognised() {
     });
     let secret = place.path("token");
     fs::write(&secret, "s3cret\n").expect("a file");
-    once(&place.configure(&sink("http", &server.url, &format!("token_file = {secret:?}\n"))));
+    let config = place.configure(&sink("http", &server.url, &format!("token_file = {secret:?}\n")));
+    once(&config);
     let mut counts = BTreeMap::new();
     for body in stored.lock().expect("no panic").values() {
         count(body, &mut counts);
@@ -50,6 +51,8 @@ fn ndjson_is_posted_with_a_key_by_which_a_repeated_request_is_recognised() {
     assert_each_once(&counts, "r", 1..301);
     let quarantine = fs::read_to_string(place.path("state/http.quarantine.jsonl")).expect("a quarantine");
     assert!(quarantine.lines().count() == 1 && quarantine.contains("poison") && quarantine.contains("422"));
+    let (_, text) = run(&config, &["status"]);
+    assert!(text.contains("shipped 299 lines, 1 in quarantine"), "{text}");
     assert!(server.requests().iter().all(|request| request.header("Authorization") == Some("Bearer s3cret")));
 }
 
@@ -190,7 +193,8 @@ fn documents_are_created_once_refused_ones_are_kept_and_busy_ones_sent_again() {
     let elastic = Arc::new(Mutex::new(Elastic { documents: BTreeMap::new(), number: 0 }));
     let answering = Arc::clone(&elastic);
     let server = Web::start(move |request| answering.lock().expect("no panic").answer(request));
-    once(&place.configure(&sink("elasticsearch", &server.url, "").replace("16384", "65536")));
+    let config = place.configure(&sink("elasticsearch", &server.url, "").replace("16384", "65536"));
+    once(&config);
     let elastic = elastic.lock().expect("no panic");
     // 77 and 327 have the address that is refused.
     let numbers: BTreeSet<_> =
@@ -200,6 +204,8 @@ fn documents_are_created_once_refused_ones_are_kept_and_busy_ones_sent_again() {
     assert_eq!(elastic.documents.len(), 399, "and the system message");
     let quarantine = fs::read_to_string(place.path("state/elasticsearch.quarantine.jsonl")).expect("a quarantine");
     assert_eq!(quarantine.lines().count(), 2, "{quarantine}");
+    let (_, text) = run(&config, &["status"]);
+    assert!(text.contains("shipped 399 lines, 2 in quarantine"), "{text}");
 }
 
 pub(crate) struct Clickhouse {
