@@ -6,6 +6,7 @@ use super::*;
 use crate::kernel::addr::Destination;
 use crate::respond::persona::tests::persona;
 use crate::session::open_sessions::TICK;
+use crate::tls::Replay;
 
 /// A session to come: its configuration, and the port that its client asks for.
 struct Stage {
@@ -251,4 +252,28 @@ fn a_stop_reaches_a_session_that_waits_for_its_client_to_read() {
         tokio::time::sleep(SECOND).await;
     });
     assert_ended(&record, "shutdown", SECOND);
+}
+
+#[test]
+fn what_came_out_of_the_tls_library_is_not_held_by_it_any_more() {
+    let Stage { bench, .. } = Stage::to(21, "");
+    let engine = bench.intake.engine();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    let (idle, held) = runtime.expect("runtime").block_on(async {
+        let (_peer, mut guard, _socket) = bench.connect(b"");
+        let open = &bench.intake.sessions_by_worker[0];
+        let mut timer = Timer::new(open, guard.source(), &engine.timeouts, guard.session.accepted.steady);
+        let (_, ours) = tokio::io::duplex(64);
+        let mut stream = Replay::new(vec![b'x'; 10_000], 10_000, ours);
+        let meter = stream.meter();
+        guard.meter = Some(meter.clone());
+        let (idle, mut rest) = (meter.held(), None);
+        let exchange = poll_fn(|context| guard.poll_exchange(&mut stream, &mut timer, &mut rest, context)).await;
+        let Raw::Ended(end) = exchange else { panic!("no client here sends a hello") };
+        assert_eq!(guard.session.payload.received(), 10_000);
+        Box::new(guard).finish(end.reason, timer).await;
+        (idle, meter.held())
+    });
+    assert_eq!(held, idle);
+    assert_eq!(bench.records().len(), 1);
 }
