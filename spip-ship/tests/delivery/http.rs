@@ -11,8 +11,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Place, Process, append, assert_each_once, count, follow, once, peer, records, run, wait_for};
+use crate::support::{
+    Place, Process, append, assert_each_once, count, follow, once, once_within, peer, records, run, wait_for,
+};
 use crate::web::{Request, Web};
+
+/// Seconds without progress after which a delivery has failed. These servers refuse on schedule, which takes half a minute of
+/// pauses where nothing else goes wrong, and more on a busy machine.
+const SLOW: u32 = 600;
 
 fn sink(kind: &str, url: &str, more: &str) -> String {
     format!("[[sink]]\nkind = {kind:?}\nurl = {url:?}\nbatch_bytes = 16384\nbatch_milliseconds = 100\n{more}")
@@ -42,7 +48,7 @@ fn ndjson_is_posted_with_a_key_by_which_a_repeated_request_is_recognised() {
     let secret = place.path("token");
     fs::write(&secret, "s3cret\n").expect("a file");
     let config = place.configure(&sink("http", &server.url, &format!("token_file = {secret:?}\n")));
-    once(&config);
+    once_within(&config, SLOW);
     let mut counts = BTreeMap::new();
     for body in stored.lock().expect("no panic").values() {
         count(body, &mut counts);
@@ -194,7 +200,7 @@ fn documents_are_created_once_refused_ones_are_kept_and_busy_ones_sent_again() {
     let answering = Arc::clone(&elastic);
     let server = Web::start(move |request| answering.lock().expect("no panic").answer(request));
     let config = place.configure(&sink("elasticsearch", &server.url, "").replace("16384", "65536"));
-    once(&config);
+    once_within(&config, SLOW);
     let elastic = elastic.lock().expect("no panic");
     // 77 and 327 have the address that is refused.
     let numbers: BTreeSet<_> =
