@@ -137,7 +137,7 @@ mod tests {
             (many(1_000).as_str(), "fields, more than 64"),
             (&values, "too many values"),
             (r#""port":{"a":1}"#, "whose port is neither"),
-            (r#""time":"x""#, "time \"x\""),
+            (r#""time":"x""#, "time: "),
         ] {
             let reason = log(keys).expect_err(keys);
             assert!(reason.contains(expected), "{reason}");
