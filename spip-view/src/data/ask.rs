@@ -5,6 +5,10 @@
 //! sessions. With a query everything comes from the sessions, the newest day first, until the time for it is over; what is
 //! then missing makes a count inexact.
 
+mod part;
+mod rolled;
+mod scope;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -12,76 +16,25 @@ use std::time::{Duration, Instant};
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Row, params_from_iter};
 
+use self::part::{Part, round};
+use self::rolled::hours_of;
+pub(super) use self::rolled::stored;
+pub(crate) use self::scope::Scope;
 use super::columns::Columns;
 use super::names::{fact_id, name};
 use super::tally::{Key, Tally};
 use super::{Series, Top, TopList, Totals};
 use crate::filter::{Filter, Without};
-use crate::meaning::Class;
-use crate::moment::{DAY, Day, HOUR, Moment};
+use crate::moment::{Day, HOUR, Moment};
 use crate::query::sql::Condition;
 use crate::row::Kind;
-use crate::store::{Cells, Reader, Result, find, key, rows, schema};
+use crate::store::{Reader, Result, key, rows, schema};
 
 /// Time for looking at sessions one by one, after which a page shows what it has.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// Columns of the totals of sessions `s`: records, connections, rejected, bytes.
 const SUMS: &str = "count(*), sum(s.n), sum(CASE WHEN s.flags & 8 <> 0 THEN s.n ELSE 0 END), sum(s.bytes_in)";
-
-/// The part of a day that a range covers.
-#[derive(Clone, Copy, Debug)]
-struct Part {
-    day: Day,
-    /// Whole hours, the last one excluded; empty where the first is not below it.
-    hours: (i64, i64),
-    /// Keys of sessions before and behind them.
-    edges: [(i64, i64); 2],
-    /// Keys of all sessions.
-    keys: (i64, i64),
-}
-
-/// A narrower set of sessions than the filter's.
-#[derive(Clone, Debug)]
-pub(crate) struct Scope {
-    /// A condition on `s`.
-    pub(crate) sql: String,
-    pub(crate) parameters: Vec<Value>,
-    /// The roll-up that says in which hours there are any, and counts them.
-    pub(crate) index: Option<(Kind, Key)>,
-    /// Number of hours that are looked at, the newest ones.
-    pub(crate) hours: usize,
-}
-
-impl Scope {
-    pub(crate) fn all() -> Self {
-        Self { sql: "1".to_owned(), parameters: Vec::new(), index: None, hours: usize::MAX }
-    }
-
-    /// Sessions whose column has this key.
-    pub(crate) fn of(kind: Kind, key: &Key) -> Self {
-        let (sql, parameters) = match kind {
-            Kind::Credential => {
-                ("s.id IN (SELECT session FROM tries WHERE credential = ?)".to_owned(), vec![key.value()])
-            }
-            Kind::Port => match key {
-                Key::Number(port) if *port >= key::UDP_PORTS => {
-                    (format!("s.port = ? AND s.flags & {} <> 0", key::UDP), vec![Value::Integer(port - key::UDP_PORTS)])
-                }
-                _ => (format!("s.port = ? AND s.flags & {} = 0", key::UDP), vec![key.value()]),
-            },
-            kind if Kind::MARKS.contains(&kind) => (
-                format!(
-                    "EXISTS (SELECT 1 FROM marks m WHERE m.session = s.id AND m.kind = {} AND m.fact = ?)",
-                    kind as u8
-                ),
-                vec![key.value()],
-            ),
-            kind => (format!("s.{} = ?", kind.column().unwrap_or("NULL")), vec![key.value()]),
-        };
-        Self { sql, parameters, index: Some((kind, *key)), hours: usize::MAX }
-    }
-}
 
 /// A question with its filter compiled.
 pub(crate) struct Ask<'r> {
@@ -218,17 +171,6 @@ impl<'r> Ask<'r> {
         (sql, parameters)
     }
 
-    /// A condition on a roll-up: the sensor, and sources that are left out.
-    fn on_sensor(&self) -> String {
-        let mut sql = self.sensor.map_or_else(String::new, |sensor| format!(" AND sensor = {sensor}"));
-        match self.without {
-            Without::Nothing => {}
-            Without::Listed => sql.push_str(&format!(" AND class <> {}", Class::Listed as u8)),
-            Without::Claimed => sql.push_str(&format!(" AND class = {}", Class::Unknown as u8)),
-        }
-        sql
-    }
-
     /// A condition on the flags of sessions or scans `s`: sources that are left out.
     fn of_known_scanners(&self) -> String {
         match self.without {
@@ -236,94 +178,6 @@ impl<'r> Ask<'r> {
             Without::Listed => format!(" AND s.flags & {} = 0", key::LISTED),
             Without::Claimed => format!(" AND s.flags & {} = 0", key::LISTED | key::CLAIMED),
         }
-    }
-
-    /// Calls `take` with (key, hour of the day or moment, number) of a roll-up, day by day.
-    fn rolled(&self, kind: Kind, only: Option<Key>, mut take: impl FnMut(Day, i64, Key, u64)) -> Result<()> {
-        for part in &self.parts {
-            self.reader.in_day(part.day, |connection| {
-                self.rolled_in(connection, kind, only, part, |us, key, n| take(part.day, us, key, n))
-            })?;
-        }
-        Ok(())
-    }
-
-    /// The same in one day.
-    fn rolled_in(
-        &self,
-        connection: &Connection,
-        kind: Kind,
-        only: Option<Key>,
-        part: &Part,
-        mut take: impl FnMut(i64, Key, u64),
-    ) -> Result<()> {
-        self.hours(connection, kind, only, part, &mut take)?;
-        for edge in part.edges.iter().filter(|(first, last)| first < last) {
-            self.edge(connection, kind, only, *edge, &mut take)?;
-        }
-        Ok(())
-    }
-
-    /// The whole hours of a part. A key comes once for each run, sensor and class.
-    fn hours(
-        &self,
-        connection: &Connection,
-        kind: Kind,
-        only: Option<Key>,
-        part: &Part,
-        mut take: impl FnMut(i64, Key, u64),
-    ) -> Result<()> {
-        if part.hours.0 >= part.hours.1 {
-            return Ok(());
-        }
-        let failed = |source| self.reader.failed(source);
-        let sql =
-            format!("SELECT hour, cells FROM hourly WHERE kind = ? AND hour >= ? AND hour < ?{}", self.on_sensor());
-        let mut statement = connection.prepare_cached(&sql).map_err(failed)?;
-        let mut rows = statement.query((kind as u8, part.hours.0, part.hours.1)).map_err(failed)?;
-        while let Some(row) = rows.next().map_err(failed)? {
-            let us = row.get::<_, i64>(0).map_err(failed)? * HOUR;
-            let cells = row.get_ref(1).and_then(|cells| Ok(cells.as_blob()?)).map_err(failed)?;
-            match only {
-                Some(key) => {
-                    if let Some(n) = find(cells, key) {
-                        take(us, key, n);
-                    }
-                }
-                None => Cells::new(cells).for_each(|(key, n)| take(us, key, n)),
-            }
-        }
-        Ok(())
-    }
-
-    /// The same for the sessions or scans of a part of an hour.
-    fn edge(
-        &self,
-        connection: &Connection,
-        kind: Kind,
-        only: Option<Key>,
-        (first, last): (i64, i64),
-        mut take: impl FnMut(i64, Key, u64),
-    ) -> Result<()> {
-        let failed = |source| self.reader.failed(source);
-        let mut sensor = self.sensor.map_or_else(String::new, |sensor| format!(" AND s.sensor = {sensor}"));
-        sensor.push_str(&self.of_known_scanners());
-        let rows::Rows { key, n, tables, narrowing } = rows::of(kind);
-        let narrowed = if only.is_some() { format!(" AND {key} = ?3") } else { String::new() };
-        let tables = schema::narrowest(&tables, &[&tables, &key, &narrowing]);
-        let sql = format!(
-            "SELECT {key}, s.id, {n} FROM {tables} WHERE s.id >= ?1 AND s.id < ?2 AND {key} IS NOT NULL AND {narrowing}{narrowed}{sensor}"
-        );
-        let mut statement = connection.prepare(&sql).map_err(failed)?;
-        let mut parameters = vec![Value::Integer(first), Value::Integer(last)];
-        parameters.extend(only.map(Key::value));
-        let mut rows = statement.query(params_from_iter(parameters)).map_err(failed)?;
-        while let Some(row) = rows.next().map_err(failed)? {
-            let key = Key::read(row.get_ref(0).map_err(failed)?);
-            let id: i64 = row.get(1).map_err(failed)?;
-            take(key::accepted(Day(0), id).0, key, unsigned(row, 2).map_err(failed)?);
-        }
-        Ok(())
     }
 
     /// One number over the range.
@@ -598,79 +452,6 @@ impl<'r> Ask<'r> {
         }
         Ok(ranges)
     }
-}
-
-impl Part {
-    fn of(day: Day, from: Moment, to: Moment) -> Option<Self> {
-        let keys = key::session_bounds(day, from, to)?;
-        let start = day.start().0;
-        let (from, to) = (from.0.max(start) - start, to.0.min(start + DAY) - start);
-        let first_hour = (from + HOUR - 1).div_euclid(HOUR);
-        let last_hour = to.div_euclid(HOUR);
-        if first_hour >= last_hour {
-            return Some(Self { day, hours: (0, 0), edges: [keys, (0, 0)], keys });
-        }
-        let at = |hour: i64| if hour >= 24 { i64::MAX } else { key::session(Moment(hour * HOUR)) };
-        let edges = [(keys.0, at(first_hour)), (at(last_hour), keys.1)];
-        Some(Self { day, hours: (first_hour, last_hour), edges, keys })
-    }
-}
-
-/// Returns the number of all values of a kind in a day.
-pub(super) fn stored(connection: &Connection, kind: Kind) -> rusqlite::Result<u64> {
-    let mut statement = connection.prepare("SELECT cells FROM hourly WHERE kind = ?")?;
-    let mut rows = statement.query([kind as u8])?;
-    let mut sum = 0_u64;
-    while let Some(row) = rows.next()? {
-        sum = Cells::new(row.get_ref(0)?.as_blob()?).fold(sum, |sum, (_, n)| sum.saturating_add(n));
-    }
-    Ok(sum)
-}
-
-/// Returns the hours of a day in which a value occurs, the newest first.
-fn hours_of(connection: &Connection, kind: Kind, key: Key) -> rusqlite::Result<Vec<i64>> {
-    let mut statement =
-        connection.prepare_cached("SELECT hour, cells FROM hourly WHERE kind = ? ORDER BY hour DESC")?;
-    let mut rows = statement.query([kind as u8])?;
-    let mut hours: Vec<i64> = Vec::new();
-    while let Some(row) = rows.next()? {
-        let hour = row.get(0)?;
-        if hours.last() != Some(&hour) && find(row.get_ref(1)?.as_blob()?, key).is_some() {
-            hours.push(hour);
-        }
-    }
-    Ok(hours)
-}
-
-/// Lets whole hours answer for parts of an hour outside of which nothing is stored, as when a range ends now.
-fn round(reader: &Reader, parts: &mut [Part]) -> Result<()> {
-    for part in parts.iter_mut().filter(|part| part.hours.0 < part.hours.1) {
-        let hour = |hour: i64| if hour >= 24 { i64::MAX } else { key::session(Moment(hour * HOUR)) };
-        let [(before, _), (_, behind)] = part.edges;
-        let outside = [(hour(part.hours.0 - 1), before), (behind, hour(part.hours.1 + 1))];
-        let is_partial = part.edges.map(|(first, last)| first < last);
-        if is_partial == [false, false] {
-            continue;
-        }
-        let empty = reader.in_day(part.day, |connection| {
-            let sql = "SELECT NOT EXISTS (SELECT 1 FROM session_rows WHERE id >= ?1 AND id < ?2)
-                       AND NOT EXISTS (SELECT 1 FROM scans WHERE id >= ?1 AND id < ?2)";
-            let mut empty = [false; 2];
-            for (empty, (first, last)) in empty.iter_mut().zip(outside) {
-                let found = connection.query_row(sql, [first, last], |row| row.get(0));
-                *empty = found.map_err(|source| reader.failed(source))?;
-            }
-            Ok(empty)
-        })?;
-        let [is_first, is_last] = empty.unwrap_or_default();
-        if is_first && is_partial[0] {
-            (part.hours.0, part.edges[0]) = (part.hours.0 - 1, (0, 0));
-        }
-        if is_last && is_partial[1] {
-            (part.hours.1, part.edges[1]) = (part.hours.1 + 1, (0, 0));
-        }
-    }
-    Ok(())
 }
 
 pub(super) fn unsigned(row: &Row<'_>, index: usize) -> rusqlite::Result<u64> {
