@@ -33,6 +33,8 @@ pub const NETNS_COOKIE: &str = "NETNS_COOKIE";
 pub const OBSERVER_ATTACHED: &str = "OBSERVER_ATTACHED";
 /// Constant (u32): 1 when the agent wants to know of scans.
 pub const SCANS: &str = "SCANS";
+/// Constant (u32): 1 where the kernel may take a SYN for a packet of another connection from the same port.
+pub const CONFUSES: &str = "CONFUSES";
 
 /// Entries of SYNS and of ORIGINS unless the configuration says otherwise.
 pub const DEFAULT_ENTRIES: u32 = 65_536;

@@ -61,6 +61,10 @@ pub static OBSERVER_ATTACHED: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static SCANS: Global<u32> = Global::new(0);
 
+/// 1 where the kernel may take a SYN for a packet of another connection from the same port.
+#[unsafe(no_mangle)]
+pub static CONFUSES: Global<u32> = Global::new(0);
+
 /// Reports whether the listening sockets take no packet any more.
 #[inline(always)]
 pub fn is_closed() -> bool {

@@ -5,7 +5,9 @@
 //! that socket, before it answers (Linux `net/ipv4/tcp_ipv4.c`, `tcp_v4_rcv`, where `tcp_filter` is called), for SYN
 //! cookies and for a port that is used again in TIME_WAIT too. It lets everything pass, uncut, until the agent stops: then a
 //! listening socket gets nothing any more, so that no handshake is completed behind the last accept. Accepted sockets inherit
-//! it, so the first thing is to leave where the socket does not listen: that costs two reads a packet.
+//! it, so the first thing is to leave where the socket does not listen: that costs two reads a packet. Only behind REDIRECT on
+//! kernels that take a SYN for a packet of an established connection from the same port (early demux) is it looked at there:
+//! it was for the listener, and becomes no connection.
 //!
 //! The kernel has accepted what comes here, and the observer saw the same packet a moment ago, if it could read it.
 //! Where what it saw under the key looks different, or a fragment may have hidden the SYN, the agent is told so: a scan
@@ -24,7 +26,7 @@ use spip_common::{Entry, Step, Syn, SynKey, event::KIND_REACHED, packet::mapped}
 
 use crate::{
     events,
-    maps::{SYNS, is_closed},
+    maps::{CONFUSES, SYNS, is_closed},
     skb::Skb,
 };
 
@@ -46,18 +48,22 @@ const IPV6_ADDRESSES: u32 = 8;
 /// Entry of the program: looks, and lets pass.
 #[socket_filter]
 pub fn syn_arrival(ctx: SkBuffContext) -> i64 {
-    if !events::wanted() || !at_listener(&ctx) {
+    if !events::wanted() {
         return KEEP;
     }
-    if is_closed() {
+    let is_listener = at_listener(&ctx);
+    if !is_listener && CONFUSES.load() == 0 {
+        return KEEP;
+    }
+    if is_listener && is_closed() {
         return DISCARD;
     }
-    arrived(&ctx);
+    arrived(&ctx, is_listener);
     KEEP
 }
 
 #[inline(always)]
-fn arrived(ctx: &SkBuffContext) {
+fn arrived(ctx: &SkBuffContext, is_listener: bool) {
     // The packet starts with its TCP header here (RFC 9293, 3.1).
     let Ok(header) = ctx.load::<[u8; 16]>(0) else {
         return;
@@ -65,7 +71,10 @@ fn arrived(ctx: &SkBuffContext) {
     let flags = header[13] & (Syn::SYN | Syn::ACK | Syn::RST);
     let sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
     if flags == Syn::ACK {
-        return acknowledged(ctx, sequence);
+        if is_listener {
+            acknowledged(ctx, sequence);
+        }
+        return;
     }
     if flags & (Syn::SYN | Syn::ACK) != Syn::SYN {
         return;

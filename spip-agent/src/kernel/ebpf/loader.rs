@@ -17,8 +17,8 @@ use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use spip_common::event::RING_BYTES;
 use spip_common::map::{
-    CLOSED, COUNTERS, EVENTS, LISTENER_PORT, NETNS_COOKIE, OBSERVER_ATTACHED, ORIGINS, SCANS, SOCK_OPS, SYN_ARRIVAL,
-    SYN_DATA, SYN_DATA_ENTRIES, SYN_OBSERVER, SYNS,
+    CLOSED, CONFUSES, COUNTERS, EVENTS, LISTENER_PORT, NETNS_COOKIE, OBSERVER_ATTACHED, ORIGINS, SCANS, SOCK_OPS,
+    SYN_ARRIVAL, SYN_DATA, SYN_DATA_ENTRIES, SYN_OBSERVER, SYNS,
 };
 use spip_common::steer::{
     STEER_ENDPOINTS, STEER_KEPT, STEER_KEPT_ENDS, STEER_KNOWS_LINK, STEER_LINKS, STEER_MAPS, STEER_MAY_LOOPBACK,
@@ -34,6 +34,7 @@ use super::pins::{self, Pins, Shape, Staged};
 use super::steer::{self, SteerMaps};
 use super::{Attached, Description, Error, Origins, Part, Request, Steer, cgroup, namespace};
 use crate::config::EbpfMode;
+use crate::kernel::early_demux;
 
 /// The object that the build embedded; empty where there was none.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/spip"));
@@ -65,6 +66,7 @@ struct Constants {
     namespace: u64,
     observer: u32,
     scans: u32,
+    confuses: u32,
     log_level: u8,
     /// Number of sockets that connections are steered to; 0 for none.
     workers: u32,
@@ -85,6 +87,7 @@ pub(super) fn start(request: &Request<'_>) -> Result<Attached, Error> {
         namespace: namespace::cookie(),
         observer: 0,
         scans: request.scans.into(),
+        confuses: (request.steering.is_none() && early_demux::loses_connections() != Some(false)).into(),
         // The kernel side's levels are numbered as those of `log`; 0 lets nothing through.
         log_level: request.log_level.map_or(0, |level| level as u8),
         workers: request.steering.as_ref().map_or(0, |steering| steering.sockets),
@@ -279,6 +282,7 @@ pub(super) fn load_for_trial(request: &Request<'_>) -> Result<Ebpf, Error> {
         namespace,
         observer: 1,
         scans: 1,
+        confuses: 0,
         log_level: 0,
         workers,
         seed: 0,
@@ -304,6 +308,7 @@ fn load_with(request: &Request<'_>, constants: &Constants, pins: Option<&Pins>) 
         .override_global(NETNS_COOKIE, &constants.namespace, true)
         .override_global(OBSERVER_ATTACHED, &constants.observer, true)
         .override_global(SCANS, &constants.scans, true)
+        .override_global(CONFUSES, &constants.confuses, true)
         .override_global(aya_log::LEVEL, &constants.log_level, false);
     let steered = |entries: u32| if constants.workers == 0 { 1 } else { entries };
     loader
