@@ -1,7 +1,6 @@
 //! Serves pages and data. Each question runs on a thread for blocking work with a deadline; a few at once, so that
 //! memory is bounded, and none any more when the browser has gone.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,16 +15,17 @@ use axum::http::{Request, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use nix::sys::signal::{SigSet, Signal};
 use spip_enrich::export::Form;
 use spip_notify::Manager;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::guard::{self, Guard};
+use super::listener::Bound;
 use super::live::Live;
 use super::routes::{self, ROUTES, Route};
+use super::signals;
 use crate::cli::Scratch;
-use crate::config::{Config, Listen};
+use crate::config::Config;
 use crate::confine;
 use crate::data::export;
 use crate::data::indicators::{content_type, file_name};
@@ -65,7 +65,7 @@ struct App {
 /// # Errors
 /// The address or the store cannot be used.
 pub fn run(config: &Config, read_once: &[PathBuf]) -> anyhow::Result<()> {
-    let signals = block_signals()?;
+    let blocked = signals::block()?;
     let is_past = !read_once.is_empty();
     let is_own = std::env::args_os().any(|argument| argument.to_string_lossy().starts_with("--state-dir"));
     let scratch = if is_past && !is_own { Some(Scratch::new()?) } else { None };
@@ -100,7 +100,7 @@ pub fn run(config: &Config, read_once: &[PathBuf]) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start threads")?;
-    let ended = watch_signals(signals)?;
+    let ended = signals::watch(blocked)?;
     runtime.block_on(async {
         let live = Live::new();
         let listener = bound.listen()?;
@@ -159,125 +159,6 @@ fn read_token(path: &Path) -> anyhow::Result<String> {
         path.display()
     );
     Ok(token)
-}
-
-enum Listener {
-    Tcp(tokio::net::TcpListener, std::net::SocketAddr),
-    Unix(tokio::net::UnixListener, PathBuf),
-}
-
-/// A socket that is bound, before there are threads.
-enum Bound {
-    Tcp(std::net::TcpListener),
-    Unix(std::os::unix::net::UnixListener, PathBuf),
-}
-
-impl Bound {
-    fn new(listen: &Listen) -> anyhow::Result<Self> {
-        match listen {
-            Listen::Tcp(address) => {
-                let listener = std::net::TcpListener::bind(address)
-                    .with_context(|| format!("listen: cannot bind {address}; choose another one with --listen"))?;
-                if !address.ip().is_loopback() {
-                    eprintln!(
-                        "spip-view: {address} is reached by others and the page is not encrypted: put a proxy with TLS before it"
-                    );
-                }
-                listener.set_nonblocking(true).context("listen")?;
-                Ok(Self::Tcp(listener))
-            }
-            Listen::Unix(path) => {
-                // A socket that a killed process left behind is replaced, anything else is not.
-                use std::os::unix::fs::FileTypeExt as _;
-                let is_socket = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
-                if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
-                    let _ = std::fs::remove_file(path);
-                }
-                let listener = std::os::unix::net::UnixListener::bind(path)
-                    .with_context(|| format!("listen: cannot bind {}", path.display()))?;
-                // Its group may look: a proxy, for example.
-                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))
-                    .with_context(|| format!("listen: cannot set the mode of {}", path.display()))?;
-                listener.set_nonblocking(true).context("listen")?;
-                Ok(Self::Unix(listener, path.clone()))
-            }
-        }
-    }
-
-    /// Hands the socket to the runtime.
-    fn listen(self) -> anyhow::Result<Listener> {
-        match self {
-            Self::Tcp(listener) => {
-                let address = listener.local_addr().context("listen: the socket has no address")?;
-                Ok(Listener::Tcp(tokio::net::TcpListener::from_std(listener).context("listen")?, address))
-            }
-            Self::Unix(listener, path) => {
-                Ok(Listener::Unix(tokio::net::UnixListener::from_std(listener).context("listen")?, path))
-            }
-        }
-    }
-}
-
-impl Listener {
-    fn address(&self) -> String {
-        match self {
-            Self::Tcp(_, address) => format!("http://{address}/"),
-            Self::Unix(_, path) => format!("unix:{}", path.display()),
-        }
-    }
-
-    fn listen(&self) -> Listen {
-        match self {
-            Self::Tcp(_, address) => Listen::Tcp(*address),
-            Self::Unix(_, path) => Listen::Unix(path.clone()),
-        }
-    }
-
-    /// Serves until `ended`. Streams that are open then do not hold the end up.
-    async fn serve(self, router: Router, ended: &Notify) -> anyhow::Result<()> {
-        let serve = async {
-            match self {
-                Self::Tcp(listener, _) => axum::serve(listener, router).await,
-                Self::Unix(listener, path) => {
-                    let served = axum::serve(listener, router).await;
-                    let _ = std::fs::remove_file(path);
-                    served
-                }
-            }
-        };
-        tokio::select! {
-            served = serve => served.context("the server has ended"),
-            () = ended.notified() => Ok(()),
-        }
-    }
-}
-
-/// Blocks the signals that end the program, in this thread and all that it starts.
-fn block_signals() -> anyhow::Result<SigSet> {
-    let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
-    signals.thread_block().context("cannot block signals")?;
-    Ok(signals)
-}
-
-/// Notifies at the first signal, and ends the process at the second.
-///
-/// A thread waits, and not the runtime: tokio's feature for signals opens a socket pair in every program that is
-/// compiled together with this one, and the sandbox of the agent refuses that.
-fn watch_signals(signals: SigSet) -> anyhow::Result<Arc<Notify>> {
-    let ended = Arc::new(Notify::new());
-    let watch = {
-        let ended = Arc::clone(&ended);
-        move || {
-            if signals.wait().is_ok() {
-                ended.notify_one();
-            }
-            if signals.wait().is_ok() {
-                std::process::exit(1);
-            }
-        }
-    };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(watch).context("cannot start threads")?;
-    Ok(ended)
 }
 
 fn router(app: Arc<App>) -> Router {
@@ -525,7 +406,7 @@ fn attachment(kind: &'static str, name: &str, body: Body) -> Response {
 /// Answers a request as the server would, without a socket.
 #[cfg(test)]
 pub(super) fn for_test(store: Store) -> Router {
-    let listen = Listen::Tcp(std::net::SocketAddr::from(([127, 0, 0, 1], 8765)));
+    let listen = crate::config::Listen::Tcp(std::net::SocketAddr::from(([127, 0, 0, 1], 8765)));
     let app = App {
         store,
         live: Live::new(),
