@@ -278,6 +278,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_run_of_plain_text_ends_at_the_first_byte_that_is_not_and_at_no_other() {
+        let plain: Vec<u8> = (0x20..0x7f).filter(|byte| !b"\"\\".contains(byte)).collect();
+        for from in 0..8 {
+            assert_eq!(end_of_plain(&plain, from), plain.len());
+            for at in from..plain.len() {
+                for special in [0, 0x1f, b'"', b'\\', 0x7f, 0x80, 0xff] {
+                    let mut bytes = plain.clone();
+                    bytes[at] = special;
+                    assert_eq!(end_of_plain(&bytes, from), at, "{special:#x} from {from}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn values_are_escaped_as_strings_are() {
         let text = "a\"\\\u{7f}\u{85}\u{2028}\u{202e}\n\u{e9}\0\u{1}\0";
         let mut as_value = Vec::new();

@@ -4,8 +4,10 @@ use std::borrow::Cow;
 
 use spip_protocol::credentials::Credential;
 
+use crate::enrichment::{Enrichment, Source};
+use crate::entry::SynDataFacts;
 use crate::read::{self, Line};
-use crate::{Entry, Format, Tail};
+use crate::{Entry, Format, ScanEntry, Tail};
 
 const FLAT: &str = include_str!("../fixtures/corpus/flat.jsonl");
 const ECS: &str = include_str!("../fixtures/corpus/ecs.jsonl");
@@ -52,6 +54,58 @@ fn no_line_holds_the_escape_that_databases_refuse() {
         zeroes += usize::from(line.contains('␀'));
     }
     assert!(zeroes > 100, "only {zeroes} lines of the corpus had a zero byte");
+}
+
+#[test]
+fn every_scan_is_shortened_to_one_port_and_one_address_and_no_further() {
+    let mut shortened = 0;
+    for line in FLAT.lines() {
+        let Ok(Line::Scan(mut scan)) = read::line(line.as_bytes()) else { continue };
+        let encoded = |scan: &ScanEntry<'_>| {
+            let mut out = Vec::new();
+            scan.encode(Format::Flat, &mut out);
+            out.len()
+        };
+        let mut before = encoded(&scan);
+        // A list of 1,024 is halved ten times; more would be no progress.
+        for _ in 0..32 {
+            if !scan.shorten() {
+                break;
+            }
+            shortened += 1;
+            let after = encoded(&scan);
+            // The mark that something is missing may be longer than the last port.
+            assert!(after < before + 40, "{before} and then {after} bytes: {line}");
+            before = after;
+        }
+        assert!(!scan.shorten(), "{line}");
+    }
+    assert!(shortened > 10, "{shortened}");
+}
+
+#[test]
+fn data_of_a_syn_is_cut_to_64_bytes_once_and_shorter_data_stays() {
+    let cut = |bytes: Cow<'static, [u8]>| {
+        let mut facts = SynDataFacts { count: None, length: 100, bytes };
+        let was_long = facts.shorten();
+        (was_long, facts.bytes.len(), facts.shorten())
+    };
+    for (length, expected) in [(0, (false, 0)), (1, (false, 1)), (64, (false, 64)), (65, (true, 64)), (512, (true, 64))]
+    {
+        let bytes: &[u8] = &[b'a'; 512][..length];
+        for bytes in [Cow::Owned(bytes.to_vec()), Cow::Borrowed(&[b'a'; 512][..length])] {
+            assert_eq!(cut(bytes), (expected.0, expected.1, false), "{length} bytes");
+        }
+    }
+}
+
+#[test]
+fn an_enrichment_has_a_source_where_something_is_known_of_it() {
+    let nothing = serde_json::to_string(&Enrichment::default()).expect("JSON");
+    assert_eq!(nothing, "{}");
+    let source = Source { city: Some("Oslo".to_owned()), ..Source::default() };
+    let known = serde_json::to_string(&Enrichment { source, ..Enrichment::default() }).expect("JSON");
+    assert_eq!(known, r#"{"source":{"city":"Oslo"}}"#);
 }
 
 #[test]
