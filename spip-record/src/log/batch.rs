@@ -186,6 +186,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn each_notice_names_the_file_and_the_amount() {
+        let path = || PathBuf::from("/log/a.jsonl");
+        let notices = [
+            (
+                Notice::Lost { path: path(), read_bytes: 7, size_bytes: Some(9) },
+                "was removed before it was read: 7 of 9 bytes",
+            ),
+            (Notice::Lost { path: path(), read_bytes: 7, size_bytes: None }, "is gone after 7 bytes were read"),
+            (Notice::Truncated { path: path(), read_bytes: 7 }, "was truncated after 7 bytes were read"),
+            (Notice::Rewritten { path: path(), read_bytes: 7 }, "was rewritten after 7 bytes were read"),
+            (
+                Notice::Damaged { path: path(), read_bytes: 7, lines: 2, reason: "bad block".to_owned() },
+                "is damaged after 2 lines (7 bytes uncompressed): bad block",
+            ),
+            (Notice::Unreadable { path: path(), reason: "denied".to_owned() }, "cannot be read: denied"),
+        ];
+        for (notice, said) in notices {
+            let text = notice.to_string();
+            assert!(text.starts_with("/log/a.jsonl") && text.contains(said), "{text}");
+        }
+    }
+
+    #[test]
     fn lines_of_a_batch_are_numbered_on() {
         let span = |start, end| Span { start, end, offset: 100 + start as u64, kind: Kind::Whole };
         let batch = Batch {
