@@ -390,12 +390,16 @@ fn copied_files_are_read_once_and_one_that_is_not_there_is_said() {
     compress(&log.rotate(1));
     log.append(&lines(10..20).concat());
     let pattern = Files::expand(&[log.file("*"), log.directory.join("nothing")]).expect("files");
+    let size: u64 = pattern.iter().filter_map(|path| fs::metadata(path).ok()).map(|metadata| metadata.len()).sum();
     let mut files = Files::new(pattern, 1 << 20);
-    let (mut lines, mut notices) = (Vec::new(), Vec::new());
+    let (mut lines, mut notices, mut read_bytes) = (Vec::new(), Vec::new(), vec![files.raw_bytes()]);
     while let Step::Batch(batch) = files.next_batch(300) {
         lines.append(&mut text(&batch));
         notices.extend_from_slice(batch.notices());
+        read_bytes.push(files.raw_bytes());
     }
+    assert!(read_bytes.is_sorted(), "{read_bytes:?}");
+    assert_eq!((read_bytes.first(), read_bytes.last()), (Some(&0), Some(&size)));
     assert_eq!(lines, self::lines(0..20));
     assert!(matches!(&notices[..], [Notice::Unreadable { .. }]), "{notices:?}");
 }
