@@ -25,7 +25,7 @@ const LAST: u8 = 1;
 /// Bytes of a packet before client and server agree on another size ([MS-TDS] 2.2.3.1).
 const PACKET_BYTES: usize = 4096;
 
-/// What carries the records of a handshake.
+/// Transport of the records of a handshake.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Framing {
     /// The stream itself.
@@ -111,7 +111,7 @@ struct Packets {
     unwrapper: Unwrapper,
     /// Content that was read and not taken yet.
     content: Vec<u8>,
-    /// What the library has written since the last flush.
+    /// Bytes that the library has written since the last flush.
     flight: Vec<u8>,
     /// Packets that the client has not taken yet.
     pending: Vec<u8>,
@@ -203,11 +203,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Carrier<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         if let Some(packets) = &mut this.packets {
-            if !packets.is_over && packets.flight.len() < READ_BYTES {
-                packets.flight.extend_from_slice(bytes);
-                return Poll::Ready(Ok(bytes.len()));
+            if packets.is_over || packets.flight.len() >= READ_BYTES {
+                ready!(packets.poll_send(&mut this.stream, context))?;
             }
-            ready!(packets.poll_send(&mut this.stream, context))?;
             if !packets.is_over {
                 packets.flight.extend_from_slice(bytes);
                 return Poll::Ready(Ok(bytes.len()));
