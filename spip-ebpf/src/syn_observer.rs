@@ -120,9 +120,9 @@ fn store(ctx: &SkBuffContext, source: &[u8; 16], entry: &mut Entry) {
     }
 }
 
-/// The SYN is the one under its key from now on, and so is the data that it carries.
+/// Set when the SYN is the one under its key from now on, so that its data is kept.
 const KEEP: u32 = 1 << 31;
-/// The agent is told of the SYN, with the flags that stand beside this one.
+/// Set when the agent is told of the SYN. The other flags go with it.
 const TELL: u32 = 1 << 30;
 
 /// Notes a SYN under its key, and returns [`KEEP`], [`TELL`] and the flags of [`spip_common::SynEvent`].

@@ -1,7 +1,7 @@
 //! SQL Server ([MS-TDS]): any login is let in, and statements are refused.
 //!
 //! A client that asks for encryption, or requires it, gets TLS where the sensor has it: otherwise it would leave without its
-//! login. One that would encrypt only its login is told that there is no encryption, and logs in in clear. Clients of TDS 8
+//! login. One that would encrypt only its login is told that there is no encryption, and sends its login unencrypted. Clients of TDS 8
 //! speak TLS first, as any client of TLS, and the same inside.
 
 use super::{Dialogue, Reply, Scene, Service};

@@ -18,7 +18,7 @@ use spip_record::CloseReason;
 pub(super) struct Hello {
     pub(super) raw: Vec<u8>,
     pub(super) length: usize,
-    /// Where the handshake is in packets: their reader, behind `raw`.
+    /// Reader of the packets behind `raw`, of a handshake that is in packets.
     pub(super) packets: Option<Box<Unwrapper>>,
 }
 

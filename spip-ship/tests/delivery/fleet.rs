@@ -66,7 +66,7 @@ const SERVER_FULL: &str = "disk of a server full, server restarted";
 const STREAM_FULL: &str = "stream full";
 const CLOCK: &str = "clock stepped by up to a day";
 
-/// What the network does to a sensor.
+/// Faults of a sensor's network.
 const SENSOR_CUTS: [(&str, Cut); 3] = [
     ("link of a sensor down", Cut::Link),
     ("packets to a sensor dropped", Cut::Answers),

@@ -96,7 +96,7 @@ fn contains(list: &str, port: u16) -> bool {
 mod tests {
     use super::*;
 
-    /// What `ufw enable` of ufw 0.36.2 (Debian 12) makes of INPUT, by `iptables-save`, with SSH limited.
+    /// Rules of INPUT behind `ufw enable` of ufw 0.36.2 (Debian 12), by `iptables-save`, with SSH limited.
     const UFW: &str = include_str!("../../../fixtures/rules/ufw-0.36.2.txt");
     /// Docker 20.10 with a published port.
     const DOCKER: &str = include_str!("../../../fixtures/rules/docker-20.10.txt");
