@@ -54,7 +54,7 @@ impl<'net> Launch<'net> {
             ("status_socket", json!(net.path().join("run/status.sock"))),
             ("state_dir", json!(net.path().join("state"))),
             // A client or an agent that waits for a processor is not what ends a session or a stop, unless a test says so.
-            ("first_byte_timeout_seconds", json!(60)),
+            ("first_byte_timeout_seconds", json!(PATIENCE.as_secs())),
             ("drain_timeout_seconds", json!(60)),
         ];
         let settings = settings.map(|(key, value)| (key.to_owned(), value)).into();
