@@ -42,9 +42,6 @@ use machine::{Machine, Task};
 const CORE: [&str; 9] =
     ["start_and_stop", "capture", "origin", "rules", "steering", "scans", "sandbox", "doctor", "init"];
 
-/// Tests that run on ARM without a filter: those of each eBPF program, of rules, and of the sandbox.
-const CORE_ARM: [&str; 5] = ["capture", "origin", "rules", "scans", "sandbox"];
-
 /// Program of the machine after its start.
 const GUEST: &str = include_str!("vmtest/guest.sh");
 
@@ -195,10 +192,7 @@ fn test_disk(project: &Project, programs: &Programs, options: &Options) -> Resul
     fs::create_dir_all(staged.join("tests"))?;
     let mut wanted: Vec<&str> = options.programs.iter().map(String::as_str).collect();
     if wanted.is_empty() {
-        match programs.architecture {
-            Architecture::X86_64 => wanted.extend(CORE),
-            Architecture::Aarch64 => wanted.extend(CORE_ARM),
-        }
+        wanted.extend(CORE);
     }
     let which: Vec<&str> = wanted.iter().flat_map(|name| ["--test", name]).collect();
     let cargo = match programs.architecture {
