@@ -135,15 +135,18 @@ impl DayFile {
         Ok(())
     }
 
-    /// Adds a session under the first free key from `id` on. Returns its key.
+    /// Adds a session under the key `id`, or a free one behind it. Returns its key. Steps double, so that many sessions
+    /// with the same time, as a coarse clock gives, are added in a few tries each.
     pub(super) fn session(&mut self, mut id: i64, columns: &[Value]) -> rusqlite::Result<i64> {
         let mut statement = self.connection.prepare_cached(&self.insert)?;
+        let mut step = 1;
         loop {
             let key = Value::Integer(id);
             if statement.execute(params_from_iter(std::iter::once(&key).chain(columns)))? == 1 {
                 return Ok(id);
             }
-            id += 1;
+            id += step;
+            step *= 2;
         }
     }
 
@@ -167,12 +170,14 @@ impl DayFile {
             "INSERT OR IGNORE INTO scans (id, n, undecided, flags, source, sensor, duration_us, ports, port_count, destinations,
              destination_count, tool, syn, country, network, scanner) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )?;
+        let mut step = 1;
         loop {
             let all = std::iter::once(Value::Integer(id)).chain(values.iter().cloned());
             if statement.execute(params_from_iter(all))? == 1 {
                 return Ok(());
             }
-            id += 1;
+            id += step;
+            step *= 2;
         }
     }
 
@@ -250,5 +255,38 @@ impl DayFile {
             .map(|busy| busy.to_string());
         drop(state);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::strategy::{Strategy as _, ValueTree as _};
+    use proptest::test_runner::TestRunner;
+
+    use crate::data::tests::{Scratch, rows};
+    use crate::moment::{DAY, Moment};
+    use crate::row::Row;
+    use crate::store::key;
+
+    /// More than the ordinals of a microsecond: a clock that counts seconds gives so many sessions one time.
+    #[test]
+    fn sessions_of_one_microsecond_are_all_kept() {
+        let scratch = Scratch::new();
+        let start = Moment(20_454 * DAY);
+        let mut row = rows().new_tree(&mut TestRunner::deterministic()).unwrap().current();
+        (row.run, row.seq, row.time) = (None, None, start);
+        let many = usize::try_from(3 * key::ORDINAL).unwrap();
+        let rows: Vec<Row> = std::iter::repeat_n(row, many).collect();
+        let ids: std::collections::HashSet<String> = scratch.write(&rows, many).into_iter().collect();
+        assert_eq!(ids.len(), many);
+        let ask = |sql: &str| {
+            scratch.reader().in_day(start.day(), |day| Ok(day.query_row(sql, [], |row| row.get(0)).unwrap()))
+        };
+        let (count, last): (i64, i64) = (
+            ask("SELECT count(*) FROM session_rows").unwrap().unwrap(),
+            ask("SELECT max(id) FROM session_rows").unwrap().unwrap(),
+        );
+        assert_eq!(count, many as i64);
+        assert!(key::accepted(start.day(), last).0 - start.0 < 100, "times stay true to a tenth of a millisecond");
     }
 }

@@ -9,7 +9,7 @@ use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::key::Salt;
+use super::key::{self, Salt};
 use crate::meaning::Class;
 use crate::moment::Moment;
 use crate::row::Kind;
@@ -169,8 +169,8 @@ impl Facts {
         };
         catalog
             .prepare_cached(
-                "INSERT INTO facts (kind, id, hash, value, first_us, last_us, n, source, session, port, grp, label, class)
-                 VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO facts (kind, id, hash, value, first_us, lasted_us, n, source, ordinal, port, grp, label, class)
+                 VALUES (?, ?, ?, ?, ?, 0, 0, ?, ?, ?, ?, ?, ?)",
             )?
             .execute((
                 kind as u8,
@@ -178,9 +178,8 @@ impl Facts {
                 hash,
                 value,
                 seen.time.0,
-                seen.time.0,
                 seen.source,
-                seen.session,
+                seen.session & key::ORDINAL,
                 seen.port,
                 group,
                 label,
@@ -198,10 +197,13 @@ impl Facts {
             let mut list: Vec<&Fact> = self.dirty.iter().filter_map(|name| self.known.get(name)).collect();
             list.sort_unstable_by_key(|fact| (fact.kind, fact.id));
             let mut moved = catalog.prepare_cached(
-                "UPDATE facts SET n = n + ?3, last_us = max(last_us, ?4) WHERE kind = ?1 AND id = ?2",
+                "UPDATE facts SET n = n + ?3, lasted_us = max(lasted_us, ?4 - first_us) WHERE kind = ?1 AND id = ?2",
             )?;
-            let mut earlier = catalog
-                .prepare_cached("UPDATE facts SET first_us = ?3 WHERE kind = ?1 AND id = ?2 AND first_us > ?3")?;
+            // The session is another one then, and not known here.
+            let mut earlier = catalog.prepare_cached(
+                "UPDATE facts SET lasted_us = lasted_us + first_us - ?3, first_us = ?3, ordinal = NULL
+                 WHERE kind = ?1 AND id = ?2 AND first_us > ?3",
+            )?;
             for fact in list {
                 let n = i64::try_from(fact.n).unwrap_or(i64::MAX);
                 moved.execute((fact.kind as u8, fact.id, n, fact.last_us))?;
@@ -232,4 +234,58 @@ impl Facts {
 #[must_use]
 pub fn cut(text: &str) -> &str {
     text.get(..text.floor_char_boundary(MAX_TEXT)).unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::strategy::{Strategy as _, ValueTree as _};
+    use proptest::test_runner::TestRunner;
+
+    use super::*;
+    use crate::data::tests::{Scratch, rows};
+    use crate::moment::{DAY, HOUR};
+    use crate::row::Row;
+
+    /// Returns a session at `us` that came from the SYN `syn`. Before 1970, too, times of a day count from its start.
+    fn session(us: i64, syn: &str) -> Row {
+        let mut row = rows().new_tree(&mut TestRunner::deterministic()).unwrap().current();
+        (row.run, row.seq, row.time) = (None, None, Moment(us));
+        row.facts = vec![(Kind::Syn, syn.to_owned())];
+        row
+    }
+
+    /// Returns the first and last time of the fact `syn`, and the session of the first, as pages name it.
+    fn stored(scratch: &Scratch, syn: &str) -> (i64, i64, Option<String>) {
+        let sql = "SELECT first_us, last_us, session FROM facts WHERE kind = ? AND value = ?";
+        let read = |row: &rusqlite::Row<'_>| {
+            let (first, session): (i64, Option<i64>) = (row.get(0)?, row.get(2)?);
+            let name = |id| crate::data::session_id(Moment(first).day(), id);
+            Ok((first, row.get(1)?, session.map(name)))
+        };
+        scratch.reader().catalog().query_row(sql, (Kind::Syn as u8, syn), read).unwrap()
+    }
+
+    #[test]
+    fn a_fact_has_the_times_and_the_session_of_its_appearances() {
+        for start in [20_454 * DAY, -3 * DAY] {
+            let scratch = Scratch::new();
+            let (first, last) = (start + 23 * HOUR + 1, start + 50 * HOUR);
+            let ids = scratch.write(&[session(first, "a"), session(last, "a"), session(last, "b")], 2);
+            assert_eq!(stored(&scratch, "a"), (first, last, Some(ids[0].clone())));
+            assert_eq!(stored(&scratch, "b"), (last, last, Some(ids[2].clone())));
+        }
+    }
+
+    #[test]
+    fn an_earlier_appearance_that_is_read_later_moves_the_first_time_only() {
+        let scratch = Scratch::new();
+        let start = 20_454 * DAY;
+        scratch.write(&[session(start + 5 * HOUR, "a"), session(start + 9 * HOUR, "a")], 1);
+        let mut writer = crate::store::Writer::open(&scratch.store, true).unwrap();
+        let mut log = writer.log("older.json").unwrap();
+        log.lines += 1;
+        writer.session(log.id, log.lines, &session(start + HOUR, "a"), b"{}").unwrap();
+        writer.commit(&[&log]).unwrap();
+        assert_eq!(stored(&scratch, "a"), (start + HOUR, start + 9 * HOUR, None));
+    }
 }

@@ -39,8 +39,12 @@ pub const HAS_SOURCE: &str = "s.source NOT IN (-2147483648, zeroblob(16))";
 /// Ports of UDP stand behind those of TCP in roll-ups.
 pub const UDP_PORTS: i64 = 65_536;
 
-/// Bits of the ordinal among sessions of one microsecond: with the 37 of the time they take eight bytes.
-pub const ORDINAL_BITS: u32 = 19;
+/// Bits of the ordinal among sessions of one microsecond: with the 37 of the time they make the largest key that SQLite
+/// stores in six bytes.
+pub const ORDINAL_BITS: u32 = 10;
+
+/// The ordinal in the key of a session.
+pub const ORDINAL: i64 = (1 << ORDINAL_BITS) - 1;
 
 /// The store's own secret.
 #[derive(Clone, Copy, Debug)]

@@ -14,9 +14,10 @@ use crate::row::Kind;
 
 /// Version of both kinds of files, in `PRAGMA user_version`. A store of another version is moved aside and built anew
 /// from the logs.
-pub const VERSION: i32 = 4;
+pub const VERSION: i32 = 5;
 
-/// The catalog.
+/// The catalog. Most facts are seen once: the time since the first appearance is then 0, which takes no byte. The session
+/// of the first appearance has that time in its key, so a fact stores the ordinal alone ([`super::key`] makes the key).
 pub const CATALOG: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE facts (
@@ -25,14 +26,16 @@ CREATE TABLE facts (
     hash INTEGER NOT NULL,
     value NOT NULL,
     first_us INTEGER NOT NULL,
-    last_us INTEGER NOT NULL,
+    lasted_us INTEGER NOT NULL,
     n INTEGER NOT NULL,
     source,
-    session INTEGER,
+    ordinal INTEGER,
     port INTEGER,
     grp INTEGER,
     label TEXT,
     class INTEGER NOT NULL,
+    last_us INTEGER AS (first_us + lasted_us),
+    session INTEGER AS ((first_us % 86400000000 + 86400000000) % 86400000000 << 10 | ordinal),
     PRIMARY KEY (kind, id)
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX facts_hash ON facts (hash);
