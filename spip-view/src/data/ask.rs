@@ -359,7 +359,8 @@ impl<'r> Ask<'r> {
     }
 
     fn list(&self, kind: Kind, tally: &Tally, limit: usize) -> Result<TopList> {
-        Ok(TopList { kind, items: self.named(kind, tally.top(limit, 0))?, distinct: tally.distinct() })
+        let (items, distinct) = tally.ranked(limit, 0);
+        Ok(TopList { kind, items: self.named(kind, items)?, distinct })
     }
 
     /// Gives keys their names.

@@ -92,9 +92,9 @@ struct Tried {
 pub fn page(reader: &Reader, filter: &Filter) -> Result<CredentialsPage> {
     let ask = Ask::new(reader, filter)?;
     let tally = ask.tally(Kind::Credential)?;
-    let total = tally.distinct();
     let mut pairs = Vec::new();
-    for (key, count) in tally.top(filter.limit, 0) {
+    let (ranked, total) = tally.ranked(filter.limit, 0);
+    for (key, count) in ranked {
         let (text, _) = name(reader, Kind::Credential, &key)?;
         pairs.extend(key::read_credential(text.as_bytes()).map(|(protocol, credential)| Pair {
             protocol,

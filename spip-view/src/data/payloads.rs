@@ -96,11 +96,12 @@ pub fn list(reader: &Reader, filter: &Filter) -> Result<PayloadsPage> {
     let ask = Ask::new(reader, filter)?;
     let tally = ask.tally(Kind::Group)?;
     let mut groups = Vec::new();
-    for (key, connections) in tally.top(filter.limit, 0) {
+    let (top, total) = tally.ranked(filter.limit, 0);
+    for (key, connections) in top {
         let Key::Number(id) = key else { continue };
         groups.extend(group_line(reader, id, connections)?);
     }
-    Ok(PayloadsPage { total: tally.distinct(), distinct: ask.tally(Kind::Payload)?.distinct(), groups })
+    Ok(PayloadsPage { total, distinct: ask.tally(Kind::Payload)?.distinct(), groups })
 }
 
 fn group_line(reader: &Reader, id: i64, connections: u64) -> Result<Option<GroupLine>> {

@@ -85,12 +85,13 @@ pub fn page(reader: &Reader, filter: &Filter) -> Result<ScansPage> {
         tools.add(Key::read(row.get_ref(0)?), unsigned(row, 1)?);
         Ok(true)
     })?;
+    let (top_sources, sources) = sources.ranked(LINES, 0);
     Ok(ScansPage {
         totals: ask.totals()?,
         half_open: ask.series(Kind::HalfOpen, None)?,
         completed: ask.series(Kind::Connections, None)?,
-        sources: sources.distinct(),
-        top_sources: ask.named(Kind::ScanSource, sources.top(LINES, 0))?,
+        sources,
+        top_sources: ask.named(Kind::ScanSource, top_sources)?,
         ports: ask.top(Kind::ScanPort, LINES)?.items,
         tools: ask.named(Kind::Tool, tools.top(LINES, 0))?,
         sweeps: lines(&ask, &format!("s.destination_count >= {SWEEP}"), Vec::new(), SHOWN)?,

@@ -109,7 +109,8 @@ pub fn list(reader: &Reader, filter: &Filter) -> Result<SourcesPage> {
     let tally = ask.tally(Kind::Source)?;
     let offset = filter.after.as_deref().and_then(|after| after.parse().ok()).unwrap_or(0).min(MAX_OFFSET);
     let mut sources = Vec::new();
-    for (key, connections) in tally.top(filter.limit, offset) {
+    let (top, total) = tally.ranked(filter.limit, offset);
+    for (key, connections) in top {
         let known = known(reader, &key)?;
         sources.push(SourceLine {
             source: key::read_address(ValueRef::from(&key.value())),
@@ -120,7 +121,6 @@ pub fn list(reader: &Reader, filter: &Filter) -> Result<SourcesPage> {
         });
     }
     let shown = offset + sources.len();
-    let total = tally.distinct();
     let next = (shown < usize::try_from(total.value).unwrap_or(0)).then(|| shown.to_string());
     Ok(SourcesPage { total, sources, next })
 }

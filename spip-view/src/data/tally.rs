@@ -82,13 +82,20 @@ impl Tally {
         Count { value, is_exact: self.is_exact }
     }
 
-    /// The most frequent ones, those of equal number by key.
+    /// Returns the most frequent ones, those of equal number by key.
     pub(crate) fn top(&self, limit: usize, offset: usize) -> Vec<(Key, u64)> {
+        self.ranked(limit, offset).0
+    }
+
+    /// Returns the most frequent ones and the number of all keys. Runs are merged once for both.
+    pub(crate) fn ranked(&self, limit: usize, offset: usize) -> (Vec<(Key, u64)>, Count) {
         let order = |a: &(Key, u64), b: &(Key, u64)| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0));
         let wanted = limit + offset;
         // Shortened now and then rather than at the end: values are many, and those wanted few.
         let mut list: Vec<(Key, u64)> = Vec::new();
+        let mut value = 0;
         self.each(|key, n| {
+            value += 1;
             list.push((key, n));
             if wanted > 0 && list.len() >= 2 * wanted.max(1_000) {
                 list.select_nth_unstable_by(wanted - 1, order);
@@ -96,7 +103,7 @@ impl Tally {
             }
         });
         list.sort_unstable_by(order);
-        list.into_iter().skip(offset).take(limit).collect()
+        (list.into_iter().skip(offset).take(limit).collect(), Count { value, is_exact: self.is_exact })
     }
 }
 
@@ -188,5 +195,6 @@ mod tests {
         let mut list: Vec<(Key, u64)> = wanted.into_iter().collect();
         list.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
         assert_eq!(tally.top(50, 20), list[20..70]);
+        assert_eq!(tally.ranked(50, 20), (list[20..70].to_vec(), tally.distinct()));
     }
 }
