@@ -88,7 +88,18 @@ impl<'r> Ask<'r> {
         })
     }
 
-    /// The same question about another range.
+    /// Asks the same about another range. The query is not worked out again.
+    pub(crate) fn over_range(&self, from: Moment, to: Moment) -> Result<Self> {
+        let (from, to) = self.reader.clamp(from, to);
+        let mut ask = self.between(from, to);
+        (ask.condition, ask.has_query, ask.is_patient) = (self.condition.clone(), self.has_query, self.is_patient);
+        if !ask.has_query {
+            round(self.reader, &mut ask.parts)?;
+        }
+        Ok(ask)
+    }
+
+    /// Asks about all sessions of another range, whatever the query says.
     pub(crate) fn between(&self, from: Moment, to: Moment) -> Self {
         let condition = Condition::all();
         let parts = self.reader.days(from, to).into_iter().filter_map(|day| Part::of(day, from, to)).collect();
@@ -304,7 +315,7 @@ impl<'r> Ask<'r> {
     /// Numbers of several kinds, which looks at each day once.
     fn tallies(&self, kinds: &[Kind]) -> Result<Vec<Tally>> {
         if self.has_query {
-            return self.tallies_of(kinds);
+            return self.tallies_of(kinds, |_, _, _| Ok(()));
         }
         let mut tallies: Vec<Tally> = kinds.iter().map(|_| Tally::default()).collect();
         for part in &self.parts {
@@ -318,10 +329,36 @@ impl<'r> Ask<'r> {
         Ok(tallies)
     }
 
+    /// Connections over time, totals and the most frequent values of several kinds. With a query, sessions are looked at once
+    /// for all of them.
+    pub(crate) fn summary(&self, kinds: &[Kind], limit: usize) -> Result<(Series, Totals, Vec<TopList>)> {
+        if !self.has_query {
+            return Ok((self.series(Kind::Connections, None)?, self.totals()?, self.tops(kinds, limit)?));
+        }
+        let (mut columns, mut totals) = (Columns::new(self.from, self.to), Totals::default());
+        let tallies = self.tallies_of(kinds, |day, row, n| {
+            columns.add(key::accepted(day, row.get(1)?).0, n);
+            totals.sessions += 1;
+            totals.connections += n;
+            if row.get::<_, i64>(2)? & key::REJECTED != 0 {
+                totals.rejected += n;
+            }
+            totals.bytes_in += unsigned(row, 3)?;
+            Ok(())
+        })?;
+        let lists = kinds.iter().zip(tallies).map(|(kind, tally)| self.list(*kind, &tally, limit));
+        Ok((columns.series(), totals, lists.collect::<Result<_>>()?))
+    }
+
     /// Numbers of several kinds, of the sessions that the query means: those that are columns of a session in one pass.
-    fn tallies_of(&self, kinds: &[Kind]) -> Result<Vec<Tally>> {
+    /// `also` gets each session of it and its number of connections; key, flags and bytes are in the columns 1 to 3.
+    fn tallies_of(
+        &self,
+        kinds: &[Kind],
+        mut also: impl FnMut(Day, &Row<'_>, u64) -> rusqlite::Result<()>,
+    ) -> Result<Vec<Tally>> {
         let mut tallies: Vec<Tally> = kinds.iter().map(|_| Tally::default()).collect();
-        let (mut columns, mut counted) = ("s.n".to_owned(), Vec::new());
+        let (mut columns, mut counted) = ("s.n, s.id, s.flags, s.bytes_in".to_owned(), Vec::new());
         for (kind, tally) in kinds.iter().zip(&mut tallies) {
             let rows::Rows { key, n, tables, narrowing } = rows::of(*kind);
             if tables == "sessions s" && n == "s.n" {
@@ -331,9 +368,10 @@ impl<'r> Ask<'r> {
                 *tally = self.tally(*kind)?;
             }
         }
-        let is_exact = self.each(&Scope::all(), &columns, "", |_, row| {
+        let is_exact = self.each(&Scope::all(), &columns, "", |day, row| {
             let n = unsigned(row, 0)?;
-            for (index, tally) in (1..).zip(&mut counted) {
+            also(day, row, n)?;
+            for (index, tally) in (4..).zip(&mut counted) {
                 let value = row.get_ref(index)?;
                 if value != ValueRef::Null {
                     tally.add(Key::read(value), n);

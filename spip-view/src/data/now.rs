@@ -113,18 +113,16 @@ const WARNINGS: usize = 5;
 pub fn page(reader: &Reader, filter: &Filter) -> Result<NowPage> {
     let ask = Ask::new(reader, filter)?;
     let everything = Scope::all();
-    let connections =
-        if ask.has_query() { ask.series_of(&everything, "s.n")?.0 } else { ask.series(Kind::Connections, None)? };
     let before = filter.before();
     let kinds: Vec<Kind> = LISTS.iter().chain(Kind::PLACES).copied().collect();
-    let mut tops = ask.tops(&kinds, TOP)?;
+    let (connections, totals, mut tops) = ask.summary(&kinds, TOP)?;
     // Places only where there is data on addresses or a list of scanners.
     tops.retain(|list| LISTS.contains(&list.kind) || !list.items.is_empty());
     Ok(NowPage {
         status: status(&ask, filter)?,
-        totals: ask.totals()?,
-        before: Ask::new(reader, &before)?.totals()?,
-        rates: rates(&Ask::new(reader, filter)?)?,
+        totals,
+        before: ask.over_range(before.from, before.to)?.totals()?,
+        rates: rates(&ask)?,
         connections,
         half_open: ask.series(Kind::HalfOpen, None)?,
         tops,

@@ -293,6 +293,16 @@ proptest! {
             }
             prop_assert_eq!(&series.points, &points);
 
+            let now = super::now::page(&reader, filter).unwrap();
+            let counted = |totals: super::Totals| (totals.sessions, totals.connections, totals.rejected, totals.bytes_in);
+            prop_assert_eq!(counted(now.totals), counted(totals));
+            prop_assert_eq!(&now.connections.points, &points);
+            let earlier = filter.before();
+            let earlier: Vec<&Row> = rows.iter().filter(|row| is_meant(&earlier, row)).collect();
+            let sums = (now.before.sessions, now.before.connections);
+            prop_assert_eq!(sums, (earlier.len() as u64, earlier.iter().map(|row| row.count).sum::<u64>()));
+            prop_assert_eq!(now.latest.len(), wanted.len().min(filter.limit));
+
             let kinds = [Kind::Source, Kind::Port, Kind::Path, Kind::Tool, Kind::Credential, Kind::Destination, Kind::Group,
                 Kind::Tag, Kind::Cve, Kind::Indicator, Kind::Country, Kind::Network, Kind::Scanner];
             for list in ask.tops(&kinds, 1_000).unwrap() {

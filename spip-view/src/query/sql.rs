@@ -22,7 +22,7 @@ use crate::store::key::{self, Salt};
 use crate::store::schema::PROFILE;
 
 /// A condition of SQL.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Condition {
     /// The text.
     pub sql: String,
@@ -33,7 +33,7 @@ pub struct Condition {
 }
 
 /// A set of numbers that is worked out before the condition is run.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Set {
     /// What a statement returns.
     Of(String),
@@ -92,11 +92,15 @@ impl Condition {
     }
 
     /// Brings `fits` and `among` to the connection that is to run the condition, and applies the tests to the values of its
-    /// catalog.
+    /// catalog. A condition that uses neither leaves those of another condition in place: a page asks with its query and
+    /// without it.
     ///
     /// # Errors
     /// SQLite refuses it, or there is no more time.
     pub fn register(&self, connection: &Connection) -> rusqlite::Result<()> {
+        if self.tests.is_empty() && self.sets.is_empty() {
+            return Ok(());
+        }
         let tests = Arc::clone(&self.tests);
         let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
         connection.create_scalar_function("fits", 2, flags, move |context| Ok(call(&tests, context)))?;
