@@ -175,7 +175,7 @@ fn large_messages_of_a_thief_end_no_hub() {
 }
 
 #[test]
-#[ignore = "takes minutes: cargo test --release -p spip-ship --test delivery -- --ignored thief, with the peers of cargo xtask test"]
+#[ignore = "takes half a minute even in release: cargo test --release -p spip-ship --test delivery -- --ignored thief, with the peers of cargo xtask test"]
 fn every_large_message_of_a_thief_ends_no_hub() {
     files(&large());
     clickhouse(&large());
