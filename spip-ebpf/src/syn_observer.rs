@@ -122,7 +122,7 @@ fn store(ctx: &SkBuffContext, source: &[u8; 16], entry: &mut Entry) {
 
 /// Set when the SYN is the one under its key from now on, so that its data is kept.
 const KEEP: u32 = 1 << 31;
-/// Set when the agent is told of the SYN. The other flags go with it.
+/// Set when the SYN is sent to the agent as an event, with the other flags.
 const TELL: u32 = 1 << 30;
 
 /// Notes a SYN under its key, and returns [`KEEP`], [`TELL`] and the flags of [`spip_common::SynEvent`].

@@ -1,8 +1,8 @@
 //! SQL Server ([MS-TDS]): any login is let in, and statements are refused.
 //!
 //! A client that asks for encryption, or requires it, gets TLS where the sensor has it: otherwise it would leave without its
-//! login. One that would encrypt only its login is told that there is no encryption, and sends its login unencrypted. Clients of TDS 8
-//! speak TLS first, as any client of TLS, and the same inside.
+//! login. One that would encrypt only its login gets ENCRYPT_NOT_SUP, and sends its login unencrypted. Clients of TDS 8 speak TLS
+//! first, as any client of TLS, and the same inside.
 
 use super::{Dialogue, Reply, Scene, Service};
 
