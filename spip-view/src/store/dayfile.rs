@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
+use rusqlite::{Connection, OptionalExtension as _, Statement, params_from_iter};
 
 use super::rollup::Rollup;
 use super::{prepare, schema};
@@ -135,19 +135,9 @@ impl DayFile {
         Ok(())
     }
 
-    /// Adds a session under the key `id`, or a free one behind it. Returns its key. Steps double, so that many sessions
-    /// with the same time, as a coarse clock gives, are added in a few tries each.
-    pub(super) fn session(&mut self, mut id: i64, columns: &[Value]) -> rusqlite::Result<i64> {
-        let mut statement = self.connection.prepare_cached(&self.insert)?;
-        let mut step = 1;
-        loop {
-            let key = Value::Integer(id);
-            if statement.execute(params_from_iter(std::iter::once(&key).chain(columns)))? == 1 {
-                return Ok(id);
-            }
-            id += step;
-            step *= 2;
-        }
+    /// Adds a session under the key `id`, or a free one behind it. Returns its key.
+    pub(super) fn session(&mut self, id: i64, columns: &[Value]) -> rusqlite::Result<i64> {
+        add(&mut *self.connection.prepare_cached(&self.insert)?, id, columns)
     }
 
     pub(super) fn credential(&self, session: i64, ordinal: usize, credential: i64) -> rusqlite::Result<()> {
@@ -165,20 +155,13 @@ impl DayFile {
         Ok(())
     }
 
-    pub(super) fn scan(&self, mut id: i64, values: &[Value]) -> rusqlite::Result<()> {
+    /// Adds a scan under the key `id`, or a free one behind it.
+    pub(super) fn scan(&self, id: i64, values: &[Value]) -> rusqlite::Result<()> {
         let mut statement = self.connection.prepare_cached(
             "INSERT OR IGNORE INTO scans (id, n, undecided, flags, source, sensor, duration_us, ports, port_count, destinations,
              destination_count, tool, syn, country, network, scanner) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )?;
-        let mut step = 1;
-        loop {
-            let all = std::iter::once(Value::Integer(id)).chain(values.iter().cloned());
-            if statement.execute(params_from_iter(all))? == 1 {
-                return Ok(());
-            }
-            id += step;
-            step *= 2;
-        }
+        add(&mut statement, id, values).map(drop)
     }
 
     /// Keeps a record. Returns its block and its line there.
@@ -255,6 +238,20 @@ impl DayFile {
             .map(|busy| busy.to_string());
         drop(state);
         Ok(())
+    }
+}
+
+/// Runs an insertion that ignores a key that is taken, under the key `id` or a free one behind it. Returns the key. Steps
+/// double, so that many rows of the same time, as a coarse clock gives, are added in a few tries each.
+fn add(insert: &mut Statement<'_>, mut id: i64, columns: &[Value]) -> rusqlite::Result<i64> {
+    let mut step = 1;
+    loop {
+        let key = Value::Integer(id);
+        if insert.execute(params_from_iter(std::iter::once(&key).chain(columns)))? == 1 {
+            return Ok(id);
+        }
+        id += step;
+        step *= 2;
     }
 }
 

@@ -93,6 +93,12 @@ pub fn session(moment: Moment) -> i64 {
     moment.0.rem_euclid(DAY) << ORDINAL_BITS
 }
 
+/// Returns the key that a session or scan of that moment, in line `line` of its log, is stored under where it is free.
+#[must_use]
+pub fn of_line(moment: Moment, line: u64) -> i64 {
+    session(moment) | (i64::try_from(line).unwrap_or(0) & ORDINAL)
+}
+
 /// Returns the accept of a session of `day`.
 #[must_use]
 pub fn accepted(day: Day, key: i64) -> Moment {

@@ -49,11 +49,6 @@ pub(super) enum Kept<'a> {
     Nowhere,
 }
 
-/// Returns the ordinal with which a session or scan of line `line` tries for a key first.
-fn ordinal(line: u64) -> i64 {
-    i64::try_from(line).unwrap_or(0) & key::ORDINAL
-}
-
 #[derive(Debug, Default)]
 struct SourceCount {
     first_us: i64,
@@ -183,7 +178,7 @@ impl Writer {
     /// The store cannot be written.
     pub fn session(&mut self, log: i64, line: u64, row: &Row, record: &[u8]) -> Result<Taken> {
         let source = key::address(row.source);
-        let id = key::session(row.time) | ordinal(line);
+        let id = key::of_line(row.time, line);
         let class = Class::of(&row.meaning);
         let seen = Appearance { time: row.time, source: &source, session: id, port: row.port, class };
         let sensor = self.fact(Kind::Sensor, &row.sensor, 0, &seen)?;
@@ -346,7 +341,7 @@ impl Writer {
     /// The store cannot be written.
     pub fn scan(&mut self, log: i64, line: u64, row: &ScanRow) -> Result<Taken> {
         let source = key::address(row.source);
-        let id = key::session(row.time) | ordinal(line);
+        let id = key::of_line(row.time, line);
         let seen = Appearance {
             time: row.time,
             source: &source,
