@@ -23,6 +23,7 @@ pub(crate) mod rows;
 mod rules;
 mod runs;
 pub mod schema;
+mod sources;
 mod writer;
 
 use std::path::{Path, PathBuf};

@@ -4,12 +4,10 @@
 //! counted together with the position in the log, in the catalog. Each is a transaction that is on the disk before the
 //! next one begins. Whatever is interrupted is done again from the position, and days pass over lines that they have.
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rusqlite::Connection;
-use rusqlite::types::Value;
 use spip_record::enrichment::Enrichment;
 
 use super::dayfile::DayFile;
@@ -17,9 +15,9 @@ use super::facts::{Appearance, FactValue, Facts};
 use super::insert::Numbers;
 use super::journal::LogState;
 use super::profiles::{Profiles, campaign};
-use super::rollup::Key;
 use super::rules::Rules;
 use super::runs::{Runs, Seen};
+use super::sources::Sources;
 use super::{Error, Result, Store, insert, key, prepare, schema};
 use crate::meaning::{self, Class};
 use crate::moment::{Day, Moment};
@@ -49,14 +47,6 @@ pub(super) enum Kept<'a> {
     Nowhere,
 }
 
-#[derive(Debug, Default)]
-struct SourceCount {
-    first_us: i64,
-    last_us: i64,
-    n: u64,
-    half_open: u64,
-}
-
 /// Writes to the store.
 pub struct Writer {
     pub(super) store: Store,
@@ -66,7 +56,7 @@ pub struct Writer {
     pub(super) profiles: Profiles,
     pub(super) runs: Runs,
     rules: Rules,
-    sources: HashMap<Key, SourceCount, foldhash::fast::RandomState>,
+    sources: Sources,
     keeps_records: bool,
     /// Place of the next record in its log: the point from which it is found again, and its line from there.
     place: Option<(Arc<str>, i64)>,
@@ -96,7 +86,7 @@ impl Writer {
             profiles: Profiles::default(),
             runs: Runs::default(),
             rules: Rules::default(),
-            sources: HashMap::default(),
+            sources: Sources::default(),
             keeps_records,
             place: None,
             oldest: None,
@@ -193,13 +183,13 @@ impl Writer {
             Some(file) => {
                 if file.has_absorbed(log, line).map_err(|source| Error::Sqlite { path: "day".into(), source })? {
                     self.count_facts(row, &seen)?;
-                    self.count_source(&source, row.source, row.time, row.count, 0);
+                    self.sources.count(&source, row.source, row.time, row.count, 0);
                     return Ok(Taken::Stored(day, id));
                 }
             }
         }
         let facts = self.count_facts(row, &seen)?;
-        self.count_source(&source, row.source, row.time, row.count, 0);
+        self.sources.count(&source, row.source, row.time, row.count, 0);
         let kept = match (&self.place, self.keeps_records) {
             (Some((place, line)), false) => Kept::In(Arc::clone(place), *line),
             (None, false) => Kept::Nowhere,
@@ -318,23 +308,6 @@ impl Writer {
         Ok(number)
     }
 
-    fn count_source(&mut self, key: &Value, source: IpAddr, time: Moment, n: u64, half_open: u64) {
-        // Stands for unknown sources.
-        if source.is_unspecified() {
-            return;
-        }
-        let counted = self.sources.entry(Key::read(key.into())).or_insert(SourceCount {
-            first_us: time.0,
-            last_us: time.0,
-            n: 0,
-            half_open: 0,
-        });
-        counted.first_us = counted.first_us.min(time.0);
-        counted.last_us = counted.last_us.max(time.0);
-        counted.n = counted.n.saturating_add(n);
-        counted.half_open = counted.half_open.saturating_add(half_open);
-    }
-
     /// Takes a scan.
     ///
     /// # Errors
@@ -359,7 +332,7 @@ impl Writer {
             return Ok(Taken::Expired);
         };
         let is_known = file.has_absorbed(log, line).map_err(|source| Error::Sqlite { path: "day".into(), source })?;
-        self.count_source(&source, row.source, row.time, 0, row.count);
+        self.sources.count(&source, row.source, row.time, 0, row.count);
         let mut optional = |kind, text: &Option<String>| match text {
             Some(text) => self.fact(kind, text, row.count, &seen).map(Some),
             None => Ok(None),
@@ -417,23 +390,7 @@ impl Writer {
     fn flush(&mut self, logs: &[&LogState]) -> rusqlite::Result<()> {
         self.facts.flush(&self.catalog)?;
         self.runs.flush(&self.catalog)?;
-        let mut sources: Vec<(Key, SourceCount)> = self.sources.drain().collect();
-        sources.sort_unstable_by_key(|(key, _)| *key);
-        let mut statement = self.catalog.prepare_cached(
-            "INSERT INTO sources (source, first_us, last_us, n, half_open) VALUES (?, ?, ?, ?, ?)
-             ON CONFLICT DO UPDATE SET first_us = min(first_us, excluded.first_us), last_us = max(last_us, excluded.last_us),
-             n = n + excluded.n, half_open = half_open + excluded.half_open",
-        )?;
-        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        for (key, counted) in sources {
-            statement.execute((
-                key.value(),
-                counted.first_us,
-                counted.last_us,
-                signed(counted.n),
-                signed(counted.half_open),
-            ))?;
-        }
+        self.sources.flush(&self.catalog)?;
         super::journal::flush(&self.catalog, logs)
     }
 
@@ -447,7 +404,7 @@ impl Writer {
         self.profiles.reset();
         self.runs.reset();
         self.rules = Rules::default();
-        self.sources.clear();
+        self.sources.reset();
         if !self.catalog.is_autocommit() {
             self.catalog.execute_batch("ROLLBACK").map_err(|source| self.failed(source))?;
         }
