@@ -4,6 +4,7 @@
 
 use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -75,19 +76,47 @@ impl<'a> Ghost<'a> {
     /// # Panics
     /// When the sensor does not answer.
     pub fn complete(mut self, data: &[u8]) {
-        let sequence = self.answer();
-        let flags = |flags, data: &[u8], syn: &RawSyn| RawSyn {
+        let packets = self.completing(data);
+        self.net.client.send_syns(packets);
+    }
+
+    /// The same with both packets at once, from two threads: each of them completes the handshake.
+    ///
+    /// # Panics
+    /// When the sensor does not answer.
+    pub fn complete_twice(mut self, data: &[u8]) {
+        let packets = self.completing(data).map(|packet| packet.packet());
+        let waiting = AtomicUsize::new(packets.len());
+        let at_once = |packet| {
+            self.net.client.send_raw(std::iter::once_with(|| {
+                waiting.fetch_sub(1, Ordering::AcqRel);
+                while waiting.load(Ordering::Acquire) > 0 {
+                    std::hint::spin_loop();
+                }
+                packet
+            }));
+        };
+        std::thread::scope(|scope| {
+            for packet in packets {
+                scope.spawn(|| at_once(packet));
+            }
+        });
+    }
+
+    /// Packets that complete the connection: an acknowledgement, and `data` with the end of the stream.
+    fn completing(&mut self, data: &[u8]) -> [RawSyn; 2] {
+        let acknowledgement = self.answer().wrapping_add(1);
+        let packet = |flags, data: &[u8]| RawSyn {
             flags: flags | ACK,
-            sequence: syn.sequence.wrapping_add(1),
-            acknowledgement: sequence.wrapping_add(1),
+            sequence: self.syn.sequence.wrapping_add(1),
+            acknowledgement,
             options: Vec::new(),
             extensions: 0,
             ip_options: Vec::new(),
             data: data.to_vec(),
-            ..syn.clone()
+            ..self.syn.clone()
         };
-        let whole = [flags(0, b"", &self.syn), flags(PSH | FIN, data, &self.syn)];
-        self.net.client.send_syns(whole);
+        [packet(0, b""), packet(PSH | FIN, data)]
     }
 
     /// The sequence number of the SYN that the sensor answers with.

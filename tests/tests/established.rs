@@ -67,6 +67,30 @@ fn a_client_with_the_port_0_is_recorded_like_any_other() {
 }
 
 #[test]
+fn a_handshake_that_two_packets_complete_at_once_has_one_record() {
+    const CLIENTS: u16 = 200;
+    let Some(net) = Net::new() else { return };
+    net.add_ghosts();
+    let agent = agent(&net, Way::Redirect).start();
+    for port in 31_000..31_000 + CLIENTS {
+        let syn = RawSyn::new((GHOST_V4, port), (SENSOR_V4, 8080));
+        let client = Ghost::new(&net, syn.clone());
+        net.client.send_syns([syn]);
+        client.complete_twice(b"twice");
+    }
+    for port in 31_000..31_000 + CLIENTS {
+        agent.expect_one(json!({"source_ip": GHOST_V4, "source_port": port, "payload": "twice"}));
+    }
+    let clients = u64::from(CLIENTS);
+    assert_eq!(net.status()["kernel"]["passive"], clients);
+    let log = agent.stop().log;
+    assert_eq!(log.connections(json!({"record_type": null})), clients);
+    // The kernel counts before it knows which packet wins: on two processors this is more.
+    let opened = kernel(&net.sensor, "PassiveOpens");
+    assert!((clients..=2 * clients).contains(&opened), "{opened} counted, {clients} completed");
+}
+
+#[test]
 fn a_client_that_resets_before_the_agent_accepts_has_its_record() {
     for way in WAYS {
         let Some(net) = Net::new() else { return };

@@ -42,6 +42,10 @@ const PATIENCE: Duration = Duration::from_secs(40);
 /// Times that the agent is cut off, spread over the load that is judged.
 const CUTS: u32 = 3;
 
+/// Connections in a million that the kernel may count twice. Up to 0.6 were seen; records that are missing, be it one, are
+/// found by the account of each connection.
+const COUNTED_TWICE: u64 = 5;
+
 /// Verdict: whether something held, and its numbers.
 type Verdict = (bool, String);
 
@@ -209,13 +213,19 @@ impl Soak<'_> {
 
 /// Every connection that the kernel established between two moments of rest has a record, but for those that asked for
 /// metrics.
+///
+/// `PassiveOpens` is the kernel's count, and it counts a connection twice when two of its packets complete the handshake on
+/// two processors at once: before it knows which one wins (Linux 6.18, `tcp_create_openreq_child`).
 fn established(fresh: &Sample, last: &Sample, asked: u64) -> Verdict {
     let established = last.established - fresh.established;
-    let recorded = last.recorded - fresh.recorded;
+    let known = last.recorded - fresh.recorded + asked;
+    let twice = established.checked_sub(known);
     (
-        established == recorded + asked,
+        twice.is_some_and(|twice| twice * 1_000_000 <= COUNTED_TWICE * established),
         format!(
-            "the kernel established {established} connections: {recorded} recorded, {asked} that asked for metrics"
+            "the kernel counted {established} connections: {} recorded, {asked} that asked for metrics, {} counted twice",
+            known - asked,
+            twice.map_or_else(|| "?".to_owned(), |twice| twice.to_string()),
         ),
     )
 }
