@@ -39,8 +39,22 @@ use crate::walk;
 use machine::{Machine, Task};
 
 /// Tests that run inside without a filter: those that touch the kernel, and one walk through everything else.
-const CORE: [&str; 9] =
-    ["start_and_stop", "capture", "origin", "rules", "steering", "scans", "sandbox", "doctor", "init"];
+const CORE: [&str; 14] = [
+    "start_and_stop",
+    "capture",
+    "origin",
+    "origin_attack",
+    "established",
+    "syn_data",
+    "rules",
+    "steering",
+    "steering_restart",
+    "deafness",
+    "scans",
+    "sandbox",
+    "doctor",
+    "init",
+];
 
 /// Program of the machine after its start.
 const GUEST: &str = include_str!("vmtest/guest.sh");
@@ -72,7 +86,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 3_072, value_parser = clap::value_parser!(u32).range(1_024..=65_536))]
     memory: u32,
     /// Minutes after which the machine is switched off; one test may take half of them
-    #[arg(long, default_value_t = 45, value_parser = clap::value_parser!(u64).range(1..=600))]
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=600))]
     limit: u64,
 }
 
