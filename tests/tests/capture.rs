@@ -208,7 +208,9 @@ fn a_payload_of_exactly_the_limit_has_met_no_limit() {
     stream.write_all(&[7; 1000]).expect("the sensor takes bytes");
     half_close(&stream);
     read_to_end(&mut stream);
-    agent.expect_one(json!({"bytes_in": 1000, "payload_truncated": false, "close_reason": "client_closed"}));
+    let record =
+        agent.expect_one(json!({"bytes_in": 1000, "payload_truncated": false, "close_reason": "client_closed"}));
+    assert_eq!(payload(&record), [7; 1000]);
 }
 
 #[test]
@@ -248,14 +250,15 @@ fn a_record_has_the_documented_shape() {
 }
 
 #[test]
-fn system_messages_have_their_five_keys() {
+fn system_messages_have_the_documented_keys() {
     let Some(net) = Net::new() else { return };
     let log = net.agent().start().stop().log;
     assert!(log.messages().count() > 1, "{log:?}");
     for line in log.messages() {
-        for key in ["level", "message", "target"] {
+        for key in ["level", "message", "target", "name", "run"] {
             assert!(line.value[key].is_string(), "no {key}: {}", line.text);
         }
+        assert_eq!(line.value["record_type"], "log", "{}", line.text);
         assert!(line.value["timestamp"].is_number(), "{}", line.text);
     }
 }

@@ -416,12 +416,15 @@ fn without_privileges_it_says_what_it_cannot_see_and_changes_nothing() {
     let output = net.path().join("doctor.json");
     fs::write(&output, "").expect("the test's directory is its own");
     net.sensor.shell(&format!("chmod 666 {}", output.display()));
+    let state = || net.sensor.shell("iptables-save | grep -v '^#'; ip6tables-save | grep -v '^#'; ip -o link; ip addr");
+    let before = state();
     let said = doctor(&net, &net.agent().unprivileged().set("log_rotate_bytes", 1_000), &["--probe"]);
     said.expect("privileges.start", "warning");
     said.expect("steering.rules", "skipped");
     said.expect("ebpf.programs", "skipped");
     said.expect("probe", "skipped");
     said.expect_status(1);
+    assert_eq!(state(), before, "it changed the machine");
 }
 
 #[test]

@@ -436,6 +436,15 @@ fn a_sensor_that_is_told_to_be_silent_says_nothing() {
     say(&mut stream, "EHLO x\r\n");
     assert_eq!(read_to_end(&mut stream), b"");
     let record = agent.expect_one(json!({"destination_port": 21, "bytes_out": 0, "close_reason": "idle_timeout"}));
+    // No greeting either, long after a server with greetings has said it.
+    let mut silent = net.connect(22);
+    silent.set_read_timeout(Some(Duration::from_millis(1_000))).expect("a timeout above zero");
+    let silence = silent.read(&mut [0; 16]).expect_err("nothing is said");
+    assert!(matches!(silence.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut), "{silence}");
+    drop(silent);
+    agent.expect_one(
+        json!({"destination_port": 22, "bytes_out": 0, "responses": null, "close_reason": "client_closed"}),
+    );
     assert_eq!((&record["responses"], &record["turns"]), (&Value::Null, &Value::Null));
     assert!(!net.path().join("state").exists(), "no persona is drawn for nobody");
 }
@@ -489,6 +498,7 @@ fn nmap_finds_ordinary_services_on_thirty_ports() {
         let words: Vec<_> = said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
         assert!(words.iter().any(|found| found.starts_with(line)), "no {line} in {said}");
     }
+    assert_eq!(said.lines().filter(|line| line.contains("/tcp") && line.contains(" open ")).count(), 30, "{said}");
     let lower = said.to_lowercase();
     for word in ["honeypot", "honeyd", "kippo", "cowrie", "dionaea", "glastopf", "conpot", "amun", "nepenthes"] {
         assert!(!lower.contains(word), "{word} in {said}");

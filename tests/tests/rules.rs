@@ -95,6 +95,7 @@ fn install_without_a_yes_changes_nothing() {
     let Some(net) = Net::new() else { return };
     let before = saved(&net);
     // There is no answer: standard input is empty.
-    let _ = net.agent().arguments(&["rules", "install", "--config", "{config}"]).run();
+    let ended = net.agent().arguments(&["rules", "install", "--config", "{config}"]).run();
+    assert!(!ended.status.success() && ended.stderr.contains("say --yes"), "{}: {}", ended.status, ended.stderr);
     assert_eq!(saved(&net), before);
 }

@@ -65,7 +65,9 @@ fn check_prints_the_effective_configuration_and_binds_nothing() {
     let _taken = net.sensor.enter(|| TcpListener::bind(("::", LISTENER)).expect("a free port"));
     let ended = net.agent().arguments(&["--config", "{config}", "--check"]).set("name", "checked").run();
     assert!(ended.status.success(), "{}", ended.stderr);
-    assert!(ended.log.text().contains("checked"), "{}", ended.log.text());
+    let text = ended.log.text();
+    // What the file says, and a default that it does not name.
+    assert!(text.contains("name = \"checked\"") && text.contains("write_timeout_seconds = "), "{text}");
 }
 
 #[test]
@@ -236,10 +238,12 @@ fn after_a_kill_it_starts_at_once_on_the_same_port_log_and_pins() {
     }
     let agent = launch.start();
     net.client.deliver((SENSOR_V4, 80), b"the last");
-    agent.expect_one(json!({"payload": "the last"}));
+    agent.expect_one(json!({"payload": "the last", "destination_source": "ebpf"}));
     let _ = agent.stop();
     let log = read_log(&path);
     log.expect_whole();
+    // Each has pinned its maps where those of the one before were left.
+    assert!(!net.has_bpffs() || !log.text().contains("are not pinned"), "{}", log.text());
     for text in ["round 0", "round 1", "round 2", "the last"] {
         log.expect_one(json!({"payload": text}));
     }

@@ -96,7 +96,7 @@ fn a_record_is_seen_as_soon_as_it_is_logged() {
 }
 
 #[test]
-fn the_report_of_a_log_tells_gaps_duplicates_and_lines_that_are_none() {
+fn the_report_of_a_log_counts_gaps_and_leaves_out_duplicates_and_lines_that_are_no_records() {
     let scratch = Scratch::new("report");
     let log = scratch.0.join("spip.json");
     append(&log, &lines(1, 10, Some("a")));
