@@ -31,8 +31,9 @@ use crate::query::sql::Condition;
 use crate::row::Kind;
 use crate::store::{Reader, Result, key, rows, schema};
 
-/// Time for looking at sessions one by one, after which a page shows what it has.
-const PATIENCE: Duration = Duration::from_millis(1_500);
+/// Time for looking at sessions one by one, after which a page shows what it has. Tests compare all of it with a slow
+/// evaluation, on machines on which a few hundred sessions may take longer.
+const PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 60_000 } else { 1_500 });
 
 /// Columns of the totals of sessions `s`: records, connections, rejected, bytes.
 const SUMS: &str = "count(*), sum(s.n), sum(CASE WHEN s.flags & 8 <> 0 THEN s.n ELSE 0 END), sum(s.bytes_in)";
