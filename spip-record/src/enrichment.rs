@@ -355,3 +355,106 @@ pub(crate) fn eve_alert(tag: &Tag, event: &mut Members<'_>) {
     }
     alert.close();
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn written(write: impl FnOnce(&mut Members<'_>)) -> Value {
+        let mut out = Vec::new();
+        let mut members = Members::open(&mut out);
+        write(&mut members);
+        members.close();
+        serde_json::from_slice(&out).expect("JSON")
+    }
+
+    fn tag(id: u64, cve: &[&str], technique: &[&str]) -> Tag {
+        let texts = |texts: &[&str]| texts.iter().map(ToString::to_string).collect();
+        Tag {
+            id,
+            rev: 2,
+            name: format!("rule {id}"),
+            class: "attempted-admin".to_owned(),
+            priority: 1,
+            cve: texts(cve),
+            technique: texts(technique),
+            reference: vec![format!("https://example.org/{id}"), "second".to_owned()],
+        }
+    }
+
+    #[test]
+    fn ecs_has_the_worst_rule_and_everything_else_once() {
+        let nothing = Enrichment::default();
+        assert!(nothing.is_empty() && nothing.cves().is_empty());
+        assert_eq!(written(|record| ecs_findings(&nothing, record)), json!({}));
+
+        let tags = vec![tag(7, &["CVE-1", "CVE-2"], &["T1190"]), tag(8, &["CVE-2", "CVE-3"], &["T1190", "T1110"])];
+        let found = Enrichment { tags, ..Enrichment::default() };
+        assert_eq!(found.cves(), ["CVE-1", "CVE-2", "CVE-3"]);
+        assert!(!found.is_empty());
+        assert_eq!(
+            written(|record| ecs_findings(&found, record)),
+            json!({
+                "rule": {"id": "7", "name": "rule 7", "category": "attempted-admin", "reference": "https://example.org/7"},
+                "vulnerability": {"id": "CVE-1", "enumeration": "CVE"},
+                "tags": ["CVE-1", "CVE-2", "CVE-3"],
+                "threat": {"framework": "MITRE ATT&CK", "technique": {"id": ["T1190", "T1110"]}},
+            })
+        );
+        let plain = Tag { class: String::new(), reference: Vec::new(), ..tag(9, &[], &[]) };
+        let plain = Enrichment { tags: vec![plain], ..Enrichment::default() };
+        assert_eq!(written(|record| ecs_findings(&plain, record)), json!({"rule": {"id": "9", "name": "rule 9"}}));
+    }
+
+    #[test]
+    fn ecs_keeps_addresses_names_and_files_apart() {
+        let indicator = |kind, value: &str| Indicator { kind, value: value.to_owned() };
+        let indicators = vec![
+            indicator(IndicatorKind::Url, "http://m.example/a"),
+            indicator(IndicatorKind::Host, "192.0.2.7"),
+            indicator(IndicatorKind::Host, "[2001:db8::7]"),
+            indicator(IndicatorKind::Host, "m.example"),
+            indicator(IndicatorKind::Sha256, "00ff"),
+        ];
+        let found = Enrichment { indicators, ..Enrichment::default() };
+        let enrichments = json!([
+            {"indicator": {"type": "url", "url": {"full": "http://m.example/a"}}},
+            {"indicator": {"type": "ipv4-addr", "ip": "192.0.2.7"}},
+            {"indicator": {"type": "ipv6-addr", "ip": "2001:db8::7"}},
+            {"indicator": {"type": "domain-name", "url": {"domain": "m.example"}}},
+            {"indicator": {"type": "file", "file": {"hash": {"sha256": "00ff"}}}},
+        ]);
+        assert_eq!(written(|record| ecs_findings(&found, record)), json!({"threat": {"enrichments": enrichments}}));
+    }
+
+    #[test]
+    fn an_alert_of_eve_has_metadata_where_there_is_any() {
+        let alert = written(|event| eve_alert(&tag(7, &["CVE-1"], &[]), event));
+        let expected = json!({"alert": {
+            "action": "allowed", "gid": 1, "signature_id": 7, "rev": 2, "signature": "rule 7",
+            "category": "attempted-admin", "severity": 1,
+            "metadata": {"cve": ["CVE-1"], "reference": ["https://example.org/7", "second"]},
+        }});
+        assert_eq!(alert, expected);
+        for (cve, technique, has_metadata) in [(&["CVE-1"][..], &[][..], true), (&[], &["T1"], true), (&[], &[], false)]
+        {
+            let tag = Tag { reference: Vec::new(), ..tag(7, cve, technique) };
+            let alert = written(|event| eve_alert(&tag, event));
+            assert_eq!(alert["alert"].get("metadata").is_some(), has_metadata, "{alert}");
+        }
+    }
+
+    #[test]
+    fn each_kind_of_scanner_is_read_back_by_its_name() {
+        for kind in [ScannerKind::Research, ScannerKind::Search, ScannerKind::Commercial, ScannerKind::Unknown] {
+            assert_eq!(ScannerKind::of(kind.name()), Some(kind));
+            assert_eq!(serde_json::to_value(kind).expect("JSON"), kind.name());
+        }
+        assert_eq!(ScannerKind::of("other"), None);
+        for evidence in [Evidence::Listed, Evidence::Claimed] {
+            assert_eq!(serde_json::to_value(evidence).expect("JSON"), evidence.name());
+        }
+    }
+}

@@ -150,3 +150,17 @@ fn remedy(cause: &io::Error) -> &'static str {
     let is_refused = cause.kind() == io::ErrorKind::PermissionDenied;
     if is_refused { "; let the reader's user or group read it" } else { "" }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_refused_file_has_a_remedy() {
+        let said = |kind: io::ErrorKind| Error::Open { path: "spip.jsonl".into(), cause: kind.into() }.to_string();
+        let refused = said(io::ErrorKind::PermissionDenied);
+        assert!(refused.starts_with("cannot open spip.jsonl: "), "{refused}");
+        assert!(refused.ends_with("; let the reader's user or group read it"), "{refused}");
+        assert!(!said(io::ErrorKind::NotFound).contains(';'));
+    }
+}

@@ -180,6 +180,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_batch_of_a_file_ends_at_its_place_in_it() {
+        let path = std::env::temp_dir().join(format!("spip-record-files-place-{}", std::process::id()));
+        std::fs::write(&path, "one\ntwo\nthree\n").expect("a temporary file");
+        let mut files = Files::new(vec![path.clone()], 64);
+        let Step::Batch(batch) = files.next_batch(64) else { panic!("three lines") };
+        let place = batch.position().file.as_ref().expect("within the file");
+        assert_eq!((batch.len(), place.line, place.offset), (3, 3, 14));
+        std::fs::remove_file(&path).expect("ours");
+    }
+
+    #[test]
     fn the_files_of_a_log_sort_by_age() {
         let sorted = ["a.json.2.gz", "a.json.20250131T235959.000001Z.zst", "a.json", "b-1.json.1", "b-1.json"];
         let mut paths: Vec<PathBuf> = sorted.iter().rev().map(PathBuf::from).collect();

@@ -77,6 +77,19 @@ mod tests {
     }
 
     #[test]
+    fn a_marker_names_the_newest_file_that_is_read_to_its_end_if_it_is_the_agents() {
+        let at = |through: Option<&str>| {
+            Hold::at(&Position { through: through.map(str::to_owned), ..Position::default() }).through
+        };
+        assert_eq!(at(None), None);
+        assert_eq!(at(Some(TIMES[1])).as_deref(), Some(TIMES[1]));
+        // Never a line that another reader of the marker takes for something else.
+        for other in ["1", "20260101T000000.000001Z\nstate_dir /", "-"] {
+            assert_eq!(at(Some(other)), None, "{other:?}");
+        }
+    }
+
+    #[test]
     fn later_files_are_needed_and_earlier_ones_are_not() {
         let hold = Hold::parse(format!("read through {}\n", TIMES[1]).as_bytes());
         assert_eq!(TIMES.map(|time| hold.needs(time)), [false, false, true]);
