@@ -192,6 +192,37 @@ mod tests {
     }
 
     #[test]
+    fn each_binary_operation_has_its_shape_and_no_other() {
+        /// Bytes of key, extras and value.
+        type Shape = (u16, u8, u32);
+        let shapes: &[(&[u8], &[Shape])] = &[
+            (&[0x00, 0x04, 0x09, 0x0c, 0x0d, 0x14], &[(1, 0, 0)]),
+            (&[0x01, 0x02, 0x03, 0x11, 0x12, 0x13], &[(1, 8, 0), (1, 8, 1), (1, 8, 2)]),
+            (&[0x05, 0x06, 0x15, 0x16], &[(1, 20, 0)]),
+            (&[0x07, 0x0a, 0x0b, 0x17, 0x20], &[(0, 0, 0)]),
+            (&[0x08, 0x18], &[(0, 0, 0), (0, 4, 0)]),
+            (&[0x0e, 0x0f, 0x19, 0x1a, 0x21, 0x22], &[(1, 0, 0), (1, 0, 1), (1, 0, 2)]),
+            (&[0x10], &[(0, 0, 0), (1, 0, 0)]),
+            (&[0x1b], &[(0, 4, 0)]),
+            (&[0x1c, 0x1d, 0x1e, 0x23, 0x24], &[(1, 4, 0)]),
+            (&[0x1f], &[(0, 0, 2), (1, 0, 2)]),
+        ];
+        for operation in 0..=u8::MAX {
+            let taken = shapes.iter().find(|(operations, _)| operations.contains(&operation));
+            let taken = taken.map_or(&[][..], |(_, shapes)| shapes);
+            for key in [0, 1] {
+                for extras in [0, 1, 4, 8, 20] {
+                    for value in [0, 1, 2] {
+                        let fits = shape_fits(operation, key, extras, value);
+                        let expected = taken.contains(&(key, extras, value));
+                        assert_eq!(fits, expected, "{operation:#x}: {key} {extras} {value}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_binary_login_is_read() {
         let understanding = understand(PROTOCOL.samples[4], false);
         let expected = r#"{"binary":true,"operation":33,"key":"PLAIN"}"#;

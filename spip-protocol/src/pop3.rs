@@ -54,6 +54,26 @@ mod tests {
     }
 
     #[test]
+    fn commands_decide_with_arguments_of_their_form_alone() {
+        let protocol = |text: &'static str| understand(text.as_bytes(), false).protocol;
+        let digest = "c4c9334bac560ecc979e58001b3e22fb";
+        for text in ["CAPA\r\n", "STLS\r\n", "UIDL\r\n", "UIDL 12\r\n", "TOP 1 0\r\n", "TOP 12 34\r\n"] {
+            assert_eq!(protocol(text), Some("pop3"), "{text}");
+        }
+        for text in ["CAPA x\r\n", "STLS x\r\n", "UIDL x\r\n", "TOP\r\n", "TOP 1\r\n", "TOP 1 x\r\n", "TOP one 1\r\n"] {
+            assert_eq!(protocol(text), None, "{text}");
+        }
+        for (length, expected) in [(31, None), (32, Some("pop3"))] {
+            let text = format!("APOP mrose {}\r\n", &digest[..length]);
+            assert_eq!(understand(text.as_bytes(), false).protocol, expected, "{text}");
+        }
+        // Names of up to three words, then a command that POP3 alone has.
+        assert_eq!(protocol("USER a b c\r\nUIDL\r\n"), Some("pop3"));
+        assert_eq!(protocol("USER a b c d\r\nUIDL\r\n"), Some("irc"));
+        assert_eq!((protocol("AUTH\r\nUIDL\r\n"), protocol("AUTH TLS\r\nUIDL\r\n")), (Some("pop3"), Some("ftp")));
+    }
+
+    #[test]
     fn a_session_that_ftp_could_have_too_is_kept_without_a_protocol() {
         let understanding = understand(include_bytes!("../fixtures/protocol/poplib.pop3"), false);
         assert_eq!(understanding.protocol, None);

@@ -186,6 +186,7 @@ proptest! {
     }
 }
 
+mod damaged;
 mod names;
 
 #[test]
