@@ -222,6 +222,30 @@ mod tests {
     }
 
     #[test]
+    fn scanners_of_a_network_are_spread_evenly_whichever_part_of_their_address_differs() {
+        for byte in [3, 7, 11, 15] {
+            let mut counts = [0_u32; 4];
+            for network in 0..64 {
+                for host in 0..=u8::MAX {
+                    let mut remote = CLIENT;
+                    (remote[byte], remote[byte - 1]) = (host, network);
+                    counts[worker(7, &remote, 40_000, 80, 4) as usize] += 1;
+                }
+            }
+            let fair = 64 * 256 / 4;
+            assert!(counts.iter().all(|count| count.abs_diff(fair) < fair / 10), "byte {byte}: {counts:?}");
+        }
+    }
+
+    #[test]
+    fn the_mix_is_the_finaliser_of_murmur3() {
+        // As MurmurHash3.cpp computes them (fmix32).
+        for (word, mixed) in [(0, 0), (1, 0x514e_28b7), (0x8000_0000, 0x6d3c_65a0), (u32::MAX, 0x81f1_6f39)] {
+            assert_eq!(mix(word), mixed, "{word:#x}");
+        }
+    }
+
+    #[test]
     fn all_packets_of_a_connection_go_to_one_worker_and_the_seed_decides_which() {
         assert_eq!(worker(1, &CLIENT, 40_000, 80, 1024), worker(1, &CLIENT, 40_000, 80, 1024));
         assert_ne!(worker(1, &CLIENT, 40_000, 80, 1024), worker(2, &CLIENT, 40_000, 80, 1024));
