@@ -378,7 +378,7 @@ impl Running {
         counters.lag_bytes.store(behind.bytes, Relaxed);
         counters.unshipped_files.store(behind.files, Relaxed);
         counters.lag_messages.store(behind.messages, Relaxed);
-        if behind.files >= self.pipeline.warn_files && behind.files > self.warned_files {
+        if is_worth_a_warning(behind.files, self.pipeline.warn_files, self.warned_files) {
             log::warn!(
                 "{}: {} closed files ({} bytes) are not shipped; the agent may have to remove the oldest",
                 self.pipeline.name,
@@ -389,3 +389,11 @@ impl Running {
         self.warned_files = behind.files;
     }
 }
+
+/// Reports whether the operator is warned of closed files that wait: of `least` and more, and only while they become more.
+fn is_worth_a_warning(files: u64, least: u64, before: u64) -> bool {
+    files >= least && files > before
+}
+
+#[cfg(test)]
+mod tests;
