@@ -301,3 +301,6 @@ impl Source for LogSource {
         std::mem::take(&mut self.notices)
     }
 }
+
+#[cfg(test)]
+mod tests;
