@@ -106,4 +106,31 @@ mod tests {
         assert_eq!(Marker::parse(&text), Marker::at(&Position::default()));
         fs::remove_dir_all(&place).expect("ours");
     }
+
+    #[test]
+    fn a_marker_follows_the_place() {
+        let directory = std::env::temp_dir().join(format!("spip-ship-hold-follows-{}", std::process::id()));
+        let log = directory.join("spip.jsonl");
+        fs::create_dir_all(hold_directory(&log)).expect("a directory");
+        let mut hold = Hold::new(&log, "a", Path::new("/var/lib/one")).expect("a directory");
+        let read = r#"{"through":"20260101T000001.000001Z"}"#;
+        let read: Box<Position> = serde_json::from_str(read).expect("as it stands in a state");
+        let marker = || {
+            let text = fs::read_to_string(hold_directory(&log).join("a")).expect("there");
+            let (marker, owner) = text.split_once('\n').expect("two lines");
+            assert_eq!(owner, "state_dir /var/lib/one\n");
+            Marker::parse(marker.as_bytes())
+        };
+        hold.update(&Place::default()).expect("writable");
+        assert_eq!(marker(), Marker::at(&Position::default()));
+        let place = Place { total: 2, at: At::Log { position: read.clone(), skip: 0 } };
+        hold.update(&place).expect("writable");
+        assert_eq!(marker(), Marker::at(&read));
+        assert_ne!(marker(), Marker::at(&Position::default()));
+        // A place that says the same is not written again.
+        fs::remove_file(hold_directory(&log).join("a")).expect("there");
+        hold.update(&Place { total: 3, ..place }).expect("writable");
+        assert!(!hold_directory(&log).join("a").exists());
+        fs::remove_dir_all(&directory).expect("ours");
+    }
 }

@@ -198,4 +198,37 @@ mod tests {
             assert!(since(text).is_err(), "{text}");
         }
     }
+
+    #[test]
+    fn only_what_is_missing_and_not_before_the_time_is_sent_again() {
+        let line = |name: &str, seq: u64| {
+            format!("{{\"name\":\"{name}\",\"run\":\"r\",\"time\":\"2026-01-01T00:00:0{seq}Z\",\"seq\":{seq}}}\n")
+        };
+        let bytes = [line("a", 1), line("a", 2), line("a", 3), line("b", 4), line("a", 5), "half".to_owned()].concat();
+        let part = Part { sensor: "a".into(), run: "r".into(), count: 6, bytes: bytes.into_bytes(), ..Part::default() };
+        let since: Timestamp = "2026-01-01T00:00:02Z".parse().expect("a time");
+        let of = |missing: Option<&Records>| {
+            select(&part, missing, since).map(|part| (part.first_seq, part.last_seq, part.count, part.bytes))
+        };
+        // The moment itself belongs to it.
+        let all = [line("a", 2), line("a", 3), line("b", 4), line("a", 5)].concat().into_bytes();
+        assert_eq!(of(None), Some((Some(2), Some(5), 4, all)));
+        let mut missing = Records::new();
+        verify::add(line("a", 3).as_bytes(), &mut missing);
+        assert_eq!(of(Some(&missing)), Some((Some(3), Some(3), 1, line("a", 3).into_bytes())));
+        assert_eq!(of(Some(&Records::new())), None);
+    }
+
+    #[test]
+    fn runs_that_are_whole_are_not_among_the_missing() {
+        let records = |lines: &str| {
+            let mut records = Records::new();
+            verify::add(lines.as_bytes(), &mut records);
+            records
+        };
+        let line = |run: &str, seq: u64| format!("{{\"name\":\"a\",\"run\":\"{run}\",\"seq\":{seq}}}\n");
+        let logged = records(&[line("x", 1), line("x", 2), line("y", 1), line("z", 1)].concat());
+        let stored = records(&[line("x", 1), line("y", 1)].concat());
+        assert_eq!(missing(&logged, &stored), records(&[line("x", 2), line("z", 1)].concat()));
+    }
 }

@@ -254,6 +254,20 @@ mod tests {
     }
 
     #[test]
+    fn each_line_is_doubted_as_often_while_nothing_was_accepted() {
+        let (mut work, state) = (Work::default(), State::new());
+        for number in 0..3 {
+            let mut one = batch(1);
+            (one.start.total, one.end.total) = (number, number + 1);
+            for _ in 1..DOUBTS {
+                assert!(work.send(&one, &state, &mut |_, _| Ok(Said::Refused("bad".into()))).is_err(), "line {number}");
+            }
+            let done = work.send(&one, &state, &mut |_, _| Ok(Said::Refused("bad".into()))).expect("enough doubts");
+            assert_eq!(done.rejects.len(), 1);
+        }
+    }
+
+    #[test]
     fn lines_without_a_form_block_a_log_and_no_stream() {
         let mut unfit = |lines: &[Item<'_>], _: &str| {
             let unfit = (0..lines.len()).map(|index| (index, "no port".to_owned())).collect();

@@ -63,6 +63,10 @@ fn a_hub_that_is_killed_at_any_moment_writes_each_line_of_each_sensor_once() {
         }
     }
     once(&config);
+    // What was delivered is acknowledged: a lost state begins behind it, not with the whole stream.
+    fs::remove_dir_all(place.path("hub-state")).expect("a state");
+    let text = once(&config);
+    assert!(text.contains("the last one acknowledged") && !text.contains("after message 0,"), "{text}");
     assert_each_once(&stored(&place.path("hub/one")), "r", 1..1201);
     assert_each_once(&stored(&place.path("hub/two%2Eb")), "r", 1..601);
 }

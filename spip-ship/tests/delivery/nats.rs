@@ -148,6 +148,25 @@ fn a_full_stream_blocks_and_drops_nothing() {
 }
 
 #[test]
+fn a_line_that_fits_a_message_without_its_headers_only_goes_to_quarantine() {
+    let Some(program) = peer("SPIP_NATS_SERVER") else { return };
+    let place = Place::new();
+    let server = Nats::start(&program, &place, "max_payload: 65536");
+    let long = |bytes: usize| {
+        let line = records("s", "r", 2..3);
+        line.replace("\"payload\":\"", &format!("\"payload\":\"{}", "x".repeat(bytes - line.len())))
+    };
+    append(&place.log(), &records("s", "r", 1..2));
+    append(&place.log(), &long(65_500));
+    append(&place.log(), &records("s", "r", 3..5));
+    once(&place.configure(&(server.sink() + "compression = \"none\"\n")));
+    let stored: Vec<_> = server.stored().into_keys().map(|(_, _, seq)| seq).collect();
+    assert_eq!(stored, [1, 3, 4]);
+    let quarantine = fs::read_to_string(place.path("state/nats.quarantine.jsonl")).expect("a quarantine");
+    assert!(quarantine.lines().count() == 1 && quarantine.contains("max_payload (65536)"), "{:.300}", quarantine);
+}
+
+#[test]
 fn a_second_shipper_under_the_same_name_is_noticed_and_neither_mixes_its_lines_in() {
     let Some(program) = peer("SPIP_NATS_SERVER") else { return };
     let (place, other) = (Place::new(), Place::new());
@@ -260,7 +279,7 @@ fn a_name_that_no_server_takes_blocks_nothing() {
 }
 
 #[test]
-fn memory_is_bounded_whatever_a_server_announces() {
+fn a_shipper_bounds_its_own_memory_by_the_size_of_its_batches() {
     let place = Place::new();
     append(&place.log(), &records("s", "r", 1..3));
     let config = place.configure(&sink_at(free_port()));
