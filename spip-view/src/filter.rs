@@ -321,6 +321,13 @@ mod tests {
         let between = parse(&[("from", "2026-01-01"), ("to", "2026-01-02")]).unwrap();
         assert!(between.link("/", &[]).starts_with("/?from=2026-01-01T00%3A00%3A00.000000Z&to="));
         assert_eq!(between.link("/", &[("range", "1h")]), "/?range=1h");
+        // And the other way round; each end replaces its own.
+        let span = parse(&[("range", "7d")]).unwrap();
+        assert_eq!(span.link("/", &[("from", "a"), ("to", "b")]), "/?from=a&to=b");
+        assert!(
+            between.link("/", &[("from", "a")]).ends_with("&from=a")
+                && !between.link("/", &[("from", "a")]).contains("from=2026")
+        );
     }
 
     #[test]

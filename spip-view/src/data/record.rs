@@ -100,13 +100,18 @@ impl<'r> Records<'r> {
                 Ok(lines) => self.blocks.push_back((name, lines)),
                 Err(why) => return Ok(Err(why)),
             }
-            let bytes = |blocks: &VecDeque<(_, Vec<u8>)>| blocks.iter().map(|(_, lines)| lines.len()).sum::<usize>();
-            while self.blocks.len() > 1 && (self.blocks.len() > BLOCKS || bytes(&self.blocks) > MAX_BLOCKS) {
-                self.blocks.pop_front();
-            }
+            keep_newest(&mut self.blocks, BLOCKS, MAX_BLOCKS);
         }
         let found = self.blocks.iter().find(|(own, _)| *own == name);
         Ok(Ok(found.map_or(&[][..], |(_, lines)| lines)))
+    }
+}
+
+/// Forgets the oldest blocks, until there are `most` with `bytes` bytes together, or one.
+fn keep_newest<N>(blocks: &mut VecDeque<(N, Vec<u8>)>, most: usize, bytes: usize) {
+    let held = |blocks: &VecDeque<(N, Vec<u8>)>| blocks.iter().map(|(_, lines)| lines.len()).sum::<usize>();
+    while blocks.len() > 1 && (blocks.len() > most || held(blocks) > bytes) {
+        blocks.pop_front();
     }
 }
 
@@ -165,5 +170,23 @@ pub(super) fn payload(record: &[u8]) -> Option<Vec<u8>> {
     match read::line(record).ok()? {
         read::Line::Session(entry) => Some(entry.payload.into_owned()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_blocks_are_remembered_within_their_number_and_their_bytes() {
+        let kept = |sizes: &[usize], most, bytes| {
+            let mut blocks: VecDeque<_> = sizes.iter().enumerate().map(|(at, size)| (at, vec![0; *size])).collect();
+            keep_newest(&mut blocks, most, bytes);
+            blocks.into_iter().map(|(at, _)| at).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(&[1, 1, 1], 3, 3), [0, 1, 2]);
+        assert_eq!(kept(&[1, 1, 1], 2, 100), [1, 2], "number");
+        assert_eq!(kept(&[1, 1, 1], 9, 2), [1, 2], "bytes");
+        assert_eq!(kept(&[1, 1, 100], 9, 50), [2], "the one that is asked for stays");
     }
 }

@@ -21,12 +21,14 @@ pub(crate) struct Tally {
     numbers: Vec<(i64, u64)>,
     others: Vec<(Key, u64)>,
     runs: Vec<Vec<u8>>,
+    /// Upper bound of their bytes.
+    most_bytes: usize,
     pub(super) is_exact: bool,
 }
 
 impl Default for Tally {
     fn default() -> Self {
-        Self { numbers: Vec::new(), others: Vec::new(), runs: Vec::new(), is_exact: true }
+        Self { numbers: Vec::new(), others: Vec::new(), runs: Vec::new(), most_bytes: MAX_BYTES, is_exact: true }
     }
 }
 
@@ -55,7 +57,7 @@ impl Tally {
         if self.runs.len() >= RUNS {
             self.runs = vec![pack(Merged::of(&self.runs))];
             let mut least = 1;
-            while self.runs.iter().map(Vec::len).sum::<usize>() > MAX_BYTES {
+            while self.runs.iter().map(Vec::len).sum::<usize>() > self.most_bytes {
                 self.is_exact = false;
                 self.runs = vec![pack(Merged::of(&self.runs).filter(|(_, n)| *n > least))];
                 least *= 2;
@@ -196,5 +198,20 @@ mod tests {
         list.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
         assert_eq!(tally.top(50, 20), list[20..70]);
         assert_eq!(tally.ranked(50, 20), (list[20..70].to_vec(), tally.distinct()));
+    }
+
+    #[test]
+    fn of_more_values_than_there_is_room_for_the_rarest_go_and_that_is_said() {
+        let mut tally = Tally { most_bytes: 200_000, ..Tally::default() };
+        // A thousand values that come often among a million that come once.
+        for number in 0..(RUNS * COLLECTED) as i64 + 1 {
+            tally.add(Key::Number(10_000 + number * 7), 1);
+            tally.add(Key::Number(number % 1_000), 1);
+        }
+        let distinct = tally.distinct();
+        assert!(!distinct.is_exact && distinct.value < 200_000, "{distinct:?}");
+        assert!(tally.runs.iter().map(Vec::len).sum::<usize>() <= 200_000 + 4 * 2 * COLLECTED * RUNS);
+        let top = tally.top(1_000, 0);
+        assert!(top.iter().all(|(key, n)| matches!(key, Key::Number(0..1_000)) && *n > 1_000), "{:?}", top.last());
     }
 }

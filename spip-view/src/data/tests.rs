@@ -15,6 +15,8 @@ use crate::query::{Query, eval};
 use crate::row::{Credential, Group, Kind, Row};
 use crate::store::{Deadline, Keep, LogState, Reader, Store, Taken, Writer};
 
+mod lists;
+
 /// 2026-01-01.
 const START: i64 = 1_767_225_600_000_000;
 

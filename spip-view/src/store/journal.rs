@@ -131,3 +131,40 @@ pub(super) fn flush(catalog: &Connection, logs: &[&LogState]) -> rusqlite::Resul
     catalog.execute("DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?", [MAX_EVENTS])?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::tests::Scratch;
+
+    #[test]
+    fn the_newest_messages_and_events_are_kept() {
+        let scratch = Scratch::new();
+        let mut writer = Writer::open(&scratch.store, true).unwrap();
+        let log = writer.log("test.json").unwrap();
+        for number in 1..=MAX_MESSAGES + 3 {
+            let text = |name: &str| format!("{name} {number}");
+            let row = MessageRow {
+                time: Moment(number),
+                level: "warn".to_owned(),
+                target: "t".to_owned(),
+                message: text("message"),
+            };
+            writer.message(log.id, &row).unwrap();
+            if number <= MAX_EVENTS + 3 {
+                writer.event(&text("event")).unwrap();
+            }
+        }
+        writer.commit(&[&log]).unwrap();
+        let catalog = Connection::open(scratch.directory.join("catalog.sqlite")).unwrap();
+        for (table, column, most) in [("messages", "message", MAX_MESSAGES), ("events", "text", MAX_EVENTS)] {
+            let sql = format!(
+                "SELECT count(*), min(id), (SELECT {column} FROM {table} ORDER BY id DESC LIMIT 1) FROM {table}"
+            );
+            let found: (i64, i64, String) =
+                catalog.query_row(&sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+            assert_eq!((found.0, found.1), (most, 4), "{table}");
+            assert!(found.2.ends_with(&format!(" {}", most + 3)), "{table}: {}", found.2);
+        }
+    }
+}

@@ -147,4 +147,32 @@ mod tests {
             0
         );
     }
+
+    #[test]
+    fn what_went_with_its_day_is_new_when_it_comes_again() {
+        let scratch = Scratch::new();
+        let store = Store::open(&scratch.directory, Keep { days: 2, bytes: u64::MAX }).unwrap();
+        let mut writer = Writer::open(&store, true).unwrap();
+        let mut log = writer.log("test.json").unwrap();
+        let mut write = |writer: &mut Writer, row: &Row| {
+            log.lines += 1;
+            writer.session(log.id, log.lines, row, b"{}").unwrap();
+            writer.commit(&[&log]).unwrap();
+        };
+        for day in 0..3 {
+            write(&mut writer, &session(day, if day == 0 { "old" } else { "new" }));
+        }
+        writer.retain().unwrap();
+        write(&mut writer, &session(2, "old"));
+        let catalog = rusqlite::Connection::open(scratch.directory.join("catalog.sqlite")).unwrap();
+        let found: (i64, i64) = catalog
+            .query_row(
+                "SELECT count(*), sum(f.n) FROM payloads p JOIN facts f ON f.kind = 3 AND f.id = p.id
+                 WHERE p.head = CAST('old' AS BLOB)",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .unwrap();
+        assert_eq!(found, (1, i64::try_from(session(2, "old").count).unwrap()));
+    }
 }

@@ -100,3 +100,30 @@ impl Listener {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_is_replaced_when_nobody_listens_and_no_other_file_is() {
+        let directory = std::env::temp_dir().join(format!("spip-view-listener-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("page.sock");
+        let listen = Listen::Unix(path.clone());
+        let first = Bound::new(&listen).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o660, "{mode:o}");
+        assert!(Bound::new(&listen).is_err(), "the first one still listens");
+        std::os::unix::net::UnixStream::connect(&path).unwrap();
+        // As a killed process leaves it.
+        drop(first);
+        assert!(path.exists());
+        drop(Bound::new(&listen).unwrap());
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "kept").unwrap();
+        assert!(Bound::new(&listen).is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "kept");
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+}

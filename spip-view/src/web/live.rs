@@ -224,4 +224,26 @@ mod tests {
             assert!(matches!(feed.next().await, Some(LiveEvent::Scan { .. })));
         });
     }
+
+    #[test]
+    fn what_a_slow_browser_missed_is_told() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let live = Live::new();
+            let turn = Arc::new(tokio::sync::Semaphore::new(1)).acquire_owned().await.unwrap();
+            let (receiver, filter) = (live.sender.subscribe(), Filter::last_day(Moment(0)));
+            let second = tokio::time::Instant::now();
+            let mut feed = Feed { receiver, filter, skipped: 0, second, sent: 0, _turn: turn };
+            // More than wait for it: the oldest are gone before it reads.
+            (0..WAITING + 76).for_each(|_| live.arrived(scan(None)));
+            for _ in 0..PER_SECOND {
+                assert!(matches!(feed.next().await, Some(LiveEvent::Scan { .. })));
+            }
+            assert!(tokio::time::timeout(Duration::from_secs(2), feed.next()).await.is_err());
+            live.arrived(scan(None));
+            let all = (WAITING + 76) as u64;
+            let Some(LiveEvent::Skipped { count }) = feed.next().await else { panic!("it is told") };
+            assert_eq!(count, all - u64::from(PER_SECOND));
+        });
+    }
 }
