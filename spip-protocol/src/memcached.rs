@@ -223,6 +223,25 @@ mod tests {
     }
 
     #[test]
+    fn commands_decide_by_the_form_of_their_numbers() {
+        let protocol = |line: &str| understand(line.as_bytes(), false).protocol;
+        for line in [
+            "flush_all\r\n",
+            "flush_all 10\r\n",
+            "flush_all noreply\r\n",
+            "flush_all 10 noreply\r\n",
+            "set k 0 -1 5\r\n",
+            "add k 0 0 5 noreply\r\n",
+            "cas k 1 2 3 4\r\n",
+        ] {
+            assert_eq!(protocol(line), Some("memcached"), "{line}");
+        }
+        for line in ["flush_all now\r\n", "set k 0 x 5\r\n", "add k 0 0 noreply\r\n", "cas k 1 2 3 x\r\n"] {
+            assert_ne!(protocol(line), Some("memcached"), "{line}");
+        }
+    }
+
+    #[test]
     fn a_binary_login_is_read() {
         let understanding = understand(PROTOCOL.samples[4], false);
         let expected = r#"{"binary":true,"operation":33,"key":"PLAIN"}"#;
