@@ -169,3 +169,19 @@ fn literal_length(text: &[u8]) -> Option<(usize, bool)> {
     let length = std::str::from_utf8(number).ok()?.parse::<usize>().ok()?;
     (length <= LITERAL_BYTES).then_some((length, synchronising))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_literal_is_announced_by_its_length_at_the_end_of_a_line() {
+        assert_eq!(literal_length(b"a LOGIN {5}"), Some((5, true)));
+        assert_eq!(literal_length(b"a LOGIN {x} {12+}"), Some((12, false)));
+        let bound = |bytes: usize| literal_length(format!("a LOGIN {{{bytes}}}").as_bytes());
+        assert_eq!((bound(LITERAL_BYTES), bound(LITERAL_BYTES + 1)), (Some((LITERAL_BYTES, true)), None));
+        for text in [&b"a LOGIN"[..], b"a LOGIN {}", b"a LOGIN {+}", b"a LOGIN {x}", b"a LOGIN 5}", b"a LOGIN {5} "] {
+            assert_eq!(literal_length(text), None, "{}", text.escape_ascii());
+        }
+    }
+}

@@ -106,6 +106,40 @@ fn waits(port: u16) -> bool {
 }
 
 #[test]
+fn each_service_is_spoken_by_its_first_protocol() {
+    let spoken: Vec<_> = spoken().collect();
+    assert_eq!(spoken.len(), SERVICES.len());
+    assert!(["ssh", "http", "smtp", "redis"].iter().all(|name| spoken.contains(name)), "{spoken:?}");
+}
+
+#[test]
+fn settings_of_http2_are_acknowledged_once_and_acknowledgements_are_not() {
+    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const ACKNOWLEDGED: &[u8] = &[0, 0, 0, 4, 1, 0, 0, 0, 0];
+    let mut talk = Talk::to(80);
+    talk.says(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    let acknowledged = |server: &[u8]| server.windows(9).filter(|frame| *frame == ACKNOWLEDGED).count();
+    assert_eq!(acknowledged(&talk.server), 0);
+    talk.says(SETTINGS);
+    assert_eq!(acknowledged(&talk.server), 1);
+    talk.says(ACKNOWLEDGED);
+    assert_eq!(acknowledged(&talk.server), 1);
+}
+
+#[test]
+fn a_login_to_smtp_is_taken_unless_the_client_aborts_it() {
+    let mut talk = Talk::to(25);
+    talk.silence();
+    talk.says(b"EHLO x\r\n");
+    for (answer, expected) in [("*", "501 "), ("c2VjcmV0", "235 ")] {
+        assert!(talk.says(b"AUTH LOGIN\r\n").starts_with("334 "));
+        assert!(talk.says(b"Ym9i\r\n").starts_with("334 "));
+        let said = talk.says(format!("{answer}\r\n").as_bytes());
+        assert!(said.starts_with(expected), "{answer}: {said}");
+    }
+}
+
+#[test]
 fn pieces_of_any_size_draw_out_the_same_bytes() {
     for (port, bytes) in CLIENTS {
         let mut whole = Talk::to(*port);

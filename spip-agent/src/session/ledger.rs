@@ -79,6 +79,17 @@ pub enum Disk {
     AlmostFull,
 }
 
+impl Disk {
+    /// Judges `free` bytes where `least` are to be left.
+    fn with(free: u64, least: u64) -> Self {
+        match free {
+            _ if free >= least => Self::Roomy,
+            _ if free >= least / 4 => Self::Low,
+            _ => Self::AlmostFull,
+        }
+    }
+}
+
 /// Look-up of the free room on the disk.
 #[derive(Clone, Debug)]
 struct Floor {
@@ -163,11 +174,7 @@ impl Ledger {
         let unit = found.fragment_size();
         let [free, size] = [found.blocks_available(), found.blocks()].map(|blocks| unit.saturating_mul(blocks));
         let least = config::least_free(floor.bytes, size);
-        let disk = match free {
-            _ if free >= least => Disk::Roomy,
-            _ if free >= least / 4 => Disk::Low,
-            _ => Disk::AlmostFull,
-        };
+        let disk = Disk::with(free, least);
         let before = self.0.disk.swap(disk as u8, Ordering::Relaxed);
         if before == disk as u8 {
             return;
@@ -361,6 +368,16 @@ mod tests {
             ledger.set_disk(Disk::Roomy);
             assert_eq!(ledger.share(source(1), now), Share::Whole);
         }
+    }
+
+    #[test]
+    fn a_disk_is_low_below_its_floor_and_almost_full_below_a_quarter_of_it() {
+        let of = |free| Disk::with(free, 400);
+        assert_eq!(
+            [400, 399, 100, 99, 0].map(of),
+            [Disk::Roomy, Disk::Low, Disk::Low, Disk::AlmostFull, Disk::AlmostFull,]
+        );
+        assert_eq!(Disk::with(0, 0), Disk::Roomy);
     }
 
     #[test]

@@ -132,6 +132,7 @@ mod tests {
         assert_eq!(due[0].count, 90);
         assert_eq!(due[0].example, "no descriptor is free at 10");
         assert!(repeats.due(5000).is_empty());
+        assert_eq!(repeats.waiting, 0, "nothing is looked for any more");
         assert!(say(&mut repeats, 1, 1000));
     }
 

@@ -297,3 +297,20 @@ fn what_the_queue_has_no_room_for_stays_with_the_record() {
     assert_eq!(counts, Counts { stored: 4, carried: 1, ..Counts::default() });
     assert!(!store.store(hash(b"after the end"), b"after the end"));
 }
+
+#[test]
+fn a_payload_that_found_no_room_in_the_queue_takes_none_from_others() {
+    let directory = Directory::new("room");
+    let config = config::PayloadStore { max_bytes: 1 << 40, ..directory.config(1) };
+    let prepared = PayloadStore::prepare(&config).expect("usable").expect("configured");
+    let store = prepared.store();
+    // Its thread does not run: what is handed over stays in the queue.
+    let payload = |number: u8, bytes: usize| vec![number; bytes];
+    let hand_over = |payload: &[u8]| store.store(hash(payload), payload);
+    assert!(hand_over(&payload(1, QUEUED_BYTES - 1_000)));
+    for number in 2..5 {
+        assert!(!hand_over(&payload(number, 1_001)), "a byte too many");
+    }
+    assert!(hand_over(&payload(5, 1_000)), "to the last byte");
+    assert_eq!(store.counts().carried, 3);
+}

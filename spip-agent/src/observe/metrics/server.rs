@@ -332,3 +332,36 @@ fn respond(method: &str, target: &str, sources: &Arc<Sources>) -> Response {
         _ => Response { body: "try /metrics or /healthz\n".to_owned(), ..Response::plain("404 Not Found") },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_that_have_ended_are_forgotten_and_the_oldest_silent_one_makes_room() {
+        let runtime = runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            let open_one = |is_asked: bool, ends: bool| {
+                let task = tokio::spawn(async move {
+                    if !ends {
+                        std::future::pending::<()>().await;
+                    }
+                });
+                Open { task: task.abort_handle(), asked: Arc::new(AtomicBool::new(is_asked)) }
+            };
+            let mut open: VecDeque<_> = (0..AT_ONCE + 5).map(|_| open_one(true, true)).collect();
+            tokio::task::yield_now().await;
+            make_room(&mut open);
+            assert_eq!(open.len(), 0, "all have ended");
+            // The first takes its answer, the others have not asked.
+            open.extend((0..AT_ONCE).map(|number| open_one(number == 0, false)));
+            let second = open[1].task.clone();
+            make_room(&mut open);
+            tokio::task::yield_now().await;
+            assert!(open.len() == AT_ONCE - 1 && second.is_finished() && !open[0].task.is_finished());
+            make_room(&mut open);
+            assert_eq!(open.len(), AT_ONCE - 1, "there is room");
+            open.iter().for_each(|one| one.task.abort());
+        });
+    }
+}
