@@ -494,3 +494,64 @@ pub fn unix_micros(time: SystemTime) -> i64 {
         Err(before) => -signed(before.duration().as_nanos().div_ceil(1000)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::sessions;
+
+    fn text(bytes: usize) -> Text<'static> {
+        Cow::Owned("x".repeat(bytes))
+    }
+
+    #[test]
+    fn each_fact_that_repeats_the_client_is_cut_at_its_own_length() {
+        let entry = || sessions().find(|entry| entry.http.is_some()).expect("a client of HTTP");
+        let of = |more: usize| {
+            let mut entry = entry();
+            entry.credentials.clear();
+            (entry.details, entry.tls, entry.syn_data) = (None, None, None);
+            let http = entry.http.as_mut().expect("HTTP");
+            http.truncated = false;
+            http.target = Some(text(4 * FACT_BYTES + more));
+            (http.method, http.version) = (Some(text(3)), Some(text(3)));
+            http.host = Some(text(2 * FACT_BYTES + more));
+            http.user_agent = Some(text(2 * FACT_BYTES + more));
+            http.headers = vec![(text(FACT_BYTES + more), text(FACT_BYTES + more))];
+            http.pipelined = vec![(text(FACT_BYTES + more), text(1))];
+            entry
+        };
+        for more in [0, 1, 500] {
+            let mut entry = of(more);
+            assert_eq!(entry.cut_long_facts(), more > 0);
+            let (mut http, expected) = (entry.http.expect("HTTP"), of(0).http.expect("HTTP"));
+            assert_eq!(std::mem::take(&mut http.truncated), more > 0);
+            assert_eq!(http, expected);
+        }
+        let mut entry = of(0);
+        entry.http.as_mut().expect("HTTP").pipelined[0].1 = text(FACT_BYTES + 1);
+        assert!(entry.shorten(1) && entry.shortened == ["long_facts"], "one is enough");
+    }
+
+    #[test]
+    fn a_payload_is_cut_by_what_the_line_is_too_long_and_room_for_names() {
+        let mut entry = sessions().find(|entry| entry.http.is_none() && entry.tls.is_none()).expect("a session");
+        entry.credentials.clear();
+        (entry.details, entry.syn_data, entry.payload_truncated, entry.payload_stored) = (None, None, false, false);
+        entry.payload = Cow::Owned(vec![b'x'; 1_000]);
+        assert!(entry.shorten(100));
+        assert_eq!((entry.shortened.as_slice(), entry.payload.len()), (&[Cow::Borrowed("payload")][..], 1_000));
+        assert!(entry.text().is_empty() && !entry.payload_truncated, "the digits have all of it");
+        // Two digits a byte.
+        assert!(entry.shorten(100) && entry.payload_truncated);
+        assert_eq!(entry.payload.len(), 1_000 - 100 / 2 - 32);
+        assert!(entry.shorten(1_000_000) && entry.payload.is_empty());
+        assert_eq!(entry.shortened, ["payload", "payload_hex"]);
+        let mut stored = sessions().next().expect("a session");
+        (stored.payload, stored.payload_stored, stored.payload_truncated) = (Cow::Owned(vec![0; 100]), true, false);
+        while !stored.payload.is_empty() {
+            assert!(stored.shorten(50));
+        }
+        assert!(!stored.payload_truncated, "its file has all of it");
+    }
+}
