@@ -255,4 +255,20 @@ mod tests {
     fn without_workers_there_is_no_division() {
         assert_eq!(worker(1, &CLIENT, 1, 1, 0), 0);
     }
+
+    #[test]
+    fn counters_are_added_one_by_one() {
+        let one = SteerCounters {
+            steered: 1,
+            excluded: 2,
+            loopback: 3,
+            elsewhere: 4,
+            other_link: 5,
+            chosen: 6,
+            missed: u64::MAX,
+        };
+        let sum = one.plus(&one);
+        let found = [sum.steered, sum.excluded, sum.loopback, sum.elsewhere, sum.other_link, sum.chosen, sum.missed];
+        assert_eq!(found, [2, 4, 6, 8, 10, 12, u64::MAX - 1]);
+    }
 }
