@@ -329,4 +329,34 @@ mod tests {
         let six = Syn { ip_version: 6, ..syn };
         assert_eq!(names(tools(&six, "[2001:db8::1]:23".parse().expect("an address"))), Vec::<&str>::new());
     }
+
+    #[test]
+    fn a_syn_that_was_seen_says_what_it_was() {
+        let mut syn = Syn { ip_version: 4, ttl: 64, window: 1024, sequence: 5, options_len: 8, ..Syn::ZERO };
+        (syn.source_port, syn.destination_port, syn.tcp_flags, syn.ip_length) = (40_000, 23, Syn::SYN, 48);
+        syn.options[..8].copy_from_slice(&[2, 4, 0x05, 0xb4, 3, 3, 7, 1]);
+        let written = |tools: Tools| {
+            let mut out = Vec::new();
+            encode_syn(&syn, tools, &mut out);
+            serde_json::from_slice::<serde_json::Value>(&out).expect("JSON")
+        };
+        let plain = written(Tools::of(&syn));
+        assert_eq!(
+            (&plain["ttl"], &plain["window"], &plain["mss"], &plain["scale"]),
+            (&64.into(), &1024.into(), &1460.into(), &7.into())
+        );
+        assert_eq!(plain["options"], serde_json::json!([2, 3, 1]));
+        assert!(plain["muonfp"].as_str().is_some_and(|text| text.starts_with("1024:")), "{plain}");
+        assert!(
+            plain["p0f"].as_str().is_some_and(|text| text.starts_with("4:64+0:0:1460:1024,7:mss,ws,nop")),
+            "{plain}"
+        );
+        assert!(plain.get("tools").is_none() && plain.get("fast_open").is_none(), "{plain}");
+        let asked: SocketAddr = ([198, 51, 100, 1], 23).into();
+        syn.sequence = u32::from_be_bytes([198, 51, 100, 1]);
+        let mut out = Vec::new();
+        encode_syn(&syn, tools(&syn, asked), &mut out);
+        let seen: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
+        assert_eq!(seen["tools"], serde_json::json!(["mirai"]));
+    }
 }

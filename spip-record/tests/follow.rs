@@ -355,6 +355,30 @@ fn the_lag_counts_what_is_not_read() {
 }
 
 #[test]
+fn a_closed_file_that_is_read_in_part_is_behind_with_its_rest() {
+    let log = Log::new();
+    log.append(&lines(0..10).concat());
+    log.rotate(1);
+    log.append(&lines(10..20).concat());
+    log.rotate(2);
+    log.append(&lines(20..25).concat());
+    let mut reader = log.reader(None);
+    let Step::Batch(batch) = reader.next_batch(1).expect("a readable log") else { panic!("lines") };
+    let handed_out: usize = batch.lines().map(|line| line_length(&line.content)).sum();
+    assert!(batch.len() < 10, "{} lines", batch.len());
+    let all = lines(0..25).concat().len();
+    let lag = reader.lag().expect("lag");
+    assert_eq!((lag.bytes, lag.closed_files, lag.compressed_files), ((all - handed_out) as u64, 2, 0));
+}
+
+fn line_length(content: &Content<'_>) -> usize {
+    match content {
+        Content::Whole(bytes) | Content::Torn(bytes) => bytes.len() + 1,
+        Content::TooLong(_) => 0,
+    }
+}
+
+#[test]
 fn waiting_ends_when_a_line_is_written() {
     let log = Log::new();
     log.append(&line(1));

@@ -187,6 +187,9 @@ mod tests {
         let Step::Batch(batch) = files.next_batch(64) else { panic!("three lines") };
         let place = batch.position().file.as_ref().expect("within the file");
         assert_eq!((batch.len(), place.line, place.offset), (3, 3, 14));
+        let name = path.file_name().expect("a name").to_string_lossy();
+        assert_eq!(batch.position().file(), Some((&*name, 14)));
+        assert_eq!(Position::default().file(), None);
         std::fs::remove_file(&path).expect("ours");
     }
 
