@@ -534,6 +534,26 @@ mod tests {
     }
 
     #[test]
+    fn names_of_alpn_are_cut_where_their_room_ends() {
+        let with = |names: &[usize]| {
+            let has_hello = |entry: &Entry<'_>| entry.tls.as_ref().is_some_and(|tls| tls.hello.is_some());
+            let mut entry = sessions().find(has_hello).expect("a ClientHello");
+            (entry.http, entry.details, entry.syn_data) = (None, None, None);
+            entry.credentials.clear();
+            let hello = entry.tls.as_mut().and_then(|tls| tls.hello.as_mut()).expect("a ClientHello");
+            hello.protocols = names.iter().map(|bytes| "x".repeat(*bytes)).collect();
+            hello.protocols_truncated = false;
+            let any = entry.cut_long_facts();
+            let hello = entry.tls.and_then(|tls| tls.hello).expect("a ClientHello");
+            (any, hello.protocols.len(), hello.protocols_truncated)
+        };
+        assert_eq!(with(&[]), (false, 0, false));
+        assert_eq!(with(&[2, 8]), (false, 2, false));
+        assert_eq!(with(&[LONG_BYTES - 8, 8]), (false, 2, false));
+        assert_eq!(with(&[LONG_BYTES - 8, 9, 1]), (true, 1, true));
+    }
+
+    #[test]
     fn a_payload_is_cut_by_what_the_line_is_too_long_and_room_for_names() {
         let mut entry = sessions().find(|entry| entry.http.is_none() && entry.tls.is_none()).expect("a session");
         entry.credentials.clear();

@@ -171,3 +171,23 @@ fn what_is_left_out_of_a_line_that_is_too_long_goes_in_the_documented_order() {
     assert_eq!(seen.first().map(String::as_str), Some("long_facts"));
     assert_eq!(seen.last().map(String::as_str), Some("facts"));
 }
+
+#[test]
+fn a_line_is_within_its_bound_in_every_format_and_as_it_was_where_it_fits() {
+    const BOUND: usize = 16 * 1024;
+    for format in [Format::Flat, Format::Ecs, Format::Eve] {
+        for mut entry in sessions() {
+            let (mut whole, mut within) = (Vec::new(), b"before".to_vec());
+            format.encode(&entry, &mut whole);
+            if whole.len() + Tail::BYTES <= BOUND {
+                format.encode_within(BOUND, entry.clone(), &mut within);
+                assert_eq!(within, [b"before", whole.as_slice()].concat());
+            }
+            entry.payload = Cow::Owned(vec![0xff; 20_000]);
+            within.truncate(b"before".len());
+            format.encode_within(BOUND, entry, &mut within);
+            let line = within.strip_prefix(b"before").expect("what was there");
+            assert!(line.len() + Tail::BYTES <= BOUND && line.len() > BOUND / 2, "{format:?}: {}", line.len());
+        }
+    }
+}
