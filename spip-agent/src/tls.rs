@@ -13,6 +13,7 @@
 mod carrier;
 mod certificate;
 mod client_auth;
+mod driver;
 mod facts;
 mod failure;
 mod identity;
@@ -40,9 +41,9 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{ClientHello as RustlsHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio_rustls::TlsAcceptor;
 
 use crate::config;
+use driver::Driver;
 use mint::{CertificateName, KeyKind, Mint};
 use spip_protocol::client_hello::{ClientHello, Version, handshake_message};
 
@@ -218,11 +219,10 @@ impl TlsServer {
             };
             let config = config_for(base, &identity, protocol);
             // Boxed: the library's state would otherwise count for every session that never speaks TLS.
-            let handshake = TlsAcceptor::from(config).accept(stream).into_fallible();
-            match Box::pin(handshake).await {
-                Ok(stream) => {
-                    let session = self.session(stream.get_ref().1);
-                    Ok(Accepted { stream: Box::new(Stream::new(stream)), session })
+            match Box::pin(Driver::accept(config, stream)).await {
+                Ok(driver) => {
+                    let session = self.session(driver.agreed());
+                    Ok(Accepted { stream: Box::new(Stream::new(driver)), session })
                 }
                 Err((error, stream)) => {
                     let failure = match Failure::of_stream(&error) {
@@ -278,7 +278,7 @@ impl TlsServer {
         served.any(|suite| hello.cipher_suites.contains(suite.suite().into()))
     }
 
-    fn session(&self, connection: &rustls::ServerConnection) -> Session {
+    fn session(&self, connection: &rustls::CommonState) -> Session {
         Session {
             version: connection.protocol_version().map_or("unknown", facts::version_name),
             cipher_suite: connection
