@@ -41,8 +41,6 @@ pub struct Counters {
     pub inserted: u64,
     /// Entries of SYNS that were removed when they were joined.
     pub removed: u64,
-    /// Entries of ORIGINS that were removed when the connection closed in order.
-    pub closed: u64,
     /// SYNs that were told to the agent, for scans.
     pub told: u64,
     /// SYNs that could not be told, because the ring buffer had no room for them.
@@ -73,7 +71,6 @@ impl Counters {
             local: self.local.wrapping_add(other.local),
             inserted: self.inserted.wrapping_add(other.inserted),
             removed: self.removed.wrapping_add(other.removed),
-            closed: self.closed.wrapping_add(other.closed),
             told: self.told.wrapping_add(other.told),
             untold: self.untold.wrapping_add(other.untold),
             untold_steps: self.untold_steps.wrapping_add(other.untold_steps),

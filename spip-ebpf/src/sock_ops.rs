@@ -10,17 +10,13 @@
 //! - **The listener's side** (`PASSIVE_ESTABLISHED`): the SYN is found by the client's sequence number, and written to
 //!   ORIGINS under the socket's cookie. The SYN's entry has done its work and goes, unless it is ambiguous: an
 //!   ambiguous one must stay, or the next SYN with its key would be believed by a connection that is still on its way.
-//! - **The end** (`STATE_CB` to CLOSE, for the listener's connections only): the origin is removed when the old state
-//!   shows that this side had closed, because then the agent has long had its answer. When the peer ends it by a reset
-//!   (the old state is ESTABLISHED, CLOSE_WAIT or SYN_RECV), the connection may still wait to be accepted, and the
-//!   agent's question is still to come; the entry is kept, and the agent removes it when it is done. The same old
-//!   states are seen when the agent closes with unread data. The LRU removes the rest.
+//!
+//! The agent removes an origin when it is done with the connection: only it knows when. A connection that ended may still
+//! wait to be accepted, and the question for its origin is then to come. What is never accepted waits for the LRU.
 
 use aya_ebpf::{
     bindings::{
         BPF_EXIST, BPF_NOEXIST, BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB,
-        BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_TCP_CLOSE, BPF_TCP_CLOSING, BPF_TCP_FIN_WAIT1,
-        BPF_TCP_FIN_WAIT2, BPF_TCP_LAST_ACK, BPF_TCP_TIME_WAIT,
     },
     helpers::bpf_ktime_get_ns,
     macros::sock_ops,
@@ -42,7 +38,6 @@ pub fn sock_ops(ctx: SockOpsContext) -> u32 {
     match ctx.op() {
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => accepted(&ctx),
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => connected(&ctx),
-        BPF_SOCK_OPS_STATE_CB => changed(&ctx),
         _ => {}
     }
     1
@@ -151,8 +146,6 @@ fn accepted(ctx: &SockOpsContext) {
         count(|counters| counters.failed += 1);
         return;
     }
-    // Other programs may have asked for callbacks on this socket: theirs stay. A refusal only costs the tidying up.
-    let _ = ctx.set_cb_flags((ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG) as i32);
     let removed = !keep && SYNS.remove(&key).is_ok();
     count(|counters| {
         counters.joined += 1;
@@ -171,26 +164,4 @@ fn accepted(ctx: &SockOpsContext) {
         entry.syn.destination,
         entry.syn.destination_port
     );
-}
-
-/// A connection changes its state.
-#[inline(always)]
-fn changed(ctx: &SockOpsContext) {
-    if ctx.arg(1) != BPF_TCP_CLOSE || !closed_by_us(ctx.arg(0)) {
-        return;
-    }
-    let connection = Connection(ctx);
-    // Other programs may have asked for this callback on their own sockets.
-    if !is_ours(&connection) {
-        return;
-    }
-    if ORIGINS.remove(connection.cookie()).is_ok() {
-        count(|counters| counters.closed += 1);
-    }
-}
-
-/// Reports whether this side had closed the connection when it was in `state`.
-#[inline(always)]
-fn closed_by_us(state: u32) -> bool {
-    matches!(state, BPF_TCP_LAST_ACK | BPF_TCP_FIN_WAIT1 | BPF_TCP_FIN_WAIT2 | BPF_TCP_CLOSING | BPF_TCP_TIME_WAIT)
 }

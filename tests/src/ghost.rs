@@ -24,6 +24,7 @@ pub const FAR_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0,
 /// TCP flags.
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
 const PSH: u8 = 0x08;
 const ACK: u8 = 0x10;
 
@@ -80,7 +81,19 @@ impl<'a> Ghost<'a> {
         self.net.client.send_syns(packets);
     }
 
-    /// The same with both packets at once, from two threads: each of them completes the handshake.
+    /// The same, with a reset behind the end.
+    ///
+    /// # Panics
+    /// When the sensor does not answer.
+    pub fn complete_and_reset(mut self, data: &[u8]) {
+        let [acknowledgement, last] = self.completing(data);
+        let sent = u32::try_from(data.len()).expect("one packet") + 1;
+        let reset =
+            RawSyn { flags: RST | ACK, sequence: last.sequence.wrapping_add(sent), data: Vec::new(), ..last.clone() };
+        self.net.client.send_syns([acknowledgement, last, reset]);
+    }
+
+    /// The same as [`Self::complete`] with both packets at once, from two threads: each of them completes the handshake.
     ///
     /// # Panics
     /// When the sensor does not answer.

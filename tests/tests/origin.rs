@@ -7,8 +7,9 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use spip_tests::ghost::{GHOST_V4, Ghost};
 use spip_tests::{
-    CLIENT_V4, CLIENT_V6, LISTENER, Net, SENSOR_V4, SENSOR_V6, eventually, half_close, read_to_end, reset,
+    CLIENT_V4, CLIENT_V6, LISTENER, Net, RawSyn, SENSOR_V4, SENSOR_V6, eventually, half_close, read_to_end, reset,
 };
 
 /// The port from which scanners of one kind send everything.
@@ -248,6 +249,37 @@ fn nothing_of_a_session_stays_in_the_maps_whichever_side_ends_it() {
     gone.into_iter().for_each(reset);
     agent.expect_count(10, json!({"payload": "reset", "close_reason": "client_reset"}));
     all_gone("the client reset");
+    // A reset right behind the end: the agent reads the end, and the kernel has nothing left to close.
+    net.add_ghosts();
+    for port in 4000..4010 {
+        let syn = RawSyn::new((GHOST_V4, port), (SENSOR_V4, port));
+        let client = Ghost::new(&net, syn.clone());
+        net.client.send_syns([syn]);
+        client.complete_and_reset(b"end, then reset");
+    }
+    agent.expect_count(10, json!({"payload": "end, then reset"}));
+    all_gone("the client ended and reset");
+}
+
+#[test]
+fn nothing_of_a_refused_connection_stays_in_the_maps() {
+    let Some(net) = Net::new() else { return };
+    if !net.has_bpffs() || !has_bpftool() {
+        return eprintln!("skipped: needs a BPF file system and bpftool");
+    }
+    net.redirect();
+    let agent = net.agent().set("ebpf", "required").set("max_sessions_per_source", 1).start();
+    let open = net.connect(5900);
+    eventually("the origin of an open session is there", || (entries(&net, "ORIGINS") == 1).then_some(()));
+    for port in 1000..1020 {
+        drop(net.connect(port));
+    }
+    eventually("all but one are refused", || {
+        (net.status()["kernel"]["passive"] == 21 && entries(&net, "ORIGINS") == 1).then_some(())
+    });
+    drop(open);
+    eventually("nothing is left", || (entries(&net, "ORIGINS") == 0).then_some(()));
+    let _ = agent.stop();
 }
 
 #[test]

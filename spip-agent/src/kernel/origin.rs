@@ -166,6 +166,13 @@ fn contradict(origin: &mut Origin, seen: &ebpf::Origin, conflict: Conflict) {
     warning::warn(conflict, origin, SocketAddr::new(seen.syn.destination_ip(), seen.syn.destination_port));
 }
 
+/// Removes the origin of a connection that nobody will ask for.
+pub fn forget(socket: &impl AsFd, origins: &Origins) {
+    if let Some(cookie) = cookie(socket) {
+        origins.forget(cookie);
+    }
+}
+
 /// Looks the cookie up once more: a socket may reach the accept queue just before the kernel side has written its entry.
 pub fn retry(origin: &mut Origin, cookie: u64, origins: &Origins) {
     if matches!(origin.source, DestinationSource::Ebpf | DestinationSource::Proxy) || origin.conflict.is_some() {

@@ -282,6 +282,9 @@ fn admit(socket: OwnedFd, peer: Peer, intake: &Intake, engine: &Arc<Engine>, ope
             let port = || origin::destination_port(&socket, peer.address, engine.origins.as_ref());
             intake.rejections.note(peer.address, limit, accepted, origin, port);
             TALLY.rejected(limit);
+            if let Some(origins) = &engine.origins {
+                origin::forget(&socket, origins);
+            }
             return;
         }
     };

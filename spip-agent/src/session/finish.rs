@@ -99,10 +99,7 @@ impl Guard {
         session.end(reason, Moment::now());
         if let (Some(origins), Some(cookie)) = (&self.engine.origins, self.cookie) {
             origin::retry(&mut session.origin, cookie.get(), origins);
-            // The kernel side drops the entry of a socket that is closed in order; of others only we know the end.
-            if reason != CloseReason::ClientClosed {
-                origins.forget(cookie.get());
-            }
+            origins.forget(cookie.get());
             self.cookie = None;
         }
         self.engine.first_sources.note(session.origin.client.ip());

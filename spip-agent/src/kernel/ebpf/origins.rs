@@ -103,11 +103,11 @@ impl Origins {
         self.0.steered
     }
 
-    /// Removes what is kept for a socket. To be called for each connection that did not end by closing in order, on
-    /// both sides: a reset, unread data, a connection that was refused. Without it the entry waits for the LRU.
+    /// Removes what is kept for a socket. To be called for each connection that was accepted, when nobody asks for its
+    /// origin any more. Without it the entry waits for the LRU.
     pub fn forget(&self, cookie: u64) {
         let mut removals = self.0.removals.lock().unwrap_or_else(PoisonError::into_inner);
-        // Nothing to remove is no error: the kernel side may have been first.
+        // Nothing to remove is no error: there is no entry for a connection without a SYN.
         let _ = removals.remove(&cookie);
     }
 
