@@ -1,4 +1,4 @@
-//! Joins a connection of the listener to the SYN that began it, and forgets it when it is over.
+//! Joins a connection of the listener to the SYN that began it.
 //!
 //! Called by the kernel for every TCP connection below the cgroup, so the first thing is to leave: an accepted
 //! connection that is not to the listener's port, or any that is not in its network namespace, costs two comparisons.
@@ -15,9 +15,7 @@
 //! wait to be accepted, and the question for its origin is then to come. What is never accepted waits for the LRU.
 
 use aya_ebpf::{
-    bindings::{
-        BPF_EXIST, BPF_NOEXIST, BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB,
-    },
+    bindings::{BPF_EXIST, BPF_NOEXIST, BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB},
     helpers::bpf_ktime_get_ns,
     macros::sock_ops,
     programs::SockOpsContext,

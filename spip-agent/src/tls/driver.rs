@@ -68,10 +68,8 @@ enum Stop {
 
 /// Outcomes of one call of the library.
 enum Turn {
-    /// Something is to be sent.
-    Encoded,
-    /// The library knows that it is to be sent.
-    Noted,
+    /// It has more to say.
+    GoesOn,
     Stopped(Stop),
     Failed(rustls::Error),
 }
@@ -186,7 +184,7 @@ impl<S> Driver<S> {
     fn process(&mut self, task: Task<'_>) -> io::Result<Stop> {
         while self.failure.is_none() {
             match self.turn(task) {
-                Turn::Encoded | Turn::Noted => {}
+                Turn::GoesOn => {}
                 Turn::Stopped(stop) => return Ok(stop),
                 Turn::Failed(error) => {
                     self.failure = Some(error);
@@ -205,13 +203,13 @@ impl<S> Driver<S> {
         let turn = match state {
             Ok(ConnectionState::EncodeTlsData(mut data)) => {
                 match self.outgoing.write(0, |buffer| data.encode(buffer), required_by_encode) {
-                    Ok(()) => Turn::Encoded,
+                    Ok(()) => Turn::GoesOn,
                     Err(_) => Turn::Failed(rustls::Error::EncryptError),
                 }
             }
             Ok(ConnectionState::TransmitTlsData(data)) => {
                 data.done();
-                Turn::Noted
+                Turn::GoesOn
             }
             Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                 let mut turn = Turn::Stopped(Stop::Decrypted);
